@@ -1,0 +1,37 @@
+"""Every error that a user can cause: what is wrong, where, and the next command.
+
+The command line prints one of these as a single line and exits; a library user catches `DPMeshError`.
+"""
+
+
+class DPMeshError(Exception):
+    """Base of all errors of this package.
+
+    what: what is wrong.  where: the file, field or argument.  fix: the next thing to type or to change.
+    """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        place = f"{where}: " if where else ""
+        hint = f" {fix}" if fix else ""
+        super().__init__(f"{place}{what}{hint}")
+
+
+class InputError(DPMeshError):
+    """A picture, a keypoint file, a box or an array that the user gave cannot be used."""
+
+
+class ConfigError(DPMeshError):
+    """A configuration names something unknown or asks for something impossible."""
+
+
+class AssetError(DPMeshError):
+    """A file that the package ships, or that the user's licence provides, is missing or is not what it should be."""
+
+
+class WeightsError(DPMeshError):
+    """Stored weights do not fit the model."""
+
+
+class OutputError(DPMeshError):
+    """A result cannot be written where it was asked for."""
