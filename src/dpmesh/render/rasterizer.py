@@ -1,0 +1,148 @@
+"""A z-buffer on the CPU: which triangle each pixel sees, how far away it is, and where on the triangle.
+
+Compiled with numba. Pixel (row i, column j) is sampled at its centre, which is x = j, y = i
+(docs/conventions.md). Of two surfaces at exactly one depth the triangle with the lower index wins, so the
+result is a function of the input alone.
+"""
+
+from typing import Any, NamedTuple
+
+import numba  # pyright: ignore[reportMissingTypeStubs]
+import numpy as np
+from jaxtyping import Float, Float32, Int32, Integer
+from numpy.typing import NDArray
+
+from dpmesh.errors import InputError
+
+NEAR = 0.05
+"""Metres. A triangle with a corner nearer than this is dropped whole: it would need clipping."""
+
+
+class Raster(NamedTuple):
+    """What each pixel sees.
+
+    depth: (h, w) metres along z, inf where empty.  face: (h, w) triangle index, -1 where empty.
+    bary: (h, w, 3) perspective-correct weights of the triangle's corners, 0 where empty.
+    """
+
+    depth: Float32[np.ndarray, "h w"]
+    face: Int32[np.ndarray, "h w"]
+    bary: Float32[np.ndarray, "h w 3"]
+
+
+def rasterize(
+    vertices: Float[np.ndarray, "v 3"],
+    faces: Integer[np.ndarray, "f 3"],
+    K: Float[np.ndarray, "3 3"],
+    size: tuple[int, int],
+) -> Raster:
+    """Draw triangles seen by the pinhole camera `K`; both sides of a triangle are drawn.
+
+    vertices: camera frame, metres, x right, y down, z forward.  K: pixels.  size: (height, width) pixels.
+    Several meshes are drawn by concatenating them. A triangle with a corner that is not finite is dropped.
+    Raises InputError for a vertex index out of range (the compiled loops do not check).
+    """
+    if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
+        raise InputError("a triangle names a vertex that does not exist", where="faces")
+    height, width = size
+    depth = np.full((height, width), np.inf, np.float32)
+    face = np.full((height, width), -1, np.int32)
+    bary = np.zeros((height, width, 3), np.float32)
+    points = np.ascontiguousarray(vertices, dtype=np.float64)
+    corners = np.ascontiguousarray(faces, dtype=np.int32)
+    _draw(points, corners, np.ascontiguousarray(K, dtype=np.float64), depth, face, bary)
+    return Raster(depth, face, bary)
+
+
+def interpolate(
+    raster: Raster, faces: Integer[np.ndarray, "f 3"], values: Float[np.ndarray, "v c"], empty: float = 0.0
+) -> Float32[np.ndarray, "h w c"]:
+    """Values that belong to vertices, carried to the pixels; `empty` where no triangle is seen."""
+    out = np.full((*raster.face.shape, values.shape[1]), empty, np.float32)
+    corners = np.ascontiguousarray(faces, dtype=np.int32)
+    _carry(raster.face, raster.bary, corners, np.ascontiguousarray(values, dtype=np.float32), out)
+    return out
+
+
+def _compiled(function: Any) -> Any:
+    """numba's njit behind a typed name; the machine code is cached beside the source file."""
+    return numba.njit(cache=True, nogil=True)(function)  # pyright: ignore[reportUnknownMemberType]
+
+
+@_compiled
+def _draw(
+    points: NDArray[np.float64],
+    faces: NDArray[np.int32],
+    K: NDArray[np.float64],
+    depth: NDArray[np.float32],
+    face: NDArray[np.int32],
+    bary: NDArray[np.float32],
+) -> None:
+    height, width = depth.shape
+    count = points.shape[0]
+    screen = np.empty((count, 3))  # x px, y px, 1 / z; 1 / z = -1 marks a vertex that cannot be drawn
+    for v in range(count):
+        x, y, z = points[v, 0], points[v, 1], points[v, 2]
+        if z >= NEAR and np.isfinite(x) and np.isfinite(y) and np.isfinite(z):
+            screen[v, 0] = (K[0, 0] * x + K[0, 1] * y) / z + K[0, 2]
+            screen[v, 1] = K[1, 1] * y / z + K[1, 2]
+            screen[v, 2] = 1.0 / z
+        else:
+            screen[v, 2] = -1.0
+    for f in range(faces.shape[0]):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        qa, qb, qc = screen[a, 2], screen[b, 2], screen[c, 2]
+        if qa < 0 or qb < 0 or qc < 0:
+            continue
+        ax, ay, bx, by, cx, cy = (
+            screen[a, 0],
+            screen[a, 1],
+            screen[b, 0],
+            screen[b, 1],
+            screen[c, 0],
+            screen[c, 1],
+        )
+        left, right = max(min(ax, bx, cx), 0.0), min(max(ax, bx, cx), width - 1.0)
+        top, bottom = max(min(ay, by, cy), 0.0), min(max(ay, by, cy), height - 1.0)
+        if left > right or top > bottom:
+            continue
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if abs(area) < 1e-12:
+            continue
+        for i in range(int(np.ceil(top)), int(np.floor(bottom)) + 1):
+            for j in range(int(np.ceil(left)), int(np.floor(right)) + 1):
+                # Part areas over the whole: weights on the screen, positive inside whichever way it winds.
+                wa = ((bx - j) * (cy - i) - (by - i) * (cx - j)) / area
+                wb = ((cx - j) * (ay - i) - (cy - i) * (ax - j)) / area
+                wc = ((ax - j) * (by - i) - (ay - i) * (bx - j)) / area
+                if wa < 0 or wb < 0 or wc < 0:
+                    continue
+                q = wa * qa + wb * qb + wc * qc  # 1 / z is linear on the screen, z is not
+                z32 = np.float32(1.0 / q)
+                if z32 < depth[i, j]:
+                    depth[i, j] = z32
+                    face[i, j] = f
+                    bary[i, j, 0] = wa * qa / q
+                    bary[i, j, 1] = wb * qb / q
+                    bary[i, j, 2] = wc * qc / q
+
+
+@_compiled
+def _carry(
+    face: NDArray[np.int32],
+    bary: NDArray[np.float32],
+    faces: NDArray[np.int32],
+    values: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    height, width = face.shape
+    for i in range(height):
+        for j in range(width):
+            f = face[i, j]
+            if f >= 0:
+                for k in range(values.shape[1]):
+                    out[i, j, k] = (
+                        bary[i, j, 0] * values[faces[f, 0], k]
+                        + bary[i, j, 1] * values[faces[f, 1], k]
+                        + bary[i, j, 2] * values[faces[f, 2], k]
+                    )
