@@ -1,0 +1,145 @@
+"""The bank of captured body poses, its split, and the augmentation that stretches 0.7 hours of motion.
+
+Body frame: y up, the subject's left +x, facing +z. Axis-angle in radians, 24 SMPL joints; joint 0 turns the
+body in a y-up world, the others are relative to their parent. Hands (22, 23) are identity: not captured.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int
+from numpy.typing import NDArray
+
+from dpmesh.assets import shipped
+from dpmesh.errors import AssetError, ConfigError
+from dpmesh.skeletons import SMPL24, SMPL_PARENTS
+
+Split = Literal["train", "test"]
+
+TEST_SUBJECT = ("amc:03_",)
+"""CMU subject 03 (uneven terrain): never seen in training."""
+
+TEST_ACTIONS = (
+    "expmap:train_soccer_", "expmap:test_soccer_", "expmap:test_washwindow_",
+    "expmap:train_directing_traffic_", "expmap:test_directing_traffic_",
+    "daz:indian_08", "daz:martial_06", "daz:salsa_05", "daz:salsa_20",
+)  # fmt: skip
+"""Whole actions held out, by the beginning of a clip's name. Salsa 05 and 20 are one take's two dancers."""
+
+# Where a part of the body is taken from another frame: probability, and the joint it starts at. In the order
+# of the tree, so that an arm may come from a third frame after the whole upper body came from a second one.
+EXCHANGES = (
+    (0.25, "Torso"),
+    (0.25, "L_Thorax"),
+    (0.25, "R_Thorax"),
+    (0.25, "Neck"),
+    (0.2, "L_Hip"),
+    (0.2, "R_Hip"),
+)
+NOISE = 0.06  # radians per axis, one sigma
+_FLIP = np.array(SMPL24.flip)
+_MIRROR = np.array([1.0, -1.0, -1.0], np.float32)
+
+
+def is_test(name: str) -> bool:
+    """Whether the clip of this name belongs to the test split."""
+    return name.startswith(TEST_SUBJECT + TEST_ACTIONS)
+
+
+def mirror(poses: Float32[NDArray[np.float32], "n 24 3"]) -> Float32[NDArray[np.float32], "n 24 3"]:
+    """The poses seen in a mirror: left and right exchanged, rotations about y and z turned round."""
+    return poses[:, _FLIP] * _MIRROR
+
+
+def descendants(joint: int) -> Bool[NDArray[np.bool_], "24"]:
+    """Mask over the SMPL joints of `joint` and everything that hangs on it."""
+    mask = np.zeros(24, bool)
+    mask[joint] = True
+    for child in range(joint + 1, 24):
+        mask[child] |= mask[SMPL_PARENTS[child]]
+    return mask
+
+
+def exchange_sources(rng: np.random.Generator, n: int, frames: int) -> Int[NDArray[np.int64], "n 24"]:
+    """For each of n bodies and each joint the frame (< frames) that its rotation is taken from.
+
+    A whole subtree always comes from one frame: limbs are exchanged at the joints of EXCHANGES.
+    """
+    sources = np.repeat(rng.integers(frames, size=(n, 1)), 24, axis=1)
+    for probability, joint in EXCHANGES:
+        rows = np.flatnonzero(rng.random(n) < probability)
+        columns = np.flatnonzero(descendants(SMPL24.index(joint)))
+        sources[rows[:, None], columns] = rng.integers(frames, size=(len(rows), 1))
+    return sources
+
+
+@dataclass(frozen=True)
+class PoseBank:
+    """Poses (N, 24, 3), axis-angle radians, clip after clip: `names[i]` has `lens[i]` frames."""
+
+    poses: Float32[NDArray[np.float32], "n 24 3"]
+    names: tuple[str, ...]
+    lens: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    @classmethod
+    def read(cls, path: Path) -> "PoseBank":
+        """Every clip of a pose file (`poses` N×24×3, `names`, `lens`); raises AssetError for another."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                poses, names, lens = (np.asarray(file[key]) for key in ("poses", "names", "lens"))
+        except (OSError, KeyError, ValueError) as error:
+            raise AssetError(
+                f"not a pose file ({error})", where=str(path), fix="Build it with tools/build_poses.py."
+            ) from error
+        if poses.shape[1:] != (24, 3) or len(names) != len(lens) or int(lens.sum()) != len(poses):
+            raise AssetError(f"poses {poses.shape} do not fit {len(names)} clips", where=str(path))
+        return cls(poses.astype(np.float32), tuple(str(n) for n in names), tuple(int(n) for n in lens))
+
+    @classmethod
+    def load(cls, split: Split, path: Path | None = None) -> "PoseBank":
+        """The shipped bank (or the pose file `path`), without the other split's clips."""
+        bank = cls.read(path or shipped("poses/poses.npz"))
+        return bank.select(tuple(is_test(name) == (split == "test") for name in bank.names))
+
+    def select(self, keep: tuple[bool, ...]) -> "PoseBank":
+        """The clips for which `keep` is true; raises ConfigError where none is."""
+        if not any(keep):
+            raise ConfigError("no clip of the pose bank is left", fix="Look at the names in the pose file.")
+        frames = np.repeat(np.array(keep), self.lens)
+        kept = [(n, length) for n, length, k in zip(self.names, self.lens, keep, strict=True) if k]
+        return PoseBank(self.poses[frames], tuple(n for n, _ in kept), tuple(length for _, length in kept))
+
+    @cached_property
+    def both_sides(self) -> Float32[NDArray[np.float32], "m 24 3"]:
+        """The poses and their mirror images, 2N×24×3."""
+        return np.concatenate((self.poses, mirror(self.poses)))
+
+    @cached_property
+    def limits(self) -> Float32[NDArray[np.float32], "2 24 3"]:
+        """Lower and upper limit of each joint and axis: the range that the recorded people used (99.9 %)."""
+        return np.quantile(self.both_sides, (0.0005, 0.9995), axis=0).astype(np.float32)
+
+    def sample(
+        self, rng: np.random.Generator, n: int, exchange: bool = True, noise: float = NOISE
+    ) -> Float32[NDArray[np.float32], "n 24 3"]:
+        """n new poses: mirrored half of the time, limbs and torso from other frames, noise within the limits.
+
+        The noise (radians per axis, sigma) moves no joint across its limits; a pose recorded beyond stays.
+        The pelvis gets the noise without limits, joints that never move in the bank get none.
+        """
+        bank = self.both_sides
+        sources = exchange_sources(rng, n, len(bank)) if exchange else rng.integers(len(bank), size=(n, 1))
+        poses = bank[sources, np.arange(24)]
+        if noise > 0:
+            low, high = self.limits
+            moved = poses + rng.standard_normal(poses.shape, np.float32) * np.float32(noise)
+            bounded = np.minimum(np.maximum(moved, np.minimum(low, poses)), np.maximum(high, poses))
+            bounded[:, 0] = moved[:, 0]
+            poses = bounded
+        return poses
