@@ -1,0 +1,1 @@
+"""Cameras, crops and joint heatmaps: where things are, in which frame."""

@@ -1,0 +1,99 @@
+"""The pinhole camera of the full image, the turned camera of one crop, and the way between the two.
+
+Frames as in docs/conventions.md: camera frame metres, x right, y down, z forward; K in full-image pixels.
+
+The crop camera. A window of the image is centred on m, off the principal point c. The ray through m is
+d = ((m - c) / f, 1); the crop camera stands where the camera stands and looks along d. The window is cut
+out by an affine map (no perspective warp), so the crop camera's picture equals the crop only to first order
+around the middle. There, at the angle t off the axis (tan t = |m - c| / f), a small angle covers f / cos^2 t
+pixels of the image radially and f / cos t across. Their geometric mean keeps areas: the crop camera's focal
+length is f / cos^1.5 t = f (1 + tan^2 t)^(3/4), in image pixels, times 256 / side in crop pixels.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from dpmesh.errors import InputError
+from dpmesh.geometry.crop import Crop
+
+
+def _float64(values: object) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64)
+
+
+def intrinsics(focal: float, size: tuple[int, int]) -> Float[np.ndarray, "3 3"]:
+    """K (3, 3) of a picture of `size` (h, w): square pixels, the axis through the middle. Focal in px."""
+    height, width = size
+    return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+
+
+def project(points: Float[np.ndarray, "*n 3"], K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "*n 2"]:
+    """Camera-frame points (..., 3) in metres to image pixels (..., 2), in float64.
+
+    Behind the camera (z <= 0) there is no image: those points become inf or mirrored, as the formula says.
+    """
+    camera = _float64(K)
+    uvw = _float64(points) @ camera.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return uvw[..., :2] / uvw[..., 2:]
+
+
+def _ray(K: Float[np.ndarray, "3 3"], crop: Crop) -> Float[np.ndarray, "3"]:
+    """Direction (3,), z = 1, through the middle of the crop."""
+    middle = np.array([crop.x1 + crop.side / 2, crop.y1 + crop.side / 2, 1.0])
+    return np.linalg.solve(_float64(K), middle)
+
+
+def crop_focal(K: Float[np.ndarray, "3 3"], crop: Crop) -> float:
+    """Focal length of the crop camera in crop pixels (derivation above)."""
+    ray = _ray(K, crop)
+    tan2 = float(ray[0] ** 2 + ray[1] ** 2)
+    focal = float(np.sqrt(K[0, 0] * K[1, 1]))
+    return focal * (1.0 + tan2) ** 0.75 * crop.SIZE / crop.side
+
+
+def crop_rotation(K: Float[np.ndarray, "3 3"], crop: Crop) -> Float[np.ndarray, "3 3"]:
+    """Rotation (3, 3) from the crop camera's frame to the camera frame: the smallest that takes z to the ray.
+
+    The smallest has no roll about the ray, so "up" in the crop stays "up" in the image.
+    """
+    x, y, z = _ray(K, crop) / np.linalg.norm(_ray(K, crop))
+    # Rodrigues for the rotation (0, 0, 1) -> (x, y, z); z > 0 always, so 1 + z never vanishes.
+    a = 1.0 / (1.0 + z)
+    return np.array([[1 - a * x * x, -a * x * y, x], [-a * x * y, 1 - a * y * y, y], [-x, -y, z]])
+
+
+def solve_translation(
+    points3d: Float[np.ndarray, "n 3"],
+    points2d: Float[np.ndarray, "n 2"],
+    K: Float[np.ndarray, "3 3"],
+    weights: Float[np.ndarray, "n"],
+) -> Float[np.ndarray, "3"]:
+    """Translation (3,) in metres that puts points3d + t onto points2d (image px): weighted least squares.
+
+    u (Z + tz) = fx (X + tx) + cx (Z + tz) is linear in t, likewise for v; solved by the normal equations.
+    Raises InputError where the points do not fix t: fewer than two with weight, or all on one pixel or one
+    point, or an answer behind the camera.
+    """
+    camera, used = _float64(K), weights > 0
+    if used.sum() < 2:
+        raise InputError("fewer than two points fix no translation", where="solve_translation")
+    xyz, w = (
+        _float64(points3d[used]),
+        _float64(weights[used]),
+    )
+    rays = _float64(points2d[used]) - camera[:2, 2]  # (n, 2) px off the principal point
+    rays = rays / np.array([camera[0, 0], camera[1, 1]])
+    # Rows: tx - rx tz = rx Z - X, and ty - ry tz = ry Z - Y.
+    rows = np.zeros((len(xyz), 2, 3))
+    rows[:, 0, 0] = rows[:, 1, 1] = 1.0
+    rows[:, :, 2] = -rays
+    right = rays * xyz[:, 2:] - xyz[:, :2]
+    normal = np.einsum("n,nij,nik->jk", w, rows, rows) / w.sum()
+    if not np.isfinite(normal).all() or np.linalg.cond(normal) > 1e12:
+        raise InputError("the points lie on one pixel and fix no distance", where="solve_translation")
+    t = _float64(np.linalg.solve(normal, np.einsum("n,nij,ni->j", w, rows, right) / w.sum()))
+    if not np.isfinite(t).all() or (xyz[:, 2] + t[2]).min() <= 0:
+        raise InputError("the points lie behind the camera", where="solve_translation")
+    return t

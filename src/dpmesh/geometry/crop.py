@@ -1,0 +1,75 @@
+"""The one object that maps between an image and the square window of it that the model sees."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Shaped, UInt8
+
+from dpmesh.errors import InputError
+
+_SAMPLES = 8
+"""At most 8 x 8 samples a crop pixel: enough against aliasing, and huge pictures stay cheap."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square window of an image: its top-left corner and side in image px, seen as 256 x 256 crop pixels.
+
+    It may reach beyond the image (the outside is black). x right, y down; integers are pixel centres.
+    """
+
+    x1: float
+    y1: float
+    side: float
+    SIZE: ClassVar[int] = 256
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite([self.x1, self.y1, self.side]).all() and self.side > 0):
+            raise InputError(
+                "a crop must have a finite, positive side", where=f"({self.x1}, {self.y1}, {self.side})"
+            )
+
+    @classmethod
+    def around(cls, box: Shaped[np.ndarray, "4"], expand: float = 1.0) -> "Crop":
+        """The smallest square that covers `box` (x1 y1 x2 y2, image px) about its middle, times `expand`.
+
+        Raises InputError for a box without width and height, or with a number that is not finite.
+        """
+        x1, y1, x2, y2 = (float(v) for v in box)
+        side = max(x2 - x1, y2 - y1) * expand
+        if not np.isfinite([x1, y1, x2, y2]).all() or x2 <= x1 or y2 <= y1 or side <= 0:
+            raise InputError(
+                "a box must have x1 < x2 and y1 < y2",
+                where=f"box {x1:g} {y1:g} {x2:g} {y2:g}",
+                fix="Give x1 y1 x2 y2 in pixels.",
+            )
+        return cls((x1 + x2 - side) / 2, (y1 + y2 - side) / 2, side)
+
+    @property
+    def scale(self) -> float:
+        """Crop pixels to one image pixel."""
+        return self.SIZE / self.side
+
+    def to_crop(self, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+        """Image pixels (..., 2) to crop pixels."""
+        return ((points - np.array([self.x1, self.y1])) * self.scale).astype(points.dtype)
+
+    def to_image(self, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+        """Crop pixels (..., 2) to image pixels: the inverse of `to_crop`."""
+        return (points / self.scale + np.array([self.x1, self.y1])).astype(points.dtype)
+
+    def warp(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "256 256 3"]:
+        """The window (256, 256, 3) of an image: bilinear, averaged where it shrinks, black outside."""
+        n = int(min(max(np.ceil(1 / self.scale), 1), _SAMPLES))  # samples a crop pixel and axis
+        step = 1 / (n * self.scale)
+        # Sample k of n lies at (k + 0.5) / n - 0.5 crop pixels from a pixel's centre.
+        first = (0.5 / n - 0.5) / self.scale
+        matrix = np.array([[step, 0.0, self.x1 + first], [0.0, step, self.y1 + first]])
+        size = self.SIZE * n
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        fine = cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+        if n > 1:
+            fine = cv2.resize(fine, (self.SIZE, self.SIZE), interpolation=cv2.INTER_AREA)
+        return fine.astype(np.uint8, copy=False)
