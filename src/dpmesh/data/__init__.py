@@ -1,0 +1,1 @@
+"""Training data: people that are generated, and people from files."""

@@ -1,0 +1,53 @@
+"""One training sample: what the network is given and what it should answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from dpmesh.errors import InputError
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A person in a 256×256 crop. Pixels are crop pixels, metres are in the crop camera's frame (docs/conventions.md).
+
+    Inputs: crop (RGB); joints and visible (the 30-joint set as a detector would report it: noisy, an unseen
+    joint is (0, 0) with visible 0); focal (crop pixels).
+    Targets: joints2d, joints3d (metres, camera frame, translation included); pose (axis-angle, the first row is
+    global_orient in the camera frame); betas; transl (metres); joint_visible (1 where the true joint is inside
+    the picture and nothing hides it).
+    has_image is 0 for a sample without a picture, whose crop is black.
+    """
+
+    crop: UInt8[np.ndarray, "256 256 3"]
+    joints: Float32[np.ndarray, "30 2"]
+    visible: Float32[np.ndarray, "30"]
+    focal: float
+    joints2d: Float32[np.ndarray, "30 2"]
+    joints3d: Float32[np.ndarray, "30 3"]
+    pose: Float32[np.ndarray, "24 3"]
+    betas: Float32[np.ndarray, "10"]
+    transl: Float32[np.ndarray, "3"]
+    joint_visible: Float32[np.ndarray, "30"]
+    has_image: bool = True
+
+
+Batch = dict[str, np.ndarray]
+"""Arrays by the names of Sample's fields, samples along the first axis; focal and has_image are float32 (b,).
+
+A batch without pictures (keypoints only) has no "crop".
+"""
+
+
+def stack(samples: Sequence[Sample]) -> Batch:
+    """Samples one after the other in arrays; raises InputError for none."""
+    if not samples:
+        raise InputError("no sample to stack")
+    batch: Batch = {}
+    for field in fields(Sample):
+        values = [getattr(sample, field.name) for sample in samples]
+        scalar = field.name in ("focal", "has_image")
+        batch[field.name] = np.array(values, np.float32) if scalar else np.stack(values)
+    return batch
