@@ -1,0 +1,1 @@
+"""Image backbones: a crop and its keypoints become one fused feature map."""

@@ -1,0 +1,45 @@
+"""The joint prompt: 2D joint coordinates in the place of Stable Diffusion's text (paper Eq. 6)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+CROP = 256  # pixels; coordinates are given to the prompt as fractions of the crop
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptConfig:
+    """layers: 2 is the paper's MLP, 1 the released code's linear layer.
+
+    visible_only: an unseen joint's token is a learned vector that carries no coordinate (paper: "visible 2D
+    joints"); False prompts with all coordinates, the unseen included (released code).
+    identity: add a learned vector for each joint, without which the tokens do not say whose coordinates they are.
+    """
+
+    joints: int = 30
+    width: int = 768
+    layers: int = 2
+    visible_only: bool = True
+    identity: bool = False
+
+
+class JointPrompt(nn.Module):
+    def __init__(self, config: PromptConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [2] + [config.width] * config.layers
+        layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
+        for inward, outward in zip(widths[1:-1], widths[2:], strict=True):
+            layers += [nn.GELU(), nn.Linear(inward, outward)]
+        self.mlp = nn.Sequential(*layers)
+        self.unseen = nn.Parameter(torch.zeros(config.width)) if config.visible_only else None
+        self.identity = nn.Parameter(torch.randn(config.joints, config.width) * 0.5) if config.identity else None
+
+    def forward(self, joints: Float[Tensor, "b j 2"], visible: Float[Tensor, "b j"]) -> Float[Tensor, "b j d"]:
+        """joints: crop pixels. One token for each joint."""
+        tokens = self.mlp(joints / CROP)
+        if self.unseen is not None:
+            tokens = torch.where(visible[..., None] > 0, tokens, self.unseen.to(tokens.dtype))
+        return tokens if self.identity is None else tokens + self.identity

@@ -1,0 +1,33 @@
+"""ControlNet: a trainable copy of the U-Net's encoder half whose outputs start at zero (paper Eq. 4-5)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dpmesh.diffusion.unet import EncoderHalf, MapStore, UNetConfig
+
+
+class ControlNet(EncoderHalf):
+    """Reads the latent and the keypoint heatmaps concatenated; adds one residual to each skip and to the middle."""
+
+    def __init__(self, config: UNetConfig, hint_channels: int) -> None:
+        super().__init__(config, config.latent_channels + hint_channels)
+        self.controlnet_down_blocks = nn.ModuleList(zero_convolution(width) for width in self.skip_widths)
+        self.controlnet_mid_block = zero_convolution(config.channels[-1])
+
+    def forward(
+        self, latent: Float[Tensor, "b z h w"], hint: Float[Tensor, "b j h w"], context: Float[Tensor, "b m d"]
+    ) -> list[Tensor]:
+        """Residuals in the order of the skip connections, the middle last."""
+        middle, skips = self.encode(torch.cat([latent, hint], dim=1), self.time(), context, MapStore(()))
+        residuals = [conv(skip) for conv, skip in zip(self.controlnet_down_blocks, skips, strict=True)]
+        return [*residuals, self.controlnet_mid_block(middle)]
+
+
+def zero_convolution(width: int) -> nn.Conv2d:
+    """1×1 convolution whose weights and bias start at zero, so that control starts as no control at all."""
+    conv = nn.Conv2d(width, width, 1)
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv

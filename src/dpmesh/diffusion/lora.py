@@ -1,0 +1,70 @@
+"""Low-rank adaptation of linear layers: y = W x + up(down(x)), mergeable into W (Hu et al. 2022).
+
+Names `linear`, `lora_down`, `lora_up` are those of the released checkpoints (lora_diffusion).
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class LoRALinear(nn.Module):
+    """A linear layer with a low-rank update that starts at zero. No scaling factor, as released."""
+
+    def __init__(self, linear: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.linear = linear
+        self.lora_down = nn.Linear(linear.in_features, rank, bias=False)
+        self.lora_up = nn.Linear(rank, linear.out_features, bias=False)
+        nn.init.normal_(self.lora_down.weight, std=1 / rank)
+        nn.init.zeros_(self.lora_up.weight)
+
+    def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b d"]:
+        return self.linear(x) + self.lora_up(self.lora_down(x))
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """One plain layer of the same function."""
+        plain = nn.Linear(self.linear.in_features, self.linear.out_features, bias=self.linear.bias is not None)
+        plain = plain.to(self.linear.weight)
+        plain.weight.copy_(self.linear.weight + self.lora_up.weight @ self.lora_down.weight)
+        if self.linear.bias is not None:
+            plain.bias.copy_(self.linear.bias)
+        return plain
+
+
+def inject_lora(root: nn.Module, rank: int, wanted: Callable[[str], bool]) -> int:
+    """Wrap every linear layer whose dotted name is wanted, in place; returns how many."""
+    found = [(name, module) for name, module in root.named_modules() if isinstance(module, nn.Linear) and wanted(name)]
+    for name, linear in found:
+        _replace(root, name, LoRALinear(linear, rank).to(linear.weight))
+    return len(found)
+
+
+def merge_lora(root: nn.Module) -> int:
+    """Replace every adapted layer by its merged one, in place; returns how many."""
+    found = [(name, module) for name, module in root.named_modules() if isinstance(module, LoRALinear)]
+    for name, adapted in found:
+        _replace(root, name, adapted.merged())
+    return len(found)
+
+
+def cross_attention(name: str) -> bool:
+    """The paper's choice: every projection of the cross-attention layers."""
+    return ".attn2." in name
+
+
+def released_targets(name: str) -> bool:
+    """The released checkpoints' choice: self- and cross-attention and the gated projection (144 layers in SD 1.5)."""
+    return ".attn1." in name or ".attn2." in name or name.endswith("ff.net.0.proj")
+
+
+def _replace(root: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    holder = root.get_submodule(parent)
+    if isinstance(holder, nn.ModuleList | nn.Sequential):
+        holder[int(leaf)] = new
+    else:
+        setattr(holder, leaf, new)

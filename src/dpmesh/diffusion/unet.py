@@ -1,0 +1,203 @@
+"""Stable Diffusion's U-Net, run for one step at a constant timestep, as an image backbone.
+
+It returns feature maps and cross-attention maps, not noise. Names equal diffusers' `UNet2DConditionModel`.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpmesh.diffusion.attention import Transformer2D
+from dpmesh.diffusion.blocks import Downsample, ResnetBlock, TimeEmbedding, Upsample
+from dpmesh.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UNetConfig:
+    """channels: width of each level, finest (32×32) first; all but the coarsest have attention.
+
+    map_sizes: the resolutions whose cross-attention maps become features (8 and 16 in the released code).
+    """
+
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers: int = 2
+    groups: int = 32
+    heads: int = 8
+    latent_channels: int = 4
+    context_width: int = 768
+    timestep: int = 1
+    map_sizes: tuple[int, ...] = (8, 16)
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != 4:
+            raise ConfigError(f"channels={self.channels} must name 4 levels", where="UNetConfig")
+        for divisor in (self.groups, self.heads):
+            if any(width % divisor for width in self.channels):
+                raise ConfigError(f"channels={self.channels} must be multiples of {divisor} (groups, heads)", where="UNetConfig")
+
+    @property
+    def time_width(self) -> int:
+        return 4 * self.channels[0]
+
+
+@dataclass
+class MapStore:
+    """Collects the cross-attention maps of the wanted resolutions during one forward pass."""
+
+    sizes: tuple[int, ...]
+    maps: dict[int, list[Tensor]] = field(default_factory=dict[int, list[Tensor]])
+
+    def add(self, attention_map: Tensor | None) -> None:
+        if attention_map is not None:
+            self.maps.setdefault(attention_map.shape[-1], []).append(attention_map)
+
+    def mean(self) -> dict[int, Tensor]:
+        """Size -> (b, tokens, size, size), averaged over all layers of that resolution."""
+        return {size: torch.stack(found).mean(0) for size, found in self.maps.items()}
+
+
+class DownBlock(nn.Module):
+    def __init__(self, inward: int, outward: int, config: UNetConfig, *, attention: bool, downsample: bool) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResnetBlock(inward if i == 0 else outward, outward, config.groups, config.time_width) for i in range(config.layers)
+        )
+        count = config.layers if attention else 0
+        self.attentions = nn.ModuleList(
+            Transformer2D(outward, config.heads, config.context_width, config.groups) for _ in range(count)
+        )
+        self.downsamplers = nn.ModuleList([Downsample(outward)] if downsample else [])
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor, store: MapStore) -> tuple[Tensor, list[Tensor]]:
+        """Returns the last map and all that the up path will want."""
+        skips: list[Tensor] = []
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x, time)
+            if len(self.attentions):
+                x, attention_map = self.attentions[i](x, context, x.shape[-1] in store.sizes)
+                store.add(attention_map)
+            skips.append(x)
+        for downsample in self.downsamplers:
+            x = downsample(x)
+            skips.append(x)
+        return x, skips
+
+
+class MidBlock(nn.Module):
+    def __init__(self, width: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResnetBlock(width, width, config.groups, config.time_width) for _ in range(2))
+        self.attentions = nn.ModuleList([Transformer2D(width, config.heads, config.context_width, config.groups)])
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+        x, _ = self.attentions[0](self.resnets[0](x, time), context)
+        return self.resnets[1](x, time)
+
+
+class UpBlock(nn.Module):
+    def __init__(
+        self, inward: int, outward: int, skips: tuple[int, ...], config: UNetConfig, *, attention: bool, upsample: bool
+    ) -> None:
+        """skips: width of each skip connection, in the order in which they are consumed."""
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResnetBlock((inward if i == 0 else outward) + skip, outward, config.groups, config.time_width)
+            for i, skip in enumerate(skips)
+        )
+        count = len(skips) if attention else 0
+        self.attentions = nn.ModuleList(
+            Transformer2D(outward, config.heads, config.context_width, config.groups) for _ in range(count)
+        )
+        self.upsamplers = nn.ModuleList([Upsample(outward)] if upsample else [])
+
+    def forward(
+        self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor, store: MapStore
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Returns the block's output and what came out of each of its layers; consumes `skips` from the end."""
+        outputs: list[Tensor] = []
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(torch.cat([x, skips.pop()], dim=1), time)
+            if len(self.attentions):
+                x, attention_map = self.attentions[i](x, context, x.shape[-1] in store.sizes)
+                store.add(attention_map)
+            outputs.append(x)
+        for upsample in self.upsamplers:
+            x = upsample(x)
+        return x, outputs
+
+
+class EncoderHalf(nn.Module):
+    """Everything down to the middle: what the ControlNet copies. `in_channels` is the width of its first input."""
+
+    def __init__(self, config: UNetConfig, in_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        widths, last = config.channels, len(config.channels) - 1
+        self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.time_embedding = TimeEmbedding(widths[0], config.time_width)
+        self.down_blocks = nn.ModuleList(
+            DownBlock(widths[max(i - 1, 0)], width, config, attention=i < last, downsample=i < last)
+            for i, width in enumerate(widths)
+        )
+        self.mid_block = MidBlock(widths[-1], config)
+
+    @property
+    def skip_widths(self) -> list[int]:
+        """Width of each skip connection, in the order in which the down path makes them."""
+        last = len(self.config.channels) - 1
+        found = [self.config.channels[0]]
+        for i, width in enumerate(self.config.channels):
+            found += [width] * (self.config.layers + (i < last))
+        return found
+
+    def time(self) -> Float[Tensor, "1 t"]:
+        """SiLU of the constant timestep's embedding: one row, broadcast over the batch."""
+        step = torch.full((1,), float(self.config.timestep), device=self.conv_in.weight.device)
+        return F.silu(self.time_embedding(step))
+
+    def encode(self, x: Tensor, time: Tensor, context: Tensor, store: MapStore) -> tuple[Tensor, list[Tensor]]:
+        """Middle output and the skip connections."""
+        x = self.conv_in(x)
+        skips = [x]
+        for block in self.down_blocks:
+            x, found = block(x, time, context, store)
+            skips += found
+        return self.mid_block(x, time, context), skips
+
+
+class UNet(EncoderHalf):
+    """Latent, prompt and control residuals in; features of every scale and attention maps out."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config, config.latent_channels)
+        skips = self.skip_widths
+        widths = config.channels[::-1]
+        self.up_blocks = nn.ModuleList()
+        for i, width in enumerate(widths):
+            taken = tuple(skips.pop() for _ in range(config.layers + 1))
+            inward = widths[max(i - 1, 0)]
+            self.up_blocks.append(UpBlock(inward, width, taken, config, attention=i > 0, upsample=i < len(widths) - 1))
+
+    def forward(
+        self,
+        latent: Float[Tensor, "b z h w"],
+        context: Float[Tensor, "b j d"],
+        control: list[Tensor],
+    ) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """control: one residual for each skip connection and a last one for the middle (Eq. 5).
+
+        Returns feature maps, coarsest first: of each coarser level the layer before its last (output blocks 1, 4
+        and 7 of the released code), of the finest level the last; and size -> attention map (b, j, size, size).
+        """
+        store, time = MapStore(self.config.map_sizes), self.time()
+        x, skips = self.encode(latent, time, context, store)
+        x = x + control[-1]
+        skips = [skip + residual for skip, residual in zip(skips, control[:-1], strict=True)]
+        features: list[Tensor] = []
+        for block in self.up_blocks:
+            x, outputs = block(x, skips, time, context, store)
+            features.append(outputs[-2])
+        return [*features[:-1], x], store.mean()

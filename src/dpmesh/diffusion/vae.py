@@ -1,0 +1,107 @@
+"""The encoder half of Stable Diffusion's VAE: a crop becomes a latent eight times smaller."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpmesh.diffusion.blocks import Downsample, ResnetBlock
+from dpmesh.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VAEConfig:
+    """channels: width of each level, the first at full resolution; every level but the last halves it.
+
+    image_range: what the encoder is fed, "unit" [0, 1] (released DPMesh) or "symmetric" [-1, 1] (Stable Diffusion).
+    latent_scale: factor on the latent; 0.18215 in Stable Diffusion, 1 in the released DPMesh.
+    """
+
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers: int = 2
+    groups: int = 32
+    latent_channels: int = 4
+    image_range: Literal["unit", "symmetric"] = "symmetric"
+    latent_scale: float = 0.18215
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != 4:
+            raise ConfigError(f"channels={self.channels} must name 4 levels", where="VAEConfig", fix="The latent is 8 times smaller.")
+        if any(width % self.groups for width in self.channels):
+            raise ConfigError(f"channels={self.channels} must be multiples of groups={self.groups}", where="VAEConfig")
+
+
+class MidAttention(nn.Module):
+    """Single-head self-attention over the cells of the coarsest map."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.group_norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.to_q, self.to_k, self.to_v = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        tokens = self.group_norm(x).flatten(2).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
+        return x + self.to_out[0](attended).transpose(1, 2).unflatten(2, x.shape[-2:])
+
+
+class DownBlock(nn.Module):
+    def __init__(self, inward: int, outward: int, config: VAEConfig, *, downsample: bool) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResnetBlock(inward if i == 0 else outward, outward, config.groups, eps=1e-6) for i in range(config.layers)
+        )
+        self.downsamplers = nn.ModuleList([Downsample(outward, one_sided=True)] if downsample else [])
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        for layer in (*self.resnets, *self.downsamplers):
+            x = layer(x)
+        return x
+
+
+class MidBlock(nn.Module):
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResnetBlock(width, width, groups, eps=1e-6) for _ in range(2))
+        self.attentions = nn.ModuleList([MidAttention(width, groups)])
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        widths = config.channels
+        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            DownBlock(widths[max(i - 1, 0)], width, config, downsample=i < len(widths) - 1) for i, width in enumerate(widths)
+        )
+        self.mid_block = MidBlock(widths[-1], config.groups)
+        self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], eps=1e-6)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b z h8 w8"]:
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+
+
+class VAEEncoder(nn.Module):
+    """Image to latent. Deterministic: the mean of the posterior, its variance is computed by nobody."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+
+    def forward(self, crop: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b z h8 w8"]:
+        """crop: RGB in [0, 1]."""
+        image = crop * 2 - 1 if self.config.image_range == "symmetric" else crop
+        mean, _log_variance = self.quant_conv(self.encoder(image)).chunk(2, dim=1)
+        return mean * self.config.latent_scale

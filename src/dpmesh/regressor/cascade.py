@@ -1,0 +1,147 @@
+"""The cascade decoder: queries for pose, shape and camera refined together with 15 joints placed in image space."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dpmesh.errors import ConfigError
+from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer, sine_position_2d
+from dpmesh.regressor.volume import FeatureVolume
+
+SIZE = 8  # cells of the fused map on a side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegressorConfig:
+    """Widths and depths; the defaults are the released model's.
+
+    prompt_memory: the decoder also attends to the joint prompt itself (width `prompt_width`), so that the answer
+    does not hang on the image features alone. Not in the paper.
+    pose_code: numbers regressed for the body pose, before the pose prior's head.
+    """
+
+    fused_channels: int = 2048
+    width: int = 256
+    heads: int = 8
+    inner: int = 2048
+    encoder_layers: int = 2
+    decoder_layers: int = 4
+    volume_depth: int = 8
+    volume_inner: int = 1024
+    volume_layers: int = 2
+    joints: int = 15
+    pose_code: int = 32
+    prompt_memory: bool = False
+    prompt_width: int = 768
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.width % 4:
+            raise ConfigError(f"width={self.width} must be a multiple of heads={self.heads} and of 4", where="RegressorConfig")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the decoder looks at. tokens: (b, 64, c) of the fused map. volume: (b, c, depth, 8, 8)."""
+
+    tokens: Tensor
+    volume: Tensor
+
+
+@dataclass(frozen=True)
+class Regression:
+    """root_6d (b, 6), pose_code (b, p), betas (b, 10), camera (b, 3), joints_img (b, 15, 3) in [0, 1]."""
+
+    root_6d: Tensor
+    pose_code: Tensor
+    betas: Tensor
+    camera: Tensor
+    joints_img: Tensor
+
+
+class CascadeHead(nn.Module):
+    """One linear layer for each decoder layer; each sees its token and the answer so far, and adds to it."""
+
+    def __init__(self, width: int, out: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width + (out if i else 0), out) for i in range(layers))
+
+    def forward(self, tokens: list[Tensor]) -> Float[Tensor, "b o"]:
+        answer = self.layers[0](tokens[0])
+        for layer, token in zip(list(self.layers)[1:], tokens[1:], strict=True):
+            answer = answer + layer(torch.cat([token, answer], dim=-1))
+        return answer
+
+
+class Regressor(nn.Module):
+    def __init__(self, config: RegressorConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, layers = config.width, config.decoder_layers
+        self.volume = FeatureVolume(
+            config.fused_channels, width, config.volume_depth, config.heads, config.volume_inner, config.volume_layers
+        )
+        self.down = nn.Linear(config.fused_channels, width)
+        self.encoder = nn.ModuleList(EncoderLayer(width, config.heads, config.inner) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(width, config.heads, config.inner) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        queries = 3 + config.joints  # pose, shape, camera, then the joints
+        self.query_content = nn.Parameter(torch.randn(queries, width) * 0.02)
+        self.query_position = nn.Parameter(torch.randn(queries, width) * 0.02)
+        self.joint_place = nn.ModuleList(nn.Linear(width if i == 0 else width + 3, 3) for i in range(layers))
+        self.place_position = nn.Linear(3, width)
+        self.prompt_in = nn.Linear(config.prompt_width, width) if config.prompt_memory else None
+        self.root_head = CascadeHead(width, 6, layers)
+        self.pose_head = CascadeHead(width, config.pose_code, layers)
+        self.shape_head = CascadeHead(width, 10, layers)
+        self.camera_head = CascadeHead(width, 3, layers)
+        self.register_buffer("position", sine_position_2d(width, SIZE)[None], persistent=False)
+
+    def remember(self, fused: Float[Tensor, "b f 8 8"]) -> Memory:
+        """What the decoder will look at: the encoded 2D map and the 3D volume."""
+        tokens = self.down(fused.flatten(2).transpose(1, 2))
+        for layer in self.encoder:
+            tokens = layer(tokens, self.get_buffer("position"))
+        return Memory(tokens, self.volume(fused))
+
+    def forward(self, memory: Memory, prompt: Float[Tensor, "b j d"]) -> Regression:
+        batch = len(prompt)
+        seen = [memory.tokens.expand(batch, -1, -1)]
+        placed = [self.get_buffer("position").to(seen[0].dtype).expand(batch, -1, -1)]
+        if self.prompt_in is not None:
+            seen.append(self.prompt_in(prompt))
+            placed.append(torch.zeros_like(seen[-1]))
+        volume = memory.volume.expand(batch, -1, -1, -1, -1)
+        x = self.query_content.expand(batch, -1, -1)
+        joints_img: Tensor | None = None
+        outputs: list[Tensor] = []
+        for layer, place in zip(self.decoder, self.joint_place, strict=True):
+            sampled, sampled_at = self._look_at_joints(volume, joints_img)
+            x = layer(x, self.query_position[None], torch.cat([*seen, *sampled], 1), torch.cat([*placed, *sampled_at], 1))
+            x = self.norm(x)  # the normed output feeds the next layer, as released; DETR norms only what it reads out
+            outputs.append(x)
+            joint_tokens = x[:, 3:]
+            if joints_img is None:
+                joints_img = torch.sigmoid(place(joint_tokens))
+            else:
+                before = inverse_sigmoid(joints_img)
+                joints_img = torch.sigmoid(before + place(torch.cat([joint_tokens, before.to(joint_tokens.dtype)], dim=-1)))
+        assert joints_img is not None  # decoder_layers >= 1
+        pose, shape, camera = ([out[:, i] for out in outputs] for i in range(3))
+        return Regression(
+            self.root_head(pose), self.pose_head(pose), self.shape_head(shape), self.camera_head(camera), joints_img
+        )
+
+    def _look_at_joints(self, volume: Tensor, joints_img: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+        """Volume features where the joints are thought to be, and the position code of those places."""
+        if joints_img is None:
+            return [], []
+        places = self.place_position(inverse_sigmoid(joints_img))
+        return [self.volume.sample(volume, joints_img)], [places]
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Logit, with both odds clamped from below."""
+    x = x.float().clamp(0, 1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))

@@ -1,0 +1,78 @@
+"""Post-norm transformer layers with positions added to queries and keys only (DETR's arrangement)."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MultiHeadAttention(nn.Module):
+    """Attention whose keys carry a position that its values do not."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(
+        self, query: Float[Tensor, "b n c"], key: Float[Tensor, "b m c"], value: Float[Tensor, "b m c"]
+    ) -> Float[Tensor, "b n c"]:
+        q, k, v = (
+            projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projected in (self.q(query), self.k(key), self.v(value))
+        )
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class EncoderLayer(nn.Module):
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(width, heads)
+        self.feed_forward = nn.Sequential(nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, width))
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+
+    def forward(self, x: Float[Tensor, "b n c"], position: Float[Tensor, "#b n c"]) -> Float[Tensor, "b n c"]:
+        placed = x + position
+        x = self.norm1(x + self.attention(placed, placed, x))
+        return self.norm2(x + self.feed_forward(x))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(width, heads)
+        self.cross_attention = MultiHeadAttention(width, heads)
+        self.feed_forward = nn.Sequential(nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, width))
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(width), nn.LayerNorm(width), nn.LayerNorm(width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n c"],
+        query_position: Float[Tensor, "#b n c"],
+        memory: Float[Tensor, "b m c"],
+        memory_position: Float[Tensor, "b m c"],
+    ) -> Float[Tensor, "b n c"]:
+        placed = x + query_position
+        x = self.norm1(x + self.self_attention(placed, placed, x))
+        x = self.norm2(x + self.cross_attention(x + query_position, memory + memory_position, memory))
+        return self.norm3(x + self.feed_forward(x))
+
+
+def sine_position_2d(width: int, size: int) -> Float[Tensor, "n c"]:
+    """Fixed position of each cell of a size×size map: half the channels for y, then half for x (DETR)."""
+    half = width // 2
+    place = torch.arange(1, size + 1, dtype=torch.float32) / (size + 1e-6) * 2 * math.pi
+    period = 10000 ** (2 * (torch.arange(half) // 2) / half)
+    angles = place[:, None] / period
+    waves = torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1)  # (size, half)
+    y, x = waves[:, None].expand(size, size, half), waves[None].expand(size, size, half)
+    return torch.cat([y, x], dim=-1).flatten(0, 1)
+
+
+def sine_position_1d(width: int, count: int) -> Float[Tensor, "n c"]:
+    """The transformer paper's table: sines and cosines interleaved (Vaswani et al. 2017, section 3.5)."""
+    place = torch.arange(count, dtype=torch.float32)[:, None]
+    period = 10000 ** (torch.arange(0, width, 2) / width)
+    return torch.stack([(place / period).sin(), (place / period).cos()], dim=2).flatten(1)

@@ -1,0 +1,48 @@
+"""The 3D feature volume: the fused map unfolded in depth, from which joints are sampled in (x, y, z)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpmesh.regressor.transformer import EncoderLayer, sine_position_1d
+
+
+class FeatureVolume(nn.Module):
+    """Lift (b, C, 8, 8) to (b, width, depth, 8, 8) and let its cells talk.
+
+    `exponent` bends the depth axis: anchors lie at (index / depth) ** exponent, learned, clamped to [1, 20].
+    """
+
+    def __init__(self, fused: int, width: int, depth: int, heads: int, inner: int, layers: int, size: int = 8) -> None:
+        super().__init__()
+        self.width, self.depth, self.size = width, depth, size
+        self.lift = nn.Conv2d(fused, width * depth, 1)
+        self.exponent = nn.Parameter(torch.tensor(3.0))
+        self.mix = nn.Conv3d(width + 3, width, 1)
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, inner) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.register_buffer("position", sine_position_1d(width, depth * size * size)[None], persistent=False)
+
+    def forward(self, fused: Float[Tensor, "b f h w"]) -> Float[Tensor, "b c d h w"]:
+        volume = self.lift(fused).unflatten(1, (self.width, self.depth))
+        volume = self.mix(torch.cat([volume, self._coordinates().to(volume).expand(len(volume), -1, -1, -1, -1)], dim=1))
+        tokens = volume.flatten(2).transpose(1, 2)  # (b, d*h*w, c)
+        for layer in self.layers:
+            tokens = layer(tokens, self.get_buffer("position"))
+        return self.norm(tokens).transpose(1, 2).unflatten(2, (self.depth, self.size, self.size))
+
+    def _coordinates(self) -> Float[Tensor, "1 3 d h w"]:
+        """Channels z, y, x in [0, 1); z bent by the exponent."""
+        device = self.exponent.device
+        across = torch.arange(self.size, device=device) / self.size
+        deep = (torch.arange(self.depth, device=device) / self.depth) ** self.exponent.clamp(1, 20)
+        z, y, x = torch.meshgrid(deep, across, across, indexing="ij")
+        return torch.stack([z, y, x])[None]
+
+    def sample(self, volume: Float[Tensor, "b c d h w"], points: Float[Tensor, "b j 3"]) -> Float[Tensor, "b j c"]:
+        """Trilinear features at points (x, y, z) in [0, 1]."""
+        x, y, z = points.unbind(-1)
+        grid = torch.stack([x, y, z ** self.exponent.clamp(1, 20)], dim=-1) * 2 - 1
+        found = F.grid_sample(volume, grid[:, None, None].to(volume.dtype), align_corners=True)  # (b, c, 1, 1, j)
+        return found[:, :, 0, 0].transpose(1, 2)
