@@ -34,7 +34,7 @@ def project(points: Float[np.ndarray, "*n 3"], K: Float[np.ndarray, "3 3"]) -> F
     Behind the camera (z <= 0) there is no image: those points become inf or mirrored, as the formula says.
     """
     camera = _float64(K)
-    uvw = _float64(points) @ camera.T
+    uvw = _float64(np.einsum("...j,ij->...i", _float64(points), camera))
     with np.errstate(divide="ignore", invalid="ignore"):
         return uvw[..., :2] / uvw[..., 2:]
 
@@ -79,10 +79,7 @@ def solve_translation(
     camera, used = _float64(K), weights > 0
     if used.sum() < 2:
         raise InputError("fewer than two points fix no translation", where="solve_translation")
-    xyz, w = (
-        _float64(points3d[used]),
-        _float64(weights[used]),
-    )
+    xyz, w = _float64(points3d[used]), _float64(weights[used])
     rays = _float64(points2d[used]) - camera[:2, 2]  # (n, 2) px off the principal point
     rays = rays / np.array([camera[0, 0], camera[1, 1]])
     # Rows: tx - rx tz = rx Z - X, and ty - ry tz = ry Z - Y.
@@ -90,10 +87,11 @@ def solve_translation(
     rows[:, 0, 0] = rows[:, 1, 1] = 1.0
     rows[:, :, 2] = -rays
     right = rays * xyz[:, 2:] - xyz[:, :2]
-    normal = np.einsum("n,nij,nik->jk", w, rows, rows) / w.sum()
+    normal = _float64(np.einsum("n,nij,nik->jk", w, rows, rows) / w.sum())
     if not np.isfinite(normal).all() or np.linalg.cond(normal) > 1e12:
         raise InputError("the points lie on one pixel and fix no distance", where="solve_translation")
-    t = _float64(np.linalg.solve(normal, np.einsum("n,nij,ni->j", w, rows, right) / w.sum()))
+    target = _float64(np.einsum("n,nij,ni->j", w, rows, right) / w.sum())
+    t = np.linalg.solve(normal, target)
     if not np.isfinite(t).all() or (xyz[:, 2] + t[2]).min() <= 0:
         raise InputError("the points lie behind the camera", where="solve_translation")
     return t
