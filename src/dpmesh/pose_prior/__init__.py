@@ -1,0 +1,1 @@
+"""Pose priors: from a latent or from tokens to the rotations of the body's joints."""

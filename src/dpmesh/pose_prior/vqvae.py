@@ -1,0 +1,150 @@
+"""A pose as a sentence: 21 joint rotations ↔ T tokens out of a codebook (PCT, Geng et al., CVPR 2023).
+
+MLP-mixer encoder and decoder (Tolstikhin et al. 2021). The mesh model uses the decoder and the codebook: it
+predicts a distribution over the codes for each token, and `decode_logits` makes a body out of it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import roma  # pyright: ignore[reportMissingTypeStubs] (it has none)
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dpmesh.errors import ConfigError
+from dpmesh.pose_prior.codebook import Codebook
+
+Mode = Literal["soft", "straight_through"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseVQVAEConfig:
+    """Sizes of the prior. `joints` are SMPL's 1..21: the root and the hands are not part of the pose prior.
+
+    decay, dead_below: the codebook's moving averages (codebook.py).
+    """
+
+    joints: int = 21
+    tokens: int = 48
+    codes: int = 2048
+    code_width: int = 256
+    encoder_width: int = 128
+    encoder_layers: int = 2
+    decoder_width: int = 128
+    decoder_layers: int = 4
+    decay: float = 0.99
+    dead_below: float = 0.5
+
+    def __post_init__(self) -> None:
+        sizes = (
+            self.joints,
+            self.tokens,
+            self.codes,
+            self.code_width,
+            self.encoder_width,
+            self.decoder_width,
+        )
+        if min(sizes) < 1 or min(self.encoder_layers, self.decoder_layers) < 0:
+            raise ConfigError("every size of the pose prior must be positive", where=str(self))
+        if not 0 <= self.decay < 1:
+            raise ConfigError(f"decay={self.decay} is not in [0, 1)", where="PoseVQVAEConfig")
+
+
+class Reconstruction(NamedTuple):
+    """What a pass through the whole auto-encoder gives."""
+
+    rotations: Float[Tensor, "b 23 3 3"]
+    indices: Int[Tensor, "b t"]
+    commitment: Float[Tensor, ""]
+
+
+class Mixer(nn.Module):
+    """One mixer layer on (B, N, width): exchange between the N places, then between the channels."""
+
+    def __init__(self, places: int, width: int) -> None:
+        super().__init__()
+        self.place_norm, self.channel_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.places = nn.Sequential(nn.Linear(places, 2 * places), nn.GELU(), nn.Linear(2 * places, places))
+        self.channels = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        x = x + self.places(self.place_norm(x).mT).mT
+        return x + self.channels(self.channel_norm(x))
+
+
+def rotation_to_6d(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 6"]:
+    """The first two columns of a rotation matrix, row by row (Zhou et al., CVPR 2019)."""
+    return rotations[..., :2].flatten(-2)
+
+
+def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
+    """Rotation matrices by Gram-Schmidt on the two columns; inverse of rotation_to_6d."""
+    columns = numbers.reshape(*numbers.shape[:-1], 3, 2)
+    return roma.special_gramschmidt(columns)  # pyright: ignore[reportUnknownMemberType] (untyped)
+
+
+class PoseVQVAE(nn.Module):
+    """The auto-encoder. Rotations are matrices relative to the parent joint, SMPL order."""
+
+    def __init__(self, config: PoseVQVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, joints, tokens = config.encoder_width, config.joints, config.tokens
+        self.joint_in = nn.Linear(6, width)
+        self.joint_place = nn.Parameter(torch.zeros(joints, width))
+        self.encoder = nn.Sequential(*(Mixer(joints, width) for _ in range(config.encoder_layers)))
+        self.to_tokens = nn.Linear(joints, tokens)
+        self.to_latent = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.code_width))
+        self.codebook = Codebook(config.codes, config.code_width, config.decay, config.dead_below)
+        width = config.decoder_width
+        self.from_code = nn.Linear(config.code_width, width)
+        self.token_place = nn.Parameter(torch.zeros(tokens, width))
+        self.to_joints = nn.Linear(tokens, joints)
+        self.decoder = nn.Sequential(*(Mixer(joints, width) for _ in range(config.decoder_layers)))
+        self.joint_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 6))
+        nn.init.normal_(self.joint_place, std=0.5)
+        nn.init.normal_(self.token_place, std=0.5)
+
+    def encode(self, rotations: Float[Tensor, "b j 3 3"]) -> Float[Tensor, "b t d"]:
+        """Latents before quantisation."""
+        x = self.joint_in(rotation_to_6d(rotations)) + self.joint_place  # (B, J, C)
+        x = self.to_tokens(self.encoder(x).mT).mT  # (B, T, C)
+        return self.to_latent(x)
+
+    def quantise(
+        self, latents: Float[Tensor, "b t d"]
+    ) -> tuple[Float[Tensor, "b t d"], Int[Tensor, "b t"], Float[Tensor, ""]]:
+        """Nearest codes (straight-through), indices, commitment loss. Training mode moves the codebook."""
+        return self.codebook(latents)
+
+    def decode(self, codes: Float[Tensor, "b t d"]) -> Float[Tensor, "b 23 3 3"]:
+        """Rotations of joints 1..23 from one code vector for each token; the hands stay identity."""
+        x = self.from_code(codes) + self.token_place  # (B, T, C)
+        x = self.decoder(self.to_joints(x.mT).mT)  # (B, J, C)
+        eye = torch.eye(3, device=x.device, dtype=x.dtype)
+        body = rotation_from_6d(self.joint_out(x) + rotation_to_6d(eye))  # (B, J, 3, 3)
+        return torch.cat((body, eye.expand(len(x), 23 - self.config.joints, 3, 3)), 1)
+
+    def decode_logits(self, logits: Float[Tensor, "b t k"], mode: Mode = "soft") -> Float[Tensor, "b 23 3 3"]:
+        """Rotations from a distribution over the codes for each token.
+
+        soft: the mean code, softmax(logits) @ codebook (as the released VQ variant of DPMesh).
+        straight_through: the most likely code, with the gradient of the mean.
+        """
+        weights = logits.softmax(-1)
+        mean = weights @ self.codebook.codes
+        if mode == "soft":
+            return self.decode(mean)
+        hard = self.codebook.codes[logits.argmax(-1)]
+        return self.decode(mean + (hard - mean).detach())
+
+    @torch.no_grad()
+    def tokens(self, rotations: Float[Tensor, "b j 3 3"]) -> Int[Tensor, "b t"]:
+        """The pose as code indices. The codebook does not move, whatever the mode."""
+        return self.codebook.nearest(self.encode(rotations))
+
+    def forward(self, rotations: Float[Tensor, "b j 3 3"]) -> Reconstruction:
+        """Encode, quantise, decode."""
+        codes, indices, commitment = self.quantise(self.encode(rotations))
+        return Reconstruction(self.decode(codes), indices, commitment)
