@@ -1,0 +1,79 @@
+"""`dpmesh VERB`. Importing this module costs nothing: a verb's module is imported only when it is called."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from dpmesh.errors import DPMeshError
+
+VERBS = {
+    "predict": "pictures in, bodies out: overlays, meshes, parameters",
+    "inspect": "parameters, work and provenance of a model",
+    "train": "train a model from a configuration file, resumable",
+}
+"""Verb -> one line of help. The verb's module offers add_arguments(parser) and run(args) -> exit status."""
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """A wrong argument is one line on stderr and status 2; the usage is for --help."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(message.split())
+        self.exit(2, f"{self.prog}: {line} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0 done, 1 failed, 2 wrong argument, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except DPMeshError as error:
+        print("dpmesh: " + " ".join(str(error).split()), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dpmesh: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `dpmesh ... | head`
+        sys.stderr.close()
+        return 1
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] not in VERBS:
+        return _top(words)
+    module = importlib.import_module(f"dpmesh.cli.{words[0]}")
+    parser = _OneLineParser(
+        prog=f"dpmesh {words[0]}", description=VERBS[words[0]].capitalize() + ".", allow_abbrev=False
+    )
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(words[1:])))
+
+
+def _top(words: list[str]) -> int:
+    """No verb: help, version, or what is wrong."""
+    width = max(map(len, VERBS)) + 2
+    verbs = "\n".join(f"  {verb:<{width}}{line}" for verb, line in VERBS.items())
+    parser = _OneLineParser(
+        prog="dpmesh",
+        usage="dpmesh VERB ... (dpmesh VERB --help tells more)",
+        description="Bodies of people in photographs, also where they are hidden.",
+        epilog=f"verbs:\n{verbs}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    if words and not words[0].startswith("-"):
+        parser.error(f"unknown verb {words[0]!r}; there are {', '.join(VERBS)}")
+    if parser.parse_args(words).version:
+        from importlib.metadata import version
+
+        print(f"dpmesh {version('dpmesh')}")
+    else:
+        parser.print_help()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""`dpmesh predict INPUT... --out DIR`: bodies from pictures."""
+
+import argparse
+import math
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpmesh.errors import DPMeshError, InputError, OutputError
+
+if TYPE_CHECKING:
+    from dpmesh.pipeline.scene import Scene
+
+_FORMATS = ("overlay", "glb", "obj", "npz", "json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the verb; importing nothing heavy, so that --help and wrong arguments answer at once."""
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="pictures, or folders of pictures")
+    add(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="a.jpg becomes DIR/a/overlay.png, scene.glb, scene.json, ...",
+    )
+    add(
+        "--weights",
+        default="embedded",
+        metavar="NAME|DIR",
+        help="shipped weights or a folder (default: embedded)",
+    )
+    add("--keypoints", metavar="FILE", help="COCO or OpenPose keypoints instead of the detector's")
+    add("--boxes", metavar="FILE", help="people's boxes instead of the detector's")
+    lens = parser.add_mutually_exclusive_group()
+    lens.add_argument("--focal", type=_positive, metavar="PX", help="focal length, pixels of the picture")
+    lens.add_argument("--fov", type=_angle, metavar="DEG", help="field of view across the picture's width")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="auto: CUDA if there is one")
+    add(
+        "--save",
+        default=_FORMATS,
+        type=_formats,
+        metavar="LIST",
+        help=f"of {','.join(_FORMATS)} (default: all)",
+    )
+    add(
+        "--max-people",
+        type=_count,
+        default=20,
+        metavar="N",
+        help="the N surest people of a picture (default: 20)",
+    )
+    add("--threads", type=_count, default=1, metavar="N", help="CPU threads (default: 1)")
+    add("--fast", action="store_true", help="one quick pass of the detector: at most six people")
+    add("--overwrite", action="store_true", help="make again what DIR already holds")
+    add("--max-pixels", type=_count, metavar="N", help="refuse larger pictures (default: 120 million)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: all pictures done (nobody in one is fine); 1: some could not be read or written."""
+    out = Path(args.out)
+    for given in (args.keypoints, args.boxes):
+        if given is not None and not Path(given).exists():
+            raise InputError("no such file", where=given)
+    names = name_results(find_pictures(args.inputs))
+    _check_writable(out)
+    done, failed, todo = _sort_out(names, out, args)
+    if todo:
+        failed |= _predict(todo, names, out, args)
+    finished = len(names) - len(failed)
+    for path in done:
+        print(f"{path}: done before, kept (--overwrite makes it again) → {out / names[path]}")
+    if finished > 1:
+        print(f"{finished} results in {out}")
+    return _report(failed, len(names))
+
+
+def _predict(
+    todo: Sequence[Path], names: dict[Path, str], out: Path, args: argparse.Namespace
+) -> dict[Path, str]:
+    """Run the model and write; returns what failed and why."""
+    from dpmesh.pipeline.images import MAX_PIXELS
+    from dpmesh.pipeline.predictor import Predictor
+
+    predictor = Predictor.from_pretrained(args.weights, args.device, args.threads, args.fast)
+    scenes = predictor.predict_many(
+        todo,
+        keypoints=args.keypoints,
+        boxes=args.boxes,
+        focal=args.focal,
+        fov=args.fov,
+        max_people=args.max_people,
+        max_pixels=args.max_pixels or MAX_PIXELS,
+    )
+    failed: dict[Path, str] = {}
+    with _progress(len(todo)) as (say, advance):
+        for path, scene in scenes:
+            try:
+                if isinstance(scene, DPMeshError):
+                    raise scene
+                folder = scene.save(out, names[path], args.save, overwrite=True)
+                say(f"{path}: {_summary(scene)} → {folder}")
+            except DPMeshError as error:
+                failed[path] = str(error)
+            advance()
+    return failed
+
+
+def _summary(scene: "Scene") -> str:
+    people = {0: "no person found, an empty scene", 1: "1 person"}.get(
+        len(scene.people), f"{len(scene.people)} people"
+    )
+    extra = [f"{n} {name}" for name, n in scene.fallbacks.items()] + list(scene.notes)
+    return people + (f" ({'; '.join(extra)})" if extra else "")
+
+
+def find_pictures(inputs: Sequence[str]) -> list[Path]:
+    """The files named, and the pictures of the folders named, by name; each once."""
+    from dpmesh.pipeline.images import SUFFIXES
+
+    found: list[Path] = []
+    for given in map(Path, inputs):
+        if given.is_dir():
+            inside = sorted(p for p in given.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise InputError("the folder holds no picture", where=str(given))
+            found += inside
+        else:
+            found.append(given)
+    return list(dict.fromkeys(found))
+
+
+def name_results(paths: Sequence[Path]) -> dict[Path, str]:
+    """A folder name for each picture: its stem; its whole name where stems meet; numbered where those meet."""
+    stems = Counter(path.stem.casefold() for path in paths)
+    taken: set[str] = set()
+    result: dict[Path, str] = {}
+    for path in paths:
+        base = path.stem if stems[path.stem.casefold()] == 1 else path.name
+        name, number = base, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(name.casefold())
+        result[path] = name
+    return result
+
+
+def _sort_out(
+    names: dict[Path, str], out: Path, args: argparse.Namespace
+) -> tuple[list[Path], dict[Path, str], list[Path]]:
+    """(done before, failed already, to do): what exists is kept if it is of this picture, refused if not."""
+    from dpmesh.pipeline.results import is_complete, of_picture
+
+    done: list[Path] = []
+    failed: dict[Path, str] = {}
+    todo: list[Path] = []
+    for path, name in names.items():
+        folder = out / name
+        if args.overwrite or not is_complete(folder, args.save):
+            todo.append(path)
+        elif of_picture(folder, path):
+            done.append(path)
+        else:
+            failed[path] = f"{folder}: holds the result of another picture. Use --overwrite or another --out."
+    return done, failed, todo
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out, prefix=".dpmesh-"):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputError(
+            f"cannot be written ({reason})", where=str(out), fix="Choose another --out."
+        ) from None
+
+
+def _report(failed: dict[Path, str], total: int) -> int:
+    if failed and total > 1:
+        print(f"dpmesh: {len(failed)} of {total} pictures failed:", file=sys.stderr)
+    for message in failed.values():
+        line = " ".join(message.split())
+        print(f"  {line}" if total > 1 else f"dpmesh: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
+    """(say, advance): a bar on stderr for more than one picture at a terminal; lines on stdout."""
+    if total < 2 or not sys.stderr.isatty():
+        yield print, lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("pictures", total=total)
+        yield (lambda line: bar.console.print(line, markup=False, highlight=False)), lambda: bar.advance(task)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def _angle(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 180:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 180")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
+    return value
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [part for part in chosen if part not in _FORMATS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(_FORMATS)}")
+    return chosen

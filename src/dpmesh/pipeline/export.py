@@ -1,0 +1,170 @@
+"""A scene as files (docs/output.md): everything of one picture appears at once, or not at all."""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from dpmesh.errors import OutputError
+from dpmesh.pipeline.results import FORMATS, check_formats
+from dpmesh.pipeline.scene import Scene
+from dpmesh.render.overlay import Layer, draw_overlay, draw_side, palette
+
+SCHEMA = "dpmesh.scene/1"
+
+_TO_GLTF = np.array([1.0, -1.0, -1.0])
+"""Half a turn about x: the camera frame (y down, z forward) to glTF's (y up, z towards the viewer)."""
+
+
+def save_scene(
+    scene: Scene, out: Path, name: str, formats: Sequence[str] = FORMATS, overwrite: bool = True
+) -> Path:
+    """Write `out/name/`, in a folder aside that is renamed when it is complete; returns it.
+
+    Raises OutputError where it cannot be written, or exists and `overwrite` is off.
+    """
+    check_formats(formats)
+    target, aside, old = out / name, out / f".{name}.partial", out / f".{name}.old"
+    if target.exists() and not overwrite:
+        raise OutputError("exists already", where=str(target), fix="Use --overwrite or another folder.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for leftover in (aside, old):  # of a run that was killed
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        aside.mkdir()
+        for file, data in _contents(scene, formats).items():
+            (aside / file).write_bytes(data)
+        if target.exists():
+            os.replace(target, old)
+        os.replace(aside, target)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise OutputError(
+            f"cannot be written ({reason})", where=str(target), fix="Choose another --out."
+        ) from error
+    return target
+
+
+def _contents(scene: Scene, formats: Sequence[str]) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    layers = [
+        Layer(p.vertices, colour) for p, colour in zip(scene.people, palette(len(scene.people)), strict=True)
+    ]
+    if "overlay" in formats:
+        files["overlay.png"] = _png(draw_overlay(scene.image, layers, scene.faces, scene.K))
+        files["side.png"] = _png(draw_side(layers, scene.faces))
+    if "glb" in formats:
+        files["scene.glb"] = _glb(scene, layers)
+    if "obj" in formats:
+        for i, person in enumerate(scene.people):
+            files[f"person_{i:02d}.obj"] = _obj(person.vertices, scene, i)
+    if "npz" in formats:
+        files["scene.npz"] = _npz(scene)
+    if "json" in formats:
+        files["scene.json"] = (json.dumps(as_json(scene), indent=1, allow_nan=False) + "\n").encode()
+    return files
+
+
+def as_json(scene: Scene) -> dict[str, object]:
+    """Everything but the mesh, as plain lists and numbers."""
+
+    def plain(array: Float[np.ndarray, "..."]) -> object:
+        return np.round(np.asarray(array, np.float64), 8).tolist()
+
+    names = ("box", "keypoints2d", "global_orient", "body_pose", "betas", "transl", "joints3d", "joints2d")
+    return {
+        "schema": SCHEMA,
+        "source": scene.source,
+        "source_sha256": scene.source_sha256,
+        "image_size": list(scene.image_size),
+        "K": plain(scene.K),
+        "focal_source": scene.focal_source,
+        "weights": dict(scene.weights),
+        "fallbacks": dict(scene.fallbacks),
+        "notes": list(scene.notes),
+        "joint_names": list(scene.joint_names),
+        "people": [
+            {"score": round(float(p.score), 6), **{n: plain(getattr(p, n)) for n in names}}
+            for p in scene.people
+        ],
+    }
+
+
+def _npz(scene: Scene) -> bytes:
+    """The arrays of issue 2, section 5: no objects, so that no pickle is needed to read them."""
+    file = io.BytesIO()
+    one = (
+        "keypoints2d",
+        "global_orient",
+        "body_pose",
+        "betas",
+        "transl",
+        "vertices",
+        "joints3d",
+        "joints2d",
+        "score",
+    )
+    np.savez_compressed(
+        file,
+        image_size=np.array(scene.image_size, np.int64),
+        K=np.asarray(scene.K, np.float64),
+        boxes=scene.stacked("box"),
+        faces=np.asarray(scene.faces, np.int32),
+        joint_names=np.array(scene.joint_names, dtype=np.str_),
+        **{name: scene.stacked(name) for name in one},
+    )
+    return file.getvalue()
+
+
+def _png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", compress_level=6)
+    return file.getvalue()
+
+
+def _glb(scene: Scene, layers: Sequence[Layer]) -> bytes:
+    """All people, a node and a material each, in glTF's frame: metres, y up, the camera at the origin."""
+    import trimesh  # slow to import, and only this needs it
+    from trimesh.visual.material import PBRMaterial
+
+    world = trimesh.Scene()
+    for i, layer in enumerate(layers):
+        linear = [((c + 0.055) / 1.055) ** 2.4 for c in layer.colour]  # glTF's factor is linear, ours is sRGB
+        material = PBRMaterial(
+            name=f"person_{i:02d}", baseColorFactor=[*linear, 1.0], metallicFactor=0.0, roughnessFactor=0.7
+        )
+        mesh = trimesh.Trimesh(
+            layer.vertices * _TO_GLTF,
+            scene.faces,
+            process=False,
+            visual=trimesh.visual.TextureVisuals(material=material),
+        )
+        mesh.vertex_normals  # noqa: B018 - computed here so that the file carries smooth shading
+        world.add_geometry(mesh, node_name=f"person_{i:02d}", geom_name=f"person_{i:02d}")
+    data = world.export(file_type="glb", include_normals=True) if layers else _empty_glb()
+    return bytes(data)
+
+
+def _empty_glb() -> bytes:
+    """A valid binary glTF with an empty scene; trimesh refuses to write one."""
+    text = b'{"asset":{"version":"2.0","generator":"dpmesh"},"scene":0,"scenes":[{}]}'
+    text += b" " * (-len(text) % 4)
+    head = b"glTF" + (2).to_bytes(4, "little") + (20 + len(text)).to_bytes(4, "little")
+    return head + len(text).to_bytes(4, "little") + b"JSON" + text
+
+
+def _obj(vertices: Float[np.ndarray, "v 3"], scene: Scene, index: int) -> bytes:
+    """One body in the same frame as the GLB (metres, y up)."""
+    file = io.StringIO()
+    file.write(f"# dpmesh: metres, y up, camera at the origin looking along -z\no person_{index:02d}\n")
+    np.savetxt(file, vertices * _TO_GLTF, fmt="v %.5f %.5f %.5f")
+    np.savetxt(file, scene.faces + 1, fmt="f %d %d %d")
+    return file.getvalue().encode()

@@ -1,0 +1,108 @@
+"""The bodies of a scene seen from the side, on a floor: what the overlay cannot show, their distances and lean."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Integer, UInt8
+from numpy.typing import NDArray
+
+from dpmesh.render.rasterizer import rasterize
+
+SIZE = (900, 1200)
+"""Height and width, pixels."""
+GRID = 0.5
+"""Metres between the lines of the floor."""
+_TOP, _BOTTOM = np.array([0.955, 0.962, 0.972]), np.array([0.865, 0.882, 0.905])
+_LINE = np.array([0.70, 0.73, 0.77])
+
+
+def side_camera(points: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+    """Rotation and shift of the view from the subjects' right-hand side of the picture: p' = R p + t.
+
+    A quarter turn about the vertical through the middle, tilted a little down, far enough to see everything
+    with the camera `side_intrinsics`. The photographer's camera is to the left of the picture.
+    """
+    turn = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    tilt = np.deg2rad(9.0)
+    pitch = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    R = pitch @ turn
+    middle = (points.min(0) + points.max(0)) / 2
+    turned = (points - middle) @ R.T
+    K = side_intrinsics()
+    room = np.array([0.40 * SIZE[1] / K[0, 0], 0.42 * SIZE[0] / K[1, 1]])  # tangents that may be used
+    distance = float((np.abs(turned[:, :2]) / room - turned[:, 2:]).max())
+    return R, np.array([0, 0, max(distance, 1.0)]) - R @ middle
+
+
+def side_intrinsics() -> Float[np.ndarray, "3 3"]:
+    """A long lens: 26 degrees high, so that distances read almost to scale."""
+    focal = SIZE[0] / 2 / np.tan(np.deg2rad(13.0))
+    return np.array([[focal, 0, SIZE[1] / 2], [0, focal, SIZE[0] / 2], [0, 0, 1]])
+
+
+def backdrop() -> NDArray[np.float32]:
+    """(h, w, 3) in [0, 1]: a plain studio wall."""
+    blend = np.linspace(0, 1, SIZE[0])[:, None, None] ** 1.5
+    return np.broadcast_to(_TOP * (1 - blend) + _BOTTOM * blend, (*SIZE, 3)).astype(np.float32)
+
+
+def draw_floor(
+    canvas: NDArray[np.float32],
+    points: Float[np.ndarray, "n 3"],
+    R: Float[np.ndarray, "3 3"],
+    t: Float[np.ndarray, "3"],
+) -> None:
+    """Lines every GRID metres at the height of the lowest point, fading outwards; in place."""
+    floor, K = float(points[:, 1].max()), side_intrinsics()
+    low, high = points.min(0)[[0, 2]], points.max(0)[[0, 2]]
+    middle, reach = (low + high) / 2, float((high - low).max()) / 2 + 1.6
+    steps = np.arange(-np.ceil(reach / GRID), np.ceil(reach / GRID) + 1) * GRID
+    ends = np.linspace(-1, 1, 41) * steps.max()
+    origin = np.round(middle / GRID) * GRID
+    for across in (0, 1):
+        for s in steps:
+            flat = np.empty((len(ends), 2))
+            flat[:, across], flat[:, 1 - across] = s, ends
+            near = np.clip(1.15 - np.linalg.norm(flat, axis=1) / steps.max(), 0, 1)
+            flat += origin
+            seen = np.stack([flat[:, 0], np.full(len(flat), floor), flat[:, 1]], axis=1) @ R.T + t
+            if seen[:, 2].min() <= 0.1:
+                continue
+            pixels = (seen / seen[:, 2:]) @ K.T
+            for a, b, strength in zip(pixels[:-1], pixels[1:], (near[:-1] + near[1:]) / 2, strict=True):
+                _line(canvas, a, b, float(strength))
+
+
+def _line(
+    canvas: NDArray[np.float32], a: NDArray[np.float64], b: NDArray[np.float64], strength: float
+) -> None:
+    """One smooth segment; OpenCV smooths 8-bit pictures only, so it is drawn on a small mask."""
+    x0, y0 = (int(v) for v in np.floor(np.minimum(a, b)[:2]) - 2)
+    x1, y1 = (int(v) for v in np.ceil(np.maximum(a, b)[:2]) + 3)
+    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, canvas.shape[1]), min(y1, canvas.shape[0])
+    if strength <= 0 or x0 >= x1 or y0 >= y1:
+        return
+    mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    first, last = ((int(16 * (p[0] - x0)), int(16 * (p[1] - y0))) for p in (a, b))
+    cv2.line(mask, first, last, 255, 1, cv2.LINE_AA, 4)
+    cover = (mask / 255.0 * strength)[..., None]
+    canvas[y0:y1, x0:x1] += cover * (_LINE - canvas[y0:y1, x0:x1])
+
+
+def draw_shadow(
+    canvas: NDArray[np.float32],
+    vertices: Float[np.ndarray, "v 3"],
+    faces: Integer[np.ndarray, "f 3"],
+    floor: float,
+    R: Float[np.ndarray, "3 3"],
+    t: Float[np.ndarray, "3"],
+) -> None:
+    """A soft shadow straight below the body; in place."""
+    flat = vertices.astype(np.float64).copy()
+    flat[:, 1] = floor
+    raster = rasterize(flat @ R.T + t, faces, side_intrinsics(), SIZE)
+    shadow = cv2.GaussianBlur((raster.face >= 0).astype(np.float32), (0, 0), 9)
+    canvas *= 1 - 0.28 * np.asarray(shadow, dtype=np.float32)[..., None]
+
+
+def to_uint8(canvas: NDArray[np.float32]) -> UInt8[np.ndarray, "h w 3"]:
+    return np.clip(np.round(canvas * 255), 0, 255).astype(np.uint8)
