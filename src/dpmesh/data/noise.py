@@ -20,7 +20,9 @@ JITTER, MISS, INVERSION, SWAP, GOOD, GONE = range(6)
 RADIUS_85, RADIUS_50, RADIUS_10 = (2 * float(np.sqrt(2 * np.log(1 / s))) for s in (0.85, 0.5, 0.1))
 """Distance, in units of sigma·sqrt(area), at which the object-keypoint similarity is 0.85, 0.5 and 0.1."""
 
-_GROUPS = ["nose"] + ["face"] * 4 + ["shoulder"] * 2 + ["arm"] * 4 + ["hip"] * 2 + ["knee"] * 2 + ["ankle"] * 2
+_GROUPS = (
+    ["nose"] + ["face"] * 4 + ["shoulder"] * 2 + ["arm"] * 4 + ["hip"] * 2 + ["knee"] * 2 + ["ankle"] * 2
+)
 # jitter with n <= 10 and more; miss with n <= 5, <= 10 and more; inversion; swap normal and crowded
 _TABLE = {
     "nose": (0.15, 0.10, 0.15, 0.10, 0.02, 0.01, 0.01, 0.02),
@@ -138,7 +140,9 @@ def _posefix(
 ) -> None:
     people, joints = flags.shape
     others = neighbours.shape[1]
-    candidates = np.empty((2 + 2 * others, 2))  # G, then S of every neighbour, then I, then SI of every neighbour
+    candidates = np.empty(
+        (2 + 2 * others, 2)
+    )  # G, then S of every neighbour, then I, then SI of every neighbour
     p = np.empty(5)
     for i in range(people):
         labelled = (flags[i] > 0).sum()
@@ -146,7 +150,9 @@ def _posefix(
         for k in range(others):
             overlapping += 1 if (neighbour_flags[i, k] > 0).any() else 0
         crowded = (labelled <= 10 and overlapping > 0) or (labelled <= 15 and overlapping >= 3)
-        for j in range(joints):  # in order and in place: a right joint meets its left partner where noise put it
+        for j in range(
+            joints
+        ):  # in order and in place: a right joint meets its left partner where noise put it
             m = mirror[j]
             candidates[0] = points[i, j]
             count = 1
@@ -206,7 +212,10 @@ def _posefix(
                         high = d85
                     r = low + (high - low) * rng.random()
                     angle = 2 * np.pi * rng.random()
-                    x, y = candidates[centre, 0] + r * np.cos(angle), candidates[centre, 1] + r * np.sin(angle)
+                    x, y = (
+                        candidates[centre, 0] + r * np.cos(angle),
+                        candidates[centre, 1] + r * np.sin(angle),
+                    )
                     if t == 3:
                         found = _farther(x, y, candidates, count, -1, 0, r) and (
                             repel < 0 or _farther(x, y, candidates, count, -1, repel, r)

@@ -1,0 +1,131 @@
+"""Backgrounds and surface textures made of nothing but random numbers. Images: RGB float32 in [0, 1]."""
+
+import cv2
+import numpy as np
+from jaxtyping import Float32
+from numpy.typing import NDArray
+
+_F32 = np.float32
+Array32 = NDArray[np.float32]
+
+
+def colour(rng: np.random.Generator, strength: float = 0.5) -> Array32:
+    """Any colour; greyish more often than not."""
+    grey = rng.uniform(0.05, 0.95)
+    return np.clip(grey + (rng.random(3) - 0.5) * rng.uniform(0, 2 * strength), 0, 1).astype(_F32)
+
+
+def cloud(rng: np.random.Generator, size: int, cells: int, channels: int = 3) -> Float32[np.ndarray, "s s c"]:
+    """Smooth noise in [-1, 1] with `cells` cells along a side."""
+    grid = rng.uniform(-1, 1, (cells + 1, cells + 1, channels)).astype(_F32)
+    out = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(out, _F32).reshape(size, size, channels)
+
+
+def texture(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "s s 3"]:
+    """A surface: one colour with a gradient, noise, stripes, tiles or nothing but noise."""
+    out = np.empty((size, size, 3), _F32)
+    out[:] = colour(rng)
+    ramp = np.linspace(-1, 1, size, dtype=_F32)
+    out += (ramp[:, None] * _F32(rng.normal(0, 0.1)) + ramp * _F32(rng.normal(0, 0.1)))[..., None]
+    kind = rng.random()
+    if kind < 0.35:
+        out += cloud(rng, size, int(rng.integers(3, 40)), 1) * _F32(rng.uniform(0.03, 0.2))
+    elif kind < 0.6:
+        angle, pitch = rng.uniform(0, np.pi), rng.uniform(6, 60)
+        axis = np.arange(size, dtype=_F32)
+        phase = axis * _F32(np.cos(angle) / pitch) + axis[:, None] * _F32(np.sin(angle) / pitch)
+        out[phase % 1 < rng.uniform(0.1, 0.6)] = colour(rng)
+    elif kind < 0.72:
+        pitch = int(rng.integers(10, 60))
+        axis = np.arange(size)
+        line = (axis % pitch < 2) | (axis[:, None] % max(pitch // 2, 4) < 2)
+        out[line] *= _F32(rng.uniform(0.5, 0.9))
+    elif kind < 0.77:
+        return rng.random((size, size, 3), _F32)
+    return out
+
+
+def backdrop(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "s s 3"]:
+    """What is behind the people: a room, outdoors, clutter, or a plain surface; usually out of focus."""
+    kind = rng.random()
+    if kind < 0.35:
+        out = _room(rng, size)
+    elif kind < 0.65:
+        out = _outdoors(rng, size)
+    else:
+        out = texture(rng, size)
+    if rng.random() < 0.65:
+        _clutter(rng, out, int(rng.integers(1, 14)))
+    if rng.random() < 0.6:
+        sigma = rng.uniform(0.6, 5)
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), sigma), _F32)
+    return out + cloud(rng, size, int(rng.integers(2, 6)), 1) * _F32(rng.uniform(0, 0.12))
+
+
+def _room(rng: np.random.Generator, size: int) -> Array32:
+    """A wall and a floor that meet in a slanted line, with a second wall, a skirting board and windows at times."""
+    out = texture(rng, size)
+    level, slope = rng.uniform(0.35, 0.95) * size, rng.normal(0, 0.12)
+    axis = np.arange(size, dtype=_F32)
+    edge = level + slope * (axis - size / 2)
+    below = axis[:, None] > edge
+    if rng.random() < 0.4:
+        corner = rng.uniform(0, size)
+        side = (axis > corner)[None] & ~below
+        out = np.where(side[..., None], out * _F32(rng.uniform(0.7, 1.2)), out)
+    floor = texture(rng, size)
+    out = np.where(below[..., None], floor, out)
+    if rng.random() < 0.4:
+        out[np.abs(axis[:, None] - edge + 4) < rng.uniform(1, 5)] = colour(rng, 0.2)
+    for _ in range(rng.integers(0, 3)):  # windows, pictures, doors
+        x, y = rng.uniform(-0.1, 0.9, 2) * size
+        w, h = rng.uniform(0.1, 0.45, 2) * size
+        corners = [(int(x), int(y)), (int(x + w), int(min(y + h, level)))]
+        cv2.rectangle(out, corners[0], corners[1], colour(rng).tolist(), -1)
+        cv2.rectangle(out, corners[0], corners[1], colour(rng, 0.2).tolist(), int(rng.integers(1, 6)))
+    return np.ascontiguousarray(out, _F32)
+
+
+def _outdoors(rng: np.random.Generator, size: int) -> Array32:
+    """Sky, ground, foliage."""
+    sky = np.array([0.55, 0.7, 0.9], _F32) * _F32(rng.uniform(0.5, 1.1)) + rng.normal(0, 0.06, 3).astype(_F32)
+    ground = np.array([[0.35, 0.42, 0.2], [0.5, 0.47, 0.42], [0.7, 0.6, 0.42], [0.3, 0.3, 0.32]], _F32)[
+        rng.integers(4)
+    ]
+    level = rng.uniform(0.2, 0.8) * size
+    axis = np.arange(size, dtype=_F32)[:, None, None]
+    out = np.where(
+        axis < level,
+        sky + (1 - axis / level) * _F32(rng.normal(0, 0.1)),
+        ground + (axis - level) / size * 0.2,
+    )
+    out = np.ascontiguousarray(np.broadcast_to(out, (size, size, 3)), _F32)
+    out += cloud(rng, size, int(rng.integers(20, 90)), 1) * np.where(axis < level, _F32(0.01), _F32(0.08))
+    for _ in range(rng.integers(0, 9)):
+        tree = np.array([0.15, 0.3, 0.1], _F32) * _F32(rng.uniform(0.5, 1.6)) + rng.normal(0, 0.05, 3).astype(
+            _F32
+        )
+        centre = (int(rng.uniform(0, size)), int(level + rng.normal(-0.1, 0.12) * size))
+        cv2.ellipse(
+            out, centre, (int(rng.uniform(8, 60)), int(rng.uniform(8, 60))), 0, 0, 360, tree.tolist(), -1
+        )
+    return out
+
+
+def _clutter(rng: np.random.Generator, out: Array32, count: int) -> None:
+    """Rectangles, ellipses, lines and limb-like strokes, drawn in place."""
+    size = len(out)
+    for _ in range(count):
+        a = rng.uniform(0, size, 2)
+        b = a + rng.normal(0, 0.18, 2) * size
+        paint = np.clip(colour(rng), 0, 1).tolist()
+        start, end = (int(a[0]), int(a[1])), (int(b[0]), int(b[1]))
+        kind = rng.integers(4)
+        if kind == 0:
+            cv2.rectangle(out, start, end, paint, -1)
+        elif kind == 1:
+            axes = (int(rng.uniform(3, 45)), int(rng.uniform(3, 45)))
+            cv2.ellipse(out, start, axes, rng.uniform(0, 180), 0, 360, paint, -1, cv2.LINE_AA)
+        else:
+            cv2.line(out, start, end, paint, int(rng.integers(1, 14)), cv2.LINE_AA)

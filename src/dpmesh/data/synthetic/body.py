@@ -1,0 +1,199 @@
+"""The body, posed at the speed that data generation needs: float32 numpy and compiled loops, one core.
+
+Equal to body.model.BodyModel (tests/data/test_synthetic.py). Two shortcuts, both exact: skinning goes over the few
+non-zero weights of a vertex, and joints are computed without any vertex at all. A regressed joint is
+sum_v R_kv sum_j w_vj T_j (shaped_v), which is linear in [1, betas, pose feature] for each pair (k, j), and few
+pairs are not zero.
+"""
+
+from typing import Any
+
+import numba  # pyright: ignore[reportMissingTypeStubs]
+import numpy as np
+from jaxtyping import Float, Float32
+from numpy.typing import NDArray
+
+from dpmesh.body.files import BodyArrays
+from dpmesh.skeletons import SMPL_PARENTS
+
+_PARENTS = np.array(SMPL_PARENTS)
+_F32 = np.float32
+Array32 = NDArray[np.float32]
+
+
+class FastBody:
+    """faces (f, 3) int32; template (v, 3) metres, rest pose; part (v,) the SMPL joint that
+    moves a vertex most; rest_joints (24, 3) of the mean shape."""
+
+    def __init__(self, arrays: BodyArrays) -> None:
+        self.template = np.ascontiguousarray(arrays.v_template, _F32)
+        self.faces = np.ascontiguousarray(arrays.faces, np.int32)
+        self.part = arrays.weights.argmax(1).astype(np.int32)
+        v = len(self.template)
+        self._shapedirs = np.ascontiguousarray(arrays.shapedirs.reshape(v * 3, -1), _F32)
+        self._posedirs = (
+            np.ascontiguousarray(arrays.posedirs.reshape(v * 3, -1), _F32) if arrays.posedirs.any() else None
+        )
+
+        most = int((arrays.weights > 0).sum(1).max())
+        self._bones = np.argsort(-arrays.weights, axis=1, kind="stable")[:, :most].astype(np.int32)
+        self._weights = np.ascontiguousarray(
+            np.take_along_axis(arrays.weights, self._bones.astype(np.int64), 1), _F32
+        )
+
+        basis = np.concatenate([arrays.v_template[..., None], arrays.shapedirs, arrays.posedirs], 2).astype(
+            np.float64
+        )
+        if self._posedirs is None:
+            basis = basis[..., : 1 + arrays.shapedirs.shape[2]]
+        rest = np.einsum("jv,vcd->jcd", arrays.J_regressor.astype(np.float64), basis[..., :11]).astype(_F32)
+        self.rest_joints, self._rest_shape = (
+            rest[..., 0],
+            np.ascontiguousarray(rest[..., 1:].reshape(72, -1).T),
+        )
+
+        rows = np.concatenate([arrays.regressors["joints30"], arrays.regressors["coco17"]]).astype(np.float64)
+        outputs: list[int] = []
+        bones: list[int] = []
+        sums: list[float] = []
+        formulas: list[NDArray[np.float64]] = []
+        for j in range(24):
+            weighted = rows * arrays.weights[:, j].astype(np.float64)
+            touched = np.flatnonzero(weighted.any(0))
+            formula = np.einsum("kv,vcd->kcd", weighted[:, touched], basis[touched])
+            for k in np.flatnonzero(weighted.any(1)):
+                outputs.append(int(k))
+                bones.append(j)
+                sums.append(float(weighted[k].sum()))
+                formulas.append(formula[k])
+        self._outputs, self._pair_bones = np.array(outputs), np.array(bones)
+        self._sums = np.array(sums, _F32)
+        self._formulas = np.ascontiguousarray(np.stack(formulas).reshape(len(formulas) * 3, -1), _F32)
+
+    def transforms(
+        self, betas: Float32[np.ndarray, "n 10"], rotations: Float32[np.ndarray, "n 24 3 3"]
+    ) -> Float32[np.ndarray, "n 24 3 4"]:
+        """From the rest pose to the posed body, for every joint."""
+        rest = self.rest_joints + (betas @ self._rest_shape).reshape(-1, 24, 3)
+        out = np.empty((len(betas), 24, 3, 4), _F32)
+        _chain(np.ascontiguousarray(rotations, _F32), np.ascontiguousarray(rest, _F32), _PARENTS, out)
+        return out
+
+    def joints(
+        self, betas: Float32[np.ndarray, "n 10"], rotations: Float32[np.ndarray, "n 24 3 3"]
+    ) -> tuple[Float32[np.ndarray, "n 30 3"], Float32[np.ndarray, "n 17 3"]]:
+        """The 30-joint set and COCO's 17 joints of posed bodies, metres, transl 0."""
+        terms = [np.ones((len(betas), 1), _F32), betas]
+        if self._posedirs is not None:
+            terms.append(_feature(rotations))
+        points = (np.concatenate(terms, 1) @ self._formulas.T).reshape(len(betas), -1, 3)
+        out = np.zeros((len(betas), 47, 3), _F32)
+        _gather(points, self.transforms(betas, rotations), self._outputs, self._pair_bones, self._sums, out)
+        return out[:, :30], out[:, 30:]
+
+    def shaped(self, betas: Float32[np.ndarray, "10"]) -> Float32[np.ndarray, "v 3"]:
+        """One body's rest-pose surface, before pose correctives."""
+        return self.template + (self._shapedirs @ betas).reshape(-1, 3)
+
+    def posed(
+        self,
+        betas: Float32[np.ndarray, "10"],
+        rotations: Float32[np.ndarray, "24 3 3"],
+        clothing: Float32[np.ndarray, "v 3"] | None = None,
+    ) -> Float32[np.ndarray, "v 3"]:
+        """One body's vertices, metres, transl 0. clothing: added to the rest-pose surface."""
+        rest = self.shaped(betas) if clothing is None else self.shaped(betas) + clothing
+        if self._posedirs is not None:
+            rest = rest + (self._posedirs @ _feature(rotations[None])[0]).reshape(-1, 3)
+        out = np.empty_like(self.template)
+        _skin(
+            np.ascontiguousarray(rest, _F32),
+            self.transforms(betas[None], rotations[None])[0],
+            self._bones,
+            self._weights,
+            out,
+        )
+        return out
+
+
+def matrices(rotvec: Float[np.ndarray, "*b 3"]) -> Float32[np.ndarray, "*b 3 3"]:
+    """Axis-angle (radians) to rotation matrices: Rodrigues' formula, fine at angle 0."""
+    angle = np.linalg.norm(rotvec, axis=-1, keepdims=True)
+    x, y, z = np.moveaxis(rotvec / np.maximum(angle, 1e-12), -1, 0)
+    s, c = np.sin(angle[..., 0]), np.cos(angle[..., 0])
+    d = 1 - c
+    rows = [c + x * x * d, x * y * d - z * s, x * z * d + y * s, y * x * d + z * s, c + y * y * d, y * z * d - x * s,
+            z * x * d - y * s, z * y * d + x * s, c + z * z * d]  # fmt: skip
+    return np.stack(rows, -1).reshape(*rotvec.shape[:-1], 3, 3).astype(_F32)
+
+
+def _feature(rotations: Float32[np.ndarray, "n 24 3 3"]) -> Float32[np.ndarray, "n 207"]:
+    """SMPL's pose feature: R - I of joints 1 to 23, row-major."""
+    return (rotations[:, 1:] - np.eye(3, dtype=_F32)).reshape(len(rotations), -1)
+
+
+def _compiled(function: Any) -> Any:
+    """numba's njit behind a typed name."""
+    return numba.njit(cache=True, nogil=True)(function)  # pyright: ignore[reportUnknownMemberType]
+
+
+@_compiled
+def _chain(rotations: Array32, rest: Array32, parents: NDArray[np.int64], out: Array32) -> None:
+    turn, place = np.empty((24, 3, 3), np.float32), np.empty((24, 3), np.float32)
+    for i in range(rotations.shape[0]):
+        for j in range(24):
+            p = parents[j]
+            for r in range(3):
+                if p < 0:
+                    turn[j, r] = rotations[i, j, r]
+                    place[j, r] = rest[i, j, r]
+                    continue
+                place[j, r] = place[p, r]
+                for k in range(3):
+                    place[j, r] += turn[p, r, k] * (rest[i, j, k] - rest[i, p, k])
+                    turn[j, r, k] = 0.0
+                    for m in range(3):
+                        turn[j, r, k] += turn[p, r, m] * rotations[i, j, m, k]
+            for r in range(3):
+                shift = place[j, r]
+                for k in range(3):
+                    shift -= turn[j, r, k] * rest[i, j, k]
+                    out[i, j, r, k] = turn[j, r, k]
+                out[i, j, r, 3] = shift
+
+
+@_compiled
+def _gather(
+    points: Array32,
+    transforms: Array32,
+    outputs: NDArray[np.int64],
+    bones: NDArray[np.int64],
+    sums: Array32,
+    out: Array32,
+) -> None:
+    for i in range(points.shape[0]):
+        for p in range(points.shape[1]):
+            t = transforms[i, bones[p]]
+            for r in range(3):
+                value = t[r, 3] * sums[p]
+                for k in range(3):
+                    value += t[r, k] * points[i, p, k]
+                out[i, outputs[p], r] += value
+
+
+@_compiled
+def _skin(
+    rest: Array32, transforms: Array32, bones: NDArray[np.int32], weights: Array32, out: Array32
+) -> None:
+    for v in range(rest.shape[0]):
+        for r in range(3):
+            out[v, r] = 0.0
+        for b in range(bones.shape[1]):
+            w = weights[v, b]
+            if w == 0:
+                break
+            t = transforms[bones[v, b]]
+            for r in range(3):
+                out[v, r] += w * (
+                    t[r, 0] * rest[v, 0] + t[r, 1] * rest[v, 1] + t[r, 2] * rest[v, 2] + t[r, 3]
+                )

@@ -1,0 +1,149 @@
+"""Samples without a picture: the keypoint path is trained on thousands of them per second."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+from numpy.typing import NDArray
+
+from dpmesh.data.noise import detector_like, joints30_of, posefix
+from dpmesh.data.record import Batch
+from dpmesh.data.synthetic.body import FastBody
+from dpmesh.data.synthetic.scene import SIZE, PoseSource, Scenes, draw_scenes, project
+from dpmesh.skeletons import COCO17, JOINTS30, SMPL_PARENTS
+
+_COCO_ROWS = np.array(COCO17.indices_in(JOINTS30))
+_BEYOND = np.array([joint not in (*COCO17.joints, "Pelvis", "Neck") for joint in JOINTS30.joints])
+_J = JOINTS30.index
+_F32 = np.float32
+
+
+def keypoints_only(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBody) -> Batch:
+    """n samples as arrays by the names of record.Sample's fields, without "crop"; has_image is 0.
+
+    The same people, cameras and noise as the pictures have; what hides a joint is drawn at random.
+    """
+    scenes = draw_scenes(rng, n, bank, body)
+    hidden = guess_hidden(rng, scenes)
+    return {**describe(rng, scenes, hidden), "has_image": np.zeros(n, _F32)}
+
+
+def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[np.ndarray, "n 30"]) -> Batch:
+    """Targets and noisy inputs of scenes. hidden: joints of the 30-set that something covers."""
+    people, focal = scenes.people, scenes.focal
+    n = len(focal)
+    joints3d = people.joints + scenes.transl[:, None]
+    joints2d = project(joints3d, focal)
+    coco2d = project(people.coco + scenes.transl[:, None], focal)
+    inside, coco_inside = _within(joints2d, scenes.frame), _within(coco2d, scenes.frame)
+    area = np.prod(np.ptp(coco2d, axis=1), axis=1)
+
+    other2d = project(scenes.others.coco + scenes.other_transl[:, None], focal)
+    neighbour = scenes.has_other & (_overlap(coco2d, other2d) >= 0.1)
+    near_flags = _within(other2d, scenes.frame) & neighbour[:, None]
+    # A labelled joint is one inside the picture: the rates depend on how many there are.
+    noisy = posefix(
+        rng, coco2d, coco_inside.astype(_F32), area, other2d[:, None], near_flags[:, None].astype(_F32)
+    )
+    careful = rng.random(n) < 0.15  # some detections are simply good
+    slight = coco2d + rng.standard_normal(coco2d.shape) * (0.015 * np.sqrt(area))[:, None, None]
+    points = np.where(careful[:, None, None], slight, noisy.points)
+    flags = np.where(careful[:, None], 1, noisy.flags)
+    points, flags = detector_like(rng, points, flags, hidden[:, _COCO_ROWS], coco_inside, area)
+    joints, visible = joints30_of(points, flags)
+
+    # A detector with more joints than COCO's: the others are given too.
+    more = (
+        (rng.random(n) < 0.25)[:, None]
+        & _BEYOND
+        & inside
+        & (rng.random((n, 30)) < np.where(hidden, 0.3, 0.8))
+    )
+    extra = joints2d + rng.standard_normal(joints2d.shape) * (0.03 * np.sqrt(area))[:, None, None]
+    more &= ((extra >= 0) & (extra < SIZE)).all(-1)
+    return {
+        "joints": np.where(more[..., None], extra, joints).astype(_F32),
+        "visible": np.where(more, 1, visible).astype(_F32),
+        "focal": focal,
+        "joints2d": joints2d,
+        "joints3d": joints3d,
+        "pose": people.pose,
+        "betas": people.betas,
+        "transl": scenes.transl,
+        "joint_visible": (inside & ~hidden).astype(_F32),
+    }
+
+
+def guess_hidden(rng: np.random.Generator, scenes: Scenes) -> Bool[np.ndarray, "n 30"]:
+    """Which joints might be covered: by the own torso and head, by objects (boxes and limbs), by the other person."""
+    joints = scenes.people.joints + scenes.transl[:, None]
+    pixels = project(joints, scenes.focal)
+    n = len(joints)
+    hidden = _behind_torso(joints, pixels) | _turned_away(joints)
+
+    low, high = pixels.min(1), pixels.max(1)
+    for chance in (0.45, 0.2):
+        size = (high - low) * rng.uniform(0.15, 0.7, (n, 2))
+        middle = low + (high - low) * rng.random((n, 2))
+        covered = (np.abs(pixels - middle[:, None]) < size[:, None] / 2).all(-1)
+        hidden |= covered & (rng.random(n) < chance)[:, None]
+    below = (pixels[..., 1] > (low[:, 1] + (high - low)[:, 1] * rng.uniform(0.3, 0.9, n))[:, None]) & (
+        rng.random(n) < 0.12
+    )[:, None]  # a table, a counter, a wall
+    limb = rng.integers(1, 24, n)
+    limb_hidden = _DESCENDANTS[limb] & (rng.random(n) < 0.15)[:, None]
+
+    other = scenes.others.joints + scenes.other_transl[:, None]
+    others2d = project(other, scenes.focal)
+    front = scenes.has_other & (scenes.other_transl[:, 2] < scenes.transl[:, 2])
+    a, b = np.percentile(others2d, [15, 85], axis=1)
+    crossed = ((pixels > a[:, None]) & (pixels < b[:, None])).all(-1) & front[:, None]
+    return hidden | below | limb_hidden | crossed
+
+
+def _behind_torso(
+    joints: Float32[np.ndarray, "n 30 3"], pixels: Float32[np.ndarray, "n 30 2"]
+) -> NDArray[np.bool_]:
+    """Arms and legs that lie behind the quadrilateral between shoulders and hips."""
+    hip, neck = (pixels[:, _J("L_Hip")] + pixels[:, _J("R_Hip")]) / 2, pixels[:, _J("Neck")]
+    across = pixels[:, _J("L_Shoulder")] - pixels[:, _J("R_Shoulder")]
+    up = neck - hip
+    u = ((pixels - hip[:, None]) * up[:, None]).sum(-1) / np.maximum((up * up).sum(-1), 1e-6)[:, None]
+    normal = np.stack([-up[:, 1], up[:, 0]], 1) / np.maximum(np.linalg.norm(up, axis=1, keepdims=True), 1e-6)
+    v = np.abs(((pixels - hip[:, None]) * normal[:, None]).sum(-1))
+    half = np.abs((across * normal).sum(-1)) / 2 + 0.12 * np.linalg.norm(up, axis=1)
+    depth = (joints[:, _J("Neck"), 2] + joints[:, _J("Pelvis"), 2]) / 2
+    return (u > -0.1) & (u < 1.05) & (v < half[:, None]) & (joints[..., 2] > depth[:, None] + 0.15) & _LIMBS
+
+
+def _turned_away(joints: Float32[np.ndarray, "n 30 3"]) -> NDArray[np.bool_]:
+    """Nose, eyes and ears on the far side of the head."""
+    middle = (joints[:, _J("L_Ear"), 2] + joints[:, _J("R_Ear"), 2]) / 2
+    return (joints[..., 2] > middle[:, None] + 0.04) & _FACE
+
+
+def _within(points: Float32[np.ndarray, "n k 2"], frame: Float32[np.ndarray, "n 4"]) -> NDArray[np.bool_]:
+    return ((points >= frame[:, None, :2]) & (points <= frame[:, None, 2:] - 1)).all(-1)
+
+
+def _overlap(a: Float[np.ndarray, "n 17 2"], b: Float[np.ndarray, "n 17 2"]) -> NDArray[np.floating]:
+    """Intersection over union of the tight boxes."""
+    low, high = np.maximum(a.min(1), b.min(1)), np.minimum(a.max(1), b.max(1))
+    shared = np.prod(np.maximum(high - low, 0), axis=1)
+    return shared / np.maximum(
+        np.prod(np.ptp(a, axis=1), axis=1) + np.prod(np.ptp(b, axis=1), axis=1) - shared, 1e-6
+    )
+
+
+def _descendants() -> NDArray[np.bool_]:
+    """Row j: the joints of the 30-set that hang on SMPL joint j, itself included; the face hangs on the head."""
+    parents = (*SMPL_PARENTS, *([_J("Head")] * 6))
+    out = np.eye(30, dtype=bool)
+    for child in range(1, 30):
+        out[:, child] |= out[:, parents[child]]
+    return out
+
+
+_DESCENDANTS = _descendants()
+_FACE = np.array([joint.endswith(("Nose", "Eye", "Ear")) for joint in JOINTS30.joints])
+_LIMBS = np.array(
+    [joint.endswith(("Elbow", "Wrist", "Hand", "Knee", "Ankle", "Toe")) for joint in JOINTS30.joints]
+)

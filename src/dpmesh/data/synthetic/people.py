@@ -1,0 +1,160 @@
+"""Synthetic people: pictures with everything known about them, each a pure function of (seed, index)."""
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int8
+from numpy.typing import NDArray
+
+from dpmesh.body.files import BodyArrays
+from dpmesh.data.record import Batch, Sample, stack
+from dpmesh.data.synthetic.backdrop import backdrop, texture
+from dpmesh.data.synthetic.body import FastBody
+from dpmesh.data.synthetic.clothes import Wardrobe, vertex_normals
+from dpmesh.data.synthetic.keypoints import describe, keypoints_only
+from dpmesh.data.synthetic.occluders import Mesh, flat_shape, furniture
+from dpmesh.data.synthetic.picture import Light, photograph, shade
+from dpmesh.data.synthetic.scene import CENTRE, SIZE, Bodies, PoseSource, Scenes, draw_scenes, project
+from dpmesh.render.rasterizer import Raster, rasterize
+
+PERSON, OTHER, THING = 1, 2, 3
+"""Who owns a pixel; 0 is the background."""
+
+MOST_HIDDEN = 0.6  # an object that hides more of the person than this is left out
+_SHAPES = (0.35, 0.3, 0.2, 0.15)  # probability of 0, 1, 2, 3 objects
+_DEPTH_GAP = 0.15  # metres: a joint this far behind the person's own surface is hidden by another limb
+_F32 = np.float32
+
+
+class SyntheticPeople:
+    """`sample(index)` draws one sample, always the same for the same seed, bank and body."""
+
+    def __init__(self, seed: int, bank: PoseSource, body: BodyArrays) -> None:
+        self.seed = seed
+        self._bank = bank
+        self._body = FastBody(body)
+        self._wardrobe = Wardrobe(self._body)
+
+    def sample(self, index: int) -> Sample:
+        """Sample number `index` (>= 0)."""
+        rng = np.random.default_rng([self.seed, index])
+        scenes = draw_scenes(rng, 1, self._bank, self._body)
+        crop, depth, owner = self._render(rng, scenes)
+        joints = scenes.people.joints[0] + scenes.transl[0]
+        hidden = ~seen(joints, project(joints[None], scenes.focal)[0], depth, owner)
+        row = {name: values[0] for name, values in describe(rng, scenes, hidden[None]).items()}
+        return Sample(crop=crop, **{**row, "focal": float(row["focal"])})
+
+    def batch(self, start: int, n: int) -> Batch:
+        """Samples start to start + n - 1, stacked (record.stack)."""
+        return stack([self.sample(index) for index in range(start, start + n)])
+
+    def keypoints_only(self, rng: np.random.Generator, n: int) -> Batch:
+        """n samples without pictures, as keypoints.keypoints_only gives them: thousands per second."""
+        return keypoints_only(rng, n, self._bank, self._body)
+
+    def _render(
+        self, rng: np.random.Generator, scenes: Scenes
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int8]]:
+        """Picture, depth (metres, inf in the background) and owner of each pixel."""
+        focal = float(scenes.focal[0])
+        K = np.array([[focal, 0, CENTRE], [0, focal, CENTRE], [0, 0, 1]])
+        light = Light(rng)
+        image = backdrop(rng, SIZE)
+        people = [self._dressed(rng, scenes.people, scenes.transl[0])]
+        if scenes.has_other[0]:
+            people.append(self._dressed(rng, scenes.others, scenes.other_transl[0]))
+        mesh = _join(people)
+        raster = rasterize(mesh.vertices, mesh.faces, K, (SIZE, SIZE))
+        shade(image, raster, mesh.faces, mesh.colour, mesh.normals, light)
+        owner = np.where(
+            raster.face < 0, 0, np.where(raster.face < len(people[0].faces), PERSON, OTHER)
+        ).astype(np.int8)
+        depth = raster.depth
+        whole = int((owner == PERSON).sum())
+        for _ in range(rng.choice(len(_SHAPES), p=_SHAPES)):
+            target = scenes.people.joints[0, rng.integers(30)] + scenes.transl[0]
+            if rng.random() < 0.5:
+                self._add_furniture(
+                    rng, image, depth, owner, whole, K, light, furniture(rng, scenes.view[0], target)
+                )
+            else:
+                self._add_shape(rng, image, depth, owner, whole, focal, target)
+        return photograph(rng, image, scenes.frame[0]), depth, owner
+
+    def _dressed(self, rng: np.random.Generator, bodies: Bodies, transl: NDArray[np.float32]) -> Mesh:
+        look = self._wardrobe.dress(rng)
+        vertices = self._body.posed(bodies.betas[0], bodies.rotations[0], look.thickness) + transl
+        return Mesh(vertices, self._body.faces, look.colour, vertex_normals(vertices, self._body.faces))
+
+    def _add_furniture(
+        self,
+        rng: np.random.Generator,
+        image: NDArray[np.float32],
+        depth: NDArray[np.float32],
+        owner: NDArray[np.int8],
+        whole: int,
+        K: NDArray[np.float64],
+        light: Light,
+        mesh: Mesh,
+    ) -> None:
+        """Draw a mesh where it is the nearest, unless it hides too much of the person; in place."""
+        raster = rasterize(mesh.vertices, mesh.faces, K, (SIZE, SIZE))
+        front = raster.depth < depth
+        if _too_much(front, owner, whole):
+            return
+        shown = Raster(raster.depth, np.where(front, raster.face, -1).astype(np.int32), raster.bary)
+        shade(image, shown, mesh.faces, mesh.colour, mesh.normals, light)
+        if rng.random() < 0.6:  # the grain of the material, as a factor
+            grain = texture(rng, SIZE).mean(2, keepdims=True)
+            image[front] = (image * (_F32(0.75) + _F32(0.5) * grain))[front]
+        depth[front], owner[front] = raster.depth[front], THING
+
+    def _add_shape(
+        self,
+        rng: np.random.Generator,
+        image: NDArray[np.float32],
+        depth: NDArray[np.float32],
+        owner: NDArray[np.int8],
+        whole: int,
+        focal: float,
+        target: NDArray[np.float32],
+    ) -> None:
+        """Draw a flat textured shape before everything, over a joint or near it; in place."""
+        x, y = project(target[None, None], np.array([focal], _F32))[0, 0] + rng.normal(0, 12, 2)
+        mask = flat_shape(rng, SIZE, (float(x), float(y)), rng.uniform(20, 170))
+        if _too_much(mask, owner, whole) or not mask.any():
+            return
+        image[mask] = texture(rng, SIZE)[mask]
+        depth[mask], owner[mask] = max(float(depth.min()) - 0.1, 0.1), THING
+
+
+def seen(
+    joints: Float32[np.ndarray, "30 3"],
+    pixels: Float32[np.ndarray, "30 2"],
+    depth: Float32[np.ndarray, "s s"],
+    owner: Int8[np.ndarray, "s s"],
+) -> Bool[np.ndarray, "30"]:
+    """Which joints nothing covers. Joints (metres, camera frame) outside the crop take the nearest border pixel.
+
+    The person's own surface covers a joint when it lies more than 15 cm before it (joints are inside the body);
+    anybody and anything else when it is nearer at all.
+    """
+    x, y = (np.clip(np.round(pixels[:, k]).astype(np.int64), 0, SIZE - 1) for k in range(2))
+    gap = np.where(owner[y, x] == PERSON, _DEPTH_GAP, 0.0)
+    return depth[y, x] >= joints[:, 2] - gap
+
+
+def _too_much(front: NDArray[np.bool_], owner: NDArray[np.int8], whole: int) -> bool:
+    left = int(((owner == PERSON) & ~front).sum())
+    return left < (1 - MOST_HIDDEN) * whole
+
+
+def _join(meshes: list[Mesh]) -> Mesh:
+    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
+    return Mesh(
+        np.concatenate([mesh.vertices for mesh in meshes]),
+        np.concatenate([mesh.faces + start for mesh, start in zip(meshes, starts, strict=True)]).astype(
+            np.int32
+        ),
+        np.concatenate([mesh.colour for mesh in meshes]),
+        np.concatenate([mesh.normals for mesh in meshes]),
+    )
