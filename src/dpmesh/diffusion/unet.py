@@ -17,12 +17,13 @@ from dpmesh.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UNetConfig:
-    """channels: width of each level, finest (32×32) first; all but the coarsest have attention.
+    """channels: width of each level, finest (32×32) first. attention: which of them have transformer blocks.
 
     map_sizes: the resolutions whose cross-attention maps become features (8 and 16 in the released code).
     """
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    attention: tuple[bool, ...] = (True, True, True, False)
     layers: int = 2
     groups: int = 32
     heads: int = 8
@@ -32,8 +33,8 @@ class UNetConfig:
     map_sizes: tuple[int, ...] = (8, 16)
 
     def __post_init__(self) -> None:
-        if len(self.channels) != 4:
-            raise ConfigError(f"channels={self.channels} must name 4 levels", where="UNetConfig")
+        if len(self.channels) != 4 or len(self.attention) != 4:
+            raise ConfigError(f"channels={self.channels} and attention={self.attention} must name 4 levels", where="UNetConfig")
         for divisor in (self.groups, self.heads):
             if any(width % divisor for width in self.channels):
                 raise ConfigError(f"channels={self.channels} must be multiples of {divisor} (groups, heads)", where="UNetConfig")
@@ -139,7 +140,7 @@ class EncoderHalf(nn.Module):
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], config.time_width)
         self.down_blocks = nn.ModuleList(
-            DownBlock(widths[max(i - 1, 0)], width, config, attention=i < last, downsample=i < last)
+            DownBlock(widths[max(i - 1, 0)], width, config, attention=config.attention[i], downsample=i < last)
             for i, width in enumerate(widths)
         )
         self.mid_block = MidBlock(widths[-1], config)
@@ -179,7 +180,8 @@ class UNet(EncoderHalf):
         for i, width in enumerate(widths):
             taken = tuple(skips.pop() for _ in range(config.layers + 1))
             inward = widths[max(i - 1, 0)]
-            self.up_blocks.append(UpBlock(inward, width, taken, config, attention=i > 0, upsample=i < len(widths) - 1))
+            attention, upsample = config.attention[::-1][i], i < len(widths) - 1
+            self.up_blocks.append(UpBlock(inward, width, taken, config, attention=attention, upsample=upsample))
 
     def forward(
         self,

@@ -13,13 +13,18 @@ from dpmesh.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VAEConfig:
-    """channels: width of each level, the first at full resolution; every level but the last halves it.
+    """channels: width of each level; every level but the last halves the resolution.
 
+    stem_stride: 1 starts at full resolution with four levels, as Stable Diffusion; 2 starts at half of it with
+    three, for small models: the full-resolution level costs more than all the others together.
+    mid_attention: self-attention over all cells of the coarsest level.
     image_range: what the encoder is fed, "unit" [0, 1] (released DPMesh) or "symmetric" [-1, 1] (Stable Diffusion).
     latent_scale: factor on the latent; 0.18215 in Stable Diffusion, 1 in the released DPMesh.
     """
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
+    stem_stride: Literal[1, 2] = 1
+    mid_attention: bool = True
     layers: int = 2
     groups: int = 32
     latent_channels: int = 4
@@ -27,8 +32,8 @@ class VAEConfig:
     latent_scale: float = 0.18215
 
     def __post_init__(self) -> None:
-        if len(self.channels) != 4:
-            raise ConfigError(f"channels={self.channels} must name 4 levels", where="VAEConfig", fix="The latent is 8 times smaller.")
+        if len(self.channels) != (levels := 5 - self.stem_stride):
+            raise ConfigError(f"channels={self.channels} must name {levels} levels", where="VAEConfig", fix="The latent is 8 times smaller.")  # fmt: skip
         if any(width % self.groups for width in self.channels):
             raise ConfigError(f"channels={self.channels} must be multiples of groups={self.groups}", where="VAEConfig")
 
@@ -63,24 +68,26 @@ class DownBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
-    def __init__(self, width: int, groups: int) -> None:
+    def __init__(self, width: int, groups: int, *, attention: bool) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(width, width, groups, eps=1e-6) for _ in range(2))
-        self.attentions = nn.ModuleList([MidAttention(width, groups)])
+        self.attentions = nn.ModuleList([MidAttention(width, groups)] if attention else [])
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+        for layer in (self.resnets[0], *self.attentions, self.resnets[1]):
+            x = layer(x)
+        return x
 
 
 class Encoder(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         widths = config.channels
-        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1, stride=config.stem_stride)
         self.down_blocks = nn.ModuleList(
             DownBlock(widths[max(i - 1, 0)], width, config, downsample=i < len(widths) - 1) for i, width in enumerate(widths)
         )
-        self.mid_block = MidBlock(widths[-1], config.groups)
+        self.mid_block = MidBlock(widths[-1], config.groups, attention=config.mid_attention)
         self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], eps=1e-6)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 

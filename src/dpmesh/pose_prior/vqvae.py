@@ -7,13 +7,13 @@ predicts a distribution over the codes for each token, and `decode_logits` makes
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import roma  # pyright: ignore[reportMissingTypeStubs] (it has none)
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.codebook import Codebook
+from dpmesh.pose_prior.rotations import rotation_from_6d, rotation_to_6d
 
 Mode = Literal["soft", "straight_through"]
 
@@ -73,17 +73,6 @@ class Mixer(nn.Module):
         return x + self.channels(self.channel_norm(x))
 
 
-def rotation_to_6d(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 6"]:
-    """The first two columns of a rotation matrix, row by row (Zhou et al., CVPR 2019)."""
-    return rotations[..., :2].flatten(-2)
-
-
-def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
-    """Rotation matrices by Gram-Schmidt on the two columns; inverse of rotation_to_6d."""
-    columns = numbers.reshape(*numbers.shape[:-1], 3, 2)
-    return roma.special_gramschmidt(columns)  # pyright: ignore[reportUnknownMemberType] (untyped)
-
-
 class PoseVQVAE(nn.Module):
     """The auto-encoder. Rotations are matrices relative to the parent joint, SMPL order."""
 
@@ -105,6 +94,17 @@ class PoseVQVAE(nn.Module):
         self.joint_out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 6))
         nn.init.normal_(self.joint_place, std=0.5)
         nn.init.normal_(self.token_place, std=0.5)
+
+    def as_decoder(self) -> "PoseVQVAE":
+        """This prior as a fixed part of a larger model: no gradients, no moving averages in its state."""
+        self.requires_grad_(False)
+        for name in ("uses", "sums"):
+            self.codebook.register_buffer(name, self.codebook.get_buffer(name), persistent=False)
+        return self
+
+    def train(self, mode: bool = True) -> "PoseVQVAE":
+        """A fixed prior stays in evaluation mode, whatever happens to the model around it."""
+        return super().train(mode and any(p.requires_grad for p in self.parameters()))
 
     def encode(self, rotations: Float[Tensor, "b j 3 3"]) -> Float[Tensor, "b t d"]:
         """Latents before quantisation."""

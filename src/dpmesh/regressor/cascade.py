@@ -18,7 +18,7 @@ class RegressorConfig:
     """Widths and depths; the defaults are the released model's.
 
     prompt_memory: the decoder also attends to the joint prompt itself (width `prompt_width`), so that the answer
-    does not hang on the image features alone. Not in the paper.
+    does not hang on the image features alone; `prompt_layers` encoder layers let its tokens talk. Not in the paper.
     pose_code: numbers regressed for the body pose, before the pose prior's head.
     """
 
@@ -34,6 +34,7 @@ class RegressorConfig:
     joints: int = 15
     pose_code: int = 32
     prompt_memory: bool = False
+    prompt_layers: int = 0
     prompt_width: int = 768
 
     def __post_init__(self) -> None:
@@ -92,6 +93,9 @@ class Regressor(nn.Module):
         self.joint_place = nn.ModuleList(nn.Linear(width if i == 0 else width + 3, 3) for i in range(layers))
         self.place_position = nn.Linear(3, width)
         self.prompt_in = nn.Linear(config.prompt_width, width) if config.prompt_memory else None
+        self.prompt_encoder = nn.ModuleList(
+            EncoderLayer(width, config.heads, config.inner) for _ in range(config.prompt_layers)
+        )
         self.root_head = CascadeHead(width, 6, layers)
         self.pose_head = CascadeHead(width, config.pose_code, layers)
         self.shape_head = CascadeHead(width, 10, layers)
@@ -110,8 +114,11 @@ class Regressor(nn.Module):
         seen = [memory.tokens.expand(batch, -1, -1)]
         placed = [self.get_buffer("position").to(seen[0].dtype).expand(batch, -1, -1)]
         if self.prompt_in is not None:
-            seen.append(self.prompt_in(prompt))
-            placed.append(torch.zeros_like(seen[-1]))
+            told = self.prompt_in(prompt)
+            nowhere = torch.zeros_like(told)
+            for layer in self.prompt_encoder:
+                told = layer(told, nowhere)
+            seen, placed = [*seen, told], [*placed, nowhere]
         volume = memory.volume.expand(batch, -1, -1, -1, -1)
         x = self.query_content.expand(batch, -1, -1)
         joints_img: Tensor | None = None

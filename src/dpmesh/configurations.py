@@ -1,0 +1,131 @@
+"""The named configurations of the one model, and configs as plain data (JSON) and back."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from dpmesh.backbone.diffusion import BackboneConfig
+from dpmesh.backbone.prompt import PromptConfig
+from dpmesh.diffusion.unet import UNetConfig
+from dpmesh.diffusion.vae import VAEConfig
+from dpmesh.errors import ConfigError
+from dpmesh.pose_prior.vqvae import PoseVQVAEConfig
+from dpmesh.regressor.cascade import RegressorConfig
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DPMeshConfig:
+    """Everything that shapes the model. The widths that two parts share are checked here.
+
+    depth_scale: metres that the 256 pixels of the crop span at most; the camera's third number chooses a
+    fraction of it (2.5 in the released code).
+    token_mode: how token distributions become a pose; "soft" mixes codes, "straight_through" takes the best one.
+    lora_rank: 0 trains the U-Net's own weights; else they are frozen and every linear layer of `lora_targets`
+    gets a low-rank update.
+    """
+
+    name: str
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    regressor: RegressorConfig = field(default_factory=RegressorConfig)
+    pose_prior: PoseVQVAEConfig = field(default_factory=PoseVQVAEConfig)
+    token_mode: Literal["soft", "straight_through"] = "soft"
+    token_width: int = 32
+    depth_scale: float = 2.5
+    lora_rank: int = 0
+    lora_targets: Literal["cross", "released"] = "cross"
+
+    def __post_init__(self) -> None:
+        pairs = (
+            ("prompt.width", self.prompt.width, "backbone.unet.context_width", self.backbone.unet.context_width),
+            ("regressor.prompt_width", self.regressor.prompt_width, "prompt.width", self.prompt.width),
+            ("regressor.fused_channels", self.regressor.fused_channels, "backbone.fused_channels", self.backbone.fused_channels),
+            ("prompt.joints", self.prompt.joints, "backbone.joints", self.backbone.joints),
+            ("vae.latent_channels", self.backbone.vae.latent_channels, "unet.latent_channels", self.backbone.unet.latent_channels),
+        )  # fmt: skip
+        for one, value, other, expected in pairs:
+            if value != expected:
+                raise ConfigError(f"{one}={value} must equal {other}={expected}", where="DPMeshConfig")
+
+
+EMBEDDED = DPMeshConfig(
+    name="embedded",
+    backbone=BackboneConfig(
+        vae=VAEConfig(
+            channels=(16, 32, 64), stem_stride=2, mid_attention=False, layers=1, groups=4, latent_channels=8, latent_scale=1.0
+        ),
+        unet=UNetConfig(
+            channels=(32, 64, 96, 96), attention=(False, True, True, False), layers=1, groups=8, heads=2, latent_channels=8, context_width=128
+        ),
+        fused_channels=256,
+        fused_groups=8,
+    ),
+    prompt=PromptConfig(width=128, identity=True),
+    regressor=RegressorConfig(
+        fused_channels=256,
+        width=128,
+        heads=4,
+        inner=512,
+        encoder_layers=1,
+        volume_depth=4,
+        volume_inner=256,
+        volume_layers=1,
+        pose_code=192,
+        prompt_memory=True,
+        prompt_layers=2,
+        prompt_width=128,
+    ),
+)
+
+PRESETS = {config.name: config for config in (EMBEDDED,)}
+
+
+def configuration(name: str) -> DPMeshConfig:
+    """A named configuration; raises ConfigError for an unknown name."""
+    if name not in PRESETS:
+        raise ConfigError(f"there is no configuration {name!r}", fix=f"There are: {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def to_plain(config: object) -> dict[str, Any]:
+    """A config dataclass as nested dictionaries, for JSON."""
+    return dataclasses.asdict(config)  # pyright: ignore[reportArgumentType]  (any dataclass instance)
+
+
+def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> Config:
+    """A config dataclass from nested dictionaries (JSON, TOML); raises ConfigError on unknown or missing names."""
+    hints = typing.get_type_hints(kind)
+    names = {f.name for f in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
+    place = where or kind.__name__
+    if unknown := sorted(set(data) - names):
+        raise ConfigError(f"unknown setting {unknown[0]!r}", where=place, fix=f"There are: {', '.join(sorted(names))}.")
+    values = {name: _value(hints[name], value, f"{place}.{name}") for name, value in data.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(str(error).replace("__init__() ", ""), where=place) from None
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_plain(typing.cast("type[Any]", hint), typing.cast("Mapping[str, Any]", value), where)
+    if origin is tuple and isinstance(value, list):
+        items = typing.cast("list[Any]", value)
+        return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{value!r} is not one of {', '.join(map(repr, arguments))}", where=where)
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        raise ConfigError(f"{value!r} is not a {hint.__name__}", where=where)
+    return value

@@ -1,0 +1,177 @@
+"""DPMesh: a crop of a person and noisy 2D keypoints in, a body out. `DPMesh.forward` is the paper's Figure 3."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dpmesh.assets import shipped
+from dpmesh.backbone.diffusion import DiffusionBackbone, Features
+from dpmesh.backbone.prompt import JointPrompt
+from dpmesh.body.files import BodyArrays, free_body
+from dpmesh.body.model import BodyModel
+from dpmesh.checkpoint import Provenance, load_weights, read_config, save_weights
+from dpmesh.configurations import DPMeshConfig, configuration, from_plain, to_plain
+from dpmesh.diffusion.lora import cross_attention, inject_lora, released_targets
+from dpmesh.errors import WeightsError
+from dpmesh.pose_prior.rotations import rotation_from_6d
+from dpmesh.pose_prior.vqvae import PoseVQVAE
+from dpmesh.regressor.cascade import Regression, Regressor
+from dpmesh.regressor.tokens import TokenHead
+
+CROP = 256  # side of the crop in pixels; the crop camera's principal point is its middle
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """crop: RGB in [0, 1]. joints: the 30-joint set, crop pixels. visible: 1 where a joint is given, 0 where it
+    is not (its coordinate is then ignored). focal: pixels of the crop camera (docs/conventions.md)."""
+
+    crop: Float[Tensor, "b 3 256 256"]
+    joints: Float[Tensor, "b 30 2"]
+    visible: Float[Tensor, "b 30"]
+    focal: Float[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Metres are in the crop camera's frame: x right, y down, z forward.
+
+    root_6d and camera are as regressed; global_orient (matrix) and transl (metres) are what they mean.
+    pose_latent: logits over the codebook for each pose token. joints_img: the decoder's 15 joints, x and y as
+    fractions of the crop, z = (metres behind the pelvis + 1) / 2. joints2d: crop pixels.
+    """
+
+    root_6d: Float[Tensor, "b 6"]
+    pose_latent: Float[Tensor, "b t k"]
+    body_rotations: Float[Tensor, "b 23 3 3"]
+    betas: Float[Tensor, "b 10"]
+    camera: Float[Tensor, "b 3"]
+    joints_img: Float[Tensor, "b 15 3"]
+    global_orient: Float[Tensor, "b 3 3"]
+    transl: Float[Tensor, "b 3"]
+    vertices: Float[Tensor, "b v 3"]
+    joints3d: Float[Tensor, "b 30 3"]
+    joints2d: Float[Tensor, "b 30 2"]
+    features: Features | None = None
+
+
+@dataclass(frozen=True)
+class BodyParameters:
+    """The regressor's answer as parameters of the body: rotations (b, 24, 3, 3) with the root first; the rest as
+    in Prediction."""
+
+    rotations: Tensor
+    betas: Tensor
+    transl: Tensor
+    pose_latent: Tensor
+
+
+class DPMesh(nn.Module):
+    """One model, three sizes. It knows nothing of losses or training stages."""
+
+    def __init__(self, config: DPMeshConfig, body: BodyArrays | None = None) -> None:
+        """body: a licensed one; the shipped free body without it."""
+        super().__init__()
+        self.config = config
+        self.provenance: Provenance = {}
+        self.prompt = JointPrompt(config.prompt)
+        self.backbone = DiffusionBackbone(config.backbone)
+        if config.lora_rank:
+            self.backbone.unet.requires_grad_(False)
+            wanted = cross_attention if config.lora_targets == "cross" else released_targets
+            inject_lora(self.backbone.unet, config.lora_rank, wanted)
+        self.regressor = Regressor(config.regressor)
+        self.pose_prior = PoseVQVAE(config.pose_prior).as_decoder()
+        self.pose_tokens = TokenHead(
+            config.regressor.pose_code, config.pose_prior.tokens, config.pose_prior.codes, config.token_width
+        )
+        self.body = BodyModel(free_body() if body is None else body)
+        start_upright(self.regressor)
+
+    def forward(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+        prompt = self.prompt(inputs.joints, inputs.visible)  # (b, 30, d)
+        seen = self.backbone(inputs.crop, inputs.joints, inputs.visible, prompt)  # fused (b, c, 8, 8)
+        answer = self.regressor(self.regressor.remember(seen.fused), prompt)
+        parameters = self.parameters_of(answer, inputs.focal)
+        posed = self.body(parameters.betas, parameters.rotations, parameters.transl)
+        return Prediction(
+            root_6d=answer.root_6d,
+            pose_latent=parameters.pose_latent,
+            body_rotations=parameters.rotations[:, 1:],
+            betas=answer.betas,
+            camera=answer.camera,
+            joints_img=answer.joints_img,
+            global_orient=parameters.rotations[:, 0],
+            transl=parameters.transl,
+            vertices=posed.vertices,
+            joints3d=posed.joints30,
+            joints2d=project(posed.joints30, inputs.focal),
+            features=seen if features else None,
+        )
+
+    def parameters_of(self, answer: Regression, focal: Float[Tensor, " b"]) -> BodyParameters:
+        """Root by Gram-Schmidt, pose through the prior, camera as a translation; always in fp32."""
+        logits = self.pose_tokens(answer.pose_code)
+        with torch.autocast(focal.device.type, enabled=False):
+            body = self.pose_prior.decode_logits(logits.float(), self.config.token_mode)
+            root = rotation_from_6d(answer.root_6d.float())
+            transl = camera_translation(answer.camera.float(), focal, self.config.depth_scale)
+            return BodyParameters(torch.cat([root[:, None], body], 1), answer.betas.float(), transl, logits)
+
+    @classmethod
+    def from_config(cls, config: str | DPMeshConfig, body: BodyArrays | None = None) -> "DPMesh":
+        """A model with random weights. config: a name ("embedded") or a DPMeshConfig."""
+        return cls(configuration(config) if isinstance(config, str) else config, body)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, body: BodyArrays | None = None) -> "DPMesh":
+        """A model with stored weights, in evaluation mode, fp32.
+
+        source: a folder with config.json and model.safetensors, or the name of shipped weights ("embedded").
+        Raises WeightsError where the folder does not hold exactly this model.
+        """
+        folder = Path(source)
+        if not folder.is_dir():
+            if (source := str(source)) not in SHIPPED_WEIGHTS:
+                raise WeightsError("there is no such folder and no such shipped weights", where=source, fix=f"Shipped: {', '.join(SHIPPED_WEIGHTS)}.")  # fmt: skip
+            folder = shipped(f"{source}/config.json").parent
+        plain, provenance = read_config(folder)
+        model = cls(from_plain(DPMeshConfig, plain, where=str(folder / "config.json")), body)
+        load_weights(model, folder)
+        model.provenance = provenance
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path, provenance: Provenance, *, half: bool = False) -> None:
+        """Write config.json and model.safetensors (fp16 if half), each aside and then renamed."""
+        save_weights(self, Path(folder), to_plain(self.config), provenance, half=half)
+
+
+SHIPPED_WEIGHTS = ("embedded",)
+
+
+def camera_translation(camera: Float[Tensor, "b 3"], focal: Float[Tensor, " b"], scale: float) -> Float[Tensor, "b 3"]:
+    """(tx, ty, g) to metres: z = f · scale / 256 · sigmoid(g), so that 256 pixels span scale · sigmoid(g) metres."""
+    depth = focal * (scale / CROP) * torch.sigmoid(camera[:, 2])
+    return torch.cat([camera[:, :2], depth[:, None]], dim=1)
+
+
+def project(points: Float[Tensor, "b j 3"], focal: Float[Tensor, " b"]) -> Float[Tensor, "b j 2"]:
+    """Crop camera: metres to crop pixels. 0.1 mm is added to the depth, as released, so that it never vanishes."""
+    return points[..., :2] / (points[..., 2:] + 1e-4) * focal[:, None, None] + CROP / 2
+
+
+def start_upright(regressor: Regressor) -> None:
+    """Let the untrained answer be a person upright before the camera, 1.9 m across the crop.
+
+    A random start asks the 2D losses to turn everybody around first, and bodies behind the camera cannot.
+    """
+    upright = torch.tensor([1.0, 0.0, 0.0, -1.0, 0.0, 0.0])  # half a turn about x, its first two columns by rows
+    for head, bias in ((regressor.root_head, upright), (regressor.camera_head, torch.tensor([0.0, 0.0, 1.15]))):
+        for i, layer in enumerate(head.layers):
+            assert isinstance(layer, nn.Linear)
+            with torch.no_grad():
+                layer.weight.mul_(0.1)
+                layer.bias.copy_(bias if i == 0 else torch.zeros_like(bias))

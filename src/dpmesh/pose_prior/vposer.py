@@ -1,0 +1,36 @@
+"""VPoser's decoder: a 32-number latent to 21 joint rotations (Pavlakos et al., CVPR 2019; version 1.0's layers)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dpmesh.pose_prior.rotations import rotation_from_6d
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VPoserConfig:
+    latent: int = 32
+    hidden: int = 512
+    joints: int = 21
+
+
+class VPoserDecoder(nn.Module):
+    """Names of the layers equal the package's, so that a licensed file loads as it is."""
+
+    def __init__(self, config: VPoserConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bodyprior_dec_fc1 = nn.Linear(config.latent, config.hidden)
+        self.bodyprior_dec_fc2 = nn.Linear(config.hidden, config.hidden)
+        self.bodyprior_dec_out = nn.Linear(config.hidden, config.joints * 6)
+
+    def decode(self, latent: Float[Tensor, "b l"]) -> Float[Tensor, "b 23 3 3"]:
+        """Rotations of joints 1..23; the hands stay identity."""
+        x = F.leaky_relu(self.bodyprior_dec_fc1(latent), 0.2)
+        x = self.bodyprior_dec_out(F.leaky_relu(self.bodyprior_dec_fc2(x), 0.2))
+        body = rotation_from_6d(x.unflatten(-1, (self.config.joints, 6)))
+        hands = torch.eye(3, device=x.device, dtype=x.dtype).expand(len(x), 23 - self.config.joints, 3, 3)
+        return torch.cat([body, hands], dim=1)
