@@ -5,13 +5,13 @@
 All points are in pixels of the crop, joints in COCO-17 order.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int8
 from numpy.typing import NDArray
 
+from dpmesh.render.compiled import compiled
 from dpmesh.skeletons import COCO17, COCO_SIGMAS, JOINTS30, convert
 
 JITTER, MISS, INVERSION, SWAP, GOOD, GONE = range(6)
@@ -107,12 +107,7 @@ def joints30_of(
     return full[..., :2] * full[..., 2:], full[..., 2]
 
 
-def _compiled(function: Any) -> Any:
-    """numba's njit behind a typed name."""
-    return numba.njit(cache=True, nogil=True)(function)  # pyright: ignore[reportUnknownMemberType]
-
-
-@_compiled
+@compiled
 def _farther(
     x: float, y: float, candidates: NDArray[np.float64], count: int, skip: int, only: int, limit: float
 ) -> bool:
@@ -125,7 +120,7 @@ def _farther(
     return True
 
 
-@_compiled
+@compiled
 def _posefix(
     rng: np.random.Generator,
     points: NDArray[np.float64],

@@ -58,14 +58,14 @@ def draw_overlay(
     faces: Integer[np.ndarray, "f 3"],
     K: Float[np.ndarray, "3 3"],
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The picture (at most LONGEST pixels long, else scaled down) with every body on it. K: pixels of `image`."""
+    """The picture, at most LONGEST pixels long, with every body on it. K: pixels of `image`."""
     height, width = image.shape[:2]
     zoom = min(1.0, LONGEST / max(height, width))
     size = (max(1, round(height * zoom)), max(1, round(width * zoom)))
     if zoom < 1:
         image = _uint8(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA))
     if not layers:
-        return image.copy()
+        return _uint8(image)
     paint = _paint(layers, faces, _scaled(K, size[1] / width, size[0] / height), size)
     return _uint8(image * (1 - paint[..., 3:]) + 255 * paint[..., :3])
 
@@ -79,8 +79,8 @@ def _paint(
     """Bodies as premultiplied RGBA in [0, 1] of `size`, drawn finer and averaged down for smooth edges."""
     fine = max(1, min(4, _FINE // max(size)))
     fine_size = (size[0] * fine, size[1] * fine)
-    K = _scaled(K, fine, fine)
-    drawn = [d for d in (_draw(layer, faces, K, fine_size) for layer in layers) if d is not None]
+    finely = _scaled(K, fine, fine)
+    drawn = [d for d in (_draw(layer, faces, finely, fine_size) for layer in layers) if d is not None]
     nearest = np.full(fine_size, np.inf, np.float32)
     owner = np.full(fine_size, -1, np.int16)
     for i, d in enumerate(drawn):
@@ -96,7 +96,7 @@ def _paint(
         d = drawn[i]
         seen = owner[d.window] == i
         _blend(paint[d.window], seen, d.rgb, _SOLID)
-        _blend(paint[d.window], seen & _rim(seen, line), d.rgb * 0.45, 0.55)
+        _blend(paint[d.window], seen & _rim(seen, line), _float32(d.rgb * 0.45), 0.55)
     for i in order:
         d = drawn[i]
         body = np.isfinite(d.depth)
@@ -115,10 +115,10 @@ def _hatch(
     hidden: Bool[np.ndarray, "h w"],
     line: float,
 ) -> None:
-    """What a nearer body hides: a faint tint, diagonal stripes and the outline, in the hidden body's colour."""
-    rows, columns = np.indices(body.shape, sparse=True)
+    """What a nearer body hides: a faint tint, stripes and the outline, in the hidden body's colour."""
+    rows, columns = (np.arange(part.start, part.stop) for part in d.window)
     period = 7.0 * line
-    stripe = (rows + d.window[0].start + columns + d.window[1].start) % period < 0.4 * period
+    stripe = (rows[:, None] + columns) % period < 0.4 * period
     bright = np.broadcast_to(np.array(d.colour, np.float32), d.rgb.shape) * 0.35 + d.rgb * 0.65
     _blend(paint, hidden, d.rgb, 0.12)
     _blend(paint, hidden & stripe, bright, 0.75)
@@ -182,7 +182,7 @@ def _float32(values: object) -> Float32[np.ndarray, "..."]:
 
 
 def draw_side(layers: Sequence[Layer], faces: Integer[np.ndarray, "f 3"]) -> UInt8[np.ndarray, "900 1200 3"]:
-    """The same bodies from the side, on a floor with a line every half metre; an empty wall without bodies."""
+    """The same bodies from the side, on a floor with a line every half metre; without any, a wall."""
     canvas = side.backdrop()
     if not layers:
         return side.to_uint8(canvas)

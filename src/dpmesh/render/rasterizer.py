@@ -5,14 +5,14 @@ Compiled with numba. Pixel (row i, column j) is sampled at its centre, which is 
 result is a function of the input alone.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 from jaxtyping import Float, Float32, Int32, Integer
 from numpy.typing import NDArray
 
 from dpmesh.errors import InputError
+from dpmesh.render.compiled import compiled
 
 NEAR = 0.05
 """Metres. A triangle with a corner nearer than this is dropped whole: it would need clipping."""
@@ -64,12 +64,7 @@ def interpolate(
     return out
 
 
-def _compiled(function: Any) -> Any:
-    """numba's njit behind a typed name; the machine code is cached beside the source file."""
-    return numba.njit(cache=True, nogil=True)(function)  # pyright: ignore[reportUnknownMemberType]
-
-
-@_compiled
+@compiled
 def _draw(
     points: NDArray[np.float64],
     faces: NDArray[np.int32],
@@ -109,25 +104,27 @@ def _draw(
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         if abs(area) < 1e-12:
             continue
+        share = 1.0 / area
         for i in range(int(np.ceil(top)), int(np.floor(bottom)) + 1):
             for j in range(int(np.ceil(left)), int(np.floor(right)) + 1):
                 # Part areas over the whole: weights on the screen, positive inside whichever way it winds.
-                wa = ((bx - j) * (cy - i) - (by - i) * (cx - j)) / area
-                wb = ((cx - j) * (ay - i) - (cy - i) * (ax - j)) / area
-                wc = ((ax - j) * (by - i) - (ay - i) * (bx - j)) / area
+                wa = ((bx - j) * (cy - i) - (by - i) * (cx - j)) * share
+                wb = ((cx - j) * (ay - i) - (cy - i) * (ax - j)) * share
+                wc = ((ax - j) * (by - i) - (ay - i) * (bx - j)) * share
                 if wa < 0 or wb < 0 or wc < 0:
                     continue
                 q = wa * qa + wb * qb + wc * qc  # 1 / z is linear on the screen, z is not
-                z32 = np.float32(1.0 / q)
+                z = 1.0 / q
+                z32 = np.float32(z)
                 if z32 < depth[i, j]:
                     depth[i, j] = z32
                     face[i, j] = f
-                    bary[i, j, 0] = wa * qa / q
-                    bary[i, j, 1] = wb * qb / q
-                    bary[i, j, 2] = wc * qc / q
+                    bary[i, j, 0] = wa * qa * z
+                    bary[i, j, 1] = wb * qb * z
+                    bary[i, j, 2] = wc * qc * z
 
 
-@_compiled
+@compiled
 def _carry(
     face: NDArray[np.int32],
     bary: NDArray[np.float32],

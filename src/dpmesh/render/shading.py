@@ -1,4 +1,4 @@
-"""Soft studio light for plain-coloured bodies: a warm key, a cool fill, light from the sky, and a bright rim."""
+"""Soft studio light for plain-coloured bodies: a warm key, a cool fill, the sky, and a bright rim."""
 
 import numpy as np
 from jaxtyping import Float, Float32, Integer

@@ -1,4 +1,4 @@
-"""The bodies of a scene seen from the side, on a floor: what the overlay cannot show, their distances and lean."""
+"""The bodies of a scene from the side, on a floor: what the overlay cannot show, distances and lean."""
 
 import cv2
 import numpy as np

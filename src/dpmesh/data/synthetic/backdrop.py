@@ -24,18 +24,19 @@ def cloud(rng: np.random.Generator, size: int, cells: int, channels: int = 3) ->
 
 def texture(rng: np.random.Generator, size: int) -> Float32[np.ndarray, "s s 3"]:
     """A surface: one colour with a gradient, noise, stripes, tiles or nothing but noise."""
-    out = np.empty((size, size, 3), _F32)
-    out[:] = colour(rng)
     ramp = np.linspace(-1, 1, size, dtype=_F32)
-    out += (ramp[:, None] * _F32(rng.normal(0, 0.1)) + ramp * _F32(rng.normal(0, 0.1)))[..., None]
+    level = ramp[:, None] * _F32(rng.normal(0, 0.1)) + ramp * _F32(rng.normal(0, 0.1))
     kind = rng.random()
     if kind < 0.35:
-        out += cloud(rng, size, int(rng.integers(3, 40)), 1) * _F32(rng.uniform(0.03, 0.2))
-    elif kind < 0.6:
+        level += cloud(rng, size, int(rng.integers(3, 40)), 1)[..., 0] * _F32(rng.uniform(0.03, 0.2))
+    out = level[..., None] + colour(rng)
+    if kind < 0.35:
+        return out
+    if kind < 0.6:
         angle, pitch = rng.uniform(0, np.pi), rng.uniform(6, 60)
         axis = np.arange(size, dtype=_F32)
         phase = axis * _F32(np.cos(angle) / pitch) + axis[:, None] * _F32(np.sin(angle) / pitch)
-        out[phase % 1 < rng.uniform(0.1, 0.6)] = colour(rng)
+        out[phase - np.floor(phase) < rng.uniform(0.1, 0.6)] = colour(rng)
     elif kind < 0.72:
         pitch = int(rng.integers(10, 60))
         axis = np.arange(size)

@@ -6,14 +6,12 @@ sum_v R_kv sum_j w_vj T_j (shaped_v), which is linear in [1, betas, pose feature
 pairs are not zero.
 """
 
-from typing import Any
-
-import numba  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
 from dpmesh.body.files import BodyArrays
+from dpmesh.render.compiled import compiled
 from dpmesh.skeletons import SMPL_PARENTS
 
 _PARENTS = np.array(SMPL_PARENTS)
@@ -132,12 +130,7 @@ def _feature(rotations: Float32[np.ndarray, "n 24 3 3"]) -> Float32[np.ndarray, 
     return (rotations[:, 1:] - np.eye(3, dtype=_F32)).reshape(len(rotations), -1)
 
 
-def _compiled(function: Any) -> Any:
-    """numba's njit behind a typed name."""
-    return numba.njit(cache=True, nogil=True)(function)  # pyright: ignore[reportUnknownMemberType]
-
-
-@_compiled
+@compiled
 def _chain(rotations: Array32, rest: Array32, parents: NDArray[np.int64], out: Array32) -> None:
     turn, place = np.empty((24, 3, 3), np.float32), np.empty((24, 3), np.float32)
     for i in range(rotations.shape[0]):
@@ -162,7 +155,7 @@ def _chain(rotations: Array32, rest: Array32, parents: NDArray[np.int64], out: A
                 out[i, j, r, 3] = shift
 
 
-@_compiled
+@compiled
 def _gather(
     points: Array32,
     transforms: Array32,
@@ -181,7 +174,7 @@ def _gather(
                 out[i, outputs[p], r] += value
 
 
-@_compiled
+@compiled
 def _skin(
     rest: Array32, transforms: Array32, bones: NDArray[np.int32], weights: Array32, out: Array32
 ) -> None:

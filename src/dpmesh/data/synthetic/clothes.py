@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from dpmesh.data.synthetic.body import FastBody
+from dpmesh.render.compiled import compiled
 from dpmesh.skeletons import JOINTS30, SMPL24
 
 _F32 = np.float32
@@ -80,7 +81,7 @@ class Wardrobe:
         self._head = self._is("Head")
 
     def _is(self, *names: str) -> NDArray[np.bool_]:
-        return np.isin(self._part, [SMPL24.index(name) for name in names])
+        return np.array([name in names for name in SMPL24.joints])[self._part]
 
     def _near(self, point: Array32, radius: float) -> NDArray[np.bool_]:
         return np.linalg.norm(self._rest - point, axis=1) < radius
@@ -192,7 +193,7 @@ class Wardrobe:
         """A smooth random function over the rest pose in about [-1, 1]; frequency in radians per metre."""
         directions = rng.standard_normal((3, 3)).astype(_F32) * _F32(frequency)
         phase = rng.uniform(0, 6.28, 3).astype(_F32)
-        return np.sin(self._rest @ directions + phase).mean(1) * _F32(1.4)
+        return np.sin(self._rest @ directions + phase) @ np.full(3, 0.47, _F32)
 
 
 def _cloth(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -207,9 +208,23 @@ def vertex_normals(
     vertices: Float32[np.ndarray, "v 3"], faces: NDArray[np.int32]
 ) -> Float32[np.ndarray, "v 3"]:
     """Unit normals, outward for counter-clockwise faces; area-weighted."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    face = np.cross(b - a, c - a)
-    out = np.stack(
-        [sum(np.bincount(faces[:, k], face[:, d], len(vertices)) for k in range(3)) for d in range(3)], 1
-    )
-    return (out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)).astype(_F32)
+    out = np.zeros_like(vertices)
+    _normals(vertices, faces, out)
+    return out
+
+
+@compiled
+def _normals(vertices: Array32, faces: NDArray[np.int32], out: Array32) -> None:
+    for f in range(faces.shape[0]):
+        p, q, r = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
+        ax, ay, az = q[0] - p[0], q[1] - p[1], q[2] - p[2]
+        bx, by, bz = r[0] - p[0], r[1] - p[1], r[2] - p[2]
+        for k in range(3):
+            at = out[faces[f, k]]
+            at[0] += ay * bz - az * by
+            at[1] += az * bx - ax * bz
+            at[2] += ax * by - ay * bx
+    for v in range(out.shape[0]):
+        length = np.sqrt(out[v, 0] ** 2 + out[v, 1] ** 2 + out[v, 2] ** 2)
+        for k in range(3):
+            out[v, k] /= max(length, np.float32(1e-12))

@@ -104,7 +104,7 @@ class SyntheticPeople:
         shown = Raster(raster.depth, np.where(front, raster.face, -1).astype(np.int32), raster.bary)
         shade(image, shown, mesh.faces, mesh.colour, mesh.normals, light)
         if rng.random() < 0.6:  # the grain of the material, as a factor
-            grain = texture(rng, SIZE).mean(2, keepdims=True)
+            grain = texture(rng, SIZE)[..., :1]
             image[front] = (image * (_F32(0.75) + _F32(0.5) * grain))[front]
         depth[front], owner[front] = raster.depth[front], THING
 

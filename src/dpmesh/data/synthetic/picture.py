@@ -1,14 +1,12 @@
 """Light on surfaces, and what a camera and a file do to a picture."""
 
-from typing import Any
-
 import cv2
-import numba  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 from numpy.typing import NDArray
 
 from dpmesh.data.synthetic.backdrop import cloud
+from dpmesh.render.compiled import compiled
 from dpmesh.render.rasterizer import Raster
 
 _F32 = np.float32
@@ -54,10 +52,8 @@ def photograph(
     size = len(image)
     if rng.random() < 0.25:
         image = image * (1 + cloud(rng, size, int(rng.integers(2, 7)), 1) * _F32(rng.uniform(0.1, 0.35)))
-    image = image * _F32(rng.uniform(0.75, 1.2)) + _F32(rng.normal(0, 0.03))
-    image = (image - _F32(0.5)) * _F32(rng.uniform(0.75, 1.2)) + _F32(0.5)
     if rng.random() < 0.3:
-        grey = image.mean(2, keepdims=True)
+        grey = (image @ np.full(3, 1 / 3, _F32))[..., None]
         image = grey + (image - grey) * _F32(rng.choice([0.0, 0.5, 0.7, 1.3], p=[0.12, 0.3, 0.3, 0.28]))
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), abs(rng.normal(0.45, 0.35)) + 0.3), _F32)
     if rng.random() < 0.25:
@@ -65,10 +61,14 @@ def photograph(
         image = np.asarray(
             cv2.resize(cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA), (size, size)), _F32
         )
+    contrast, brightness = rng.uniform(0.75, 1.2), rng.normal(0, 0.03) + 0.5
+    grain = rng.standard_normal((size, size), _F32) * _F32(abs(rng.normal(0, 0.02)) * 255)
+    grain += _F32((brightness - 0.5 * contrast) * 255 + 0.5)
+    exposed = cv2.multiply(image, (contrast * rng.uniform(0.75, 1.2) * 255,) * 4)
+    picture = np.clip(exposed + grain[..., None], 0, 255).astype(np.uint8)
     if rng.random() < 0.5:
-        image = np.power(np.clip(image, 0, 1), _F32(np.exp(rng.normal(0, 0.2))))
-    grain = rng.standard_normal((size, size), _F32) * _F32(abs(rng.normal(0, 0.02)))
-    picture = np.clip((image + grain[..., None]) * 255 + 0.5, 0, 255).astype(np.uint8)
+        curve = np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.2))
+        picture = (curve * 255 + 0.5).astype(np.uint8)[picture]
     if rng.random() < 0.7:
         _, file = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 96))])
         picture = np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8)
@@ -78,12 +78,7 @@ def photograph(
     return out
 
 
-def _compiled(function: Any) -> Any:
-    """numba's njit behind a typed name."""
-    return numba.njit(cache=True, nogil=True)(function)  # pyright: ignore[reportUnknownMemberType]
-
-
-@_compiled
+@compiled
 def _shade(
     image: Array32, face: NDArray[np.int32], bary: Array32, faces: NDArray[np.int32], colour: Array32, normals: Array32,
     direction: Array32, cast: Array32, ambient: float, lamp: float, gloss: float,
