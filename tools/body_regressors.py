@@ -6,10 +6,20 @@ from scipy.spatial.transform import Rotation
 
 from dpmesh.skeletons import COCO17, H36M17, JOINTS30, SMPL24, SMPL_PARENTS
 
-_POSES = 40
+_POSES, RIDGE = 40, 0.05
+_RADIUS = {
+    "L_Hip": 0.17,
+    "L_Knee": 0.11,
+    "L_Thorax": 0.16,
+    "L_Shoulder": 0.13,
+    "L_Elbow": 0.1,
+} | dict.fromkeys(("Pelvis", "Torso", "Spine", "Chest", "Neck", "Head"), 0.2)
+"""Metres around a joint in which its vertices are looked for. Spine and hip lie deep: they need it wide."""
 
 
-def pose(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pose(
+    vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, turns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Linear blend skinning of one body: turns 24×3×3 relative to the parent; posed vertices and joints."""
     whole, place = [turns[0]], [joints[0]]
     for joint, parent in enumerate(SMPL_PARENTS[1:], 1):
@@ -20,17 +30,22 @@ def pose(vertices: np.ndarray, joints: np.ndarray, weights: np.ndarray, turns: n
     return np.einsum("vj,jab,vb->va", weights, turned, vertices, optimize=True) + weights @ offset, placed
 
 
-def joint_regressor(samples: np.ndarray, joints: np.ndarray, weights: np.ndarray, counterpart: np.ndarray) -> np.ndarray:
+def joint_regressor(
+    samples: np.ndarray, joints: np.ndarray, weights: np.ndarray, counterpart: np.ndarray
+) -> np.ndarray:
     """24×V, rows non-negative with sum 1, exactly symmetric.
 
     samples N×V×3 and joints N×24×3 in T-pose. Random poses of the mean body stand beside the shapes, so that
     a regressed joint stays with the joint of the chain when the limb bends. The ridge spreads the rows around
-    the limb. The spine needs a wide radius: its joints lie deep inside.
+    the limb.
     """
     rng = np.random.default_rng(7)
     template, rest = samples.mean(0), joints.mean(0)
     shapes = np.arange(0, len(samples), 4)
-    posed = [pose(template, rest, weights, Rotation.from_rotvec(rng.normal(0, 0.35, (24, 3))).as_matrix()) for _ in range(_POSES)]
+    posed = [
+        pose(template, rest, weights, Rotation.from_rotvec(rng.normal(0, 0.35, (24, 3))).as_matrix())
+        for _ in range(_POSES)
+    ]
     points = np.concatenate([samples[shapes], np.array([p[0] for p in posed])])
     targets = np.concatenate([joints[shapes], np.array([p[1] for p in posed])])
     rows = np.zeros((24, len(template)))
@@ -40,14 +55,14 @@ def joint_regressor(samples: np.ndarray, joints: np.ndarray, weights: np.ndarray
             continue
         centred = flip[joint] == joint
         distance = np.linalg.norm(template - rest[joint], axis=1)
-        radius = 0.2 if centred else max(0.09, np.sort(distance)[60])
+        radius = _RADIUS.get(name, 0.09)
         near = np.flatnonzero((distance < radius) & (template[:, 0] >= 0))
         near = near[:: max(1, len(near) // 240)]
         basis = (points[:, near] + points[:, counterpart[near]]) / 2 if centred else points[:, near]
         basis = basis - targets[:, joint, None]  # affine: only weights of sum 1 count
         system = np.concatenate([
             basis.transpose(0, 2, 1).reshape(-1, len(near)),
-            np.full((1, len(near)), 30.0), 0.02 * np.eye(len(near)),
+            np.full((1, len(near)), 30.0), RIDGE * np.eye(len(near)),
         ])  # fmt: skip
         right = np.zeros(len(system))
         right[-len(near) - 1] = 30.0
@@ -55,10 +70,12 @@ def joint_regressor(samples: np.ndarray, joints: np.ndarray, weights: np.ndarray
         found /= found.sum()
         error = np.linalg.norm(np.einsum("nvk,v->nk", basis, found), axis=1) * 1000
         errors.append(error)
-        print(f"{name:11s} {len(near):4d} near, {(found > 0).sum():3d} used, T-pose {error[: len(shapes)].mean():5.1f} mm, posed {error[len(shapes):].mean():5.1f} mm")
+        print(
+            f"{name:11s} {len(near):4d} near, {(found > 0).sum():3d} used, T-pose {error[: len(shapes)].mean():5.1f} mm, posed {error[len(shapes) :].mean():5.1f} mm"
+        )
         share = found / 2 if centred else found
         np.add.at(rows[joint], near, share)
-        np.add.at(rows[flip[joint]], counterpart[near], share if not centred else found / 2)
+        np.add.at(rows[flip[joint]], counterpart[near], share)
     shaped = np.concatenate([e[: len(shapes)] for e in errors])
     print(f"residual over shapes: mean {shaped.mean():.1f} mm, max {shaped.max():.1f} mm")
     return rows / rows.sum(1, keepdims=True)
@@ -72,7 +89,7 @@ def regressors(joints: np.ndarray, template: np.ndarray, counterpart: np.ndarray
     def hot(vertex: int) -> np.ndarray:
         return np.eye(1, len(template), vertex)[0]
 
-    middle = np.abs(template[:, 0]) < 1e-6
+    middle = template[:, 0] == 0
     head = template[:, 1] > rest[index("Head"), 1]
     named = dict(zip(SMPL24.joints, joints, strict=True))
     nose = np.flatnonzero(middle & head)[template[middle & head, 2].argmax()]
@@ -89,11 +106,19 @@ def regressors(joints: np.ndarray, template: np.ndarray, counterpart: np.ndarray
     h36m["Torso"] = (named["Spine"] + named["Chest"]) / 2
     coco = dict(named)
     for side in "LR":
-        # Annotators click on what they see: the middle of the surface around a hip or shoulder.
-        for name, radius in (("Hip", 0.14), ("Shoulder", 0.09)):
-            coco[f"{side}_{name}"] = _surface_mean(template, rest[index(f"{side}_{name}")], radius, side)
+        # Annotators click on what they see: the middle of the surface, a little above the hip's and shoulder's centre.
+        out = 1.0 if side == "L" else -1.0
+        for name, radius, shift in (
+            ("Hip", 0.14, (0.02 * out, 0.035, 0)),
+            ("Shoulder", 0.09, (-0.02 * out, 0.015, 0)),
+        ):
+            coco[f"{side}_{name}"] = _surface_mean(
+                template, rest[index(f"{side}_{name}")] + shift, radius, side
+            )
     rows = {"joints30": (JOINTS30, named), "h36m17": (H36M17, h36m), "coco17": (COCO17, coco)}
-    return {key: np.stack([table[name] for name in skeleton.joints]) for key, (skeleton, table) in rows.items()}
+    return {
+        key: np.stack([table[name] for name in skeleton.joints]) for key, (skeleton, table) in rows.items()
+    }
 
 
 def _eye(template: np.ndarray, nose: int) -> int:

@@ -10,8 +10,17 @@ def _sided(left: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 _TOES = tuple(f"toe{i}-{k}" for i in range(1, 6) for k in range(1, 3 if i == 1 else 4))
 _FINGERS = tuple(f"finger{i}-{k}" for i in range(1, 6) for k in range(1, 4))
-_HIP, _KNEE, _ANKLE, _TOE = _sided(("upperleg01", "upperleg02")), _sided(("lowerleg01", "lowerleg02")), _sided(("foot",)), _sided(_TOES)
-_COLLAR, _SHOULDER, _ELBOW = _sided(("clavicle", "shoulder01")), _sided(("upperarm01", "upperarm02")), _sided(("lowerarm01", "lowerarm02"))
+_HIP, _KNEE, _ANKLE, _TOE = (
+    _sided(("upperleg01", "upperleg02")),
+    _sided(("lowerleg01", "lowerleg02")),
+    _sided(("foot",)),
+    _sided(_TOES),
+)
+_COLLAR, _SHOULDER, _ELBOW = (
+    _sided(("clavicle", "shoulder01")),
+    _sided(("upperarm01", "upperarm02")),
+    _sided(("lowerarm01", "lowerarm02")),
+)
 _WRIST, _HAND = _sided(("wrist", *(f"metacarpal{i}" for i in range(1, 5)))), _sided(_FINGERS)
 
 BONES: tuple[tuple[str, ...], ...] = (
@@ -44,7 +53,12 @@ def _between(a: np.ndarray, b: np.ndarray) -> Rotation:
 
 
 def t_pose(
-    skin: np.ndarray, heads: np.ndarray, weights: np.ndarray, bones: np.ndarray, parents: list[int], labels: list[str]
+    skin: np.ndarray,
+    heads: np.ndarray,
+    weights: np.ndarray,
+    bones: np.ndarray,
+    parents: list[int],
+    labels: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     """A-pose to T-pose by the rig's own skinning (body frame): arms along ±x, legs 2° apart, soles level.
 

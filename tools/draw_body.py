@@ -19,9 +19,9 @@ POSES: dict[str, dict[str, tuple[float, float, float]]] = {  # degrees about bod
                 "L_Shoulder": (0, -10, -70), "R_Shoulder": (0, 10, 70), "L_Elbow": (0, -45, 0), "R_Elbow": (0, 45, 0)},
     "kneeling": {"L_Hip": (-80, 0, 0), "L_Knee": (90, 0, 0), "R_Knee": (100, 0, 0), "R_Ankle": (45, 0, 0),
                  "L_Shoulder": (0, 0, -65), "R_Shoulder": (0, 0, 65)},
-    "arms crossed": {"L_Thorax": (0, -10, -8), "R_Thorax": (0, 10, 8), "L_Shoulder": (30, -35, -60), "R_Shoulder": (30, 35, 60),
-                     "L_Elbow": (0, -105, 10), "R_Elbow": (0, 105, -10)},
-    "arms up, twist": {"L_Shoulder": (0, 0, 70), "R_Shoulder": (0, 0, 70), "L_Wrist": (90, 0, 0), "Torso": (0, 20, 0),
+    "arms crossed": {"L_Thorax": (0, -12, -8), "R_Thorax": (0, 8, 8), "L_Shoulder": (35, -50, -55), "R_Shoulder": (35, 35, 60),
+                     "L_Elbow": (0, -120, 0), "R_Elbow": (0, 110, 0)},
+    "arms up, twist": {"L_Shoulder": (0, 0, 70), "R_Shoulder": (0, 0, -70), "L_Wrist": (90, 0, 0), "Torso": (0, 20, 0),
                        "Spine": (0, 20, 0), "Chest": (0, 15, 0), "Head": (0, 30, 0), "L_Elbow": (60, 0, 0)},
     "squat": {"Pelvis": (25, 0, 0), "L_Hip": (-115, 20, 15), "R_Hip": (-115, -20, -15), "L_Knee": (120, 0, 0), "R_Knee": (120, 0, 0),
               "L_Ankle": (-25, 0, 0), "R_Ankle": (-25, 0, 0), "L_Shoulder": (0, -75, -10), "R_Shoulder": (0, 75, 10)},
@@ -99,14 +99,32 @@ def main(folder: Path, body: str | None) -> None:
         for sigma in (-2, 2):
             betas = zero.clone()
             betas[0, component] = sigma
-            tiles.append(draw(model(betas, rest).vertices[0].numpy(), faces, "front", f"shape {component}: {sigma:+d} s.d.", height=2.15))
+            tiles.append(
+                draw(
+                    model(betas, rest).vertices[0].numpy(),
+                    faces,
+                    "front",
+                    f"shape {component}: {sigma:+d} s.d.",
+                    height=2.15,
+                )
+            )
     sheet(tiles, 4, folder / "shapes.jpg")
     tiles = []
     for name, pose in POSES.items():
         posed = model(zero, rotations(pose))
+        tall = 2.3 if "up" in name else 1.8
         for view in ("front", "three-quarter", "side"):
-            tiles.append(draw(posed.vertices[0].numpy(), faces, view, f"{name}, {view}", height=1.9))
-        tiles.append(draw(posed.vertices[0].numpy(), faces, "side", f"{name}, 30 joints", posed.joints30[0].numpy(), height=1.9))
+            tiles.append(draw(posed.vertices[0].numpy(), faces, view, f"{name}, {view}", height=tall))
+        tiles.append(
+            draw(
+                posed.vertices[0].numpy(),
+                faces,
+                "side",
+                f"{name}, 30 joints",
+                posed.joints30[0].numpy(),
+                height=tall,
+            )
+        )
     sheet(tiles, 4, folder / "poses.jpg")
     generator = np.random.default_rng(3)
     betas = torch.from_numpy(generator.normal(0, 1, (8, 10))).float()

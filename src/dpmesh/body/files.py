@@ -99,7 +99,9 @@ def load_body(
             raw = _read_npz(path)
             rows = {name: raw[f"regressor_{name}"] for name in REGRESSORS if f"regressor_{name}" in raw}
         else:
-            raise InputError(f"a body file does not end in {path.suffix!r}", fix="Give a .npz or an SMPL .pkl.")
+            raise InputError(
+                f"a body file does not end in {path.suffix!r}", fix="Give a .npz or an SMPL .pkl."
+            )
         return _assemble(raw, rows)
     except InputError as error:
         raise error if error.where else InputError(error.what, where=str(path), fix=error.fix) from None
@@ -112,7 +114,9 @@ def save_body(path: str | Path, arrays: BodyArrays, *, compact: bool = False) ->
     """
     path, small = Path(path), np.float16 if compact else np.float32
     out: dict[str, NDArray[np.generic]] = {
-        item.name: getattr(arrays, item.name) for item in fields(arrays) if item.name not in ("parents", "faces", "regressors")
+        item.name: getattr(arrays, item.name)
+        for item in fields(arrays)
+        if item.name not in ("parents", "faces", "regressors")
     }
     out |= {"shapedirs": arrays.shapedirs.astype(small), "posedirs": arrays.posedirs.astype(small)}
     out["kintree_table"] = np.array([arrays.parents, range(len(arrays.parents))], np.int64)
@@ -194,7 +198,9 @@ def _smpl_regressors(
     top[0, _HEAD_TOP_VERTEX] = 1
     if extra is not None:
         top = _npy(Path(extra), 9)[_HEAD_TOP_ROW : _HEAD_TOP_ROW + 1]
-    rows: dict[str, NDArray[np.generic]] = {"joints30": np.concatenate([joints.astype(np.float32), face, top])}
+    rows: dict[str, NDArray[np.generic]] = {
+        "joints30": np.concatenate([joints.astype(np.float32), face, top])
+    }
     if h36m is not None:
         rows["h36m17"] = _npy(Path(h36m), len(H36M17))
     return rows
@@ -209,5 +215,3 @@ def _npy(path: Path, rows: int) -> NDArray[np.float32]:
     if not isinstance(array, np.ndarray) or array.shape != (rows, _SMPL_VERTICES) or array.dtype.kind != "f":
         raise InputError("this is not such a regressor", where=str(path), fix=fix)
     return array.astype(np.float32)
-
-

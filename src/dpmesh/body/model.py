@@ -4,13 +4,19 @@ M. Loper et al., SMPL: A Skinned Multi-Person Linear Model, SIGGRAPH Asia 2015, 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpmesh.body.files import BETAS, REGRESSORS, BodyArrays
 from dpmesh.errors import InputError
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
 
 
 @dataclass(frozen=True)
@@ -43,20 +49,23 @@ class BodyModel(nn.Module):
         def keep(name: str, tensor: Tensor) -> None:
             self.register_buffer(name, tensor.contiguous(), persistent=False)
 
-        template, shapedirs = torch.from_numpy(arrays.v_template), torch.from_numpy(arrays.shapedirs)
-        regressor = torch.from_numpy(arrays.J_regressor)
-        keep("faces", torch.from_numpy(arrays.faces))
+        template, shapedirs = _tensor(arrays.v_template), _tensor(arrays.shapedirs)
+        regressor = _tensor(arrays.J_regressor)
+        keep("faces", _tensor(arrays.faces))
         keep("_template", template)
         keep("_shapedirs", shapedirs.reshape(-1, BETAS))
-        keep("_posedirs", torch.from_numpy(arrays.posedirs).reshape(-1, arrays.posedirs.shape[-1]).T)
-        keep("_weights", torch.from_numpy(arrays.weights))
+        keep("_posedirs", _tensor(arrays.posedirs).reshape(-1, arrays.posedirs.shape[-1]).T)
+        keep("_weights", _tensor(arrays.weights))
         # The joints are linear in beta, so they need no vertices: J (T + S beta) = J T + (J S) beta.
         keep("_joint_template", (regressor.double() @ template.double()).float())
-        keep("_joint_shapedirs", torch.einsum("jv,vck->jck", regressor.double(), shapedirs.double()).reshape(-1, BETAS).float())
+        keep(
+            "_joint_shapedirs",
+            torch.einsum("jv,vck->jck", regressor.double(), shapedirs.double()).reshape(-1, BETAS).float(),
+        )
         for name in self.regressor_names:
-            keep(f"_regressor_{name}", torch.from_numpy(arrays.regressors[name]))
+            keep(f"_regressor_{name}", _tensor(arrays.regressors[name]))
 
-        rows = torch.from_numpy(arrays.regressors["joints30"]) if "joints30" in self.regressor_names else None
+        rows = _tensor(arrays.regressors["joints30"]) if "joints30" in self.regressor_names else None
         touched = torch.zeros(0, dtype=torch.int64) if rows is None else rows.abs().sum(0).nonzero()[:, 0]
         flat = (touched[:, None] * 3 + torch.arange(3)).reshape(-1)
         keep("_touched", touched)
@@ -118,7 +127,7 @@ class BodyModel(nn.Module):
         self, betas: Float[Tensor, "b 10"], rotations: Float[Tensor, "b 24 3 3"]
     ) -> tuple[Float[Tensor, "b 24 3 4"], Float[Tensor, "b 24 3"]]:
         """Rest-to-posed transform of every joint, and the posed joints."""
-        shift = (betas @ self._joint_shapedirs.T).unflatten(-1, (-1, 3))
+        shift = (betas @ self._joint_shapedirs.T).reshape(-1, len(self.parents), 3)
         rest = self._joint_template + shift  # (b, 24, 3)
         turn, place = [rotations[:, 0]], [rest[:, 0]]
         for joint, parent in enumerate(self.parents[1:], start=1):
@@ -142,6 +151,6 @@ class BodyModel(nn.Module):
     ) -> Float[Tensor, "b n 3"]:
         bend = rotations[:, 1:] - torch.eye(3, dtype=rotations.dtype, device=rotations.device)
         offsets = betas @ shapedirs.T + bend.flatten(1) @ posedirs  # (b, n·3)
-        shaped = template + offsets.unflatten(-1, (-1, 3))
-        blended = (weights @ transforms.flatten(2)).unflatten(-1, (3, 4))  # (b, n, 3, 4)
-        return (blended[..., :3] @ shaped[..., None])[..., 0] + blended[..., 3]
+        shaped = template + offsets.reshape(len(betas), -1, 3)
+        blended = (weights @ transforms.flatten(2)).reshape(len(betas), -1, 3, 4)
+        return torch.einsum("bnij,bnj->bni", blended[..., :3], shaped) + blended[..., 3]

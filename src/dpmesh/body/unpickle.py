@@ -6,7 +6,7 @@ stand-ins that hold the pickled fields, from which the array is then read. chump
 """
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -83,7 +83,14 @@ def _admitted() -> dict[tuple[str, str], Callable[..., Any]]:
     for layout, cls in (("csc", _Csc), ("csr", _Csr), ("coo", _Coo)):
         for module in ("scipy.sparse", f"scipy.sparse.{layout}", f"scipy.sparse._{layout}"):
             names[module, f"{layout}_matrix"] = names[module, f"{layout}_array"] = cls
-    for name in ("ch.Ch", "Ch", "reordering.Select", "reordering.Reorder", "reordering.Ravel", "reordering.Reshape"):
+    for name in (
+        "ch.Ch",
+        "Ch",
+        "reordering.Select",
+        "reordering.Reorder",
+        "reordering.Ravel",
+        "reordering.Reshape",
+    ):
         module, _, cls = f"chumpy.{name}".rpartition(".")
         names[module, cls] = _Chumpy
     return names
@@ -95,7 +102,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         if (module_name, global_name) not in self._names:
             raise InputError(
-                f"the pickle asks for {module_name}.{global_name}, which no SMPL file needs; nothing of it was run",
+                f"the pickle asks for {module_name}.{global_name}, which no SMPL file needs; nothing was run",
                 fix="Use the file as downloaded from the SMPL site.",
             )
         return self._names[module_name, global_name]
@@ -110,22 +117,28 @@ _BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyErro
 
 
 def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of an SMPL `.pkl`, by field name; fields that are no arrays are left out. Raises InputError."""
+    """The arrays of an SMPL `.pkl` by field name, without the fields that are no arrays. Raises InputError."""
     try:
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="latin1").load()  # written by Python 2
     except InputError as error:
         raise InputError(error.what, where=str(path), fix=error.fix) from None
     except _BROKEN as error:
-        raise InputError(f"the pickle is damaged ({error or 'it ends early'})", where=str(path), fix="Download it again.") from error
+        raise InputError(
+            f"the pickle is damaged ({error or 'it ends early'})", where=str(path), fix="Download it again."
+        ) from error
     except OSError as error:
         raise InputError(f"the file cannot be read ({error.strerror})", where=str(path)) from error
     if not isinstance(content, dict):
-        raise InputError("the pickle holds no dictionary of arrays", where=str(path), fix="Give an SMPL .pkl.")
+        raise InputError(
+            "the pickle holds no dictionary of arrays", where=str(path), fix="Give an SMPL .pkl."
+        )
     try:
         arrays = {str(key): _array(value) for key, value in content.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     except _BROKEN as error:
-        raise InputError(f"an array of the pickle is damaged ({error})", where=str(path), fix="Download it again.") from error
+        raise InputError(
+            f"an array of the pickle is damaged ({error})", where=str(path), fix="Download it again."
+        ) from error
     return {key: value for key, value in arrays.items() if value is not None}
 
 
@@ -143,8 +156,8 @@ def _array(value: object) -> NDArray[np.generic] | None:
             return None
         if "idxs" in fields:
             base = base.ravel()[fields["idxs"]]
-        shape = fields.get("preferred_shape", fields.get("newshape"))
-        return base if shape is None else base.reshape(shape)
+        shape: Sequence[int] | None = fields.get("preferred_shape", fields.get("newshape"))
+        return base if shape is None else base.reshape(tuple(shape))
     return None
 
 
@@ -154,7 +167,7 @@ def _dense(value: _Sparse) -> NDArray[np.generic]:
     out = np.zeros(shape, np.float64)
     data = np.asarray(fields["data"], np.float64)
     if value.layout == "coo":
-        rows, columns = fields.get("coords") or (fields["row"], fields["col"])
+        rows, columns = fields["coords"] if "coords" in fields else (fields["row"], fields["col"])
     else:
         line = np.repeat(np.arange(len(fields["indptr"]) - 1), np.diff(fields["indptr"]))
         rows, columns = (fields["indices"], line) if value.layout == "csc" else (line, fields["indices"])
