@@ -41,18 +41,18 @@ _MIRROR = np.array([m if m != j else -1 for j, m in enumerate(COCO17.flip)], np.
 class Noisy(NamedTuple):
     """points (n, 17, 2) px; flags (n, 17) 1 where there is a point; kind (n, 17) of the error."""
 
-    points: Float32[np.ndarray, "n 17 2"]
-    flags: Float32[np.ndarray, "n 17"]
-    kind: Int8[np.ndarray, "n 17"]
+    points: Float32[NDArray[np.float32], "n 17 2"]
+    flags: Float32[NDArray[np.float32], "n 17"]
+    kind: Int8[NDArray[np.int8], "n 17"]
 
 
 def posefix(
     rng: np.random.Generator,
-    points: Float[np.ndarray, "n 17 2"],
-    flags: Float[np.ndarray, "n 17"],
-    area: Float[np.ndarray, " n"],
-    neighbours: Float[np.ndarray, "n k 17 2"],
-    neighbour_flags: Float[np.ndarray, "n k 17"],
+    points: Float[NDArray[np.floating], "n 17 2"],
+    flags: Float[NDArray[np.floating], "n 17"],
+    area: Float[NDArray[np.floating], " n"],
+    neighbours: Float[NDArray[np.floating], "n k 17 2"],
+    neighbour_flags: Float[NDArray[np.floating], "n k 17"],
 ) -> Noisy:
     """Jitter, miss, inversion (left for right), swap (another person's joint) or a good estimate for every joint.
 
@@ -76,14 +76,14 @@ def posefix(
 
 def detector_like(
     rng: np.random.Generator,
-    points: Float[np.ndarray, "n 17 2"],
-    flags: Float[np.ndarray, "n 17"],
-    hidden: Bool[np.ndarray, "n 17"],
-    inside: Bool[np.ndarray, "n 17"],
-    area: Float[np.ndarray, " n"],
+    points: Float[NDArray[np.floating], "n 17 2"],
+    flags: Float[NDArray[np.floating], "n 17"],
+    hidden: Bool[NDArray[np.bool_], "n 17"],
+    inside: Bool[NDArray[np.bool_], "n 17"],
+    area: Float[NDArray[np.floating], " n"],
     drop_hidden: float = 0.5,
     drop_any: float = 0.1,
-) -> tuple[Float32[np.ndarray, "n 17 2"], Float32[np.ndarray, "n 17"]]:
+) -> tuple[Float32[NDArray[np.float32], "n 17 2"], Float32[NDArray[np.float32], "n 17"]]:
     """Leave out joints as a detector does, and place the hidden ones worse.
 
     hidden: something covers the true joint; such a joint is dropped with probability `drop_hidden`, else moved by
@@ -100,8 +100,8 @@ def detector_like(
 
 
 def joints30_of(
-    points: Float32[np.ndarray, "n 17 2"], flags: Float32[np.ndarray, "n 17"]
-) -> tuple[Float32[np.ndarray, "n 30 2"], Float32[np.ndarray, "n 30"]]:
+    points: Float32[NDArray[np.float32], "n 17 2"], flags: Float32[NDArray[np.float32], "n 17"]
+) -> tuple[Float32[NDArray[np.float32], "n 30 2"], Float32[NDArray[np.float32], "n 30"]]:
     """Detected COCO-17 joints as the model's input: by name, with Pelvis and Neck as middles; the rest unseen."""
     full = convert(np.concatenate([points, flags[..., None]], -1), COCO17, JOINTS30)
     return full[..., :2] * full[..., 2:], full[..., 2]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float32, UInt8
+from numpy.typing import NDArray
 
 from dpmesh.errors import InputError
 
@@ -21,16 +22,16 @@ class Sample:
     has_image is 0 for a sample without a picture, whose crop is black.
     """
 
-    crop: UInt8[np.ndarray, "256 256 3"]
-    joints: Float32[np.ndarray, "30 2"]
-    visible: Float32[np.ndarray, "30"]
+    crop: UInt8[NDArray[np.uint8], "256 256 3"]
+    joints: Float32[NDArray[np.float32], "30 2"]
+    visible: Float32[NDArray[np.float32], "30"]
     focal: float
-    joints2d: Float32[np.ndarray, "30 2"]
-    joints3d: Float32[np.ndarray, "30 3"]
-    pose: Float32[np.ndarray, "24 3"]
-    betas: Float32[np.ndarray, "10"]
-    transl: Float32[np.ndarray, "3"]
-    joint_visible: Float32[np.ndarray, "30"]
+    joints2d: Float32[NDArray[np.float32], "30 2"]
+    joints3d: Float32[NDArray[np.float32], "30 3"]
+    pose: Float32[NDArray[np.float32], "24 3"]
+    betas: Float32[NDArray[np.float32], "10"]
+    transl: Float32[NDArray[np.float32], "3"]
+    joint_visible: Float32[NDArray[np.float32], "30"]
     has_image: bool = True
 
 

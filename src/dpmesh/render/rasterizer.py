@@ -25,15 +25,15 @@ class Raster(NamedTuple):
     bary: (h, w, 3) perspective-correct weights of the triangle's corners, 0 where empty.
     """
 
-    depth: Float32[np.ndarray, "h w"]
-    face: Int32[np.ndarray, "h w"]
-    bary: Float32[np.ndarray, "h w 3"]
+    depth: Float32[NDArray[np.float32], "h w"]
+    face: Int32[NDArray[np.int32], "h w"]
+    bary: Float32[NDArray[np.float32], "h w 3"]
 
 
 def rasterize(
-    vertices: Float[np.ndarray, "v 3"],
-    faces: Integer[np.ndarray, "f 3"],
-    K: Float[np.ndarray, "3 3"],
+    vertices: Float[NDArray[np.floating], "v 3"],
+    faces: Integer[NDArray[np.integer], "f 3"],
+    K: Float[NDArray[np.floating], "3 3"],
     size: tuple[int, int],
 ) -> Raster:
     """Draw triangles seen by the pinhole camera `K`; both sides of a triangle are drawn.
@@ -55,8 +55,11 @@ def rasterize(
 
 
 def interpolate(
-    raster: Raster, faces: Integer[np.ndarray, "f 3"], values: Float[np.ndarray, "v c"], empty: float = 0.0
-) -> Float32[np.ndarray, "h w c"]:
+    raster: Raster,
+    faces: Integer[NDArray[np.integer], "f 3"],
+    values: Float[NDArray[np.floating], "v c"],
+    empty: float = 0.0,
+) -> Float32[NDArray[np.float32], "h w c"]:
     """Values that belong to vertices, carried to the pixels; `empty` where no triangle is seen."""
     out = np.full((*raster.face.shape, values.shape[1]), empty, np.float32)
     corners = np.ascontiguousarray(faces, dtype=np.int32)

@@ -69,8 +69,8 @@ class FastBody:
         self._formulas = np.ascontiguousarray(np.stack(formulas).reshape(len(formulas) * 3, -1), _F32)
 
     def transforms(
-        self, betas: Float32[np.ndarray, "n 10"], rotations: Float32[np.ndarray, "n 24 3 3"]
-    ) -> Float32[np.ndarray, "n 24 3 4"]:
+        self, betas: Float32[NDArray[np.float32], "n 10"], rotations: Float32[NDArray[np.float32], "n 24 3 3"]
+    ) -> Float32[NDArray[np.float32], "n 24 3 4"]:
         """From the rest pose to the posed body, for every joint."""
         rest = self.rest_joints + (betas @ self._rest_shape).reshape(-1, 24, 3)
         out = np.empty((len(betas), 24, 3, 4), _F32)
@@ -78,8 +78,8 @@ class FastBody:
         return out
 
     def joints(
-        self, betas: Float32[np.ndarray, "n 10"], rotations: Float32[np.ndarray, "n 24 3 3"]
-    ) -> tuple[Float32[np.ndarray, "n 30 3"], Float32[np.ndarray, "n 17 3"]]:
+        self, betas: Float32[NDArray[np.float32], "n 10"], rotations: Float32[NDArray[np.float32], "n 24 3 3"]
+    ) -> tuple[Float32[NDArray[np.float32], "n 30 3"], Float32[NDArray[np.float32], "n 17 3"]]:
         """The 30-joint set and COCO's 17 joints of posed bodies, metres, transl 0."""
         terms = [np.ones((len(betas), 1), _F32), betas]
         if self._posedirs is not None:
@@ -89,16 +89,16 @@ class FastBody:
         _gather(points, self.transforms(betas, rotations), self._outputs, self._pair_bones, self._sums, out)
         return out[:, :30], out[:, 30:]
 
-    def shaped(self, betas: Float32[np.ndarray, "10"]) -> Float32[np.ndarray, "v 3"]:
+    def shaped(self, betas: Float32[NDArray[np.float32], "10"]) -> Float32[NDArray[np.float32], "v 3"]:
         """One body's rest-pose surface, before pose correctives."""
         return self.template + (self._shapedirs @ betas).reshape(-1, 3)
 
     def posed(
         self,
-        betas: Float32[np.ndarray, "10"],
-        rotations: Float32[np.ndarray, "24 3 3"],
-        clothing: Float32[np.ndarray, "v 3"] | None = None,
-    ) -> Float32[np.ndarray, "v 3"]:
+        betas: Float32[NDArray[np.float32], "10"],
+        rotations: Float32[NDArray[np.float32], "24 3 3"],
+        clothing: Float32[NDArray[np.float32], "v 3"] | None = None,
+    ) -> Float32[NDArray[np.float32], "v 3"]:
         """One body's vertices, metres, transl 0. clothing: added to the rest-pose surface."""
         rest = self.shaped(betas) if clothing is None else self.shaped(betas) + clothing
         if self._posedirs is not None:
@@ -114,7 +114,7 @@ class FastBody:
         return out
 
 
-def matrices(rotvec: Float[np.ndarray, "*b 3"]) -> Float32[np.ndarray, "*b 3 3"]:
+def matrices(rotvec: Float[NDArray[np.floating], "*b 3"]) -> Float32[NDArray[np.float32], "*b 3 3"]:
     """Axis-angle (radians) to rotation matrices: Rodrigues' formula, fine at angle 0."""
     angle = np.linalg.norm(rotvec, axis=-1, keepdims=True)
     x, y, z = np.moveaxis(rotvec / np.maximum(angle, 1e-12), -1, 0)
@@ -125,7 +125,7 @@ def matrices(rotvec: Float[np.ndarray, "*b 3"]) -> Float32[np.ndarray, "*b 3 3"]
     return np.stack(rows, -1).reshape(*rotvec.shape[:-1], 3, 3).astype(_F32)
 
 
-def _feature(rotations: Float32[np.ndarray, "n 24 3 3"]) -> Float32[np.ndarray, "n 207"]:
+def _feature(rotations: Float32[NDArray[np.float32], "n 24 3 3"]) -> Float32[NDArray[np.float32], "n 207"]:
     """SMPL's pose feature: R - I of joints 1 to 23, row-major."""
     return (rotations[:, 1:] - np.eye(3, dtype=_F32)).reshape(len(rotations), -1)
 

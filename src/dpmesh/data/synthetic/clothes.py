@@ -51,8 +51,8 @@ _BONES = {
 class Look:
     """colour (v, 3) RGB in [0, 1]; thickness (v, 3) metres, to add to the rest pose."""
 
-    colour: Float32[np.ndarray, "v 3"]
-    thickness: Float32[np.ndarray, "v 3"]
+    colour: Float32[NDArray[np.float32], "v 3"]
+    thickness: Float32[NDArray[np.float32], "v 3"]
 
 
 class Wardrobe:
@@ -186,7 +186,7 @@ class Wardrobe:
         base = (
             _HAIR[rng.integers(len(_HAIR))] * rng.uniform(0.8, 1.2) if kind < 0.88 else _cloth(rng)
         )  # else a cap
-        colour[hair] = base * (1 + 0.25 * self._waves(rng, 60)[hair][:, None])
+        colour[hair] = base * (1 + 0.25 * self._waves(rng, 60.0)[hair][:, None])
         thick[hair] = rng.uniform(0.0, 0.03)
 
     def _waves(self, rng: np.random.Generator, frequency: float) -> Array32:
@@ -205,8 +205,8 @@ def _cloth(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def vertex_normals(
-    vertices: Float32[np.ndarray, "v 3"], faces: NDArray[np.int32]
-) -> Float32[np.ndarray, "v 3"]:
+    vertices: Float32[NDArray[np.float32], "v 3"], faces: NDArray[np.int32]
+) -> Float32[NDArray[np.float32], "v 3"]:
     """Unit normals, outward for counter-clockwise faces; area-weighted."""
     out = np.zeros_like(vertices)
     _normals(vertices, faces, out)

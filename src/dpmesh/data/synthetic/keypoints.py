@@ -26,7 +26,7 @@ def keypoints_only(rng: np.random.Generator, n: int, bank: PoseSource, body: Fas
     return {**describe(rng, scenes, hidden), "has_image": np.zeros(n, _F32)}
 
 
-def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[np.ndarray, "n 30"]) -> Batch:
+def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.bool_], "n 30"]) -> Batch:
     """Targets and noisy inputs of scenes. hidden: joints of the 30-set that something covers."""
     people, focal = scenes.people, scenes.focal
     n = len(focal)
@@ -72,7 +72,7 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[np.ndarray, 
     }
 
 
-def guess_hidden(rng: np.random.Generator, scenes: Scenes) -> Bool[np.ndarray, "n 30"]:
+def guess_hidden(rng: np.random.Generator, scenes: Scenes) -> Bool[NDArray[np.bool_], "n 30"]:
     """Which joints might be covered: by the own torso and head, by objects (boxes and limbs), by the other person."""
     joints = scenes.people.joints + scenes.transl[:, None]
     pixels = project(joints, scenes.focal)
@@ -100,7 +100,7 @@ def guess_hidden(rng: np.random.Generator, scenes: Scenes) -> Bool[np.ndarray, "
 
 
 def _behind_torso(
-    joints: Float32[np.ndarray, "n 30 3"], pixels: Float32[np.ndarray, "n 30 2"]
+    joints: Float32[NDArray[np.float32], "n 30 3"], pixels: Float32[NDArray[np.float32], "n 30 2"]
 ) -> NDArray[np.bool_]:
     """Arms and legs that lie behind the quadrilateral between shoulders and hips."""
     hip, neck = (pixels[:, _J("L_Hip")] + pixels[:, _J("R_Hip")]) / 2, pixels[:, _J("Neck")]
@@ -114,17 +114,21 @@ def _behind_torso(
     return (u > -0.1) & (u < 1.05) & (v < half[:, None]) & (joints[..., 2] > depth[:, None] + 0.15) & _LIMBS
 
 
-def _turned_away(joints: Float32[np.ndarray, "n 30 3"]) -> NDArray[np.bool_]:
+def _turned_away(joints: Float32[NDArray[np.float32], "n 30 3"]) -> NDArray[np.bool_]:
     """Nose, eyes and ears on the far side of the head."""
     middle = (joints[:, _J("L_Ear"), 2] + joints[:, _J("R_Ear"), 2]) / 2
     return (joints[..., 2] > middle[:, None] + 0.04) & _FACE
 
 
-def _within(points: Float32[np.ndarray, "n k 2"], frame: Float32[np.ndarray, "n 4"]) -> NDArray[np.bool_]:
+def _within(
+    points: Float32[NDArray[np.float32], "n k 2"], frame: Float32[NDArray[np.float32], "n 4"]
+) -> NDArray[np.bool_]:
     return ((points >= frame[:, None, :2]) & (points <= frame[:, None, 2:] - 1)).all(-1)
 
 
-def _overlap(a: Float[np.ndarray, "n 17 2"], b: Float[np.ndarray, "n 17 2"]) -> NDArray[np.floating]:
+def _overlap(
+    a: Float[NDArray[np.floating], "n 17 2"], b: Float[NDArray[np.floating], "n 17 2"]
+) -> NDArray[np.floating]:
     """Intersection over union of the tight boxes."""
     low, high = np.maximum(a.min(1), b.min(1)), np.minimum(a.max(1), b.max(1))
     shared = np.prod(np.maximum(high - low, 0), axis=1)

@@ -28,16 +28,16 @@ _NORMALS = np.array([[0, 0, -1], [0, 0, 1], [-1, 0, 0], [1, 0, 0], [0, -1, 0], [
 class Mesh:
     """vertices (v, 3) metres; faces; colour (v, 3) RGB in [0, 1]; normals (v, 3) unit."""
 
-    vertices: Float32[np.ndarray, "v 3"]
-    faces: Int32[np.ndarray, "f 3"]
-    colour: Float32[np.ndarray, "v 3"]
-    normals: Float32[np.ndarray, "v 3"]
+    vertices: Float32[NDArray[np.float32], "v 3"]
+    faces: Int32[NDArray[np.int32], "f 3"]
+    colour: Float32[NDArray[np.float32], "v 3"]
+    normals: Float32[NDArray[np.float32], "v 3"]
 
 
 def boxes(
-    centres: Float32[np.ndarray, "b 3"],
-    sizes: Float32[np.ndarray, "b 3"],
-    colours: Float32[np.ndarray, "b 3"],
+    centres: Float32[NDArray[np.float32], "b 3"],
+    sizes: Float32[NDArray[np.float32], "b 3"],
+    colours: Float32[NDArray[np.float32], "b 3"],
 ) -> Mesh:
     """Boxes along the axes, each with a colour, as one mesh with flat sides."""
     corners = _CUBE[_SIDES].reshape(24, 3)
@@ -54,7 +54,9 @@ def boxes(
 
 
 def furniture(
-    rng: np.random.Generator, view: Float32[np.ndarray, "3 3"], before: Float32[np.ndarray, "3"]
+    rng: np.random.Generator,
+    view: Float32[NDArray[np.float32], "3 3"],
+    before: Float32[NDArray[np.float32], "3"],
 ) -> Mesh:
     """A crate, table, chair, counter, fence or post that covers the point `before` as the camera sees it.
 
@@ -99,7 +101,7 @@ def furniture(
 
 def flat_shape(
     rng: np.random.Generator, size: int, centre: tuple[float, float], extent: float
-) -> Bool[np.ndarray, "s s"]:
+) -> Bool[NDArray[np.bool_], "s s"]:
     """The mask of a rectangle, ellipse, polygon, stroke or blot around `centre` (x, y px), of about `extent` px."""
     mask = np.zeros((size, size), np.uint8)
     x, y = centre

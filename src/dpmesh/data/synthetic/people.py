@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from dpmesh.body.files import BodyArrays
 from dpmesh.data.record import Batch, Sample, stack
-from dpmesh.data.synthetic.backdrop import backdrop, texture
+from dpmesh.data.synthetic.backdrop import backdrop, paste, spread, texture
 from dpmesh.data.synthetic.body import FastBody
 from dpmesh.data.synthetic.clothes import Wardrobe, vertex_normals
 from dpmesh.data.synthetic.keypoints import describe, keypoints_only
@@ -40,8 +40,11 @@ class SyntheticPeople:
         crop, depth, owner = self._render(rng, scenes)
         joints = scenes.people.joints[0] + scenes.transl[0]
         hidden = ~seen(joints, project(joints[None], scenes.focal)[0], depth, owner)
-        row = {name: values[0] for name, values in describe(rng, scenes, hidden[None]).items()}
-        return Sample(crop=crop, **{**row, "focal": float(row["focal"])})
+        batch = describe(rng, scenes, hidden[None])
+        focal = float(batch.pop("focal")[0])
+        return Sample(
+            crop=crop, focal=focal, has_image=True, **{name: rows[0] for name, rows in batch.items()}
+        )
 
     def batch(self, start: int, n: int) -> Batch:
         """Samples start to start + n - 1, stacked (record.stack)."""
@@ -104,8 +107,8 @@ class SyntheticPeople:
         shown = Raster(raster.depth, np.where(front, raster.face, -1).astype(np.int32), raster.bary)
         shade(image, shown, mesh.faces, mesh.colour, mesh.normals, light)
         if rng.random() < 0.6:  # the grain of the material, as a factor
-            grain = texture(rng, SIZE)[..., :1]
-            image[front] = (image * (_F32(0.75) + _F32(0.5) * grain))[front]
+            grain = np.ascontiguousarray(texture(rng, SIZE)[..., 0])
+            paste(image * spread(_F32(0.75) + _F32(0.5) * grain), front, image)
         depth[front], owner[front] = raster.depth[front], THING
 
     def _add_shape(
@@ -123,16 +126,16 @@ class SyntheticPeople:
         mask = flat_shape(rng, SIZE, (float(x), float(y)), rng.uniform(20, 170))
         if _too_much(mask, owner, whole) or not mask.any():
             return
-        image[mask] = texture(rng, SIZE)[mask]
+        paste(texture(rng, SIZE), mask, image)
         depth[mask], owner[mask] = max(float(depth.min()) - 0.1, 0.1), THING
 
 
 def seen(
-    joints: Float32[np.ndarray, "30 3"],
-    pixels: Float32[np.ndarray, "30 2"],
-    depth: Float32[np.ndarray, "s s"],
-    owner: Int8[np.ndarray, "s s"],
-) -> Bool[np.ndarray, "30"]:
+    joints: Float32[NDArray[np.float32], "30 3"],
+    pixels: Float32[NDArray[np.float32], "30 2"],
+    depth: Float32[NDArray[np.float32], "s s"],
+    owner: Int8[NDArray[np.int8], "s s"],
+) -> Bool[NDArray[np.bool_], "30"]:
     """Which joints nothing covers. Joints (metres, camera frame) outside the crop take the nearest border pixel.
 
     The person's own surface covers a joint when it lies more than 15 cm before it (joints are inside the body);

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 from numpy.typing import NDArray
 
-from dpmesh.data.synthetic.backdrop import cloud
+from dpmesh.data.synthetic.backdrop import cloud, spread
 from dpmesh.render.compiled import compiled
 from dpmesh.render.rasterizer import Raster
 
@@ -31,11 +31,11 @@ class Light:
 
 
 def shade(
-    image: Float32[np.ndarray, "h w 3"],
+    image: Float32[NDArray[np.float32], "h w 3"],
     raster: Raster,
-    faces: Int32[np.ndarray, "f 3"],
-    colour: Float32[np.ndarray, "v 3"],
-    normals: Float32[np.ndarray, "v 3"],
+    faces: Int32[NDArray[np.int32], "f 3"],
+    colour: Float32[NDArray[np.float32], "v 3"],
+    normals: Float32[NDArray[np.float32], "v 3"],
     light: Light,
 ) -> None:
     """Draw the seen surfaces over `image`, in place."""
@@ -46,32 +46,37 @@ def shade(
 
 
 def photograph(
-    rng: np.random.Generator, image: Float32[np.ndarray, "s s 3"], frame: Float32[np.ndarray, "4"]
-) -> UInt8[np.ndarray, "s s 3"]:
+    rng: np.random.Generator,
+    image: Float32[NDArray[np.float32], "s s 3"],
+    frame: Float32[NDArray[np.float32], "4"],
+) -> UInt8[NDArray[np.uint8], "s s 3"]:
     """Shadow, exposure, colour, defocus, low resolution, sensor noise, JPEG; black outside `frame` (x1 y1 x2 y2 px)."""
     size = len(image)
     if rng.random() < 0.25:
-        image = image * (1 + cloud(rng, size, int(rng.integers(2, 7)), 1) * _F32(rng.uniform(0.1, 0.35)))
+        shadow = cloud(rng, size, int(rng.integers(2, 7)), 1)[..., 0] * _F32(rng.uniform(0.1, 0.35))
+        image = image * spread(1 + shadow)
     if rng.random() < 0.3:
-        grey = (image @ np.full(3, 1 / 3, _F32))[..., None]
+        grey = spread(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
         image = grey + (image - grey) * _F32(rng.choice([0.0, 0.5, 0.7, 1.3], p=[0.12, 0.3, 0.3, 0.28]))
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), abs(rng.normal(0.45, 0.35)) + 0.3), _F32)
     if rng.random() < 0.25:
         small = int(rng.uniform(72, 200))
-        image = np.asarray(
-            cv2.resize(cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA), (size, size)), _F32
-        )
+        little = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(little, (size, size)), _F32)
     contrast, brightness = rng.uniform(0.75, 1.2), rng.normal(0, 0.03) + 0.5
-    grain = rng.standard_normal((size, size), _F32) * _F32(abs(rng.normal(0, 0.02)) * 255)
+    grain = rng.standard_normal((size, size), _F32) * _F32(abs(rng.normal(0, 0.014)) * 255)
     grain += _F32((brightness - 0.5 * contrast) * 255 + 0.5)
-    exposed = cv2.multiply(image, (contrast * rng.uniform(0.75, 1.2) * 255,) * 4)
-    picture = np.clip(exposed + grain[..., None], 0, 255).astype(np.uint8)
+    image = image * _F32(contrast * rng.uniform(0.75, 1.2) * 255) + spread(grain)
+    picture = np.clip(image, 0, 255, out=image).astype(np.uint8)
     if rng.random() < 0.5:
         curve = np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.2))
-        picture = (curve * 255 + 0.5).astype(np.uint8)[picture]
+        picture = cv2.LUT(picture, (curve * 255 + 0.5).astype(np.uint8))
     if rng.random() < 0.7:
-        _, file = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 96))])
-        picture = np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8)
+        quality = int(rng.integers(25, 96))
+        _, file = cv2.imencode(
+            ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+        )
+        picture = cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     x1, y1, x2, y2 = (int(edge) for edge in frame)
     out = np.zeros_like(picture)
     out[y1:y2, x1:x2] = picture[y1:y2, x1:x2]

@@ -4,7 +4,7 @@ Vectorised over samples. Frame: the crop camera's (docs/conventions.md), 256×25
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -40,21 +40,22 @@ REGIONS = (
 )
 
 
+@runtime_checkable
 class PoseSource(Protocol):
     """Gives body poses: axis-angle (n, 24, 3), joint 0 in a y-up world. data.poses.PoseBank is one."""
 
-    def sample(self, rng: np.random.Generator, n: int) -> Float32[np.ndarray, "n 24 3"]: ...
+    def sample(self, rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 24 3"]: ...
 
 
 @dataclass(frozen=True)
 class Bodies:
     """n posed people. pose: axis-angle, row 0 global_orient; joints (30-set) and coco (17) metres, transl 0."""
 
-    pose: Float32[np.ndarray, "n 24 3"]
-    rotations: Float32[np.ndarray, "n 24 3 3"]
-    betas: Float32[np.ndarray, "n 10"]
-    joints: Float32[np.ndarray, "n 30 3"]
-    coco: Float32[np.ndarray, "n 17 3"]
+    pose: Float32[NDArray[np.float32], "n 24 3"]
+    rotations: Float32[NDArray[np.float32], "n 24 3 3"]
+    betas: Float32[NDArray[np.float32], "n 10"]
+    joints: Float32[NDArray[np.float32], "n 30 3"]
+    coco: Float32[NDArray[np.float32], "n 17 3"]
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,18 @@ class Scenes:
     """
 
     people: Bodies
-    transl: Float32[np.ndarray, "n 3"]
-    focal: Float32[np.ndarray, "n"]
-    frame: Float32[np.ndarray, "n 4"]
+    transl: Float32[NDArray[np.float32], "n 3"]
+    focal: Float32[NDArray[np.float32], "n"]
+    frame: Float32[NDArray[np.float32], "n 4"]
     others: Bodies
-    other_transl: Float32[np.ndarray, "n 3"]
-    has_other: Bool[np.ndarray, "n"]
-    view: Float32[np.ndarray, "n 3 3"]
+    other_transl: Float32[NDArray[np.float32], "n 3"]
+    has_other: Bool[NDArray[np.bool_], "n"]
+    view: Float32[NDArray[np.float32], "n 3 3"]
 
 
 def project(
-    points: Float[np.ndarray, "n k 3"], focal: Float[np.ndarray, "n"]
-) -> Float32[np.ndarray, "n k 2"]:
+    points: Float[NDArray[np.floating], "n k 3"], focal: Float[NDArray[np.floating], "n"]
+) -> Float32[NDArray[np.float32], "n k 2"]:
     """Metres in the crop camera's frame to crop pixels. Points behind the camera are mapped as if at 5 cm."""
     depth = np.maximum(points[..., 2:], 0.05)
     return (points[..., :2] / depth * focal[:, None, None] + CENTRE).astype(_F32)
@@ -109,7 +110,7 @@ def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBo
     )  # fmt: skip
 
 
-def _views(rng: np.random.Generator, n: int) -> Float32[np.ndarray, "n 3 3"]:
+def _views(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 3 3"]:
     """World (y up, camera at any yaw) to camera: pitch mostly level and sometimes from above, a little roll."""
     pitch = np.where(rng.random(n) < 0.15, rng.uniform(10, 50, n), np.clip(rng.normal(0, 15, n), -40, 40))
     roll = np.clip(rng.normal(0, 8, n), -30, 30)
@@ -124,7 +125,7 @@ def _views(rng: np.random.Generator, n: int) -> Float32[np.ndarray, "n 3 3"]:
 
 
 def _draw_bodies(
-    rng: np.random.Generator, bank: PoseSource, body: FastBody, view: Float32[np.ndarray, "n 3 3"]
+    rng: np.random.Generator, bank: PoseSource, body: FastBody, view: Float32[NDArray[np.float32], "n 3 3"]
 ) -> Bodies:
     n = len(view)
     pose = np.array(bank.sample(rng, n), _F32)
@@ -139,12 +140,12 @@ def _draw_bodies(
 
 
 def _frame_region(
-    joints: Float32[np.ndarray, "n 30 3"],
-    region: Bool[np.ndarray, "n 30"],
-    focal: Float[np.ndarray, "n"],
-    scale: Float[np.ndarray, "n"],
-    shift: Float[np.ndarray, "n 2"],
-) -> Float[np.ndarray, "n 3"]:
+    joints: Float32[NDArray[np.float32], "n 30 3"],
+    region: Bool[NDArray[np.bool_], "n 30"],
+    focal: Float[NDArray[np.floating], "n"],
+    scale: Float[NDArray[np.floating], "n"],
+    shift: Float[NDArray[np.floating], "n 2"],
+) -> Float[NDArray[np.floating], "n 3"]:
     """The translation at which the crop is `scale` times the region's square box, whose middle is off by `shift` px."""
     transl = np.zeros((len(joints), 3))
     transl[:, 2] = focal * 1.6 * scale / SIZE
@@ -164,7 +165,9 @@ def _frame_region(
 
 
 def _box(
-    points: Float[np.ndarray, "n 30 3"], region: Bool[np.ndarray, "n 30"], focal: Float[np.ndarray, "n"]
+    points: Float[NDArray[np.floating], "n 30 3"],
+    region: Bool[NDArray[np.bool_], "n 30"],
+    focal: Float[NDArray[np.floating], "n"],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Corners (n, 2) of the box a detector would draw around the region's joints, crop px."""
     pixels = project(points, focal).astype(np.float64)
@@ -177,11 +180,11 @@ def _box(
 def _frames(
     rng: np.random.Generator,
     people: Bodies,
-    transl: Float[np.ndarray, "n 3"],
-    focal: Float[np.ndarray, "n"],
-    region: Bool[np.ndarray, "n 30"],
+    transl: Float[NDArray[np.floating], "n 3"],
+    focal: Float[NDArray[np.floating], "n"],
+    region: Bool[NDArray[np.bool_], "n 30"],
     choice: NDArray[np.int64],
-) -> Float32[np.ndarray, "n 4"]:
+) -> Float32[NDArray[np.float32], "n 4"]:
     """Where the source picture ends inside the crop: rarely, or just beyond the region that the box was drawn around."""
     n = len(transl)
     frame = np.tile(np.array([0, 0, SIZE, SIZE], np.float64), (n, 1))

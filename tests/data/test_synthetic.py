@@ -1,0 +1,176 @@
+"""The generator: the same index gives the same sample, and what it says about a sample is true."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from dpmesh.body.files import free_body
+from dpmesh.body.model import BodyModel
+from dpmesh.data.poses import PoseBank
+from dpmesh.data.record import Sample, stack
+from dpmesh.data.synthetic import SyntheticPeople
+from dpmesh.data.synthetic.body import FastBody, matrices
+from dpmesh.data.synthetic.clothes import vertex_normals
+from dpmesh.data.synthetic.occluders import boxes, furniture
+from dpmesh.data.synthetic.people import OTHER, PERSON, THING, seen
+from dpmesh.data.synthetic.scene import NEAREST, draw_scenes
+from dpmesh.errors import InputError
+from dpmesh.skeletons import JOINTS30
+
+
+@pytest.fixture(scope="module")
+def bank() -> PoseBank:
+    return PoseBank.load("train")
+
+
+@pytest.fixture(scope="module")
+def people(bank: PoseBank) -> SyntheticPeople:
+    return SyntheticPeople(7, bank, free_body())
+
+
+@pytest.fixture(scope="module")
+def samples(people: SyntheticPeople) -> list[Sample]:
+    return [people.sample(index) for index in range(12)]
+
+
+def test_the_fast_body_is_the_body() -> None:
+    arrays = free_body()
+    fast, model = FastBody(arrays), BodyModel(arrays)
+    rng = np.random.default_rng(0)
+    betas = rng.standard_normal((3, 10)).astype(np.float32)
+    rotations = matrices(rng.normal(0, 0.6, (3, 24, 3)))
+    output = model(torch.from_numpy(betas), torch.from_numpy(rotations))
+    joints, coco = fast.joints(betas, rotations)
+    assert np.abs(joints - output.joints30.numpy()).max() < 1e-5
+    assert np.abs(coco - model.regress(output.vertices, "coco17").numpy()).max() < 1e-5
+    for i in range(3):
+        assert np.abs(fast.posed(betas[i], rotations[i]) - output.vertices[i].numpy()).max() < 1e-5
+
+
+def test_an_index_is_a_sample(people: SyntheticPeople, samples: list[Sample], bank: PoseBank) -> None:
+    again = SyntheticPeople(7, bank, free_body())
+    for index in (11, 0, 5):  # in another order, from another object
+        for field in fields(Sample):
+            assert np.array_equal(
+                getattr(again.sample(index), field.name), getattr(samples[index], field.name)
+            )
+    assert not np.array_equal(SyntheticPeople(8, bank, free_body()).sample(0).crop, samples[0].crop)
+    batch = people.batch(3, 2)
+    for field in fields(Sample):
+        assert np.array_equal(
+            batch[field.name][1], np.asarray(getattr(samples[4], field.name), batch[field.name].dtype)
+        )
+
+
+def test_targets_agree_with_each_other_and_with_the_body(
+    samples: list[Sample], people: SyntheticPeople
+) -> None:
+    keypoints = people.keypoints_only(np.random.default_rng(0), 40)
+    rendered = stack(samples)
+    model = BodyModel(free_body())
+    for batch in (rendered, keypoints):
+        projected = (
+            batch["joints3d"][..., :2] / batch["joints3d"][..., 2:] * batch["focal"][:, None, None] + 128
+        )
+        ahead = batch["joints3d"][..., 2] > 0.05
+        assert ahead.all()
+        assert np.abs(projected - batch["joints2d"]).max() < 1e-2 * max(
+            1, np.abs(batch["joints2d"]).max() / 256
+        )
+        posed = model.joints30_only(
+            torch.from_numpy(batch["betas"]),
+            torch.from_numpy(matrices(batch["pose"])),
+            torch.from_numpy(batch["transl"]),
+        )
+        assert np.abs(posed.numpy() - batch["joints3d"]).max() < 2e-4
+        assert ((batch["joints"] == 0).all(-1) | (batch["visible"] == 1)).all()
+        assert set(np.unique(batch["visible"])) == {0, 1}
+        shown = batch["joints2d"][batch["joint_visible"] > 0]
+        assert shown.min() >= 0 and shown.max() <= 255
+    assert "crop" not in keypoints and not keypoints["has_image"].any() and rendered["has_image"].all()
+
+
+def test_people_are_framed_as_a_detector_would(people: SyntheticPeople, bank: PoseBank) -> None:
+    batch = people.keypoints_only(np.random.default_rng(1), 2000)
+    extent = np.ptp(batch["joints2d"], axis=1).max(1)
+    assert (
+        np.quantile(extent, 0.02) > 140 and 190 < np.median(extent) < 270
+    )  # of 256 px; the tail is half bodies
+    assert batch["focal"].min() >= 300 and batch["focal"].max() <= 3000
+    assert batch["joints3d"][..., 2].min() > NEAREST - 1e-3
+    beyond = [j for j, name in enumerate(JOINTS30.joints) if name in ("L_Toe", "Chest", "L_Hand", "Head_top")]
+    given = batch["visible"][:, beyond].max(1)
+    assert 0.18 < given.mean() < 0.27  # in a quarter of the samples also joints that COCO lacks
+    head, feet = JOINTS30.index("Head_top"), [JOINTS30.index("L_Ankle"), JOINTS30.index("R_Ankle")]
+    assert (
+        batch["joints2d"][:, head, 1] < batch["joints2d"][:, feet, 1].mean(1)
+    ).mean() > 0.85  # upright: y down
+    scenes = draw_scenes(np.random.default_rng(2), 500, bank, FastBody(free_body()))
+    assert 0.2 < scenes.has_other.mean() < 0.35
+    assert ((scenes.frame == [0, 0, 256, 256]).all(1)).mean() > 0.7
+
+
+def test_left_is_left(people: SyntheticPeople) -> None:
+    batch = people.keypoints_only(np.random.default_rng(3), 400)
+    nose, ears = (
+        batch["joints3d"][:, JOINTS30.index("Nose")],
+        batch["joints3d"][:, [JOINTS30.index("L_Ear"), JOINTS30.index("R_Ear")]],
+    )
+    facing = nose[:, 2] < ears[..., 2].mean(1) - 0.06
+    head, pelvis = (batch["joints2d"][:, JOINTS30.index(name), 1] for name in ("Head_top", "Pelvis"))
+    facing &= head < pelvis - 30
+    assert facing.sum() > 50
+    left, right = (batch["joints2d"][facing, JOINTS30.index(name), 0] for name in ("L_Ear", "R_Ear"))
+    assert (
+        left > right
+    ).mean() > 0.9  # of one who looks at the camera the left ear is on the right of the picture
+
+
+def test_visibility_of_a_hand_made_scene() -> None:
+    depth = np.full((256, 256), np.inf, np.float32)
+    owner = np.zeros((256, 256), np.int8)
+    pixels, joints = np.zeros((30, 2), np.float32), np.full((30, 3), 2.0, np.float32)
+    expected = np.ones(30, bool)
+    cases = [
+        (PERSON, 1.9, True),
+        (PERSON, 1.8, False),
+        (OTHER, 1.95, False),
+        (OTHER, 2.05, True),
+        (THING, 1.5, False),
+    ]
+    for k, (who, z, visible) in enumerate(cases):
+        pixels[k] = (10 * k + 5.4, 20.4)
+        owner[20, 10 * k + 5], depth[20, 10 * k + 5] = who, z
+        expected[k] = visible
+    assert (seen(joints, pixels, depth, owner) == expected).all()
+
+
+def test_boxes_face_outward() -> None:
+    mesh = boxes(
+        np.float32([[1, 2, 3], [0, 0, 0]]),
+        np.float32([[1, 2, 3], [1, 1, 1]]),
+        np.float32([[0, 0, 0], [1, 1, 1]]),
+    )
+    assert np.abs(vertex_normals(mesh.vertices, mesh.faces) - mesh.normals).max() < 1e-5
+    assert np.allclose(mesh.vertices[:24].max(0), [1.5, 3, 4.5]) and (mesh.colour[24:] == 1).all()
+
+
+def test_furniture_stands_before_the_person() -> None:
+    view = np.diag([1.0, -1.0, -1.0]).astype(np.float32)
+    point = np.float32([0.2, 0.3, 4])
+    for seed in range(20):
+        mesh = furniture(np.random.default_rng(seed), view, point)
+        assert mesh.vertices[:, 2].max() < max(4 - 0.1, 0.3 + np.ptp(mesh.vertices[:, 2]) + 1e-3)
+
+
+def test_objects_hide_joints_but_never_most_of_the_person(samples: list[Sample]) -> None:
+    shares = [sample.joint_visible.mean() for sample in samples]
+    assert min(shares) < 0.7 < max(shares)
+    assert all(sample.crop.std() > 2 for sample in samples)
+
+
+def test_nothing_cannot_be_stacked() -> None:
+    with pytest.raises(InputError):
+        stack([])
