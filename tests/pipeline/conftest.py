@@ -74,14 +74,14 @@ class FakeModel(nn.Module):
         posed = self.body(betas, torch.cat([root[:, None], rotations], 1), transl)
         pixels = posed.joints30[..., :2] / posed.joints30[..., 2:] * inputs.focal[:, None, None] + 128
         return Prediction(
-            root_6d=torch.zeros(n, 6), pose_latent=torch.zeros(n, 1, 1), body_rotations=rotations, betas=betas,
-            camera=torch.zeros(n, 3), joints_img=torch.zeros(n, 15, 3), global_orient=root, transl=transl,
-            vertices=posed.vertices, joints3d=posed.joints30, joints2d=pixels,
+            root_6d=torch.zeros(n, 6), pose_latent=torch.zeros(n, 1, 1), betas=betas,
+            body_rotations=rotations, camera=torch.zeros(n, 3), joints_img=torch.zeros(n, 15, 3),
+            global_orient=root, transl=transl, vertices=posed.vertices, joints3d=posed.joints30, joints2d=pixels,
         )  # fmt: skip
 
 
 class FakeDetector:
-    """Finds `boxes` (xyxy, fractions of the picture) whatever the picture shows; nobody in pictures below 8 px."""
+    """Finds `boxes` (xyxy, fractions of the picture) everywhere; nobody in pictures below 8 px."""
 
     def __init__(self, boxes: list[tuple[float, float, float, float]]) -> None:
         self.fractions = boxes

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="shipped weights or a folder (default: embedded)",
     )
     add("--keypoints", metavar="FILE", help="COCO or OpenPose keypoints instead of the detector's")
-    add("--boxes", metavar="FILE", help="people's boxes instead of the detector's")
+    add("--boxes", metavar="FILE", help='people\'s boxes instead: JSON, or "x1,y1,x2,y2;..." px')
     lens = parser.add_mutually_exclusive_group()
     lens.add_argument("--focal", type=_positive, metavar="PX", help="focal length, pixels of the picture")
     lens.add_argument("--fov", type=_angle, metavar="DEG", help="field of view across the picture's width")
@@ -63,9 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0: all pictures done (nobody in one is fine); 1: some could not be read or written."""
     out = Path(args.out)
-    for given in (args.keypoints, args.boxes):
-        if given is not None and not Path(given).exists():
-            raise InputError("no such file", where=given)
+    if args.keypoints is not None and not Path(args.keypoints).is_file():
+        raise InputError("no such file", where=args.keypoints, fix="Give a JSON file of keypoints.")
     names = name_results(find_pictures(args.inputs))
     _check_writable(out)
     done, failed, todo = _sort_out(names, out, args)
@@ -135,7 +134,7 @@ def find_pictures(inputs: Sequence[str]) -> list[Path]:
 
 
 def name_results(paths: Sequence[Path]) -> dict[Path, str]:
-    """A folder name for each picture: its stem; its whole name where stems meet; numbered where those meet."""
+    """A folder name for each picture: its stem; its whole name where stems meet; numbered if those meet."""
     stems = Counter(path.stem.casefold() for path in paths)
     taken: set[str] = set()
     result: dict[Path, str] = {}
@@ -206,25 +205,29 @@ def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], 
         yield (lambda line: bar.console.print(line, markup=False, highlight=False)), lambda: bar.advance(task)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+def _number(text: str, kind: type[float] | type[int], least: float, below: float) -> float:
+    """A number in (least, below), or argparse's error that says so."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not least < value < below:
+        wanted = "a whole number above" if kind is int else "a number above"
+        bound = "" if math.isinf(below) else f" and below {below:g}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {least:g}{bound}")
     return value
+
+
+def _positive(text: str) -> float:
+    return _number(text, float, 0.0, math.inf)
 
 
 def _angle(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 180:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 180")
-    return value
+    return _number(text, float, 0.0, 180.0)
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not at least 1")
-    return value
+    return int(_number(text, int, 0.0, math.inf))
 
 
 def _formats(text: str) -> tuple[str, ...]:

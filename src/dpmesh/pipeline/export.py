@@ -15,6 +15,7 @@ from dpmesh.errors import OutputError
 from dpmesh.pipeline.results import FORMATS, check_formats
 from dpmesh.pipeline.scene import Scene
 from dpmesh.render.overlay import Layer, draw_overlay, draw_side, palette
+from dpmesh.render.shading import vertex_normals
 
 SCHEMA = "dpmesh.scene/1"
 
@@ -100,26 +101,18 @@ def as_json(scene: Scene) -> dict[str, object]:
 
 def _npz(scene: Scene) -> bytes:
     """The arrays of issue 2, section 5: no objects, so that no pickle is needed to read them."""
+    one = ("keypoints2d", "global_orient", "body_pose", "betas", "transl", "vertices", "joints3d", "joints2d")
+    arrays = {name: scene.stacked(name) for name in (*one, "score")}
     file = io.BytesIO()
-    one = (
-        "keypoints2d",
-        "global_orient",
-        "body_pose",
-        "betas",
-        "transl",
-        "vertices",
-        "joints3d",
-        "joints2d",
-        "score",
-    )
     np.savez_compressed(
         file,
+        allow_pickle=False,
         image_size=np.array(scene.image_size, np.int64),
         K=np.asarray(scene.K, np.float64),
         boxes=scene.stacked("box"),
         faces=np.asarray(scene.faces, np.int32),
         joint_names=np.array(scene.joint_names, dtype=np.str_),
-        **{name: scene.stacked(name) for name in one},
+        **arrays,
     )
     return file.getvalue()
 
@@ -132,25 +125,30 @@ def _png(image: np.ndarray) -> bytes:
 
 def _glb(scene: Scene, layers: Sequence[Layer]) -> bytes:
     """All people, a node and a material each, in glTF's frame: metres, y up, the camera at the origin."""
+    if not layers:
+        return _empty_glb()
     import trimesh  # slow to import, and only this needs it
+    from trimesh.visual import TextureVisuals
     from trimesh.visual.material import PBRMaterial
 
     world = trimesh.Scene()
     for i, layer in enumerate(layers):
         linear = [((c + 0.055) / 1.055) ** 2.4 for c in layer.colour]  # glTF's factor is linear, ours is sRGB
+        name = f"person_{i:02d}"
         material = PBRMaterial(
-            name=f"person_{i:02d}", baseColorFactor=[*linear, 1.0], metallicFactor=0.0, roughnessFactor=0.7
+            name=name, baseColorFactor=[*linear, 1.0], metallicFactor=0.0, roughnessFactor=0.7
         )
         mesh = trimesh.Trimesh(
             layer.vertices * _TO_GLTF,
             scene.faces,
+            vertex_normals=vertex_normals(layer.vertices, scene.faces) * _TO_GLTF,
             process=False,
-            visual=trimesh.visual.TextureVisuals(material=material),
+            visual=TextureVisuals(material=material),
         )
-        mesh.vertex_normals  # noqa: B018 - computed here so that the file carries smooth shading
-        world.add_geometry(mesh, node_name=f"person_{i:02d}", geom_name=f"person_{i:02d}")
-    data = world.export(file_type="glb", include_normals=True) if layers else _empty_glb()
-    return bytes(data)
+        world.add_geometry(mesh, node_name=name, geom_name=name)
+    data = world.export(file_type="glb", include_normals=True)
+    assert isinstance(data, bytes)
+    return data
 
 
 def _empty_glb() -> bytes:

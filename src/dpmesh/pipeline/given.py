@@ -1,14 +1,15 @@
 """People that the user gives instead of the detector: keypoints or boxes, as a file or as an array."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from dpmesh.pipeline.keypoint_files import read_boxes, read_keypoints
 from jaxtyping import Float, UInt8
 
 from dpmesh.errors import InputError
 from dpmesh.pipeline.detect import Detection
+from dpmesh.pipeline.keypoint_files import KeypointPeople, read_boxes, read_keypoint_file
 
 Given = str | Path | np.ndarray | None
 _ENLARGED = 1.2
@@ -23,12 +24,17 @@ class PosesInBoxes(Protocol):
 
 
 def detections_of(
-    image: UInt8[np.ndarray, "h w 3"], name: str, keypoints: Given, boxes: Given, detector: PosesInBoxes
-) -> list[Detection]:
-    """The given people of picture `name`; raises InputError for what cannot be used.
+    image: UInt8[np.ndarray, "h w 3"],
+    name: str,
+    keypoints: Given,
+    boxes: Given,
+    detector: PosesInBoxes,
+    only_image: bool = True,
+) -> tuple[list[Detection], Counter[str]]:
+    """The given people of picture `name`, and what was forgiven; raises InputError for what cannot be used.
 
-    keypoints: a COCO or OpenPose file, or (P, 17, 3). boxes: a file, or (P, 4); the pose is then looked for
-    inside each. Both: box i belongs to person i.
+    keypoints: a COCO or OpenPose file, or (P, 17, 3). boxes: a file, text, or (P, 4); the pose is then looked
+    for inside each. Both: box i belongs to person i. only_image: no other picture is in play.
     """
     size = (image.shape[0], image.shape[1])
     window = None
@@ -36,18 +42,22 @@ def detections_of(
         window = _boxes(boxes) if isinstance(boxes, np.ndarray) else read_boxes(boxes, name, size)
     if keypoints is None:
         assert window is not None
-        return list(detector.keypoints_in_boxes(image, window))
+        people = list(detector.keypoints_in_boxes(image, window))
+        return people, Counter(unposed=sum(not p.posed for p in people))
     if isinstance(keypoints, np.ndarray):
-        people = [_person(person) for person in _keypoints(keypoints)]
+        array = _keypoints(keypoints)
+        read = KeypointPeople(tuple(_person(p, size) for p in array))
     else:
-        people = list(read_keypoints(keypoints, name, size))
-    if window is None:
-        return people
-    if len(window) != len(people):
-        raise InputError(
-            f"{len(window)} boxes for {len(people)} people", where="boxes", fix="Give one box for each."
-        )
-    return [Detection(w, p.keypoints, p.score, p.keypoints30) for w, p in zip(window, people, strict=True)]
+        read = read_keypoint_file(Path(keypoints), name, size, only_image)
+    people = list(read.people)
+    if window is not None:
+        if len(window) != len(people):
+            raise InputError(
+                f"{len(window)} boxes for {len(people)} people", where="boxes", fix="Give one box for each."
+            )
+        pairs = zip(window, people, strict=True)
+        people = [Detection(box, p.keypoints, p.score, p.keypoints30) for box, p in pairs]
+    return people, Counter(non_finite=read.non_finite, far_outside=read.far_outside, skipped=read.skipped)
 
 
 def _boxes(boxes: np.ndarray) -> Float[np.ndarray, "p 4"]:
@@ -68,13 +78,12 @@ def _keypoints(keypoints: np.ndarray) -> Float[np.ndarray, "p 17 3"]:
     return keypoints
 
 
-def _person(keypoints: Float[np.ndarray, "17 3"]) -> Detection:
+def _person(keypoints: Float[np.ndarray, "17 3"], size: tuple[int, int]) -> Detection:
     seen = keypoints[keypoints[:, 2] > 0, :2]
     if not len(seen):
         raise InputError("no joint of this person is seen", where="keypoints", fix="Give boxes as well.")
     low, high = seen.min(0), seen.max(0)
-    half = max(float((high - low).max()), 1.0) / 2 * _ENLARGED
-    middle = (low + high) / 2
-    reach = np.maximum((high - low) / 2 * _ENLARGED, 0.25 * half)
+    middle, least = (low + high) / 2, max(size) / 20  # so that a lone joint has a box too
+    reach = np.maximum((high - low) * _ENLARGED, least) / 2
     box = np.concatenate([middle - reach, middle + reach]).astype(np.float32)
     return Detection(box, keypoints, float(keypoints[keypoints[:, 2] > 0, 2].mean()))

@@ -29,14 +29,14 @@ SUFFIXES = frozenset(
 """What is taken for a picture inside a folder; a file named outright is tried whatever its name."""
 
 _FULL_FRAME_DIAGONAL = 43.2666
-"""Millimetres of the 36 x 24 mm frame that EXIF's 35 mm equivalent refers to (CIPA DCG-001: by the diagonal)."""
+"""Millimetres, of the 36 x 24 mm frame: EXIF's 35 mm equivalent is meant by the diagonal (CIPA DCG-001)."""
 
 _guard = Lock()
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture: `rgb` (H, W, 3) uint8, upright; `exif_focal` px or None; `notes` on what was done."""
+    """A decoded picture: `rgb` upright; `exif_focal` px or None; `notes` on what was done to it."""
 
     rgb: UInt8[np.ndarray, "h w 3"]
     exif_focal: float | None = None

@@ -21,7 +21,7 @@ _DEPTH_RATIO = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """One body in the camera frame; the fields are `Person`'s. `solved` is False where the fallback was taken."""
+    """One body in the camera frame; fields as `Person`'s. `solved` is False where the fallback was taken."""
 
     global_orient: Float[np.ndarray, "3"]
     body_pose: Float[np.ndarray, "69"]
@@ -39,7 +39,7 @@ def place(
     crops: Sequence[Crop],
     cameras: Sequence[Float[np.ndarray, "3 3"]],
 ) -> list[Placed]:
-    """Turn each answer by its crop's rotation, and move it so that its joints fall where the crop showed them.
+    """Turn each answer by its crop's rotation, and move it so that its joints fall where the crop has them.
 
     The body is posed again from the axis-angle parameters that are stored, so the stored vertices are exactly
     what `BodyModel` gives for them. Without a usable solution (`solve_translation`) the crop camera's own

@@ -2,10 +2,10 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class MakesBodies(Protocol):
     """What is asked of a model (`model.DPMesh`)."""
 
     body: BodyModel
-    provenance: Mapping[str, object]
+    provenance: dict[str, Any]
 
     def __call__(self, inputs: Inputs) -> Prediction: ...
 
@@ -115,10 +115,10 @@ class Predictor:
     ) -> Scene:
         """Everybody in one picture.
 
-        image: a path, a PIL image, or an RGB array (H, W, 3) uint8. keypoints: a file (COCO or OpenPose), or an
-        array (P, 17, 3) COCO-17, x y confidence, image px, instead of the detector. boxes: a file or an array
-        (P, 4) xyxy px. focal: px of this image; fov: degrees across its width; without them EXIF, then the
-        image diagonal. Raises InputError.
+        image: a path, a PIL image, or an RGB array (H, W, 3) uint8. keypoints: a file (COCO or OpenPose) or
+        an array (P, 17, 3) COCO-17, x y confidence, image px, instead of the detector. boxes: a file or an
+        array (P, 4) xyxy px. focal: px of this image; fov: degrees across its width; without them EXIF, then
+        the image diagonal. Raises InputError.
         """
         job = self._read(image, keypoints, boxes, focal, fov, max_people, max_pixels)
         return self._run([job])[0]
@@ -135,9 +135,10 @@ class Predictor:
     ) -> Iterator[tuple[Path, Scene | DPMeshError]]:
         """The same for many files, in order, people batched across pictures; a bad file gives its error."""
         waiting: list[tuple[Path, _Job | DPMeshError]] = []
-        for path in map(Path, paths):
+        files = [Path(path) for path in paths]
+        for path in files:
             try:
-                job = self._read(path, keypoints, boxes, focal, fov, max_people, max_pixels)
+                job = self._read(path, keypoints, boxes, focal, fov, max_people, max_pixels, len(files) == 1)
             except DPMeshError as error:
                 job = error
             waiting.append((path, job))
@@ -163,6 +164,7 @@ class Predictor:
         fov: float | None,
         max_people: int | None,
         max_pixels: int,
+        only_image: bool = True,
     ) -> _Job:
         named = str(image) if isinstance(image, (str, Path)) else ""
         picture = read_image(image, max_pixels)
@@ -176,9 +178,10 @@ class Predictor:
             people, sure = list(found.people), _SURE_DETECTED
             counts = Counter(merged=found.merged, unposed=found.unposed, dropped=found.dropped)
         else:
-            people = detections_of(picture.rgb, Path(named).name, keypoints, boxes, self.detector)
+            name = Path(named).name
+            people, counts = detections_of(picture.rgb, name, keypoints, boxes, self.detector, only_image)
             sure = _SURE_DETECTED if keypoints is None else _SURE_GIVEN
-            counts = Counter(dropped=max(0, len(people) - limit))
+            counts["dropped"] = max(0, len(people) - limit)
             people = sorted(people, key=lambda p: -p.score)[:limit]
         digest = hashlib.sha256(Path(named).read_bytes()).hexdigest() if named else ""
         K = intrinsics(used, (height, width))

@@ -31,7 +31,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def is_complete(folder: Path, formats: Sequence[str]) -> bool:
-    """Whether these formats are already here. A folder gets its name only when whole, so existence suffices."""
+    """Whether these formats are already here. A folder gets its name only when whole."""
     return folder.is_dir() and all((folder / file).is_file() for f in formats for file in _FILES.get(f, ()))
 
 

@@ -18,7 +18,7 @@ FocalSource = Literal["given", "exif", "diagonal"]
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """One body. Parameters are SMPL's: they give `vertices` through `BodyModel`, `transl` added after skinning."""
+    """One body. Its parameters give `vertices` through `BodyModel`, `transl` added after skinning."""
 
     box: Float[np.ndarray, "4"]
     """x1 y1 x2 y2, image pixels, right and bottom exclusive."""

@@ -1,0 +1,265 @@
+"""`dpmesh predict` as a user meets it: exit status, one line for what is wrong, files that are whole."""
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpmesh.cli.main import main
+from dpmesh.cli.predict import find_pictures, name_results
+from dpmesh.errors import InputError
+from dpmesh.pipeline.predictor import Predictor
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+FAKES = Path(__file__).parents[1] / "pipeline" / "conftest.py"
+Run = Callable[..., int]
+
+
+def load_fakes() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("pipeline_fakes", FAKES)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
+    """The real command with the fake model; returns how it was asked for."""
+    fakes, calls = load_fakes(), []
+
+    def from_pretrained(weights: str, device: str, threads: int, fast: bool) -> Predictor:
+        calls.append((weights, device, threads, fast))
+        return Predictor(fakes.FakeModel(), fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)]), "fake", 4)
+
+    monkeypatch.setattr(Predictor, "from_pretrained", from_pretrained)
+    return calls
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "b.jpg", "c.png"):
+        Image.fromarray(PICTURE).save(folder / name)
+    (folder / "notes.txt").write_text("no picture by its name")
+    return folder
+
+
+def predict(*words: object) -> int:
+    return main(["predict", *map(str, words)])
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("loads")
+def test_one_picture(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict(photos / "a.png", "--out", tmp_path / "o") == 0
+    out, err = capsys.readouterr()
+    assert "1 person" in out and str(tmp_path / "o" / "a") in out and err == ""
+    assert "overlay.png" in names(tmp_path / "o" / "a")
+
+
+def test_options_reach_the_predictor(loads: list[tuple[object, ...]], photos: Path, tmp_path: Path) -> None:
+    words = ("--weights", "w", "--device", "cpu", "--threads", 2, "--fast", "--save", "json", "--focal", 123)
+    assert predict(photos / "a.png", "--out", tmp_path / "o", *words) == 0
+    assert loads == [("w", "cpu", 2, True)]
+    assert names(tmp_path / "o" / "a") == {"scene.json"}
+    data = json.loads((tmp_path / "o" / "a" / "scene.json").read_text())
+    assert data["K"][0][0] == 123 and data["focal_source"] == "given"
+    assert predict(photos / "b.jpg", "--out", tmp_path / "o", "--fov", 90, "--save", "json") == 0
+    assert json.loads((tmp_path / "o" / "b" / "scene.json").read_text())["K"][0][0] == pytest.approx(40)
+
+
+@pytest.mark.usefixtures("loads")
+def test_folder_with_a_bad_file(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "b.jpg").write_bytes(b"\xff\xd8 broken")
+    assert predict(photos, "--out", tmp_path / "o", "--save", "json") == 1
+    out, err = capsys.readouterr()
+    assert names(tmp_path / "o") == {"a", "c"}
+    assert "1 of 3" in err and err.splitlines()[-1].strip().startswith(str(photos / "b.jpg"))
+    assert "2 results" in out and len(err.splitlines()) == 2
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n"])
+def test_one_bad_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    (tmp_path / "x.png").write_bytes(content)
+    assert predict(tmp_path / "x.png", "--out", tmp_path / "o") == 1
+    _, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and "x.png" in err
+    assert names(tmp_path / "o") == set()
+
+
+@pytest.mark.usefixtures("loads")
+def test_pixel_limit_is_an_option(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert predict(photos / "a.png", "--out", tmp_path / "o", "--max-pixels", 4799) == 1
+    assert "80×60" in capsys.readouterr().err
+    assert predict(photos / "a.png", "--out", tmp_path / "o", "--max-pixels", 4800, "--save", "json") == 0
+
+
+@pytest.mark.usefixtures("loads")
+def test_nobody_is_said_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (1, 1)).save(tmp_path / "x.png")
+    assert predict(tmp_path / "x.png", "--out", tmp_path / "o") == 0
+    assert "no person found" in capsys.readouterr().out
+    assert json.loads((tmp_path / "o" / "x" / "scene.json").read_text())["people"] == []
+
+
+def test_second_run_keeps_what_is_there(
+    loads: list[tuple[object, ...]], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (photos, "--out", tmp_path / "o", "--save", "json,npz")
+    assert predict(*words) == 0
+    marker = tmp_path / "o" / "a" / "marker"
+    marker.touch()
+    capsys.readouterr()
+    assert predict(*words) == 0
+    assert capsys.readouterr().out.count("--overwrite") == 3
+    assert len(loads) == 1  # no model was loaded for nothing
+    assert marker.exists()
+    assert predict(*words, "--overwrite") == 0
+    assert not marker.exists()
+
+
+@pytest.mark.usefixtures("loads")
+def test_result_of_another_picture_is_not_taken_for_this_one(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(photos / "a.png", "--out", tmp_path / "o", "--save", "json") == 0
+    other = tmp_path / "a.png"
+    Image.fromarray(PICTURE[:30]).save(other)
+    assert predict(other, "--out", tmp_path / "o", "--save", "json") == 1
+    assert "another picture" in capsys.readouterr().err
+    assert predict(other, "--out", tmp_path / "o", "--save", "json", "--overwrite") == 0
+
+
+def test_names_of_results(tmp_path: Path) -> None:
+    paths = [Path(p) for p in ("x/a.jpg", "x/a.png", "x/b.png", "y/a.jpg", "y/B.png", "x/c.tar.gif")]
+    found = name_results(paths)
+    assert found[Path("x/c.tar.gif")] == "c.tar"
+    assert found[Path("x/a.jpg")] == "a.jpg" and found[Path("x/a.png")] == "a.png"
+    assert len({name.casefold() for name in found.values()}) == len(paths)
+    # A picture keeps its name in a second run, so that the result is found again.
+    assert name_results(paths) == found
+
+
+def test_pictures_of_a_folder(photos: Path, tmp_path: Path) -> None:
+    assert [p.name for p in find_pictures([str(photos), str(photos / "a.png")])] == [
+        "a.png",
+        "b.jpg",
+        "c.png",
+    ]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no picture"):
+        find_pictures([str(tmp_path / "empty")])
+
+
+@pytest.mark.usefixtures("loads")
+def test_out_is_a_file(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "o").write_text("in the way")
+    assert predict(photos, "--out", tmp_path / "o") == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("loads")
+def test_keypoints_for_one_picture(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "k.json"
+    file.write_text(json.dumps({"people": [{"pose_keypoints_2d": [30.0, 30.0, 0.9] * 18}]}))
+    out = ("--out", tmp_path / "o", "--save", "json")
+    assert predict(photos / "a.png", *out, "--keypoints", file) == 0
+    assert predict(photos / "b.jpg", *out, "--keypoints", tmp_path / "none.json") == 1
+    assert predict(photos / "b.jpg", *out, "--boxes", "5,5,5,50") == 1
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 2 and "no area" in err
+    assert predict(photos, "--out", tmp_path / "p", "--keypoints", file) == 1  # names no picture
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict"], ["predict", "x.png"], ["predict", "x", "--out", "o", "--nope"], ["nope"], ["--nope"],
+        ["predict", "x", "--out", "o", "--focal", "-1"], ["predict", "x", "--out", "o", "--focal", "wide"],
+        ["predict", "x", "--out", "o", "--fov", "180"], ["predict", "x", "--out", "o", "--focal", "9", "--fov", "9"],
+        ["predict", "x", "--out", "o", "--save", "fbx"], ["predict", "x", "--out", "o", "--device", "tpu"],
+        ["predict", "x", "--out", "o", "--max-people", "0"], ["predict", "x", "--out", "o", "--threads", "1.5"],
+    ],
+)  # fmt: skip
+def test_wrong_argument_is_two_and_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    out, err = capsys.readouterr()
+    assert caught.value.code == 2
+    assert len(err.splitlines()) == 1 and out == "" and "_" not in err.split("argument")[-1]
+
+
+def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path) -> None:
+    def interrupted(*_: object) -> Predictor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Predictor, "from_pretrained", interrupted)
+    assert predict(photos, "--out", tmp_path / "o") == 130
+
+
+def test_help_is_light() -> None:
+    """Neither the list of verbs nor a verb's help may load torch or a picture library."""
+    script = (
+        "import sys\nfrom dpmesh.cli.main import main\n"
+        "for words in (['--help'], ['predict', '--help']):\n"
+        "    try: main(words)\n    except SystemExit as done: assert not done.code\n"
+        "heavy = {'torch', 'cv2', 'numba', 'onnxruntime', 'trimesh', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "predict" in done.stdout and "inspect" in done.stdout and "train" in done.stdout
+
+
+_SLOW = """
+import sys, time
+from pathlib import Path
+import importlib.util
+spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
+fakes = importlib.util.module_from_spec(spec); spec.loader.exec_module(fakes)
+from dpmesh.pipeline.predictor import Predictor
+from dpmesh.cli.main import main
+Predictor.from_pretrained = lambda *_: Predictor(fakes.FakeModel(), fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)]))
+write = Path.write_bytes
+def slow(path, data):
+    if path.name == "scene.json" and path.parent.name == ".b.partial":
+        write(path, data[: len(data) // 2])
+        print("half", flush=True)
+        time.sleep(600)
+    return write(path, data)
+Path.write_bytes = slow
+main(["predict", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.usefixtures("loads")
+def test_killed_in_the_middle_then_run_again(photos: Path, tmp_path: Path) -> None:
+    words = [str(photos), "--out", str(tmp_path / "o"), "--save", "npz,json"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SLOW, str(FAKES), *words], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    lines = iter(process.stdout.readline, "")
+    assert any(line == "half\n" for line in lines)
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    process.stdout.close()
+    assert {name for name in names(tmp_path / "o") if not name.startswith(".")} == {"a"}
+    assert names(tmp_path / "o" / "a") == {"scene.npz", "scene.json"}
+    assert predict(*words) == 0
+    assert names(tmp_path / "o") == {"a", "b", "c"}
+    assert json.loads((tmp_path / "o" / "b" / "scene.json").read_text())["people"]

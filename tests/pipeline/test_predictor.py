@@ -1,0 +1,182 @@
+"""Pictures to scenes: batching changes nothing, the camera says where it comes from, bad input is told apart."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpmesh.errors import ConfigError, DPMeshError, InputError
+from dpmesh.geometry.crop import Crop
+from dpmesh.pipeline.predictor import Predictor, choose_focal, pick_device
+from dpmesh.pipeline.scene import Scene
+
+Build = Callable[..., Predictor]
+PICTURE = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
+
+
+def same(a: Scene, b: Scene) -> None:
+    assert len(a.people) == len(b.people)
+    for name in ("vertices", "joints3d", "joints2d", "transl", "box"):
+        np.testing.assert_allclose(a.stacked(name), b.stacked(name), atol=1e-5)
+
+
+def test_many_equals_one_by_one_and_batches_cross_pictures(predictor: Build, tmp_path: Path) -> None:
+    paths = []
+    for i in range(5):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(PICTURE[: 40 + 10 * i]).save(paths[-1])
+    many = predictor(batch=4)
+    results = list(many.predict_many(paths))
+    assert [path for path, _ in results] == paths
+    assert many.model.calls == [4, 4, 2]  # pyright: ignore[reportAttributeAccessIssue]
+    for path, scene in results:
+        assert isinstance(scene, Scene)
+        same(scene, predictor(batch=1)(path))
+        assert scene.source == str(path)
+
+
+def test_a_bad_file_gives_its_error_and_the_rest_goes_on(predictor: Build, tmp_path: Path) -> None:
+    for name in ("a.png", "c.png"):
+        Image.fromarray(PICTURE).save(tmp_path / name)
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    results = dict(predictor().predict_many(tmp_path / n for n in ("a.png", "b.png", "c.png")))
+    kinds = [isinstance(r, DPMeshError) for r in results.values()]
+    assert kinds == [False, True, False]
+
+
+def test_nobody_is_an_empty_scene(predictor: Build) -> None:
+    tiny = predictor()(np.zeros((1, 1, 3), np.uint8))
+    assert tiny.people == () and tiny.image_size == (1, 1)
+    assert predictor([])(PICTURE).people == ()
+
+
+def test_max_people_drops_and_counts(predictor: Build) -> None:
+    scene = predictor()(PICTURE, max_people=1)
+    assert len(scene.people) == 1 and scene.fallbacks["dropped"] == 1
+    with pytest.raises(InputError):
+        predictor()(PICTURE, max_people=0)
+
+
+def test_focal_length_given_then_exif_then_diagonal() -> None:
+    assert choose_focal(500, None, 300.0, (90, 160)) == (500, "given")
+    assert choose_focal(None, 90.0, 300.0, (90, 160)) == (pytest.approx(80), "given")
+    assert choose_focal(None, None, 300.0, (90, 160)) == (300, "exif")
+    assert choose_focal(None, None, None, (30, 40)) == (50, "diagonal")
+
+
+@pytest.mark.parametrize(
+    "lens", [(0, None), (-1.0, None), (float("nan"), None), (None, 0.0), (None, 180.0), (9.0, 9.0)]
+)
+def test_impossible_lenses_are_refused(lens: tuple[float | None, float | None]) -> None:
+    with pytest.raises(InputError):
+        choose_focal(*lens, None, (90, 160))
+
+
+def test_focal_length_scales_the_distance(predictor: Build) -> None:
+    near, far = predictor()(PICTURE, focal=200.0), predictor()(PICTURE, focal=800.0)
+    assert (far.stacked("transl")[:, 2] > 3 * near.stacked("transl")[:, 2]).all()
+
+
+def test_device() -> None:
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError):
+        pick_device("tpu")
+
+
+def openpose(tmp_path: Path, points: list[float]) -> Path:
+    path = tmp_path / "k.json"
+    path.write_text(json.dumps({"people": [{"pose_keypoints_2d": points}]}))
+    return path
+
+
+def points18(confidence: float = 0.9) -> list[float]:
+    xy = np.random.default_rng(2).uniform([40, 20], [90, 80], (18, 2))
+    return np.concatenate([xy, np.full((18, 1), confidence)], 1).reshape(-1).tolist()
+
+
+def test_keypoints_from_a_file(predictor: Build, tmp_path: Path) -> None:
+    scene = predictor([])(PICTURE, keypoints=openpose(tmp_path, points18()))
+    assert len(scene.people) == 1 and scene.people[0].score == pytest.approx(0.9)
+
+
+def test_keypoints_with_nan_or_outside_become_unseen_and_are_counted(
+    predictor: Build, tmp_path: Path
+) -> None:
+    points = points18()
+    points[3:5] = [float("nan"), 50.0]
+    points[9:11] = [9000.0, -9000.0]
+    scene = predictor([])(PICTURE, keypoints=openpose(tmp_path, points))
+    assert len(scene.people) == 1
+    assert scene.fallbacks["non_finite"] == 1 and scene.fallbacks["far_outside"] == 1
+    assert np.isfinite(scene.people[0].keypoints2d).all()
+
+
+def test_keypoints_all_unseen_is_nobody(predictor: Build, tmp_path: Path) -> None:
+    scene = predictor([])(PICTURE, keypoints=openpose(tmp_path, points18(0.0)))
+    assert scene.people == () and scene.fallbacks["skipped"] == 1
+
+
+def test_keypoints_with_a_missing_field(predictor: Build, tmp_path: Path) -> None:
+    (tmp_path / "k.json").write_text(json.dumps({"people": [{"face": []}]}))
+    with pytest.raises(InputError, match="pose_keypoints_2d"):
+        predictor([])(PICTURE, keypoints=tmp_path / "k.json")
+
+
+def test_keypoint_array(predictor: Build) -> None:
+    points = np.random.default_rng(3).uniform(20, 80, (2, 17, 3))
+    points[..., 2] = 0.8
+    points[1, 4] = np.nan
+    scene = predictor([])(PICTURE, keypoints=points)
+    assert len(scene.people) == 2
+    assert (scene.people[1].keypoints2d[4] == 0).all()
+    for bad in (np.zeros((2, 16, 3)), np.zeros((1, 17, 3))):
+        with pytest.raises(InputError):
+            predictor([])(PICTURE, keypoints=bad)
+
+
+def test_boxes(predictor: Build, tmp_path: Path) -> None:
+    boxes = np.array([[10.0, 10, 60, 80], [70, 5, 150, 85]])
+    (tmp_path / "b.json").write_text(json.dumps(boxes.tolist()))
+    same(predictor([])(PICTURE, boxes=boxes), predictor([])(PICTURE, boxes=tmp_path / "b.json"))
+    np.testing.assert_array_equal(predictor([])(PICTURE, boxes=boxes).stacked("box"), boxes)
+
+
+@pytest.mark.parametrize("box", [[10, 10, 10, 80], [10, 80, 60, 10], [0, 0, float("nan"), 9]])
+def test_box_without_area(predictor: Build, tmp_path: Path, box: list[float]) -> None:
+    (tmp_path / "b.json").write_text(json.dumps([box]))
+    for given in (np.array([box]), tmp_path / "b.json"):
+        with pytest.raises(InputError):
+            predictor([])(PICTURE, boxes=given)
+
+
+def test_boxes_and_keypoints_must_agree(predictor: Build) -> None:
+    points = np.full((1, 17, 3), 0.5) * 80
+    box = np.array([[0.0, 0, 100, 80]])
+    scene = predictor([])(PICTURE, keypoints=points, boxes=box)
+    np.testing.assert_array_equal(scene.people[0].box, box[0])
+    with pytest.raises(InputError, match="2 boxes for 1"):
+        predictor([])(PICTURE, keypoints=points, boxes=np.tile(box, (2, 1)))
+
+
+def test_joints_outside_their_crop_are_unseen_and_finite(predictor: Build) -> None:
+    points = np.full((1, 17, 3), 40.0)
+    points[0, :, 2] = 0.9
+    points[0, 3:5, 0] = 150  # ears, far right of the box below
+    one = predictor([])
+    job = one._read(PICTURE, points, np.array([[20.0, 20, 60, 60]]), None, None, None, 10**9)
+    inputs = one._inputs([(job, job.people[0], job.crops[0])])
+    ears = [28 - 1, 28]  # rows of L_Ear, R_Ear in JOINTS30
+    assert (inputs.visible[0, ears] == 0).all() and inputs.visible[0].sum() > 10
+    seen = inputs.visible[0] > 0
+    assert ((inputs.joints[0, seen] >= 0) & (inputs.joints[0, seen] < Crop.SIZE)).all()
+    assert inputs.crop.min() >= 0 and inputs.crop.max() <= 1 and job.crops[0].side == pytest.approx(46)
+
+
+def test_a_person_without_keypoints_is_counted(predictor: Build) -> None:
+    points = np.zeros((1, 17, 3))
+    points[0, 0] = [159.0, 89, 0.9]  # one joint, outside the box that is given
+    scene = predictor([])(PICTURE, keypoints=points, boxes=np.array([[5.0, 5, 40, 80]]))
+    assert scene.fallbacks["no_keypoints"] == 1

@@ -1,0 +1,107 @@
+"""The pictures: bodies stand where they project, the nearer one is solid, the hidden one is drawn through."""
+
+import numpy as np
+import pytest
+
+from dpmesh.geometry.camera import intrinsics
+from dpmesh.render.overlay import LONGEST, Layer, draw_overlay, draw_side, palette
+from dpmesh.render.shading import shade, vertex_normals
+
+FACES = np.array([(0, 1, 2), (1, 3, 2), (3, 4, 2), (4, 0, 2), (1, 0, 5), (3, 1, 5), (4, 3, 5), (0, 4, 5)])
+CORNERS = np.vstack([np.eye(3), -np.eye(3)])
+K = intrinsics(300.0, (240, 320))
+GREY = np.full((240, 320, 3), 90, np.uint8)
+RED, BLUE = (0.9, 0.2, 0.2), (0.2, 0.3, 0.9)
+
+
+def octahedron(x: float, y: float, z: float, size: float = 0.5) -> np.ndarray:
+    return (CORNERS * size + [x, y, z]).astype(np.float32)
+
+
+def redness(picture: np.ndarray, x: int, y: int) -> int:
+    return int(picture[y, x, 0]) - int(picture[y, x, 2])
+
+
+def test_body_is_drawn_where_it_projects() -> None:
+    picture = draw_overlay(GREY, [Layer(octahedron(0.5, -0.2, 3), RED)], FACES, K)
+    assert picture.shape == GREY.shape and picture.dtype == np.uint8
+    assert redness(picture, 160 + 50, 120 - 20) > 40
+    changed = (picture != GREY).any(-1)
+    rows, columns = np.nonzero(changed)
+    # The octahedron's corners at z = 3 m: 50 px to each side of its middle.
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == pytest.approx((50, 150, 160, 260), abs=2)
+
+
+def test_edges_are_smooth() -> None:
+    picture = draw_overlay(GREY, [Layer(octahedron(0, 0, 3), RED)], FACES, K)
+    assert len(np.unique(picture[:, :, 0])) > 30
+
+
+def test_the_nearer_body_is_solid_and_the_hidden_one_shows_through() -> None:
+    """In either order of the list: red in front of blue, blue behind and larger."""
+    front, behind = Layer(octahedron(0, 0, 2, 0.3), RED), Layer(octahedron(0, 0, 4, 1.0), BLUE)
+    alone = draw_overlay(GREY, [front], FACES, K)
+    for layers in ([front, behind], [behind, front]):
+        picture = draw_overlay(GREY, layers, FACES, K)
+        inside = np.s_[105:135, 145:175]  # red covers it
+        blueness = picture[inside].astype(int)[..., 2] - alone[inside].astype(int)[..., 2]
+        assert 0.2 < (blueness > 40).mean() < 0.8  # stripes: not nothing, not everything
+        assert redness(picture, 160 + 60, 120) < -40  # beside the red one, blue is solid
+
+
+def test_behind_the_camera_or_outside_changes_nothing() -> None:
+    for at in ((0, 0, -3), (50, 0, 3), (0, 0, 0)):
+        np.testing.assert_array_equal(draw_overlay(GREY, [Layer(octahedron(*at, 0.01), RED)], FACES, K), GREY)
+
+
+def test_large_pictures_are_drawn_smaller_in_the_same_place() -> None:
+    image = np.full((1200, 2 * LONGEST, 3), 90, np.uint8)
+    camera = intrinsics(1500.0, image.shape[:2])
+    picture = draw_overlay(image, [Layer(octahedron(0.8, 0.2, 3), RED)], FACES, camera)
+    assert picture.shape == (600, LONGEST, 3)
+    rows, columns = np.nonzero((picture != 90).any(-1))
+    centre = ((rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2)
+    assert centre == pytest.approx((300 + 50, LONGEST / 2 + 200), abs=2)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (2, 3)])
+def test_tiny_pictures(size: tuple[int, int]) -> None:
+    image = np.zeros((*size, 3), np.uint8)
+    picture = draw_overlay(image, [Layer(octahedron(0, 0, 3), RED)], FACES, intrinsics(10.0, size))
+    assert picture.shape == image.shape
+
+
+def test_same_input_same_picture() -> None:
+    layers = [Layer(octahedron(0, 0, 3), RED), Layer(octahedron(0.3, 0, 3.5), BLUE)]
+    np.testing.assert_array_equal(draw_overlay(GREY, layers, FACES, K), draw_overlay(GREY, layers, FACES, K))
+
+
+def test_side_view_shows_everybody_nearer_to_the_left() -> None:
+    near, far = Layer(octahedron(0, 0, 3), RED), Layer(octahedron(0, 0, 6), BLUE)
+    picture = draw_side([near, far], FACES).astype(int)
+    red = np.nonzero(picture[..., 0] - picture[..., 2] > 60)[1]
+    blue = np.nonzero(picture[..., 2] - picture[..., 0] > 60)[1]
+    assert red.max() < blue.min()
+    assert red.min() > 0 and blue.max() < picture.shape[1] - 1
+
+
+def test_side_view_without_bodies() -> None:
+    assert draw_side([], FACES).std() > 0
+
+
+def test_palette_is_distinct() -> None:
+    assert len(set(palette(8))) == 8 and palette(9)[8] == palette(9)[0]
+
+
+def test_normals_point_out_and_are_unit() -> None:
+    normals = vertex_normals(CORNERS.astype(np.float32), FACES)
+    np.testing.assert_allclose(normals, CORNERS, atol=1e-6)
+
+
+def test_surfaces_towards_the_light_are_brighter_and_both_sides_are_lit() -> None:
+    points = np.tile([[0.0, 0, 3]], (3, 1))
+    up, down, inward = shade(
+        points, np.array([[0, -0.8, -0.6], [0, 0.8, -0.6], [0, 0.8, 0.6]]), (0.5, 0.5, 0.5)
+    )
+    assert up.mean() > down.mean() + 0.1
+    np.testing.assert_allclose(inward, up)
