@@ -59,9 +59,8 @@ def build(source: Path, target: Path) -> None:
     aside = target.with_suffix(".part")
     aside.write_bytes(model.SerializeToString(deterministic=True))
     os.replace(aside, target)
-    print(
-        f"{target.name}: {source.stat().st_size / 1e6:.1f} -> {target.stat().st_size / 1e6:.1f} MB, sha256 {sha256(target)}"
-    )
+    before, after = source.stat().st_size / 1e6, target.stat().st_size / 1e6
+    print(f"{target.name}: {before:.1f} -> {after:.1f} MB, sha256 {sha256(target)}")
 
 
 def picture(path: Path) -> NDArray[np.uint8]:

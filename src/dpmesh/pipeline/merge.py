@@ -64,5 +64,5 @@ def same_person(
     if shared < 3:
         return overlap > 0.85
     # The smaller box: a half body inside a whole one is the same person only if it is so on its own scale.
-    area = float(min(box_area(box_a), box_area(box_b)))
+    area = float(box_area(np.stack([box_a, box_b])).min())
     return overlap > 0.1 and keypoint_similarity(keypoints_a, keypoints_b, area) > 0.6
