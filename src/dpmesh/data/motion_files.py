@@ -1,0 +1,309 @@
+"""Readers of motion capture: BVH, ASF/AMC, exponential-map text, DeepMimic JSON, and AMASS (SMPL poses already).
+
+All but AMASS give a `Motion`: a skeleton of its own, still to be retargeted (retarget.py). Text is parsed here;
+nothing is executed or unpickled. A file that is not what it should be raises InputError with the line or field.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from dpmesh.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Frames of a skeleton. In its rest pose (all rotations identity) the joints lie at the summed offsets.
+
+    `offsets` (J, 3): of each joint from its parent, the file's unit, y up.  `rotations` (F, J, 3, 3): of each joint
+    relative to its parent.  `root` (F, 3): position of joint 0, the file's unit.  `fps`: frames per second.
+    """
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]
+    offsets: Float64[Array, "j 3"]
+    rotations: Float64[Array, "f j 3 3"]
+    root: Float64[Array, "f 3"]
+    fps: float
+
+    def every(self, step: int, start: int = 0) -> "Motion":
+        """Every step-th frame from `start` on."""
+        taken = slice(start, None, step)
+        return Motion(
+            self.names, self.parents, self.offsets, self.rotations[taken], self.root[taken], self.fps / step
+        )
+
+    def global_rotations(self) -> Float64[Array, "f j 3 3"]:
+        """Rotation of each joint in the world."""
+        out = self.rotations.copy()
+        for joint, parent in enumerate(self.parents):
+            if parent >= 0:
+                out[:, joint] = out[:, parent] @ out[:, joint]
+        return out
+
+
+def euler(order: str, degrees: Float[Array, "n k"]) -> Float64[Array, "n 3 3"]:
+    """Rotation matrices of Euler angles, as scipy names the order; no angle at all is the identity."""
+    if not order:
+        return np.broadcast_to(np.eye(3), (len(degrees), 3, 3)).copy()
+    return np.asarray(Rotation.from_euler(order, degrees, degrees=True).as_matrix(), np.float64)
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+
+
+def _numbers(
+    rows: list[str], columns: int, path: Path, separator: str | None = None
+) -> Float64[Array, "f c"]:
+    """A table of numbers; raises InputError where a row has another length or holds no numbers."""
+    try:
+        table = np.array([row.split(separator) for row in rows if row.strip()], np.float64)
+    except ValueError as error:
+        raise InputError(
+            f"motion rows that are not {columns} numbers each ({error})", where=str(path)
+        ) from error
+    if table.ndim != 2 or table.shape[1] != columns or not np.isfinite(table).all():
+        raise InputError(f"motion rows of shape {table.shape}, expected (frames, {columns})", where=str(path))
+    return table
+
+
+def read_bvh(path: Path) -> Motion:
+    """Biovision hierarchy: any joint names and channel orders; angles apply in the order of the channels."""
+    names: list[str] = []
+    parents: list[int] = []
+    offsets: list[list[float]] = []
+    channels: list[list[str]] = []
+    stack: list[int] = []
+    lines = iter(enumerate(_read_lines(path), 1))
+    line, rows, frame_time = 0, [], 0.0
+    try:
+        for line, text in lines:
+            words = text.split()
+            match words[:1]:
+                case ["ROOT" | "JOINT"]:
+                    names.append(words[1])
+                    parents.append(stack[-1] if stack else -1)
+                    channels.append([])
+                    offsets.append([0.0, 0.0, 0.0])
+                    stack.append(len(names) - 1)
+                case ["End"]:
+                    stack.append(-1)  # its offset is the length of the last bone only
+                case ["OFFSET"] if stack[-1] >= 0:
+                    offsets[stack[-1]] = [float(w) for w in words[1:4]]
+                case ["CHANNELS"]:
+                    channels[stack[-1]] = words[2 : 2 + int(words[1])]
+                case ["}"]:
+                    stack.pop()
+                case ["Frame"]:
+                    frame_time = float(words[2])
+                    rows = [text for _, text in lines]
+                case _:
+                    pass
+    except (IndexError, ValueError) as error:
+        raise InputError(f"line {line} is not BVH", where=str(path)) from error
+    if not names or frame_time <= 0:
+        raise InputError("no ROOT or no Frame Time", where=str(path), fix="Is it a BVH file?")
+    table = _numbers(rows, sum(map(len, channels)), path)
+    rotations = np.empty((len(table), len(names), 3, 3))
+    root, column = np.zeros((len(table), 3)), 0
+    for joint, kinds in enumerate(channels):
+        turning = [i for i, kind in enumerate(kinds) if kind.endswith("rotation")]
+        order = "".join(kinds[i][0] for i in turning)
+        rotations[:, joint] = euler(order, table[:, [column + i for i in turning]])
+        for i, kind in enumerate(kinds):
+            if joint == 0 and kind.endswith("position"):
+                root[:, "XYZ".index(kind[0])] = table[:, column + i]
+        column += len(kinds)
+    return Motion(tuple(names), tuple(parents), np.array(offsets), rotations, root, 1 / frame_time)
+
+
+@dataclass(frozen=True)
+class Bone:
+    """A bone of an ASF file: unit direction in the world at rest, length, axis C (3×3), its degrees of freedom.
+
+    The bone's rotation acts at its start, which is its parent's end.
+    """
+
+    name: str
+    parent: int
+    direction: Float64[Array, "3"]
+    length: float
+    axis: Float64[Array, "3 3"]
+    dof: str
+
+
+def read_asf(path: Path) -> tuple[Bone, ...]:
+    """The skeleton of an ASF file, root first (Acclaim format as in the CMU database; degrees)."""
+    fields: dict[str, dict[str, list[str]]] = {"root": {}}
+    parents: dict[str, str] = {}
+    name, section = "root", ""
+    for line, text in enumerate(_read_lines(path), 1):
+        words = text.split()
+        match words[:1]:
+            case [word] if word.startswith(":"):
+                section = word
+            case ["begin"] if section == ":bonedata":
+                name = f"?{line}"
+                fields[name] = {}
+            case ["name"] if section == ":bonedata":
+                fields[words[1]] = fields.pop(name)
+                name = words[1]
+            case ["direction" | "length" | "axis" | "dof" as key] if section == ":bonedata":
+                fields[name][key] = words[1:]
+            case [parent] if section == ":hierarchy" and parent not in ("begin", "end"):
+                parents.update({child: parent for child in words[1:]})
+            case _:
+                pass
+    names = list(fields)
+    try:
+        return tuple(
+            _bone(name, names.index(parents[name]) if name in parents else -1, fields[name]) for name in names
+        )
+    except (IndexError, KeyError, ValueError) as error:
+        raise InputError(f"not an ASF skeleton ({error})", where=str(path)) from error
+
+
+def _bone(name: str, parent: int, field: dict[str, list[str]]) -> Bone:
+    if parent < 0:
+        if name != "root":
+            raise ValueError(f"bone {name} hangs on nothing")
+        return Bone(name, -1, np.zeros(3), 0.0, np.eye(3), "xyz")
+    angles, order = np.array([field["axis"][:3]], np.float64), field["axis"][3].lower()
+    dof = "".join(kind[1] for kind in field.get("dof", []) if kind.startswith("r"))
+    direction = np.array(field["direction"], np.float64)
+    return Bone(name, parent, direction, float(field["length"][0]), euler(order, angles)[0], dof)
+
+
+def read_amc(path: Path, bones: tuple[Bone, ...], fps: float = 120.0) -> Motion:
+    """Frames of an AMC file on the skeleton of its ASF file. CMU records 120 frames per second; AMC does not say.
+
+    A joint's rotation in its parent's frame is C·M·C⁻¹: C the bone's axis, M its Euler angles (x, then y, then z).
+    """
+    index = {bone.name: i for i, bone in enumerate(bones)}
+    columns: list[list[list[float]]] = [[] for _ in bones]
+    for line, text in enumerate(_read_lines(path), 1):
+        words = text.split()
+        if not words or words[0][0] in "#:" or words[0].isdigit():
+            continue
+        if words[0] not in index:
+            raise InputError(f"line {line}: bone {words[0]!r} is not in the skeleton", where=str(path))
+        try:
+            columns[index[words[0]]].append([float(word) for word in words[1:]])
+        except ValueError as error:
+            raise InputError(f"line {line} is not AMC", where=str(path)) from error
+    frames = len(columns[0])
+    rotations = np.empty((frames, len(bones), 3, 3))
+    root = np.zeros((frames, 3))
+    for i, bone in enumerate(bones):
+        if not bone.dof:
+            rotations[:, i] = np.eye(3)
+            continue
+        width = 6 if i == 0 else len(bone.dof)
+        if len(columns[i]) != frames or any(len(row) != width for row in columns[i]) or not frames:
+            raise InputError(f"bone {bone.name} has not {width} values in every frame", where=str(path))
+        values = np.array(columns[i])
+        if i == 0:
+            root, values = values[:, :3], values[:, 3:]
+        rotations[:, i] = bone.axis @ euler(bone.dof, values) @ bone.axis.T
+    # A joint sits where its bone starts: its offset from its parent joint is the parent's bone.
+    offsets = [
+        bones[b.parent].direction * bones[b.parent].length if b.parent >= 0 else np.zeros(3) for b in bones
+    ]
+    return Motion(
+        tuple(b.name for b in bones), tuple(b.parent for b in bones), np.array(offsets), rotations, root, fps
+    )
+
+
+_ARM = ("Shoulder", "Arm", "ForeArm", "Hand", "FingerBase", "HandIndex1", "IndexEnd", "Thumb", "ThumbEnd")
+_LEG = ("UpLeg", "Leg", "Foot", "ToeBase", "ToeEnd")
+EXPMAP_NAMES = (
+    "Hips", "LHipJoint", *(f"Left{n}" for n in _LEG), "RHipJoint", *(f"Right{n}" for n in _LEG),
+    "LowerBack", "Spine", "Spine1", "Neck", "Neck1", "Head", "HeadEnd",
+    *(f"Left{n}" for n in _ARM), *(f"Right{n}" for n in _ARM),
+)  # fmt: skip
+EXPMAP_PARENTS = (
+    -1, 0, 1, 2, 3, 4, 5, 0, 7, 8, 9, 10, 11, 0, 13, 14, 15, 16, 17, 18,
+    15, 20, 21, 22, 23, 24, 25, 23, 27, 15, 29, 30, 31, 32, 33, 34, 32, 36,
+)  # fmt: skip
+
+
+def read_expmap(path: Path, fps: float = 120.0) -> Motion:
+    """CMU actions as text (Martinez et al. 2017): one frame a line, root position and 38 exponential maps.
+
+    They are transposed against the usual convention. The file holds no bone lengths: offsets are zero, so that it
+    needs its first frame, which is a T-pose.
+    """
+    joints = len(EXPMAP_NAMES)
+    table = _numbers(_read_lines(path), 3 + 3 * joints, path, ",")
+    vectors = -table[:, 3:].reshape(-1, 3)
+    rotations = np.asarray(Rotation.from_rotvec(vectors).as_matrix()).reshape(-1, joints, 3, 3)
+    return Motion(EXPMAP_NAMES, EXPMAP_PARENTS, np.zeros((joints, 3)), rotations, table[:, :3], fps)
+
+
+DEEPMIMIC = (
+    ("root", -1, 4), ("chest", 0, 4), ("neck", 1, 4), ("right_hip", 0, 4), ("right_knee", 3, 1), ("right_ankle", 4, 4),
+    ("right_shoulder", 1, 4), ("right_elbow", 6, 1), ("left_hip", 0, 4), ("left_knee", 8, 1), ("left_ankle", 9, 4),
+    ("left_shoulder", 1, 4), ("left_elbow", 11, 1),
+)  # fmt: skip
+"""Joint, parent, numbers per frame: a quaternion (w, x, y, z), or one angle about z. After duration and position."""
+
+
+def read_deepmimic(path: Path) -> Motion:
+    """Peng et al. 2018, `humanoid3d` clips. Its humanoid looks along +x with y up and hangs its arms; turned here
+    to look along +z. Frames may have different durations: fps is their mean."""
+    try:
+        content: Any = json.loads(path.read_text())
+        table = np.array(content["Frames"], np.float64)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"not a DeepMimic motion ({error})", where=str(path)) from error
+    if table.ndim != 2 or table.shape[1] != 4 + sum(width for _, _, width in DEEPMIMIC):
+        raise InputError(f"frames of shape {table.shape}, expected (frames, 44)", where=str(path))
+    turn = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])  # x forward -> z forward
+    rotations, column = np.empty((len(table), len(DEEPMIMIC), 3, 3)), 4
+    for joint, (_, _, width) in enumerate(DEEPMIMIC):
+        values = table[:, column : column + width]
+        if width == 4:
+            matrices = np.asarray(Rotation.from_quat(np.roll(values, -1, axis=1)).as_matrix())
+        else:
+            matrices = euler("z", np.degrees(values))
+        rotations[:, joint] = turn @ matrices @ turn.T
+        column += width
+    names, parents = tuple(n for n, _, _ in DEEPMIMIC), tuple(p for _, p, _ in DEEPMIMIC)
+    durations = table[:-1, 0]
+    fps = 1 / float(durations.mean()) if len(durations) and durations.mean() > 0 else 30.0
+    return Motion(names, parents, np.zeros((len(names), 3)), rotations, table[:, 1:4] @ turn.T, fps)
+
+
+def read_amass(path: Path) -> tuple[Float64[Array, "f 24 3"], float]:
+    """AMASS `.npz`: (poses as axis-angle of SMPL's 24 joints in a y-up world, frames per second).
+
+    `poses` has 156 (SMPL+H), 165 (SMPL-X) or 72 (SMPL) numbers a frame: root and 21 body joints come first in all.
+    AMASS worlds have z up. The hands become identity.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            key = next(k for k in ("mocap_framerate", "mocap_frame_rate") if k in file)
+            poses, fps = np.asarray(file["poses"], np.float64), float(file[key])
+    except (OSError, KeyError, ValueError, StopIteration) as error:
+        raise InputError(
+            f"not an AMASS file: poses or mocap_framerate is missing ({error})", where=str(path)
+        ) from error
+    if poses.ndim != 2 or poses.shape[1] not in (72, 156, 165) or not np.isfinite(poses).all():
+        raise InputError(f"poses of shape {poses.shape}, expected (frames, 72, 156 or 165)", where=str(path))
+    out = np.zeros((len(poses), 24, 3))
+    out[:, :22] = poses[:, :66].reshape(-1, 22, 3)
+    upright = Rotation.from_rotvec([-np.pi / 2, 0, 0])
+    out[:, 0] = (upright * Rotation.from_rotvec(out[:, 0])).as_rotvec()
+    return out, fps
