@@ -1,7 +1,8 @@
-"""A contact sheet of synthetic samples, to look at: true joints, what the network is given, and what is hidden.
+"""A contact sheet of synthetic samples, to look at: true joints, the network's input, what is hidden.
 
-Green and blue limbs: the person's left and right, true. Rings: network input. Dots: true joint, white where seen,
-red where hidden. Usage: python tools/preview_synthetic.py OUT.jpg [--count 48] [--columns 8] [--seed 0] [--size 256]
+Green and blue limbs: the person's left and right, true. Rings: network input. Dots: true joint, white where
+seen, red where hidden.
+Usage: python tools/preview_synthetic.py OUT.jpg [--count 48] [--columns 8] [--seed 0] [--size 256]
 """
 
 import argparse
@@ -24,8 +25,8 @@ def draw(sample: Sample, size: int) -> np.ndarray:
     k = size / 256
 
     def at(point: np.ndarray) -> tuple[int, int]:
-        return int(round(float(np.clip(point[0], -2000, 2000)) * k)), int(
-            round(float(np.clip(point[1], -2000, 2000)) * k)
+        return round(float(np.clip(point[0], -2000, 2000)) * k), round(
+            float(np.clip(point[1], -2000, 2000)) * k
         )
 
     for a, b in JOINTS30.limbs:

@@ -26,7 +26,7 @@ FAR = np.stack(
 AREA = 100.0 * 100.0
 D85, D50, D10 = (r * np.array(COCO_SIGMAS) * 100 for r in (RADIUS_85, RADIUS_50, RADIUS_10))
 
-# The table of the specification, per joint group: jitter n<=10, >10; miss n<=5, 6-10, >10; inversion; swap, crowded.
+# The specification's table: jitter n<=10, >10; miss n<=5, 6-10, >10; inversion; swap, crowded.
 NOSE, EYE, SHOULDER, WRIST, HIP, KNEE, ANKLE = 0, 2, 5, 10, 11, 14, 15
 TABLE = {
     NOSE: (0.15, 0.10, 0.15, 0.10, 0.02, 0.01, 0.01, 0.02),

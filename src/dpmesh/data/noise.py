@@ -1,9 +1,12 @@
 """What a 2D pose detector would report for true joints.
 
-`posefix` draws errors with the statistics that PoseFix measured (Moon et al., CVPR 2019), by the rules with which
-3DCrowdNet, JOTR and DPMesh train; `detector_like` then decides which joints are reported at all.
+`posefix` draws errors with the statistics that PoseFix measured (Moon et al., CVPR 2019), by the rules with
+which 3DCrowdNet, JOTR and DPMesh train; `detector_like` then decides which joints are reported at all.
 All points are in pixels of the crop, joints in COCO-17 order.
 """
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
 from typing import NamedTuple
 
@@ -54,21 +57,22 @@ def posefix(
     neighbours: Float[NDArray[np.floating], "n k 17 2"],
     neighbour_flags: Float[NDArray[np.floating], "n k 17"],
 ) -> Noisy:
-    """Jitter, miss, inversion (left for right), swap (another person's joint) or a good estimate for every joint.
+    """Jitter, miss, inversion (left for right), swap (another's joint) or a good estimate for every joint.
 
-    flags > 0: labelled joints; they are counted and decide whether a left-right partner can be taken for the
-    joint. A joint without label gets a point too.  area: px² of the person's tight box.  neighbours: people whose
-    boxes overlap the person's by an IoU of 0.1 or more; one without any flag > 0 is padding.
+    flags > 0: labelled joints; they are counted and decide whether a left-right partner can be taken for
+    the joint. A joint without label gets a point too.  area: px² of the person's tight box.  neighbours:
+    people whose boxes overlap the person's by an IoU of 0.1 or more; one without any flag > 0 is padding.
 
-    The published code draws hundreds of proposals around every candidate position, keeps the accepted, then picks
-    kind and proposal at random. Picking the kind first and proposing until one is accepted has the same
-    distribution; a kind that exhausts its proposals is unavailable and another is picked, in proportion.
+    The published code draws hundreds of proposals around every candidate position, keeps the accepted, then
+    picks kind and proposal at random. Picking the kind first and proposing until one is accepted has the
+    same distribution; a kind that exhausts its proposals is unavailable and another is picked, in proportion.
     """
     out = np.ascontiguousarray(points, dtype=np.float64).copy()
     kind = np.zeros(flags.shape, np.int8)
     _posefix(
         rng, out, np.ascontiguousarray(flags, dtype=np.float64), np.ascontiguousarray(area, dtype=np.float64),
-        np.ascontiguousarray(neighbours, dtype=np.float64), np.ascontiguousarray(neighbour_flags, dtype=np.float64),
+        np.ascontiguousarray(neighbours, dtype=np.float64),
+        np.ascontiguousarray(neighbour_flags, dtype=np.float64),
         kind, _RATES, _SIGMAS, _MIRROR,
     )  # fmt: skip
     return Noisy(out.astype(np.float32), (kind != GONE).astype(np.float32), kind)
@@ -86,10 +90,10 @@ def detector_like(
 ) -> tuple[Float32[NDArray[np.float32], "n 17 2"], Float32[NDArray[np.float32], "n 17"]]:
     """Leave out joints as a detector does, and place the hidden ones worse.
 
-    hidden: something covers the true joint; such a joint is dropped with probability `drop_hidden`, else moved by
-    a normal error of the size of its 0.85 similarity radius.  inside: the true joint lies inside the picture; one
-    outside is dropped, as is one whose reported point falls outside the crop. Any joint is dropped with
-    probability `drop_any`. Dropped joints are (0, 0) with flag 0.
+    hidden: something covers the true joint; such a joint is dropped with probability `drop_hidden`, else
+    moved by a normal error of the size of its 0.85 similarity radius.  inside: the true joint lies inside the
+    picture; one outside is dropped, as is one whose reported point falls outside the crop. Any joint is
+    dropped with probability `drop_any`. Dropped joints are (0, 0) with flag 0.
     """
     guess = rng.standard_normal(points.shape) * (RADIUS_85 * _SIGMAS * np.sqrt(area)[:, None])[..., None]
     moved = np.where(hidden[..., None], points + guess, points)
@@ -102,7 +106,7 @@ def detector_like(
 def joints30_of(
     points: Float32[NDArray[np.float32], "n 17 2"], flags: Float32[NDArray[np.float32], "n 17"]
 ) -> tuple[Float32[NDArray[np.float32], "n 30 2"], Float32[NDArray[np.float32], "n 30"]]:
-    """Detected COCO-17 joints as the model's input: by name, with Pelvis and Neck as middles; the rest unseen."""
+    """Detected COCO-17 joints as the model's input: by name, Pelvis and Neck as middles, the rest unseen."""
     full = convert(np.concatenate([points, flags[..., None]], -1), COCO17, JOINTS30)
     return full[..., :2] * full[..., 2:], full[..., 2]
 
@@ -111,7 +115,7 @@ def joints30_of(
 def _farther(
     x: float, y: float, candidates: NDArray[np.float64], count: int, skip: int, only: int, limit: float
 ) -> bool:
-    """Is (x, y) farther than `limit` from all of the first `count` candidates (but `skip`; `only` >= 0: that one)."""
+    """Is (x, y) farther than `limit` from the first `count` candidates (`skip` apart; `only` >= 0: that one)?"""
     for c in range(count):
         if c == skip or (only >= 0 and c != only):
             continue

@@ -12,13 +12,13 @@ from dpmesh.errors import InputError
 
 @dataclass(frozen=True)
 class Sample:
-    """A person in a 256×256 crop. Pixels are crop pixels, metres are in the crop camera's frame (docs/conventions.md).
+    """A person in a 256×256 crop; crop pixels, and metres in the crop camera's frame (docs/conventions.md).
 
     Inputs: crop (RGB); joints and visible (the 30-joint set as a detector would report it: noisy, an unseen
     joint is (0, 0) with visible 0); focal (crop pixels).
-    Targets: joints2d, joints3d (metres, camera frame, translation included); pose (axis-angle, the first row is
-    global_orient in the camera frame); betas; transl (metres); joint_visible (1 where the true joint is inside
-    the picture and nothing hides it).
+    Targets: joints2d, joints3d (metres, translation included); pose (axis-angle, the first row is
+    global_orient in the camera frame); betas; transl (metres); joint_visible (1 where the true joint is
+    inside the picture and nothing hides it).
     has_image is 0 for a sample without a picture, whose crop is black.
     """
 

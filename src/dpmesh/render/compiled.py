@@ -11,9 +11,9 @@ R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Machine code for `function`, made at its first call, cached beside its source, free of the interpreter lock.
+    """Machine code for `function`: made at its first call, cached beside its source, free of Python's lock.
 
-    The shape checks that the tests wrap around every function are taken off first: numba compiles plain code only.
+    The shape checks that the tests wrap around every function are taken off first: numba takes plain code.
     """
     njit: Any = numba.njit(cache=True, nogil=True)  # pyright: ignore[reportUnknownMemberType]
     return cast("Callable[P, R]", njit(inspect.unwrap(function)))

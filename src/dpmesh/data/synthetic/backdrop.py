@@ -1,5 +1,8 @@
 """Backgrounds and surface textures made of nothing but random numbers. Images: RGB float32 in [0, 1]."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (numpy's own stubs leave clip, reshape, T and the like partly unknown)
+
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float32
@@ -60,7 +63,7 @@ def texture(rng: np.random.Generator, size: int) -> Float32[NDArray[np.float32],
         )
     elif kind < 0.77:
         grain = rng.integers(0, 256, (size // 2, size // 2, 3), np.uint8)
-        return cv2.resize(grain, (size, size)).astype(_F32) / _F32(255)
+        return np.asarray(cv2.resize(grain, (size, size)) * (1 / 255), _F32)
     return np.asarray(cv2.merge([level + channel for channel in first]), _F32)
 
 
@@ -82,7 +85,7 @@ def backdrop(rng: np.random.Generator, size: int) -> Float32[NDArray[np.float32]
 
 
 def _room(rng: np.random.Generator, size: int) -> Array32:
-    """A wall and a floor that meet in a slanted line, with a second wall, a skirting board and windows at times."""
+    """A wall and a floor that meet in a slanted line; at times a second wall, a skirting board, windows."""
     out = texture(rng, size)
     level, slope = rng.uniform(0.35, 0.95) * size, rng.normal(0, 0.12)
     axis = np.arange(size, dtype=_F32)

@@ -1,10 +1,13 @@
 """The body, posed at the speed that data generation needs: float32 numpy and compiled loops, one core.
 
-Equal to body.model.BodyModel (tests/data/test_synthetic.py). Two shortcuts, both exact: skinning goes over the few
-non-zero weights of a vertex, and joints are computed without any vertex at all. A regressed joint is
-sum_v R_kv sum_j w_vj T_j (shaped_v), which is linear in [1, betas, pose feature] for each pair (k, j), and few
-pairs are not zero.
+Equal to body.model.BodyModel (tests/data/test_synthetic.py). Two shortcuts, both exact: skinning goes over
+the few non-zero weights of a vertex, and joints are computed without any vertex at all. A regressed joint is
+sum_v R_kv sum_j w_vj T_j (shaped_v), which is linear in [1, betas, pose feature] for each pair (k, j), and
+few pairs are not zero.
 """
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -91,7 +94,7 @@ class FastBody:
 
     def shaped(self, betas: Float32[NDArray[np.float32], "10"]) -> Float32[NDArray[np.float32], "v 3"]:
         """One body's rest-pose surface, before pose correctives."""
-        return self.template + (self._shapedirs @ betas).reshape(-1, 3)
+        return np.asarray(self.template + (self._shapedirs @ betas).reshape(-1, 3), _F32)
 
     def posed(
         self,
@@ -120,7 +123,8 @@ def matrices(rotvec: Float[NDArray[np.floating], "*b 3"]) -> Float32[NDArray[np.
     x, y, z = np.moveaxis(rotvec / np.maximum(angle, 1e-12), -1, 0)
     s, c = np.sin(angle[..., 0]), np.cos(angle[..., 0])
     d = 1 - c
-    rows = [c + x * x * d, x * y * d - z * s, x * z * d + y * s, y * x * d + z * s, c + y * y * d, y * z * d - x * s,
+    rows = [c + x * x * d, x * y * d - z * s, x * z * d + y * s,
+            y * x * d + z * s, c + y * y * d, y * z * d - x * s,
             z * x * d - y * s, z * y * d + x * s, c + z * z * d]  # fmt: skip
     return np.stack(rows, -1).reshape(*rotvec.shape[:-1], 3, 3).astype(_F32)
 

@@ -4,6 +4,9 @@ Nothing is drawn from pictures: a garment is a set of body parts with seams alon
 pattern over the rest pose.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (numpy's own stubs leave clip, reshape, T and the like partly unknown)
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +44,8 @@ _CLOTH = np.array([[20, 20, 24], [235, 235, 232], [128, 128, 130], [35, 45, 80],
 # A bone for the way along each part: from the joint of that name to this one.
 _BONES = {
     "Pelvis": "Torso", "L_Hip": "L_Knee", "R_Hip": "R_Knee", "Torso": "Spine", "L_Knee": "L_Ankle",
-    "R_Knee": "R_Ankle", "Spine": "Chest", "L_Ankle": "L_Toe", "R_Ankle": "R_Toe", "Chest": "Neck", "Neck": "Head",
+    "R_Knee": "R_Ankle", "Spine": "Chest", "L_Ankle": "L_Toe", "R_Ankle": "R_Toe", "Chest": "Neck",
+    "Neck": "Head",
     "L_Thorax": "L_Shoulder", "R_Thorax": "R_Shoulder", "L_Shoulder": "L_Elbow", "R_Shoulder": "R_Elbow",
     "L_Elbow": "L_Wrist", "R_Elbow": "R_Wrist", "L_Wrist": "L_Hand", "R_Wrist": "R_Hand",
 }  # fmt: skip

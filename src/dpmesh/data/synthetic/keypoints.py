@@ -73,7 +73,7 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.b
 
 
 def guess_hidden(rng: np.random.Generator, scenes: Scenes) -> Bool[NDArray[np.bool_], "n 30"]:
-    """Which joints might be covered: by the own torso and head, by objects (boxes and limbs), by the other person."""
+    """Which joints might be covered: by the own torso and head, by objects, by the other person."""
     joints = scenes.people.joints + scenes.transl[:, None]
     pixels = project(joints, scenes.focal)
     n = len(joints)
@@ -123,7 +123,7 @@ def _turned_away(joints: Float32[NDArray[np.float32], "n 30 3"]) -> NDArray[np.b
 def _within(
     points: Float32[NDArray[np.float32], "n k 2"], frame: Float32[NDArray[np.float32], "n 4"]
 ) -> NDArray[np.bool_]:
-    return ((points >= frame[:, None, :2]) & (points <= frame[:, None, 2:] - 1)).all(-1)
+    return np.asarray(((points >= frame[:, None, :2]) & (points <= frame[:, None, 2:] - 1)).all(-1))
 
 
 def _overlap(
@@ -138,7 +138,7 @@ def _overlap(
 
 
 def _descendants() -> NDArray[np.bool_]:
-    """Row j: the joints of the 30-set that hang on SMPL joint j, itself included; the face hangs on the head."""
+    """Row j: the joints of the 30-set that hang on joint j, itself included; the face hangs on the head."""
     parents = (*SMPL_PARENTS, *([_J("Head")] * 6))
     out = np.eye(30, dtype=bool)
     for child in range(1, 30):

@@ -1,5 +1,8 @@
 """Things that stand before a person: furniture made of boxes, in space, and flat shapes at a depth."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (numpy's own stubs leave clip, reshape, T and the like partly unknown)
+
 from dataclasses import dataclass
 
 import cv2
@@ -43,7 +46,7 @@ def boxes(
     corners = _CUBE[_SIDES].reshape(24, 3)
     vertices = (centres[:, None] + corners * sizes[:, None]).reshape(-1, 3)
     first = np.arange(len(centres) * 6)[:, None] * 4
-    faces = np.concatenate([first + [0, 1, 2], first + [0, 2, 3]])
+    faces = np.concatenate([first + np.array([0, 1, 2]), first + np.array([0, 2, 3])])
     normals = np.tile(np.repeat(_NORMALS, 4, 0), (len(centres), 1))
     return Mesh(
         vertices.astype(_F32),
@@ -102,7 +105,7 @@ def furniture(
 def flat_shape(
     rng: np.random.Generator, size: int, centre: tuple[float, float], extent: float
 ) -> Bool[NDArray[np.bool_], "s s"]:
-    """The mask of a rectangle, ellipse, polygon, stroke or blot around `centre` (x, y px), of about `extent` px."""
+    """A rectangle, ellipse, polygon, stroke or blot around `centre` (x, y px), of about `extent` px."""
     mask = np.zeros((size, size), np.uint8)
     x, y = centre
     w, h = extent * rng.uniform(0.3, 1.0, 2)

@@ -1,5 +1,8 @@
 """Synthetic people: pictures with everything known about them, each a pure function of (seed, index)."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (numpy's own stubs leave clip, reshape, T and the like partly unknown)
+
 import numpy as np
 from jaxtyping import Bool, Float32, Int8
 from numpy.typing import NDArray
@@ -14,6 +17,7 @@ from dpmesh.data.synthetic.occluders import Mesh, flat_shape, furniture
 from dpmesh.data.synthetic.picture import Light, photograph, shade
 from dpmesh.data.synthetic.scene import CENTRE, SIZE, Bodies, PoseSource, Scenes, draw_scenes, project
 from dpmesh.render.rasterizer import Raster, rasterize
+from dpmesh.skeletons import JOINTS30
 
 PERSON, OTHER, THING = 1, 2, 3
 """Who owns a pixel; 0 is the background."""
@@ -21,6 +25,9 @@ PERSON, OTHER, THING = 1, 2, 3
 MOST_HIDDEN = 0.6  # an object that hides more of the person than this is left out
 _SHAPES = (0.35, 0.3, 0.2, 0.15)  # probability of 0, 1, 2, 3 objects
 _DEPTH_GAP = 0.15  # metres: a joint this far behind the person's own surface is hidden by another limb
+_LOW = [
+    JOINTS30.index(name) for name in ("Pelvis", "L_Hip", "R_Hip", "L_Knee", "R_Knee", "L_Ankle", "R_Wrist")
+]
 _F32 = np.float32
 
 
@@ -74,8 +81,12 @@ class SyntheticPeople:
         depth = raster.depth
         whole = int((owner == PERSON).sum())
         for _ in range(rng.choice(len(_SHAPES), p=_SHAPES)):
-            target = scenes.people.joints[0, rng.integers(30)] + scenes.transl[0]
-            if rng.random() < 0.5:
+            solid = rng.random() < 0.5
+            joint = (
+                rng.choice(_LOW) if solid and rng.random() < 0.8 else rng.integers(30)
+            )  # furniture stands low
+            target = scenes.people.joints[0, joint] + scenes.transl[0]
+            if solid:
                 self._add_furniture(
                     rng, image, depth, owner, whole, K, light, furniture(rng, scenes.view[0], target)
                 )
@@ -136,10 +147,10 @@ def seen(
     depth: Float32[NDArray[np.float32], "s s"],
     owner: Int8[NDArray[np.int8], "s s"],
 ) -> Bool[NDArray[np.bool_], "30"]:
-    """Which joints nothing covers. Joints (metres, camera frame) outside the crop take the nearest border pixel.
+    """Which joints nothing covers. Joints (metres, camera frame) outside the crop take the border pixel.
 
-    The person's own surface covers a joint when it lies more than 15 cm before it (joints are inside the body);
-    anybody and anything else when it is nearer at all.
+    The person's own surface covers a joint when it lies more than 15 cm before it (joints are inside the
+    body); anybody and anything else when it is nearer at all.
     """
     x, y = (np.clip(np.round(pixels[:, k]).astype(np.int64), 0, SIZE - 1) for k in range(2))
     gap = np.where(owner[y, x] == PERSON, _DEPTH_GAP, 0.0)

@@ -1,5 +1,8 @@
 """Light on surfaces, and what a camera and a file do to a picture."""
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (numpy's own stubs leave clip, reshape, T and the like partly unknown)
+
 import cv2
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -17,11 +20,8 @@ class Light:
     """A lamp from somewhere above, light from all around, a bounce from below, and a colour cast."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        direction = rng.normal(0, 1, 3) + [
-            0,
-            -1.2,
-            -0.8,
-        ]  # camera frame: from above and from the camera's side
+        # Camera frame: rather from above and from the camera's side.
+        direction = rng.normal((0, -1.2, -0.8), 1)
         self.direction: Array32 = (direction / np.linalg.norm(direction)).astype(_F32)
         ambient = rng.uniform(0.3, 0.8)
         self.ambient = float(ambient)
@@ -40,7 +40,8 @@ def shade(
 ) -> None:
     """Draw the seen surfaces over `image`, in place."""
     _shade(
-        image, raster.face, raster.bary, faces, np.ascontiguousarray(colour, _F32), np.ascontiguousarray(normals, _F32),
+        image, raster.face, raster.bary, faces,
+        np.ascontiguousarray(colour, _F32), np.ascontiguousarray(normals, _F32),
         light.direction, light.cast, light.ambient, light.lamp, light.gloss,
     )  # fmt: skip
 
@@ -50,14 +51,15 @@ def photograph(
     image: Float32[NDArray[np.float32], "s s 3"],
     frame: Float32[NDArray[np.float32], "4"],
 ) -> UInt8[NDArray[np.uint8], "s s 3"]:
-    """Shadow, exposure, colour, defocus, low resolution, sensor noise, JPEG; black outside `frame` (x1 y1 x2 y2 px)."""
+    """Shadow, exposure, defocus, low resolution, noise, JPEG; black outside `frame` (x1 y1 x2 y2 px)."""
     size = len(image)
     if rng.random() < 0.25:
         shadow = cloud(rng, size, int(rng.integers(2, 7)), 1)[..., 0] * _F32(rng.uniform(0.1, 0.35))
-        image = image * spread(1 + shadow)
+        image = np.asarray(image * spread(1 + shadow), _F32)
     if rng.random() < 0.3:
-        grey = spread(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
-        image = grey + (image - grey) * _F32(rng.choice([0.0, 0.5, 0.7, 1.3], p=[0.12, 0.3, 0.3, 0.28]))
+        grey = spread(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), _F32))
+        strength = rng.choice([0.0, 0.5, 0.7, 1.3], p=[0.12, 0.3, 0.3, 0.28])
+        image = np.asarray(grey + (image - grey) * _F32(strength), _F32)
     image = np.asarray(cv2.GaussianBlur(image, (0, 0), abs(rng.normal(0.45, 0.35)) + 0.3), _F32)
     if rng.random() < 0.25:
         small = int(rng.uniform(72, 200))
@@ -70,22 +72,28 @@ def photograph(
     picture = np.clip(image, 0, 255, out=image).astype(np.uint8)
     if rng.random() < 0.5:
         curve = np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.2))
-        picture = cv2.LUT(picture, (curve * 255 + 0.5).astype(np.uint8))
+        picture = np.asarray(cv2.LUT(picture, (curve * 255 + 0.5).astype(np.uint8)), np.uint8)
     if rng.random() < 0.7:
-        quality = int(rng.integers(25, 96))
-        _, file = cv2.imencode(
-            ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-        )
-        picture = cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        picture = _jpeg(picture, int(rng.integers(25, 96)))
     x1, y1, x2, y2 = (int(edge) for edge in frame)
     out = np.zeros_like(picture)
     out[y1:y2, x1:x2] = picture[y1:y2, x1:x2]
     return out
 
 
+def _jpeg(picture: UInt8[NDArray[np.uint8], "s s 3"], quality: int) -> UInt8[NDArray[np.uint8], "s s 3"]:
+    """Through a JPEG file and back."""
+    _, file = cv2.imencode(
+        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    decoded = np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8)
+    return decoded[..., ::-1]
+
+
 @compiled
 def _shade(
-    image: Array32, face: NDArray[np.int32], bary: Array32, faces: NDArray[np.int32], colour: Array32, normals: Array32,
+    image: Array32, face: NDArray[np.int32], bary: Array32, faces: NDArray[np.int32],
+    colour: Array32, normals: Array32,
     direction: Array32, cast: Array32, ambient: float, lamp: float, gloss: float,
 ) -> None:  # fmt: skip
     height, width = face.shape

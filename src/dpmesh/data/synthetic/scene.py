@@ -1,7 +1,10 @@
 """Who stands where, and what the camera's crop frames: everything about a sample but its picture.
 
-Vectorised over samples. Frame: the crop camera's (docs/conventions.md), 256×256 px, principal point (128, 128).
+Vectorised over samples. Frame: the crop camera's (docs/conventions.md), 256×256 px, centre (128, 128).
 """
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -9,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs]
 
 from dpmesh.data.synthetic.body import FastBody, matrices
 from dpmesh.skeletons import JOINTS30
@@ -49,7 +52,7 @@ class PoseSource(Protocol):
 
 @dataclass(frozen=True)
 class Bodies:
-    """n posed people. pose: axis-angle, row 0 global_orient; joints (30-set) and coco (17) metres, transl 0."""
+    """n posed people. pose: axis-angle, row 0 global_orient; joints (30-set), coco: metres, transl 0."""
 
     pose: Float32[NDArray[np.float32], "n 24 3"]
     rotations: Float32[NDArray[np.float32], "n 24 3 3"]
@@ -89,7 +92,7 @@ def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBo
     """n independent scenes."""
     view = _views(rng, n)
     people, others = _draw_bodies(rng, bank, body, view), _draw_bodies(rng, bank, body, view)
-    focal = np.exp(rng.uniform(*np.log(FOCAL), n)).astype(_F32)
+    focal = np.exp(rng.uniform(np.log(FOCAL[0]), np.log(FOCAL[1]), n)).astype(_F32)
 
     choice = rng.choice(len(REGIONS), n, p=[p for p, _ in REGIONS])
     region = np.stack([joints for _, joints in REGIONS])[choice]
@@ -111,7 +114,7 @@ def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBo
 
 
 def _views(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 3 3"]:
-    """World (y up, camera at any yaw) to camera: pitch mostly level and sometimes from above, a little roll."""
+    """World (y up) to camera: mostly level, sometimes from above, a little roll."""
     pitch = np.where(rng.random(n) < 0.15, rng.uniform(10, 50, n), np.clip(rng.normal(0, 15, n), -40, 40))
     roll = np.clip(rng.normal(0, 8, n), -30, 30)
     zero = np.zeros(n)
@@ -120,8 +123,18 @@ def _views(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 
     upright = np.diag([1.0, -1.0, -1.0])  # y up, facing the camera -> y down, z away from it
     view = (turn @ tilt @ upright).astype(_F32)
     anyhow = rng.random(n) < 0.03
-    view[anyhow] = Rotation.random(int(anyhow.sum()), random_state=rng).as_matrix()
+    view[anyhow] = _any_rotations(rng, int(anyhow.sum()))
     return view
+
+
+def _any_rotations(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 3 3"]:
+    """Uniform over all rotations: a normal quaternion has no preferred direction."""
+    quaternions = rng.standard_normal((n, 4))
+    return np.asarray(Rotation.from_quat(quaternions).as_matrix(), _F32).reshape(n, 3, 3)
+
+
+def _axis_angle(rotations: Float32[NDArray[np.float32], "n 3 3"]) -> Float32[NDArray[np.float32], "n 3"]:
+    return np.asarray(Rotation.from_matrix(rotations).as_rotvec(), _F32)
 
 
 def _draw_bodies(
@@ -134,7 +147,7 @@ def _draw_bodies(
     yaw[:, 1] = rng.uniform(-np.pi, np.pi, n)
     rotations = matrices(pose)
     rotations[:, 0] = view @ matrices(yaw) @ rotations[:, 0]
-    pose[:, 0] = Rotation.from_matrix(rotations[:, 0]).as_rotvec()
+    pose[:, 0] = _axis_angle(rotations[:, 0])
     joints, coco = body.joints(betas, rotations)
     return Bodies(pose, rotations, betas, joints, coco)
 
@@ -146,7 +159,7 @@ def _frame_region(
     scale: Float[NDArray[np.floating], "n"],
     shift: Float[NDArray[np.floating], "n 2"],
 ) -> Float[NDArray[np.floating], "n 3"]:
-    """The translation at which the crop is `scale` times the region's square box, whose middle is off by `shift` px."""
+    """The translation that makes the crop `scale` times the region's square box, off centre by `shift` px."""
     transl = np.zeros((len(joints), 3))
     transl[:, 2] = focal * 1.6 * scale / SIZE
     closest = NEAREST - joints[..., 2].min(1)
@@ -185,7 +198,7 @@ def _frames(
     region: Bool[NDArray[np.bool_], "n 30"],
     choice: NDArray[np.int64],
 ) -> Float32[NDArray[np.float32], "n 4"]:
-    """Where the source picture ends inside the crop: rarely, or just beyond the region that the box was drawn around."""
+    """Where the source picture ends inside the crop: rarely, or where a truncated person's box ends."""
     n = len(transl)
     frame = np.tile(np.array([0, 0, SIZE, SIZE], np.float64), (n, 1))
     low, high = _box(people.joints + transl[:, None], region, focal)
