@@ -1,8 +1,8 @@
 """Pose correctives of the free body: linear in R - I, fitted to skinning that keeps its volume.
 
-anny has no pose correctives, so nothing here was learnt from scans. Linear blend skinning shrinks a joint that
-twists or bends; turning each vertex by the blended dual quaternion does not. For one joint that turns by angle t
-about its centre, a vertex of weight w then turns about the same axis by 2 atan2(w sin t/2, 1 - w + w cos t/2).
+anny has no pose correctives, so nothing here was learnt from scans. Linear blend skinning shrinks a joint
+that twists or bends; turning each vertex by the blended dual quaternion does not. For one joint that turns by
+angle t about its centre, a vertex of weight w then turns by 2 atan2(w sin t/2, 1 - w + w cos t/2).
 The posedirs are the least-squares answer, over random rotations, to "which rest offset makes linear skinning
 land STRENGTH of the way there?". Less than 1, because dual quaternions bulge where linear skinning shrinks.
 """

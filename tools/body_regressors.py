@@ -1,4 +1,4 @@
-"""Joint regressors of the free body: 24 SMPL joints by non-negative least squares, then the three joint sets."""
+"""Joint regressors of the free body: SMPL's 24 joints by non-negative least squares, then the joint sets."""
 
 import numpy as np
 from scipy.optimize import nnls
@@ -70,9 +70,9 @@ def joint_regressor(
         found /= found.sum()
         error = np.linalg.norm(np.einsum("nvk,v->nk", basis, found), axis=1) * 1000
         errors.append(error)
-        print(
-            f"{name:11s} {len(near):4d} near, {(found > 0).sum():3d} used, T-pose {error[: len(shapes)].mean():5.1f} mm, posed {error[len(shapes) :].mean():5.1f} mm"
-        )
+        flat, bent = error[: len(shapes)].mean(), error[len(shapes) :].mean()
+        used = f"{(found > 0).sum()} of {len(near)} vertices"
+        print(f"{name:11s} {used:20s} T-pose {flat:5.1f} mm, posed {bent:5.1f} mm")
         share = found / 2 if centred else found
         np.add.at(rows[joint], near, share)
         np.add.at(rows[flip[joint]], counterpart[near], share)
@@ -106,7 +106,7 @@ def regressors(joints: np.ndarray, template: np.ndarray, counterpart: np.ndarray
     h36m["Torso"] = (named["Spine"] + named["Chest"]) / 2
     coco = dict(named)
     for side in "LR":
-        # Annotators click on what they see: the middle of the surface, a little above the hip's and shoulder's centre.
+        # Annotators click the middle of the surface, a little above the centre of hip and shoulder.
         out = 1.0 if side == "L" else -1.0
         for name, radius, shift in (
             ("Hip", 0.14, (0.02 * out, 0.035, 0)),

@@ -34,9 +34,9 @@ _KNUCKLES = _sided(tuple(f"finger{i}-1" for i in range(2, 6)))
 _TOE_ROOTS = _sided(tuple(f"toe{i}-1" for i in range(1, 6)))
 _CENTRES: tuple[tuple[str, ...], ...] = (
     # The mean of both heads: upperleg01's alone lies too high for a hip, spine02's too low for a chest.
-    ("root",), *_HIP, ("spine04",), ("lowerleg01.L",), ("lowerleg01.R",), ("spine03",), ("foot.L",), ("foot.R",),
-    ("spine02", "spine01"), *_TOE_ROOTS, ("neck01",), *_COLLAR, ("head",), ("upperarm01.L",), ("upperarm01.R",),
-    ("lowerarm01.L",), ("lowerarm01.R",), ("wrist.L",), ("wrist.R",), *_KNUCKLES,
+    ("root",), *_HIP, ("spine04",), *_sided(("lowerleg01",)), ("spine03",), *_sided(("foot",)),
+    ("spine02", "spine01"), *_TOE_ROOTS, ("neck01",), *_COLLAR, ("head",), *_sided(("upperarm01",)),
+    *_sided(("lowerarm01",)), *_sided(("wrist",)), *_KNUCKLES,
 )  # fmt: skip
 
 

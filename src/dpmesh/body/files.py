@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
 from dpmesh.assets import shipped
@@ -25,7 +24,7 @@ POSE_FEATURES = 207
 
 REGRESSORS: dict[str, Skeleton] = {"joints30": JOINTS30, "h36m17": H36M17, "coco17": COCO17}
 
-# 30-joint rows on SMPL's 6,890 vertices (3DCrowdNet, JOTR, DPMesh): nose, left eye, right eye, left ear, right ear.
+# 30-joint rows on SMPL's 6,890 vertices (3DCrowdNet, JOTR, DPMesh): nose, left, right eye, left, right ear.
 _SMPL_VERTICES = 6890
 _FACE_VERTICES = (331, 2802, 6262, 3489, 3990)
 _HEAD_TOP_VERTEX = 411
@@ -37,13 +36,14 @@ _SUM_TOLERANCE = 1e-3
 class BodyArrays:
     """A body in SMPL's format, as numpy arrays; construction checks that they fit together (InputError)."""
 
-    v_template: Float32[np.ndarray, "v 3"]  # metres, T-pose
-    shapedirs: Float32[np.ndarray, "v 3 10"]  # metres per standard deviation
-    posedirs: Float32[np.ndarray, "v 3 207"]  # metres per entry of R - I, joints 1..23, row-major
-    J_regressor: Float32[np.ndarray, "24 v"]
-    weights: Float32[np.ndarray, "v 24"]
+    # Shapes are checked below and not by annotation: the arrays come from the user's files.
+    v_template: NDArray[np.float32]  # V×3 metres, T-pose
+    shapedirs: NDArray[np.float32]  # V×3×10 metres per standard deviation
+    posedirs: NDArray[np.float32]  # V×3×207 metres per entry of R - I, joints 1..23, row-major
+    J_regressor: NDArray[np.float32]  # 24×V
+    weights: NDArray[np.float32]  # V×24
     parents: tuple[int, ...]  # -1 for the root
-    faces: Int64[np.ndarray, "f 3"]  # counter-clockwise seen from outside
+    faces: NDArray[np.int64]  # F×3, counter-clockwise seen from outside
     regressors: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # K×V, see REGRESSORS
 
     def __post_init__(self) -> None:
@@ -127,7 +127,7 @@ def save_body(path: str | Path, arrays: BodyArrays, *, compact: bool = False) ->
         try:
             with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
                 for name, array in out.items():
-                    # ZipInfo's fixed date (1980) and level keep the file reproducible; np.savez stamps neither.
+                    # A ZipInfo without a date keeps the file reproducible.
                     info = zipfile.ZipInfo(f"{name}.npy")
                     info.compress_type = zipfile.ZIP_DEFLATED
                     with archive.open(info, "w", force_zip64=True) as member:
@@ -212,6 +212,6 @@ def _npy(path: Path, rows: int) -> NDArray[np.float32]:
         array: NDArray[np.generic] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"the regressor cannot be read ({error})", where=str(path), fix=fix) from error
-    if not isinstance(array, np.ndarray) or array.shape != (rows, _SMPL_VERTICES) or array.dtype.kind != "f":
+    if array.shape != (rows, _SMPL_VERTICES) or array.dtype.kind != "f":
         raise InputError("this is not such a regressor", where=str(path), fix=fix)
     return array.astype(np.float32)

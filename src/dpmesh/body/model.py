@@ -82,16 +82,18 @@ class BodyModel(nn.Module):
     ) -> BodyOutput:
         """betas in standard deviations; rotations relative to the parent, [:, 0] global; transl in metres.
 
-        transl is added last, to vertices and joints alike; without it the rest pose's frame stays (the root
+        transl is added to vertices and joints alike; without it the rest pose's frame stays (the root
         turns about the pelvis joint, as in SMPL). Raises InputError for a body without a 30-joint regressor.
         """
         transforms, joints = self._chain(betas, rotations)
         vertices = self._skin(
             transforms, betas, rotations, self._template, self._shapedirs, self._posedirs, self._weights
         )
-        if transl is not None:
-            vertices, joints = vertices + transl[:, None], joints + transl[:, None]
-        return BodyOutput(vertices, joints, self.regress(vertices, "joints30"))
+        joints30 = self.regress(vertices, "joints30")
+        if transl is not None:  # last, because rows sum to 1 only up to rounding
+            shift = transl[:, None]
+            vertices, joints, joints30 = vertices + shift, joints + shift, joints30 + shift
+        return BodyOutput(vertices, joints, joints30)
 
     def joints30_only(
         self,
@@ -107,9 +109,8 @@ class BodyModel(nn.Module):
             transforms, betas, rotations, self._template[at], self.get_buffer("_touched_shapedirs"),
             self.get_buffer("_touched_posedirs"), self._weights[at],
         )  # fmt: skip
-        if transl is not None:
-            posed = posed + transl[:, None]
-        return self.get_buffer("_touched_rows") @ posed
+        joints30 = self.get_buffer("_touched_rows") @ posed
+        return joints30 if transl is None else joints30 + transl[:, None]
 
     def regress(self, vertices: Float[Tensor, "b v 3"], name: str) -> Float[Tensor, "b k 3"]:
         """Joints "joints30", "h36m17" or "coco17" (skeletons.py has their order) of posed vertices."""

@@ -117,7 +117,7 @@ _BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyErro
 
 
 def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of an SMPL `.pkl` by field name, without the fields that are no arrays. Raises InputError."""
+    """The arrays of an SMPL `.pkl` by field name, without fields that are no arrays. Raises InputError."""
     try:
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="latin1").load()  # written by Python 2
@@ -157,14 +157,14 @@ def _array(value: object) -> NDArray[np.generic] | None:
         if "idxs" in fields:
             base = base.ravel()[fields["idxs"]]
         shape: Sequence[int] | None = fields.get("preferred_shape", fields.get("newshape"))
-        return base if shape is None else base.reshape(tuple(shape))
+        return base if shape is None else np.reshape(base, tuple(shape))
     return None
 
 
 def _dense(value: _Sparse) -> NDArray[np.generic]:
     fields = value.fields
-    shape: tuple[int, int] = tuple(int(n) for n in fields.get("_shape", fields.get("shape")))  # pyright: ignore[reportAssignmentType]
-    out = np.zeros(shape, np.float64)
+    height, width = fields["_shape"] if "_shape" in fields else fields["shape"]
+    out = np.zeros((int(height), int(width)))
     data = np.asarray(fields["data"], np.float64)
     if value.layout == "coo":
         rows, columns = fields["coords"] if "coords" in fields else (fields["row"], fields["col"])
