@@ -24,7 +24,7 @@ from dpmesh.assets import SHIPPED, sha256
 from dpmesh.pipeline.detect import MODELS, Detection, Detector
 
 SMALL = 64
-"""Weights of fewer numbers stay float32: constants such as thresholds, where rounding costs and size is nothing."""
+"""Weights of fewer numbers stay float32: constants such as thresholds, where rounding gains nothing."""
 
 
 def halve(model: onnx.ModelProto) -> None:
