@@ -115,7 +115,7 @@ def joints30_of(
 def _farther(
     x: float, y: float, candidates: NDArray[np.float64], count: int, skip: int, only: int, limit: float
 ) -> bool:
-    """Is (x, y) farther than `limit` from the first `count` candidates (`skip` apart; `only` >= 0: that one)?"""
+    """Is (x, y) farther than `limit` from the first `count` candidates (`skip` apart; or from `only`)?"""
     for c in range(count):
         if c == skip or (only >= 0 and c != only):
             continue

@@ -32,9 +32,14 @@ class FastBody:
         self.part = arrays.weights.argmax(1).astype(np.int32)
         v = len(self.template)
         self._shapedirs = np.ascontiguousarray(arrays.shapedirs.reshape(v * 3, -1), _F32)
-        self._posedirs = (
-            np.ascontiguousarray(arrays.posedirs.reshape(v * 3, -1), _F32) if arrays.posedirs.any() else None
-        )
+        # Pose correctives by joint, without the vertices that the joint does not correct.
+        by_joint = arrays.posedirs.reshape(v * 3, 23, 9)
+        touched = [np.flatnonzero(by_joint[:, j].any(1)) for j in range(23)]
+        self._correctives = [
+            (j, rows, np.ascontiguousarray(by_joint[rows, j], _F32))
+            for j, rows in enumerate(touched)
+            if len(rows)
+        ]
 
         most = int((arrays.weights > 0).sum(1).max())
         self._bones = np.argsort(-arrays.weights, axis=1, kind="stable")[:, :most].astype(np.int32)
@@ -45,7 +50,7 @@ class FastBody:
         basis = np.concatenate([arrays.v_template[..., None], arrays.shapedirs, arrays.posedirs], 2).astype(
             np.float64
         )
-        if self._posedirs is None:
+        if not self._correctives:
             basis = basis[..., : 1 + arrays.shapedirs.shape[2]]
         rest = np.einsum("jv,vcd->jcd", arrays.J_regressor.astype(np.float64), basis[..., :11]).astype(_F32)
         self.rest_joints, self._rest_shape = (
@@ -85,7 +90,7 @@ class FastBody:
     ) -> tuple[Float32[NDArray[np.float32], "n 30 3"], Float32[NDArray[np.float32], "n 17 3"]]:
         """The 30-joint set and COCO's 17 joints of posed bodies, metres, transl 0."""
         terms = [np.ones((len(betas), 1), _F32), betas]
-        if self._posedirs is not None:
+        if self._correctives:
             terms.append(_feature(rotations))
         points = (np.concatenate(terms, 1) @ self._formulas.T).reshape(len(betas), -1, 3)
         out = np.zeros((len(betas), 47, 3), _F32)
@@ -104,11 +109,13 @@ class FastBody:
     ) -> Float32[NDArray[np.float32], "v 3"]:
         """One body's vertices, metres, transl 0. clothing: added to the rest-pose surface."""
         rest = self.shaped(betas) if clothing is None else self.shaped(betas) + clothing
-        if self._posedirs is not None:
-            rest = rest + (self._posedirs @ _feature(rotations[None])[0]).reshape(-1, 3)
+        flat = np.ascontiguousarray(rest, _F32).reshape(-1)
+        feature = _feature(rotations[None]).reshape(23, 9)
+        for joint, rows, block in self._correctives:
+            flat[rows] += block @ feature[joint]
         out = np.empty_like(self.template)
         _skin(
-            np.ascontiguousarray(rest, _F32),
+            flat.reshape(-1, 3),
             self.transforms(betas[None], rotations[None])[0],
             self._bones,
             self._weights,
