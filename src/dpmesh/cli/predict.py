@@ -208,7 +208,7 @@ def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], 
 def _number(text: str, kind: type[float] | type[int], least: float, below: float) -> float:
     """A number in (least, below), or argparse's error that says so."""
     try:
-        value = kind(text)
+        value = float(kind(text))
     except ValueError:
         value = math.nan
     if not least < value < below:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Float32, Integer, UInt8
 from numpy.typing import NDArray
 
 from dpmesh.render import side
+from dpmesh.render.arrays import floats, to_uint8, transform
 from dpmesh.render.rasterizer import NEAR, interpolate, rasterize
 from dpmesh.render.shading import shade, vertex_normals
 
@@ -63,11 +64,11 @@ def draw_overlay(
     zoom = min(1.0, LONGEST / max(height, width))
     size = (max(1, round(height * zoom)), max(1, round(width * zoom)))
     if zoom < 1:
-        image = _uint8(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA))
+        image = to_uint8(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA))
     if not layers:
-        return _uint8(image)
+        return to_uint8(image)
     paint = _paint(layers, faces, _scaled(K, size[1] / width, size[0] / height), size)
-    return _uint8(image * (1 - paint[..., 3:]) + 255 * paint[..., :3])
+    return to_uint8(image * (1 - paint[..., 3:]) + 255 * paint[..., :3])
 
 
 def _paint(
@@ -79,7 +80,7 @@ def _paint(
     """Bodies as premultiplied RGBA in [0, 1] of `size`, drawn finer and averaged down for smooth edges."""
     fine = max(1, min(4, _FINE // max(size)))
     fine_size = (size[0] * fine, size[1] * fine)
-    finely = _scaled(K, fine, fine)
+    finely = _scaled(K, float(fine), float(fine))
     drawn = [d for d in (_draw(layer, faces, finely, fine_size) for layer in layers) if d is not None]
     nearest = np.full(fine_size, np.inf, np.float32)
     owner = np.full(fine_size, -1, np.int16)
@@ -116,14 +117,14 @@ def _hatch(
     line: float,
 ) -> None:
     """What a nearer body hides: a faint tint, stripes and the outline, in the hidden body's colour."""
-    rows, columns = (np.arange(part.start, part.stop) for part in d.window)
+    down, right = (floats(range(part.start, part.stop)) for part in d.window)
     period = 7.0 * line
-    stripe = (rows[:, None] + columns) % period < 0.4 * period
-    bright = np.broadcast_to(np.array(d.colour, np.float32), d.rgb.shape) * 0.35 + d.rgb * 0.65
+    stripe = (down[:, None] + right) % period < 0.4 * period
+    plain = np.broadcast_to(_float32(d.colour), d.rgb.shape)
+    bright = _float32(0.35 * plain + 0.65 * d.rgb)
     _blend(paint, hidden, d.rgb, 0.12)
     _blend(paint, hidden & stripe, bright, 0.75)
-    edge = np.broadcast_to(np.array(d.colour, np.float32) * 0.35 + 0.65, d.rgb.shape)
-    _blend(paint, hidden & _rim(body, 1.4 * line), edge, 0.9)
+    _blend(paint, hidden & _rim(body, 1.4 * line), _float32(0.35 * plain + 0.65), 0.9)
 
 
 def _draw(
@@ -135,8 +136,8 @@ def _draw(
         return None
     x = K[0, 0] * vertices[:, 0] / vertices[:, 2] + K[0, 2]
     y = K[1, 1] * vertices[:, 1] / vertices[:, 2] + K[1, 2]
-    left, right = (int(np.clip(v, 0, size[1])) for v in (np.floor(x.min()) - 1, np.ceil(x.max()) + 2))
-    top, bottom = (int(np.clip(v, 0, size[0])) for v in (np.floor(y.min()) - 1, np.ceil(y.max()) + 2))
+    left, right = (min(max(int(v), 0), size[1]) for v in (np.floor(x.min()) - 1, np.ceil(x.max()) + 2))
+    top, bottom = (min(max(int(v), 0), size[0]) for v in (np.floor(y.min()) - 1, np.ceil(y.max()) + 2))
     if left >= right or top >= bottom:
         return None
     shifted = K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]], float)
@@ -154,7 +155,8 @@ def _draw(
 def _scaled(K: Float[np.ndarray, "3 3"], x: float, y: float) -> Float[np.ndarray, "3 3"]:
     """The camera of the same picture at x, y times as many pixels; integers stay pixel centres."""
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
-    return np.linalg.inv(half) @ np.diag([x, y, 1.0]) @ half @ K
+    zoom = np.array([[x, 0, 0], [0, y, 0], [0, 0, 1.0]])
+    return np.linalg.inv(half) @ zoom @ half @ floats(K)
 
 
 def _rim(mask: Bool[np.ndarray, "h w"], width: float) -> Bool[np.ndarray, "h w"]:
@@ -173,10 +175,6 @@ def _blend(
     paint[mask, 3] += alpha
 
 
-def _uint8(values: object) -> UInt8[np.ndarray, "..."]:
-    return np.clip(np.round(np.asarray(values)), 0, 255).astype(np.uint8)
-
-
 def _float32(values: object) -> Float32[np.ndarray, "..."]:
     return np.asarray(values, dtype=np.float32)
 
@@ -185,12 +183,12 @@ def draw_side(layers: Sequence[Layer], faces: Integer[np.ndarray, "f 3"]) -> UIn
     """The same bodies from the side, on a floor with a line every half metre; without any, a wall."""
     canvas = side.backdrop()
     if not layers:
-        return side.to_uint8(canvas)
+        return to_uint8(255 * canvas)
     points = np.concatenate([layer.vertices for layer in layers]).astype(np.float64)
     R, t = side.side_camera(points)
     side.draw_floor(canvas, points, R, t)
     for layer in layers:
         side.draw_shadow(canvas, layer.vertices, faces, float(points[:, 1].max()), R, t)
-    turned = [Layer((layer.vertices @ R.T + t).astype(np.float32), layer.colour) for layer in layers]
+    turned = [Layer(_float32(transform(layer.vertices, R, t)), layer.colour) for layer in layers]
     paint = _paint(turned, faces, side.side_intrinsics(), side.SIZE)
-    return side.to_uint8(canvas * (1 - paint[..., 3:]) + paint[..., :3])
+    return to_uint8(255 * (canvas * (1 - paint[..., 3:]) + paint[..., :3]))

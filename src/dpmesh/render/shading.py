@@ -2,10 +2,14 @@
 
 import numpy as np
 from jaxtyping import Float, Float32, Integer
+from numpy.typing import NDArray
+
+from dpmesh.render.arrays import clamp, floats
 
 _KEY = np.array([-0.45, -0.75, -0.55]) / np.linalg.norm([0.45, 0.75, 0.55])
 _FILL = np.array([0.80, -0.10, -0.45]) / np.linalg.norm([0.80, 0.10, 0.45])
-"""Unit directions to the lights; camera frame: x right, y down, z forward."""
+_WARM, _COOL = np.array([1.04, 1.0, 0.95]), np.array([0.9, 0.97, 1.1])
+"""Unit directions to the lights, and their colours; camera frame: x right, y down, z forward."""
 
 
 def vertex_normals(
@@ -26,21 +30,19 @@ def shade(
     points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"], colour: tuple[float, float, float]
 ) -> Float32[np.ndarray, "n 3"]:
     """sRGB in [0, 1] of surface points (metres, camera frame, the camera at the origin)."""
-    view = -points / np.linalg.norm(points, axis=1, keepdims=True)
-    n = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+    view = _unit(-floats(points))
+    n = _unit(floats(normals))
     facing = (n * view).sum(1, keepdims=True)
     n, facing = np.where(facing < 0, -n, n), np.abs(facing)  # the inside of a mesh is lit like the outside
-    key = np.clip(n @ _KEY[:, None] * 0.75 + 0.25, 0, 1) ** 1.3  # wrapped: soft towards the shadow
-    fill = np.clip(n @ _FILL[:, None], 0, 1)
+    key = clamp(n @ _KEY[:, None] * 0.75 + 0.25, 0.0, 1.0) ** 1.3  # wrapped: soft towards the shadow
+    fill = clamp(n @ _FILL[:, None], 0.0, 1.0)
     sky = 0.5 - 0.5 * n[:, 1:2]
-    half = (_KEY + view) / np.linalg.norm(_KEY + view, axis=1, keepdims=True)
-    gloss = np.clip((n * half).sum(1, keepdims=True), 0, 1) ** 24
-    linear = np.array(colour) ** 2.2
-    light = (
-        0.20
-        + 0.30 * sky
-        + 0.62 * key * np.array([1.04, 1.0, 0.95])
-        + 0.16 * fill * np.array([0.9, 0.97, 1.1])
-    )
+    gloss = clamp((n * _unit(_KEY + view)).sum(1, keepdims=True), 0.0, 1.0) ** 24
+    linear = floats(colour) ** 2.2
+    light = 0.20 + 0.30 * sky + 0.62 * key * _WARM + 0.16 * fill * _COOL
     rgb = linear * light + 0.06 * gloss + 0.16 * (1 - facing) ** 3
-    return (np.clip(rgb, 0, 1) ** (1 / 2.2)).astype(np.float32)
+    return (clamp(rgb, 0.0, 1.0) ** (1 / 2.2)).astype(np.float32)
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)

@@ -1,10 +1,13 @@
 """The bodies of a scene from the side, on a floor: what the overlay cannot show, distances and lean."""
 
+import math
+
 import cv2
 import numpy as np
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Float, Integer
 from numpy.typing import NDArray
 
+from dpmesh.render.arrays import clamp, floats, transform
 from dpmesh.render.rasterizer import rasterize
 
 SIZE = (900, 1200)
@@ -25,8 +28,9 @@ def side_camera(points: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "3 
     tilt = np.deg2rad(9.0)
     pitch = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
     R = pitch @ turn
+    points = floats(points)
     middle = (points.min(0) + points.max(0)) / 2
-    turned = (points - middle) @ R.T
+    turned = transform(points - middle, R, 0.0)
     K = side_intrinsics()
     room = np.array([0.40 * SIZE[1] / K[0, 0], 0.42 * SIZE[0] / K[1, 1]])  # tangents that may be used
     distance = float((np.abs(turned[:, :2]) / room - turned[:, 2:]).max())
@@ -52,22 +56,23 @@ def draw_floor(
     t: Float[np.ndarray, "3"],
 ) -> None:
     """Lines every GRID metres at the height of the lowest point, fading outwards; in place."""
-    floor, K = float(points[:, 1].max()), side_intrinsics()
+    points, K = floats(points), floats(side_intrinsics())
+    floor = float(points[:, 1].max())
     low, high = points.min(0)[[0, 2]], points.max(0)[[0, 2]]
     middle, reach = (low + high) / 2, float((high - low).max()) / 2 + 1.6
-    steps = np.arange(-np.ceil(reach / GRID), np.ceil(reach / GRID) + 1) * GRID
-    ends = np.linspace(-1, 1, 41) * steps.max()
-    origin = np.round(middle / GRID) * GRID
+    count = math.ceil(reach / GRID)  # lines to each side of the middle
+    steps, ends = floats(range(-count, count + 1)) * GRID, floats(range(-20, 21)) / 20 * count * GRID
+    origin = np.rint(middle / GRID) * GRID
     for across in (0, 1):
         for s in steps:
             flat = np.empty((len(ends), 2))
             flat[:, across], flat[:, 1 - across] = s, ends
-            near = np.clip(1.15 - np.linalg.norm(flat, axis=1) / steps.max(), 0, 1)
+            near = clamp(1.15 - np.linalg.norm(flat, axis=1) / (count * GRID), 0.0, 1.0)
             flat += origin
-            seen = np.stack([flat[:, 0], np.full(len(flat), floor), flat[:, 1]], axis=1) @ R.T + t
+            seen = transform(np.stack([flat[:, 0], np.full(len(flat), floor), flat[:, 1]], axis=1), R, t)
             if seen[:, 2].min() <= 0.1:
                 continue
-            pixels = (seen / seen[:, 2:]) @ K.T
+            pixels = transform(seen / seen[:, 2:], K, 0.0)
             for a, b, strength in zip(pixels[:-1], pixels[1:], (near[:-1] + near[1:]) / 2, strict=True):
                 _line(canvas, a, b, float(strength))
 
@@ -97,12 +102,8 @@ def draw_shadow(
     t: Float[np.ndarray, "3"],
 ) -> None:
     """A soft shadow straight below the body; in place."""
-    flat = vertices.astype(np.float64).copy()
+    flat = floats(vertices) * 1.0  # a copy
     flat[:, 1] = floor
-    raster = rasterize(flat @ R.T + t, faces, side_intrinsics(), SIZE)
+    raster = rasterize(transform(flat, R, t), faces, side_intrinsics(), SIZE)
     shadow = cv2.GaussianBlur((raster.face >= 0).astype(np.float32), (0, 0), 9)
     canvas *= 1 - 0.28 * np.asarray(shadow, dtype=np.float32)[..., None]
-
-
-def to_uint8(canvas: NDArray[np.float32]) -> UInt8[np.ndarray, "h w 3"]:
-    return np.clip(np.round(canvas * 255), 0, 255).astype(np.uint8)
