@@ -80,6 +80,7 @@ EMBEDDED = DPMeshConfig(
         prompt_layers=2,
         prompt_width=128,
     ),
+    pose_prior=PoseVQVAEConfig(codes=1024, code_width=32, encoder_width=64, decoder_width=96, decoder_layers=3),
 )
 
 PRESETS = {config.name: config for config in (EMBEDDED,)}

@@ -90,6 +90,9 @@ class DPMesh(nn.Module):
         )
         self.body = BodyModel(free_body() if body is None else body)
         start_upright(self.regressor)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):  # narrow convolutions run up to three times faster on a CPU
+                layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         prompt = self.prompt(inputs.joints, inputs.visible)  # (b, 30, d)

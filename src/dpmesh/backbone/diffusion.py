@@ -82,7 +82,7 @@ class DiffusionBackbone(nn.Module):
         visible: Float[Tensor, "b j"],
         prompt: Float[Tensor, "b j d"],
     ) -> Features:
-        latent = self.vae(crop)  # (b, 4, 32, 32)
+        latent = self.vae(crop.contiguous(memory_format=torch.channels_last))  # (b, 4, 32, 32)
         hint = draw_heatmaps(joints, visible, size=latent.shape[-1])  # (b, 30, 32, 32)
         control = self.controlnet(latent, hint, prompt)
         features, maps = self.unet(latent, prompt, control)

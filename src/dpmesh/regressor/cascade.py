@@ -109,22 +109,27 @@ class Regressor(nn.Module):
             tokens = layer(tokens, self.get_buffer("position"))
         return Memory(tokens, self.volume(fused))
 
-    def forward(self, memory: Memory, prompt: Float[Tensor, "b j d"]) -> Regression:
+    def forward(self, memory: Memory | None, prompt: Float[Tensor, "b j d"]) -> Regression:
+        """memory=None answers from the joint prompt alone (needs prompt_memory): no picture is looked at."""
         batch = len(prompt)
-        seen = [memory.tokens.expand(batch, -1, -1)]
-        placed = [self.get_buffer("position").to(seen[0].dtype).expand(batch, -1, -1)]
+        seen: list[Tensor] = []
+        placed: list[Tensor] = []
+        if memory is not None:
+            seen.append(memory.tokens)
+            placed.append(self.get_buffer("position").to(memory.tokens.dtype).expand(batch, -1, -1))
+        elif self.prompt_in is None:
+            raise ConfigError("without a picture and without prompt_memory there is nothing to look at", where="Regressor")
         if self.prompt_in is not None:
             told = self.prompt_in(prompt)
             nowhere = torch.zeros_like(told)
             for layer in self.prompt_encoder:
                 told = layer(told, nowhere)
             seen, placed = [*seen, told], [*placed, nowhere]
-        volume = memory.volume.expand(batch, -1, -1, -1, -1)
         x = self.query_content.expand(batch, -1, -1)
         joints_img: Tensor | None = None
         outputs: list[Tensor] = []
         for layer, place in zip(self.decoder, self.joint_place, strict=True):
-            sampled, sampled_at = self._look_at_joints(volume, joints_img)
+            sampled, sampled_at = self._look_at_joints(memory, joints_img)
             x = layer(x, self.query_position[None], torch.cat([*seen, *sampled], 1), torch.cat([*placed, *sampled_at], 1))
             x = self.norm(x)  # the normed output feeds the next layer, as released; DETR norms only what it reads out
             outputs.append(x)
@@ -140,12 +145,12 @@ class Regressor(nn.Module):
             self.root_head(pose), self.pose_head(pose), self.shape_head(shape), self.camera_head(camera), joints_img
         )
 
-    def _look_at_joints(self, volume: Tensor, joints_img: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+    def _look_at_joints(self, memory: Memory | None, joints_img: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
         """Volume features where the joints are thought to be, and the position code of those places."""
-        if joints_img is None:
+        if memory is None or joints_img is None:
             return [], []
         places = self.place_position(inverse_sigmoid(joints_img))
-        return [self.volume.sample(volume, joints_img)], [places]
+        return [self.volume.sample(memory.volume, joints_img)], [places]
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:

@@ -1,0 +1,65 @@
+"""The supervised terms of the paper's Eq. 9-11: L1 on 2D joints, 3D joints, pose, shape and the decoder's joints."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dpmesh.skeletons import GRAPH15, JOINTS30
+
+CROP = 256
+_GRAPH = GRAPH15.indices_in(JOINTS30)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is compared. Rotations are matrices, the root first; joints3d metres, camera frame; joints2d crop pixels."""
+
+    rotations: Float[Tensor, "b 24 3 3"]
+    betas: Float[Tensor, "b 10"]
+    joints3d: Float[Tensor, "b 30 3"]
+    joints2d: Float[Tensor, "b 30 2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """One factor for each term; the terms are means over all numbers, in the units named in `loss_terms`."""
+
+    joints3d: float = 10.0
+    joints2d: float = 5.0
+    root: float = 1.0
+    pose: float = 2.0
+    betas: float = 0.05
+    joints_img: float = 2.0
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum."""
+        return torch.stack([getattr(self, name) * value for name, value in terms.items()]).sum()
+
+
+def loss_terms(answer: Answer, joints_img: Float[Tensor, "b 15 3"], truth: Answer) -> dict[str, Tensor]:
+    """Unweighted terms.
+
+    joints3d: metres, relative to the pelvis (Eq. 10). joints2d: fractions of the crop (Eq. 9); joints far outside
+    are compared as if they lay half a crop beyond its border. root, pose: entries of rotation matrices, betas:
+    standard deviations (Eq. 11). joints_img: the decoder's 15 joints, only those inside the crop.
+    """
+    relative, true_relative = (a.joints3d - a.joints3d[:, :1] for a in (answer, truth))
+    placed, true_placed = ((a.joints2d / CROP).clamp(-0.5, 1.5) for a in (answer, truth))
+    target_img = image_space(truth.joints3d, truth.joints2d)
+    inside = ((target_img >= 0) & (target_img <= 1)).all(-1, keepdim=True).to(joints_img.dtype)
+    return {
+        "joints3d": (relative - true_relative).abs().mean(),
+        "joints2d": (placed - true_placed).abs().mean(),
+        "root": (answer.rotations[:, 0] - truth.rotations[:, 0]).abs().mean(),
+        "pose": (answer.rotations[:, 1:22] - truth.rotations[:, 1:22]).abs().mean(),
+        "betas": (answer.betas - truth.betas).abs().mean(),
+        "joints_img": ((joints_img - target_img).abs() * inside).mean(),
+    }
+
+
+def image_space(joints3d: Float[Tensor, "b 30 3"], joints2d: Float[Tensor, "b 30 2"]) -> Float[Tensor, "b 15 3"]:
+    """The 15 decoder joints: x, y as fractions of the crop, z = (metres behind the pelvis + 1) / 2."""
+    depth = (joints3d[:, _GRAPH, 2] - joints3d[:, :1, 2] + 1) / 2
+    return torch.cat([joints2d[:, _GRAPH] / CROP, depth[..., None]], dim=-1)

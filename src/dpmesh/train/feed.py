@@ -1,0 +1,49 @@
+"""Batches for the loop: a pure function of (seed, step), made in worker processes, resumable at any step."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dpmesh.body.files import free_body
+from dpmesh.data.poses import PoseBank, Split
+from dpmesh.data.synthetic import SyntheticPeople
+from dpmesh.train.settings import Stage
+
+Tensors = dict[str, Tensor]
+
+
+class Steps(Dataset[Tensors]):
+    """Item i is the batch of step i."""
+
+    def __init__(self, stage: Stage, seed: int, split: Split) -> None:
+        self.stage, self.seed, self.split = stage, seed, split
+        self._people: SyntheticPeople | None = None
+
+    def __len__(self) -> int:
+        return self.stage.steps
+
+    def __getitem__(self, step: int) -> Tensors:
+        if self._people is None:  # in the worker, once: the wardrobe is not worth pickling
+            torch.set_num_threads(1)
+            self._people = SyntheticPeople(self.seed, PoseBank.load(self.split), free_body())
+        if self.stage.source == "keypoints":
+            rng = np.random.default_rng([self.seed, 7, step])
+            return as_tensors(self._people.keypoints_only(rng, self.stage.batch))
+        return as_tensors(self._people.batch(step * self.stage.batch, self.stage.batch))
+
+
+def feed(stage: Stage, seed: int, first: int, workers: int) -> Iterator[Tensors]:
+    """Training batches from step `first` to the stage's end."""
+    options: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": False} if workers else {}
+    steps = range(first, stage.steps)
+    loader = DataLoader(Steps(stage, seed, "train"), batch_size=None, sampler=steps, num_workers=workers, **options)
+    return iter(loader)
+
+
+def as_tensors(batch: dict[str, np.ndarray]) -> Tensors:
+    """The crop stays uint8 (b, 256, 256, 3) until the model's device has it."""
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}

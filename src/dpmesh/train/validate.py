@@ -1,0 +1,68 @@
+"""How good the model is on held-out synthetic people: other motions, other seeds, noisy keypoints, occlusion."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpmesh.body.files import free_body
+from dpmesh.body.model import BodyModel
+from dpmesh.data.poses import PoseBank
+from dpmesh.data.synthetic import SyntheticPeople
+from dpmesh.metrics import mpjpe, mpve, pa_mpjpe
+from dpmesh.model import BodyParameters, DPMesh
+from dpmesh.pose_prior.rotations import rotation_matrix
+from dpmesh.skeletons import H36M14_ROWS
+from dpmesh.train.feed import Tensors, as_tensors
+
+SEED = 20_240_617
+"""Seed of the held-out people; training seeds are small numbers."""
+
+Figures = dict[str, NDArray[np.float64]]
+
+
+def held_out(count: int, seed: int = SEED) -> Tensors:
+    """`count` rendered people whose motions belong to the test split."""
+    return as_tensors(SyntheticPeople(seed, PoseBank.load("test"), free_body()).batch(0, count))
+
+
+@torch.inference_mode()
+def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 16) -> BodyParameters:
+    """Parameters for every person; images=False gives the keypoint path alone (no picture is looked at)."""
+    found: list[BodyParameters] = []
+    for start in range(0, len(batch["focal"]), chunk):
+        part = {name: value[start : start + chunk] for name, value in batch.items()}
+        prompt = model.prompt(part["joints"], part["visible"])
+        memory = None
+        if images:
+            crop = part["crop"].permute(0, 3, 1, 2).float() / 255
+            memory = model.regressor.remember(model.backbone(crop, part["joints"], part["visible"], prompt).fused)
+        answer = model.regressor(memory, prompt)
+        found.append(model.parameters_of(answer, part["focal"]))
+    return BodyParameters(
+        *(torch.cat([getattr(p, name) for p in found]) for name in ("rotations", "betas", "transl")),
+        pose_latent=found[0].pose_latent[:0],
+    )
+
+
+@torch.inference_mode()
+def figures(body: BodyModel, predicted: BodyParameters, batch: Tensors) -> Figures:
+    """MPJPE, PA-MPJPE (14 Human3.6M joints, relative to its pelvis) and MPVE (relative to SMPL's) per person, mm."""
+    got = _meshes(body, predicted.betas, predicted.rotations)
+    true = _meshes(body, batch["betas"], rotation_matrix(batch["pose"]))
+    (a, a_mesh), (b, b_mesh) = got, true
+    rows = list(H36M14_ROWS)
+    a, b = a - a[:, :1], b - b[:, :1]
+    return {
+        "MPJPE": mpjpe(a[:, rows], b[:, rows]),
+        "PA-MPJPE": pa_mpjpe(a[:, rows], b[:, rows]),
+        "MPVE": mpve(a_mesh, b_mesh),
+    }
+
+
+def _meshes(body: BodyModel, betas: torch.Tensor, rotations: torch.Tensor) -> tuple[NDArray[np.float32], ...]:
+    joints, meshes = [], []
+    for start in range(0, len(betas), 32):
+        out = body(betas[start : start + 32], rotations[start : start + 32])
+        joints.append(body.regress(out.vertices, "h36m17"))
+        meshes.append(out.vertices - out.joints30[:, :1])
+    return torch.cat(joints).numpy(), torch.cat(meshes).numpy()
