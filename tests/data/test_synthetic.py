@@ -135,15 +135,14 @@ def test_visibility_of_a_hand_made_scene() -> None:
     pixels, joints = np.zeros((30, 2), np.float32), np.full((30, 3), 2.0, np.float32)
     expected = np.ones(30, bool)
     cases = [
-        (PERSON, 1.9, True),
-        (PERSON, 1.8, False),
-        (OTHER, 1.95, False),
-        (OTHER, 2.05, True),
-        (THING, 1.5, False),
-    ]
-    for k, (who, z, visible) in enumerate(cases):
-        pixels[k] = (10 * k + 5.4, 20.4)
-        owner[20, 10 * k + 5], depth[20, 10 * k + 5] = who, z
+        ("L_Wrist", PERSON, 1.9, True), ("R_Wrist", PERSON, 1.8, False), ("Pelvis", PERSON, 1.8, True),
+        ("Neck", PERSON, 1.6, False), ("Nose", PERSON, 1.97, True), ("L_Eye", PERSON, 1.9, False),
+        ("L_Hip", OTHER, 1.95, False), ("R_Hip", OTHER, 2.05, True), ("L_Knee", THING, 1.5, False),
+    ]  # fmt: skip
+    for name, who, z, visible in cases:
+        k = JOINTS30.index(name)
+        pixels[k] = (8 * k + 5.4, 20.4)
+        owner[20, 8 * k + 5], depth[20, 8 * k + 5] = who, z
         expected[k] = visible
     assert (seen(joints, pixels, depth, owner) == expected).all()
 

@@ -24,7 +24,12 @@ PERSON, OTHER, THING = 1, 2, 3
 
 MOST_HIDDEN = 0.6  # an object that hides more of the person than this is left out
 _SHAPES = (0.35, 0.3, 0.2, 0.15)  # probability of 0, 1, 2, 3 objects
-_DEPTH_GAP = 0.15  # metres: a joint this far behind the person's own surface is hidden by another limb
+_FACE = ("Nose", "Eye", "Ear")
+_TRUNK = ("Pelvis", "Hip", "Torso", "Spine", "Chest", "Neck", "Thorax", "Shoulder")
+DEPTH_GAP = np.array(
+    [0.06 if j.endswith(_FACE) else 0.28 if j.endswith(_TRUNK) else 0.13 for j in JOINTS30.joints]
+)
+"""Metres that a joint may lie behind the person's own surface and still be seen: its depth in the body."""
 _LOW = [
     JOINTS30.index(name) for name in ("Pelvis", "L_Hip", "R_Hip", "L_Knee", "R_Knee", "L_Ankle", "R_Wrist")
 ]
@@ -149,11 +154,11 @@ def seen(
 ) -> Bool[NDArray[np.bool_], "30"]:
     """Which joints nothing covers. Joints (metres, camera frame) outside the crop take the border pixel.
 
-    The person's own surface covers a joint when it lies more than 15 cm before it (joints are inside the
-    body); anybody and anything else when it is nearer at all.
+    The person's own surface covers a joint when it lies more than DEPTH_GAP before it (joints are inside the
+    body: the pelvis deeper than a wrist); anybody and anything else when it is nearer at all.
     """
     x, y = (np.clip(np.round(pixels[:, k]).astype(np.int64), 0, SIZE - 1) for k in range(2))
-    gap = np.where(owner[y, x] == PERSON, _DEPTH_GAP, 0.0)
+    gap = np.where(owner[y, x] == PERSON, DEPTH_GAP, 0.0)
     return depth[y, x] >= joints[:, 2] - gap
 
 
