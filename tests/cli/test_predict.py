@@ -19,6 +19,7 @@ from dpmesh.errors import InputError
 from dpmesh.pipeline.predictor import Predictor
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+X = ("predict", "x.png", "--out", "o")
 FAKES = Path(__file__).parents[1] / "pipeline" / "conftest.py"
 Run = Callable[..., int]
 
@@ -188,11 +189,11 @@ def test_keypoints_for_one_picture(photos: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     "words",
     [
-        ["predict"], ["predict", "x.png"], ["predict", "x", "--out", "o", "--nope"], ["nope"], ["--nope"],
-        ["predict", "x", "--out", "o", "--focal", "-1"], ["predict", "x", "--out", "o", "--focal", "wide"],
-        ["predict", "x", "--out", "o", "--fov", "180"], ["predict", "x", "--out", "o", "--focal", "9", "--fov", "9"],
-        ["predict", "x", "--out", "o", "--save", "fbx"], ["predict", "x", "--out", "o", "--device", "tpu"],
-        ["predict", "x", "--out", "o", "--max-people", "0"], ["predict", "x", "--out", "o", "--threads", "1.5"],
+        ["predict"], ["predict", "x.png"], [*X, "--nope"], ["nope"], ["--nope"],
+        [*X, "--focal", "-1"], [*X, "--focal", "wide"],
+        [*X, "--focal", "9", "--fov", "9"], [*X, "--fov", "180"],
+        [*X, "--save", "fbx"], [*X, "--device", "tpu"],
+        [*X, "--max-people", "0"], [*X, "--threads", "1.5"],
     ],
 )  # fmt: skip
 def test_wrong_argument_is_two_and_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +234,8 @@ spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
 fakes = importlib.util.module_from_spec(spec); spec.loader.exec_module(fakes)
 from dpmesh.pipeline.predictor import Predictor
 from dpmesh.cli.main import main
-Predictor.from_pretrained = lambda *_: Predictor(fakes.FakeModel(), fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)]))
+found = fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)])
+Predictor.from_pretrained = lambda *_: Predictor(fakes.FakeModel(), found)
 write = Path.write_bytes
 def slow(path, data):
     if path.name == "scene.json" and path.parent.name == ".b.partial":

@@ -1,4 +1,4 @@
-"""Pictures to scenes: batching changes nothing, the camera says where it comes from, bad input is told apart."""
+"""Pictures to scenes: batching changes nothing, the camera says where it is from, bad input is told apart."""
 
 import json
 from collections.abc import Callable
@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import roma
+import torch
 from PIL import Image
 
 from dpmesh.errors import ConfigError, DPMeshError, InputError
 from dpmesh.geometry.crop import Crop
+from dpmesh.model import DPMesh
+from dpmesh.pipeline.detect import Detector
 from dpmesh.pipeline.predictor import Predictor, choose_focal, pick_device
 from dpmesh.pipeline.scene import Scene
 
@@ -61,14 +65,14 @@ def test_max_people_drops_and_counts(predictor: Build) -> None:
 
 
 def test_focal_length_given_then_exif_then_diagonal() -> None:
-    assert choose_focal(500, None, 300.0, (90, 160)) == (500, "given")
+    assert choose_focal(500.0, None, 300.0, (90, 160)) == (500, "given")
     assert choose_focal(None, 90.0, 300.0, (90, 160)) == (pytest.approx(80), "given")
     assert choose_focal(None, None, 300.0, (90, 160)) == (300, "exif")
     assert choose_focal(None, None, None, (30, 40)) == (50, "diagonal")
 
 
 @pytest.mark.parametrize(
-    "lens", [(0, None), (-1.0, None), (float("nan"), None), (None, 0.0), (None, 180.0), (9.0, 9.0)]
+    "lens", [(0.0, None), (-1.0, None), (float("nan"), None), (None, 0.0), (None, 180.0), (9.0, 9.0)]
 )
 def test_impossible_lenses_are_refused(lens: tuple[float | None, float | None]) -> None:
     with pytest.raises(InputError):
@@ -180,3 +184,36 @@ def test_a_person_without_keypoints_is_counted(predictor: Build) -> None:
     points[0, 0] = [159.0, 89, 0.9]  # one joint, outside the box that is given
     scene = predictor([])(PICTURE, keypoints=points, boxes=np.array([[5.0, 5, 40, 80]]))
     assert scene.fallbacks["no_keypoints"] == 1
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def real() -> Predictor:
+    """The real classes, untrained: their body stands upright somewhere, and everything else holds already."""
+    return Predictor(DPMesh.from_config("embedded").eval(), Detector(), "random")
+
+
+def test_real_model_and_detector_keep_the_contract(real: Predictor, tmp_path: Path) -> None:
+    scene = real(EXAMPLES / "two_people.jpg")
+    assert len(scene.people) == 2
+    for person in scene.people:
+        assert person.vertices.shape == (real.model.body.vertex_count, 3)
+        vectors = np.concatenate([person.global_orient, person.body_pose]).reshape(1, 24, 3)
+        rotations = roma.rotvec_to_rotmat(torch.from_numpy(vectors))
+        again = real.model.body(
+            torch.from_numpy(person.betas[None]), rotations, torch.from_numpy(person.transl[None])
+        )
+        np.testing.assert_allclose(again.vertices[0].numpy(), person.vertices, atol=1e-5)
+    folder = scene.save(tmp_path)
+    assert (folder / "person_01.obj").exists()
+
+
+def test_real_batch_equals_singles(real: Predictor) -> None:
+    paths = [EXAMPLES / "two_people.jpg", EXAMPLES / "astronaut.jpg"]
+    for path, scene in real.predict_many(paths):
+        assert isinstance(scene, Scene)
+        alone = real(path)
+        assert len(scene.people) == len(alone.people) > 0
+        np.testing.assert_allclose(scene.stacked("vertices"), alone.stacked("vertices"), atol=1e-4)

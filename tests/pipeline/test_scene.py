@@ -1,4 +1,4 @@
-"""The scene keeps one truth: parameters give vertices, joints give pixels, and the crop's answer keeps its place."""
+"""One truth: parameters give vertices, joints give pixels, and the crop's answer keeps its place."""
 
 from collections.abc import Callable
 
@@ -42,7 +42,7 @@ def answer(model: torch.nn.Module, K: np.ndarray, crop: Crop) -> Prediction:
 
 
 def test_body_stays_where_the_crop_showed_it(predictor: Callable[..., Predictor]) -> None:
-    """Off the axis the crop is only nearly a camera's picture: the joints move by pixels, not by the crop's side."""
+    """Off the axis a crop is only nearly a camera's picture: joints move, but by pixels."""
     model, K = predictor().model, intrinsics(700.0, (360, 640))
     for crop in (Crop(220.0, 80.0, 200.0), Crop(400.0, 150.0, 240.0), Crop(-80.0, -60.0, 260.0)):
         prediction = answer(model, K, crop)
