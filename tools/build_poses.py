@@ -2,8 +2,9 @@
 
     python tools/build_poses.py MOCAP_DIR --out src/dpmesh/shipped/poses/poses.npz
 
-MOCAP_DIR holds archives (.tar.xz) or unpacked folders of: CMU ASF/AMC subjects, CMU as BVH (DAZ or CMU names), CMU
-action text (exponential maps), DeepMimic JSON; and AMASS .npz, where a user has it. See docs/pose_prior.md.
+MOCAP_DIR holds archives (.tar.xz) or unpacked folders of: CMU ASF/AMC subjects, CMU as BVH (DAZ or CMU
+names), CMU action text (exponential maps), DeepMimic JSON; and AMASS .npz, where a user has it. See
+docs/pose_prior.md.
 """
 
 import argparse
@@ -32,18 +33,20 @@ from dpmesh.skeletons import SMPL24
 
 FPS = 10.0
 DEEPMIMIC_FPS = 30.0  # all of the few flips, rolls and crawls
-# What brings the neck and the head of an upright subject upright, rotation vectors in degrees: ASF zero poses say
-# nothing about them. 01, 02: the pitch at the mode of their level walks. 03: the mean turn against the chest over
-# all frames, less 7° for eyes on uneven ground.
+# What brings the neck and the head of an upright subject upright, rotation vectors in degrees: ASF zero
+# poses say nothing about them. 01, 02: the pitch at the mode of their level walks. 03: the mean turn against
+# the chest over all frames, less 7° for eyes on uneven ground.
 AMC_TURNS = {
     "01": {"Head": (-9.0, 0.0, 0.0)},
     "02": {"Head": (7.5, 0.0, 0.0)},
     "03": {"Neck": (11.1, -11.6, -14.1), "Head": (-20.3, -36.4, 19.0)},
 }
 # No joint turns further (degrees): beyond, markers were lost. Such frames are dropped.
-POSSIBLE = {"Torso": 100, "Spine": 45, "Chest": 45, "Neck": 65, "Head": 85, "L_Hip": 165, "R_Hip": 165, "L_Knee": 165,
-            "R_Knee": 165, "L_Ankle": 85, "R_Ankle": 85, "L_Toe": 75, "R_Toe": 75, "L_Elbow": 165, "R_Elbow": 165,
-            "L_Wrist": 95, "R_Wrist": 95}  # fmt: skip
+POSSIBLE = {
+    "Torso": 100, "Spine": 45, "Chest": 45, "Neck": 65, "Head": 85, "L_Hip": 165, "R_Hip": 165, "L_Knee": 165,
+    "R_Knee": 165, "L_Ankle": 85, "R_Ankle": 85, "L_Toe": 75, "R_Toe": 75, "L_Elbow": 165, "R_Elbow": 165,
+    "L_Wrist": 95, "R_Wrist": 95,
+}  # fmt: skip
 SALSA_FPS = 60.0  # CMU's subjects 60 and 61 were recorded at 60 frames a second; the BVH files say 120
 
 

@@ -61,7 +61,8 @@ def sheet(bank: PoseBank, out: Path, sample: bool) -> None:
 def compare(bank: PoseBank, other: PoseBank) -> None:
     """Mean angle between the two banks' joint rotations, degrees, for each set of clips."""
     ours, theirs = (
-        {n: b.poses[e - k : e] for n, k, e in zip(b.names, b.lens, np.cumsum(b.lens))} for b in (bank, other)
+        {n: b.poses[e - k : e] for n, k, e in zip(b.names, b.lens, np.cumsum(b.lens), strict=True)}
+        for b in (bank, other)
     )
     for kind in sorted({n.split(":")[0] for n in ours}):
         same = [n for n in ours if n.startswith(kind) and n in theirs and len(ours[n]) == len(theirs[n])]

@@ -1,7 +1,8 @@
-"""Readers of motion capture: BVH, ASF/AMC, exponential-map text, DeepMimic JSON, and AMASS (SMPL poses already).
+"""Readers of motion capture: BVH, ASF/AMC, exponential-map text, DeepMimic JSON, and AMASS.
 
-All but AMASS give a `Motion`: a skeleton of its own, still to be retargeted (retarget.py). Text is parsed here;
-nothing is executed or unpickled. A file that is not what it should be raises InputError with the line or field.
+AMASS holds SMPL poses. The others give a `Motion`: a skeleton of its own, still to be retargeted
+(retarget.py). Text is parsed here; nothing is executed or unpickled. A file that is not what it should be
+raises InputError with the line or field.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
+from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs] (it has none)
 
 from dpmesh.errors import InputError
 
@@ -23,15 +24,16 @@ Array = NDArray[np.float64]
 class Motion:
     """Frames of a skeleton. In its rest pose (all rotations identity) the joints lie at the summed offsets.
 
-    `offsets` (J, 3): of each joint from its parent, the file's unit, y up.  `rotations` (F, J, 3, 3): of each joint
-    relative to its parent.  `root` (F, 3): position of joint 0, the file's unit.  `fps`: frames per second.
+    `offsets` (J, 3): of each joint from its parent, the file's unit, y up.  `rotations` (F, J, 3, 3): of
+    each joint relative to its parent.  `root` (F, 3): position of joint 0, the file's unit.  `fps`: frames
+    per second.
     """
 
     names: tuple[str, ...]
     parents: tuple[int, ...]
-    offsets: Float64[Array, "j 3"]
-    rotations: Float64[Array, "f j 3 3"]
-    root: Float64[Array, "f 3"]
+    offsets: Float64[NDArray[np.float64], "j 3"]
+    rotations: Float64[NDArray[np.float64], "f j 3 3"]
+    root: Float64[NDArray[np.float64], "f 3"]
     fps: float
 
     def every(self, step: int, start: int = 0) -> "Motion":
@@ -41,19 +43,19 @@ class Motion:
             self.names, self.parents, self.offsets, self.rotations[taken], self.root[taken], self.fps / step
         )
 
-    def global_rotations(self) -> Float64[Array, "f j 3 3"]:
+    def global_rotations(self) -> Float64[NDArray[np.float64], "f j 3 3"]:
         """Rotation of each joint in the world."""
-        out = self.rotations.copy()
+        out = np.array(self.rotations)
         for joint, parent in enumerate(self.parents):
             if parent >= 0:
                 out[:, joint] = out[:, parent] @ out[:, joint]
         return out
 
 
-def euler(order: str, degrees: Float[Array, "n k"]) -> Float64[Array, "n 3 3"]:
+def euler(order: str, degrees: Float[NDArray[np.float64], "n k"]) -> Float64[NDArray[np.float64], "n 3 3"]:
     """Rotation matrices of Euler angles, as scipy names the order; no angle at all is the identity."""
     if not order:
-        return np.broadcast_to(np.eye(3), (len(degrees), 3, 3)).copy()
+        return np.tile(np.eye(3), (len(degrees), 1, 1))
     return np.asarray(Rotation.from_euler(order, degrees, degrees=True).as_matrix(), np.float64)
 
 
@@ -66,7 +68,7 @@ def _read_lines(path: Path) -> list[str]:
 
 def _numbers(
     rows: list[str], columns: int, path: Path, separator: str | None = None
-) -> Float64[Array, "f c"]:
+) -> Float64[NDArray[np.float64], "f c"]:
     """A table of numbers; raises InputError where a row has another length or holds no numbers."""
     try:
         table = np.array([row.split(separator) for row in rows if row.strip()], np.float64)
@@ -89,7 +91,7 @@ def read_bvh(path: Path) -> Motion:
     lines = iter(enumerate(_read_lines(path), 1))
     line, rows, frame_time = 0, [], 0.0
     try:
-        for line, text in lines:
+        for line, text in lines:  # noqa: B007 (the error below names it)
             words = text.split()
             match words[:1]:
                 case ["ROOT" | "JOINT"]:
@@ -131,16 +133,16 @@ def read_bvh(path: Path) -> Motion:
 
 @dataclass(frozen=True)
 class Bone:
-    """A bone of an ASF file: unit direction in the world at rest, length, axis C (3×3), its degrees of freedom.
+    """A bone of an ASF file: its direction in the world at rest, length, axis C, degrees of freedom.
 
     The bone's rotation acts at its start, which is its parent's end.
     """
 
     name: str
     parent: int
-    direction: Float64[Array, "3"]
+    direction: Float64[NDArray[np.float64], "3"]
     length: float
-    axis: Float64[Array, "3 3"]
+    axis: Float64[NDArray[np.float64], "3 3"]
     dof: str
 
 
@@ -187,9 +189,10 @@ def _bone(name: str, parent: int, field: dict[str, list[str]]) -> Bone:
 
 
 def read_amc(path: Path, bones: tuple[Bone, ...], fps: float = 120.0) -> Motion:
-    """Frames of an AMC file on the skeleton of its ASF file. CMU records 120 frames per second; AMC does not say.
+    """Frames of an AMC file on the skeleton of its ASF file. CMU records 120 frames per second.
 
-    A joint's rotation in its parent's frame is C·M·C⁻¹: C the bone's axis, M its Euler angles (x, then y, then z).
+    A joint's rotation in its parent's frame is C·M·C⁻¹: C the bone's axis, M its Euler angles (x, then y,
+    then z).
     """
     index = {bone.name: i for i, bone in enumerate(bones)}
     columns: list[list[list[float]]] = [[] for _ in bones]
@@ -216,7 +219,7 @@ def read_amc(path: Path, bones: tuple[Bone, ...], fps: float = 120.0) -> Motion:
         values = np.array(columns[i])
         if i == 0:
             root, values = values[:, :3], values[:, 3:]
-        rotations[:, i] = bone.axis @ euler(bone.dof, values) @ bone.axis.T
+        rotations[:, i] = bone.axis @ euler(bone.dof, values) @ np.transpose(bone.axis)
     # A joint sits where its bone starts: its offset from its parent joint is the parent's bone.
     offsets = [
         bones[b.parent].direction * bones[b.parent].length if b.parent >= 0 else np.zeros(3) for b in bones
@@ -242,27 +245,28 @@ EXPMAP_PARENTS = (
 def read_expmap(path: Path, fps: float = 120.0) -> Motion:
     """CMU actions as text (Martinez et al. 2017): one frame a line, root position and 38 exponential maps.
 
-    They are transposed against the usual convention. The file holds no bone lengths: offsets are zero, so that it
-    needs its first frame, which is a T-pose.
+    They are transposed against the usual convention. The file holds no bone lengths: offsets are zero, so
+    that it needs its first frame, which is a T-pose.
     """
     joints = len(EXPMAP_NAMES)
     table = _numbers(_read_lines(path), 3 + 3 * joints, path, ",")
-    vectors = -table[:, 3:].reshape(-1, 3)
-    rotations = np.asarray(Rotation.from_rotvec(vectors).as_matrix()).reshape(-1, joints, 3, 3)
+    vectors = np.reshape(-table[:, 3:], (-1, 3))
+    matrices = np.asarray(Rotation.from_rotvec(vectors).as_matrix(), np.float64)
+    rotations = np.reshape(matrices, (-1, joints, 3, 3))
     return Motion(EXPMAP_NAMES, EXPMAP_PARENTS, np.zeros((joints, 3)), rotations, table[:, :3], fps)
 
 
 DEEPMIMIC = (
-    ("root", -1, 4), ("chest", 0, 4), ("neck", 1, 4), ("right_hip", 0, 4), ("right_knee", 3, 1), ("right_ankle", 4, 4),
-    ("right_shoulder", 1, 4), ("right_elbow", 6, 1), ("left_hip", 0, 4), ("left_knee", 8, 1), ("left_ankle", 9, 4),
-    ("left_shoulder", 1, 4), ("left_elbow", 11, 1),
+    ("root", -1, 4), ("chest", 0, 4), ("neck", 1, 4), ("right_hip", 0, 4), ("right_knee", 3, 1),
+    ("right_ankle", 4, 4), ("right_shoulder", 1, 4), ("right_elbow", 6, 1), ("left_hip", 0, 4),
+    ("left_knee", 8, 1), ("left_ankle", 9, 4), ("left_shoulder", 1, 4), ("left_elbow", 11, 1),
 )  # fmt: skip
-"""Joint, parent, numbers per frame: a quaternion (w, x, y, z), or one angle about z. After duration and position."""
+"""Joint, parent, numbers per frame: a quaternion (w, x, y, z), or one angle about z."""
 
 
 def read_deepmimic(path: Path) -> Motion:
-    """Peng et al. 2018, `humanoid3d` clips. Its humanoid looks along +x with y up and hangs its arms; turned here
-    to look along +z. Frames may have different durations: fps is their mean."""
+    """Peng et al. 2018, `humanoid3d` clips. Its humanoid looks along +x with y up and hangs its arms; turned
+    here to look along +z. Frames may have different durations: fps is their mean."""
     try:
         content: Any = json.loads(path.read_text())
         table = np.array(content["Frames"], np.float64)
@@ -278,19 +282,21 @@ def read_deepmimic(path: Path) -> Motion:
             matrices = np.asarray(Rotation.from_quat(np.roll(values, -1, axis=1)).as_matrix())
         else:
             matrices = euler("z", np.degrees(values))
-        rotations[:, joint] = turn @ matrices @ turn.T
+        rotations[:, joint] = turn @ matrices @ np.transpose(turn)
         column += width
     names, parents = tuple(n for n, _, _ in DEEPMIMIC), tuple(p for _, p, _ in DEEPMIMIC)
     durations = table[:-1, 0]
     fps = 1 / float(durations.mean()) if len(durations) and durations.mean() > 0 else 30.0
-    return Motion(names, parents, np.zeros((len(names), 3)), rotations, table[:, 1:4] @ turn.T, fps)
+    return Motion(
+        names, parents, np.zeros((len(names), 3)), rotations, table[:, 1:4] @ np.transpose(turn), fps
+    )
 
 
-def read_amass(path: Path) -> tuple[Float64[Array, "f 24 3"], float]:
+def read_amass(path: Path) -> tuple[Float64[NDArray[np.float64], "f 24 3"], float]:
     """AMASS `.npz`: (poses as axis-angle of SMPL's 24 joints in a y-up world, frames per second).
 
-    `poses` has 156 (SMPL+H), 165 (SMPL-X) or 72 (SMPL) numbers a frame: root and 21 body joints come first in all.
-    AMASS worlds have z up. The hands become identity.
+    `poses` has 156 (SMPL+H), 165 (SMPL-X) or 72 (SMPL) numbers a frame: root and 21 body joints come first
+    in all. AMASS worlds have z up. The hands become identity.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -303,7 +309,7 @@ def read_amass(path: Path) -> tuple[Float64[Array, "f 24 3"], float]:
     if poses.ndim != 2 or poses.shape[1] not in (72, 156, 165) or not np.isfinite(poses).all():
         raise InputError(f"poses of shape {poses.shape}, expected (frames, 72, 156 or 165)", where=str(path))
     out = np.zeros((len(poses), 24, 3))
-    out[:, :22] = poses[:, :66].reshape(-1, 22, 3)
+    out[:, :22] = np.reshape(poses[:, :66], (-1, 22, 3))
     upright = Rotation.from_rotvec([-np.pi / 2, 0, 0])
     out[:, 0] = (upright * Rotation.from_rotvec(out[:, 0])).as_rotvec()
     return out, fps

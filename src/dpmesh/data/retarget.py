@@ -1,13 +1,14 @@
 """Motion of another skeleton onto the 24 SMPL joints.
 
-For every SMPL joint with a source: G(t) = S(t) · B, where S is the source joint's rotation in the world and B the
-constant rotation from our T-pose to the source's rest pose. For the limbs B turns our bone onto the source's, so
-that both people's bones stay parallel; elsewhere it is what the layout says. Spine joints without a source take
-an even share of the bend between their neighbours.
+For every SMPL joint with a source: G(t) = S(t) · B. S is the source joint's rotation in the world, B the
+constant rotation from our T-pose to the source's rest pose. For the limbs B turns our bone onto the
+source's, so that both people's bones stay parallel; elsewhere it is what the layout says. Spine joints
+without a source take an even share of the bend between their neighbours.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -19,7 +20,6 @@ from dpmesh.errors import InputError
 from dpmesh.skeletons import SMPL24, SMPL_PARENTS
 
 Vector = tuple[float, float, float]
-Array32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Layout:
     """How a skeleton corresponds to SMPL's.
 
     sources: SMPL joint -> source joint.  bones: SMPL joint -> direction of its bone in the source's reference
-    pose (world axes).  turns: SMPL joint -> further rotation vector in degrees, applied on our side of B (twist of
-    a limb about its bone, neutral pitch of neck and head).  t_pose: frame 0 is the reference pose of all joints
-    that have no bone direction; else the rest pose is.  first: the first frame that is motion.
+    pose (world axes).  turns: SMPL joint -> further rotation vector in degrees, applied on our side of B
+    (twist of a limb about its bone, neutral pitch of neck and head).  t_pose: frame 0 is the reference pose
+    of all joints that have no bone direction; else the rest pose is.  first: the first frame that is motion.
     """
 
     sources: Mapping[str, str]
-    bones: Mapping[str, Vector] = field(default_factory=dict)
-    turns: Mapping[str, Vector] = field(default_factory=dict)
+    bones: Mapping[str, Vector] = field(default_factory=dict[str, Vector])
+    turns: Mapping[str, Vector] = field(default_factory=dict[str, Vector])
     t_pose: bool = False
     first: int = 0
 
@@ -63,8 +63,8 @@ CMU_BONES = _mirrored(
      "L_Wrist": (1.0, 0.0, 0.0)},
     axial=False,
 )  # fmt: skip
-# Their elbows bend about an axis 30° off the vertical (dof rx of radius, axis -30): our upper arm takes that twist,
-# so that our elbow bends about y alone. The feet turn with the spread legs.
+# Their elbows bend about an axis 30° off the vertical (dof rx of radius, axis -30): our upper arm takes that
+# twist, so that our elbow bends about y alone. The feet turn with the spread legs.
 _ARM_TWIST: dict[str, Vector] = {
     j: (-30.0, 0.0, 0.0) for j in ("L_Shoulder", "L_Elbow", "R_Shoulder", "R_Elbow")
 }
@@ -74,8 +74,9 @@ AMC = Layout(
     {
         "Pelvis": "root", "Torso": "lowerback", "Spine": "upperback", "Chest": "thorax", "Neck": "lowerneck",
         "Head": "head",
-        **_sides({"L_Hip": "lfemur", "L_Knee": "ltibia", "L_Ankle": "lfoot", "L_Toe": "ltoes", "L_Thorax": "lclavicle",
-                  "L_Shoulder": "lhumerus", "L_Elbow": "lradius", "L_Wrist": "lhand"}, ("l", "r")),
+        **_sides({"L_Hip": "lfemur", "L_Knee": "ltibia", "L_Ankle": "lfoot", "L_Toe": "ltoes",
+                  "L_Thorax": "lclavicle", "L_Shoulder": "lhumerus", "L_Elbow": "lradius",
+                  "L_Wrist": "lhand"}, ("l", "r")),
     },
     CMU_BONES,
     {**_ARM_TWIST, **_FEET, "Neck": (10.0, 0.0, 0.0)},
@@ -84,7 +85,8 @@ AMC = Layout(
 
 EXPMAP = Layout(
     {
-        "Pelvis": "Hips", "Torso": "LowerBack", "Spine": "Spine", "Chest": "Spine1", "Neck": "Neck", "Head": "Head",
+        "Pelvis": "Hips", "Torso": "LowerBack", "Spine": "Spine", "Chest": "Spine1", "Neck": "Neck",
+        "Head": "Head",
         **_sides({"L_Hip": "LeftUpLeg", "L_Knee": "LeftLeg", "L_Ankle": "LeftFoot", "L_Toe": "LeftToeBase",
                   "L_Thorax": "LeftShoulder", "L_Shoulder": "LeftArm", "L_Elbow": "LeftForeArm",
                   "L_Wrist": "LeftFingerBase"}, ("Left", "Right")),
@@ -115,8 +117,8 @@ DAZ = Layout(
 DEEPMIMIC = Layout(
     {
         "Pelvis": "root", "Chest": "chest", "Head": "neck",
-        **_sides({"L_Hip": "left_hip", "L_Knee": "left_knee", "L_Ankle": "left_ankle", "L_Shoulder": "left_shoulder",
-                  "L_Elbow": "left_elbow"}, ("left", "right")),
+        **_sides({"L_Hip": "left_hip", "L_Knee": "left_knee", "L_Ankle": "left_ankle",
+                  "L_Shoulder": "left_shoulder", "L_Elbow": "left_elbow"}, ("left", "right")),
     },
     _mirrored({
         "L_Hip": (0.0, -1.0, 0.0), "L_Knee": (0.0, -1.0, 0.0), "L_Shoulder": (0.0, -1.0, 0.0),
@@ -140,7 +142,7 @@ def layout_of(motion: Motion) -> Layout:
     )
 
 
-def rotation_between(a: Array, b: Array) -> Float64[Array, "3 3"]:
+def rotation_between(a: Array, b: Array) -> Float64[NDArray[np.float64], "3 3"]:
     """The smallest rotation that turns direction a onto direction b."""
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     axis, cosine = np.cross(a, b), float(a @ b)
@@ -153,8 +155,8 @@ def rotation_between(a: Array, b: Array) -> Float64[Array, "3 3"]:
 
 
 def offsets_to_source(
-    layout: Layout, reference: Mapping[str, Array], rest: Float32[Array32, "24 3"]
-) -> dict[str, Float64[Array, "3 3"]]:
+    layout: Layout, reference: Mapping[str, Array], rest: Float32[NDArray[np.float32], "24 3"]
+) -> dict[str, Float64[NDArray[np.float64], "3 3"]]:
     """B of every mapped joint. reference: rotation of each mapped joint in the reference pose."""
     out: dict[str, Array] = {}
     for joint in layout.sources:
@@ -163,7 +165,7 @@ def offsets_to_source(
             ours = np.asarray(rest[end] - rest[SMPL24.index(joint)], np.float64)
             b = rotation_between(ours, np.array(layout.bones[joint]))
         else:
-            b = reference[joint].T
+            b = np.transpose(reference[joint])
         turn = Rotation.from_rotvec(layout.turns.get(joint, (0.0, 0.0, 0.0)), degrees=True)
         out[joint] = b @ np.asarray(turn.as_matrix())
     return out
@@ -175,7 +177,7 @@ _SPINE = ("Pelvis", "Torso", "Spine", "Chest", "Neck", "Head")
 def _share_spine(found: dict[str, Array]) -> None:
     """Give spine joints without a source an even share of the turn between their mapped neighbours."""
     mapped = [i for i, joint in enumerate(_SPINE) if joint in found]
-    for low, high in zip(mapped, mapped[1:], strict=False):
+    for low, high in pairwise(mapped):
         for i in range(low + 1, high):
             a, b = (Rotation.from_matrix(found[_SPINE[k]]) for k in (low, high))
             part = Rotation.from_rotvec((a.inv() * b).as_rotvec() * (i - low) / (high - low))
@@ -195,12 +197,12 @@ def _share_forearm_twist(rotations: Array) -> None:
 
 
 def retarget(
-    motion: Motion, layout: Layout, rest: Float32[Array32, "24 3"]
-) -> tuple[Float32[Array32, "f 24 3"], Float64[Array, "f 24 3 3"]]:
-    """SMPL poses (axis-angle; y-up world) of the motion, from the layout's first frame on, and their matrices.
+    motion: Motion, layout: Layout, rest: Float32[NDArray[np.float32], "24 3"]
+) -> tuple[Float32[NDArray[np.float32], "f 24 3"], Float64[NDArray[np.float64], "f 24 3 3"]]:
+    """SMPL poses (axis-angle; y-up world) of the motion from the layout's first frame on; matrices.
 
-    rest: our 24 joints in T-pose, metres.  Hands are identity; toes, wrists and collars too where the source has
-    none. Raises InputError where the skeleton lacks a joint of the layout.
+    rest: our 24 joints in T-pose, metres.  Hands are identity; toes, wrists and collars too where the source
+    has none. Raises InputError where the skeleton lacks a joint of the layout.
     """
     missing = set(layout.sources.values()) - set(motion.names)
     if missing:
@@ -221,7 +223,7 @@ def retarget(
     return axis_angle(rotations), rotations
 
 
-def axis_angle(rotations: Float64[Array, "*b 3 3"]) -> Float32[Array32, "*b 3"]:
+def axis_angle(rotations: Float64[NDArray[np.float64], "*b 3 3"]) -> Float32[NDArray[np.float32], "*b 3"]:
     """Rotation vectors with angles up to π."""
-    flat = Rotation.from_matrix(rotations.reshape(-1, 3, 3)).as_rotvec()
-    return np.asarray(flat, np.float32).reshape(*rotations.shape[:-2], 3)
+    flat = Rotation.from_matrix(np.reshape(rotations, (-1, 3, 3))).as_rotvec()
+    return np.reshape(np.asarray(flat, np.float32), (*rotations.shape[:-2], 3))

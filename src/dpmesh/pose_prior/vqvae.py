@@ -37,16 +37,11 @@ class PoseVQVAEConfig:
     dead_below: float = 0.5
 
     def __post_init__(self) -> None:
-        sizes = (
-            self.joints,
-            self.tokens,
-            self.codes,
-            self.code_width,
-            self.encoder_width,
-            self.decoder_width,
-        )
+        sizes = (self.tokens, self.codes, self.code_width, self.encoder_width, self.decoder_width)
         if min(sizes) < 1 or min(self.encoder_layers, self.decoder_layers) < 0:
             raise ConfigError("every size of the pose prior must be positive", where=str(self))
+        if not 0 < self.joints <= 23:
+            raise ConfigError(f"joints={self.joints}: SMPL has 23 besides the root", where="PoseVQVAEConfig")
         if not 0 <= self.decay < 1:
             raise ConfigError(f"decay={self.decay} is not in [0, 1)", where="PoseVQVAEConfig")
 

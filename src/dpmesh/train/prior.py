@@ -1,6 +1,6 @@
 """Training of the VQ-VAE pose prior, and how well it gives back poses that it has not seen.
 
-python -m dpmesh.train.prior configs/prior.toml          (goes on where a checkpoint lies in the output folder)
+python -m dpmesh.train.prior configs/prior.toml          (goes on from a checkpoint in `out`)
 """
 
 import csv
@@ -32,7 +32,7 @@ from dpmesh.skeletons import SMPL_PARENTS
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] (Python 3.10 only)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +64,9 @@ class PriorTraining:
         """From TOML: the fields at the top, the model's in [model]; raises ConfigError for an unknown one."""
         try:
             values: dict[str, Any] = tomllib.loads(path.read_text())
-            values["model"] = PoseVQVAEConfig(**values.get("model", {}))
-            return cls(**{k: Path(v) if k in ("out", "poses") else v for k, v in values.items()})
+            model = PoseVQVAEConfig(**values.pop("model", {}))
+            paths: dict[str, Any] = {k: Path(values.pop(k)) for k in ("out", "poses") if k in values}
+            return cls(model=model, **paths, **values)
         except (OSError, TypeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(str(error), where=str(path)) from error
 
@@ -104,7 +105,7 @@ def body_rotations(poses: Float32[NDArray[np.float32], "n 24 3"]) -> Float32[Ten
 
 @dataclass(frozen=True)
 class PriorScore:
-    """Reconstruction with the nearest codes: mean over frames and the 24 joints, relative to the pelvis, mm."""
+    """Reconstruction with the nearest codes: mean of frames and 24 joints, relative to the pelvis."""
 
     mpjpe_mm: float
     worst_tenth_mm: float
@@ -147,7 +148,7 @@ def prior_loss(
     loss = turned + config.joints_weight * error + config.commitment_weight * commitment
     use = indices.unique().numel() / model.config.codes
     terms = {"rotations": turned, "mpjpe_mm": error * 1000, "commitment": commitment}
-    return loss, {"loss": float(loss), **{k: float(v) for k, v in terms.items()}, "batch_use": use}
+    return loss, {"loss": loss.item(), **{k: v.item() for k, v in terms.items()}, "batch_use": use}
 
 
 def train_prior(
@@ -155,10 +156,10 @@ def train_prior(
     rest: Float32[Tensor, "24 3"] | None = None,
     report: Callable[[dict[str, float]], None] = lambda _: None,
 ) -> PoseVQVAE:
-    """Train, or go on from the checkpoint in `config.out`; at the end config.json and model.safetensors lie there.
+    """Train, or go on from the checkpoint in `config.out`; at the end the prior lies there.
 
-    log.csv gets a line every `log_every` steps, `report` the same. A run that was stopped and started again gives
-    the same numbers as one that was not.
+    log.csv gets a line every `log_every` steps, `report` the same. A run that was stopped and started again
+    gives the same numbers as one that was not.
     """
     bank, test = PoseBank.load("train", config.poses), PoseBank.load("test", config.poses)
     rest = rest_joints() if rest is None else rest
@@ -179,12 +180,13 @@ def train_prior(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         if (step + 1) % config.log_every == 0:
-            row = {"step": step + 1, "lr": config.rate(step), **terms}
+            row = {"step": float(step + 1), "lr": config.rate(step), **terms}
             _log(config.out / "log.csv", row)
             report(row)
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             _save(config.out, step + 1, model, optimiser, rng)
-            report({"step": step + 1, **dataclasses.asdict(evaluate_prior(model, test, rest))})
+            score = evaluate_prior(model, test, rest)
+            report({"step": float(step + 1), **{k: float(v) for k, v in dataclasses.asdict(score).items()}})
     score = dataclasses.asdict(evaluate_prior(model, test, rest))
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
     save_prior(model, config.out, {"training": settings, "clips": len(bank.names), "test": score})
