@@ -52,7 +52,8 @@ def test_npz_has_the_promised_arrays(scene: Scene, tmp_path: Path) -> None:
         "image_size": (2,), "K": (3, 3), "boxes": (2, 4), "keypoints2d": (2, 17, 3),
         "global_orient": (2, 3),
         "body_pose": (2, 69), "betas": (2, 10), "transl": (2, 3), "vertices": (2, vertices, 3),
-        "faces": (faces, 3), "joints3d": (2, 30, 3), "joints2d": (2, 30, 2), "joint_names": (30,), "score": (2,),
+        "faces": (faces, 3), "joints3d": (2, 30, 3), "joints2d": (2, 30, 2), "joint_names": (30,),
+        "score": (2,),
     }  # fmt: skip
     assert {name: array.shape for name, array in arrays.items()} == shapes
     assert arrays["image_size"].tolist() == [90, 160]

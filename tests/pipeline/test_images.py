@@ -90,6 +90,11 @@ def test_huge_header_is_refused_before_decoding(tmp_path: Path) -> None:
         read_image(bomb(tmp_path / "b.png", 300), max_pixels=300 * 300 - 1)
 
 
+def test_a_side_that_warps_cannot_count_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="32,001"):
+        read_image(stored(tmp_path, Image.new("L", (32_001, 1)), "a.png"))
+
+
 def test_the_limit_can_be_raised_above_pillows_own(tmp_path: Path) -> None:
     before = Image.MAX_IMAGE_PIXELS
     try:

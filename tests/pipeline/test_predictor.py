@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from dpmesh.errors import ConfigError, DPMeshError, InputError
+from dpmesh.geometry.camera import crop_focal
 from dpmesh.geometry.crop import Crop
 from dpmesh.model import DPMesh
 from dpmesh.pipeline.detect import Detector
@@ -176,6 +177,7 @@ def test_joints_outside_their_crop_are_unseen_and_finite(predictor: Build) -> No
     assert (inputs.visible[0, ears] == 0).all() and inputs.visible[0].sum() > 10
     seen = inputs.visible[0] > 0
     assert ((inputs.joints[0, seen] >= 0) & (inputs.joints[0, seen] < Crop.SIZE)).all()
+    assert inputs.focal[0].item() == pytest.approx(crop_focal(job.K, job.crops[0]))
     assert inputs.crop.min() >= 0 and inputs.crop.max() <= 1 and job.crops[0].side == pytest.approx(46)
 
 
