@@ -50,6 +50,7 @@ def test_dead_codes_are_put_on_latents() -> None:
     flat = latents.reshape(-1, 2)
     for dead in (1, 3):
         assert (flat == book.codes[dead]).all(-1).any() and book.uses[dead] == 1
+        assert torch.equal(book.sums[dead], book.codes[dead])  # so the next average starts there
     assert torch.equal(book.codes[2], torch.tensor([60.0, 0.0])) and book.uses[2] == 4
 
 
