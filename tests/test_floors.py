@@ -44,7 +44,9 @@ def imports_of(source: str) -> set[str]:
 def test_imports_go_down(path: Path):
     here = room_of(path)
     for room in imports_of(path.read_text()):
-        assert FLOOR[room] < FLOOR[here] or room == here, f"{here} (floor {FLOOR[here]}) imports {room} (floor {FLOOR[room]})"
+        assert FLOOR[room] < FLOOR[here] or room == here, (
+            f"{here} (floor {FLOOR[here]}) imports {room} (floor {FLOOR[room]})"
+        )
 
 
 def test_the_walk_sees_imports():

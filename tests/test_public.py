@@ -15,12 +15,17 @@ def test_all_is_a_literal_list_and_documented():
 
 
 def test_bare_import_is_silent_and_loads_nothing_heavy():
-    code = (
-        "import sys; before = set(sys.modules); import dpmesh; new = {m.split('.')[0] for m in set(sys.modules) - before}; "
-        "heavy = new & {'torch', 'numpy', 'cv2', 'numba', 'onnxruntime', 'trimesh', 'scipy', 'rich', 'lightning_fabric'}; "
-        "assert not heavy, heavy"
+    code = """
+import sys
+before = set(sys.modules)
+import dpmesh
+new = {m.split(".")[0] for m in set(sys.modules) - before}
+heavy = new & {"torch", "numpy", "cv2", "numba", "onnxruntime", "trimesh", "scipy", "rich", "lightning_fabric"}
+assert not heavy, heavy
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -1,9 +1,9 @@
 """Bodies that are hidden: DPMesh (CVPR 2024), complete and installable.
 
-    from dpmesh import Predictor
-    scene = Predictor.from_pretrained("embedded")("photo.jpg")
-    scene.people[0].vertices
-    scene.save("out")
+from dpmesh import Predictor
+scene = Predictor.from_pretrained("embedded")("photo.jpg")
+scene.people[0].vertices
+scene.save("out")
 """
 
 import importlib

@@ -18,7 +18,9 @@ Provenance = dict[str, Any]
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_weights(model: nn.Module, folder: Path, config: dict[str, Any], provenance: Provenance, *, half: bool = False) -> None:
+def save_weights(
+    model: nn.Module, folder: Path, config: dict[str, Any], provenance: Provenance, *, half: bool = False
+) -> None:
     """Write both files aside, then rename them; raises OutputError where that is impossible."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
@@ -40,7 +42,11 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Provenance]:
         found = json.loads((folder / CONFIG).read_text())
         return dict(found["config"]), dict(found["provenance"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"no readable {CONFIG} ({error})", where=str(folder), fix="Give a folder that save_pretrained wrote.") from error
+        raise WeightsError(
+            f"no readable {CONFIG} ({error})",
+            where=str(folder),
+            fix="Give a folder that save_pretrained wrote.",
+        ) from error
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
@@ -56,7 +62,9 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         "mis-shaped": sorted(n for n in set(own) & set(state) if own[n].shape != state[n].shape),
     }
     if any(lists.values()):
-        told = "; ".join(f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in lists.items() if names)
+        told = "; ".join(
+            f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in lists.items() if names
+        )
         raise WeightsError(f"weights do not fit the model: {told}", where=str(folder / WEIGHTS))
     with torch.no_grad():
         model.load_state_dict({name: value.to(own[name].dtype) for name, value in state.items()})

@@ -41,12 +41,15 @@ class DPMeshConfig:
     lora_targets: Literal["cross", "released"] = "cross"
 
     def __post_init__(self) -> None:
+        backbone, regressor = self.backbone, self.regressor
+        vae, unet = backbone.vae, backbone.unet
         pairs = (
-            ("prompt.width", self.prompt.width, "backbone.unet.context_width", self.backbone.unet.context_width),
-            ("regressor.prompt_width", self.regressor.prompt_width, "prompt.width", self.prompt.width),
-            ("regressor.fused_channels", self.regressor.fused_channels, "backbone.fused_channels", self.backbone.fused_channels),
-            ("prompt.joints", self.prompt.joints, "backbone.joints", self.backbone.joints),
-            ("vae.latent_channels", self.backbone.vae.latent_channels, "unet.latent_channels", self.backbone.unet.latent_channels),
+            ("prompt.width", self.prompt.width, "backbone.unet.context_width", unet.context_width),
+            ("regressor.prompt_width", regressor.prompt_width, "prompt.width", self.prompt.width),
+            ("regressor.fused_channels", regressor.fused_channels, "backbone.fused_channels", backbone.fused_channels),
+            ("prompt.joints", self.prompt.joints, "backbone.joints", backbone.joints),
+            ("regressor.reading", regressor.reading, "backbone.reading", backbone.reading),
+            ("vae.latent_channels", vae.latent_channels, "unet.latent_channels", unet.latent_channels),
         )  # fmt: skip
         for one, value, other, expected in pairs:
             if value != expected:
@@ -57,13 +60,26 @@ EMBEDDED = DPMeshConfig(
     name="embedded",
     backbone=BackboneConfig(
         vae=VAEConfig(
-            channels=(16, 32, 64), stem_stride=2, mid_attention=False, layers=1, groups=4, latent_channels=8, latent_scale=1.0
+            channels=(16, 32, 64),
+            stem_stride=2,
+            mid_attention=False,
+            layers=1,
+            groups=4,
+            latent_channels=8,
+            latent_scale=1.0,
         ),
         unet=UNetConfig(
-            channels=(32, 64, 96, 96), attention=(False, True, True, False), layers=1, groups=8, heads=2, latent_channels=8, context_width=128
+            channels=(32, 64, 96, 96),
+            attention=(False, True, True, False),
+            layers=1,
+            groups=8,
+            heads=2,
+            latent_channels=8,
+            context_width=128,
         ),
         fused_channels=256,
         fused_groups=8,
+        reading=True,
     ),
     prompt=PromptConfig(width=128, identity=True),
     regressor=RegressorConfig(
@@ -78,9 +94,12 @@ EMBEDDED = DPMeshConfig(
         pose_code=192,
         prompt_memory=True,
         prompt_layers=2,
+        reading=True,
         prompt_width=128,
     ),
-    pose_prior=PoseVQVAEConfig(codes=1024, code_width=32, encoder_width=64, decoder_width=96, decoder_layers=3),
+    pose_prior=PoseVQVAEConfig(
+        codes=1024, code_width=32, encoder_width=64, decoder_width=96, decoder_layers=3
+    ),
 )
 
 PRESETS = {config.name: config for config in (EMBEDDED,)}
@@ -104,7 +123,9 @@ def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> 
     names = {f.name for f in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
     place = where or kind.__name__
     if unknown := sorted(set(data) - names):
-        raise ConfigError(f"unknown setting {unknown[0]!r}", where=place, fix=f"There are: {', '.join(sorted(names))}.")
+        raise ConfigError(
+            f"unknown setting {unknown[0]!r}", where=place, fix=f"There are: {', '.join(sorted(names))}."
+        )
     values = {name: _value(hints[name], value, f"{place}.{name}") for name, value in data.items()}
     try:
         return kind(**values)

@@ -15,6 +15,7 @@ PARTS = (
     "backbone.controlnet",
     "backbone.unet",
     "backbone.fusion",
+    "backbone.reading",
     "regressor",
     "pose_tokens",
     "pose_prior",
@@ -24,7 +25,7 @@ PARTS = (
 
 
 def describe(source: str) -> dict[str, Any]:
-    """Report on a configuration's name or a weights folder: parameters (total, trainable), GFLOP and share of each part.
+    """Report on a configuration's name or a weights folder: parameters (all, trainable), GFLOP and share of each part.
 
     FLOP = 2 × multiply-add of matrix products and convolutions (torch.utils.flop_counter), batch 1.
     """
@@ -32,7 +33,11 @@ def describe(source: str) -> dict[str, Any]:
     flops = count_flops(model)
     total = flops["total"]
     parts = {
-        name: {**_parameters(model.get_submodule(name)), "gflop": flops[name] / 1e9, "share": flops[name] / total}
+        name: {
+            **_parameters(model.get_submodule(name)),
+            "gflop": flops[name] / 1e9,
+            "share": flops[name] / total,
+        }
         for name in PARTS
     }
     return {
@@ -49,14 +54,18 @@ def count_flops(model: DPMesh) -> dict[str, int]:
     trainable = [p for p in model.parameters() if p.requires_grad]
     for parameter in trainable:  # the counter's hooks stumble over parameters that want gradients
         parameter.requires_grad_(False)
-    inputs = Inputs(torch.rand(1, 3, CROP, CROP), torch.rand(1, 30, 2) * CROP, torch.ones(1, 30), torch.full((1,), 1000.0))
+    inputs = Inputs(
+        torch.rand(1, 3, CROP, CROP), torch.rand(1, 30, 2) * CROP, torch.ones(1, 30), torch.full((1,), 1000.0)
+    )
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(inputs)
     for parameter in trainable:
         parameter.requires_grad_(True)
     counted = counter.get_flop_counts()
     # A part used through other methods than forward is known by its layers; one with products of its own, by itself.
-    found = {part: _sum(counted, f"{type(model).__name__}.{part}", model.get_submodule(part)) for part in PARTS}
+    found = {
+        part: _sum(counted, f"{type(model).__name__}.{part}", model.get_submodule(part)) for part in PARTS
+    }
     return {**found, "total": counter.get_total_flops()}
 
 

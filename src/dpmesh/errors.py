@@ -13,7 +13,8 @@ class DPMeshError(Exception):
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         self.what, self.where, self.fix = what, where, fix
         place = f"{where}: " if where else ""
-        hint = f" {fix}" if fix else ""
+        gap = " " if what.endswith((".", ")", "?")) else ". "
+        hint = f"{gap}{fix}" if fix else ""
         super().__init__(f"{place}{what}{hint}")
 
 

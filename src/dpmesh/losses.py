@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dpmesh.geometry.heatmap import draw_heatmaps
 from dpmesh.skeletons import GRAPH15, JOINTS30
 
 CROP = 256
@@ -21,6 +22,10 @@ class Answer:
     joints3d: Float[Tensor, "b 30 3"]
     joints2d: Float[Tensor, "b 30 2"]
 
+    def of(self, rows: Bool[Tensor, " b"]) -> "Answer":
+        """Some of the people."""
+        return Answer(self.rotations[rows], self.betas[rows], self.joints3d[rows], self.joints2d[rows])
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
@@ -32,6 +37,9 @@ class LossWeights:
     pose: float = 2.0
     betas: float = 0.05
     joints_img: float = 2.0
+    read_cells: float = 0.2
+    read_places: float = 5.0
+    read_depths: float = 3.0
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum."""
@@ -59,7 +67,32 @@ def loss_terms(answer: Answer, joints_img: Float[Tensor, "b 15 3"], truth: Answe
     }
 
 
-def image_space(joints3d: Float[Tensor, "b 30 3"], joints2d: Float[Tensor, "b 30 2"]) -> Float[Tensor, "b 15 3"]:
+def image_space(
+    joints3d: Float[Tensor, "b 30 3"], joints2d: Float[Tensor, "b 30 2"]
+) -> Float[Tensor, "b 15 3"]:
     """The 15 decoder joints: x, y as fractions of the crop, z = (metres behind the pelvis + 1) / 2."""
     depth = (joints3d[:, _GRAPH, 2] - joints3d[:, :1, 2] + 1) / 2
     return torch.cat([joints2d[:, _GRAPH] / CROP, depth[..., None]], dim=-1)
+
+
+def reading_terms(
+    scores: Float[Tensor, "b 30 s s"], places: Float[Tensor, "b 30 3"], truth: Answer
+) -> dict[str, Tensor]:
+    """How well the joints are read off the finest map (backbone/reading.py); not in the paper.
+
+    read_cells: cross-entropy with a Gaussian of one cell about the true place, nats; read_places: fractions of the
+    crop; both only for joints inside it. read_depths: metres.
+    """
+    inside = ((truth.joints2d >= 0) & (truth.joints2d < CROP)).all(-1)
+    count = inside.sum().clamp(min=1)
+    target = draw_heatmaps(truth.joints2d, inside.to(scores.dtype), size=scores.shape[-1], sigma=1.0).flatten(
+        2
+    )
+    target = target / target.sum(-1, keepdim=True).clamp(min=1e-6)
+    off = (places[..., :2] - truth.joints2d).abs().mean(-1) / CROP
+    depth = truth.joints3d[..., 2] - truth.joints3d[:, :1, 2]
+    return {
+        "read_cells": -(target * scores.flatten(2).log_softmax(-1)).sum() / count,
+        "read_places": (off * inside).sum() / count,
+        "read_depths": (places[..., 2] - depth).abs().mean(),
+    }

@@ -13,7 +13,9 @@ MILLIMETRES = 1000.0
 
 def mpjpe(predicted: Points, truth: Points) -> PerPerson:
     """Mean distance of joints given in metres, each set relative to a root that the caller has subtracted."""
-    return np.linalg.norm(predicted.astype(np.float64) - truth.astype(np.float64), axis=-1).mean(1) * MILLIMETRES
+    return (
+        np.linalg.norm(predicted.astype(np.float64) - truth.astype(np.float64), axis=-1).mean(1) * MILLIMETRES
+    )
 
 
 def pa_mpjpe(predicted: Points, truth: Points) -> PerPerson:

@@ -97,7 +97,8 @@ class DPMesh(nn.Module):
     def forward(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         prompt = self.prompt(inputs.joints, inputs.visible)  # (b, 30, d)
         seen = self.backbone(inputs.crop, inputs.joints, inputs.visible, prompt)  # fused (b, c, 8, 8)
-        answer = self.regressor(self.regressor.remember(seen.fused), prompt)
+        read = None if seen.read is None else seen.read.summary()  # (b, 30, 4)
+        answer = self.regressor(self.regressor.remember(seen.fused, read), prompt)
         parameters = self.parameters_of(answer, inputs.focal)
         posed = self.body(parameters.betas, parameters.rotations, parameters.transl)
         return Prediction(
@@ -139,7 +140,11 @@ class DPMesh(nn.Module):
         folder = Path(source)
         if not folder.is_dir():
             if (source := str(source)) not in SHIPPED_WEIGHTS:
-                raise WeightsError("there is no such folder and no such shipped weights", where=source, fix=f"Shipped: {', '.join(SHIPPED_WEIGHTS)}.")  # fmt: skip
+                raise WeightsError(
+                    "there is no such folder and no such shipped weights",
+                    where=source,
+                    fix=f"Shipped: {', '.join(SHIPPED_WEIGHTS)}.",
+                )
             folder = shipped(f"{source}/config.json").parent
         plain, provenance = read_config(folder)
         model = cls(from_plain(DPMeshConfig, plain, where=str(folder / "config.json")), body)
@@ -155,7 +160,9 @@ class DPMesh(nn.Module):
 SHIPPED_WEIGHTS = ("embedded",)
 
 
-def camera_translation(camera: Float[Tensor, "b 3"], focal: Float[Tensor, " b"], scale: float) -> Float[Tensor, "b 3"]:
+def camera_translation(
+    camera: Float[Tensor, "b 3"], focal: Float[Tensor, " b"], scale: float
+) -> Float[Tensor, "b 3"]:
     """(tx, ty, g) to metres: z = f · scale / 256 · sigmoid(g), so that 256 pixels span scale · sigmoid(g) metres."""
     depth = focal * (scale / CROP) * torch.sigmoid(camera[:, 2])
     return torch.cat([camera[:, :2], depth[:, None]], dim=1)
@@ -171,8 +178,13 @@ def start_upright(regressor: Regressor) -> None:
 
     A random start asks the 2D losses to turn everybody around first, and bodies behind the camera cannot.
     """
-    upright = torch.tensor([1.0, 0.0, 0.0, -1.0, 0.0, 0.0])  # half a turn about x, its first two columns by rows
-    for head, bias in ((regressor.root_head, upright), (regressor.camera_head, torch.tensor([0.0, 0.0, 1.15]))):
+    upright = torch.tensor(
+        [1.0, 0.0, 0.0, -1.0, 0.0, 0.0]
+    )  # half a turn about x, its first two columns by rows
+    for head, bias in (
+        (regressor.root_head, upright),
+        (regressor.camera_head, torch.tensor([0.0, 0.0, 1.15])),
+    ):
         for i, layer in enumerate(head.layers):
             assert isinstance(layer, nn.Linear)
             with torch.no_grad():

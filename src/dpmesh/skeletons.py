@@ -29,13 +29,17 @@ class Skeleton:
         try:
             return self.joints.index(joint)
         except ValueError:
-            raise ConfigError(f"joint {joint!r} is not in the {self.name} set", fix=f"It has: {', '.join(self.joints)}.") from None
+            raise ConfigError(
+                f"joint {joint!r} is not in the {self.name} set", fix=f"It has: {', '.join(self.joints)}."
+            ) from None
 
     @cached_property
     def flip(self) -> tuple[int, ...]:
         """Permutation that exchanges left and right: joint i of the mirrored person is joint flip[i]."""
         mirror = {"L_": "R_", "R_": "L_"}
-        return tuple(self.index(mirror[j[:2]] + j[2:]) if j[:2] in mirror else i for i, j in enumerate(self.joints))
+        return tuple(
+            self.index(mirror[j[:2]] + j[2:]) if j[:2] in mirror else i for i, j in enumerate(self.joints)
+        )
 
     @cached_property
     def limbs(self) -> tuple[tuple[int, int], ...]:
@@ -117,7 +121,25 @@ OPENPOSE25 = Skeleton(
      "L_Heel", "R_BigToe", "R_SmallToe", "R_Heel"),
 )  # fmt: skip
 
-COCO_SIGMAS = (0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089)
+COCO_SIGMAS = (
+    0.026,
+    0.025,
+    0.025,
+    0.035,
+    0.035,
+    0.079,
+    0.079,
+    0.072,
+    0.072,
+    0.062,
+    0.062,
+    0.107,
+    0.107,
+    0.087,
+    0.087,
+    0.089,
+    0.089,
+)
 """Per-joint constants of COCO's object-keypoint similarity (cocodataset.org, keypoint evaluation), COCO-17 order."""
 
 
@@ -128,7 +150,9 @@ def convert(points: NDArray[np.floating], source: Skeleton, target: Skeleton) ->
     them and the source does not, with the product of the two confidences (3DCrowdNet, JOTR, DPMesh).
     """
     if points.shape[-2] != len(source):
-        raise ConfigError(f"{points.shape[-2]} points do not fit {source.name}", fix=f"It has {len(source)} joints.")
+        raise ConfigError(
+            f"{points.shape[-2]} points do not fit {source.name}", fix=f"It has {len(source)} joints."
+        )
     out = np.zeros((*points.shape[:-2], len(target), points.shape[-1]), np.float32)
     for to, at in enumerate(target.indices_in(source)):
         if at >= 0:

@@ -78,7 +78,10 @@ def test_map_path_equals_fused_path():
 
 def test_latent_is_the_scaled_mean_and_eight_times_smaller():
     config = VAEConfig(channels=(8, 8, 16, 16), layers=1, groups=4, latent_scale=0.5)
-    vae, unscaled = VAEEncoder(config), VAEEncoder(VAEConfig(channels=(8, 8, 16, 16), layers=1, groups=4, latent_scale=1.0))
+    vae, unscaled = (
+        VAEEncoder(config),
+        VAEEncoder(VAEConfig(channels=(8, 8, 16, 16), layers=1, groups=4, latent_scale=1.0)),
+    )
     unscaled.load_state_dict(vae.state_dict())
     crop = torch.rand(1, 3, 64, 64)
     assert vae(crop).shape == (1, 4, 8, 8)

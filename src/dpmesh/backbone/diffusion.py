@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpmesh.backbone.reading import JointReading, JointsRead
 from dpmesh.diffusion.controlnet import ControlNet
 from dpmesh.diffusion.unet import UNet, UNetConfig
 from dpmesh.diffusion.vae import VAEConfig, VAEEncoder
@@ -15,21 +16,29 @@ from dpmesh.geometry.heatmap import draw_heatmaps
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackboneConfig:
-    """joints: heatmap channels and prompt tokens. fused_channels: width of the 8×8 map for the regressor."""
+    """joints: heatmap channels and prompt tokens. fused_channels: width of the 8×8 map for the regressor.
+
+    reading: also read joints off the finest map (reading.py). Not in the paper.
+    """
 
     joints: int = 30
     vae: VAEConfig = field(default_factory=VAEConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     fused_channels: int = 2048
     fused_groups: int = 16
+    reading: bool = False
 
 
 @dataclass(frozen=True)
 class Features:
-    """fused: (b, C, 8, 8). maps: size -> (b, joints, size, size), how strongly each cell looks at each joint."""
+    """fused: (b, C, 8, 8). maps: size -> (b, joints, size, size), how strongly each cell looks at each joint.
+
+    read: joints read off the finest map, if the backbone does that.
+    """
 
     fused: Tensor
     maps: dict[int, Tensor]
+    read: JointsRead | None = None
 
 
 class Fusion(nn.Module):
@@ -48,7 +57,9 @@ class Fusion(nn.Module):
         self.from_16 = nn.Conv2d(with_maps, with_maps, 3, stride=2, padding=1)
         joined = fine + with_maps + coarse + config.joints + coarsest
         self.mix = nn.Sequential(
-            nn.Conv2d(joined, config.fused_channels, 1), nn.GroupNorm(groups, config.fused_channels), nn.ReLU()
+            nn.Conv2d(joined, config.fused_channels, 1),
+            nn.GroupNorm(groups, config.fused_channels),
+            nn.ReLU(),
         )
 
     def forward(self, features: list[Tensor], maps: dict[int, Tensor]) -> Float[Tensor, "b c 8 8"]:
@@ -74,6 +85,8 @@ class DiffusionBackbone(nn.Module):
         self.controlnet = ControlNet(config.unet, config.joints)
         self.unet = UNet(config.unet)
         self.fusion = Fusion(config)
+        finest, groups = config.unet.channels[0], config.unet.groups
+        self.reading = JointReading(finest, config.joints, groups) if config.reading else None
 
     def forward(
         self,
@@ -86,4 +99,5 @@ class DiffusionBackbone(nn.Module):
         hint = draw_heatmaps(joints, visible, size=latent.shape[-1])  # (b, 30, 32, 32)
         control = self.controlnet(latent, hint, prompt)
         features, maps = self.unet(latent, prompt, control)
-        return Features(self.fusion(features, maps), maps)
+        read = None if self.reading is None else self.reading(features[-1])
+        return Features(self.fusion(features, maps), maps, read)

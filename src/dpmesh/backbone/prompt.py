@@ -1,6 +1,7 @@
 """The joint prompt: 2D joint coordinates in the place of Stable Diffusion's text (paper Eq. 6)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -31,13 +32,17 @@ class JointPrompt(nn.Module):
         self.config = config
         widths = [2] + [config.width] * config.layers
         layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
-        for inward, outward in zip(widths[1:-1], widths[2:], strict=True):
+        for inward, outward in pairwise(widths[1:]):
             layers += [nn.GELU(), nn.Linear(inward, outward)]
         self.mlp = nn.Sequential(*layers)
         self.unseen = nn.Parameter(torch.zeros(config.width)) if config.visible_only else None
-        self.identity = nn.Parameter(torch.randn(config.joints, config.width) * 0.5) if config.identity else None
+        self.identity = (
+            nn.Parameter(torch.randn(config.joints, config.width) * 0.5) if config.identity else None
+        )
 
-    def forward(self, joints: Float[Tensor, "b j 2"], visible: Float[Tensor, "b j"]) -> Float[Tensor, "b j d"]:
+    def forward(
+        self, joints: Float[Tensor, "b j 2"], visible: Float[Tensor, "b j"]
+    ) -> Float[Tensor, "b j d"]:
         """joints: crop pixels. One token for each joint."""
         tokens = self.mlp(joints / CROP)
         if self.unseen is not None:

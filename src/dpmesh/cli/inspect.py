@@ -24,7 +24,12 @@ def _table(report: dict[str, Any]) -> None:
 
     console, table = Console(), Table("part", "parameters", "trainable", "GFLOP", "share")
     for name, part in [*report["parts"].items(), ("total", report["total"])]:
-        numbers = f"{part['parameters']:,}", f"{part['trainable']:,}", f"{part['gflop']:.3f}", f"{part['share']:.1%}"
+        numbers = (
+            f"{part['parameters']:,}",
+            f"{part['trainable']:,}",
+            f"{part['gflop']:.3f}",
+            f"{part['share']:.1%}",
+        )
         table.add_row(name, *numbers)
     console.print(f"[bold]{report['name']}[/bold], one person, {report['crop']}×{report['crop']}")
     console.print(table)

@@ -10,7 +10,9 @@ from dpmesh.errors import ConfigError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="what to train (see configs/)")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="--set.NAME VALUE", help="change a top-level setting")
+    parser.add_argument(
+        "rest", nargs=argparse.REMAINDER, metavar="--set.NAME VALUE", help="change a top-level setting"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -25,7 +25,11 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(
-        self, x: Float[Tensor, "b n c"], context: Float[Tensor, "b m d"] | None = None, *, want_map: bool = False
+        self,
+        x: Float[Tensor, "b n c"],
+        context: Float[Tensor, "b m d"] | None = None,
+        *,
+        want_map: bool = False,
     ) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "b n m"] | None]:
         """Returns the attended tokens and, if wanted, softmax(QKᵀ/√d) averaged over the heads."""
         source = x if context is None else context

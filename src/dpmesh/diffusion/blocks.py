@@ -11,7 +11,9 @@ from torch.nn import functional as F
 class ResnetBlock(nn.Module):
     """GroupNorm, SiLU, 3×3 convolution, twice, around an optional shift by the time embedding."""
 
-    def __init__(self, inward: int, outward: int, groups: int, time_width: int | None = None, eps: float = 1e-5) -> None:
+    def __init__(
+        self, inward: int, outward: int, groups: int, time_width: int | None = None, eps: float = 1e-5
+    ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, inward, eps=eps)
         self.conv1 = nn.Conv2d(inward, outward, 3, padding=1)
@@ -20,7 +22,9 @@ class ResnetBlock(nn.Module):
         self.conv2 = nn.Conv2d(outward, outward, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(inward, outward, 1) if inward != outward else None
 
-    def forward(self, x: Float[Tensor, "b c h w"], time: Float[Tensor, "n t"] | None = None) -> Float[Tensor, "b d h w"]:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], time: Float[Tensor, "n t"] | None = None
+    ) -> Float[Tensor, "b d h w"]:
         """time: SiLU of the embedded timestep, one row for all samples or one for each."""
         hidden = self.conv1(F.silu(self.norm1(x)))
         if self.time_emb_proj is not None and time is not None:
@@ -62,12 +66,16 @@ class TimeEmbedding(nn.Module):
         self.linear_2 = nn.Linear(time_width, time_width)
 
     def forward(self, timestep: Float[Tensor, "n"]) -> Float[Tensor, "n t"]:
-        return self.linear_2(F.silu(self.linear_1(sinusoid(timestep, self.width).to(self.linear_1.weight.dtype))))
+        return self.linear_2(
+            F.silu(self.linear_1(sinusoid(timestep, self.width).to(self.linear_1.weight.dtype)))
+        )
 
 
 def sinusoid(timestep: Float[Tensor, "n"], width: int) -> Float[Tensor, "n d"]:
     """Cosines first, then sines, of frequencies 10000^(-i/half) (Stable Diffusion's order)."""
     half = width // 2
-    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=timestep.device, dtype=torch.float32) / half)
+    frequencies = torch.exp(
+        -math.log(10000.0) * torch.arange(half, device=timestep.device, dtype=torch.float32) / half
+    )
     angles = timestep.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -16,7 +16,10 @@ class ControlNet(EncoderHalf):
         self.controlnet_mid_block = zero_convolution(config.channels[-1])
 
     def forward(
-        self, latent: Float[Tensor, "b z h w"], hint: Float[Tensor, "b j h w"], context: Float[Tensor, "b m d"]
+        self,
+        latent: Float[Tensor, "b z h w"],
+        hint: Float[Tensor, "b j h w"],
+        context: Float[Tensor, "b m d"],
     ) -> list[Tensor]:
         """Residuals in the order of the skip connections, the middle last."""
         middle, skips = self.encode(torch.cat([latent, hint], dim=1), self.time(), context, MapStore(()))

@@ -27,7 +27,9 @@ class LoRALinear(nn.Module):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """One plain layer of the same function."""
-        plain = nn.Linear(self.linear.in_features, self.linear.out_features, bias=self.linear.bias is not None)
+        plain = nn.Linear(
+            self.linear.in_features, self.linear.out_features, bias=self.linear.bias is not None
+        )
         plain = plain.to(self.linear.weight)
         plain.weight.copy_(self.linear.weight + self.lora_up.weight @ self.lora_down.weight)
         if self.linear.bias is not None:
@@ -37,7 +39,11 @@ class LoRALinear(nn.Module):
 
 def inject_lora(root: nn.Module, rank: int, wanted: Callable[[str], bool]) -> int:
     """Wrap every linear layer whose dotted name is wanted, in place; returns how many."""
-    found = [(name, module) for name, module in root.named_modules() if isinstance(module, nn.Linear) and wanted(name)]
+    found = [
+        (name, module)
+        for name, module in root.named_modules()
+        if isinstance(module, nn.Linear) and wanted(name)
+    ]
     for name, linear in found:
         _replace(root, name, LoRALinear(linear, rank).to(linear.weight))
     return len(found)

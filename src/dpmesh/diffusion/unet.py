@@ -34,10 +34,16 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         if len(self.channels) != 4 or len(self.attention) != 4:
-            raise ConfigError(f"channels={self.channels} and attention={self.attention} must name 4 levels", where="UNetConfig")
+            raise ConfigError(
+                f"channels={self.channels} and attention={self.attention} must name 4 levels",
+                where="UNetConfig",
+            )
         for divisor in (self.groups, self.heads):
             if any(width % divisor for width in self.channels):
-                raise ConfigError(f"channels={self.channels} must be multiples of {divisor} (groups, heads)", where="UNetConfig")
+                raise ConfigError(
+                    f"channels={self.channels} must be multiples of {divisor} (groups, heads)",
+                    where="UNetConfig",
+                )
 
     @property
     def time_width(self) -> int:
@@ -61,10 +67,13 @@ class MapStore:
 
 
 class DownBlock(nn.Module):
-    def __init__(self, inward: int, outward: int, config: UNetConfig, *, attention: bool, downsample: bool) -> None:
+    def __init__(
+        self, inward: int, outward: int, config: UNetConfig, *, attention: bool, downsample: bool
+    ) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
-            ResnetBlock(inward if i == 0 else outward, outward, config.groups, config.time_width) for i in range(config.layers)
+            ResnetBlock(inward if i == 0 else outward, outward, config.groups, config.time_width)
+            for i in range(config.layers)
         )
         count = config.layers if attention else 0
         self.attentions = nn.ModuleList(
@@ -72,7 +81,9 @@ class DownBlock(nn.Module):
         )
         self.downsamplers = nn.ModuleList([Downsample(outward)] if downsample else [])
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor, store: MapStore) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, x: Tensor, time: Tensor, context: Tensor, store: MapStore
+    ) -> tuple[Tensor, list[Tensor]]:
         """Returns the last map and all that the up path will want."""
         skips: list[Tensor] = []
         for i, resnet in enumerate(self.resnets):
@@ -90,8 +101,12 @@ class DownBlock(nn.Module):
 class MidBlock(nn.Module):
     def __init__(self, width: int, config: UNetConfig) -> None:
         super().__init__()
-        self.resnets = nn.ModuleList(ResnetBlock(width, width, config.groups, config.time_width) for _ in range(2))
-        self.attentions = nn.ModuleList([Transformer2D(width, config.heads, config.context_width, config.groups)])
+        self.resnets = nn.ModuleList(
+            ResnetBlock(width, width, config.groups, config.time_width) for _ in range(2)
+        )
+        self.attentions = nn.ModuleList(
+            [Transformer2D(width, config.heads, config.context_width, config.groups)]
+        )
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
         x, _ = self.attentions[0](self.resnets[0](x, time), context)
@@ -100,7 +115,14 @@ class MidBlock(nn.Module):
 
 class UpBlock(nn.Module):
     def __init__(
-        self, inward: int, outward: int, skips: tuple[int, ...], config: UNetConfig, *, attention: bool, upsample: bool
+        self,
+        inward: int,
+        outward: int,
+        skips: tuple[int, ...],
+        config: UNetConfig,
+        *,
+        attention: bool,
+        upsample: bool,
     ) -> None:
         """skips: width of each skip connection, in the order in which they are consumed."""
         super().__init__()
@@ -140,7 +162,9 @@ class EncoderHalf(nn.Module):
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], config.time_width)
         self.down_blocks = nn.ModuleList(
-            DownBlock(widths[max(i - 1, 0)], width, config, attention=config.attention[i], downsample=i < last)
+            DownBlock(
+                widths[max(i - 1, 0)], width, config, attention=config.attention[i], downsample=i < last
+            )
             for i, width in enumerate(widths)
         )
         self.mid_block = MidBlock(widths[-1], config)
@@ -159,7 +183,9 @@ class EncoderHalf(nn.Module):
         step = torch.full((1,), float(self.config.timestep), device=self.conv_in.weight.device)
         return F.silu(self.time_embedding(step))
 
-    def encode(self, x: Tensor, time: Tensor, context: Tensor, store: MapStore) -> tuple[Tensor, list[Tensor]]:
+    def encode(
+        self, x: Tensor, time: Tensor, context: Tensor, store: MapStore
+    ) -> tuple[Tensor, list[Tensor]]:
         """Middle output and the skip connections."""
         x = self.conv_in(x)
         skips = [x]
@@ -181,7 +207,9 @@ class UNet(EncoderHalf):
             taken = tuple(skips.pop() for _ in range(config.layers + 1))
             inward = widths[max(i - 1, 0)]
             attention, upsample = config.attention[::-1][i], i < len(widths) - 1
-            self.up_blocks.append(UpBlock(inward, width, taken, config, attention=attention, upsample=upsample))
+            self.up_blocks.append(
+                UpBlock(inward, width, taken, config, attention=attention, upsample=upsample)
+            )
 
     def forward(
         self,

@@ -33,9 +33,15 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         if len(self.channels) != (levels := 5 - self.stem_stride):
-            raise ConfigError(f"channels={self.channels} must name {levels} levels", where="VAEConfig", fix="The latent is 8 times smaller.")  # fmt: skip
+            raise ConfigError(
+                f"channels={self.channels} must name {levels} levels",
+                where="VAEConfig",
+                fix="The latent is 8 times smaller.",
+            )
         if any(width % self.groups for width in self.channels):
-            raise ConfigError(f"channels={self.channels} must be multiples of groups={self.groups}", where="VAEConfig")
+            raise ConfigError(
+                f"channels={self.channels} must be multiples of groups={self.groups}", where="VAEConfig"
+            )
 
 
 class MidAttention(nn.Module):
@@ -44,7 +50,11 @@ class MidAttention(nn.Module):
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
         self.group_norm = nn.GroupNorm(groups, width, eps=1e-6)
-        self.to_q, self.to_k, self.to_v = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.to_q, self.to_k, self.to_v = (
+            nn.Linear(width, width),
+            nn.Linear(width, width),
+            nn.Linear(width, width),
+        )
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -57,7 +67,8 @@ class DownBlock(nn.Module):
     def __init__(self, inward: int, outward: int, config: VAEConfig, *, downsample: bool) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
-            ResnetBlock(inward if i == 0 else outward, outward, config.groups, eps=1e-6) for i in range(config.layers)
+            ResnetBlock(inward if i == 0 else outward, outward, config.groups, eps=1e-6)
+            for i in range(config.layers)
         )
         self.downsamplers = nn.ModuleList([Downsample(outward, one_sided=True)] if downsample else [])
 
@@ -85,7 +96,8 @@ class Encoder(nn.Module):
         widths = config.channels
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1, stride=config.stem_stride)
         self.down_blocks = nn.ModuleList(
-            DownBlock(widths[max(i - 1, 0)], width, config, downsample=i < len(widths) - 1) for i, width in enumerate(widths)
+            DownBlock(widths[max(i - 1, 0)], width, config, downsample=i < len(widths) - 1)
+            for i, width in enumerate(widths)
         )
         self.mid_block = MidBlock(widths[-1], config.groups, attention=config.mid_attention)
         self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], eps=1e-6)

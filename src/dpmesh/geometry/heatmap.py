@@ -6,7 +6,12 @@ from torch import Tensor
 
 
 def draw_heatmaps(
-    joints: Float[Tensor, "b j 2"], visible: Float[Tensor, "b j"], *, size: int = 32, sigma: float = 2.5, crop: int = 256
+    joints: Float[Tensor, "b j 2"],
+    visible: Float[Tensor, "b j"],
+    *,
+    size: int = 32,
+    sigma: float = 2.5,
+    crop: int = 256,
 ) -> Float[Tensor, "b j s s"]:
     """One Gaussian of peak 1 for each visible joint, zeros for the others.
 

@@ -25,7 +25,7 @@ from dpmesh.pipeline.place import place
 from dpmesh.pipeline.scene import FocalSource, Person, Scene
 from dpmesh.skeletons import JOINTS30
 
-EXPAND = 1.15
+EXPAND = 1.25
 """The square window is this much larger than the person's box."""
 MAX_PEOPLE = 20
 _SURE_DETECTED, _SURE_GIVEN = 0.2, 0.05

@@ -19,6 +19,7 @@ class RegressorConfig:
 
     prompt_memory: the decoder also attends to the joint prompt itself (width `prompt_width`), so that the answer
     does not hang on the image features alone; `prompt_layers` encoder layers let its tokens talk. Not in the paper.
+    reading: those tokens also carry where the picture shows the joint (backbone/reading.py). Not in the paper.
     pose_code: numbers regressed for the body pose, before the pose prior's head.
     """
 
@@ -35,19 +36,27 @@ class RegressorConfig:
     pose_code: int = 32
     prompt_memory: bool = False
     prompt_layers: int = 0
+    reading: bool = False
     prompt_width: int = 768
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
-            raise ConfigError(f"width={self.width} must be a multiple of heads={self.heads} and of 4", where="RegressorConfig")
+            raise ConfigError(
+                f"width={self.width} must be a multiple of heads={self.heads} and of 4",
+                where="RegressorConfig",
+            )
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What the decoder looks at. tokens: (b, 64, c) of the fused map. volume: (b, c, depth, 8, 8)."""
+    """What the decoder looks at. tokens: (b, 64, c) of the fused map. volume: (b, c, depth, 8, 8).
+
+    read: (b, j, 4), the joints that were read off the picture, if the model does that.
+    """
 
     tokens: Tensor
     volume: Tensor
+    read: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -81,10 +90,17 @@ class Regressor(nn.Module):
         self.config = config
         width, layers = config.width, config.decoder_layers
         self.volume = FeatureVolume(
-            config.fused_channels, width, config.volume_depth, config.heads, config.volume_inner, config.volume_layers
+            config.fused_channels,
+            width,
+            config.volume_depth,
+            config.heads,
+            config.volume_inner,
+            config.volume_layers,
         )
         self.down = nn.Linear(config.fused_channels, width)
-        self.encoder = nn.ModuleList(EncoderLayer(width, config.heads, config.inner) for _ in range(config.encoder_layers))
+        self.encoder = nn.ModuleList(
+            EncoderLayer(width, config.heads, config.inner) for _ in range(config.encoder_layers)
+        )
         self.decoder = nn.ModuleList(DecoderLayer(width, config.heads, config.inner) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         queries = 3 + config.joints  # pose, shape, camera, then the joints
@@ -93,6 +109,10 @@ class Regressor(nn.Module):
         self.joint_place = nn.ModuleList(nn.Linear(width if i == 0 else width + 3, 3) for i in range(layers))
         self.place_position = nn.Linear(3, width)
         self.prompt_in = nn.Linear(config.prompt_width, width) if config.prompt_memory else None
+        self.read_in = nn.Linear(4, width) if config.reading else None
+        if self.read_in is not None:  # starts as nothing: the keypoint path is trained before the picture's
+            nn.init.zeros_(self.read_in.weight)
+            nn.init.zeros_(self.read_in.bias)
         self.prompt_encoder = nn.ModuleList(
             EncoderLayer(width, config.heads, config.inner) for _ in range(config.prompt_layers)
         )
@@ -102,12 +122,12 @@ class Regressor(nn.Module):
         self.camera_head = CascadeHead(width, 3, layers)
         self.register_buffer("position", sine_position_2d(width, SIZE)[None], persistent=False)
 
-    def remember(self, fused: Float[Tensor, "b f 8 8"]) -> Memory:
-        """What the decoder will look at: the encoded 2D map and the 3D volume."""
+    def remember(self, fused: Float[Tensor, "b f 8 8"], read: Float[Tensor, "b j 4"] | None = None) -> Memory:
+        """What the decoder will look at: the encoded 2D map, the 3D volume, and the joints read off the picture."""
         tokens = self.down(fused.flatten(2).transpose(1, 2))
         for layer in self.encoder:
             tokens = layer(tokens, self.get_buffer("position"))
-        return Memory(tokens, self.volume(fused))
+        return Memory(tokens, self.volume(fused), read)
 
     def forward(self, memory: Memory | None, prompt: Float[Tensor, "b j d"]) -> Regression:
         """memory=None answers from the joint prompt alone (needs prompt_memory): no picture is looked at."""
@@ -118,9 +138,13 @@ class Regressor(nn.Module):
             seen.append(memory.tokens)
             placed.append(self.get_buffer("position").to(memory.tokens.dtype).expand(batch, -1, -1))
         elif self.prompt_in is None:
-            raise ConfigError("without a picture and without prompt_memory there is nothing to look at", where="Regressor")
+            raise ConfigError(
+                "without a picture and without prompt_memory there is nothing to look at", where="Regressor"
+            )
         if self.prompt_in is not None:
             told = self.prompt_in(prompt)
+            if self.read_in is not None and memory is not None and memory.read is not None:
+                told = told + self.read_in(memory.read)
             nowhere = torch.zeros_like(told)
             for layer in self.prompt_encoder:
                 told = layer(told, nowhere)
@@ -130,22 +154,37 @@ class Regressor(nn.Module):
         outputs: list[Tensor] = []
         for layer, place in zip(self.decoder, self.joint_place, strict=True):
             sampled, sampled_at = self._look_at_joints(memory, joints_img)
-            x = layer(x, self.query_position[None], torch.cat([*seen, *sampled], 1), torch.cat([*placed, *sampled_at], 1))
-            x = self.norm(x)  # the normed output feeds the next layer, as released; DETR norms only what it reads out
+            x = layer(
+                x,
+                self.query_position[None],
+                torch.cat([*seen, *sampled], 1),
+                torch.cat([*placed, *sampled_at], 1),
+            )
+            x = self.norm(
+                x
+            )  # the normed output feeds the next layer, as released; DETR norms only what it reads out
             outputs.append(x)
             joint_tokens = x[:, 3:]
             if joints_img is None:
                 joints_img = torch.sigmoid(place(joint_tokens))
             else:
                 before = inverse_sigmoid(joints_img)
-                joints_img = torch.sigmoid(before + place(torch.cat([joint_tokens, before.to(joint_tokens.dtype)], dim=-1)))
+                joints_img = torch.sigmoid(
+                    before + place(torch.cat([joint_tokens, before.to(joint_tokens.dtype)], dim=-1))
+                )
         assert joints_img is not None  # decoder_layers >= 1
         pose, shape, camera = ([out[:, i] for out in outputs] for i in range(3))
         return Regression(
-            self.root_head(pose), self.pose_head(pose), self.shape_head(shape), self.camera_head(camera), joints_img
+            self.root_head(pose),
+            self.pose_head(pose),
+            self.shape_head(shape),
+            self.camera_head(camera),
+            joints_img,
         )
 
-    def _look_at_joints(self, memory: Memory | None, joints_img: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+    def _look_at_joints(
+        self, memory: Memory | None, joints_img: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Volume features where the joints are thought to be, and the position code of those places."""
         if memory is None or joints_img is None:
             return [], []

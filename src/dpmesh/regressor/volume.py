@@ -14,7 +14,9 @@ class FeatureVolume(nn.Module):
     `exponent` bends the depth axis: anchors lie at (index / depth) ** exponent, learned, clamped to [1, 20].
     """
 
-    def __init__(self, fused: int, width: int, depth: int, heads: int, inner: int, layers: int, size: int = 8) -> None:
+    def __init__(
+        self, fused: int, width: int, depth: int, heads: int, inner: int, layers: int, size: int = 8
+    ) -> None:
         super().__init__()
         self.width, self.depth, self.size = width, depth, size
         self.lift = nn.Conv2d(fused, width * depth, 1)
@@ -26,7 +28,9 @@ class FeatureVolume(nn.Module):
 
     def forward(self, fused: Float[Tensor, "b f h w"]) -> Float[Tensor, "b c d h w"]:
         volume = self.lift(fused).unflatten(1, (self.width, self.depth))
-        volume = self.mix(torch.cat([volume, self._coordinates().to(volume).expand(len(volume), -1, -1, -1, -1)], dim=1))
+        volume = self.mix(
+            torch.cat([volume, self._coordinates().to(volume).expand(len(volume), -1, -1, -1, -1)], dim=1)
+        )
         tokens = volume.flatten(2).transpose(1, 2)  # (b, d*h*w, c)
         for layer in self.layers:
             tokens = layer(tokens, self.get_buffer("position"))
@@ -40,9 +44,13 @@ class FeatureVolume(nn.Module):
         z, y, x = torch.meshgrid(deep, across, across, indexing="ij")
         return torch.stack([z, y, x])[None]
 
-    def sample(self, volume: Float[Tensor, "b c d h w"], points: Float[Tensor, "b j 3"]) -> Float[Tensor, "b j c"]:
+    def sample(
+        self, volume: Float[Tensor, "b c d h w"], points: Float[Tensor, "b j 3"]
+    ) -> Float[Tensor, "b j c"]:
         """Trilinear features at points (x, y, z) in [0, 1]."""
         x, y, z = points.unbind(-1)
         grid = torch.stack([x, y, z ** self.exponent.clamp(1, 20)], dim=-1) * 2 - 1
-        found = F.grid_sample(volume, grid[:, None, None].to(volume.dtype), align_corners=True)  # (b, c, 1, 1, j)
+        found = F.grid_sample(
+            volume, grid[:, None, None].to(volume.dtype), align_corners=True
+        )  # (b, c, 1, 1, j)
         return found[:, :, 0, 0].transpose(1, 2)

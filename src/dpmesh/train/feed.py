@@ -11,16 +11,22 @@ from torch.utils.data import DataLoader, Dataset
 from dpmesh.body.files import free_body
 from dpmesh.data.poses import PoseBank, Split
 from dpmesh.data.synthetic import SyntheticPeople
+from dpmesh.errors import ConfigError
 from dpmesh.train.settings import Stage
 
 Tensors = dict[str, Tensor]
 
 
 class Steps(Dataset[Tensors]):
-    """Item i is the batch of step i."""
+    """Item i is this process's share of the batch of step i."""
 
-    def __init__(self, stage: Stage, seed: int, split: Split) -> None:
-        self.stage, self.seed, self.split = stage, seed, split
+    def __init__(self, stage: Stage, seed: int, split: Split, rank: int, world: int) -> None:
+        if stage.batch % world:
+            raise ConfigError(
+                f"batch={stage.batch} cannot be shared by {world} processes", where=f"stage {stage.name}"
+            )
+        self.stage, self.seed, self.split, self.rank = stage, seed, split, rank
+        self.share = stage.batch // world
         self._people: SyntheticPeople | None = None
 
     def __len__(self) -> int:
@@ -31,16 +37,22 @@ class Steps(Dataset[Tensors]):
             torch.set_num_threads(1)
             self._people = SyntheticPeople(self.seed, PoseBank.load(self.split), free_body())
         if self.stage.source == "keypoints":
-            rng = np.random.default_rng([self.seed, 7, step])
-            return as_tensors(self._people.keypoints_only(rng, self.stage.batch))
-        return as_tensors(self._people.batch(step * self.stage.batch, self.stage.batch))
+            rng = np.random.default_rng([self.seed, 7, self.rank, step])
+            return as_tensors(self._people.keypoints_only(rng, self.share))
+        return as_tensors(self._people.batch(step * self.stage.batch + self.rank * self.share, self.share))
 
 
-def feed(stage: Stage, seed: int, first: int, workers: int) -> Iterator[Tensors]:
+def feed(stage: Stage, seed: int, first: int, workers: int, rank: int, world: int) -> Iterator[Tensors]:
     """Training batches from step `first` to the stage's end."""
     options: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": False} if workers else {}
     steps = range(first, stage.steps)
-    loader = DataLoader(Steps(stage, seed, "train"), batch_size=None, sampler=steps, num_workers=workers, **options)
+    loader = DataLoader(
+        Steps(stage, seed, "train", rank, world),
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        **options,
+    )
     return iter(loader)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dpmesh.losses import Answer, LossWeights, loss_terms
+from dpmesh.losses import Answer, LossWeights, loss_terms, reading_terms
 from dpmesh.model import DPMesh, project
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.train.feed import Tensors
@@ -21,32 +21,37 @@ class Objective(nn.Module):
     def forward(self, batch: Tensors, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss and its unweighted terms. seed: of what is left out or scrambled in this step."""
         # On a CPU the fused attention's backward pass is slower than plain products for so few tokens.
-        plain = SDPBackend.MATH if batch["joints"].device.type == "cpu" else SDPBackend.EFFICIENT_ATTENTION
-        with sdpa_kernel([plain, SDPBackend.MATH]):
+        on_cpu = batch["joints"].device.type == "cpu"
+        with sdpa_kernel([SDPBackend.MATH] if on_cpu else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
             return self._losses(batch, seed)
 
     def _losses(self, batch: Tensors, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-        model = self.model
+        model, truth = self.model, truth_of(batch)
         prompt = model.prompt(batch["joints"], batch["visible"])
-        memory = model.regressor.remember(self._fused(batch, prompt, seed)) if self.stage.source == "images" else None
+        memory, reading = None, dict[str, Tensor]()
+        if self.stage.source == "images":
+            crop, felt = self._crop(batch, seed)
+            seen = model.backbone(crop, batch["joints"], batch["visible"], prompt)
+            read = None if seen.read is None else seen.read.summary() * felt[:, None, None]
+            memory = model.regressor.remember(seen.fused * felt[:, None, None, None], read)
+            if seen.read is not None:  # somebody else's picture still shows the hint, and where to doubt it
+                reading = reading_terms(seen.read.scores, seen.read.places, truth)
         answer = model.regressor(memory, prompt)
         parameters = model.parameters_of(answer, batch["focal"])
         with torch.autocast(prompt.device.type, enabled=False):
             joints3d = model.body.joints30_only(parameters.betas, parameters.rotations, parameters.transl)
             joints2d = project(joints3d, batch["focal"])
             given = Answer(parameters.rotations, parameters.betas, joints3d, joints2d)
-            terms = loss_terms(given, answer.joints_img.float(), truth_of(batch))
-            return self.weights.total(terms), terms
+            terms = loss_terms(given, answer.joints_img.float(), truth)
+            return self.weights.total({**terms, **reading}), {**terms, **reading}
 
-    def _fused(self, batch: Tensors, prompt: Tensor, seed: int) -> Tensor:
-        stage = self.stage
-        generator = torch.Generator().manual_seed(seed)
-        count = len(prompt)
-        chance = torch.rand(2, count, generator=generator).to(prompt.device)
+    def _crop(self, batch: Tensors, seed: int) -> tuple[Tensor, Tensor]:
+        """Crops (b, 3, 256, 256), some exchanged for the next person's; and 1 where the features count."""
         crop = batch["crop"].permute(0, 3, 1, 2).float() / 255
-        crop = torch.where((chance[0] < stage.scrambled)[:, None, None, None], crop.roll(1, 0), crop)
-        fused = self.model.backbone(crop, batch["joints"], batch["visible"], prompt).fused
-        return fused * (chance[1] >= stage.no_features)[:, None, None, None]
+        chance = torch.rand(2, len(crop), generator=torch.Generator().manual_seed(seed)).to(crop.device)
+        own = chance[0] >= self.stage.scrambled
+        felt = (chance[1] >= self.stage.no_features).to(crop.dtype)
+        return torch.where(own[:, None, None, None], crop, crop.roll(1, 0)), felt
 
 
 def truth_of(batch: Tensors) -> Answer:

@@ -20,6 +20,7 @@ class Stage:
 
     source: "keypoints" trains prompt and regressor on keypoints alone, without a picture;
     "images" trains everything on rendered people.
+    batch: people in one step, over all processes together.
     learning_rate falls along a cosine to a hundredth; backbone_rate is the factor for the image backbone.
     no_features, scrambled: shares of samples whose fused map is zeroed, or whose crop is somebody else's, so that
     the keypoints alone keep carrying an answer.
@@ -38,22 +39,27 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """model: a named configuration. seed: of weights and data. precision: Fabric's word for it.
+    """processes: on this machine (under torchrun, what it was told); threads: of each.
+    model: a named configuration. start: weights to begin from (a folder or a shipped name) instead of random ones.
+    seed: of weights and data. precision: Fabric's word for it.
 
-    validate_every, checkpoint_every: steps; seconds. validation_people: held-out synthetic people.
+    validate_every, log_every: steps. checkpoint_every: seconds. validation_people: held-out synthetic people.
     """
 
     model: str
     stages: tuple[Stage, ...]
+    start: str = ""
     out: str = "runs/embedded"
     seed: int = 1
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    processes: int = 1
     threads: int = 1
     workers: int = 1
     weight_decay: float = 0.01
     clip: float = 1.0
     validate_every: int = 1000
     validation_people: int = 256
+    log_every: int = 50
     checkpoint_every: float = 120.0
     losses: LossWeights = field(default_factory=LossWeights)
 

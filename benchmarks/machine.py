@@ -1,0 +1,26 @@
+"""What a figure was measured on."""
+
+import os
+import platform
+import subprocess
+
+
+def commit() -> str:
+    """Short hash of HEAD, with a plus when files differ from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + (
+        "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+    )
+
+
+def machine() -> str:
+    """Processor, cores, load."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            name = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor()
+    return f"{name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"

@@ -1,0 +1,54 @@
+"""Joints read off the U-Net's finest feature map: the noisy keypoints, cleaned by what the picture shows.
+
+Not in the paper. A U-Net that starts from nothing, not from Stable Diffusion, learns from a target for every cell
+far sooner than through the regressor; and where the joints are is then a number that the regressor can use.
+Integral regression (X. Sun et al., ECCV 2018): the place is the mean of a distribution over the cells.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+CROP = 256
+
+
+@dataclass(frozen=True)
+class JointsRead:
+    """scores: (b, j, s, s) logits over the cells. places: (b, j, 3), x and y in crop pixels, z in metres behind
+    the pelvis. sure: (b, j), sum of the squared probabilities: 1 is one cell alone."""
+
+    scores: Tensor
+    places: Tensor
+    sure: Tensor
+
+    def summary(self) -> Float[Tensor, "b j 4"]:
+        """x and y as fractions of the crop, z in metres, and how sure."""
+        return torch.cat([self.places[..., :2] / CROP, self.places[..., 2:], self.sure[..., None]], dim=-1)
+
+
+class JointReading(nn.Module):
+    def __init__(self, channels: int, joints: int, groups: int, inner: int = 64) -> None:
+        super().__init__()
+        self.joints = joints
+        self.layers = nn.Sequential(
+            nn.GroupNorm(groups, channels),
+            nn.SiLU(),
+            nn.Conv2d(channels, inner, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(inner, 2 * joints, 1),
+        )
+
+    def forward(self, finest: Float[Tensor, "b c s s"]) -> JointsRead:
+        size = finest.shape[-1]
+        read = self.layers(finest).float()
+        scores, depths = read[:, : self.joints], read[:, self.joints :]
+        share = scores.flatten(2).softmax(-1)  # (b, j, s*s)
+        cells = torch.arange(size, device=read.device, dtype=read.dtype) * (CROP / size)
+        y, x = torch.meshgrid(cells, cells, indexing="ij")
+        flat = torch.stack(
+            [x.flatten(), y.flatten()], dim=-1
+        )  # (s*s, 2) crop pixels, the heatmaps' convention
+        depth = (share * depths.flatten(2)).sum(-1, keepdim=True)
+        return JointsRead(scores, torch.cat([share @ flat, depth], dim=-1), share.square().sum(-1))
