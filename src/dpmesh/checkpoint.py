@@ -28,7 +28,7 @@ def save_weights(
     text = json.dumps({"config": config, "provenance": provenance}, indent=1) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        st.save_file(state, folder / f"{WEIGHTS}.part")
+        (folder / f"{WEIGHTS}.part").write_bytes(st.save(state))
         (folder / f"{CONFIG}.part").write_text(text)
         for name in (WEIGHTS, CONFIG):
             os.replace(folder / f"{name}.part", folder / name)
@@ -52,7 +52,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Provenance]:
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Copy the stored tensors into the model; raises WeightsError with the first names that do not fit."""
     try:
-        state = st.load_file(folder / WEIGHTS)
+        state = st.load((folder / WEIGHTS).read_bytes())
     except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{WEIGHTS} cannot be read ({error})", where=str(folder)) from error
     own = model.state_dict()

@@ -42,7 +42,7 @@ class Attention(nn.Module):
         return self.to_out[0](attended.transpose(1, 2).flatten(2)), mean_map
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (b, n, h*d) -> (b, h, n, d)
+        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(1, 2)  # (b, n, h*d) -> (b, h, n, d)
 
 
 class GEGLU(nn.Module):

@@ -27,23 +27,18 @@ class LoRALinear(nn.Module):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """One plain layer of the same function."""
-        plain = nn.Linear(
-            self.linear.in_features, self.linear.out_features, bias=self.linear.bias is not None
-        )
+        has_bias = "bias" in dict(self.linear.named_parameters())
+        plain = nn.Linear(self.linear.in_features, self.linear.out_features, bias=has_bias)
         plain = plain.to(self.linear.weight)
         plain.weight.copy_(self.linear.weight + self.lora_up.weight @ self.lora_down.weight)
-        if self.linear.bias is not None:
+        if has_bias:
             plain.bias.copy_(self.linear.bias)
         return plain
 
 
 def inject_lora(root: nn.Module, rank: int, wanted: Callable[[str], bool]) -> int:
     """Wrap every linear layer whose dotted name is wanted, in place; returns how many."""
-    found = [
-        (name, module)
-        for name, module in root.named_modules()
-        if isinstance(module, nn.Linear) and wanted(name)
-    ]
+    found = [(name, layer) for name, layer in _layers(root) if isinstance(layer, nn.Linear) and wanted(name)]
     for name, linear in found:
         _replace(root, name, LoRALinear(linear, rank).to(linear.weight))
     return len(found)
@@ -51,10 +46,14 @@ def inject_lora(root: nn.Module, rank: int, wanted: Callable[[str], bool]) -> in
 
 def merge_lora(root: nn.Module) -> int:
     """Replace every adapted layer by its merged one, in place; returns how many."""
-    found = [(name, module) for name, module in root.named_modules() if isinstance(module, LoRALinear)]
+    found = [(name, layer) for name, layer in _layers(root) if isinstance(layer, LoRALinear)]
     for name, adapted in found:
         _replace(root, name, adapted.merged())
     return len(found)
+
+
+def _layers(root: nn.Module) -> list[tuple[str, nn.Module]]:
+    return list(root.named_modules())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def cross_attention(name: str) -> bool:

@@ -25,7 +25,8 @@ class Steps(Dataset[Tensors]):
             raise ConfigError(
                 f"batch={stage.batch} cannot be shared by {world} processes", where=f"stage {stage.name}"
             )
-        self.stage, self.seed, self.split, self.rank = stage, seed, split, rank
+        self.stage, self.seed, self.rank = stage, seed, rank
+        self.split: Split = split
         self.share = stage.batch // world
         self._people: SyntheticPeople | None = None
 

@@ -61,7 +61,7 @@ def train(settings: Settings) -> Path:
             continue
         plain = Objective(model, settings.losses, stage)
         objective = fabric.setup_module(plain)
-        optimizer = fabric.setup_optimizers(_optimizer(plain, stage, settings))
+        optimizer: Any = fabric.setup_optimizers(_optimizer(plain, stage, settings))
         first = 0
         if state and number == state["stage"]:
             plain.load_state_dict(state["objective"])
@@ -138,7 +138,7 @@ def _run_stage(
             }
             _append(
                 out / f"log_{stage.name}.csv",
-                {**row, "grad_norm": float(norm), "samples_per_s": round(speed, 1)},
+                {**row, "grad_norm": 0.0 if norm is None else norm.item(), "samples_per_s": round(speed, 1)},
             )
             log.info("%s %d/%d loss %.4f  %.1f samples/s", stage.name, done, stage.steps, loss.item(), speed)
         if time.monotonic() - saved > settings.checkpoint_every or done == stage.steps:
