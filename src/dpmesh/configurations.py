@@ -95,6 +95,7 @@ EMBEDDED = DPMeshConfig(
         prompt_memory=True,
         prompt_layers=2,
         reading=True,
+        frequencies=6,
         prompt_width=128,
     ),
     pose_prior=PoseVQVAEConfig(

@@ -97,8 +97,7 @@ class DPMesh(nn.Module):
     def forward(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         prompt = self.prompt(inputs.joints, inputs.visible)  # (b, 30, d)
         seen = self.backbone(inputs.crop, inputs.joints, inputs.visible, prompt)  # fused (b, c, 8, 8)
-        read = None if seen.read is None else seen.read.summary()  # (b, 30, 4)
-        answer = self.regressor(self.regressor.remember(seen.fused, read), prompt)
+        answer = self.regress(seen, prompt, inputs.joints, inputs.visible)
         parameters = self.parameters_of(answer, inputs.focal)
         posed = self.body(parameters.betas, parameters.rotations, parameters.transl)
         return Prediction(
@@ -115,6 +114,20 @@ class DPMesh(nn.Module):
             joints2d=project(posed.joints30, inputs.focal),
             features=seen if features else None,
         )
+
+    def regress(
+        self,
+        seen: Features | None,
+        prompt: Float[Tensor, "b j d"],
+        joints: Float[Tensor, "b j 2"],
+        visible: Float[Tensor, "b j"],
+        read: Float[Tensor, "b j 4"] | None = None,
+    ) -> Regression:
+        """The regressor's answer. seen=None looks at no picture; `read` may then stand for what was read off one."""
+        if seen is not None and seen.read is not None:
+            read = seen.read.summary()
+        memory = None if seen is None else self.regressor.remember(seen.fused)
+        return self.regressor(memory, prompt, torch.cat([joints / CROP, visible[..., None]], -1), read)
 
     def parameters_of(self, answer: Regression, focal: Float[Tensor, " b"]) -> BodyParameters:
         """Root by Gram-Schmidt, pose through the prior, camera as a translation; always in fp32."""

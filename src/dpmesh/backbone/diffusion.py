@@ -40,6 +40,11 @@ class Features:
     maps: dict[int, Tensor]
     read: JointsRead | None = None
 
+    def times(self, felt: Float[Tensor, " b"]) -> "Features":
+        """The features of each person times a factor: with 0 the picture might not be there."""
+        read = None if self.read is None else self.read.times(felt)
+        return Features(self.fused * felt[:, None, None, None], self.maps, read)
+
 
 class Fusion(nn.Module):
     """Features of 4, 8, 16 and 32 cells with the attention maps of 8 and 16, brought to one 8×8 map."""

@@ -23,6 +23,10 @@ class JointsRead:
     places: Tensor
     sure: Tensor
 
+    def times(self, felt: Float[Tensor, " b"]) -> "JointsRead":
+        """A factor for each person's places and certainty; 0 reads nothing."""
+        return JointsRead(self.scores, self.places * felt[:, None, None], self.sure * felt[:, None])
+
     def summary(self) -> Float[Tensor, "b j 4"]:
         """x and y as fractions of the crop, z in metres, and how sure."""
         return torch.cat([self.places[..., :2] / CROP, self.places[..., 2:], self.sure[..., None]], dim=-1)

@@ -20,6 +20,8 @@ class RegressorConfig:
     prompt_memory: the decoder also attends to the joint prompt itself (width `prompt_width`), so that the answer
     does not hang on the image features alone; `prompt_layers` encoder layers let its tokens talk. Not in the paper.
     reading: those tokens also carry where the picture shows the joint (backbone/reading.py). Not in the paper.
+    frequencies: those tokens also carry their joint's coordinates as so many octaves of sines and cosines
+    (Tancik et al. 2020): from the plain numbers the decoder learns places far too slowly. Not in the paper.
     pose_code: numbers regressed for the body pose, before the pose prior's head.
     """
 
@@ -37,6 +39,7 @@ class RegressorConfig:
     prompt_memory: bool = False
     prompt_layers: int = 0
     reading: bool = False
+    frequencies: int = 0
     prompt_width: int = 768
 
     def __post_init__(self) -> None:
@@ -49,14 +52,10 @@ class RegressorConfig:
 
 @dataclass(frozen=True)
 class Memory:
-    """What the decoder looks at. tokens: (b, 64, c) of the fused map. volume: (b, c, depth, 8, 8).
-
-    read: (b, j, 4), the joints that were read off the picture, if the model does that.
-    """
+    """What the decoder looks at. tokens: (b, 64, c) of the fused map. volume: (b, c, depth, 8, 8)."""
 
     tokens: Tensor
     volume: Tensor
-    read: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -109,10 +108,9 @@ class Regressor(nn.Module):
         self.joint_place = nn.ModuleList(nn.Linear(width if i == 0 else width + 3, 3) for i in range(layers))
         self.place_position = nn.Linear(3, width)
         self.prompt_in = nn.Linear(config.prompt_width, width) if config.prompt_memory else None
-        self.read_in = nn.Linear(4, width) if config.reading else None
-        if self.read_in is not None:  # starts as nothing: the keypoint path is trained before the picture's
-            nn.init.zeros_(self.read_in.weight)
-            nn.init.zeros_(self.read_in.bias)
+        waves = 4 * config.frequencies
+        self.given_in = nn.Linear(waves + 1, width) if waves else None
+        self.read_in = nn.Linear(waves + 3, width) if config.reading else None
         self.prompt_encoder = nn.ModuleList(
             EncoderLayer(width, config.heads, config.inner) for _ in range(config.prompt_layers)
         )
@@ -122,15 +120,25 @@ class Regressor(nn.Module):
         self.camera_head = CascadeHead(width, 3, layers)
         self.register_buffer("position", sine_position_2d(width, SIZE)[None], persistent=False)
 
-    def remember(self, fused: Float[Tensor, "b f 8 8"], read: Float[Tensor, "b j 4"] | None = None) -> Memory:
-        """What the decoder will look at: the encoded 2D map, the 3D volume, and the joints read off the picture."""
+    def remember(self, fused: Float[Tensor, "b f 8 8"]) -> Memory:
+        """What the decoder will look at: the encoded 2D map and the 3D volume."""
         tokens = self.down(fused.flatten(2).transpose(1, 2))
         for layer in self.encoder:
             tokens = layer(tokens, self.get_buffer("position"))
-        return Memory(tokens, self.volume(fused), read)
+        return Memory(tokens, self.volume(fused))
 
-    def forward(self, memory: Memory | None, prompt: Float[Tensor, "b j d"]) -> Regression:
-        """memory=None answers from the joint prompt alone (needs prompt_memory): no picture is looked at."""
+    def forward(
+        self,
+        memory: Memory | None,
+        prompt: Float[Tensor, "b j d"],
+        given: Float[Tensor, "b j 3"] | None = None,
+        read: Float[Tensor, "b j 4"] | None = None,
+    ) -> Regression:
+        """memory=None answers from the joints alone (needs prompt_memory): the fused map is not looked at.
+
+        given: x and y of the keypoints as fractions of the crop, and 1 where they are seen. read: the joints read
+        off the picture (JointsRead.summary); zeros, or None, where none were. Both only where the config wants them.
+        """
         batch = len(prompt)
         seen: list[Tensor] = []
         placed: list[Tensor] = []
@@ -142,9 +150,7 @@ class Regressor(nn.Module):
                 "without a picture and without prompt_memory there is nothing to look at", where="Regressor"
             )
         if self.prompt_in is not None:
-            told = self.prompt_in(prompt)
-            if self.read_in is not None and memory is not None and memory.read is not None:
-                told = told + self.read_in(memory.read)
+            told = self._joint_tokens(self.prompt_in(prompt), given, read)
             nowhere = torch.zeros_like(told)
             for layer in self.prompt_encoder:
                 told = layer(told, nowhere)
@@ -182,6 +188,21 @@ class Regressor(nn.Module):
             joints_img,
         )
 
+    def _joint_tokens(self, told: Tensor, given: Tensor | None, read: Tensor | None) -> Tensor:
+        """The prompt's tokens with the places that were given and the places that were read."""
+        count = self.config.frequencies
+        if self.given_in is not None and given is not None:
+            visible = given[..., 2:]
+            told = told + self.given_in(torch.cat([octaves(given[..., :2], count), visible], -1) * visible)
+        if self.read_in is not None and read is not None:
+            there = (read[..., 3:] > 0).to(read.dtype)
+            # Depths of decimetres and certainties of hundredths, brought to the size of the sines.
+            numbers = torch.cat(
+                [octaves(read[..., :2], count), 4 * read[..., 2:3], 10 * read[..., 3:], there], -1
+            )
+            told = told + self.read_in(numbers * there)
+        return told
+
     def _look_at_joints(
         self, memory: Memory | None, joints_img: Tensor | None
     ) -> tuple[list[Tensor], list[Tensor]]:
@@ -190,6 +211,13 @@ class Regressor(nn.Module):
             return [], []
         places = self.place_position(inverse_sigmoid(joints_img))
         return [self.volume.sample(memory.volume, joints_img)], [places]
+
+
+def octaves(places: Float[Tensor, "*b 2"], count: int) -> Float[Tensor, "*b w"]:
+    """Sines and cosines of π·2^k times each coordinate, k < count: 4·count numbers."""
+    scale = torch.pi * 2.0 ** torch.arange(count, device=places.device, dtype=places.dtype)
+    angles = (places[..., None] * scale).flatten(-2)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:

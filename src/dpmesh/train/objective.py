@@ -8,6 +8,7 @@ from dpmesh.losses import Answer, LossWeights, loss_terms, reading_terms
 from dpmesh.model import DPMesh, project
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.train.feed import Tensors
+from dpmesh.train.imagined import imagined_reading
 from dpmesh.train.settings import Stage
 
 
@@ -28,15 +29,16 @@ class Objective(nn.Module):
     def _losses(self, batch: Tensors, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         model, truth = self.model, truth_of(batch)
         prompt = model.prompt(batch["joints"], batch["visible"])
-        memory, reading = None, dict[str, Tensor]()
+        seen, read, reading = None, None, dict[str, Tensor]()
         if self.stage.source == "images":
             crop, felt = self._crop(batch, seed)
             seen = model.backbone(crop, batch["joints"], batch["visible"], prompt)
-            read = None if seen.read is None else seen.read.summary() * felt[:, None, None]
-            memory = model.regressor.remember(seen.fused * felt[:, None, None, None], read)
             if seen.read is not None:  # somebody else's picture still shows the hint, and where to doubt it
                 reading = reading_terms(seen.read.scores, seen.read.places, truth)
-        answer = model.regressor(memory, prompt)
+            seen = seen.times(felt)
+        elif model.config.regressor.reading:
+            read = imagined_reading(batch, seed, self.stage.no_features)
+        answer = model.regress(seen, prompt, batch["joints"], batch["visible"], read)
         parameters = model.parameters_of(answer, batch["focal"])
         with torch.autocast(prompt.device.type, enabled=False):
             joints3d = model.body.joints30_only(parameters.betas, parameters.rotations, parameters.transl)

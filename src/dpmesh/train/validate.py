@@ -42,12 +42,11 @@ def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 
     for start in range(0, len(batch["focal"]), chunk):
         part = {name: value[start : start + chunk] for name, value in batch.items()}
         prompt = model.prompt(part["joints"], part["visible"])
-        memory = None
+        seen = None
         if images:
             crop = part["crop"].permute(0, 3, 1, 2).float() / 255
             seen = model.backbone(crop, part["joints"], part["visible"], prompt)
-            memory = model.regressor.remember(seen.fused, None if seen.read is None else seen.read.summary())
-        answer = model.regressor(memory, prompt)
+        answer = model.regress(seen, prompt, part["joints"], part["visible"])
         found.append(model.parameters_of(answer, part["focal"]))
     return BodyParameters(
         *(torch.cat([getattr(p, name) for p in found]) for name in ("rotations", "betas", "transl")),
