@@ -1,4 +1,4 @@
-"""One picture of what `make demo` made: python tools/demo_sheet.py demo-out docs/images/demo.jpg [--names A B C] [--height 300]
+"""One picture of what `make demo` made: python tools/demo_sheet.py demo-out docs/images/demo.jpg [--names A B C]
 
 Photograph with overlay on top, the same people from the side below.
 """

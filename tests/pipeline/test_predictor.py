@@ -15,7 +15,7 @@ from dpmesh.geometry.camera import crop_focal
 from dpmesh.geometry.crop import Crop
 from dpmesh.model import DPMesh
 from dpmesh.pipeline.detect import Detector
-from dpmesh.pipeline.predictor import Predictor, choose_focal, pick_device
+from dpmesh.pipeline.predictor import EXPAND, Predictor, choose_focal, pick_device
 from dpmesh.pipeline.scene import Scene
 
 Build = Callable[..., Predictor]
@@ -178,7 +178,9 @@ def test_joints_outside_their_crop_are_unseen_and_finite(predictor: Build) -> No
     seen = inputs.visible[0] > 0
     assert ((inputs.joints[0, seen] >= 0) & (inputs.joints[0, seen] < Crop.SIZE)).all()
     assert inputs.focal[0].item() == pytest.approx(crop_focal(job.K, job.crops[0]))
-    assert inputs.crop.min() >= 0 and inputs.crop.max() <= 1 and job.crops[0].side == pytest.approx(46)
+    assert (
+        inputs.crop.min() >= 0 and inputs.crop.max() <= 1 and job.crops[0].side == pytest.approx(40 * EXPAND)
+    )
 
 
 def test_a_person_without_keypoints_is_counted(predictor: Build) -> None:
