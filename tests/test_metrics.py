@@ -34,11 +34,14 @@ def test_a_mirrored_pose_is_not():
     assert pa_mpjpe(truth * [-1, 1, 1], truth).min() > 50
 
 
-def test_against_a_numerical_optimiser():
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_against_a_numerical_optimiser(mirrored: bool):
     from scipy.optimize import minimize
     from scipy.spatial.transform import Rotation
 
     predicted, truth = points(1, 1), points(2, 1)
+    if mirrored:  # the best orthogonal matrix is a reflection, which must not be taken, nor its scale
+        predicted = truth * [-1, 1, 1] + 0.1 * predicted
 
     def residual(x: np.ndarray) -> float:
         moved = np.exp(x[3]) * Rotation.from_rotvec(x[:3]).apply(predicted[0]) + x[4:]

@@ -131,3 +131,19 @@ def test_configs_refuse_nonsense():
         UNetConfig(channels=(33, 64, 64, 64))
     with pytest.raises(ConfigError, match="levels"):
         VAEConfig(channels=(32, 64, 64, 64), stem_stride=2)
+
+
+def test_features_come_from_before_the_last_layer_of_a_block():
+    """Output blocks 1, 4 and 7 of the released code: the second of three layers; of the finest level the last."""
+    latent, hint, context = inputs(1)
+    unet, control = UNet(SMALL), ControlNet(SMALL, 30)
+    made: dict[str, torch.Tensor] = {}
+    for name in ("0.resnets.0", "1.attentions.0", "2.attentions.0", "3.attentions.1"):
+
+        def keep(_module: object, _inputs: object, output: object, name: str = name) -> None:
+            made[name] = output[0] if isinstance(output, tuple) else output
+
+        unet.up_blocks.get_submodule(name).register_forward_hook(keep)
+    with torch.no_grad():
+        features, _ = unet(latent, context, control(latent, hint, context))
+    assert all(torch.equal(a, b) for a, b in zip(features, made.values(), strict=True))

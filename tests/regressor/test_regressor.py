@@ -6,7 +6,7 @@ import torch
 from dpmesh.errors import ConfigError
 from dpmesh.regressor.cascade import CascadeHead, Regressor, RegressorConfig, inverse_sigmoid
 from dpmesh.regressor.tokens import TokenHead
-from dpmesh.regressor.transformer import MultiHeadAttention, sine_position_1d, sine_position_2d
+from dpmesh.regressor.transformer import EncoderLayer, MultiHeadAttention, sine_position_1d, sine_position_2d
 from dpmesh.regressor.volume import FeatureVolume
 
 SMALL = RegressorConfig(
@@ -106,3 +106,14 @@ def test_inverse_sigmoid():
 
 def test_token_head_gives_logits_for_each_token():
     assert TokenHead(7, 5, 11, 4)(torch.randn(3, 7)).shape == (3, 5, 11)
+
+
+def test_positions_are_in_queries_and_keys_but_not_in_values():
+    torch.manual_seed(0)
+    layer = EncoderLayer(16, 2, 24)
+    x, place = torch.randn(1, 5, 16), torch.randn(1, 5, 16)
+    with torch.no_grad():
+        middle = layer.norm1(x + layer.attention(x + place, x + place, x))
+        expected = layer.norm2(middle + layer.feed_forward(middle))
+        torch.testing.assert_close(layer(x, place), expected)
+        assert (layer(x, place) - layer(x, 2 * place)).abs().max() > 1e-3
