@@ -19,7 +19,8 @@ import torch
 from machine import commit, machine
 
 from dpmesh.cost import describe
-from dpmesh.model import CROP, DPMesh, Inputs
+from dpmesh.geometry import CROP
+from dpmesh.model import DPMesh, Inputs
 
 
 def seconds(work: Callable[[], object]) -> float:

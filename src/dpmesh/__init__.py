@@ -1,4 +1,4 @@
-"""Bodies that are hidden: DPMesh (CVPR 2024), complete and installable.
+"""Bodies that are hidden: DPMesh (CVPR 2024), installable.
 
 from dpmesh import Predictor
 scene = Predictor.from_pretrained("embedded")("photo.jpg")

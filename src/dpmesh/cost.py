@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpmesh.model import CROP, DPMesh, Inputs
+from dpmesh.geometry import CROP
+from dpmesh.model import DPMesh, Inputs
 
 PARTS = (
     "prompt",

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dpmesh.geometry import CROP
 from dpmesh.geometry.heatmap import draw_heatmaps
 from dpmesh.skeletons import GRAPH15, JOINTS30
 
-CROP = 256
 _GRAPH = GRAPH15.indices_in(JOINTS30)
 
 

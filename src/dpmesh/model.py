@@ -16,12 +16,11 @@ from dpmesh.checkpoint import Provenance, load_weights, read_config, save_weight
 from dpmesh.configurations import DPMeshConfig, configuration, from_plain, to_plain
 from dpmesh.diffusion.lora import cross_attention, inject_lora, released_targets
 from dpmesh.errors import WeightsError
+from dpmesh.geometry import CROP
 from dpmesh.pose_prior.rotations import rotation_from_6d
 from dpmesh.pose_prior.vqvae import PoseVQVAE
 from dpmesh.regressor.cascade import Regression, Regressor
 from dpmesh.regressor.tokens import TokenHead
-
-CROP = 256  # side of the crop in pixels; the crop camera's principal point is its middle
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-CROP = 256  # pixels; coordinates are given to the prompt as fractions of the crop
+from dpmesh.geometry import CROP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-CROP = 256
+from dpmesh.geometry import CROP
 
 
 @dataclass(frozen=True)

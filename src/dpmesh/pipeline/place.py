@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from dpmesh.errors import InputError
 from dpmesh.geometry.camera import crop_rotation, solve_translation
 from dpmesh.geometry.crop import Crop
 from dpmesh.model import Prediction
+from dpmesh.pose_prior.rotations import axis_angle, rotation_matrix
 
 _DEPTH_RATIO = 2.0
 """A solved distance more than so many times the model's own, or so many times less, is not believed."""
@@ -49,8 +49,8 @@ def place(
     turns = np.stack([crop_rotation(K, crop) for K, crop in zip(cameras, crops, strict=True)])
     turn = torch.from_numpy(turns).to(device, torch.float32)
     rotations = torch.cat([(turn @ prediction.global_orient)[:, None], prediction.body_rotations], dim=1)
-    vectors = roma.rotmat_to_rotvec(rotations.float())  # (b, 24, 3)
-    posed = body(prediction.betas, roma.rotvec_to_rotmat(vectors))  # at the origin of the rest pose
+    vectors = axis_angle(rotations.float())  # (b, 24, 3)
+    posed = body(prediction.betas, rotation_matrix(vectors))  # at the origin of the rest pose
 
     # Linear blend skinning turns about the pelvis joint J, so R (J + t) = J + t' gives the turned t'.
     pelvis = posed.joints[:, 0]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-CROP = 256
+from dpmesh.geometry import CROP
 
 
 def imagined_reading(batch: dict[str, Tensor], seed: int, absent: float) -> Float[Tensor, "b 30 4"]:

@@ -33,7 +33,7 @@ class DivergedError(DPMeshError):
 def train(settings: Settings) -> Path:
     """Run all stages (or what is left of them) and write the weights; returns their folder.
 
-    `settings.out` holds last.ckpt (resume), log.csv, validation.csv and, at the end, weights/.
+    `settings.out` holds last.ckpt (resume), log_STAGE.csv, validation.csv and, at the end, weights/.
     """
     torch.set_num_threads(settings.threads)
     several = settings.processes > 1 or "TORCHELASTIC_RUN_ID" in os.environ

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs]
 
 from dpmesh.data.synthetic.body import FastBody, matrices
+from dpmesh.geometry import CROP
 from dpmesh.skeletons import JOINTS30
 
-SIZE = 256
+SIZE = CROP
 CENTRE = 128.0
 FOCAL = (300.0, 3000.0)  # crop px, log-uniform
 FLESH = 0.07  # metres between a joint and the end of the body, where a detector's box ends
