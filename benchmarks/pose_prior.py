@@ -40,10 +40,10 @@ def main() -> None:
     decoding = sum(p.numel() for n, p in model.named_parameters() if n.startswith(DECODING))
     logits = torch.zeros(1, model.config.tokens, model.config.codes)
     with torch.no_grad():
-        model.decode_logits(logits)
+        model.decode_latent(logits)
         start = time.perf_counter()
         for _ in range(20):
-            model.decode_logits(logits)
+            model.decode_latent(logits)
     sizes = {
         "encoder_parameters": sum(p.numel() for p in model.parameters()) - decoding,
         "decoder_parameters": decoding,

@@ -12,7 +12,7 @@ from dpmesh.backbone.prompt import PromptConfig
 from dpmesh.diffusion.unet import UNetConfig
 from dpmesh.diffusion.vae import VAEConfig
 from dpmesh.errors import ConfigError
-from dpmesh.pose_prior.vqvae import PoseVQVAEConfig
+from dpmesh.pose_prior.vqvae import Mode, PoseVQVAEConfig
 from dpmesh.regressor.cascade import RegressorConfig
 
 Config = TypeVar("Config")
@@ -24,7 +24,7 @@ class DPMeshConfig:
 
     depth_scale: metres that the 256 pixels of the crop span at most; the camera's third number chooses a
     fraction of it (2.5 in the released code).
-    token_mode: how token distributions become a pose; "soft" mixes codes, "straight_through" takes the best one.
+    token_mode: what is regressed for each pose token and how it becomes a pose (PoseVQVAE.decode_latent).
     lora_rank: 0 trains the U-Net's own weights; else they are frozen and every linear layer of `lora_targets`
     gets a low-rank update.
     """
@@ -34,7 +34,7 @@ class DPMeshConfig:
     prompt: PromptConfig = field(default_factory=PromptConfig)
     regressor: RegressorConfig = field(default_factory=RegressorConfig)
     pose_prior: PoseVQVAEConfig = field(default_factory=PoseVQVAEConfig)
-    token_mode: Literal["soft", "straight_through"] = "soft"
+    token_mode: Mode = "soft"
     token_width: int = 32
     depth_scale: float = 2.5
     lora_rank: int = 0
@@ -45,10 +45,9 @@ class DPMeshConfig:
         vae, unet = backbone.vae, backbone.unet
         pairs = (
             ("prompt.width", self.prompt.width, "backbone.unet.context_width", unet.context_width),
-            ("regressor.prompt_width", regressor.prompt_width, "prompt.width", self.prompt.width),
             ("regressor.fused_channels", regressor.fused_channels, "backbone.fused_channels", backbone.fused_channels),
             ("prompt.joints", self.prompt.joints, "backbone.joints", backbone.joints),
-            ("regressor.reading", regressor.reading, "backbone.reading", backbone.reading),
+            ("regressor.lifter_joints", regressor.lifter_joints, "backbone.joints", backbone.joints),
             ("vae.latent_channels", vae.latent_channels, "unet.latent_channels", unet.latent_channels),
         )  # fmt: skip
         for one, value, other, expected in pairs:
@@ -86,21 +85,18 @@ EMBEDDED = DPMeshConfig(
         fused_channels=256,
         width=128,
         heads=4,
-        inner=512,
+        inner=256,
         encoder_layers=1,
         volume_depth=4,
         volume_inner=256,
         volume_layers=1,
-        pose_code=192,
-        prompt_memory=True,
-        prompt_layers=2,
-        reading=True,
-        frequencies=6,
-        prompt_width=128,
+        pose_code=128,
+        lifter=512,
     ),
     pose_prior=PoseVQVAEConfig(
         codes=1024, code_width=32, encoder_width=64, decoder_width=96, decoder_layers=3
     ),
+    token_mode="points",
 )
 
 PRESETS = {config.name: config for config in (EMBEDDED,)}

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from dpmesh.geometry import CROP
 from dpmesh.geometry.heatmap import draw_heatmaps
@@ -35,11 +36,14 @@ class LossWeights:
     joints2d: float = 5.0
     root: float = 1.0
     pose: float = 2.0
+    pose_latent: float = 0.5
     betas: float = 0.05
     joints_img: float = 2.0
     read_cells: float = 0.2
     read_places: float = 5.0
     read_depths: float = 3.0
+    surface_parts: float = 0.5
+    surface_depths: float = 3.0
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum."""
@@ -95,4 +99,26 @@ def reading_terms(
         "read_cells": -(target * scores.flatten(2).log_softmax(-1)).sum() / count,
         "read_places": (off * inside).sum() / count,
         "read_depths": (places[..., 2] - depth).abs().mean(),
+    }
+
+
+def surface_terms(
+    surface: Float[Tensor, "b k s s"],
+    parts: Int[Tensor, "b s s"],
+    depth: Float[Tensor, "b s s"],
+    own: Bool[Tensor, " b"],
+) -> dict[str, Tensor]:
+    """How well the person's surface is told (JointsRead.surface); not in the paper.
+
+    parts: the true class of each cell, 0 for no person. depth: true metres behind the pelvis. own: whose picture
+    is their own; the others do not count. surface_parts: cross-entropy, nats; surface_depths: metres, over the
+    person's cells.
+    """
+    counts = own[:, None, None].to(surface.dtype).expand_as(depth)
+    person = counts * (parts > 0)
+    wrong = F.cross_entropy(surface[:, :-1], parts, reduction="none")
+    off = (surface[:, -1] - depth).abs()
+    return {
+        "surface_parts": (wrong * counts).sum() / counts.sum().clamp(min=1),
+        "surface_depths": (off * person).sum() / person.sum().clamp(min=1),
     }

@@ -18,7 +18,7 @@ from dpmesh.diffusion.lora import cross_attention, inject_lora, released_targets
 from dpmesh.errors import WeightsError
 from dpmesh.geometry import CROP
 from dpmesh.pose_prior.rotations import rotation_from_6d
-from dpmesh.pose_prior.vqvae import PoseVQVAE
+from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
 from dpmesh.regressor.cascade import Regression, Regressor
 from dpmesh.regressor.tokens import TokenHead
 
@@ -39,12 +39,13 @@ class Prediction:
     """Metres are in the crop camera's frame: x right, y down, z forward.
 
     root_6d and camera are as regressed; global_orient (matrix) and transl (metres) are what they mean.
-    pose_latent: logits over the codebook for each pose token. joints_img: the decoder's 15 joints, x and y as
-    fractions of the crop, z = (metres behind the pelvis + 1) / 2. joints2d: crop pixels.
+    pose_latent: for each pose token logits over the codebook, or a point in code space (config.token_mode).
+    joints_img: the decoder's 15 joints, x and y as fractions of the crop, z = (metres behind the pelvis + 1) / 2.
+    joints2d: crop pixels.
     """
 
     root_6d: Float[Tensor, "b 6"]
-    pose_latent: Float[Tensor, "b t k"]
+    pose_latent: Float[Tensor, "b t o"]
     body_rotations: Float[Tensor, "b 23 3 3"]
     betas: Float[Tensor, "b 10"]
     camera: Float[Tensor, "b 3"]
@@ -84,9 +85,9 @@ class DPMesh(nn.Module):
             inject_lora(self.backbone.unet, config.lora_rank, wanted)
         self.regressor = Regressor(config.regressor)
         self.pose_prior = PoseVQVAE(config.pose_prior).as_decoder()
-        self.pose_tokens = TokenHead(
-            config.regressor.pose_code, config.pose_prior.tokens, config.pose_prior.codes, config.token_width
-        )
+        prior = config.pose_prior
+        out = prior.code_width if config.token_mode in POINT_MODES else prior.codes
+        self.pose_tokens = TokenHead(config.regressor.pose_code, prior.tokens, out, config.token_width)
         self.body = BodyModel(free_body() if body is None else body)
         start_upright(self.regressor)
         for layer in self.modules():
@@ -96,7 +97,7 @@ class DPMesh(nn.Module):
     def forward(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         prompt = self.prompt(inputs.joints, inputs.visible)  # (b, 30, d)
         seen = self.backbone(inputs.crop, inputs.joints, inputs.visible, prompt)  # fused (b, c, 8, 8)
-        answer = self.regress(seen, prompt, inputs.joints, inputs.visible)
+        answer = self.regress(seen, inputs.joints, inputs.visible)
         parameters = self.parameters_of(answer, inputs.focal)
         posed = self.body(parameters.betas, parameters.rotations, parameters.transl)
         return Prediction(
@@ -117,7 +118,6 @@ class DPMesh(nn.Module):
     def regress(
         self,
         seen: Features | None,
-        prompt: Float[Tensor, "b j d"],
         joints: Float[Tensor, "b j 2"],
         visible: Float[Tensor, "b j"],
         read: Float[Tensor, "b j 4"] | None = None,
@@ -126,16 +126,16 @@ class DPMesh(nn.Module):
         if seen is not None and seen.read is not None:
             read = seen.read.summary()
         memory = None if seen is None else self.regressor.remember(seen.fused)
-        return self.regressor(memory, prompt, torch.cat([joints / CROP, visible[..., None]], -1), read)
+        return self.regressor(memory, torch.cat([joints / CROP, visible[..., None]], -1), read)
 
     def parameters_of(self, answer: Regression, focal: Float[Tensor, " b"]) -> BodyParameters:
         """Root by Gram-Schmidt, pose through the prior, camera as a translation; always in fp32."""
-        logits = self.pose_tokens(answer.pose_code)
+        latent = self.pose_tokens(answer.pose_code).float()
         with torch.autocast(focal.device.type, enabled=False):
-            body = self.pose_prior.decode_logits(logits.float(), self.config.token_mode)
+            body = self.pose_prior.decode_latent(latent, self.config.token_mode)
             root = rotation_from_6d(answer.root_6d.float())
             transl = camera_translation(answer.camera.float(), focal, self.config.depth_scale)
-            return BodyParameters(torch.cat([root[:, None], body], 1), answer.betas.float(), transl, logits)
+            return BodyParameters(torch.cat([root[:, None], body], 1), answer.betas.float(), transl, latent)
 
     @classmethod
     def from_config(cls, config: str | DPMeshConfig, body: BodyArrays | None = None) -> "DPMesh":
@@ -193,11 +193,12 @@ def start_upright(regressor: Regressor) -> None:
     upright = torch.tensor(
         [1.0, 0.0, 0.0, -1.0, 0.0, 0.0]
     )  # half a turn about x, its first two columns by rows
-    for head, bias in (
-        (regressor.root_head, upright),
-        (regressor.camera_head, torch.tensor([0.0, 0.0, 1.15])),
+    for cascade, lifted, bias in (
+        (regressor.root_head, "root", upright),
+        (regressor.camera_head, "camera", torch.tensor([0.0, 0.0, 1.15])),
     ):
-        for i, layer in enumerate(head.layers):
+        start = [] if regressor.lifter is None else [regressor.lifter.get_submodule(lifted)]
+        for i, layer in enumerate([*start, *cascade.layers]):
             assert isinstance(layer, nn.Linear)
             with torch.no_grad():
                 layer.weight.mul_(0.1)

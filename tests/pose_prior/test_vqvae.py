@@ -51,21 +51,31 @@ def test_confident_logits_decode_as_the_code_itself(model: PoseVQVAE) -> None:
     hard = model.decode(model.codebook.codes[indices])
     logits = 1e4 * torch.nn.functional.one_hot(indices, 20).float()
     for mode in ("soft", "straight_through"):
-        assert torch.allclose(model.decode_logits(logits, mode), hard, atol=1e-5)
+        assert torch.allclose(model.decode_latent(logits, mode), hard, atol=1e-5)
     assert torch.allclose(model(poses()).rotations, hard, atol=1e-5)
 
 
 def test_soft_decoding_is_the_mean_code(model: PoseVQVAE) -> None:
     logits = torch.randn(2, 6, 20)
     mean = torch.einsum("btk,kd->btd", logits.softmax(-1), model.codebook.codes)
-    assert torch.allclose(model.decode_logits(logits), model.decode(mean), atol=1e-6)
+    assert torch.allclose(model.decode_latent(logits), model.decode(mean), atol=1e-6)
+
+
+def test_points_are_decoded_as_they_are_or_as_their_nearest_code(model: PoseVQVAE) -> None:
+    points = torch.randn(2, 6, model.config.code_width, requires_grad=True)
+    assert torch.equal(model.decode_latent(points, "points"), model.decode(points))
+    snapped = model.decode_latent(points, "nearest")
+    codes = model.codebook.codes[torch.cdist(points, model.codebook.codes).argmin(-1)]
+    assert torch.allclose(snapped, model.decode(codes), atol=1e-5)
+    (gradient,) = torch.autograd.grad(snapped[..., 0].sum(), points)
+    assert gradient.abs().sum() > 0
 
 
 def test_straight_through_decodes_the_best_code_with_the_gradient_of_the_mean(model: PoseVQVAE) -> None:
     seen: list[torch.Tensor] = []
     hook = model.from_code.register_full_backward_pre_hook(lambda _m, g: seen.append(g[0]))
     logits = torch.randn(2, 6, 20, requires_grad=True)
-    out = model.decode_logits(logits, "straight_through")
+    out = model.decode_latent(logits, "straight_through")
     assert torch.allclose(out, model.decode(model.codebook.codes[logits.argmax(-1)]), atol=1e-5)
     (gradient,) = torch.autograd.grad(out[..., 0].sum(), logits)
     hook.remove()

@@ -1,18 +1,32 @@
 """The volume, the cascade and the token head: places, broadcasting, what looks at what."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from dpmesh.errors import ConfigError
 from dpmesh.regressor.cascade import CascadeHead, Regressor, RegressorConfig, inverse_sigmoid
+from dpmesh.regressor.lifter import Lifter
 from dpmesh.regressor.tokens import TokenHead
 from dpmesh.regressor.transformer import EncoderLayer, MultiHeadAttention, sine_position_1d, sine_position_2d
 from dpmesh.regressor.volume import FeatureVolume
 
 SMALL = RegressorConfig(
     fused_channels=12, width=16, heads=2, inner=24, encoder_layers=1, decoder_layers=3, volume_depth=4,
-    volume_inner=24, volume_layers=1, pose_code=7, prompt_memory=True, prompt_layers=1, prompt_width=10,
+    volume_inner=24, volume_layers=1, pose_code=7, lifter=20, lifter_layers=1,
 )  # fmt: skip
+BARE = replace(SMALL, lifter=0)
+NAMES = ("root_6d", "pose_code", "betas", "camera", "joints_img")
+
+
+def given(n: int) -> torch.Tensor:
+    """Keypoints as fractions of the crop, some of them unseen."""
+    return torch.cat([torch.rand(n, 30, 2), (torch.rand(n, 30, 1) < 0.7).float()], -1)
+
+
+def read(n: int) -> torch.Tensor:
+    return torch.cat([torch.rand(n, 30, 2), torch.randn(n, 30, 1), torch.rand(n, 30, 1) + 0.1], -1)
 
 
 def test_sampling_at_a_cell_gives_that_cell():
@@ -26,54 +40,81 @@ def test_sampling_at_a_cell_gives_that_cell():
     )
 
 
-def test_joints_start_between_zero_and_one_and_gradients_reach_everything():
+@pytest.mark.parametrize("config", [SMALL, BARE], ids=["lifter", "paper"])
+def test_joints_start_between_zero_and_one_and_gradients_reach_everything(config: RegressorConfig):
     torch.manual_seed(0)
-    regressor = Regressor(SMALL)
-    answer = regressor(regressor.remember(torch.randn(2, 12, 8, 8)), torch.randn(2, 30, 10))
+    regressor = Regressor(config)
+    answer = regressor(regressor.remember(torch.randn(2, 12, 8, 8)), given(2), read(2))
     assert answer.joints_img.shape == (2, 15, 3)
     assert ((answer.joints_img > 0) & (answer.joints_img < 1)).all()
-    total = sum(
-        t.square().sum()
-        for t in (answer.root_6d, answer.pose_code, answer.betas, answer.camera, answer.joints_img)
-    )
-    assert isinstance(total, torch.Tensor)
-    total.backward()
+    torch.stack([getattr(answer, name).square().sum() for name in NAMES]).sum().backward()
     idle = [name for name, p in regressor.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     # A key's bias shifts all scores of a query alike, so softmax gives it (almost) no gradient.
     assert [name for name in idle if not name.endswith(".k.bias")] == []
 
 
-def test_a_batch_equals_its_samples():
+@pytest.mark.parametrize("config", [SMALL, BARE], ids=["lifter", "paper"])
+def test_a_batch_equals_its_samples(config: RegressorConfig):
     torch.manual_seed(0)
-    regressor = Regressor(SMALL).eval()
-    fused, prompt = torch.randn(3, 12, 8, 8), torch.randn(3, 30, 10)
-    together = regressor(regressor.remember(fused), prompt)
+    regressor = Regressor(config).eval()
+    fused, told, seen = torch.randn(3, 12, 8, 8), given(3), read(3)
+    together = regressor(regressor.remember(fused), told, seen)
     for i in range(3):
-        alone = regressor(regressor.remember(fused[i : i + 1]), prompt[i : i + 1])
-        for name in ("root_6d", "pose_code", "betas", "camera", "joints_img"):
+        one = slice(i, i + 1)
+        alone = regressor(regressor.remember(fused[one]), told[one], seen[one])
+        for name in NAMES:
             torch.testing.assert_close(
-                getattr(together, name)[i : i + 1], getattr(alone, name), atol=1e-5, rtol=1e-4
+                getattr(together, name)[one], getattr(alone, name), atol=1e-5, rtol=1e-4
             )
 
 
-def test_without_a_picture_only_the_prompt_decides():
+def test_without_a_picture_the_lifter_answers():
     torch.manual_seed(0)
     regressor = Regressor(SMALL).eval()
-    prompt = torch.randn(2, 30, 10)
-    answer = regressor(None, prompt)
+    answer = regressor(None, given(2))
     assert (answer.root_6d[0] - answer.root_6d[1]).abs().max() > 0
-    blind = Regressor(
-        RegressorConfig(fused_channels=12, width=16, heads=2, inner=24, volume_inner=24, volume_depth=2)
-    )
     with pytest.raises(ConfigError, match="nothing to look at"):
-        blind(None, prompt)
+        Regressor(BARE)(None, given(2))
+
+
+def test_the_decoder_adds_to_the_lifters_answer():
+    torch.manual_seed(0)
+    regressor = Regressor(SMALL).eval()
+    told, seen = given(2), read(2)
+    for head in (regressor.root_head, regressor.pose_head, regressor.shape_head, regressor.camera_head):
+        for layer in head.layers:
+            torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
+    alone = regressor(None, told, seen)
+    refined = regressor(regressor.remember(torch.randn(2, 12, 8, 8)), told, seen)
+    for name in NAMES[:4]:
+        torch.testing.assert_close(getattr(refined, name), getattr(alone, name))
+    assert (refined.joints_img - alone.joints_img).abs().max() > 1e-4  # the joints it moves by itself
+
+
+def test_the_lifter_sees_no_coordinate_that_is_not_there():
+    torch.manual_seed(0)
+    lifter = Lifter(30, 20, 1, 7, 15).eval()
+    told, seen = given(2), read(2)
+    told[:, 3, 2], seen[:, 5, 3] = 0, 0
+    moved, elsewhere = told.clone(), seen.clone()
+    moved[:, 3, :2] += 0.3
+    elsewhere[:, 5, :3] += 0.3
+    for one, two in zip(lifter(told, seen), lifter(moved, elsewhere), strict=True):
+        assert torch.equal(one, two)
+    moved[:, 4, :2] += 0.3
+    moved[:, 4, 2] = told[:, 4, 2] = 1
+    assert not torch.equal(lifter(told, seen).state, lifter(moved, seen).state)
+    torch.testing.assert_close(lifter(told, None), lifter(told, torch.zeros_like(seen)))
 
 
 def test_cascade_adds_up():
-    head = CascadeHead(4, 3, 2)
-    one, two = torch.randn(2, 4), torch.randn(2, 4)
+    one, two, start = torch.randn(2, 4), torch.randn(2, 4), torch.randn(2, 3)
+    head = CascadeHead(4, 3, 2, started=False)
     first = head.layers[0](one)
     torch.testing.assert_close(head([one, two]), first + head.layers[1](torch.cat([two, first], -1)))
+    head = CascadeHead(4, 3, 2, started=True)
+    first = start + head.layers[0](torch.cat([one, start], -1))
+    torch.testing.assert_close(head([one, two], start), first + head.layers[1](torch.cat([two, first], -1)))
 
 
 def test_attention_is_torchs():
@@ -104,7 +145,7 @@ def test_inverse_sigmoid():
     assert torch.isfinite(inverse_sigmoid(torch.tensor([0.0, 1.0]))).all()
 
 
-def test_token_head_gives_logits_for_each_token():
+def test_token_head_speaks_of_each_token():
     assert TokenHead(7, 5, 11, 4)(torch.randn(3, 7)).shape == (3, 5, 11)
 
 

@@ -13,19 +13,28 @@ from torch import Tensor, nn
 
 from dpmesh.geometry import CROP
 
+PARTS = 24
+"""Joints of SMPL, each of which moves a part of the surface."""
+
 
 @dataclass(frozen=True)
 class JointsRead:
     """scores: (b, j, s, s) logits over the cells. places: (b, j, 3), x and y in crop pixels, z in metres behind
-    the pelvis. sure: (b, j), sum of the squared probabilities: 1 is one cell alone."""
+    the pelvis. sure: (b, j), sum of the squared probabilities: 1 is one cell alone.
+    surface: (b, 26, s, s), for each cell 25 logits (no person, or which of SMPL's 24 joints moves the surface) and
+    its depth in metres behind the pelvis. Nothing but the loss looks at it: a thousand targets a picture teach the
+    features what thirty joints do not."""
 
     scores: Tensor
     places: Tensor
     sure: Tensor
+    surface: Tensor
 
     def times(self, felt: Float[Tensor, " b"]) -> "JointsRead":
         """A factor for each person's places and certainty; 0 reads nothing."""
-        return JointsRead(self.scores, self.places * felt[:, None, None], self.sure * felt[:, None])
+        return JointsRead(
+            self.scores, self.places * felt[:, None, None], self.sure * felt[:, None], self.surface
+        )
 
     def summary(self) -> Float[Tensor, "b j 4"]:
         """x and y as fractions of the crop, z in metres, and how sure."""
@@ -41,12 +50,14 @@ class JointReading(nn.Module):
             nn.SiLU(),
             nn.Conv2d(channels, inner, 3, padding=1),
             nn.SiLU(),
-            nn.Conv2d(inner, 2 * joints, 1),
         )
+        self.joint_out = nn.Conv2d(inner, 2 * joints, 1)
+        self.surface_out = nn.Conv2d(inner, PARTS + 2, 1)
 
     def forward(self, finest: Float[Tensor, "b c s s"]) -> JointsRead:
         size = finest.shape[-1]
-        read = self.layers(finest).float()
+        x = self.layers(finest)
+        read, surface = self.joint_out(x).float(), self.surface_out(x).float()
         scores, depths = read[:, : self.joints], read[:, self.joints :]
         share = scores.flatten(2).softmax(-1)  # (b, j, s*s)
         cells = torch.arange(size, device=read.device, dtype=read.dtype) * (CROP / size)
@@ -55,4 +66,4 @@ class JointReading(nn.Module):
             [x.flatten(), y.flatten()], dim=-1
         )  # (s*s, 2) crop pixels, the heatmaps' convention
         depth = (share * depths.flatten(2)).sum(-1, keepdim=True)
-        return JointsRead(scores, torch.cat([share @ flat, depth], dim=-1), share.square().sum(-1))
+        return JointsRead(scores, torch.cat([share @ flat, depth], dim=-1), share.square().sum(-1), surface)

@@ -19,6 +19,8 @@ class Sample:
     Targets: joints2d, joints3d (metres, translation included); pose (axis-angle, the first row is
     global_orient in the camera frame); betas; transl (metres); joint_visible (1 where the true joint is
     inside the picture and nothing hides it).
+    parts, surface: the person's surface at every eighth pixel, also where an object covers it: 0 for none, else
+    1 + the SMPL joint that moves it; and metres behind the pelvis.
     has_image is 0 for a sample without a picture, whose crop is black.
     """
 
@@ -32,13 +34,15 @@ class Sample:
     betas: Float32[NDArray[np.float32], "10"]
     transl: Float32[NDArray[np.float32], "3"]
     joint_visible: Float32[NDArray[np.float32], "30"]
+    parts: UInt8[NDArray[np.uint8], "32 32"]
+    surface: Float32[NDArray[np.float32], "32 32"]
     has_image: bool = True
 
 
 Batch = dict[str, np.ndarray]
 """Arrays by the names of Sample's fields, samples along the first axis; focal and has_image are float32 (b,).
 
-A batch without pictures (keypoints only) has no "crop".
+A batch without pictures (keypoints only) has no "crop", "parts" and "surface".
 """
 
 

@@ -1,7 +1,7 @@
 """A pose as a sentence: 21 joint rotations ↔ T tokens out of a codebook (PCT, Geng et al., CVPR 2023).
 
 MLP-mixer encoder and decoder (Tolstikhin et al. 2021). The mesh model uses the decoder and the codebook: it
-predicts a distribution over the codes for each token, and `decode_logits` makes a body out of it.
+predicts a distribution over the codes, or a point among them, for each token; `decode_latent` makes a body of it.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.codebook import Codebook
 from dpmesh.pose_prior.rotations import rotation_from_6d, rotation_to_6d
 
-Mode = Literal["soft", "straight_through"]
+Mode = Literal["soft", "straight_through", "points", "nearest"]
+POINT_MODES = ("points", "nearest")
+"""The modes whose latent is a point in code space for each token; the others' is logits over the codes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,17 +123,21 @@ class PoseVQVAE(nn.Module):
         body = rotation_from_6d(self.joint_out(x) + rotation_to_6d(eye))  # (B, J, 3, 3)
         return torch.cat((body, eye.expand(len(x), 23 - self.config.joints, 3, 3)), 1)
 
-    def decode_logits(self, logits: Float[Tensor, "b t k"], mode: Mode = "soft") -> Float[Tensor, "b 23 3 3"]:
-        """Rotations from a distribution over the codes for each token.
+    def decode_latent(self, latent: Float[Tensor, "b t o"], mode: Mode = "soft") -> Float[Tensor, "b 23 3 3"]:
+        """Rotations from what was regressed for each token.
 
-        soft: the mean code, softmax(logits) @ codebook (as the released VQ variant of DPMesh).
-        straight_through: the most likely code, with the gradient of the mean.
+        soft: of logits, the mean code, softmax(logits) @ codebook (as the released VQ variant of DPMesh).
+        straight_through: of logits, the most likely code, with the gradient of the mean.
+        points: points in code space as they are. nearest: the code nearest to each point, with the point's gradient.
         """
-        weights = logits.softmax(-1)
-        mean = weights @ self.codebook.codes
+        if mode == "points":
+            return self.decode(latent)
+        if mode == "nearest":
+            return self.decode(self.quantise(latent)[0])
+        mean = latent.softmax(-1) @ self.codebook.codes
         if mode == "soft":
             return self.decode(mean)
-        hard = self.codebook.codes[logits.argmax(-1)]
+        hard = self.codebook.codes[latent.argmax(-1)]
         return self.decode(mean + (hard - mean).detach())
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpmesh.errors import ConfigError
+from dpmesh.regressor.lifter import Lifter
 from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer, sine_position_2d
 from dpmesh.regressor.volume import FeatureVolume
 
@@ -17,11 +18,8 @@ SIZE = 8  # cells of the fused map on a side
 class RegressorConfig:
     """Widths and depths; the defaults are the released model's.
 
-    prompt_memory: the decoder also attends to the joint prompt itself (width `prompt_width`), so that the answer
-    does not hang on the image features alone; `prompt_layers` encoder layers let its tokens talk. Not in the paper.
-    reading: those tokens also carry where the picture shows the joint (backbone/reading.py). Not in the paper.
-    frequencies: those tokens also carry their joint's coordinates as so many octaves of sines and cosines
-    (Tancik et al. 2020): from the plain numbers the decoder learns places far too slowly. Not in the paper.
+    lifter: width of a first answer from the joints' coordinates (lifter.py), which the decoder then refines; 0 starts
+    from nothing, as in the paper. `lifter_layers` deep, for `lifter_joints` joints.
     pose_code: numbers regressed for the body pose, before the pose prior's head.
     """
 
@@ -36,11 +34,9 @@ class RegressorConfig:
     volume_layers: int = 2
     joints: int = 15
     pose_code: int = 32
-    prompt_memory: bool = False
-    prompt_layers: int = 0
-    reading: bool = False
-    frequencies: int = 0
-    prompt_width: int = 768
+    lifter: int = 0
+    lifter_layers: int = 3
+    lifter_joints: int = 30
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
@@ -70,16 +66,22 @@ class Regression:
 
 
 class CascadeHead(nn.Module):
-    """One linear layer for each decoder layer; each sees its token and the answer so far, and adds to it."""
+    """One linear layer for each decoder layer; each sees its token and the answer so far, and adds to it.
 
-    def __init__(self, width: int, out: int, layers: int) -> None:
+    started: there is an answer before the first layer.
+    """
+
+    def __init__(self, width: int, out: int, layers: int, started: bool) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(width + (out if i else 0), out) for i in range(layers))
+        self.layers = nn.ModuleList(
+            nn.Linear(width + (out if i or started else 0), out) for i in range(layers)
+        )
 
-    def forward(self, tokens: list[Tensor]) -> Float[Tensor, "b o"]:
-        answer = self.layers[0](tokens[0])
-        for layer, token in zip(list(self.layers)[1:], tokens[1:], strict=True):
-            answer = answer + layer(torch.cat([token, answer], dim=-1))
+    def forward(self, tokens: list[Tensor], start: Tensor | None = None) -> Float[Tensor, "b o"]:
+        answer = start
+        for layer, token in zip(self.layers, tokens, strict=True):
+            answer = layer(token) if answer is None else answer + layer(torch.cat([token, answer], dim=-1))
+        assert answer is not None  # decoder_layers >= 1
         return answer
 
 
@@ -105,19 +107,21 @@ class Regressor(nn.Module):
         queries = 3 + config.joints  # pose, shape, camera, then the joints
         self.query_content = nn.Parameter(torch.randn(queries, width) * 0.02)
         self.query_position = nn.Parameter(torch.randn(queries, width) * 0.02)
-        self.joint_place = nn.ModuleList(nn.Linear(width if i == 0 else width + 3, 3) for i in range(layers))
-        self.place_position = nn.Linear(3, width)
-        self.prompt_in = nn.Linear(config.prompt_width, width) if config.prompt_memory else None
-        waves = 4 * config.frequencies
-        self.given_in = nn.Linear(waves + 1, width) if waves else None
-        self.read_in = nn.Linear(waves + 3, width) if config.reading else None
-        self.prompt_encoder = nn.ModuleList(
-            EncoderLayer(width, config.heads, config.inner) for _ in range(config.prompt_layers)
+        started = config.lifter > 0
+        self.lifter = (
+            Lifter(config.lifter_joints, config.lifter, config.lifter_layers, config.pose_code, config.joints)
+            if started
+            else None
         )
-        self.root_head = CascadeHead(width, 6, layers)
-        self.pose_head = CascadeHead(width, config.pose_code, layers)
-        self.shape_head = CascadeHead(width, 10, layers)
-        self.camera_head = CascadeHead(width, 3, layers)
+        self.lifted_in = nn.Linear(config.lifter, width) if started else None
+        self.joint_place = nn.ModuleList(
+            nn.Linear(width + (3 if i or started else 0), 3) for i in range(layers)
+        )
+        self.place_position = nn.Linear(3, width)
+        self.root_head = CascadeHead(width, 6, layers, started)
+        self.pose_head = CascadeHead(width, config.pose_code, layers, started)
+        self.shape_head = CascadeHead(width, 10, layers, started)
+        self.camera_head = CascadeHead(width, 3, layers, started)
         self.register_buffer("position", sine_position_2d(width, SIZE)[None], persistent=False)
 
     def remember(self, fused: Float[Tensor, "b f 8 8"]) -> Memory:
@@ -130,41 +134,32 @@ class Regressor(nn.Module):
     def forward(
         self,
         memory: Memory | None,
-        prompt: Float[Tensor, "b j d"],
-        given: Float[Tensor, "b j 3"] | None = None,
+        given: Float[Tensor, "b j 3"],
         read: Float[Tensor, "b j 4"] | None = None,
     ) -> Regression:
-        """memory=None answers from the joints alone (needs prompt_memory): the fused map is not looked at.
-
-        given: x and y of the keypoints as fractions of the crop, and 1 where they are seen. read: the joints read
-        off the picture (JointsRead.summary); zeros, or None, where none were. Both only where the config wants them.
-        """
-        batch = len(prompt)
-        seen: list[Tensor] = []
-        placed: list[Tensor] = []
-        if memory is not None:
-            seen.append(memory.tokens)
-            placed.append(self.get_buffer("position").to(memory.tokens.dtype).expand(batch, -1, -1))
-        elif self.prompt_in is None:
-            raise ConfigError(
-                "without a picture and without prompt_memory there is nothing to look at", where="Regressor"
-            )
-        if self.prompt_in is not None:
-            told = self._joint_tokens(self.prompt_in(prompt), given, read)
-            nowhere = torch.zeros_like(told)
-            for layer in self.prompt_encoder:
-                told = layer(told, nowhere)
-            seen, placed = [*seen, told], [*placed, nowhere]
-        x = self.query_content.expand(batch, -1, -1)
+        """memory=None gives the lifter's answer: no picture is looked at. given, read: Lifter.forward."""
+        lifted = None if self.lifter is None else self.lifter(given, read)
+        if memory is None:
+            if lifted is None:
+                raise ConfigError(
+                    "without a picture and without a lifter there is nothing to look at", where="Regressor"
+                )
+            return Regression(*lifted[1:5], joints_img=torch.sigmoid(lifted.joints_logits))
+        x = self.query_content.expand(len(given), -1, -1)
         joints_img: Tensor | None = None
+        if lifted is not None:
+            assert self.lifted_in is not None  # made together
+            x = x + self.lifted_in(lifted.state)[:, None]
+            joints_img = torch.sigmoid(lifted.joints_logits)
         outputs: list[Tensor] = []
         for layer, place in zip(self.decoder, self.joint_place, strict=True):
             sampled, sampled_at = self._look_at_joints(memory, joints_img)
+            position = self.get_buffer("position").to(memory.tokens.dtype).expand(len(given), -1, -1)
             x = layer(
                 x,
                 self.query_position[None],
-                torch.cat([*seen, *sampled], 1),
-                torch.cat([*placed, *sampled_at], 1),
+                torch.cat([memory.tokens, *sampled], 1),
+                torch.cat([position, *sampled_at], 1),
             )
             x = self.norm(
                 x
@@ -180,44 +175,21 @@ class Regressor(nn.Module):
                 )
         assert joints_img is not None  # decoder_layers >= 1
         pose, shape, camera = ([out[:, i] for out in outputs] for i in range(3))
+        root_6d, pose_code, betas, camera_start = (None,) * 4 if lifted is None else lifted[1:5]
         return Regression(
-            self.root_head(pose),
-            self.pose_head(pose),
-            self.shape_head(shape),
-            self.camera_head(camera),
+            self.root_head(pose, root_6d),
+            self.pose_head(pose, pose_code),
+            self.shape_head(shape, betas),
+            self.camera_head(camera, camera_start),
             joints_img,
         )
 
-    def _joint_tokens(self, told: Tensor, given: Tensor | None, read: Tensor | None) -> Tensor:
-        """The prompt's tokens with the places that were given and the places that were read."""
-        count = self.config.frequencies
-        if self.given_in is not None and given is not None:
-            visible = given[..., 2:]
-            told = told + self.given_in(torch.cat([octaves(given[..., :2], count), visible], -1) * visible)
-        if self.read_in is not None and read is not None:
-            there = (read[..., 3:] > 0).to(read.dtype)
-            # Depths of decimetres and certainties of hundredths, brought to the size of the sines.
-            numbers = torch.cat(
-                [octaves(read[..., :2], count), 4 * read[..., 2:3], 10 * read[..., 3:], there], -1
-            )
-            told = told + self.read_in(numbers * there)
-        return told
-
-    def _look_at_joints(
-        self, memory: Memory | None, joints_img: Tensor | None
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def _look_at_joints(self, memory: Memory, joints_img: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
         """Volume features where the joints are thought to be, and the position code of those places."""
-        if memory is None or joints_img is None:
+        if joints_img is None:
             return [], []
         places = self.place_position(inverse_sigmoid(joints_img))
         return [self.volume.sample(memory.volume, joints_img)], [places]
-
-
-def octaves(places: Float[Tensor, "*b 2"], count: int) -> Float[Tensor, "*b w"]:
-    """Sines and cosines of π·2^k times each coordinate, k < count: 4·count numbers."""
-    scale = torch.pi * 2.0 ** torch.arange(count, device=places.device, dtype=places.dtype)
-    angles = (places[..., None] * scale).flatten(-2)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:

@@ -37,11 +37,9 @@ def train(settings: Settings) -> Path:
     """
     torch.set_num_threads(settings.threads)
     several = settings.processes > 1 or "TORCHELASTIC_RUN_ID" in os.environ
-    # The keypoint stage leaves the image backbone without gradients, and DDP wants to be told.
+    # The keypoint stage leaves the decoder without gradients, and DDP wants to be told.
     strategy = "ddp_find_unused_parameters_true" if several else "auto"
-    fabric = Fabric(
-        accelerator="auto", strategy=strategy, devices=settings.processes, precision=settings.precision
-    )
+    fabric = Fabric(accelerator="auto", strategy=strategy, devices=settings.processes)
     fabric.launch()
     fabric.seed_everything(settings.seed, verbose=False)
     out = Path(settings.out)
@@ -56,10 +54,13 @@ def train(settings: Settings) -> Path:
         }
         model.load_state_dict(inner)  # a finished stage leaves only the model to the next
         log.info("resumed at stage %s, step %s", state["stage"], state["step"])
+    image_side = [p for p in model.backbone.parameters() if p.requires_grad]
     for number, stage in enumerate(settings.stages):
         if state and number < state["stage"]:
             continue
-        plain = Objective(model, settings.losses, stage)
+        for parameter in image_side:  # without pictures it gets no gradient: processes need not exchange any
+            parameter.requires_grad_(stage.source == "images")
+        plain = Objective(model, settings.losses, stage, bf16=settings.precision == "bf16-mixed")
         objective = fabric.setup_module(plain)
         optimizer: Any = fabric.setup_optimizers(_optimizer(plain, stage, settings))
         first = 0

@@ -40,7 +40,7 @@ class PriorTraining:
     """One run. Weights multiply: squared chordal distance of the rotations, metres of the joints, commitment.
 
     smooth: share of the poses that are decoded from latents that were not quantised, so that the decoder also
-    knows what lies between the codes (decode_logits with mode="soft" asks it).
+    knows what lies between the codes (decode_latent with mode="soft" asks it).
     """
 
     model: PoseVQVAEConfig = field(default_factory=PoseVQVAEConfig)

@@ -41,7 +41,8 @@ class Stage:
 class Settings:
     """processes: on this machine (under torchrun, what it was told); threads: of each.
     model: a named configuration. start: weights to begin from (a folder or a shipped name) instead of random ones.
-    seed: of weights and data. precision: Fabric's word for it.
+    seed: of weights and data. precision: bf16-mixed does matrix products in bf16;
+    weights and targets stay in fp32.
 
     validate_every, log_every: steps. checkpoint_every: seconds. validation_people: held-out synthetic people.
     """

@@ -41,12 +41,12 @@ def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 
     found: list[BodyParameters] = []
     for start in range(0, len(batch["focal"]), chunk):
         part = {name: value[start : start + chunk] for name, value in batch.items()}
-        prompt = model.prompt(part["joints"], part["visible"])
         seen = None
         if images:
+            prompt = model.prompt(part["joints"], part["visible"])
             crop = part["crop"].permute(0, 3, 1, 2).float() / 255
             seen = model.backbone(crop, part["joints"], part["visible"], prompt)
-        answer = model.regress(seen, prompt, part["joints"], part["visible"])
+        answer = model.regress(seen, part["joints"], part["visible"])
         found.append(model.parameters_of(answer, part["focal"]))
     return BodyParameters(
         *(torch.cat([getattr(p, name) for p in found]) for name in ("rotations", "betas", "transl")),

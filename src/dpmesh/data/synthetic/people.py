@@ -4,7 +4,7 @@
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int8
+from jaxtyping import Bool, Float32, Int8, UInt8
 from numpy.typing import NDArray
 
 from dpmesh.body.files import BodyArrays
@@ -21,6 +21,9 @@ from dpmesh.skeletons import JOINTS30
 
 PERSON, OTHER, THING = 1, 2, 3
 """Who owns a pixel; 0 is the background."""
+
+STEP = 8
+"""Pixels from one cell of record.Sample's parts and surface to the next."""
 
 MOST_HIDDEN = 0.6  # an object that hides more of the person than this is left out
 _SHAPES = (0.35, 0.3, 0.2, 0.15)  # probability of 0, 1, 2, 3 objects
@@ -44,19 +47,29 @@ class SyntheticPeople:
         self._bank = bank
         self._body = FastBody(body)
         self._wardrobe = Wardrobe(self._body)
+        self._part = body.weights.argmax(1).astype(np.uint8)  # the joint that moves each vertex most
 
     def sample(self, index: int) -> Sample:
         """Sample number `index` (>= 0)."""
         rng = np.random.default_rng([self.seed, index])
         scenes = draw_scenes(rng, 1, self._bank, self._body)
-        crop, depth, owner = self._render(rng, scenes)
+        crop, depth, owner, raster = self._render(rng, scenes)
         joints = scenes.people.joints[0] + scenes.transl[0]
         hidden = ~seen(joints, project(joints[None], scenes.focal)[0], depth, owner)
         batch = describe(rng, scenes, hidden[None])
         focal = float(batch.pop("focal")[0])
-        return Sample(
-            crop=crop, focal=focal, has_image=True, **{name: rows[0] for name, rows in batch.items()}
-        )
+        rows = {name: rows[0] for name, rows in batch.items()}
+        parts, surface = self._surface(raster, float(joints[0, 2]))
+        return Sample(crop=crop, focal=focal, parts=parts, surface=surface, has_image=True, **rows)
+
+    def _surface(
+        self, raster: Raster, pelvis: float
+    ) -> tuple[UInt8[NDArray[np.uint8], "32 32"], Float32[NDArray[np.float32], "32 32"]]:
+        """record.Sample's parts and surface, from the people without the objects. pelvis: its depth, metres."""
+        face, depth = raster.face[::STEP, ::STEP], raster.depth[::STEP, ::STEP]
+        own = (face >= 0) & (face < len(self._body.faces))
+        parts = 1 + self._part[self._body.faces[np.where(own, face, 0), 0]]
+        return np.where(own, parts, 0).astype(np.uint8), np.where(own, depth - pelvis, 0).astype(_F32)
 
     def batch(self, start: int, n: int) -> Batch:
         """Samples start to start + n - 1, stacked (record.stack)."""
@@ -68,8 +81,8 @@ class SyntheticPeople:
 
     def _render(
         self, rng: np.random.Generator, scenes: Scenes
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int8]]:
-        """Picture, depth (metres, inf in the background) and owner of each pixel."""
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int8], Raster]:
+        """Picture, depth (metres, inf in the background) and owner of each pixel; and the people alone."""
         focal = float(scenes.focal[0])
         K = np.array([[focal, 0, CENTRE], [0, focal, CENTRE], [0, 0, 1]])
         light = Light(rng)
@@ -83,7 +96,7 @@ class SyntheticPeople:
         owner = np.where(
             raster.face < 0, 0, np.where(raster.face < len(people[0].faces), PERSON, OTHER)
         ).astype(np.int8)
-        depth = raster.depth
+        depth = raster.depth.copy()
         whole = int((owner == PERSON).sum())
         for _ in range(rng.choice(len(_SHAPES), p=_SHAPES)):
             solid = rng.random() < 0.5
@@ -97,7 +110,7 @@ class SyntheticPeople:
                 )
             else:
                 self._add_shape(rng, image, depth, owner, whole, focal, target)
-        return photograph(rng, image, scenes.frame[0]), depth, owner
+        return photograph(rng, image, scenes.frame[0]), depth, owner, raster
 
     def _dressed(self, rng: np.random.Generator, bodies: Bodies, transl: NDArray[np.float32]) -> Mesh:
         look = self._wardrobe.dress(rng)
