@@ -10,13 +10,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one core
 
 import argparse
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 
 import cv2
 import numpy as np
+from machine import commit, machine
 
 from dpmesh.body.files import free_body
 from dpmesh.data.noise import posefix
@@ -33,16 +32,6 @@ def rate(work: Callable[[int], object], calls: int, each: int = 1) -> dict[str, 
         work(index)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return {"per_cpu_second": round(calls * each / cpu, 1), "per_wall_second": round(calls * each / wall, 1)}
-
-
-def command(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def machine() -> str:
-    with open("/proc/cpuinfo") as file:
-        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def main() -> None:
@@ -71,8 +60,8 @@ def main() -> None:
     }
     about = {
         "command": f"python benchmarks/synthetic.py --count {options.count}",
-        "commit": command("git", "rev-parse", "--short", "HEAD"),
-        "machine": f"{machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "commit": commit(),
+        "machine": machine(),
         "results": results,
     }
     for name, figures in results.items():

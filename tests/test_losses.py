@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dpmesh.geometry.heatmap import draw_heatmaps
-from dpmesh.losses import Answer, LossWeights, image_space, loss_terms, reading_terms
+from dpmesh.losses import Answer, LossWeights, image_space, loss_terms, reading_terms, surface_terms
 from dpmesh.skeletons import GRAPH15, JOINTS30
 
 
@@ -88,3 +88,20 @@ def test_reading_the_truth_costs_little_and_errors_cost_what_they_are():
     off = reading_terms(heat, places + torch.tensor([2.56, 2.56, 0.25]), truth)
     assert off["read_places"] == pytest.approx(0.01, rel=1e-3)
     assert off["read_depths"] == pytest.approx(0.25, rel=1e-4)
+
+
+def test_surface_terms_are_cross_entropy_and_metres_over_the_persons_own_cells():
+    torch.manual_seed(0)
+    surface, depth = torch.randn(3, 26, 4, 4), torch.randn(3, 4, 4)
+    parts = torch.randint(0, 25, (3, 4, 4))
+    parts[0, 0] = 0
+    own = torch.tensor([True, False, True])
+    terms = surface_terms(surface, parts, depth, own)
+    chosen = surface[own, :-1].permute(0, 2, 3, 1).flatten(0, 2)
+    torch.testing.assert_close(
+        terms["surface_parts"], torch.nn.functional.cross_entropy(chosen, parts[own].flatten())
+    )
+    person = (parts > 0) & own[:, None, None]
+    torch.testing.assert_close(terms["surface_depths"], (surface[:, -1] - depth).abs()[person].mean())
+    nobody = surface_terms(surface, parts, depth, torch.zeros(3, dtype=torch.bool))
+    assert nobody["surface_parts"] == nobody["surface_depths"] == 0

@@ -64,7 +64,7 @@ EMBEDDED = DPMeshConfig(
             mid_attention=False,
             layers=1,
             groups=4,
-            latent_channels=8,
+            latent_channels=32,
             latent_scale=1.0,
         ),
         unet=UNetConfig(
@@ -73,7 +73,7 @@ EMBEDDED = DPMeshConfig(
             layers=1,
             groups=8,
             heads=2,
-            latent_channels=8,
+            latent_channels=32,
             context_width=128,
         ),
         fused_channels=256,

@@ -40,7 +40,7 @@ class LossWeights:
     betas: float = 0.05
     joints_img: float = 2.0
     read_cells: float = 0.2
-    read_places: float = 5.0
+    read_places: float = 10.0
     read_depths: float = 3.0
     surface_parts: float = 0.5
     surface_depths: float = 3.0

@@ -49,8 +49,14 @@ def test_identity_tells_joints_at_one_place_apart():
 
 
 def test_reading_is_the_mean_of_its_distribution():
-    reading = JointReading(8, joints=2, groups=4)
-    read = reading(torch.randn(3, 8, 32, 32))
+    reading = JointReading((8, 12, 16, 16), 4, joints=2, groups=4)
+    maps = [
+        torch.randn(3, 16, 4, 4),
+        torch.randn(3, 16, 8, 8),
+        torch.randn(3, 12, 16, 16),
+        torch.randn(3, 8, 32, 32),
+    ]
+    read = reading(maps, torch.randn(3, 4, 32, 32))
     share = read.scores.flatten(2).softmax(-1).unflatten(-1, (32, 32))
     cells = torch.arange(32.0) * 8
     torch.testing.assert_close(read.places[..., 0], (share.sum(-2) * cells).sum(-1), atol=1e-3, rtol=1e-4)

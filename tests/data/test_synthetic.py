@@ -174,3 +174,35 @@ def test_objects_hide_joints_but_never_most_of_the_person(samples: list[Sample])
 def test_nothing_cannot_be_stacked() -> None:
     with pytest.raises(InputError):
         stack([])
+
+
+def test_the_surface_lies_on_the_body_by_the_part_that_is_named(samples: list[Sample]) -> None:
+    """Every cell, put back into space by its depth, lies near a vertex which that joint moves most."""
+    arrays = free_body()
+    model, part = BodyModel(arrays), arrays.weights.argmax(1)
+    cells = 0
+    for sample in samples:
+        pose, betas, transl = (
+            torch.from_numpy(a)[None] for a in (matrices(sample.pose[None])[0], sample.betas, sample.transl)
+        )
+        vertices = model(betas, pose, transl).vertices[0].numpy()
+        rows, columns = np.nonzero(sample.parts)
+        depth = sample.surface[rows, columns] + sample.joints3d[0, 2]
+        pixels = np.stack([columns, rows], 1) * 8 - 128.0
+        points = np.concatenate([pixels * (depth / sample.focal)[:, None], depth[:, None]], 1)
+        for point, joint in zip(points, sample.parts[rows, columns].astype(int) - 1, strict=True):
+            assert np.linalg.norm(vertices[part == joint] - point, axis=1).min() < 0.08
+        assert not sample.surface[sample.parts == 0].any()
+        cells += len(rows)
+    assert cells > 50 * len(samples)
+
+
+def test_what_an_object_hides_is_still_labelled(people: SyntheticPeople) -> None:
+    labelled = 0
+    for index in range(40):
+        sample = people.sample(index)
+        x, y = (np.round(sample.joints2d / 8).astype(int)).T
+        inside = (x >= 0) & (x < 32) & (y >= 0) & (y < 32)
+        hidden = inside & (sample.joint_visible == 0)
+        labelled += int((sample.parts[y[hidden], x[hidden]] > 0).sum())
+    assert labelled > 20

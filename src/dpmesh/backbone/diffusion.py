@@ -90,8 +90,12 @@ class DiffusionBackbone(nn.Module):
         self.controlnet = ControlNet(config.unet, config.joints)
         self.unet = UNet(config.unet)
         self.fusion = Fusion(config)
-        finest, groups = config.unet.channels[0], config.unet.groups
-        self.reading = JointReading(finest, config.joints, groups) if config.reading else None
+        unet = config.unet
+        self.reading = (
+            JointReading(unet.channels, unet.latent_channels, config.joints, unet.groups)
+            if config.reading
+            else None
+        )
 
     def forward(
         self,
@@ -104,5 +108,5 @@ class DiffusionBackbone(nn.Module):
         hint = draw_heatmaps(joints, visible, size=latent.shape[-1])  # (b, 30, 32, 32)
         control = self.controlnet(latent, hint, prompt)
         features, maps = self.unet(latent, prompt, control)
-        read = None if self.reading is None else self.reading(features[-1])
+        read = None if self.reading is None else self.reading(features, latent)
         return Features(self.fusion(features, maps), maps, read)

@@ -1,4 +1,4 @@
-"""Joints read off the U-Net's finest feature map: the noisy keypoints, cleaned by what the picture shows.
+"""Joints read off the U-Net's feature maps: the noisy keypoints, cleaned by what the picture shows.
 
 Not in the paper. A U-Net that starts from nothing, not from Stable Diffusion, learns from a target for every cell
 far sooner than through the regressor; and where the joints are is then a number that the regressor can use.
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dpmesh.geometry import CROP
 
@@ -42,21 +43,38 @@ class JointsRead:
 
 
 class JointReading(nn.Module):
-    def __init__(self, channels: int, joints: int, groups: int, inner: int = 64) -> None:
+    """Scores and depths for every cell of the finest map, from all that is known about it.
+
+    The narrow finest map alone cannot hold thirty places, thirty depths and the surface: the coarser maps and the
+    latent, which has the detail, are brought to its size and added.
+    """
+
+    def __init__(
+        self, channels: tuple[int, ...], latent: int, joints: int, groups: int, inner: int = 64
+    ) -> None:
+        """channels: of the U-Net's levels, the finest first. latent: channels of the VAE's latent."""
         super().__init__()
+        finest, medium, coarse, _ = channels
         self.joints = joints
-        self.layers = nn.Sequential(
-            nn.GroupNorm(groups, channels),
-            nn.SiLU(),
-            nn.Conv2d(channels, inner, 3, padding=1),
-            nn.SiLU(),
+        self.from_finest = nn.Sequential(
+            nn.GroupNorm(groups, finest), nn.SiLU(), nn.Conv2d(finest, inner, 3, padding=1)
+        )
+        self.from_latent = nn.Conv2d(latent, inner, 3, padding=1)
+        self.from_16, self.from_8 = nn.Conv2d(medium, inner, 1), nn.Conv2d(coarse, inner, 1)
+        self.refine = nn.Sequential(
+            nn.GroupNorm(groups, inner), nn.SiLU(), nn.Conv2d(inner, inner, 3, padding=1)
         )
         self.joint_out = nn.Conv2d(inner, 2 * joints, 1)
         self.surface_out = nn.Conv2d(inner, PARTS + 2, 1)
 
-    def forward(self, finest: Float[Tensor, "b c s s"]) -> JointsRead:
+    def forward(self, features: list[Tensor], latent: Float[Tensor, "b z s s"]) -> JointsRead:
+        """features: of 4, 8, 16 and 32 cells, as DiffusionBackbone has them."""
+        _, at_8, at_16, finest = features
         size = finest.shape[-1]
-        x = self.layers(finest)
+        x = self.from_finest(finest) + self.from_latent(latent)
+        for coarser in (self.from_16(at_16), self.from_8(at_8)):
+            x = x + F.interpolate(coarser, size=(size, size), mode="bilinear")
+        x = F.silu(x + self.refine(x))
         read, surface = self.joint_out(x).float(), self.surface_out(x).float()
         scores, depths = read[:, : self.joints], read[:, self.joints :]
         share = scores.flatten(2).softmax(-1)  # (b, j, s*s)

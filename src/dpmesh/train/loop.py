@@ -171,7 +171,9 @@ def _optimizer(plain: Objective, stage: Stage, settings: Settings) -> AdamW:
     groups: list[dict[str, Any]] = [{"params": rest, "factor": 1.0}]
     if stage.source == "images":
         groups.append({"params": backbone, "factor": stage.backbone_rate})
-    return AdamW(groups, lr=stage.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98))
+    return AdamW(
+        groups, lr=stage.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98), fused=True
+    )
 
 
 def _set_rate(optimizer: Any, stage: Stage, step: int) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import roma  # pyright: ignore[reportMissingTypeStubs] (it has none)
 import torch
 from jaxtyping import Float, Float32
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from dpmesh.body.files import BodyArrays, free_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.pose_prior.files import save_prior
+from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
 from dpmesh.skeletons import SMPL_PARENTS
 
@@ -100,7 +100,7 @@ def forward_kinematics(
 def body_rotations(poses: Float32[NDArray[np.float32], "n 24 3"]) -> Float32[Tensor, "n 23 3 3"]:
     """Matrices of joints 1..23 of axis-angle poses."""
     vectors = torch.from_numpy(np.ascontiguousarray(poses[:, 1:]))
-    return roma.rotvec_to_rotmat(vectors)  # pyright: ignore[reportUnknownMemberType] (untyped)
+    return rotation_matrix(vectors)
 
 
 @dataclass(frozen=True)

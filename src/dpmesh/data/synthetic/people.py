@@ -53,9 +53,9 @@ class SyntheticPeople:
         """Sample number `index` (>= 0)."""
         rng = np.random.default_rng([self.seed, index])
         scenes = draw_scenes(rng, 1, self._bank, self._body)
-        crop, depth, owner, raster = self._render(rng, scenes)
+        crop, canvas, raster = self._render(rng, scenes)
         joints = scenes.people.joints[0] + scenes.transl[0]
-        hidden = ~seen(joints, project(joints[None], scenes.focal)[0], depth, owner)
+        hidden = ~seen(joints, project(joints[None], scenes.focal)[0], canvas.depth, canvas.owner)
         batch = describe(rng, scenes, hidden[None])
         focal = float(batch.pop("focal")[0])
         rows = {name: rows[0] for name, rows in batch.items()}
@@ -81,8 +81,8 @@ class SyntheticPeople:
 
     def _render(
         self, rng: np.random.Generator, scenes: Scenes
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int8], Raster]:
-        """Picture, depth (metres, inf in the background) and owner of each pixel; and the people alone."""
+    ) -> tuple[NDArray[np.uint8], "_Canvas", Raster]:
+        """The picture, what was drawn on, and the people without the objects."""
         focal = float(scenes.focal[0])
         K = np.array([[focal, 0, CENTRE], [0, focal, CENTRE], [0, 0, 1]])
         light = Light(rng)
@@ -93,11 +93,7 @@ class SyntheticPeople:
         mesh = _join(people)
         raster = rasterize(mesh.vertices, mesh.faces, K, (SIZE, SIZE))
         shade(image, raster, mesh.faces, mesh.colour, mesh.normals, light)
-        owner = np.where(
-            raster.face < 0, 0, np.where(raster.face < len(people[0].faces), PERSON, OTHER)
-        ).astype(np.int8)
-        depth = raster.depth.copy()
-        whole = int((owner == PERSON).sum())
+        canvas = _Canvas(image, raster, len(people[0].faces))
         for _ in range(rng.choice(len(_SHAPES), p=_SHAPES)):
             solid = rng.random() < 0.5
             joint = (
@@ -105,58 +101,54 @@ class SyntheticPeople:
             )  # furniture stands low
             target = scenes.people.joints[0, joint] + scenes.transl[0]
             if solid:
-                self._add_furniture(
-                    rng, image, depth, owner, whole, K, light, furniture(rng, scenes.view[0], target)
-                )
+                canvas.add_furniture(rng, furniture(rng, scenes.view[0], target), K, light)
             else:
-                self._add_shape(rng, image, depth, owner, whole, focal, target)
-        return photograph(rng, image, scenes.frame[0]), depth, owner, raster
+                canvas.add_shape(rng, project(target[None, None], scenes.focal[:1])[0, 0])
+        return photograph(rng, image, scenes.frame[0]), canvas, raster
 
     def _dressed(self, rng: np.random.Generator, bodies: Bodies, transl: NDArray[np.float32]) -> Mesh:
         look = self._wardrobe.dress(rng)
         vertices = self._body.posed(bodies.betas[0], bodies.rotations[0], look.thickness) + transl
         return Mesh(vertices, self._body.faces, look.colour, vertex_normals(vertices, self._body.faces))
 
-    def _add_furniture(
-        self,
-        rng: np.random.Generator,
-        image: NDArray[np.float32],
-        depth: NDArray[np.float32],
-        owner: NDArray[np.int8],
-        whole: int,
-        K: NDArray[np.float64],
-        light: Light,
-        mesh: Mesh,
+
+class _Canvas:
+    """A picture that objects are added to: colour, depth (metres, inf in the background), owner of each pixel."""
+
+    def __init__(self, image: NDArray[np.float32], people: Raster, faces: int) -> None:
+        """people: drawn already; the first `faces` triangles are the person's, the others another's."""
+        self.image, self.depth = image, people.depth.copy()
+        owner = np.where(people.face < 0, 0, np.where(people.face < faces, PERSON, OTHER))
+        self.owner: NDArray[np.int8] = owner.astype(np.int8)
+        self._whole = int((self.owner == PERSON).sum())
+
+    def add_furniture(
+        self, rng: np.random.Generator, mesh: Mesh, K: NDArray[np.float64], light: Light
     ) -> None:
-        """Draw a mesh where it is the nearest, unless it hides too much of the person; in place."""
+        """Draw a mesh where it is the nearest, unless it hides too much of the person."""
         raster = rasterize(mesh.vertices, mesh.faces, K, (SIZE, SIZE))
-        front = raster.depth < depth
-        if _too_much(front, owner, whole):
+        front = raster.depth < self.depth
+        if self._too_much(front):
             return
         shown = Raster(raster.depth, np.where(front, raster.face, -1).astype(np.int32), raster.bary)
-        shade(image, shown, mesh.faces, mesh.colour, mesh.normals, light)
+        shade(self.image, shown, mesh.faces, mesh.colour, mesh.normals, light)
         if rng.random() < 0.6:  # the grain of the material, as a factor
             grain = np.ascontiguousarray(texture(rng, SIZE)[..., 0])
-            paste(image * spread(_F32(0.75) + _F32(0.5) * grain), front, image)
-        depth[front], owner[front] = raster.depth[front], THING
+            paste(self.image * spread(_F32(0.75) + _F32(0.5) * grain), front, self.image)
+        self.depth[front], self.owner[front] = raster.depth[front], THING
 
-    def _add_shape(
-        self,
-        rng: np.random.Generator,
-        image: NDArray[np.float32],
-        depth: NDArray[np.float32],
-        owner: NDArray[np.int8],
-        whole: int,
-        focal: float,
-        target: NDArray[np.float32],
-    ) -> None:
-        """Draw a flat textured shape before everything, over a joint or near it; in place."""
-        x, y = project(target[None, None], np.array([focal], _F32))[0, 0] + rng.normal(0, 12, 2)
+    def add_shape(self, rng: np.random.Generator, at: NDArray[np.float32]) -> None:
+        """Draw a flat textured shape before everything, near a pixel."""
+        x, y = at + rng.normal(0, 12, 2)
         mask = flat_shape(rng, SIZE, (float(x), float(y)), rng.uniform(20, 170))
-        if _too_much(mask, owner, whole) or not mask.any():
+        if self._too_much(mask) or not mask.any():
             return
-        paste(texture(rng, SIZE), mask, image)
-        depth[mask], owner[mask] = max(float(depth.min()) - 0.1, 0.1), THING
+        paste(texture(rng, SIZE), mask, self.image)
+        self.depth[mask], self.owner[mask] = max(float(self.depth.min()) - 0.1, 0.1), THING
+
+    def _too_much(self, front: NDArray[np.bool_]) -> bool:
+        left = int(((self.owner == PERSON) & ~front).sum())
+        return left < (1 - MOST_HIDDEN) * self._whole
 
 
 def seen(
@@ -173,11 +165,6 @@ def seen(
     x, y = (np.clip(np.round(pixels[:, k]).astype(np.int64), 0, SIZE - 1) for k in range(2))
     gap = np.where(owner[y, x] == PERSON, DEPTH_GAP, 0.0)
     return depth[y, x] >= joints[:, 2] - gap
-
-
-def _too_much(front: NDArray[np.bool_], owner: NDArray[np.int8], whole: int) -> bool:
-    left = int(((owner == PERSON) & ~front).sum())
-    return left < (1 - MOST_HIDDEN) * whole
 
 
 def _join(meshes: list[Mesh]) -> Mesh:
