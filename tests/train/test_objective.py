@@ -7,7 +7,7 @@ from lightning_fabric import Fabric
 
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_prior
-from dpmesh.train.feed import Tensors, feed
+from dpmesh.train.feed import BLIND, Tensors, feed
 from dpmesh.train.objective import Objective, truth_of
 from dpmesh.train.settings import Settings, Stage, read_settings
 
@@ -68,3 +68,16 @@ def test_pictures_train_everything_and_keypoints_the_lifter():
             if p.grad is not None and p.grad.any()
         }
         assert moved == {"backbone", "prompt", "regressor", "pose_tokens"} - set(idle)
+
+
+def test_rehearsed_people_add_their_own_loss():
+    stage = Stage(name="s", source="images", steps=1, batch=2, learning_rate=1e-3, rehearsal=4)
+    batch = next(feed(stage, 1, 0, 0, 0, 1))
+    pictures = {name: v for name, v in batch.items() if not name.startswith(BLIND)}
+    blind = {name.removeprefix(BLIND): v for name, v in batch.items() if name.startswith(BLIND)}
+    assert len(blind["joints"]) == 4
+    assert "crop" not in blind
+    objective = Objective(model(), SETTINGS.losses, stage).eval()
+    torch.testing.assert_close(
+        objective(batch, 3)[0], objective(pictures, 3)[0] + objective(blind, 3)[0], rtol=1e-5, atol=1e-5
+    )

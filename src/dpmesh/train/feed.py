@@ -15,6 +15,8 @@ from dpmesh.errors import ConfigError
 from dpmesh.train.settings import Stage
 
 Tensors = dict[str, Tensor]
+BLIND = "blind."
+"""Before the names of what a batch of pictures holds of people without one (Stage.rehearsal)."""
 
 
 class Steps(Dataset[Tensors]):
@@ -25,7 +27,7 @@ class Steps(Dataset[Tensors]):
             raise ConfigError(
                 f"batch={stage.batch} cannot be shared by {world} processes", where=f"stage {stage.name}"
             )
-        self.stage, self.seed, self.rank = stage, seed, rank
+        self.stage, self.seed, self.rank, self.world = stage, seed, rank, world
         self.split: Split = split
         self.share = stage.batch // world
         self._people: SyntheticPeople | None = None
@@ -37,10 +39,14 @@ class Steps(Dataset[Tensors]):
         if self._people is None:  # in the worker, once: the wardrobe is not worth pickling
             torch.set_num_threads(1)
             self._people = SyntheticPeople(self.seed, PoseBank.load(self.split), free_body())
+        rng = np.random.default_rng([self.seed, 7, self.rank, step])
         if self.stage.source == "keypoints":
-            rng = np.random.default_rng([self.seed, 7, self.rank, step])
             return as_tensors(self._people.keypoints_only(rng, self.share))
-        return as_tensors(self._people.batch(step * self.stage.batch + self.rank * self.share, self.share))
+        batch = self._people.batch(step * self.stage.batch + self.rank * self.share, self.share)
+        if self.stage.rehearsal:
+            blind = self._people.keypoints_only(rng, self.stage.rehearsal // self.world)
+            batch |= {BLIND + name: values for name, values in blind.items()}
+        return as_tensors(batch)
 
 
 def feed(stage: Stage, seed: int, first: int, workers: int, rank: int, world: int) -> Iterator[Tensors]:

@@ -8,7 +8,7 @@ from dpmesh.losses import Answer, LossWeights, loss_terms, reading_terms, surfac
 from dpmesh.model import DPMesh, project
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.pose_prior.vqvae import POINT_MODES
-from dpmesh.train.feed import Tensors
+from dpmesh.train.feed import BLIND, Tensors
 from dpmesh.train.imagined import imagined_reading
 from dpmesh.train.settings import Stage
 
@@ -33,9 +33,17 @@ class Objective(nn.Module):
             return self._losses(batch, seed)
 
     def _losses(self, batch: Tensors, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+        terms = self._terms(batch, seed)
+        total = self.weights.total(terms)
+        blind = {name.removeprefix(BLIND): v for name, v in batch.items() if name.startswith(BLIND)}
+        if blind:
+            total = total + self.weights.total(self._terms(blind, seed))
+        return total, terms
+
+    def _terms(self, batch: Tensors, seed: int) -> dict[str, Tensor]:
         model, truth = self.model, truth_of(batch)
         seen, read, reading = None, None, dict[str, Tensor]()
-        if self.stage.source == "images":
+        if "crop" in batch:
             crop, own, felt = self._crop(batch, seed)
             prompt = model.prompt(batch["joints"], batch["visible"])
             seen = model.backbone(crop, batch["joints"], batch["visible"], prompt)
@@ -44,7 +52,7 @@ class Objective(nn.Module):
                 reading |= surface_terms(seen.read.surface, batch["parts"].long(), batch["surface"], own)
             seen = seen.times(felt)
         elif model.config.backbone.reading:
-            read = imagined_reading(batch, seed, self.stage.no_features)
+            read = imagined_reading(batch, seed)
         answer = model.regress(seen, batch["joints"], batch["visible"], read)
         parameters = model.parameters_of(answer, batch["focal"])
         with torch.autocast(batch["joints"].device.type, enabled=False):
@@ -55,7 +63,7 @@ class Objective(nn.Module):
             terms |= reading
             if model.config.token_mode in POINT_MODES:
                 terms |= {"pose_latent": self._latent_term(parameters.pose_latent, truth)}
-            return self.weights.total(terms), terms
+            return terms
 
     def _latent_term(self, points: Tensor, truth: Answer) -> Tensor:
         """Mean square of the distance to the true pose's own place in code space."""

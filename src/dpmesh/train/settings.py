@@ -24,6 +24,7 @@ class Stage:
     learning_rate falls along a cosine to a hundredth; backbone_rate is the factor for the image backbone.
     no_features, scrambled: shares of samples whose fused map is zeroed, or whose crop is somebody else's, so that
     the keypoints alone keep carrying an answer.
+    rehearsal: people without a picture in each step besides, so that the lifter forgets nothing.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Stage:
     warmup: int = 200
     no_features: float = 0.0
     scrambled: float = 0.0
+    rehearsal: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
