@@ -3,7 +3,10 @@
 The people's motions belong to the test split (other subjects and actions than in training), shapes, clothes,
 cameras, occluders and keypoint noise come from another seed. Rows: the model; the model with every picture
 blanked, or exchanged for the next person's (the keypoints are right, the picture is not); keypoints alone; and
-a T-pose facing the camera. MPJPE and PA-MPJPE are over 14 Human3.6M joints, MPVE over all vertices, millimetres.
+a T-pose facing the camera. What limits it: the lifter alone with the true places of the given keypoints, of all
+joints inside the crop, and with true places and depths of all joints as if they had been read.
+
+MPJPE and PA-MPJPE are over 14 Human3.6M joints, MPVE over all vertices, millimetres.
 """
 
 import os
@@ -17,6 +20,7 @@ import numpy as np
 import torch
 from machine import commit, machine
 
+from dpmesh.geometry import CROP
 from dpmesh.model import BodyParameters, DPMesh
 from dpmesh.train.feed import Tensors
 from dpmesh.train.validate import SEED, Figures, figures, held_out, predict
@@ -28,6 +32,51 @@ def t_pose(count: int) -> BodyParameters:
     return BodyParameters(
         torch.cat([upright, rest], 1), torch.zeros(count, 10), torch.zeros(count, 3), torch.zeros(0)
     )
+
+
+SURE = 0.05  # how sure a good reading is (JointsRead.sure)
+
+
+@torch.inference_mode()
+def told(model: DPMesh, batch: Tensors) -> dict[str, BodyParameters]:
+    """The lifter's answers where more or less of the truth is given."""
+    inside = ((batch["joints2d"] >= 0) & (batch["joints2d"] < CROP)).all(-1).float()
+    depth = batch["joints3d"][..., 2:] - batch["joints3d"][:, :1, 2:]
+    read = torch.cat([batch["joints2d"] / CROP, depth, torch.full_like(depth, SURE)], -1)
+
+    def lift(joints: torch.Tensor, visible: torch.Tensor, read: torch.Tensor | None) -> BodyParameters:
+        answer = model.regress(None, joints * visible[..., None], visible, read)
+        return model.parameters_of(answer, batch["focal"])
+
+    return {
+        "true places of the given keypoints": lift(batch["joints2d"], batch["visible"], None),
+        "true places of all joints inside": lift(batch["joints2d"], inside, None),
+        "true places and depths read": lift(batch["joints"], batch["visible"], read),
+    }
+
+
+@torch.inference_mode()
+def reading(model: DPMesh, batch: Tensors) -> dict[str, float]:
+    """Median distance of what is given and what is read to the truth, of joints inside the crop, crop pixels."""
+    inside = ((batch["joints2d"] >= 0) & (batch["joints2d"] < CROP)).all(-1)
+    read: list[torch.Tensor] = []
+    for start in range(0, len(inside), 16):
+        part = {name: values[start : start + 16] for name, values in batch.items()}
+        crop = part["crop"].permute(0, 3, 1, 2).float() / 255
+        prompt = model.prompt(part["joints"], part["visible"])
+        seen = model.backbone(crop, part["joints"], part["visible"], prompt).read
+        assert seen is not None  # the embedded model reads
+        read.append(seen.places[..., :2])
+    off, given_off = (
+        (places - batch["joints2d"]).norm(dim=-1) for places in (torch.cat(read), batch["joints"])
+    )
+    open_, given = batch["joint_visible"] > 0, batch["visible"] > 0
+    rows = {
+        "given keypoints": given_off[given & inside],
+        "read, in sight": off[open_ & inside],
+        "read, hidden": off[~open_ & inside],
+    }
+    return {name: round(float(values.median()), 1) for name, values in rows.items()}
 
 
 def means(found: Figures, chosen: np.ndarray | None = None) -> dict[str, float]:
@@ -63,6 +112,7 @@ def main() -> None:
         "blank pictures": predict(model, blank),
         "exchanged pictures": predict(model, exchanged),
         "keypoints alone": predict(model, batch, images=False),
+        **told(model, batch),
         "T-pose": t_pose(options.people),
     }
     errors = {name: figures(model.body, answer, batch) for name, answer in answers.items()}
@@ -72,6 +122,7 @@ def main() -> None:
         "weights": options.weights,
         "people": options.people,
         "seed": SEED,
+        "read, px off": reading(model, batch),
         "rows": {name: means(found) for name, found in errors.items()},
         "model by occlusion": {
             name: {"people": int(chosen.sum()), **means(errors["model"], chosen)}
