@@ -1,14 +1,20 @@
-"""Weights in a folder: config.json (config, provenance) and model.safetensors. Strict, atomic, nothing unpickled."""
+"""Weights in a folder: config.json (config, provenance) and model.safetensors. Strict, atomic, nothing unpickled.
+
+Gigabytes pass through here, so nothing is ever held twice: tensors are written one by one, read in small batches
+into the memory that the model has already, and a model that is about to be filled is not initialised first.
+"""
 
 import json
 import os
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch as st
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dpmesh.errors import OutputError, WeightsError
 
@@ -16,24 +22,72 @@ Provenance = dict[str, Any]
 """Where weights come from: commit, data, steps, figures, licence. Plain JSON."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+BATCH = 256 * 2**20
+"""Bytes of the file that are mapped at a time while weights are read."""
+
+_NAMES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 def save_weights(
     model: nn.Module, folder: Path, config: dict[str, Any], provenance: Provenance, *, half: bool = False
 ) -> None:
-    """Write both files aside, then rename them; raises OutputError where that is impossible."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    if half:
-        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    """The model's state as `write_weights` writes it."""
+    write_weights(folder, model.state_dict(), config, provenance, half=half)
+
+
+def write_weights(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    config: dict[str, Any],
+    provenance: Provenance,
+    *,
+    half: bool = False,
+) -> None:
+    """Write both files aside (fp16 if half), then rename them; raises OutputError where that is impossible."""
     text = json.dumps({"config": config, "provenance": provenance}, indent=1) + "\n"
+    aside = {name: folder / f"{name}.part" for name in (WEIGHTS, CONFIG)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{WEIGHTS}.part").write_bytes(st.save(state))
-        (folder / f"{CONFIG}.part").write_text(text)
-        for name in (WEIGHTS, CONFIG):
-            os.replace(folder / f"{name}.part", folder / name)
+        _stream(aside[WEIGHTS], state, half)
+        aside[CONFIG].write_text(text)
+        for name, part in aside.items():
+            os.replace(part, folder / name)
     except OSError as error:
         raise OutputError(f"weights cannot be written ({error})", where=str(folder)) from error
+    finally:
+        for part in aside.values():
+            if part.is_file():  # what an error or an interruption left
+                part.unlink()
+
+
+def _stream(path: Path, state: Mapping[str, Tensor], half: bool) -> None:
+    """safetensors' format, one tensor after the other: its own writer wants all of them contiguous at once."""
+
+    def stored(value: Tensor) -> torch.dtype:
+        return torch.float16 if half and value.is_floating_point() else value.dtype
+
+    # Wide types first, so that every tensor starts at a multiple of its own width.
+    names = sorted(state, key=lambda name: (-stored(state[name]).itemsize, name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for name in names:
+        end = start + state[name].numel() * stored(state[name]).itemsize
+        header[name] = {
+            "dtype": _NAMES[stored(state[name])],
+            "shape": list(state[name].shape),
+            "data_offsets": [start, end],
+        }
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            value = state[name].detach().to("cpu", stored(state[name])).contiguous()
+            file.write(value.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], Provenance]:
@@ -49,22 +103,83 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Provenance]:
         ) from error
 
 
+@torch.no_grad()
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Copy the stored tensors into the model; raises WeightsError with the first names that do not fit."""
+    """Copy the stored tensors into the model; raises WeightsError with the first names that do not fit.
+
+    The model is touched only when all names and shapes fit.
+    """
+    path, own = folder / WEIGHTS, model.state_dict()
     try:
-        state = st.load((folder / WEIGHTS).read_bytes())
+        with _open(path) as file:
+            stored = {str(name): tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        refuse_misfits({name: tuple(value.shape) for name, value in own.items()}, stored, str(path))
+        for names in _batches(own):
+            with _open(path) as file:  # closing it gives the mapped pages back
+                for name in names:
+                    own[name].copy_(file.get_tensor(name))
     except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{WEIGHTS} cannot be read ({error})", where=str(folder)) from error
-    own = model.state_dict()
+
+
+def _open(path: Path) -> Any:
+    return safetensors.safe_open(path, "pt")  # Any: safetensors does not say what its file can do
+
+
+def refuse_misfits(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str
+) -> None:
+    """WeightsError with the first missing, unexpected and mis-shaped names, unless all names and shapes are equal."""
     lists = {
-        "missing": sorted(set(own) - set(state)),
-        "unexpected": sorted(set(state) - set(own)),
-        "mis-shaped": sorted(n for n in set(own) & set(state) if own[n].shape != state[n].shape),
+        "missing": sorted(set(wanted) - set(found)),
+        "unexpected": sorted(set(found) - set(wanted)),
+        "mis-shaped": [
+            f"{name} {_shape(found[name])} instead of {_shape(wanted[name])}"
+            for name in sorted(set(wanted) & set(found))
+            if wanted[name] != found[name]
+        ],
     }
     if any(lists.values()):
         told = "; ".join(
             f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in lists.items() if names
         )
-        raise WeightsError(f"weights do not fit the model: {told}", where=str(folder / WEIGHTS))
-    with torch.no_grad():
-        model.load_state_dict({name: value.to(own[name].dtype) for name, value in state.items()})
+        raise WeightsError(f"weights do not fit the model: {told}", where=where)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _batches(state: Mapping[str, Tensor]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for name, value in state.items():
+        batch.append(name)
+        size += value.numel() * 4
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class _Uninitialised(TorchFunctionMode):
+    """torch.nn.init's functions leave the tensor as it is."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def uninitialised() -> Generator[None, None, None]:
+    """Modules made inside hold whatever their memory held: for a model whose every tensor is about to be loaded.
+
+    Random numbers for a billion parameters take longer than reading them, and memory that nobody has written to
+    does not exist yet.
+    """
+    with _Uninitialised():
+        yield
