@@ -12,6 +12,8 @@ from dpmesh.backbone.prompt import PromptConfig
 from dpmesh.diffusion.unet import UNetConfig
 from dpmesh.diffusion.vae import VAEConfig
 from dpmesh.errors import ConfigError
+from dpmesh.pose_prior.prior import PriorConfig
+from dpmesh.pose_prior.vposer import VPoserConfig
 from dpmesh.pose_prior.vqvae import Mode, PoseVQVAEConfig
 from dpmesh.regressor.cascade import RegressorConfig
 
@@ -24,21 +26,24 @@ class DPMeshConfig:
 
     depth_scale: metres that the 256 pixels of the crop span at most; the camera's third number chooses a
     fraction of it (2.5 in the released code).
+    shared_focal: the first sample's focal length serves the whole batch, as the released code has it.
     token_mode: what is regressed for each pose token and how it becomes a pose (PoseVQVAE.decode_latent).
     lora_rank: 0 trains the U-Net's own weights; else they are frozen and every linear layer of `lora_targets`
-    gets a low-rank update.
+    gets a low-rank update. frozen: other parts of the backbone that training leaves as they are.
     """
 
     name: str
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     regressor: RegressorConfig = field(default_factory=RegressorConfig)
-    pose_prior: PoseVQVAEConfig = field(default_factory=PoseVQVAEConfig)
+    pose_prior: PriorConfig = field(default_factory=PoseVQVAEConfig)
     token_mode: Mode = "soft"
     token_width: int = 32
     depth_scale: float = 2.5
+    shared_focal: bool = False
     lora_rank: int = 0
     lora_targets: Literal["cross", "released"] = "cross"
+    frozen: tuple[Literal["vae", "controlnet"], ...] = ()
 
     def __post_init__(self) -> None:
         backbone, regressor = self.backbone, self.regressor
@@ -99,7 +104,47 @@ EMBEDDED = DPMeshConfig(
     token_mode="points",
 )
 
-PRESETS = {config.name: config for config in (EMBEDDED,)}
+# Stable Diffusion 1.5's sizes are the defaults of the parts. docs/paper_vs_code.md has every choice and its reason.
+PAPER = DPMeshConfig(
+    name="paper",
+    backbone=BackboneConfig(
+        vae=VAEConfig(image_range="symmetric", latent_scale=0.18215),
+        unet=UNetConfig(timestep=1, map_sizes=(8, 16, 32)),
+    ),
+    prompt=PromptConfig(layers=2, visible_only=True),
+    regressor=RegressorConfig(pose_code=256, shared_content=True, place_mlp=True),
+    pose_prior=PoseVQVAEConfig(
+        tokens=48,
+        codes=2048,
+        code_width=256,
+        encoder_width=512,
+        encoder_layers=4,
+        decoder_width=32,
+        decoder_layers=1,
+    ),
+    token_mode="soft",
+    token_width=64,
+    lora_rank=64,
+    lora_targets="cross",
+    frozen=("vae",),
+)
+
+RELEASE = DPMeshConfig(
+    name="release",
+    backbone=BackboneConfig(
+        vae=VAEConfig(image_range="unit", latent_scale=1.0),
+        unet=UNetConfig(timestep=1, map_sizes=(8, 16)),
+    ),
+    prompt=PromptConfig(layers=1, visible_only=False),
+    regressor=RegressorConfig(pose_code=32, shared_content=True, place_mlp=True),
+    pose_prior=VPoserConfig(),
+    shared_focal=True,
+    lora_rank=64,
+    lora_targets="released",
+    frozen=("vae", "controlnet"),
+)
+
+PRESETS = {config.name: config for config in (EMBEDDED, PAPER, RELEASE)}
 
 
 def configuration(name: str) -> DPMeshConfig:
@@ -132,6 +177,12 @@ def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, Mapping) and (kinds := _kinds(arguments)):
+        mapping = typing.cast("Mapping[str, Any]", value)
+        kind = mapping.get("kind", next(iter(kinds)))
+        if kind not in kinds:
+            raise ConfigError(f"{kind!r} is not one of {', '.join(kinds)}", where=f"{where}.kind")
+        return from_plain(kinds[kind], mapping, where)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_plain(typing.cast("type[Any]", hint), typing.cast("Mapping[str, Any]", value), where)
     if origin is tuple and isinstance(value, list):
@@ -148,3 +199,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
         raise ConfigError(f"{value!r} is not a {hint.__name__}", where=where)
     return value
+
+
+def _kinds(union: tuple[Any, ...]) -> dict[str, Any]:
+    """The dataclasses of a union by their `kind`; the first is meant where a file names none."""
+    members = (member for member in union if dataclasses.is_dataclass(member))
+    return {f.default: member for member in members for f in dataclasses.fields(member) if f.name == "kind"}  # pyright: ignore[reportReturnType]  (a default is any object)

@@ -12,15 +12,15 @@ from dpmesh.backbone.diffusion import DiffusionBackbone, Features
 from dpmesh.backbone.prompt import JointPrompt
 from dpmesh.body.files import BodyArrays, free_body
 from dpmesh.body.model import BodyModel
-from dpmesh.checkpoint import Provenance, load_weights, read_config, save_weights
+from dpmesh.checkpoint import Provenance, load_weights, read_config, save_weights, uninitialised
 from dpmesh.configurations import DPMeshConfig, configuration, from_plain, to_plain
 from dpmesh.diffusion.lora import cross_attention, inject_lora, released_targets
 from dpmesh.errors import WeightsError
 from dpmesh.geometry import CROP
+from dpmesh.pose_prior.prior import build_prior
 from dpmesh.pose_prior.rotations import rotation_from_6d
-from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
 from dpmesh.regressor.cascade import Regression, Regressor
-from dpmesh.regressor.tokens import TokenHead
+from dpmesh.regressor.tokens import pose_head
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,14 @@ class Prediction:
     """Metres are in the crop camera's frame: x right, y down, z forward.
 
     root_6d and camera are as regressed; global_orient (matrix) and transl (metres) are what they mean.
-    pose_latent: for each pose token logits over the codebook, or a point in code space (config.token_mode).
+    pose_latent: what the pose prior decodes; for each pose token logits over the codebook, or a point in code space
+    (config.token_mode), or VPoser's code.
     joints_img: the decoder's 15 joints, x and y as fractions of the crop, z = (metres behind the pelvis + 1) / 2.
     joints2d: crop pixels.
     """
 
     root_6d: Float[Tensor, "b 6"]
-    pose_latent: Float[Tensor, "b t o"]
+    pose_latent: Float[Tensor, "b *o"]
     body_rotations: Float[Tensor, "b 23 3 3"]
     betas: Float[Tensor, "b 10"]
     camera: Float[Tensor, "b 3"]
@@ -79,15 +80,17 @@ class DPMesh(nn.Module):
         self.provenance: Provenance = {}
         self.prompt = JointPrompt(config.prompt)
         self.backbone = DiffusionBackbone(config.backbone)
+        for part in config.frozen:
+            self.backbone.get_submodule(part).requires_grad_(False)
         if config.lora_rank:
             self.backbone.unet.requires_grad_(False)
             wanted = cross_attention if config.lora_targets == "cross" else released_targets
             inject_lora(self.backbone.unet, config.lora_rank, wanted)
         self.regressor = Regressor(config.regressor)
-        self.pose_prior = PoseVQVAE(config.pose_prior).as_decoder()
-        prior = config.pose_prior
-        out = prior.code_width if config.token_mode in POINT_MODES else prior.codes
-        self.pose_tokens = TokenHead(config.regressor.pose_code, prior.tokens, out, config.token_width)
+        self.pose_prior = build_prior(config.pose_prior, config.token_mode)
+        self.pose_tokens = pose_head(
+            config.regressor.pose_code, self.pose_prior.latent_shape, config.token_width
+        )
         self.body = BodyModel(free_body() if body is None else body)
         start_upright(self.regressor)
         for layer in self.modules():
@@ -132,7 +135,7 @@ class DPMesh(nn.Module):
         """Root by Gram-Schmidt, pose through the prior, camera as a translation; always in fp32."""
         latent = self.pose_tokens(answer.pose_code).float()
         with torch.autocast(focal.device.type, enabled=False):
-            body = self.pose_prior.decode_latent(latent, self.config.token_mode)
+            body = self.pose_prior.decode_latent(latent)
             root = rotation_from_6d(answer.root_6d.float())
             transl = camera_translation(answer.camera.float(), focal, self.config.depth_scale)
             return BodyParameters(torch.cat([root[:, None], body], 1), answer.betas.float(), transl, latent)
@@ -159,7 +162,8 @@ class DPMesh(nn.Module):
                 )
             folder = shipped(f"{source}/config.json").parent
         plain, provenance = read_config(folder)
-        model = cls(from_plain(DPMeshConfig, plain, where=str(folder / "config.json")), body)
+        with uninitialised():
+            model = cls(from_plain(DPMeshConfig, plain, where=str(folder / "config.json")), body)
         load_weights(model, folder)
         model.provenance = provenance
         return model.eval()

@@ -9,7 +9,7 @@ from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder
 def test_it_decodes_to_rotations_with_hands_at_rest():
     torch.manual_seed(0)
     decoder = VPoserDecoder(VPoserConfig())
-    found = decoder.decode(torch.randn(3, 32))
+    found = decoder.decode_latent(torch.randn(3, 32))
     assert found.shape == (3, 23, 3, 3)
     torch.testing.assert_close(found @ found.mT, torch.eye(3).expand(3, 23, 3, 3), atol=1e-5, rtol=0)
     assert torch.equal(found[:, 21:], torch.eye(3).expand(3, 2, 3, 3))

@@ -5,7 +5,7 @@ import roma
 import torch
 
 from dpmesh.errors import ConfigError
-from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig, rotation_from_6d, rotation_to_6d
+from dpmesh.pose_prior.vqvae import Mode, PoseVQVAE, PoseVQVAEConfig, rotation_from_6d, rotation_to_6d
 
 SMALL = PoseVQVAEConfig(
     tokens=6, codes=20, code_width=5, encoder_width=8, encoder_layers=1, decoder_width=8, decoder_layers=1
@@ -46,25 +46,30 @@ def test_batch_equals_singles(model: PoseVQVAE) -> None:
     assert torch.allclose(batch.rotations, single, atol=1e-6)
 
 
+def decoded(model: PoseVQVAE, latent: torch.Tensor, mode: Mode) -> torch.Tensor:
+    model.mode = mode
+    return model.decode_latent(latent)
+
+
 def test_confident_logits_decode_as_the_code_itself(model: PoseVQVAE) -> None:
     indices = model.tokens(poses())
     hard = model.decode(model.codebook.codes[indices])
     logits = 1e4 * torch.nn.functional.one_hot(indices, 20).float()
     for mode in ("soft", "straight_through"):
-        assert torch.allclose(model.decode_latent(logits, mode), hard, atol=1e-5)
+        assert torch.allclose(decoded(model, logits, mode), hard, atol=1e-5)
     assert torch.allclose(model(poses()).rotations, hard, atol=1e-5)
 
 
 def test_soft_decoding_is_the_mean_code(model: PoseVQVAE) -> None:
     logits = torch.randn(2, 6, 20)
     mean = torch.einsum("btk,kd->btd", logits.softmax(-1), model.codebook.codes)
-    assert torch.allclose(model.decode_latent(logits), model.decode(mean), atol=1e-6)
+    assert torch.allclose(decoded(model, logits, "soft"), model.decode(mean), atol=1e-6)
 
 
 def test_points_are_decoded_as_they_are_or_as_their_nearest_code(model: PoseVQVAE) -> None:
     points = torch.randn(2, 6, model.config.code_width, requires_grad=True)
-    assert torch.equal(model.decode_latent(points, "points"), model.decode(points))
-    snapped = model.decode_latent(points, "nearest")
+    assert torch.equal(decoded(model, points, "points"), model.decode(points))
+    snapped = decoded(model, points, "nearest")
     codes = model.codebook.codes[torch.cdist(points, model.codebook.codes).argmin(-1)]
     assert torch.allclose(snapped, model.decode(codes), atol=1e-5)
     (gradient,) = torch.autograd.grad(snapped[..., 0].sum(), points)
@@ -75,7 +80,7 @@ def test_straight_through_decodes_the_best_code_with_the_gradient_of_the_mean(mo
     seen: list[torch.Tensor] = []
     hook = model.from_code.register_full_backward_pre_hook(lambda _m, g: seen.append(g[0]))
     logits = torch.randn(2, 6, 20, requires_grad=True)
-    out = model.decode_latent(logits, "straight_through")
+    out = decoded(model, logits, "straight_through")
     assert torch.allclose(out, model.decode(model.codebook.codes[logits.argmax(-1)]), atol=1e-5)
     (gradient,) = torch.autograd.grad(out[..., 0].sum(), logits)
     hook.remove()

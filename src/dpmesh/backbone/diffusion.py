@@ -53,8 +53,9 @@ class Fusion(nn.Module):
         super().__init__()
         fine, medium, coarse, coarsest = config.unet.channels
         groups, with_maps = config.fused_groups, medium + config.joints
+        finest_maps = config.joints if 32 in config.unet.map_sizes else 0
         self.from_32 = nn.Sequential(
-            nn.Conv2d(fine, fine, 3, stride=2, padding=1),
+            nn.Conv2d(fine + finest_maps, fine, 3, stride=2, padding=1),
             nn.GroupNorm(groups, fine),
             nn.ReLU(),
             nn.Conv2d(fine, fine, 3, stride=2, padding=1),
@@ -69,6 +70,8 @@ class Fusion(nn.Module):
 
     def forward(self, features: list[Tensor], maps: dict[int, Tensor]) -> Float[Tensor, "b c 8 8"]:
         at_4, at_8, at_16, at_32 = features
+        if 32 in maps:
+            at_32 = torch.cat([at_32, maps[32]], dim=1)
         return self.mix(
             torch.cat(
                 [

@@ -66,8 +66,10 @@ class BodyModel(nn.Module):
             keep(f"_regressor_{name}", _tensor(arrays.regressors[name]))
 
         rows = _tensor(arrays.regressors["joints30"]) if "joints30" in self.regressor_names else None
-        touched = torch.zeros(0, dtype=torch.int64) if rows is None else rows.abs().sum(0).nonzero()[:, 0]
-        flat = (touched[:, None] * 3 + torch.arange(3)).reshape(-1)
+        touched = (
+            template.new_zeros(0, dtype=torch.int64) if rows is None else rows.abs().sum(0).nonzero()[:, 0]
+        )
+        flat = (touched[:, None] * 3 + torch.arange(3, device=touched.device)).reshape(-1)
         keep("_touched", touched)
         keep("_touched_shapedirs", self._shapedirs[flat])
         keep("_touched_posedirs", self._posedirs[:, flat])

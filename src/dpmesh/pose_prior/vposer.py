@@ -1,6 +1,7 @@
 """VPoser's decoder: a 32-number latent to 21 joint rotations (Pavlakos et al., CVPR 2019; version 1.0's layers)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,13 +13,14 @@ from dpmesh.pose_prior.rotations import rotation_from_6d
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VPoserConfig:
+    kind: Literal["vposer"] = "vposer"
     latent: int = 32
     hidden: int = 512
     joints: int = 21
 
 
 class VPoserDecoder(nn.Module):
-    """Names of the layers equal the package's, so that a licensed file loads as it is."""
+    """Names of the layers equal the package's, so that a licensed file loads as it is. Fixed: training leaves it."""
 
     def __init__(self, config: VPoserConfig) -> None:
         super().__init__()
@@ -26,8 +28,14 @@ class VPoserDecoder(nn.Module):
         self.bodyprior_dec_fc1 = nn.Linear(config.latent, config.hidden)
         self.bodyprior_dec_fc2 = nn.Linear(config.hidden, config.hidden)
         self.bodyprior_dec_out = nn.Linear(config.hidden, config.joints * 6)
+        self.requires_grad_(False)
 
-    def decode(self, latent: Float[Tensor, "b l"]) -> Float[Tensor, "b 23 3 3"]:
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Numbers regressed for each person."""
+        return (self.config.latent,)
+
+    def decode_latent(self, latent: Float[Tensor, "b l"]) -> Float[Tensor, "b 23 3 3"]:
         """Rotations of joints 1..23; the hands stay identity."""
         x = F.leaky_relu(self.bodyprior_dec_fc1(latent), 0.2)
         x = self.bodyprior_dec_out(F.leaky_relu(self.bodyprior_dec_fc2(x), 0.2))

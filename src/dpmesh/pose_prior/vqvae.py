@@ -27,6 +27,7 @@ class PoseVQVAEConfig:
     decay, dead_below: the codebook's moving averages (codebook.py).
     """
 
+    kind: Literal["vqvae"] = "vqvae"
     joints: int = 21
     tokens: int = 48
     codes: int = 2048
@@ -76,6 +77,7 @@ class PoseVQVAE(nn.Module):
     def __init__(self, config: PoseVQVAEConfig) -> None:
         super().__init__()
         self.config = config
+        self.mode: Mode = "soft"
         width, joints, tokens = config.encoder_width, config.joints, config.tokens
         self.joint_in = nn.Linear(6, width)
         self.joint_place = nn.Parameter(torch.zeros(joints, width))
@@ -92,11 +94,15 @@ class PoseVQVAE(nn.Module):
         nn.init.normal_(self.joint_place, std=0.5)
         nn.init.normal_(self.token_place, std=0.5)
 
-    def as_decoder(self) -> "PoseVQVAE":
-        """This prior as a fixed part of a larger model: no gradients, no moving averages in its state."""
+    def as_decoder(self, mode: Mode = "soft") -> "PoseVQVAE":
+        """This prior as a fixed part of a larger model: no gradients, no moving averages in its state.
+
+        mode: of `decode_latent`.
+        """
+        self.mode = mode
         self.requires_grad_(False)
         for name in ("uses", "sums"):
-            self.codebook.register_buffer(name, self.codebook.get_buffer(name), persistent=False)
+            self.codebook.register_buffer(name, None)
         return self
 
     def train(self, mode: bool = True) -> "PoseVQVAE":
@@ -123,19 +129,24 @@ class PoseVQVAE(nn.Module):
         body = rotation_from_6d(self.joint_out(x) + rotation_to_6d(eye))  # (B, J, 3, 3)
         return torch.cat((body, eye.expand(len(x), 23 - self.config.joints, 3, 3)), 1)
 
-    def decode_latent(self, latent: Float[Tensor, "b t o"], mode: Mode = "soft") -> Float[Tensor, "b 23 3 3"]:
-        """Rotations from what was regressed for each token.
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Numbers regressed for each person: for each token logits over the codes, or a point among them."""
+        return (self.config.tokens, self.config.code_width if self.mode in POINT_MODES else self.config.codes)
+
+    def decode_latent(self, latent: Float[Tensor, "b t o"]) -> Float[Tensor, "b 23 3 3"]:
+        """Rotations from what was regressed for each token, by `mode`.
 
         soft: of logits, the mean code, softmax(logits) @ codebook (as the released VQ variant of DPMesh).
         straight_through: of logits, the most likely code, with the gradient of the mean.
         points: points in code space as they are. nearest: the code nearest to each point, with the point's gradient.
         """
-        if mode == "points":
+        if self.mode == "points":
             return self.decode(latent)
-        if mode == "nearest":
+        if self.mode == "nearest":
             return self.decode(self.quantise(latent)[0])
         mean = latent.softmax(-1) @ self.codebook.codes
-        if mode == "soft":
+        if self.mode == "soft":
             return self.decode(mean)
         hard = self.codebook.codes[latent.argmax(-1)]
         return self.decode(mean + (hard - mean).detach())

@@ -16,7 +16,11 @@ SIZE = 8  # cells of the fused map on a side
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegressorConfig:
-    """Widths and depths; the defaults are the released model's.
+    """Widths and depths; the defaults are the released model's, but for two details of its layers:
+
+    shared_content: the queries of pose, shape and camera start from one learned vector and those of the joints from
+    another (released); else each has its own.
+    place_mlp: the position of a sampled joint is coded by two layers (released); else by one.
 
     lifter: width of a first answer from the joints' coordinates (lifter.py), which the decoder then refines; 0 starts
     from nothing, as in the paper. `lifter_layers` deep, for `lifter_joints` joints.
@@ -34,6 +38,8 @@ class RegressorConfig:
     volume_layers: int = 2
     joints: int = 15
     pose_code: int = 32
+    shared_content: bool = False
+    place_mlp: bool = False
     lifter: int = 0
     lifter_layers: int = 3
     lifter_joints: int = 30
@@ -105,7 +111,7 @@ class Regressor(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(width, config.heads, config.inner) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         queries = 3 + config.joints  # pose, shape, camera, then the joints
-        self.query_content = nn.Parameter(torch.randn(queries, width) * 0.02)
+        self.query_content = nn.Parameter(torch.randn(2 if config.shared_content else queries, width) * 0.02)
         self.query_position = nn.Parameter(torch.randn(queries, width) * 0.02)
         started = config.lifter > 0
         self.lifter = (
@@ -117,7 +123,7 @@ class Regressor(nn.Module):
         self.joint_place = nn.ModuleList(
             nn.Linear(width + (3 if i or started else 0), 3) for i in range(layers)
         )
-        self.place_position = nn.Linear(3, width)
+        self.place_position = place_code(width) if config.place_mlp else nn.Linear(3, width)
         self.root_head = CascadeHead(width, 6, layers, started)
         self.pose_head = CascadeHead(width, config.pose_code, layers, started)
         self.shape_head = CascadeHead(width, 10, layers, started)
@@ -145,7 +151,7 @@ class Regressor(nn.Module):
                     "without a picture and without a lifter there is nothing to look at", where="Regressor"
                 )
             return Regression(*lifted[1:5], joints_img=torch.sigmoid(lifted.joints_logits))
-        x = self.query_content.expand(len(given), -1, -1)
+        x = self._content().expand(len(given), -1, -1)
         joints_img: Tensor | None = None
         if lifted is not None:
             assert self.lifted_in is not None  # made together
@@ -184,12 +190,24 @@ class Regressor(nn.Module):
             joints_img,
         )
 
+    def _content(self) -> Float[Tensor, "q c"]:
+        """What each query starts from."""
+        if not self.config.shared_content:
+            return self.query_content
+        body, joint = self.query_content
+        return torch.cat([body.expand(3, -1), joint.expand(self.config.joints, -1)])
+
     def _look_at_joints(self, memory: Memory, joints_img: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
         """Volume features where the joints are thought to be, and the position code of those places."""
         if joints_img is None:
             return [], []
         places = self.place_position(inverse_sigmoid(joints_img))
         return [self.volume.sample(memory.volume, joints_img)], [places]
+
+
+def place_code(width: int) -> nn.Sequential:
+    """From the logits of a place to its position code, as released."""
+    return nn.Sequential(nn.Linear(3, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width))
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:

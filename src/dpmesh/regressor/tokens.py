@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.vqvae import Mixer
 
 
@@ -23,3 +24,14 @@ class TokenHead(nn.Module):
 
     def forward(self, code: Float[Tensor, "b c"]) -> Float[Tensor, "b t o"]:
         return self.say(self.mix(self.spread(code).unflatten(-1, (self.tokens, self.width))))
+
+
+def pose_head(code: int, latent: tuple[int, ...], width: int) -> nn.Module:
+    """From the regressed code to the pose prior's latent: tokens are spoken of each; a vector is the code itself."""
+    if len(latent) == 2:
+        return TokenHead(code, *latent, width)
+    if latent != (code,):
+        raise ConfigError(
+            f"regressor.pose_code={code} must equal the pose prior's latent {latent}", where="DPMeshConfig"
+        )
+    return nn.Identity()

@@ -7,6 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_TABLES = "cpu"
+"""Fixed tables are no weights: they have numbers even where a model is built without any (torch's meta device)."""
+
 
 class MultiHeadAttention(nn.Module):
     """Attention whose keys carry a position that its values do not."""
@@ -63,8 +66,8 @@ class DecoderLayer(nn.Module):
 def sine_position_2d(width: int, size: int) -> Float[Tensor, "n c"]:
     """Fixed position of each cell of a size×size map: half the channels for y, then half for x (DETR)."""
     half = width // 2
-    place = torch.arange(1, size + 1, dtype=torch.float32) / (size + 1e-6) * 2 * math.pi
-    period = 10000 ** (2 * (torch.arange(half) // 2) / half)
+    place = torch.arange(1, size + 1, dtype=torch.float32, device=_TABLES) / (size + 1e-6) * 2 * math.pi
+    period = 10000 ** (2 * (torch.arange(half, device=_TABLES) // 2) / half)
     angles = place[:, None] / period
     waves = torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1)  # (size, half)
     y, x = waves[:, None].expand(size, size, half), waves[None].expand(size, size, half)
@@ -73,6 +76,6 @@ def sine_position_2d(width: int, size: int) -> Float[Tensor, "n c"]:
 
 def sine_position_1d(width: int, count: int) -> Float[Tensor, "n c"]:
     """The transformer paper's table: sines and cosines interleaved (Vaswani et al. 2017, section 3.5)."""
-    place = torch.arange(count, dtype=torch.float32)[:, None]
-    period = 10000 ** (torch.arange(0, width, 2) / width)
-    return torch.stack([(place / period).sin(), (place / period).cos()], dim=2).flatten(1)
+    place = torch.arange(count, dtype=torch.float64, device=_TABLES)[:, None]
+    period = 10000 ** (torch.arange(0, width, 2, dtype=torch.float64, device=_TABLES) / width)
+    return torch.stack([(place / period).sin(), (place / period).cos()], dim=2).flatten(1).float()
