@@ -1,11 +1,86 @@
-"""The files that the package ships: where they are. ASSETS.md says what they are; tests/test_assets.py compares."""
+"""Files: those that the package ships, and those that only the user's own licence provides.
+
+ASSETS.md says what the shipped ones are (tests/test_assets.py compares); docs/weights.md how to bring one's own.
+"""
 
 import hashlib
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from dpmesh.errors import AssetError
 
 SHIPPED = Path(__file__).parent / "shipped"
+FOLDER_VARIABLE = "DPMESH_ASSETS"
+"""Environment variable that names the folder of the user's own files; see `asset_folder`."""
+
+
+@dataclass(frozen=True)
+class UserAsset:
+    """A file that the package may not ship. place: below the asset folder, without suffix.
+
+    needed: for what most people do; the others serve one purpose each.
+    """
+
+    name: str
+    place: str
+    suffixes: tuple[str, ...]
+    unlocks: str
+    source: str
+    needed: bool = True
+
+
+USER_ASSETS = {
+    asset.name: asset
+    for asset in (
+        UserAsset(
+            "smpl_neutral",
+            "smpl/SMPL_NEUTRAL",
+            (".pkl", ".npz"),
+            "bodies of the converted released checkpoints; SMPL instead of the free body",
+            "smplify.is.tue.mpg.de (version 1.0.0, the one the release was trained with) or smpl.is.tue.mpg.de"
+            " (1.1.0); free registration, research only",
+        ),
+        UserAsset(
+            "smpl_male",
+            "smpl/SMPL_MALE",
+            (".pkl", ".npz"),
+            "ground truth of data sets with gendered bodies (3DPW)",
+            "smpl.is.tue.mpg.de; free registration, research only",
+            needed=False,
+        ),
+        UserAsset(
+            "smpl_female",
+            "smpl/SMPL_FEMALE",
+            (".pkl", ".npz"),
+            "ground truth of data sets with gendered bodies (3DPW)",
+            "smpl.is.tue.mpg.de; free registration, research only",
+            needed=False,
+        ),
+        UserAsset(
+            "h36m_regressor",
+            "regressors/J_regressor_h36m_correct",
+            (".npy",),
+            "the 14 joints that MPJPE and PA-MPJPE are measured on",
+            "the repository hongsukchoi/Pose2Mesh_RELEASE, data/Human36M/J_regressor_h36m_correct.npy",
+        ),
+        UserAsset(
+            "extra_regressor",
+            "regressors/J_regressor_extra",
+            (".npy",),
+            "the head top as released (without it vertex 411 stands in, some millimetres away)",
+            "the data of the repository nkolot/SPIN, J_regressor_extra.npy",
+        ),
+        UserAsset(
+            "vposer",
+            "vposer/vposer_v1_0",
+            (".pt",),
+            "a training of the configuration release from scratch (the released checkpoints carry their own)",
+            "smpl-x.is.tue.mpg.de, VPoser v1.0; free registration, research only",
+            needed=False,
+        ),
+    )
+}
 
 
 def shipped(name: str) -> Path:
@@ -20,6 +95,41 @@ def shipped(name: str) -> Path:
     return path
 
 
+def asset_folder() -> Path:
+    """Where the user's own files are: $DPMESH_ASSETS, else dpmesh in $XDG_DATA_HOME, else ~/.local/share/dpmesh."""
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named).expanduser()
+    data = os.environ.get("XDG_DATA_HOME", "")
+    # The XDG specification wants relative paths ignored.
+    return (Path(data) if Path(data).is_absolute() else Path.home() / ".local" / "share") / "dpmesh"
+
+
+def find_asset(name: str) -> Path | None:
+    """Path of one of USER_ASSETS, if it has been imported."""
+    asset = USER_ASSETS[name]
+    for suffix in asset.suffixes:
+        path = asset_folder() / (asset.place + suffix)
+        if path.is_file():
+            return path
+    return None
+
+
+def require_asset(name: str) -> Path:
+    """The same; raises AssetError, saying where it is to be had, where it has not been imported."""
+    path, asset = find_asset(name), USER_ASSETS[name]
+    if path is None:
+        raise AssetError(
+            f"{name} has not been imported",
+            where=str(asset_folder()),
+            fix=f"Get it from {asset.source}; then: dpmesh assets import FILE.",
+        )
+    return path
+
+
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Hex digest of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -93,18 +93,21 @@ def load_body(
         raise InputError("there is no such body file", where=str(path), fix="Give a .npz or an SMPL .pkl.")
     try:
         if path.suffix.lower() == ".pkl":
-            raw = load_smpl_pickle(path)
-            rows = _smpl_regressors(raw, h36m, extra)
-        elif path.suffix.lower() == ".npz":
+            return smpl_body(load_smpl_pickle(path), h36m=h36m, extra=extra)
+        if path.suffix.lower() == ".npz":
             raw = _read_npz(path)
             rows = {name: raw[f"regressor_{name}"] for name in REGRESSORS if f"regressor_{name}" in raw}
-        else:
-            raise InputError(
-                f"a body file does not end in {path.suffix!r}", fix="Give a .npz or an SMPL .pkl."
-            )
-        return _assemble(raw, rows)
+            return _assemble(raw, rows) if rows else smpl_body(raw, h36m=h36m, extra=extra)
+        raise InputError(f"a body file does not end in {path.suffix!r}", fix="Give a .npz or an SMPL .pkl.")
     except InputError as error:
         raise error if error.where else InputError(error.what, where=str(path), fix=error.fix) from None
+
+
+def smpl_body(
+    raw: Mapping[str, NDArray[np.generic]], *, h36m: str | Path | None = None, extra: str | Path | None = None
+) -> BodyArrays:
+    """A body from arrays under SMPL's field names; h36m, extra and errors as in load_body."""
+    return _assemble(raw, _smpl_regressors(raw, h36m, extra))
 
 
 def save_body(path: str | Path, arrays: BodyArrays, *, compact: bool = False) -> None:
