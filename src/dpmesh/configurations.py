@@ -177,12 +177,12 @@ def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(value, Mapping) and (kinds := _kinds(arguments)):
-        mapping = typing.cast("Mapping[str, Any]", value)
-        kind = mapping.get("kind", next(iter(kinds)))
+    if kinds := _kinds(arguments):
+        given = typing.cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {"kind": "?"}
+        kind = str(given.get("kind", next(iter(kinds))))
         if kind not in kinds:
-            raise ConfigError(f"{kind!r} is not one of {', '.join(kinds)}", where=f"{where}.kind")
-        return from_plain(kinds[kind], mapping, where)
+            raise ConfigError(f"its kind must be one of {', '.join(kinds)}", where=where)
+        return from_plain(kinds[kind], given, where)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_plain(typing.cast("type[Any]", hint), typing.cast("Mapping[str, Any]", value), where)
     if origin is tuple and isinstance(value, list):
@@ -204,4 +204,4 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 def _kinds(union: tuple[Any, ...]) -> dict[str, Any]:
     """The dataclasses of a union by their `kind`; the first is meant where a file names none."""
     members = (member for member in union if dataclasses.is_dataclass(member))
-    return {f.default: member for member in members for f in dataclasses.fields(member) if f.name == "kind"}  # pyright: ignore[reportReturnType]  (a default is any object)
+    return {str(f.default): m for m in members for f in dataclasses.fields(m) if f.name == "kind"}

@@ -1,4 +1,7 @@
-"""What a model costs: parameters and multiply-adds of each part, for one person."""
+"""What a model costs: parameters and multiply-adds of each part, for one person.
+
+Counted on torch's meta device: shapes without numbers, so that 1.3 thousand million parameters need no memory.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,30 +10,20 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dpmesh.checkpoint import Provenance, read_config
+from dpmesh.configurations import DPMeshConfig, configuration, from_plain
 from dpmesh.geometry import CROP
 from dpmesh.model import DPMesh, Inputs
-
-PARTS = (
-    "prompt",
-    "backbone.vae",
-    "backbone.controlnet",
-    "backbone.unet",
-    "backbone.fusion",
-    "backbone.reading",
-    "regressor",
-    "pose_tokens",
-    "pose_prior",
-    "body",
-)
-"""Every parameter of DPMesh belongs to exactly one of these."""
 
 
 def describe(source: str) -> dict[str, Any]:
     """Report on a configuration's name or a weights folder: parameters (all, trainable), GFLOP and share of each part.
 
-    FLOP = 2 × multiply-add of matrix products and convolutions (torch.utils.flop_counter), batch 1.
+    FLOP = 2 × multiply-add of matrix products and convolutions (torch.utils.flop_counter), batch 1. Of a folder only
+    the configuration is read.
     """
-    model = DPMesh.from_pretrained(source) if Path(source).is_dir() else DPMesh.from_config(source)
+    config, provenance = _read(source)
+    model = without_numbers(config)
     flops = count_flops(model)
     total = flops["total"]
     parts = {
@@ -39,25 +32,52 @@ def describe(source: str) -> dict[str, Any]:
             "gflop": flops[name] / 1e9,
             "share": flops[name] / total,
         }
-        for name in PARTS
+        for name in parts_of(model)
     }
     return {
-        "name": model.config.name,
+        "name": config.name,
         "crop": CROP,
         "parts": parts,
         "total": {**_parameters(model), "gflop": total / 1e9, "share": 1.0},
-        "provenance": model.provenance,
+        "provenance": provenance,
     }
 
 
+def _read(source: str) -> tuple[DPMeshConfig, Provenance]:
+    if not Path(source).is_dir():
+        return configuration(source), {}
+    plain, provenance = read_config(Path(source))
+    return from_plain(DPMeshConfig, plain, where=str(Path(source) / "config.json")), provenance
+
+
+def without_numbers(config: DPMeshConfig) -> DPMesh:
+    """The model on the meta device, in evaluation mode."""
+    with torch.device("meta"):
+        return DPMesh(config).to("meta").eval()
+
+
+def parts_of(model: DPMesh) -> list[str]:
+    """Names of modules of which every parameter belongs to exactly one: the model's own, the backbone's one by one."""
+    inside = [f"backbone.{name}" for name, _ in model.backbone.named_children()]
+    return [*inside, *(name for name, _ in model.named_children() if name != "backbone")]
+
+
 def count_flops(model: DPMesh) -> dict[str, int]:
-    """Part -> FLOP of one forward pass of one person; "total" besides."""
+    """Part -> FLOP of one forward pass of one person on the model's own device; "total" besides.
+
+    On a CPU the counter does not know the fused attention; on the meta device it sees its two products.
+    """
+    device = next(model.parameters()).device
     trainable = [p for p in model.parameters() if p.requires_grad]
     for parameter in trainable:  # the counter's hooks stumble over parameters that want gradients
         parameter.requires_grad_(False)
-    inputs = Inputs(
-        torch.rand(1, 3, CROP, CROP), torch.rand(1, 30, 2) * CROP, torch.ones(1, 30), torch.full((1,), 1000.0)
-    )
+    with device:
+        inputs = Inputs(
+            torch.rand(1, 3, CROP, CROP),
+            torch.rand(1, 30, 2) * CROP,
+            torch.ones(1, 30),
+            torch.full((1,), 1000.0),
+        )
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(inputs)
     for parameter in trainable:
@@ -65,7 +85,8 @@ def count_flops(model: DPMesh) -> dict[str, int]:
     counted = counter.get_flop_counts()
     # A part used through other methods than forward is known by its layers; one with products of its own, by itself.
     found = {
-        part: _sum(counted, f"{type(model).__name__}.{part}", model.get_submodule(part)) for part in PARTS
+        part: _sum(counted, f"{type(model).__name__}.{part}", model.get_submodule(part))
+        for part in parts_of(model)
     }
     return {**found, "total": counter.get_total_flops()}
 

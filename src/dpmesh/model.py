@@ -1,5 +1,6 @@
 """DPMesh: a crop of a person and noisy 2D keypoints in, a body out. `DPMesh.forward` is the paper's Figure 3."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +102,8 @@ class DPMesh(nn.Module):
         prompt = self.prompt(inputs.joints, inputs.visible)  # (b, 30, d)
         seen = self.backbone(inputs.crop, inputs.joints, inputs.visible, prompt)  # fused (b, c, 8, 8)
         answer = self.regress(seen, inputs.joints, inputs.visible)
-        parameters = self.parameters_of(answer, inputs.focal)
+        focal = inputs.focal[:1].expand_as(inputs.focal) if self.config.shared_focal else inputs.focal
+        parameters = self.parameters_of(answer, focal)
         posed = self.body(parameters.betas, parameters.rotations, parameters.transl)
         return Prediction(
             root_6d=answer.root_6d,
@@ -114,7 +116,7 @@ class DPMesh(nn.Module):
             transl=parameters.transl,
             vertices=posed.vertices,
             joints3d=posed.joints30,
-            joints2d=project(posed.joints30, inputs.focal),
+            joints2d=project(posed.joints30, focal),
             features=seen if features else None,
         )
 
@@ -134,7 +136,7 @@ class DPMesh(nn.Module):
     def parameters_of(self, answer: Regression, focal: Float[Tensor, " b"]) -> BodyParameters:
         """Root by Gram-Schmidt, pose through the prior, camera as a translation; always in fp32."""
         latent = self.pose_tokens(answer.pose_code).float()
-        with torch.autocast(focal.device.type, enabled=False):
+        with full_precision(focal.device):
             body = self.pose_prior.decode_latent(latent)
             root = rotation_from_6d(answer.root_6d.float())
             transl = camera_translation(answer.camera.float(), focal, self.config.depth_scale)
@@ -174,6 +176,12 @@ class DPMesh(nn.Module):
 
 
 SHIPPED_WEIGHTS = ("embedded",)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast here. A device without it ("meta", which only counts) needs nothing done."""
+    there = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if there else nullcontext()
 
 
 def camera_translation(

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="a configuration (embedded) or a folder with weights")
+    parser.add_argument("name", help="a configuration (embedded, paper, release) or a folder with weights")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
