@@ -15,7 +15,7 @@ FLOORS = (
     ("backbone", "regressor", "data"),
     ("configurations",),
     ("model",),
-    ("cost", "losses", "metrics"),
+    ("cost", "losses", "metrics", "convert"),
     ("train", "pipeline"),
     ("cli",),
 )

@@ -127,14 +127,21 @@ def _open(path: Path) -> Any:
 
 
 def refuse_misfits(
-    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    where: str,
+    called: Mapping[str, str] | None = None,
 ) -> None:
-    """WeightsError with the first missing, unexpected and mis-shaped names, unless all names and shapes are equal."""
+    """WeightsError with the first missing, unexpected and mis-shaped names, unless all names and shapes are equal.
+
+    called: what a found tensor is called in the file, where that is not the name it is found by.
+    """
+    called = called or {}
     lists = {
         "missing": sorted(set(wanted) - set(found)),
-        "unexpected": sorted(set(found) - set(wanted)),
+        "unexpected": [called.get(name, name) for name in sorted(set(found) - set(wanted))],
         "mis-shaped": [
-            f"{name} {_shape(found[name])} instead of {_shape(wanted[name])}"
+            f"{called.get(name, name)} {_shape(found[name])} instead of {_shape(wanted[name])}"
             for name in sorted(set(wanted) & set(found))
             if wanted[name] != found[name]
         ],

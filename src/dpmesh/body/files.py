@@ -95,7 +95,7 @@ def load_body(
         if path.suffix.lower() == ".pkl":
             return smpl_body(load_smpl_pickle(path), h36m=h36m, extra=extra)
         if path.suffix.lower() == ".npz":
-            raw = _read_npz(path)
+            raw = load_npz(path)
             rows = {name: raw[f"regressor_{name}"] for name in REGRESSORS if f"regressor_{name}" in raw}
             return _assemble(raw, rows) if rows else smpl_body(raw, h36m=h36m, extra=extra)
         raise InputError(f"a body file does not end in {path.suffix!r}", fix="Give a .npz or an SMPL .pkl.")
@@ -147,7 +147,8 @@ def _refuse(what: str) -> None:
     raise InputError(what, fix="The file is damaged or is not a body in SMPL's format.")
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+def load_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+    """All arrays of an .npz by name. Raises InputError."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}

@@ -12,6 +12,8 @@ VERBS = {
     "predict": "pictures in, bodies out: overlays, meshes, parameters",
     "inspect": "parameters, work and provenance of a model",
     "train": "train a model from a configuration file, resumable",
+    "convert": "bring weights: a released checkpoint, or Stable Diffusion 1.5 as a start",
+    "assets": "bring your own licensed files, and see which are there",
 }
 """Verb -> one line of help. The verb's module offers add_arguments(parser) and run(args) -> exit status."""
 

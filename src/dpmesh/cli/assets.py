@@ -1,0 +1,138 @@
+"""`dpmesh assets import FILE...` and `dpmesh assets doctor`: the user's own licensed files."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from dpmesh.errors import DPMeshError, InputError, OutputError
+
+MOST_FILES = 10_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="import|doctor")
+    bring = actions.add_parser("import", help="copy files to where every verb finds them", allow_abbrev=False)
+    bring.add_argument(
+        "paths", nargs="+", type=Path, metavar="FILE", help="files, or folders to look through; any names"
+    )
+    bring.add_argument(
+        "--gender",
+        choices=("neutral", "male", "female"),
+        default="",
+        help="of an SMPL file whose name does not say",
+    )
+    bring.add_argument("--overwrite", action="store_true", help="replace a different file imported before")
+    actions.add_parser("doctor", help="what is there, what it unlocks, where the rest is to be had")
+
+
+def run(args: argparse.Namespace) -> int:
+    return _doctor() if args.action == "doctor" else _import(args)
+
+
+def _import(args: argparse.Namespace) -> int:
+    """0: something was imported or stood there already, and no file that was named failed."""
+    from dpmesh.convert.recognise import recognise
+
+    imported, failed = 0, False
+    for path, named in _files(args.paths):
+        try:
+            found = recognise(path, args.gender)
+            if found is not None and found.asset:
+                print(f"{path}: {found.what} → {_copy(path, found.asset, args.overwrite)}")
+                imported += 1
+            elif found is not None:
+                print(f"{path}: {found.what}", file=sys.stderr)
+                failed |= named
+            elif named:
+                raise InputError("this is none of the files that can be imported", where=str(path))
+        except (DPMeshError, OSError) as error:
+            print(f"dpmesh: {' '.join(str(error).split())}", file=sys.stderr)
+            failed |= named or isinstance(error, OutputError)
+    if not imported and not failed:
+        raise InputError(
+            "nothing to import was found",
+            where=", ".join(map(str, args.paths)),
+            fix="dpmesh assets doctor says what there is and where it is to be had.",
+        )
+    return 1 if failed else 0
+
+
+def _files(paths: list[Path]) -> Iterator[tuple[Path, bool]]:
+    """(file, whether it was named itself rather than found in a folder)."""
+    for path in paths:
+        if not path.exists():
+            raise InputError("there is no such file or folder", where=str(path))
+        if path.is_file():
+            yield path, True
+            continue
+        inside = (file for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+        for count, file in enumerate(inside):
+            if count == MOST_FILES:
+                raise InputError(
+                    f"the folder holds more than {MOST_FILES} files", where=str(path), fix="Name files."
+                )
+            yield file, False
+
+
+def _copy(source: Path, name: str, overwrite: bool) -> Path:
+    from dpmesh.assets import USER_ASSETS, asset_folder, find_asset, sha256
+
+    with source.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    asset = USER_ASSETS[name]
+    suffix = asset.suffixes[-1] if zipped else asset.suffixes[0]
+    target, before = asset_folder() / (asset.place + suffix), find_asset(name)
+    if before is not None and sha256(before) == sha256(source):
+        return before
+    if before is not None and not overwrite:
+        raise OutputError(
+            f"another file stands there as {name}", where=str(before), fix="Use --overwrite to replace it."
+        )
+    part = target.with_name(f"{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, part)
+        os.replace(part, target)
+        if before is not None and before != target:
+            before.unlink()  # the same asset in its other format
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror})", where=str(target)) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _doctor() -> int:
+    """1 where an imported file is damaged or is not what it stands for."""
+    from rich.console import Console
+
+    from dpmesh.assets import FOLDER_VARIABLE, USER_ASSETS, asset_folder, find_asset
+    from dpmesh.convert.recognise import recognise
+
+    console, failed = Console(highlight=False, soft_wrap=True), False
+    console.print(f"folder: {asset_folder()} (${FOLDER_VARIABLE} names another)\n", markup=False)
+    for asset in USER_ASSETS.values():
+        path = find_asset(asset.name)
+        state, note = "missing", f"get it from {asset.source}; then: dpmesh assets import FILE"
+        if path is not None:
+            state, note = "there", str(path)
+            try:
+                found = recognise(path)
+                if found is None or found.asset != asset.name:
+                    state = "wrong"
+                    note = f"{path} is {found.what if found else 'something else'}; import the right one, --overwrite"
+            except DPMeshError as error:
+                state, note = "damaged", f"{error} Import it again, with --overwrite."
+        elif not asset.needed:
+            state = "missing (optional)"
+        failed |= state in ("wrong", "damaged")
+        console.print(f"{asset.name}: {state}\n  for {asset.unlocks}\n  {note}", markup=False)
+    console.print(
+        "\nNot imported but converted (docs/weights.md): a released DPMesh checkpoint (dpmesh convert released),"
+        " Stable Diffusion 1.5 and ControlNet (dpmesh convert sd15).",
+        markup=False,
+    )
+    return 1 if failed else 0

@@ -1,0 +1,114 @@
+"""`dpmesh convert released FILE OUT` and `dpmesh convert sd15 SOURCE OUT`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dpmesh.errors import OutputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="released|sd15")
+    released = kinds.add_parser(
+        "released", help="a released DPMesh checkpoint (.pth.tar)", allow_abbrev=False
+    )
+    released.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
+    released.add_argument(
+        "out", type=Path, metavar="OUT", help="folder for config.json and model.safetensors"
+    )
+    released.add_argument(
+        "--body",
+        type=Path,
+        metavar="FILE",
+        help="SMPL neutral (.pkl, .npz) to record and compare with the checkpoint's (default: the imported one)",
+    )
+    released.add_argument(
+        "--regressors", type=Path, metavar="DIR", help="J_regressor_*.npy (default: the imported ones)"
+    )
+    released.add_argument(
+        "--merge-lora", action="store_true", help="add the low-rank updates to their layers"
+    )
+    released.add_argument(
+        "--keep-smpl", type=Path, metavar="DIR", help="write the checkpoint's own (licensed) SMPL body there"
+    )
+    sd15 = kinds.add_parser("sd15", help="Stable Diffusion 1.5, as a start for training", allow_abbrev=False)
+    sd15.add_argument(
+        "source", type=Path, metavar="SOURCE", help="diffusers folder, or one .safetensors or .ckpt"
+    )
+    sd15.add_argument("out", type=Path, metavar="OUT", help="folder for config.json and model.safetensors")
+    sd15.add_argument(
+        "--controlnet",
+        type=Path,
+        metavar="SOURCE",
+        help="diffusers folder or one file (default: copy the U-Net)",
+    )
+    sd15.add_argument("--seed", type=int, default=0, metavar="N", help="of the other parts (default: 0)")
+    for one in (released, sd15):
+        one.add_argument(
+            "--overwrite", action="store_true", help="replace the weights that OUT holds already"
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    from dpmesh.checkpoint import CONFIG
+
+    if (args.out / CONFIG).exists() and not args.overwrite:
+        raise OutputError(
+            "the folder holds weights already", where=str(args.out), fix="Use --overwrite or another folder."
+        )
+    _released(args) if args.kind == "released" else _sd15(args)
+    return 0
+
+
+def _released(args: argparse.Namespace) -> None:
+    from dpmesh.configurations import configuration
+    from dpmesh.convert.bodies import KEPT, find_regressors, user_body
+    from dpmesh.convert.released import convert_released
+
+    provenance = convert_released(
+        args.file,
+        args.out,
+        configuration("release"),
+        merge_lora=args.merge_lora,
+        body=user_body(args.body, args.regressors),
+        regressors=find_regressors(args.regressors),
+        smpl_to=args.keep_smpl,
+    )
+    dropped = sum(provenance["dropped"].values())
+    print(f"{provenance['tensors']} tensors: {provenance['copies']} equal copies, {dropped} dropped")
+    for reason, count in provenance["dropped"].items():
+        print(f"  {count:4} {reason}")
+    print(f"LoRA: {provenance['lora']}")
+    if provenance["largest_control_weight"] == 0:
+        print("ControlNet's outputs are all zero: this checkpoint does not use the heatmaps")
+    _tell_body(provenance["body"])
+    if args.keep_smpl:
+        print(f"SMPL's arrays, under their own licence: {args.keep_smpl / KEPT}")
+    print(f"weights: {args.out}")
+
+
+def _tell_body(record: dict[str, Any]) -> None:
+    if not record:
+        print("no body named: give SMPL's to --body when you predict, or: dpmesh assets import FILE")
+        return
+    told = "not compared: the checkpoint holds none"
+    if "differs_from_checkpoint" in record:
+        told = "; ".join(record["differs_from_checkpoint"]) or "the one that the checkpoint was trained with"
+    print(f"body: {record['file']} ({told})")
+    for name in ("h36m_regressor", "extra_regressor"):
+        if name not in record:
+            print(f"no {name}: dpmesh assets doctor says what it is for")
+
+
+def _sd15(args: argparse.Namespace) -> None:
+    from dpmesh.configurations import configuration
+    from dpmesh.convert.stable_diffusion import convert_sd15
+
+    provenance = convert_sd15(
+        args.source, args.out, configuration("paper"), controlnet=args.controlnet, seed=args.seed
+    )
+    print(f"pretrained: {', '.join(provenance['pretrained'])}; ControlNet: {provenance['controlnet']}")
+    print(
+        f"all other parts are random (seed {provenance['seed']}): a start for training, not a model to predict with"
+    )
+    print(f"weights: {args.out}")

@@ -1,0 +1,104 @@
+"""The user's licensed body beside converted weights: found, compared with the checkpoint's, never copied unasked."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dpmesh.assets import find_asset, sha256
+from dpmesh.body.files import BETAS, BodyArrays, load_body, save_body, smpl_body
+from dpmesh.convert.recognise import recognise
+from dpmesh.errors import InputError, OutputError
+from dpmesh.skeletons import SMPL_PARENTS
+
+KEPT = "SMPL_NEUTRAL.npz"
+_THEIRS = {
+    "v_template": "th_v_template",
+    "shapedirs": "th_shapedirs",
+    "posedirs": "th_posedirs",
+    "J_regressor": "th_J_regressor",
+    "weights": "th_weights",
+    "f": "th_faces",
+}
+_SAME = 1e-5
+"""Metres, and the other arrays' own units: float32 against the float64 of SMPL's files."""
+
+
+def find_regressors(folder: Path | None) -> dict[str, Path]:
+    """The regressor files in a folder, known by content ("h36m_regressor", "extra_regressor"); without a folder the
+    imported ones. Raises InputError where the folder holds neither."""
+    names = ("h36m_regressor", "extra_regressor")
+    if folder is None:
+        return {name: path for name in names if (path := find_asset(name))}
+    if not folder.is_dir():
+        raise InputError("there is no such folder", where=str(folder))
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.npy")):
+        seen = recognise(path)
+        if seen is not None and seen.asset in names:
+            found.setdefault(seen.asset, path)
+    if not found:
+        raise InputError(
+            "no joint regressor in the folder",
+            where=str(folder),
+            fix="dpmesh assets doctor says where they are.",
+        )
+    return found
+
+
+def user_body(body: Path | None, regressors: Path | None) -> tuple[BodyArrays, dict[str, Any]] | None:
+    """The body in a file (.npz, SMPL's .pkl) with its regressors, and a record of both for a model's provenance.
+
+    Without a file the imported neutral SMPL, or None where there is none; regressors as in find_regressors.
+    Raises InputError.
+    """
+    path = body or find_asset("smpl_neutral")
+    rows = find_regressors(regressors)
+    if path is None:
+        return None
+    arrays = load_body(path, h36m=rows.get("h36m_regressor"), extra=rows.get("extra_regressor"))
+    record: dict[str, Any] = {"file": path.name, "sha256": sha256(path), "vertices": len(arrays.v_template)}
+    record |= {name: {"file": used.name, "sha256": sha256(used)} for name, used in rows.items()}
+    return arrays, record
+
+
+def licensed_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """SMPL's field names from a release's `th_*` tensors, as far as they are there."""
+    found = {ours: tensors[theirs].numpy() for ours, theirs in _THEIRS.items() if theirs in tensors}
+    if "v_template" in found and found["v_template"].ndim == 3:
+        found["v_template"] = found["v_template"][0]
+    return found
+
+
+def differences(body: BodyArrays, theirs: Mapping[str, NDArray[Any]]) -> list[str]:
+    """What of a body is not what the checkpoint was trained with; empty where nothing differs."""
+    told: list[str] = []
+    for name, array in theirs.items():
+        own: NDArray[Any] = body.faces if name == "f" else getattr(body, name)
+        array = array[..., :BETAS] if name == "shapedirs" else array
+        if own.shape != array.shape:
+            told.append(f"{name} has shape {own.shape}, the checkpoint's {array.shape}")
+        elif (off := float(np.abs(own.astype(np.float64) - array).max())) > _SAME:
+            told.append(
+                f"{name} differs by up to {off * 1000:.3g} mm" if name == "v_template" else f"{name} differs"
+            )
+    return told
+
+
+def keep_smpl(folder: Path, theirs: Mapping[str, NDArray[Any]], regressors: Mapping[str, Path]) -> Path:
+    """Write the checkpoint's own body, with its regressors, into a place that the user named for it."""
+    parents = np.array([SMPL_PARENTS, range(len(SMPL_PARENTS))], np.int64)
+    arrays = smpl_body(
+        {**theirs, "kintree_table": parents},
+        h36m=regressors.get("h36m_regressor"),
+        extra=regressors.get("extra_regressor"),
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error.strerror})", where=str(folder)) from error
+    save_body(folder / KEPT, arrays)
+    return folder / KEPT

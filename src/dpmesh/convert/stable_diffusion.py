@@ -1,0 +1,174 @@
+"""Stable Diffusion 1.5, and a ControlNet for it, as the start of a training. Both layouts: diffusers' folders and the
+original single files (CompVis')."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dpmesh.assets import sha256
+from dpmesh.checkpoint import Provenance, refuse_misfits
+from dpmesh.configurations import DPMeshConfig
+from dpmesh.convert.fitting import DOWN, UP, fit, wanted_shapes
+from dpmesh.convert.ldm import unet_name, vae_name
+from dpmesh.convert.reading import read_tensors
+from dpmesh.errors import WeightsError
+from dpmesh.model import DPMesh
+
+UNET, VAE, CONTROL = "backbone.unet.", "backbone.vae.", "backbone.controlnet."
+FIRST = f"{CONTROL}conv_in.weight"
+LICENCE = "Stable Diffusion 1.5 and ControlNet: CreativeML OpenRAIL-M"
+
+_NOT_RUN = re.compile(
+    r"conv_norm_out\.|conv_out\.|out\.[02]\.|input_hint_block\.|controlnet_cond_embedding\."
+)
+"""The U-Net's noise head and ControlNet's encoder of hint pictures: ours gives features and takes heatmaps."""
+_DECODER = re.compile(r"decoder\.|post_quant_conv\.|loss\.")
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""diffusers' names before 0.18 in the VAE, which many folders still hold."""
+
+
+def convert_sd15(
+    source: Path, out: Path, config: DPMeshConfig, *, controlnet: Path | None = None, seed: int = 0
+) -> Provenance:
+    """Write a model whose VAE encoder, U-Net and ControlNet are pretrained and the rest random; returns its provenance.
+
+    source: a diffusers folder with unet/ and vae/, or one file in the original layout. controlnet: the same; of its
+    first convolution the four latent channels are taken and the heatmaps start at zero. Without it the ControlNet
+    starts, as any does, as a copy of the U-Net's encoder half whose outputs are zero. Raises WeightsError with the
+    first names that are missing, unexpected or mis-shaped, OutputError.
+    """
+    files, found = read_stable_diffusion(source, config.backbone.unet.layers)
+    control_file: Path | None = None
+    if controlnet is not None:
+        control_file, control = read_controlnet(controlnet, config.backbone.unet.layers)
+        found |= control
+    wanted = {
+        name: shape for name, shape in wanted_shapes(config).items() if name.startswith((UNET, VAE, CONTROL))
+    }
+    pretrained = {name: shape for name, shape in wanted.items() if not name.endswith((DOWN, UP))}
+    if control_file is None:
+        _copy_encoder(found, pretrained)
+    _widen(found, wanted[FIRST])
+    state, came = fit(found, wanted)
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    refuse_misfits(pretrained, shapes, str(source if controlnet is None else f"{source}, {controlnet}"), came)
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]  (torch's stub)
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
+        model = DPMesh.from_config(config)
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, value in state.items():
+            own[name].copy_(value)
+    provenance: Provenance = {
+        "source": "Stable Diffusion 1.5, a start for training: not a trained model",
+        "files": [
+            {"file": file.name, "sha256": sha256(file)} for file in [*files, *filter(None, [control_file])]
+        ],
+        "pretrained": [UNET[:-1], VAE[:-1], *([] if control_file is None else [CONTROL[:-1]])],
+        "controlnet": "pretrained"
+        if control_file
+        else "a copy of the U-Net's encoder half, its outputs zero",
+        "random": "all other parts",
+        "seed": seed,
+        "licence": LICENCE,
+    }
+    model.save_pretrained(out, provenance)
+    return provenance
+
+
+def read_stable_diffusion(source: Path, layers: int) -> tuple[list[Path], dict[str, Tensor]]:
+    """(the files read, U-Net and VAE encoder under our names)."""
+    if source.is_dir():
+        unet, vae = (_diffusers_file(source / part) for part in ("unet", "vae"))
+        found = _prefixed(UNET, read_tensors(unet), _NOT_RUN)
+        return [unet, vae], found | _prefixed(VAE, _renamed_attention(read_tensors(vae)), _DECODER)
+    tensors = read_tensors(source)
+    found = _from_ldm(tensors, "model.diffusion_model.", UNET, layers)
+    if not found:
+        raise WeightsError(
+            "no name begins with model.diffusion_model.",
+            where=str(source),
+            fix="Give a diffusers folder, or Stable Diffusion 1.5 in one file.",
+        )
+    vae = {
+        name.removeprefix("first_stage_model."): value
+        for name, value in tensors.items()
+        if name.startswith("first_stage_model.")
+    }
+    return [source], found | {
+        VAE + (vae_name(name) or name): value for name, value in vae.items() if not _DECODER.match(name)
+    }
+
+
+def read_controlnet(source: Path, layers: int) -> tuple[Path, dict[str, Tensor]]:
+    """(the file read, ControlNet under our names), from a diffusers folder or either layout's file."""
+    file = _diffusers_file(source) if source.is_dir() else source
+    tensors = read_tensors(file)
+    if any(name.startswith("controlnet_down_blocks.") for name in tensors):
+        return file, _prefixed(CONTROL, tensors, _NOT_RUN)
+    prefix = "" if "zero_convs.0.0.weight" in tensors else "control_model."
+    if found := _from_ldm(tensors, prefix, CONTROL, layers):
+        return file, found
+    raise WeightsError("this is no ControlNet", where=str(file), fix="Give one for Stable Diffusion 1.5.")
+
+
+def _diffusers_file(folder: Path) -> Path:
+    """The weights in one of diffusers' folders: safetensors before pickles, full precision before half."""
+    files = [
+        *folder.glob("diffusion_pytorch_model*.safetensors"),
+        *folder.glob("diffusion_pytorch_model*.bin"),
+    ]
+    if not files:
+        raise WeightsError(
+            "no diffusion_pytorch_model.safetensors or .bin",
+            where=str(folder),
+            fix="Give the folder that holds unet/ and vae/, or a ControlNet's own.",
+        )
+    return min(
+        files, key=lambda file: (file.suffix != ".safetensors", "non_ema" in file.name, len(file.name))
+    )
+
+
+def _prefixed(ours: str, tensors: Mapping[str, Tensor], dropped: re.Pattern[str]) -> dict[str, Tensor]:
+    return {ours + name: value for name, value in tensors.items() if not dropped.match(name)}
+
+
+def _from_ldm(tensors: Mapping[str, Tensor], theirs: str, ours: str, layers: int) -> dict[str, Tensor]:
+    inner = {name.removeprefix(theirs): value for name, value in tensors.items() if name.startswith(theirs)}
+    return {
+        ours + (unet_name(name, layers) or name): value
+        for name, value in inner.items()
+        if not _NOT_RUN.match(name)
+    }
+
+
+def _renamed_attention(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def new(name: str) -> str:
+        stem, _, leaf = name.rpartition(".")
+        parent, _, part = stem.rpartition(".")
+        return f"{parent}.{_OLD_ATTENTION[part]}.{leaf}" if part in _OLD_ATTENTION else name
+
+    return {new(name): value for name, value in tensors.items()}
+
+
+def _copy_encoder(found: dict[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """ControlNet's start: the U-Net's encoder half, and zero where it reaches the U-Net."""
+    for name, shape in wanted.items():
+        if not name.startswith(CONTROL):
+            continue
+        inner = name.removeprefix(CONTROL)
+        if inner.startswith("controlnet_"):
+            found[name] = torch.zeros(shape)
+        elif UNET + inner in found:
+            found[name] = found[UNET + inner]
+
+
+def _widen(found: dict[str, Tensor], wanted: tuple[int, ...]) -> None:
+    """Zeros for the heatmaps behind the latent's channels of ControlNet's first convolution."""
+    value = found.get(FIRST)
+    if value is not None and value.ndim == 4 and value.shape[1] < wanted[1]:
+        zeros = value.new_zeros(value.shape[0], wanted[1] - value.shape[1], *value.shape[2:])
+        found[FIRST] = torch.cat([value, zeros], dim=1)
