@@ -1,0 +1,396 @@
+"""Released checkpoints: every name has its place, every number arrives, every fault is refused."""
+
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from collections import Counter
+from dataclasses import fields, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import safetensors.torch as st
+import torch
+from torch import Tensor
+
+from dpmesh.body.files import BodyArrays, free_body, load_body
+from dpmesh.checkpoint import refuse_misfits
+from dpmesh.configurations import RELEASE, DPMeshConfig
+from dpmesh.convert.bodies import KEPT
+from dpmesh.convert.fitting import fit, wanted_shapes
+from dpmesh.convert.released import convert_released, sort_out, without_copies
+from dpmesh.convert.released_names import JOINED, canonical, fate
+from dpmesh.errors import DPMeshError, InputError, WeightsError
+from dpmesh.model import DPMesh, Inputs
+
+LISTING = "3fa0a42d797dd3cf4e771ef4ac383b5b7488238cc7a18fadd84136c0b614573f"
+"""SHA-256 of the sorted lines "name, shape, type" of a real checkpoint (3,573 of them, read off the running code)."""
+
+UNET, CONTROL = "backbone.sd_model.model.diffusion_model.", "backbone.sd_model.control_model."
+
+
+def full_listing(twin: ModuleType) -> dict[str, tuple[int, ...]]:
+    layout, copies = twin.released_layout()
+    whole = {**layout, **{copy: layout[first] for copy, first in copies.items()}}
+    return {f"module.{name}": shape for name, shape in whole.items()}
+
+
+def test_the_twin_has_the_real_layout(twin: ModuleType):
+    listing = full_listing(twin)
+    lines = [
+        f"{name}\t{'x'.join(map(str, shape)) or 'scalar'}\t{'int64' if twin.is_integer(name) else 'float32'}"
+        for name, shape in listing.items()
+    ]
+    assert len(lines) == 3573
+    assert hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest() == LISTING
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_every_real_name_has_its_place(twin: ModuleType, merge: bool):
+    """At full width, on tensors without numbers: nothing missing, nothing unexpected, every shape as it must be."""
+    listing = full_listing(twin)
+    first = {canonical(name): torch.empty(shape, device="meta") for name, shape in listing.items()}
+    assert (len(listing), len(first)) == (3573, 1845)
+    assert [name for name in first if fate(name, 2) is None] == []
+    parts = sort_out(first, layers=2)
+    assert parts.dropped == Counter(
+        {
+            "CLIP's text encoder, never run": 197,
+            "VPoser's encoder, never run": 18,
+            "schedule of the diffusion, never used": 13,
+            "SMPL's licensed arrays": 7,
+            "the U-Net's noise head, never run": 4,
+            "entry of the VAE's decoder, never run": 2,
+            "a fixed table of sines, computed": 1,
+        }
+    )
+    assert len(parts.licensed) == 7
+    wanted = wanted_shapes(replace(RELEASE, lora_rank=0) if merge else RELEASE)
+    fitted, _ = fit(parts.kept, wanted)
+    refuse_misfits(wanted, {name: tuple(value.shape) for name, value in fitted.items()}, "")
+    # 1,845 names less 242 dropped; the joined ones are 4 for 2; 12 matrices and 12 biases become three each.
+    assert len(fitted) == 1845 - 242 - 2 + 2 * 24 - (2 * 144 if merge else 0)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (f"{UNET}input_blocks.0.0.weight", "backbone.unet.conv_in.weight"),
+        (f"{UNET}time_embed.2.bias", "backbone.unet.time_embedding.linear_2.bias"),
+        (
+            f"{UNET}input_blocks.2.0.emb_layers.1.weight",
+            "backbone.unet.down_blocks.0.resnets.1.time_emb_proj.weight",
+        ),
+        (f"{UNET}input_blocks.3.0.op.weight", "backbone.unet.down_blocks.0.downsamplers.0.conv.weight"),
+        (
+            f"{UNET}input_blocks.4.0.skip_connection.bias",
+            "backbone.unet.down_blocks.1.resnets.0.conv_shortcut.bias",
+        ),
+        (
+            f"{UNET}input_blocks.8.1.transformer_blocks.0.attn2.to_k.lora_up.weight",
+            "backbone.unet.down_blocks.2.attentions.1.transformer_blocks.0.attn2.to_k.lora_up.weight",
+        ),
+        (
+            f"{UNET}input_blocks.11.0.out_layers.3.weight",
+            "backbone.unet.down_blocks.3.resnets.1.conv2.weight",
+        ),
+        (f"{UNET}middle_block.1.proj_in.weight", "backbone.unet.mid_block.attentions.0.proj_in.weight"),
+        (f"{UNET}middle_block.2.in_layers.0.weight", "backbone.unet.mid_block.resnets.1.norm1.weight"),
+        (f"{UNET}output_blocks.2.1.conv.weight", "backbone.unet.up_blocks.0.upsamplers.0.conv.weight"),
+        (f"{UNET}output_blocks.5.2.conv.bias", "backbone.unet.up_blocks.1.upsamplers.0.conv.bias"),
+        (
+            f"{UNET}output_blocks.11.1.proj_out.weight",
+            "backbone.unet.up_blocks.3.attentions.2.proj_out.weight",
+        ),
+        (f"{UNET}output_blocks.9.0.in_layers.2.weight", "backbone.unet.up_blocks.3.resnets.0.conv1.weight"),
+        (f"{CONTROL}zero_convs.7.0.weight", "backbone.controlnet.controlnet_down_blocks.7.weight"),
+        (f"{CONTROL}middle_block_out.0.bias", "backbone.controlnet.controlnet_mid_block.bias"),
+        (
+            "backbone.sd_model.first_stage_model.encoder.down.2.block.0.nin_shortcut.weight",
+            "backbone.vae.encoder.down_blocks.2.resnets.0.conv_shortcut.weight",
+        ),
+        (
+            "backbone.sd_model.first_stage_model.encoder.mid.attn_1.proj_out.weight",
+            "backbone.vae.encoder.mid_block.attentions.0.to_out.0.weight",
+        ),
+        ("backbone.outmodules.2.1.bias", "backbone.fusion.mix.1.bias"),
+        (
+            "transformer.decoder.layers.3.multihead_attn.out_proj.bias",
+            "regressor.decoder.3.cross_attention.out.bias",
+        ),
+        ("refine_3d.layers.1.linear2.weight", "regressor.volume.layers.1.feed_forward.2.weight"),
+        ("cascade_shaoe_out.2.weight", "regressor.shape_head.layers.2.weight"),
+        ("transformer.decoder.joint_img_regress.1.bias", "regressor.joint_place.1.bias"),
+        ("kp_lifting.weight", "prompt.mlp.0.weight"),
+    ],
+)
+def test_places_known_by_heart(theirs: str, ours: str):
+    end = fate(theirs, 2)
+    assert end is not None and end.targets == (ours,)
+
+
+def test_numbers_arrive(saved: Path, state: dict[str, Tensor], small: DPMeshConfig, tmp_path: Path):
+    provenance = convert_released(saved, tmp_path / "out", small)
+    model = DPMesh.from_pretrained(tmp_path / "out")
+    assert model.config == small
+    assert model.provenance == provenance
+    assert provenance["sha256"] == hashlib.sha256(saved.read_bytes()).hexdigest()
+    own = model.state_dict()
+    theirs = {name.removeprefix("module."): value for name, value in state.items()}
+    query, key, value = theirs["transformer.decoder.layers.1.self_attn.in_proj_weight"].chunk(3)
+    for part, expected in (("q", query), ("k", key), ("v", value)):
+        assert torch.equal(own[f"regressor.decoder.1.self_attention.{part}.weight"], expected)
+    content = torch.stack([theirs["transformer.smpl_tgt"], theirs["transformer.kp_tgt"]])
+    assert torch.equal(own["regressor.query_content"], content)
+    position = torch.cat([theirs["spose_shape_cam_param"], theirs["query.weight"]])
+    assert torch.equal(own["regressor.query_position"], position)
+    assert torch.equal(own["regressor.volume.exponent"], theirs["exponent"])
+    assert torch.equal(own["regressor.down.weight"], theirs["down_linear.weight"][:, :, 0, 0])
+    kept = {ours for name in map(canonical, state) for ours in (fate(name, 2) or (("?",),))[0]}
+    assert kept == set(own)
+    plain = [
+        n
+        for n in map(canonical, state)
+        if (end := fate(n, 2)) and len(end.targets) == 1 and n not in sum(JOINED.values(), ())
+    ]
+    for name in plain:
+        target = fate(name, 2).targets[0]  # pyright: ignore[reportOptionalMemberAccess]
+        assert torch.equal(own[target].flatten(), theirs[name].flatten()), name
+
+
+@torch.no_grad()
+def test_merged_equals_kept(saved: Path, small: DPMeshConfig, tmp_path: Path):
+    convert_released(saved, tmp_path / "kept", small)
+    provenance = convert_released(saved, tmp_path / "merged", small, merge_lora=True)
+    assert provenance["lora"] == "144 layers merged"
+    kept, merged = (DPMesh.from_pretrained(tmp_path / name) for name in ("kept", "merged"))
+    assert merged.config.lora_rank == 0
+    assert not any("lora" in name for name in merged.state_dict())
+    crop, joints = torch.rand(1, 3, 256, 256), torch.rand(1, 30, 2) * 256
+    inputs = Inputs(crop, joints, torch.ones(1, 30), torch.tensor([900.0]))
+    one, other = kept.backbone, merged.backbone
+    prompt = kept.prompt(joints, inputs.visible)
+    expected = one(crop, joints, inputs.visible, prompt).fused
+    torch.testing.assert_close(
+        other(crop, joints, inputs.visible, prompt).fused, expected, atol=1e-5, rtol=1e-4
+    )
+    for name, value in kept.state_dict().items():  # and the update is not so small that nobody would miss it
+        if name.endswith("attn2.to_q.lora_up.weight"):
+            stem = name.removesuffix(".lora_up.weight")
+            update = value @ kept.state_dict()[f"{stem}.lora_down.weight"]
+            base = kept.state_dict()[f"{stem}.linear.weight"]
+            torch.testing.assert_close(merged.state_dict()[f"{stem}.weight"], base + update)
+            assert update.abs().max() > 1e-4
+
+
+def test_a_wider_lora_is_merged_where_the_model_has_none(
+    state: dict[str, Tensor], small: DPMeshConfig, tmp_path: Path
+):
+    """A note in the release speaks of checkpoints with updates on the residual blocks' time projections too."""
+    stem = f"{UNET}input_blocks.1.0.emb_layers.1"
+    rank = small.lora_rank
+    for root in ("module.backbone.sd_model.", "module.backbone.unet.unet."):
+        name = root + stem.removeprefix("backbone.sd_model.")
+        weight, bias = state.pop(f"{name}.weight"), state.pop(f"{name}.bias")
+        state |= {f"{name}.linear.weight": weight, f"{name}.linear.bias": bias}
+        state |= {f"{name}.lora_up.weight": torch.full((len(weight), rank), 0.5)}
+        state |= {f"{name}.lora_down.weight": torch.full((rank, weight.shape[1]), 2.0)}
+    torch.save(state, tmp_path / "wide.pth.tar")
+    convert_released(tmp_path / "wide.pth.tar", tmp_path / "out", small)
+    own = st.load_file(tmp_path / "out" / "model.safetensors")
+    ours = "backbone.unet.down_blocks.0.resnets.0.time_emb_proj"
+    torch.testing.assert_close(own[f"{ours}.weight"], weight + rank)
+    assert torch.equal(own[f"{ours}.bias"], bias)
+
+
+def test_the_prefix_and_position_ids_are_optional(
+    state: dict[str, Tensor], saved: Path, small: DPMeshConfig, tmp_path: Path
+):
+    other = {
+        name.removeprefix("module."): value
+        for name, value in state.items()
+        if not name.endswith("position_ids")
+    }
+    assert len(other) == len(state) - 2
+    torch.save({"epoch": 3, "state_dict": other}, tmp_path / "plain.pth.tar")
+    convert_released(saved, tmp_path / "a", small)
+    convert_released(tmp_path / "plain.pth.tar", tmp_path / "b", small)
+    weights = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in "ab"]
+    assert weights[0] == weights[1]
+
+
+def test_one_copy_is_enough(state: dict[str, Tensor], small: DPMeshConfig, tmp_path: Path):
+    """Without the first copies the second are taken; equal copies that share no memory are equal all the same."""
+    lonely = {n: v for n, v in state.items() if not n.startswith("module.backbone.sd_model.model.")}
+    first, copies = without_copies({n: v.clone() for n, v in lonely.items()}, "")
+    assert len(first) == len({canonical(name) for name in state})
+    assert copies == len(lonely) - len(first)
+    torch.save(lonely, tmp_path / "lonely.pth.tar")
+    convert_released(tmp_path / "lonely.pth.tar", tmp_path / "out", small)
+
+
+MIDDLE = f"{UNET}middle_block.0.in_layers.2.weight"
+SECOND = MIDDLE.replace("sd_model", "unet.unet")
+HALF = f"{UNET}middle_block.1.transformer_blocks.0.attn1.to_q.lora_up.weight"
+PACKED = "transformer.encoder.layers.0.self_attn.in_proj_weight"
+
+
+def damaged(value: Tensor) -> Tensor:
+    value = value.clone()
+    value[-1] += 1
+    return value
+
+
+def shorter(value: Tensor) -> Tensor:
+    return value[:-1]
+
+
+def extra(_: None) -> Tensor:
+    return torch.zeros(3)
+
+
+FAULTS = {
+    "a copy": ({SECOND: damaged}, rf"{SECOND} is a copy of module\.{MIDDLE}, but not equal"),
+    "the VAE's copy": (
+        {"backbone.encoder_vq.quant_conv.bias": damaged},
+        r"encoder_vq\.quant_conv\.bias is a copy",
+    ),
+    "missing": ({"kp_lifting.bias": None}, r"1 missing: prompt\.mlp\.0\.bias"),
+    "missing rows": ({"query.weight": None}, r"1 missing: regressor\.query_position"),
+    "extra": ({"optimizer_state": extra}, "1 unexpected: optimizer_state"),
+    "extra inside": (
+        {f"{CONTROL}input_blocks.0.0.extra": extra},
+        r"1 unexpected: .*input_blocks\.0\.0\.extra",
+    ),
+    "shape": (
+        {"cascade_shaoe_out.1.weight": shorter},
+        r"1 mis-shaped: cascade_shaoe_out\.1\.weight 9×26 instead of 10×26",
+    ),
+    "packed shape": ({PACKED: shorter}, rf"3 mis-shaped: {PACKED} 47×16 instead of 16×16"),
+    "half a LoRA": (
+        {HALF: None, HALF.replace("sd_model", "unet.unet"): None},
+        r"1 missing: .*to_q\.lora_up\.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("change, message", FAULTS.values(), ids=FAULTS.keys())
+@pytest.mark.parametrize("merge", [False, True])
+def test_faults_are_named(state, small: DPMeshConfig, tmp_path: Path, change, message: str, merge: bool):
+    for name, new in change.items():
+        if new is None:
+            del state[f"module.{name}"]
+        else:
+            state[f"module.{name}"] = new(state.get(f"module.{name}"))
+    torch.save(state, tmp_path / "wrong.pth.tar")
+    if merge and "lora_up" in message:
+        message = r"1 missing: .*attn1\.to_q\.weight; 2 unexpected: .*to_q\.linear\.weight, .*to_q\.lora_down\.weight"
+    with pytest.raises(WeightsError, match=message) as caught:
+        convert_released(tmp_path / "wrong.pth.tar", tmp_path / "out", small, merge_lora=merge)
+    assert "wrong.pth.tar" in caught.value.where
+    assert not (tmp_path / "out").exists()
+
+
+class Evil:
+    """Pickled, it makes a folder when it is loaded."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.place),)
+
+
+@pytest.mark.parametrize("kind", ["torch", "pickle"])
+def test_a_malicious_file_is_refused_and_not_run(state, small: DPMeshConfig, tmp_path: Path, kind: str):
+    path, trap = tmp_path / "evil.pth.tar", tmp_path / "trap"
+    if kind == "torch":
+        torch.save({**state, "module.evil": Evil(trap)}, path)
+    else:
+        path.write_bytes(pickle.dumps(Evil(trap), protocol=2))
+    with pytest.raises(WeightsError, match=r"evil\.pth\.tar.*(mkdir.*nothing was run|damaged)"):
+        convert_released(path, tmp_path / "out", small)
+    assert not trap.exists()
+    pickle.loads(pickle.dumps(Evil(trap)))  # noqa: S301  # it would have worked
+    assert trap.is_dir()
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_refused(saved: Path, small: DPMeshConfig, tmp_path: Path, part: float):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(WeightsError, match=r"twin\.pth\.tar"):
+        convert_released(saved, tmp_path / "out", small)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"no weights at all", b"PK\x03\x04 neither", bytes(range(256)) * 40])
+def test_other_files_are_refused(small: DPMeshConfig, tmp_path: Path, content: bytes):
+    (tmp_path / "other").write_bytes(content)
+    with pytest.raises(WeightsError, match="other"):
+        convert_released(tmp_path / "other", tmp_path / "out", small)
+    with zipfile.ZipFile(tmp_path / "other", "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    with pytest.raises(WeightsError, match="other"):
+        convert_released(tmp_path / "other", tmp_path / "out", small)
+    with pytest.raises(WeightsError, match="no such file"):
+        convert_released(tmp_path / "absent", tmp_path / "out", small)
+
+
+def with_body(state: dict[str, Tensor], body: BodyArrays) -> dict[str, Tensor]:
+    """The checkpoint as trained with this body."""
+    arrays = {
+        "v_template": body.v_template[None], "shapedirs": body.shapedirs, "posedirs": body.posedirs,
+        "J_regressor": body.J_regressor, "weights": body.weights, "faces": body.faces,
+    }  # fmt: skip
+    return {**state, **{f"module.human_model_layer.th_{n}": torch.from_numpy(a) for n, a in arrays.items()}}
+
+
+def test_licensed_arrays_stay_where_the_user_put_them(state, small: DPMeshConfig, tmp_path: Path):
+    body = free_body()
+    torch.save(with_body(state, body), tmp_path / "twin.pth.tar")
+    convert_released(tmp_path / "twin.pth.tar", tmp_path / "out", small, body=(body, {"file": "free"}))
+    stored = st.load_file(tmp_path / "out" / "model.safetensors")
+    vertices = len(body.v_template)
+    assert [name for name, value in stored.items() if vertices in value.shape] == []
+    content = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert body.v_template[1000:1010].tobytes() not in content
+    assert body.J_regressor[5][body.J_regressor[5] > 0][:4].tobytes() not in content
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "twin.pth.tar"]
+    place = tmp_path / "mine"
+    convert_released(tmp_path / "twin.pth.tar", tmp_path / "out", small, smpl_to=place)
+    kept = load_body(place / KEPT)
+    for item in fields(BodyArrays):
+        if item.name != "regressors":  # nobody knows where another mesh has its nose
+            np.testing.assert_array_equal(getattr(kept, item.name), getattr(body, item.name))
+    assert [p.name for p in place.iterdir()] == [KEPT]
+
+
+def test_another_body_is_told(state, small: DPMeshConfig, tmp_path: Path):
+    body = free_body()
+    torch.save(with_body(state, body), tmp_path / "twin.pth.tar")
+    taller = replace(body, v_template=body.v_template + np.float32([0, 0.01, 0]))
+    for one, told in ((body, []), (taller, ["v_template differs by up to 10 mm"])):
+        convert_released(tmp_path / "twin.pth.tar", tmp_path / "out", small, body=(one, {"file": "x"}))
+        record = json.loads((tmp_path / "out" / "config.json").read_text())["provenance"]["body"]
+        assert record == {"file": "x", "differs_from_checkpoint": told}
+
+
+def test_a_checkpoint_with_a_broken_body_keeps_none(saved: Path, small: DPMeshConfig, tmp_path: Path):
+    """The twin's own arrays are random numbers: rows that do not sum to 1."""
+    with pytest.raises(InputError, match=r"do not sum to 1"):
+        convert_released(saved, tmp_path / "out", small, smpl_to=tmp_path / "mine")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "mine").exists()
+
+
+def test_a_failure_leaves_the_old_weights(saved: Path, state, small: DPMeshConfig, tmp_path: Path):
+    convert_released(saved, tmp_path / "out", small)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    del state["module.exponent"]
+    torch.save(state, saved)
+    with pytest.raises(DPMeshError):
+        convert_released(saved, tmp_path / "out", small)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
