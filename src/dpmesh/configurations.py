@@ -26,6 +26,9 @@ class DPMeshConfig:
 
     depth_scale: metres that the 256 pixels of the crop span at most; the camera's third number chooses a
     fraction of it (2.5 in the released code).
+    camera: whose focal length and frame the model works with. "crop": the camera turned towards the middle of the
+    crop (docs/conventions.md). "image": the focal length is the full picture's diagonal, in its pixels, and the root
+    orientation is in the full picture's camera frame, as in the released code.
     shared_focal: the first sample's focal length serves the whole batch, as the released code has it.
     token_mode: what is regressed for each pose token and how it becomes a pose (PoseVQVAE.decode_latent).
     lora_rank: 0 trains the U-Net's own weights; else they are frozen and every linear layer of `lora_targets`
@@ -40,6 +43,7 @@ class DPMeshConfig:
     token_mode: Mode = "soft"
     token_width: int = 32
     depth_scale: float = 2.5
+    camera: Literal["crop", "image"] = "crop"
     shared_focal: bool = False
     lora_rank: int = 0
     lora_targets: Literal["cross", "released"] = "cross"
@@ -138,6 +142,7 @@ RELEASE = DPMeshConfig(
     prompt=PromptConfig(layers=1, visible_only=False),
     regressor=RegressorConfig(pose_code=32, shared_content=True, place_mlp=True),
     pose_prior=VPoserConfig(),
+    camera="image",
     shared_focal=True,
     lora_rank=64,
     lora_targets="released",

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -27,7 +28,8 @@ from dpmesh.regressor.tokens import pose_head
 @dataclass(frozen=True)
 class Inputs:
     """crop: RGB in [0, 1]. joints: the 30-joint set, crop pixels. visible: 1 where a joint is given, 0 where it
-    is not (its coordinate is then ignored). focal: pixels of the crop camera (docs/conventions.md)."""
+    is not (its coordinate is then ignored, unless config.prompt.visible_only is False). focal: pixels of the crop
+    camera, or the full picture's diagonal (config.camera)."""
 
     crop: Float[Tensor, "b 3 256 256"]
     joints: Float[Tensor, "b 30 2"]
@@ -37,7 +39,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Metres are in the crop camera's frame: x right, y down, z forward.
+    """Metres are in the frame of the crop's camera (config.camera): x right, y down, z forward.
 
     root_6d and camera are as regressed; global_orient (matrix) and transl (metres) are what they mean.
     pose_latent: what the pose prior decodes; for each pose token logits over the codebook, or a point in code space
@@ -97,6 +99,11 @@ class DPMesh(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):  # narrow convolutions run up to three times faster on a CPU
                 layer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def camera(self) -> Literal["crop", "image"]:
+        """Whose focal length `Inputs` shall have (DPMeshConfig)."""
+        return self.config.camera
 
     def forward(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         prompt = self.prompt(inputs.joints, inputs.visible)  # (b, 30, d)

@@ -55,8 +55,9 @@ def turns(*shape: int, seed: int, size: float) -> Tensor:
 class FakeModel(nn.Module):
     """Keeps the contract of `DPMesh` exactly: the body of one fixed pose, upright, 1.9 m across the crop."""
 
-    def __init__(self) -> None:
+    def __init__(self, camera: str = "crop") -> None:
         super().__init__()
+        self.camera = camera
         self.body = BodyModel(stick_body())
         self.anchor = nn.Parameter(torch.zeros(1))
         self.provenance = {"data": "none"}

@@ -17,6 +17,7 @@ from dpmesh.model import DPMesh
 from dpmesh.pipeline.detect import Detector
 from dpmesh.pipeline.predictor import EXPAND, Predictor, choose_focal, pick_device
 from dpmesh.pipeline.scene import Scene
+from dpmesh.skeletons import JOINTS30
 
 Build = Callable[..., Predictor]
 PICTURE = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
@@ -181,6 +182,24 @@ def test_joints_outside_their_crop_are_unseen_and_finite(predictor: Build) -> No
     assert (
         inputs.crop.min() >= 0 and inputs.crop.max() <= 1 and job.crops[0].side == pytest.approx(40 * EXPAND)
     )
+
+
+def test_a_model_of_the_full_pictures_camera_is_told_its_diagonal(predictor: Build) -> None:
+    """And unseen joints keep their coordinates; those that nobody gives have the picture's origin (released)."""
+    points = np.full((1, 17, 3), 40.0)
+    points[0, :, 2] = 0.9
+    points[0, 3, :] = [45.0, 33.0, 0.01]  # L_Ear, below what counts as seen
+    one = predictor([])
+    one.model.camera = "image"
+    job = one._read(PICTURE, points, np.array([[20.0, 20, 60, 60]]), 300.0, None, None, 10**9)
+    crop = job.crops[0]
+    inputs = one._inputs([(job, job.people[0], crop)])
+    assert inputs.focal[0].item() == pytest.approx(np.hypot(*PICTURE.shape[:2]))
+    rows = JOINTS30.index("L_Ear"), JOINTS30.index("Chest")
+    assert inputs.visible[0, list(rows)].tolist() == [0, 0]
+    places = crop.to_crop(np.array([[45.0, 33.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(inputs.joints[0, list(rows)].numpy(), places, atol=1e-3)
+    assert one(PICTURE, keypoints=points).people
 
 
 def test_a_person_without_keypoints_is_counted(predictor: Build) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dpmesh.body.model import BodyModel
 from dpmesh.errors import InputError
-from dpmesh.geometry.camera import crop_rotation, solve_translation
+from dpmesh.geometry.camera import crop_focal, crop_rotation, solve_translation
 from dpmesh.geometry.crop import Crop
 from dpmesh.model import Prediction
 from dpmesh.pose_prior.rotations import axis_angle, rotation_matrix
@@ -38,23 +38,34 @@ def place(
     prediction: Prediction,
     crops: Sequence[Crop],
     cameras: Sequence[Float[np.ndarray, "3 3"]],
+    told: Float[np.ndarray, " b"] | None = None,
 ) -> list[Placed]:
     """Turn each answer by its crop's rotation, and move it so that its joints fall where the crop has them.
 
     The body is posed again from the axis-angle parameters that are stored, so the stored vertices are exactly
     what `BodyModel` gives for them. Without a usable solution (`solve_translation`) the crop camera's own
     translation, turned about the pelvis, is kept.
+
+    told: None where the model works with the crop camera. Else (DPMeshConfig.camera "image") the focal lengths that
+    it was told: its orientation needs no turn, its distance is brought to the crop camera's focal length.
     """
     device = prediction.betas.device
     turns = np.stack([crop_rotation(K, crop) for K, crop in zip(cameras, crops, strict=True)])
     turn = torch.from_numpy(turns).to(device, torch.float32)
-    rotations = torch.cat([(turn @ prediction.global_orient)[:, None], prediction.body_rotations], dim=1)
+    transl, root = prediction.transl, prediction.global_orient
+    if told is None:
+        root = turn @ root
+    else:
+        own = [crop_focal(K, crop) for K, crop in zip(cameras, crops, strict=True)]
+        farther = torch.from_numpy(np.asarray(own) / told).to(device, torch.float32)
+        transl = torch.cat([transl[:, :2], transl[:, 2:] * farther[:, None]], dim=1)
+    rotations = torch.cat([root[:, None], prediction.body_rotations], dim=1)
     vectors = axis_angle(rotations.float())  # (b, 24, 3)
     posed = body(prediction.betas, rotation_matrix(vectors))  # at the origin of the rest pose
 
     # Linear blend skinning turns about the pelvis joint J, so R (J + t) = J + t' gives the turned t'.
     pelvis = posed.joints[:, 0]
-    kept = (turn @ (pelvis + prediction.transl)[..., None])[..., 0] - pelvis
+    kept = (turn @ (pelvis + transl)[..., None])[..., 0] - pelvis
 
     placed: list[Placed] = []
     for i, (crop, K) in enumerate(zip(crops, cameras, strict=True)):

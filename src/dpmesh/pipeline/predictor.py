@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ class MakesBodies(Protocol):
 
     body: BodyModel
     provenance: dict[str, Any]
+
+    @property
+    def camera(self) -> Literal["crop", "image"]: ...
 
     def __call__(self, inputs: Inputs) -> Prediction: ...
 
@@ -197,9 +200,13 @@ class Predictor:
         found: dict[int, list[Person]] = {id(job): [] for job in jobs}
         for start in range(0, len(work), self.batch):
             part = work[start : start + self.batch]
-            prediction = self.model(self._inputs(part))
+            inputs = self._inputs(part)
             bodies = place(
-                self.model.body, prediction, [crop for *_, crop in part], [job.K for job, *_ in part]
+                self.model.body,
+                self.model(inputs),
+                [crop for *_, crop in part],
+                [job.K for job, *_ in part],
+                inputs.focal.cpu().numpy() if self.model.camera == "image" else None,
             )
             for (job, person, _), body in zip(part, bodies, strict=True):
                 job.fallbacks["translation"] += not body.solved
@@ -215,18 +222,27 @@ class Predictor:
         return [self._scene(job, tuple(found[id(job)])) for job in jobs]
 
     def _inputs(self, part: list[tuple[_Job, Detection, Crop]]) -> Inputs:
-        """The model's inputs for some people; joints outside their crop are unseen."""
+        """The model's inputs for some people; joints outside their crop are unseen.
+
+        Unseen joints keep their coordinates, and those that no detector gives have the picture's origin: a prompt
+        of all joints (released models) was evaluated with just these.
+        """
         crops = np.stack([crop.warp(job.picture.rgb) for job, _, crop in part])
         joints, visible = np.zeros((len(part), 30, 2), np.float32), np.zeros((len(part), 30), np.float32)
         for i, (job, person, crop) in enumerate(part):
             xy = crop.to_crop(person.keypoints30[:, :2].astype(np.float64))
             seen = (person.keypoints30[:, 2] > job.sure) & (xy >= 0).all(1) & (xy < Crop.SIZE).all(1)
-            joints[i], visible[i] = np.where(seen[:, None], xy, 0), seen
+            joints[i], visible[i] = xy, seen
             job.fallbacks["no_keypoints"] += not seen.any()
-        focal = np.array([crop_focal(job.K, crop) for job, _, crop in part], np.float32)
+        focal = np.array([self._focal(job, crop) for job, _, crop in part], np.float32)
         rgb = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255
         rest = (torch.from_numpy(a).to(self.device) for a in (joints, visible, focal))
         return Inputs(rgb, *rest)
+
+    def _focal(self, job: _Job, crop: Crop) -> float:
+        if self.model.camera == "image":
+            return float(np.hypot(*job.picture.rgb.shape[:2]))
+        return crop_focal(job.K, crop)
 
     def _scene(self, job: _Job, people: tuple[Person, ...]) -> Scene:
         height, width = job.picture.rgb.shape[:2]
