@@ -1,0 +1,108 @@
+"""Weights on disk: what safetensors itself reads back, strict, atomic, never twice in memory."""
+
+import os
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch as st
+import torch
+from torch import nn
+
+from dpmesh import checkpoint
+from dpmesh.checkpoint import load_weights, save_weights, uninitialised, write_weights
+from dpmesh.errors import OutputError, WeightsError
+
+
+def layers(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 5, bias=False))
+    model[0].to(memory_format=torch.channels_last)
+    return model
+
+
+def test_safetensors_reads_what_is_streamed(tmp_path: Path):
+    state = {
+        "odd": torch.arange(3, dtype=torch.uint8),
+        "scalar": torch.tensor(3.5),
+        "empty": torch.zeros(0, 4),
+        "whole": torch.arange(6).view(2, 3),
+        "half": torch.rand(3, 5).half(),
+        "brain": torch.rand(7).bfloat16(),
+        "true": torch.tensor([True, False]),
+        "turned": torch.rand(4, 6, dtype=torch.float64).T,
+        "last": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
+    }
+    write_weights(tmp_path, state, {}, {})
+    found = st.load_file(tmp_path / "model.safetensors")
+    assert found.keys() == state.keys()
+    for name, value in state.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value), name
+    with safetensors.safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_half_halves_only_what_floats(tmp_path: Path):
+    write_weights(tmp_path, {"a": torch.rand(4), "b": torch.arange(3)}, {}, {}, half=True)
+    found = st.load_file(tmp_path / "model.safetensors")
+    assert (found["a"].dtype, found["b"].dtype) == (torch.float16, torch.int64)
+
+
+@pytest.mark.parametrize("batch", [1, 200, 2**30])
+def test_weights_come_back_in_any_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int):
+    monkeypatch.setattr(checkpoint, "BATCH", batch)
+    one, other = layers(0), layers(1)
+    save_weights(one, tmp_path, {}, {})
+    load_weights(other, tmp_path)
+    for name, value in one.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+    assert other[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_misfits_are_named_and_nothing_is_loaded(tmp_path: Path):
+    model = layers()
+    state = dict(model.state_dict())
+    del state["0.bias"]
+    state |= {"new": torch.zeros(1), "2.weight": torch.zeros(4, 5)}
+    write_weights(tmp_path, {name: torch.ones_like(value) for name, value in state.items()}, {}, {})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    message = r"1 missing: 0\.bias; 1 unexpected: new; 1 mis-shaped: 2\.weight 4×5 instead of 5×4"
+    with pytest.raises(WeightsError, match=message):
+        load_weights(model, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("cut", [0, 5, 100, -1])
+def test_a_damaged_file_is_refused(tmp_path: Path, cut: int):
+    save_weights(layers(), tmp_path, {}, {})
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read"):
+        load_weights(layers(), tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save_weights(layers(0), tmp_path, {}, {})
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match="No space left"):
+        save_weights(layers(1), tmp_path, {}, {})
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_uninitialised_layers_cost_no_random_numbers():
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    with uninitialised():
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 5), nn.LayerNorm(5))
+        nn.init.normal_(tensor=torch.empty(3))
+    assert torch.equal(torch.rand(1), expected)
+    torch.manual_seed(0)
+    nn.Linear(4, 5)  # outside, layers begin at random again
+    assert not torch.equal(torch.rand(1), expected)
