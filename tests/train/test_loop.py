@@ -95,3 +95,9 @@ def test_changes_from_the_command_line():
     assert changes(["--set.out", "x", "--set.seed", "3"]) == {"out": "x", "seed": 3}
     with pytest.raises(ConfigError, match="not understood"):
         changes(["--out", "x"])
+
+
+def test_a_model_without_a_shipped_prior_needs_weights_to_start_from(tmp_path: Path):
+    for name in ("paper", "release"):
+        with pytest.raises(ConfigError, match="no pose prior for"):
+            loop.train(settings(tmp_path, model=name))

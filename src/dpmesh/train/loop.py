@@ -87,8 +87,15 @@ def _begin(settings: Settings) -> DPMesh:
         if model.config != configuration(settings.model):
             raise ConfigError(f"these are not weights of {settings.model!r}", where=settings.start)
         return model
+    prior = load_prior()
+    if configuration(settings.model).pose_prior != prior.config:
+        raise ConfigError(
+            f"no pose prior for {settings.model!r} is shipped",
+            where="start",
+            fix="Give a folder with weights to start from (`dpmesh convert`).",
+        )
     model = DPMesh.from_config(settings.model)
-    model.pose_prior.load_state_dict(load_prior().as_decoder().state_dict())
+    model.pose_prior.load_state_dict(prior.as_decoder().state_dict())
     return model
 
 
