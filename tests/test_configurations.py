@@ -47,16 +47,20 @@ def test_both_have_the_sizes_of_stable_diffusion(name: str, request: pytest.Fixt
     low_rank = sum(parameters(m.lora_down) + parameters(m.lora_up) for m in lora(model))
     assert parameters(backbone.unet) - low_rank == UNET
     assert all(p.device.type == "meta" for p in model.parameters())
-    assert type(model) is DPMesh and [type(m) for m in model.children()][:2] == [
-        type(m) for m in without_numbers(EMBEDDED).children()
-    ][:2]
+    assert (
+        type(model) is DPMesh
+        and [type(m) for m in model.children()][:2]
+        == [type(m) for m in without_numbers(EMBEDDED).children()][:2]
+    )
 
 
 def test_the_released_model_to_the_unit(release: DPMesh):
     assert len(lora(release)) == 144
     assert parameters(release.backbone.unet) - UNET == 19_943_424
     assert parameters(release.prompt) == 2 * 768 + 768
-    assert parameters(release.backbone.fusion) == 13_223_234  # outmodules in reference/released_state_dict.tsv
+    assert (
+        parameters(release.backbone.fusion) == 13_223_234
+    )  # outmodules in reference/released_state_dict.tsv
     assert parameters(release.regressor) == 15_444_647  # all of its other trained tensors
     assert parameters(release.pose_prior) == 32 * 512 + 512 + 512 * 512 + 512 + 512 * 126 + 126
     # What the released optimiser really moves: LoRA, fusion, regressor and prompt; not VAE, ControlNet, VPoser.

@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_prior
 from dpmesh.train.feed import BLIND, Tensors, feed
-from dpmesh.train.objective import Objective, truth_of
+from dpmesh.train.objective import Objective, _latent_term, truth_of
 from dpmesh.train.settings import Settings, Stage, read_settings
 
 SETTINGS: Settings = read_settings(Path(__file__).parents[2] / "configs/embedded.toml")
@@ -53,8 +53,8 @@ def test_the_pose_target_is_the_true_poses_place_in_code_space():
     objective = Objective(model(), SETTINGS.losses, stage)
     truth = truth_of(batch)
     place = objective.model.pose_prior.encode(truth.rotations[:, 1:22])
-    assert objective._latent_term(place, truth) == 0
-    assert torch.isclose(objective._latent_term(place + 0.5, truth), torch.tensor(0.25), atol=1e-4)
+    assert _latent_term(objective.model.pose_prior, place, truth) == 0
+    assert torch.isclose(_latent_term(objective.model.pose_prior, place + 0.5, truth), torch.tensor(0.25), atol=1e-4)
 
 
 def test_pictures_train_everything_and_keypoints_the_lifter():

@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from dpmesh.losses import Answer, LossWeights, loss_terms, reading_terms, surface_terms
 from dpmesh.model import DPMesh, project
 from dpmesh.pose_prior.rotations import rotation_matrix
-from dpmesh.pose_prior.vqvae import POINT_MODES
+from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
 from dpmesh.train.feed import BLIND, Tensors
 from dpmesh.train.imagined import imagined_reading
 from dpmesh.train.settings import Stage
@@ -61,16 +61,10 @@ class Objective(nn.Module):
             given = Answer(parameters.rotations, parameters.betas, joints3d, joints2d)
             terms = loss_terms(given, answer.joints_img.float(), truth)
             terms |= reading
-            if model.config.token_mode in POINT_MODES:
-                terms |= {"pose_latent": self._latent_term(parameters.pose_latent, truth)}
+            prior = model.pose_prior
+            if isinstance(prior, PoseVQVAE) and prior.mode in POINT_MODES:
+                terms |= {"pose_latent": _latent_term(prior, parameters.pose_latent, truth)}
             return terms
-
-    def _latent_term(self, points: Tensor, truth: Answer) -> Tensor:
-        """Mean square of the distance to the true pose's own place in code space."""
-        with torch.no_grad():
-            prior = self.model.pose_prior
-            target = prior.encode(truth.rotations[:, 1 : prior.config.joints + 1])
-        return (points - target).square().mean()
 
     def _crop(self, batch: Tensors, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Crops (b, 3, 256, 256), some the next person's; which are their own; and 1 where the features count."""
@@ -79,6 +73,13 @@ class Objective(nn.Module):
         own = chance[0] >= self.stage.scrambled
         felt = (chance[1] >= self.stage.no_features).to(crop.dtype)
         return torch.where(own[:, None, None, None], crop, crop.roll(1, 0)), own, felt
+
+
+def _latent_term(prior: PoseVQVAE, points: Tensor, truth: Answer) -> Tensor:
+    """Mean square of the distance to the true pose's own place in code space."""
+    with torch.no_grad():
+        target = prior.encode(truth.rotations[:, 1 : prior.config.joints + 1])
+    return (points - target).square().mean()
 
 
 def truth_of(batch: Tensors) -> Answer:
