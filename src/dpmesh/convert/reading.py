@@ -26,8 +26,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError("there is no such file", where=str(path))
-    with path.open("rb") as file:
-        head = file.read(9)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise WeightsError(f"the file cannot be read ({error.strerror})", where=str(path)) from error
     if head[8:9] == b"{":
         return _safetensors(path)
     content = _torch(path, mapped=head[:4] == b"PK\x03\x04")

@@ -17,7 +17,7 @@ from dpmesh.convert.bodies import differences, keep_smpl, licensed_arrays
 from dpmesh.convert.fitting import fit, wanted_shapes
 from dpmesh.convert.reading import read_tensors
 from dpmesh.convert.released_names import JOINED, LICENSED, canonical, fate
-from dpmesh.errors import WeightsError
+from dpmesh.errors import InputError, WeightsError
 
 LICENCE = (
     "the checkpoint's own terms; it builds on Stable Diffusion 1.5 (CreativeML OpenRAIL-M) and holds VPoser's decoder"
@@ -75,7 +75,14 @@ def convert_released(
     if body is not None and theirs:
         record["differs_from_checkpoint"] = differences(body[0], theirs)
     if smpl_to is not None:
-        keep_smpl(smpl_to, theirs, regressors or {})
+        try:
+            keep_smpl(smpl_to, theirs, regressors or {})
+        except InputError as error:
+            raise InputError(
+                f"its SMPL arrays are no body: {error.what}",
+                where=str(file),
+                fix="Convert it without keeping them.",
+            ) from error
     provenance: Provenance = {
         "source": "a released DPMesh checkpoint",
         "file": file.name,
