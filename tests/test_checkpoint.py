@@ -1,5 +1,6 @@
 """Weights on disk: what safetensors itself reads back, strict, atomic, never twice in memory."""
 
+import json
 import os
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def test_safetensors_reads_what_is_streamed(tmp_path: Path):
         "half": torch.rand(3, 5).half(),
         "brain": torch.rand(7).bfloat16(),
         "true": torch.tensor([True, False]),
+        "stepped": torch.rand(9)[::2],
         "turned": torch.rand(4, 6, dtype=torch.float64).T,
         "last": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
     }
@@ -41,6 +43,12 @@ def test_safetensors_reads_what_is_streamed(tmp_path: Path):
         assert torch.equal(found[name], value), name
     with safetensors.safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
+    with (tmp_path / "model.safetensors").open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    assert length % 8 == 0
+    for name, value in state.items():  # each tensor begins at a multiple of its numbers' width
+        assert header[name]["data_offsets"][0] % value.itemsize == 0, name
 
 
 def test_half_halves_only_what_floats(tmp_path: Path):
