@@ -1,7 +1,7 @@
 """Encoder, U-Net and ControlNet against diffusers' own: python benchmarks/oracle.py [--only vae] [--json FILE]
 
 The same sizes, random weights and inputs for both; the largest difference over the root mean square of what is
-expected. As a script at Stable Diffusion 1.5's widths, one part after the other (about 10 GiB for the U-Net);
+expected. As a script at Stable Diffusion 1.5's widths, one part after the other (at most 4 GiB);
 tests/diffusion/test_oracle.py takes the functions at small widths.
 
 Our ControlNet reads latent and heatmaps concatenated, diffusers' reads a latent of `in_channels` and adds an embedding

@@ -266,6 +266,7 @@ def test_the_camera_and_the_first_samples_focal_length(model: DPMesh, inputs: In
         [answer.camera[:, 0], answer.camera[:, 1], k * torch.sigmoid(answer.camera[:, 2])], dim=1
     )
     torch.testing.assert_close(answer.transl, expected)
+    assert answer.focal.tolist() == [1500.0, 1500.0]
     x, y, z = answer.joints3d.unbind(-1)
     pixels = torch.stack([x / (z + 1e-4) * 1500.0 + 128, y / (z + 1e-4) * 1500.0 + 128], dim=-1)
     torch.testing.assert_close(answer.joints2d, pixels, rtol=1e-4, atol=1e-2)

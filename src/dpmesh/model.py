@@ -45,7 +45,7 @@ class Prediction:
     pose_latent: what the pose prior decodes; for each pose token logits over the codebook, or a point in code space
     (config.token_mode), or VPoser's code.
     joints_img: the decoder's 15 joints, x and y as fractions of the crop, z = (metres behind the pelvis + 1) / 2.
-    joints2d: crop pixels.
+    joints2d: crop pixels. focal: the focal length that camera and joints2d were computed with.
     """
 
     root_6d: Float[Tensor, "b 6"]
@@ -59,6 +59,7 @@ class Prediction:
     vertices: Float[Tensor, "b v 3"]
     joints3d: Float[Tensor, "b 30 3"]
     joints2d: Float[Tensor, "b 30 2"]
+    focal: Float[Tensor, " b"]
     features: Features | None = None
 
 
@@ -124,6 +125,7 @@ class DPMesh(nn.Module):
             vertices=posed.vertices,
             joints3d=posed.joints30,
             joints2d=project(posed.joints30, focal),
+            focal=focal,
             features=seen if features else None,
         )
 

@@ -78,7 +78,7 @@ class FakeModel(nn.Module):
             root_6d=torch.zeros(n, 6), pose_latent=torch.zeros(n, 1, 1), betas=betas,
             body_rotations=rotations, camera=torch.zeros(n, 3), joints_img=torch.zeros(n, 15, 3),
             global_orient=root, transl=transl, vertices=posed.vertices, joints3d=posed.joints30,
-            joints2d=pixels,
+            joints2d=pixels, focal=inputs.focal,
         )  # fmt: skip
 
 

@@ -83,19 +83,17 @@ def test_unbelievable_distance_is_not_taken(predictor: Callable[..., Predictor])
 def test_a_model_of_the_full_pictures_camera_is_not_turned(predictor: Callable[..., Predictor]) -> None:
     """Its orientation is that of the picture's camera already, and its own distance is no distance of this camera."""
     model, K, crop = predictor().model, intrinsics(700.0, (360, 640)), Crop(400.0, 150.0, 120.0)
-    told = np.array([np.hypot(360, 640)])
-    given = Inputs(
-        torch.zeros(1, 3, 256, 256), torch.zeros(1, 30, 2), torch.zeros(1, 30), torch.tensor(told).float()
-    )
+    told = torch.tensor([np.hypot(360, 640)]).float()
+    given = Inputs(torch.zeros(1, 3, 256, 256), torch.zeros(1, 30, 2), torch.zeros(1, 30), told)
     prediction = model(given)
-    (placed,) = place(model.body, prediction, [crop], [K], told)
+    (placed,) = place(model.body, prediction, [crop], [K], "image")
     root = roma.rotvec_to_rotmat(torch.from_numpy(placed.global_orient))
     torch.testing.assert_close(root, prediction.global_orient[0], atol=1e-5, rtol=0)
     wanted = crop.to_image(prediction.joints2d[0].detach().numpy())
     off = np.linalg.norm(project(placed.joints3d, K) - wanted, axis=1).mean()
     assert placed.solved and off < 0.02 * crop.side
     broken = Prediction(**{**vars(prediction), "joints2d": torch.full((1, 30, 2), 90.0)})
-    (kept,) = place(model.body, broken, [crop], [K], told)
+    (kept,) = place(model.body, broken, [crop], [K], "image")
     assert not kept.solved
     np.testing.assert_allclose(kept.joints3d[:, 2].mean(), placed.joints3d[:, 2].mean(), rtol=0.1)
 

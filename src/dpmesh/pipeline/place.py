@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def place(
     prediction: Prediction,
     crops: Sequence[Crop],
     cameras: Sequence[Float[np.ndarray, "3 3"]],
-    told: Float[np.ndarray, " b"] | None = None,
+    camera: Literal["crop", "image"] = "crop",
 ) -> list[Placed]:
     """Turn each answer by its crop's rotation, and move it so that its joints fall where the crop has them.
 
@@ -46,19 +47,16 @@ def place(
     what `BodyModel` gives for them. Without a usable solution (`solve_translation`) the crop camera's own
     translation, turned about the pelvis, is kept.
 
-    told: None where the model works with the crop camera. Else (DPMeshConfig.camera "image") the focal lengths that
-    it was told: its orientation needs no turn, its distance is brought to the crop camera's focal length.
+    camera: DPMeshConfig.camera. Of a model of the full picture's camera the orientation needs no turn, and the
+    distance is brought to the crop camera's focal length.
     """
     device = prediction.betas.device
     turns = np.stack([crop_rotation(K, crop) for K, crop in zip(cameras, crops, strict=True)])
     turn = torch.from_numpy(turns).to(device, torch.float32)
-    transl, root = prediction.transl, prediction.global_orient
-    if told is None:
-        root = turn @ root
-    else:
-        own = [crop_focal(K, crop) for K, crop in zip(cameras, crops, strict=True)]
-        farther = torch.from_numpy(np.asarray(own) / told).to(device, torch.float32)
-        transl = torch.cat([transl[:, :2], transl[:, 2:] * farther[:, None]], dim=1)
+    root = prediction.global_orient if camera == "image" else turn @ prediction.global_orient
+    focal = torch.tensor([crop_focal(K, crop) for K, crop in zip(cameras, crops, strict=True)], device=device)
+    transl = prediction.transl.clone()
+    transl[:, 2] *= focal / prediction.focal
     rotations = torch.cat([root[:, None], prediction.body_rotations], dim=1)
     vectors = axis_angle(rotations.float())  # (b, 24, 3)
     posed = body(prediction.betas, rotation_matrix(vectors))  # at the origin of the rest pose

@@ -200,13 +200,12 @@ class Predictor:
         found: dict[int, list[Person]] = {id(job): [] for job in jobs}
         for start in range(0, len(work), self.batch):
             part = work[start : start + self.batch]
-            inputs = self._inputs(part)
             bodies = place(
                 self.model.body,
-                self.model(inputs),
+                self.model(self._inputs(part)),
                 [crop for *_, crop in part],
                 [job.K for job, *_ in part],
-                inputs.focal.cpu().numpy() if self.model.camera == "image" else None,
+                self.model.camera,
             )
             for (job, person, _), body in zip(part, bodies, strict=True):
                 job.fallbacks["translation"] += not body.solved
