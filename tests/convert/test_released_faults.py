@@ -102,7 +102,7 @@ def test_a_malicious_file_is_refused_and_not_run(state, small: DPMeshConfig, tmp
         torch.save({**state, "module.evil": Evil(trap)}, path)
     else:
         path.write_bytes(pickle.dumps(Evil(trap), protocol=2))
-    with pytest.raises(WeightsError, match=r"evil\.pth\.tar.*(mkdir.*nothing was run|damaged)"):
+    with pytest.raises(WeightsError, match=r"evil\.pth\.tar.*mkdir.*nothing was run"):
         convert_released(path, tmp_path / "out", small)
     assert not trap.exists()
     pickle.loads(pickle.dumps(Evil(trap)))  # noqa: S301  # it would have worked

@@ -79,7 +79,6 @@ def _torch(path: Path, *, mapped: bool) -> Any:
             fix="Take the weights as .safetensors, or from another source.",
         ) from error
     except _BROKEN as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise WeightsError(
-            f"the file is damaged ({reason})", where=str(path), fix="Download it again."
+            "the file is cut off, damaged or no file of tensors", where=str(path), fix="Download it again."
         ) from error
