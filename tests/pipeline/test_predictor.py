@@ -15,7 +15,8 @@ from dpmesh.geometry.camera import crop_focal
 from dpmesh.geometry.crop import Crop
 from dpmesh.model import DPMesh
 from dpmesh.pipeline.detect import Detector
-from dpmesh.pipeline.predictor import EXPAND, Predictor, choose_focal, pick_device
+from dpmesh.pipeline.job import EXPAND, choose_focal, read_job
+from dpmesh.pipeline.predictor import Predictor, pick_device
 from dpmesh.pipeline.scene import Scene
 from dpmesh.skeletons import JOINTS30
 
@@ -172,8 +173,8 @@ def test_joints_outside_their_crop_are_unseen_and_finite(predictor: Build) -> No
     points[0, :, 2] = 0.9
     points[0, 3:5, 0] = 150  # ears, far right of the box below
     one = predictor([])
-    job = one._read(PICTURE, points, np.array([[20.0, 20, 60, 60]]), None, None, None, 10**9)
-    inputs = one._inputs([(job, job.people[0], job.crops[0])])
+    job = read_job(one.detector, PICTURE, points, np.array([[20.0, 20, 60, 60]]))
+    inputs = one.inputs(job.work)
     ears = [28 - 1, 28]  # rows of L_Ear, R_Ear in JOINTS30
     assert (inputs.visible[0, ears] == 0).all() and inputs.visible[0].sum() > 10
     seen = inputs.visible[0] > 0
@@ -191,9 +192,9 @@ def test_a_model_of_the_full_pictures_camera_is_told_its_diagonal(predictor: Bui
     points[0, 3, :] = [45.0, 33.0, 0.01]  # L_Ear, below what counts as seen
     one = predictor([])
     one.model.camera = "image"
-    job = one._read(PICTURE, points, np.array([[20.0, 20, 60, 60]]), 300.0, None, None, 10**9)
+    job = read_job(one.detector, PICTURE, points, np.array([[20.0, 20, 60, 60]]), 300.0)
     crop = job.crops[0]
-    inputs = one._inputs([(job, job.people[0], crop)])
+    inputs = one.inputs(job.work)
     assert inputs.focal[0].item() == pytest.approx(np.hypot(*PICTURE.shape[:2]))
     rows = JOINTS30.index("L_Ear"), JOINTS30.index("Chest")
     assert inputs.visible[0, list(rows)].tolist() == [0, 0]

@@ -19,6 +19,8 @@ from dpmesh.convert.reading import read_tensors
 from dpmesh.convert.released_names import JOINED, LICENSED, canonical, fate
 from dpmesh.errors import InputError, WeightsError
 
+SOURCE = "a released DPMesh checkpoint"
+"""How the provenance of converted weights names where they come from."""
 LICENCE = (
     "the checkpoint's own terms; it builds on Stable Diffusion 1.5 (CreativeML OpenRAIL-M) and holds VPoser's decoder"
     " (research only)"
@@ -84,7 +86,7 @@ def convert_released(
                 fix="Convert it without keeping them.",
             ) from error
     provenance: Provenance = {
-        "source": "a released DPMesh checkpoint",
+        "source": SOURCE,
         "file": file.name,
         "sha256": sha256(file),
         "licence": LICENCE,

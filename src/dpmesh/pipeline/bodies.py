@@ -1,0 +1,73 @@
+"""Which body a model's weights are used with: the free one, or the user's licensed one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dpmesh.body.files import BodyArrays
+from dpmesh.checkpoint import read_config
+from dpmesh.convert.bodies import user_body
+from dpmesh.convert.released import SOURCE
+from dpmesh.errors import AssetError, InputError
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenBody:
+    """arrays: None is the free body. record: the files and their checksums. notes: what does not fit the weights."""
+
+    arrays: BodyArrays | None = None
+    record: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    notes: tuple[str, ...] = ()
+
+
+def choose_body(
+    weights: str | Path, body: str | Path | None = None, regressors: str | Path | None = None
+) -> ChosenBody:
+    """The body in a file, with regressors as `convert.bodies.find_regressors` finds them.
+
+    Without a file: the imported neutral SMPL for weights that were trained with it, the free body for all others.
+    Raises AssetError where the former is missing (the free body would silently take SMPL's shape coefficients),
+    InputError for files that cannot be used.
+    """
+    folder = Path(weights)
+    provenance = read_config(folder)[1] if folder.is_dir() else {}
+    released = provenance.get("source") == SOURCE
+    if body is None and not released:
+        if regressors is not None:
+            raise InputError("regressors without a body", where=str(regressors), fix="Give --body as well.")
+        return ChosenBody()
+    found = user_body(_path(body), _path(regressors))
+    if found is None:
+        raise AssetError(
+            "these weights come from a released checkpoint and need the SMPL body that they were trained with",
+            where=str(weights),
+            fix="Give --body SMPL_NEUTRAL.pkl, or import it once: dpmesh assets import FILE.",
+        )
+    arrays, record = found
+    if "joints30" not in arrays.regressors:
+        raise InputError(
+            f"this body has no regressor of the 30 joints ({record['vertices']} vertices, SMPL has 6890)",
+            where=record["file"],
+            fix="Give SMPL's own mesh, or a .npz that save_body wrote with one.",
+        )
+    told = _misfits(record, provenance.get("body") or {}) if released else (_FREE,)
+    return ChosenBody(arrays, record, told)
+
+
+_FREE = "the weights were trained with the free body: their shape coefficients mean other shapes on this one"
+
+
+def _misfits(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the body in use differs from what the conversion recorded."""
+    if "sha256" not in recorded:
+        return ("the body was never compared with the checkpoint's (none was named at the conversion)",)
+    if given["sha256"] != recorded["sha256"]:
+        return (f"the body {given['file']} is not {recorded['file']}, which the conversion recorded",)
+    return tuple(
+        f"the body is not the checkpoint's: {what}" for what in recorded.get("differs_from_checkpoint", ())
+    )
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
