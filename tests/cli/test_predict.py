@@ -37,8 +37,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
     """The real command with the fake model; returns how it was asked for."""
     fakes, calls = load_fakes(), []
 
-    def from_pretrained(weights: str, device: str, threads: int, fast: bool) -> Predictor:
-        calls.append((weights, device, threads, fast))
+    def from_pretrained(*asked: object) -> Predictor:
+        calls.append(asked)
         return Predictor(fakes.FakeModel(), fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)]), "fake", 4)
 
     monkeypatch.setattr(Predictor, "from_pretrained", from_pretrained)
@@ -73,8 +73,9 @@ def test_one_picture(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_options_reach_the_predictor(loads: list[tuple[object, ...]], photos: Path, tmp_path: Path) -> None:
     words = ("--weights", "w", "--device", "cpu", "--threads", 2, "--fast", "--save", "json", "--focal", 123)
+    words += ("--body", "b.pkl", "--regressors", "r")
     assert predict(photos / "a.png", "--out", tmp_path / "o", *words) == 0
-    assert loads == [("w", "cpu", 2, True)]
+    assert loads == [("w", "cpu", 2, True, "b.pkl", "r")]
     assert names(tmp_path / "o" / "a") == {"scene.json"}
     data = json.loads((tmp_path / "o" / "a" / "scene.json").read_text())
     assert data["K"][0][0] == 123 and data["focal_source"] == "given"

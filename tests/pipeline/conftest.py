@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dpmesh.backbone.diffusion import Features
 from dpmesh.body.files import BodyArrays
 from dpmesh.body.model import BodyModel
 from dpmesh.geometry.crop import Crop
@@ -52,6 +53,16 @@ def turns(*shape: int, seed: int, size: float) -> Tensor:
     return torch.matrix_exp(skew - skew.transpose(-1, -2))
 
 
+def looks_at(joints: Tensor) -> Features:
+    """Maps of 8 and 16 cells, brightest where each joint lies (crop pixels)."""
+    maps: dict[int, Tensor] = {}
+    for size in (8, 16):
+        centres = (torch.arange(size) + 0.5) * Crop.SIZE / size - 0.5
+        x, y = (-(((centres - joints[..., i, None]) / 40) ** 2) for i in (0, 1))  # (b, 30, size)
+        maps[size] = torch.exp(y[..., :, None] + x[..., None, :])
+    return Features(torch.zeros(len(joints), 1, 8, 8), maps)
+
+
 class FakeModel(nn.Module):
     """Keeps the contract of `DPMesh` exactly: the body of one fixed pose, upright, 1.9 m across the crop."""
 
@@ -63,7 +74,7 @@ class FakeModel(nn.Module):
         self.provenance = {"data": "none"}
         self.calls: list[int] = []
 
-    def forward(self, inputs: Inputs) -> Prediction:
+    def forward(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         n = len(inputs.crop)
         self.calls.append(n)
         upright = torch.tensor([[1.0, 0, 0], [0, -1, 0], [0, 0, -1]])
@@ -78,7 +89,7 @@ class FakeModel(nn.Module):
             root_6d=torch.zeros(n, 6), pose_latent=torch.zeros(n, 1, 1), betas=betas,
             body_rotations=rotations, camera=torch.zeros(n, 3), joints_img=torch.zeros(n, 15, 3),
             global_orient=root, transl=transl, vertices=posed.vertices, joints3d=posed.joints30,
-            joints2d=pixels, focal=inputs.focal,
+            joints2d=pixels, focal=inputs.focal, features=looks_at(inputs.joints) if features else None,
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from dpmesh.errors import DPMeshError
 
 VERBS = {
     "predict": "pictures in, bodies out: overlays, meshes, parameters",
+    "attention": "where the model looks for each joint, over each person",
     "inspect": "parameters, work and provenance of a model",
     "train": "train a model from a configuration file, resumable",
     "convert": "bring weights: a released checkpoint, or Stable Diffusion 1.5 as a start",

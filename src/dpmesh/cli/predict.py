@@ -1,7 +1,6 @@
 """`dpmesh predict INPUT... --out DIR`: bodies from pictures."""
 
 import argparse
-import math
 import sys
 import tempfile
 from collections import Counter
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpmesh.cli.arguments import add_model, add_people, angle, positive
 from dpmesh.errors import DPMeshError, InputError, OutputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ _FORMATS = ("overlay", "glb", "obj", "npz", "json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the verb; importing nothing heavy, so that --help and wrong arguments answer at once."""
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="pictures, or folders of pictures")
     add(
@@ -28,18 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a.jpg becomes DIR/a/overlay.png, scene.glb, scene.json, ...",
     )
-    add(
-        "--weights",
-        default="embedded",
-        metavar="NAME|DIR",
-        help="shipped weights or a folder (default: embedded)",
-    )
-    add("--keypoints", metavar="FILE", help="COCO or OpenPose keypoints instead of the detector's")
-    add("--boxes", metavar="FILE", help='people\'s boxes instead: JSON, or "x1,y1,x2,y2;..." px')
+    add_people(parser)
+    add_model(parser)
     lens = parser.add_mutually_exclusive_group()
-    lens.add_argument("--focal", type=_positive, metavar="PX", help="focal length, pixels of the picture")
-    lens.add_argument("--fov", type=_angle, metavar="DEG", help="field of view across the picture's width")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="auto: CUDA if there is one")
+    lens.add_argument("--focal", type=positive, metavar="PX", help="focal length, pixels of the picture")
+    lens.add_argument("--fov", type=angle, metavar="DEG", help="field of view across the picture's width")
     add(
         "--save",
         default=_FORMATS,
@@ -47,17 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help=f"of {','.join(_FORMATS)} (default: all)",
     )
-    add(
-        "--max-people",
-        type=_count,
-        default=20,
-        metavar="N",
-        help="the N surest people of a picture (default: 20)",
-    )
-    add("--threads", type=_count, default=1, metavar="N", help="CPU threads (default: 1)")
-    add("--fast", action="store_true", help="one quick pass of the detector: at most six people")
     add("--overwrite", action="store_true", help="make again what DIR already holds")
-    add("--max-pixels", type=_count, metavar="N", help="refuse larger pictures (default: 120 million)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,7 +67,9 @@ def _predict(
     from dpmesh.pipeline.images import MAX_PIXELS
     from dpmesh.pipeline.predictor import Predictor
 
-    predictor = Predictor.from_pretrained(args.weights, args.device, args.threads, args.fast)
+    predictor = Predictor.from_pretrained(
+        args.weights, args.device, args.threads, args.fast, args.body, args.regressors
+    )
     scenes = predictor.predict_many(
         todo,
         keypoints=args.keypoints,
@@ -203,31 +187,6 @@ def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], 
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("pictures", total=total)
         yield (lambda line: bar.console.print(line, markup=False, highlight=False)), lambda: bar.advance(task)
-
-
-def _number(text: str, kind: type[float] | type[int], least: float, below: float) -> float:
-    """A number in (least, below), or argparse's error that says so."""
-    try:
-        value = float(kind(text))
-    except ValueError:
-        value = math.nan
-    if not least < value < below:
-        wanted = "a whole number above" if kind is int else "a number above"
-        bound = "" if math.isinf(below) else f" and below {below:g}"
-        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted} {least:g}{bound}")
-    return value
-
-
-def _positive(text: str) -> float:
-    return _number(text, float, 0.0, math.inf)
-
-
-def _angle(text: str) -> float:
-    return _number(text, float, 0.0, 180.0)
-
-
-def _count(text: str) -> int:
-    return int(_number(text, int, 0.0, math.inf))
 
 
 def _formats(text: str) -> tuple[str, ...]:

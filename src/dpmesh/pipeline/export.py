@@ -2,16 +2,13 @@
 
 import io
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 
-from dpmesh.errors import OutputError
+from dpmesh.pipeline.folder import png, refuse_existing, write_folder
 from dpmesh.pipeline.results import FORMATS, check_formats
 from dpmesh.pipeline.scene import Scene
 from dpmesh.render.overlay import Layer, draw_overlay, draw_side, palette
@@ -26,32 +23,13 @@ _TO_GLTF = np.array([1.0, -1.0, -1.0])
 def save_scene(
     scene: Scene, out: Path, name: str, formats: Sequence[str] = FORMATS, overwrite: bool = True
 ) -> Path:
-    """Write `out/name/`, in a folder aside that is renamed when it is complete; returns it.
+    """Write `out/name/` as write_folder does; returns it.
 
     Raises OutputError where it cannot be written, or exists and `overwrite` is off.
     """
     check_formats(formats)
-    target, aside, old = out / name, out / f".{name}.partial", out / f".{name}.old"
-    if target.exists() and not overwrite:
-        raise OutputError("exists already", where=str(target), fix="Use --overwrite or another folder.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for leftover in (aside, old):  # of a run that was killed
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        aside.mkdir()
-        for file, data in _contents(scene, formats).items():
-            (aside / file).write_bytes(data)
-        if target.exists():
-            os.replace(target, old)
-        os.replace(aside, target)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise OutputError(
-            f"cannot be written ({reason})", where=str(target), fix="Choose another --out."
-        ) from error
-    return target
+    refuse_existing(out / name, overwrite)
+    return write_folder(out, name, _contents(scene, formats), overwrite)
 
 
 def _contents(scene: Scene, formats: Sequence[str]) -> dict[str, bytes]:
@@ -60,8 +38,8 @@ def _contents(scene: Scene, formats: Sequence[str]) -> dict[str, bytes]:
         Layer(p.vertices, colour) for p, colour in zip(scene.people, palette(len(scene.people)), strict=True)
     ]
     if "overlay" in formats:
-        files["overlay.png"] = _png(draw_overlay(scene.image, layers, scene.faces, scene.K))
-        files["side.png"] = _png(draw_side(layers, scene.faces))
+        files["overlay.png"] = png(draw_overlay(scene.image, layers, scene.faces, scene.K))
+        files["side.png"] = png(draw_side(layers, scene.faces))
     if "glb" in formats:
         files["scene.glb"] = _glb(scene, layers)
     if "obj" in formats:
@@ -114,12 +92,6 @@ def _npz(scene: Scene) -> bytes:
         joint_names=np.array(scene.joint_names, dtype=np.str_),
         **arrays,
     )
-    return file.getvalue()
-
-
-def _png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=6)
     return file.getvalue()
 
 

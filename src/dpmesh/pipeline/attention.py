@@ -1,0 +1,145 @@
+"""Where the model looks for each joint: its cross-attention maps over each person's crop (the paper's Figure 6)."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+
+from dpmesh.errors import ConfigError
+from dpmesh.geometry.crop import Crop
+from dpmesh.pipeline.folder import png, refuse_existing, write_folder
+from dpmesh.pipeline.given import Given
+from dpmesh.pipeline.heat import joint_sheet, mean_sheet, stretch
+from dpmesh.pipeline.images import MAX_PIXELS
+from dpmesh.pipeline.job import Source, Work, read_job
+from dpmesh.pipeline.predictor import Predictor
+from dpmesh.skeletons import JOINTS30
+
+
+@dataclass(frozen=True, eq=False)
+class PersonAttention:
+    """One person. Joints are `skeletons.JOINTS30`."""
+
+    crop: Crop
+    """The window of the picture."""
+    rgb: UInt8[np.ndarray, "256 256 3"]
+    """What the model saw in it."""
+    maps: dict[int, Float[np.ndarray, "30 s s"]]
+    """Cells on a side -> how strongly each cell of the crop attends to each joint's token: the mean over heads and
+    layers of a softmax over the joints, so that the 30 numbers of a cell sum to 1."""
+    joints: Float[np.ndarray, "30 2"]
+    """What the model was told, crop pixels."""
+    told: Bool[np.ndarray, "30"]
+    """Whether it was told this joint."""
+    score: float
+
+    def over_crop(self) -> Float[np.ndarray, "30 256 256"]:
+        """For each joint the mean of its maps, each enlarged (bilinear) to the crop's pixels."""
+        large = [
+            np.stack([cv2.resize(m, (Crop.SIZE, Crop.SIZE), interpolation=cv2.INTER_LINEAR) for m in maps])
+            for maps in self.maps.values()
+        ]
+        return np.mean(large, axis=0, dtype=np.float32)
+
+    def averaged(self) -> Float[np.ndarray, "256 256"]:
+        """The mean over the joints that the model was told (over all where it was told none), each stretched to
+        [0, 1] first: the plain mean over all 30 is 1/30 everywhere, by softmax."""
+        chosen = self.told if self.told.any() else np.ones(len(self.told), bool)
+        return np.mean([stretch(heat) for heat in self.over_crop()[chosen]], axis=0, dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Everybody in one picture, surest first. source: as it was named; sha256: of its file, else empty."""
+
+    people: tuple[PersonAttention, ...]
+    source: str = ""
+    source_sha256: str = ""
+    weights: str = ""
+    notes: tuple[str, ...] = ()
+
+    def save(self, out: str | Path, name: str | None = None, overwrite: bool = True) -> Path:
+        """Write `out/name/` (name: the picture's stem) whole or not at all; returns that folder.
+
+        For each person NN: person_NN_joints.png, person_NN_mean.png, person_NN.npz (docs/output.md).
+        Raises OutputError.
+        """
+        out, name = Path(out), name or Path(self.source).stem or "attention"
+        refuse_existing(out / name, overwrite)
+        contents: dict[str, bytes] = {}
+        for i, person in enumerate(self.people):
+            heat = person.over_crop()
+            contents[f"person_{i:02d}_joints.png"] = png(
+                joint_sheet(person.rgb, heat, person.joints, person.told)
+            )
+            contents[f"person_{i:02d}_mean.png"] = png(
+                mean_sheet(person.rgb, person.averaged(), person.joints, person.told)
+            )
+            contents[f"person_{i:02d}.npz"] = self._npz(person)
+        return write_folder(out, name, contents, overwrite)
+
+    def _npz(self, person: PersonAttention) -> bytes:
+        crop, file = person.crop, io.BytesIO()
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            crop_box=np.array([crop.x1, crop.y1, crop.x1 + crop.side, crop.y1 + crop.side], np.float64),
+            joint_names=np.array(JOINTS30.joints, dtype=np.str_),
+            joints=person.joints,
+            told=person.told,
+            score=np.float32(person.score),
+            mean=person.averaged(),
+            source=np.str_(self.source),
+            source_sha256=np.str_(self.source_sha256),
+            weights=np.str_(self.weights),
+            **{f"map_{size}": maps for size, maps in person.maps.items()},
+        )
+        return file.getvalue()
+
+
+@torch.inference_mode()
+def attention_of(
+    predictor: Predictor,
+    image: Source,
+    keypoints: Given = None,
+    boxes: Given = None,
+    max_people: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Attention:
+    """The attention maps of everybody in one picture; arguments as of `Predictor.__call__`.
+
+    Raises InputError, and ConfigError for a model whose backbone has no cross-attention.
+    """
+    job = read_job(predictor.detector, image, keypoints, boxes, max_people=max_people, max_pixels=max_pixels)
+    work, size = job.work, predictor.batch
+    people = [
+        person
+        for start in range(0, len(work), size)
+        for person in _people(predictor, work[start : start + size])
+    ]
+    notes = (*job.picture.notes, *predictor.notes)
+    return Attention(tuple(people), job.source, job.sha256, predictor.name, notes)
+
+
+def _people(predictor: Predictor, part: list[Work]) -> list[PersonAttention]:
+    inputs = predictor.inputs(part)
+    seen = predictor.model(inputs, features=True).features
+    if seen is None or not seen.maps:
+        raise ConfigError(
+            "this model's backbone has no cross-attention maps",
+            where=predictor.name or "attention",
+            fix="Give weights whose backbone is a diffusion U-Net with a joint prompt.",
+        )
+    maps = {size: m.float().cpu().numpy() for size, m in sorted(seen.maps.items())}
+    rgb = (inputs.crop * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    joints, told = inputs.joints.cpu().numpy(), inputs.visible.cpu().numpy() > 0
+    return [
+        PersonAttention(
+            crop, rgb[i], {size: m[i] for size, m in maps.items()}, joints[i], told[i], float(person.score)
+        )
+        for i, (_, person, crop) in enumerate(part)
+    ]
