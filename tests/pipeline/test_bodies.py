@@ -46,7 +46,7 @@ def test_own_weights_have_the_free_body_even_where_smpl_was_imported(
 
 
 def test_released_weights_without_a_body_are_refused_with_the_next_command(tmp_path: Path) -> None:
-    with pytest.raises(AssetError, match="--body SMPL_NEUTRAL.pkl.*dpmesh assets import"):
+    with pytest.raises(AssetError, match=r"--body SMPL_NEUTRAL\.pkl.*dpmesh assets import"):
         choose_body(weights(tmp_path / "w", source=SOURCE))
 
 

@@ -43,13 +43,13 @@ class PersonAttention:
             np.stack([cv2.resize(m, (Crop.SIZE, Crop.SIZE), interpolation=cv2.INTER_LINEAR) for m in maps])
             for maps in self.maps.values()
         ]
-        return np.mean(large, axis=0, dtype=np.float32)
+        return np.stack(large).mean(0)
 
     def averaged(self) -> Float[np.ndarray, "256 256"]:
         """The mean over the joints that the model was told (over all where it was told none), each stretched to
         [0, 1] first: the plain mean over all 30 is 1/30 everywhere, by softmax."""
         chosen = self.told if self.told.any() else np.ones(len(self.told), bool)
-        return np.mean([stretch(heat) for heat in self.over_crop()[chosen]], axis=0, dtype=np.float32)
+        return np.stack([stretch(heat) for heat in self.over_crop()[chosen]]).mean(0)
 
 
 @dataclass(frozen=True, eq=False)
