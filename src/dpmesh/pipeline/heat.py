@@ -57,7 +57,7 @@ def blend(rgb: UInt8[np.ndarray, "h w 3"], heat: Float[np.ndarray, "h w"]) -> UI
     grey = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2) * 0.75
     levels = np.clip(heat * 255, 0, 255).astype(np.uint8)
     colour = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    weight = 0.3 + 0.5 * heat[..., None]
+    weight = 0.15 + 0.6 * heat[..., None]
     return np.clip(grey * (1 - weight) + colour * weight, 0, 255).astype(np.uint8)
 
 
