@@ -63,8 +63,7 @@ def reading(model: DPMesh, batch: Tensors) -> dict[str, float]:
     for start in range(0, len(inside), 16):
         part = {name: values[start : start + 16] for name, values in batch.items()}
         crop = part["crop"].permute(0, 3, 1, 2).float() / 255
-        prompt = model.prompt(part["joints"], part["visible"])
-        seen = model.backbone(crop, part["joints"], part["visible"], prompt).read
+        seen = model.look(crop, part["joints"], part["visible"]).read
         assert seen is not None  # the embedded model reads
         read.append(seen.places[..., :2])
     off, given_off = (

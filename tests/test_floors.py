@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "src" / "dpmesh"
 
 FLOORS = (
     ("errors",),
-    ("skeletons", "assets"),
+    ("skeletons", "assets", "plain"),
     ("geometry", "body", "checkpoint"),
     ("diffusion", "pose_prior", "render"),
     ("backbone", "regressor", "data"),

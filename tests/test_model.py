@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from dpmesh.configurations import EMBEDDED, DPMeshConfig, configuration, from_plain, to_plain
+from dpmesh.configurations import EMBEDDED, DPMeshConfig, configuration
 from dpmesh.cost import describe
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.model import DPMesh, Inputs, camera_translation, project
+from dpmesh.plain import from_plain, to_plain
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,19 @@
-"""The named configurations of the one model, and configs as plain data (JSON) and back."""
+"""The named configurations of the one model, and its ablations."""
 
-import dataclasses
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
-from dpmesh.backbone.diffusion import BackboneConfig
+from dpmesh.backbone.diffusion import BackboneConfig, Conditions
 from dpmesh.backbone.prompt import PromptConfig
+from dpmesh.backbone.timm import TimmConfig
 from dpmesh.diffusion.unet import UNetConfig
 from dpmesh.diffusion.vae import VAEConfig
 from dpmesh.errors import ConfigError
+from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.prior import PriorConfig
 from dpmesh.pose_prior.vposer import VPoserConfig
 from dpmesh.pose_prior.vqvae import Mode, PoseVQVAEConfig
 from dpmesh.regressor.cascade import RegressorConfig
-
-Config = TypeVar("Config")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +32,7 @@ class DPMeshConfig:
     """
 
     name: str
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    backbone: BackboneConfig | TimmConfig = field(default_factory=BackboneConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     regressor: RegressorConfig = field(default_factory=RegressorConfig)
     pose_prior: PriorConfig = field(default_factory=PoseVQVAEConfig)
@@ -51,17 +47,45 @@ class DPMeshConfig:
 
     def __post_init__(self) -> None:
         backbone, regressor = self.backbone, self.regressor
-        vae, unet = backbone.vae, backbone.unet
-        pairs = (
-            ("prompt.width", self.prompt.width, "backbone.unet.context_width", unet.context_width),
+        pairs = [
             ("regressor.fused_channels", regressor.fused_channels, "backbone.fused_channels", backbone.fused_channels),
-            ("prompt.joints", self.prompt.joints, "backbone.joints", backbone.joints),
             ("regressor.lifter_joints", regressor.lifter_joints, "backbone.joints", backbone.joints),
-            ("vae.latent_channels", vae.latent_channels, "unet.latent_channels", unet.latent_channels),
-        )  # fmt: skip
+        ]  # fmt: skip
+        there: tuple[str, ...] = ()  # parts that can be frozen
+        if isinstance(backbone, BackboneConfig):
+            there = ("vae", "controlnet") if backbone.controlled else ("vae",)
+            vae, unet = backbone.vae, backbone.unet
+            pairs += [
+                ("prompt.width", self.prompt.width, "backbone.unet.context_width", unet.context_width),
+                ("prompt.joints", self.prompt.joints, "backbone.joints", backbone.joints),
+                ("vae.latent_channels", vae.latent_channels, "unet.latent_channels", unet.latent_channels),
+            ]  # fmt: skip
+        elif self.lora_rank:
+            raise ConfigError(f"lora_rank={self.lora_rank}, but there is no U-Net", where="DPMeshConfig")
+        for part in self.frozen:
+            if part not in there:
+                raise ConfigError(f"frozen has {part}, which the backbone lacks", where="DPMeshConfig")
         for one, value, other, expected in pairs:
             if value != expected:
                 raise ConfigError(f"{one}={value} must equal {other}={expected}", where="DPMeshConfig")
+
+    @property
+    def diffusion(self) -> BackboneConfig:
+        """The backbone's configuration; raises ConfigError where it is not a diffusion U-Net."""
+        if isinstance(self.backbone, BackboneConfig):
+            return self.backbone
+        raise ConfigError(f"its backbone is {self.backbone.model}, not a diffusion U-Net", where=self.name)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the backbone reads joints off its finest map."""
+        return isinstance(self.backbone, BackboneConfig) and self.backbone.reading
+
+    def as_stored(self) -> "DPMeshConfig":
+        """For a model whose weights come from a file, or that has none: nothing is fetched from a hub."""
+        if isinstance(self.backbone, TimmConfig) and self.backbone.pretrained:
+            return replace(self, backbone=replace(self.backbone, pretrained=False))
+        return self
 
 
 EMBEDDED = DPMeshConfig(
@@ -152,61 +176,67 @@ RELEASE = DPMeshConfig(
 PRESETS = {config.name: config for config in (EMBEDDED, PAPER, RELEASE)}
 
 
-def configuration(name: str) -> DPMeshConfig:
-    """A named configuration; raises ConfigError for an unknown name."""
-    if name not in PRESETS:
-        raise ConfigError(f"there is no configuration {name!r}", fix=f"There are: {', '.join(PRESETS)}.")
-    return PRESETS[name]
+# Table 4, one change at a time; the functions combine: with_head(with_timm(PAPER, "resnet50"), "direct").
+Head = Literal["soft", "straight_through", "vposer", "direct"]
+TIMM = {
+    "resnet50": "resnet50",
+    "hrnet_w48": "hrnet_w48",
+    "vit_l16": "vit_large_patch16_224",
+    "swinv2_l": "swinv2_large_window12to16_192to256",
+}
+"""Our name -> timm's. The size in a name is that of its first training; here it is the crop's, 256."""
 
 
-def to_plain(config: object) -> dict[str, Any]:
-    """A config dataclass as nested dictionaries, for JSON."""
-    return dataclasses.asdict(config)  # pyright: ignore[reportArgumentType]  (any dataclass instance)
+def with_conditions(base: DPMeshConfig, conditions: Conditions) -> DPMeshConfig:
+    """The same model, told other things besides the picture."""
+    frozen = tuple(part for part in base.frozen if part != "controlnet" or conditions != "z0")
+    backbone = replace(base.diffusion, conditions=conditions)
+    return replace(base, name=f"{base.name}-{conditions}", backbone=backbone, frozen=frozen)
 
 
-def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> Config:
-    """A config dataclass from nested dictionaries (JSON, TOML); raises ConfigError on unknown or missing names."""
-    hints = typing.get_type_hints(kind)
-    names = {f.name for f in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
-    place = where or kind.__name__
-    if unknown := sorted(set(data) - names):
-        raise ConfigError(
-            f"unknown setting {unknown[0]!r}", where=place, fix=f"There are: {', '.join(sorted(names))}."
+def with_timm(base: DPMeshConfig, model: str) -> DPMeshConfig:
+    """The same regressor behind another backbone, all of which is trained. model: a name in TIMM, or timm's own."""
+    old = base.backbone
+    backbone = TimmConfig(
+        model=TIMM.get(model, model),
+        joints=old.joints,
+        fused_channels=old.fused_channels,
+        fused_groups=old.fused_groups,
+    )
+    return replace(base, name=f"{base.name}-{model}", backbone=backbone, lora_rank=0, frozen=())
+
+
+def with_head(base: DPMeshConfig, head: Head) -> DPMeshConfig:
+    """The same model with another pose head; soft and straight_through keep base's VQ-VAE, which they need."""
+    name = f"{base.name}-{head}"
+    if head == "vposer":
+        prior = VPoserConfig()
+        return replace(
+            base, name=name, pose_prior=prior, regressor=replace(base.regressor, pose_code=prior.latent)
         )
-    values = {name: _value(hints[name], value, f"{place}.{name}") for name, value in data.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ConfigError(str(error).replace("__init__() ", ""), where=place) from None
+    if head == "direct":
+        direct = DirectConfig()
+        code = 6 * direct.joints
+        return replace(base, name=name, pose_prior=direct, regressor=replace(base.regressor, pose_code=code))
+    if not isinstance(base.pose_prior, PoseVQVAEConfig):
+        raise ConfigError(f"the head {head} needs a VQ-VAE", where=base.name)
+    return replace(base, name=name, token_mode=head)
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if kinds := _kinds(arguments):
-        given = typing.cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {"kind": "?"}
-        kind = str(given.get("kind", next(iter(kinds))))
-        if kind not in kinds:
-            raise ConfigError(f"its kind must be one of {', '.join(kinds)}", where=where)
-        return from_plain(kinds[kind], given, where)
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return from_plain(typing.cast("type[Any]", hint), typing.cast("Mapping[str, Any]", value), where)
-    if origin is tuple and isinstance(value, list):
-        items = typing.cast("list[Any]", value)
-        return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
-    if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"{value!r} is not one of {', '.join(map(repr, arguments))}", where=where)
-        return value
-    if origin in (typing.Union, types.UnionType):
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise ConfigError(f"{value!r} is not a {hint.__name__}", where=where)
-    return value
+ABLATIONS = {
+    "conditions": (*(with_conditions(PAPER, c) for c in get_args(Conditions)[:-1]), PAPER),
+    "backbones": (*(with_timm(PAPER, model) for model in TIMM), PAPER),
+    "pose heads": (*(with_head(PAPER, head) for head in get_args(Head)[1:]), PAPER),
+}
+"""Table 4 by what is changed; `paper` itself is the last row of each."""
 
 
-def _kinds(union: tuple[Any, ...]) -> dict[str, Any]:
-    """The dataclasses of a union by their `kind`; the first is meant where a file names none."""
-    members = (member for member in union if dataclasses.is_dataclass(member))
-    return {str(f.default): m for m in members for f in dataclasses.fields(m) if f.name == "kind"}
+def configuration(name: str) -> DPMeshConfig:
+    """A named configuration, an ablation's included; raises ConfigError for an unknown name."""
+    ablations = {row.name: row for rows in ABLATIONS.values() for row in rows if row is not PAPER}
+    if (found := (PRESETS | ablations).get(name)) is None:
+        raise ConfigError(
+            f"there is no configuration {name!r}",
+            fix=f"There are: {', '.join(PRESETS)}; for the ablation {', '.join(ablations)}.",
+        )
+    return found

@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpmesh.checkpoint import Provenance, read_config
-from dpmesh.configurations import DPMeshConfig, configuration, from_plain
+from dpmesh.configurations import ABLATIONS, DPMeshConfig, configuration
 from dpmesh.geometry import CROP
 from dpmesh.model import DPMesh, Inputs
+from dpmesh.plain import from_plain
 
 
 def describe(source: str) -> dict[str, Any]:
@@ -43,6 +44,26 @@ def describe(source: str) -> dict[str, Any]:
     }
 
 
+def describe_ablations() -> list[dict[str, Any]]:
+    """A row for each model of the paper's Table 4, `paper` last in each group: group, name, parameters, trainable,
+    GFLOP, and how much of the parameters and GFLOP is the backbone's. Raises ConfigError without timm."""
+    counted: dict[str, dict[str, Any]] = {}
+    for config in (config for rows in ABLATIONS.values() for config in rows):
+        if config.name not in counted:
+            counted[config.name] = _row(describe(config.name))
+    return [{"group": group, **counted[config.name]} for group, rows in ABLATIONS.items() for config in rows]
+
+
+def _row(report: dict[str, Any]) -> dict[str, Any]:
+    inside = [part for name, part in report["parts"].items() if name.startswith("backbone.")]
+    return {
+        "name": report["name"],
+        **{key: report["total"][key] for key in ("parameters", "trainable", "gflop")},
+        "backbone_parameters": sum(part["parameters"] for part in inside),
+        "backbone_gflop": sum(part["gflop"] for part in inside),
+    }
+
+
 def _read(source: str) -> tuple[DPMeshConfig, Provenance]:
     if not Path(source).is_dir():
         return configuration(source), {}
@@ -53,7 +74,7 @@ def _read(source: str) -> tuple[DPMeshConfig, Provenance]:
 def without_numbers(config: DPMeshConfig) -> DPMesh:
     """The model on the meta device, in evaluation mode."""
     with torch.device("meta"):
-        return DPMesh(config).to("meta").eval()
+        return DPMesh(config.as_stored()).to("meta").eval()
 
 
 def parts_of(model: DPMesh) -> list[str]:

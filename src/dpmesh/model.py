@@ -10,15 +10,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpmesh.assets import shipped
-from dpmesh.backbone.diffusion import DiffusionBackbone, Features
-from dpmesh.backbone.prompt import JointPrompt
+from dpmesh.backbone.diffusion import BackboneConfig, DiffusionBackbone
+from dpmesh.backbone.features import Features
+from dpmesh.backbone.prompt import ConstantPrompt, JointPrompt
+from dpmesh.backbone.timm import TimmBackbone
 from dpmesh.body.files import BodyArrays, free_body
 from dpmesh.body.model import BodyModel
 from dpmesh.checkpoint import Provenance, load_weights, read_config, save_weights, uninitialised
-from dpmesh.configurations import DPMeshConfig, configuration, from_plain, to_plain
+from dpmesh.configurations import DPMeshConfig, configuration
 from dpmesh.diffusion.lora import cross_attention, inject_lora, released_targets
-from dpmesh.errors import WeightsError
+from dpmesh.diffusion.precision import TYPES, run_in
+from dpmesh.diffusion.unet import EncoderHalf
+from dpmesh.diffusion.vae import VAEEncoder
+from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry import CROP
+from dpmesh.plain import from_plain, to_plain
 from dpmesh.pose_prior.prior import build_prior
 from dpmesh.pose_prior.rotations import rotation_from_6d
 from dpmesh.regressor.cascade import Regression, Regressor
@@ -82,11 +88,15 @@ class DPMesh(nn.Module):
         super().__init__()
         self.config = config
         self.provenance: Provenance = {}
-        self.prompt = JointPrompt(config.prompt)
-        self.backbone = DiffusionBackbone(config.backbone)
+        if isinstance(config.backbone, BackboneConfig):
+            self.prompt = (JointPrompt if config.backbone.prompted else ConstantPrompt)(config.prompt)
+            self.backbone = DiffusionBackbone(config.backbone)
+        else:  # nothing there reads a prompt
+            self.prompt = None
+            self.backbone = TimmBackbone(config.backbone)
         for part in config.frozen:
             self.backbone.get_submodule(part).requires_grad_(False)
-        if config.lora_rank:
+        if config.lora_rank and isinstance(self.backbone, DiffusionBackbone):
             self.backbone.unet.requires_grad_(False)
             wanted = cross_attention if config.lora_targets == "cross" else released_targets
             inject_lora(self.backbone.unet, config.lora_rank, wanted)
@@ -107,8 +117,7 @@ class DPMesh(nn.Module):
         return self.config.camera
 
     def forward(self, inputs: Inputs, *, features: bool = False) -> Prediction:
-        prompt = self.prompt(inputs.joints, inputs.visible)  # (b, 30, d)
-        seen = self.backbone(inputs.crop, inputs.joints, inputs.visible, prompt)  # fused (b, c, 8, 8)
+        seen = self.look(inputs.crop, inputs.joints, inputs.visible)  # fused (b, c, 8, 8)
         answer = self.regress(seen, inputs.joints, inputs.visible)
         focal = inputs.focal[:1].expand_as(inputs.focal) if self.config.shared_focal else inputs.focal
         parameters = self.parameters_of(answer, focal)
@@ -128,6 +137,17 @@ class DPMesh(nn.Module):
             focal=focal,
             features=seen if features else None,
         )
+
+    def look(
+        self,
+        crop: Float[Tensor, "b 3 256 256"],
+        joints: Float[Tensor, "b j 2"],
+        visible: Float[Tensor, "b j"],
+    ) -> Features:
+        """What the backbone makes of the crop, told where the joints are as the configuration has it."""
+        if self.prompt is None:
+            return self.backbone(crop, joints, visible)
+        return self.backbone(crop, joints, visible, self.prompt(joints, visible))  # prompt (b, 30, d)
 
     def regress(
         self,
@@ -151,16 +171,28 @@ class DPMesh(nn.Module):
             transl = camera_translation(answer.camera.float(), focal, self.config.depth_scale)
             return BodyParameters(torch.cat([root[:, None], body], 1), answer.betas.float(), transl, latent)
 
+    def run_backbone_in(self, dtype: torch.dtype) -> None:
+        """Encoder, ControlNet and U-Net, weights and activations, in fp32, bf16 or fp16; fusion, regressor and body
+        stay in fp32. Raises ConfigError for another type."""
+        if dtype not in TYPES:
+            raise ConfigError(f"{dtype} is none of {', '.join(map(str, TYPES))}", where="dtype")
+        for part in list(self.backbone.modules()):
+            if isinstance(part, VAEEncoder | EncoderHalf):
+                run_in(part, dtype)
+
     @classmethod
     def from_config(cls, config: str | DPMeshConfig, body: BodyArrays | None = None) -> "DPMesh":
         """A model with random weights. config: a name ("embedded") or a DPMeshConfig."""
         return cls(configuration(config) if isinstance(config, str) else config, body)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, body: BodyArrays | None = None) -> "DPMesh":
-        """A model with stored weights, in evaluation mode, fp32.
+    def from_pretrained(
+        cls, source: str | Path, body: BodyArrays | None = None, *, dtype: torch.dtype = torch.float32
+    ) -> "DPMesh":
+        """A model with stored weights, in evaluation mode.
 
         source: a folder with config.json and model.safetensors, or the name of shipped weights ("embedded").
+        dtype: as run_backbone_in; the weights are never there in another type.
         Raises WeightsError where the folder does not hold exactly this model.
         """
         folder = Path(source)
@@ -174,7 +206,9 @@ class DPMesh(nn.Module):
             folder = shipped(f"{source}/config.json").parent
         plain, provenance = read_config(folder)
         with uninitialised():
-            model = cls(from_plain(DPMeshConfig, plain, where=str(folder / "config.json")), body)
+            config = from_plain(DPMeshConfig, plain, where=str(folder / "config.json"))
+            model = cls(config.as_stored(), body)
+        model.run_backbone_in(dtype)
         load_weights(model, folder)
         model.provenance = provenance
         return model.eval()

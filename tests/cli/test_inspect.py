@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dpmesh.cli.main import main
-from dpmesh.configurations import EMBEDDED, RELEASE, to_plain
+from dpmesh.configurations import EMBEDDED, RELEASE
+from dpmesh.plain import to_plain
 
 
 @pytest.mark.parametrize("name", ["paper", "release"])

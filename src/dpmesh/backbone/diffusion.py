@@ -1,49 +1,51 @@
 """The paper's backbone: one step of a text-to-image U-Net, controlled by keypoints (Figure 3a)."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmesh.backbone.reading import JointReading, JointsRead
-from dpmesh.diffusion.controlnet import ControlNet
+from dpmesh.backbone.features import Features
+from dpmesh.backbone.reading import JointReading
+from dpmesh.diffusion.controlnet import ControlNet, zero_convolution
 from dpmesh.diffusion.unet import UNet, UNetConfig
 from dpmesh.diffusion.vae import VAEConfig, VAEEncoder
 from dpmesh.geometry.heatmap import draw_heatmaps
+
+Conditions = Literal["z0", "z0+cj", "z0+cj_added", "z0+cj+ct"]
+"""What the U-Net is told besides the picture z0 (paper, Table 4). cj: the heatmaps, through a ControlNet; `added` to
+the latent that it reads instead of concatenated with it. ct: the joints' coordinates, as prompt."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackboneConfig:
     """joints: heatmap channels and prompt tokens. fused_channels: width of the 8×8 map for the regressor.
 
+    conditions: all of them in the paper's model; fewer are its ablation (docs/ablations.md).
     reading: also read joints off the finest map (reading.py). Not in the paper.
     """
 
+    kind: Literal["diffusion"] = "diffusion"
     joints: int = 30
     vae: VAEConfig = field(default_factory=VAEConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     fused_channels: int = 2048
     fused_groups: int = 16
+    conditions: Conditions = "z0+cj+ct"
     reading: bool = False
 
+    @property
+    def controlled(self) -> bool:
+        """Whether there is a ControlNet."""
+        return self.conditions != "z0"
 
-@dataclass(frozen=True)
-class Features:
-    """fused: (b, C, 8, 8). maps: size -> (b, joints, size, size), how strongly each cell looks at each joint.
-
-    read: joints read off the finest map, if the backbone does that.
-    """
-
-    fused: Tensor
-    maps: dict[int, Tensor]
-    read: JointsRead | None = None
-
-    def times(self, felt: Float[Tensor, " b"]) -> "Features":
-        """The features of each person times a factor: with 0 the picture might not be there."""
-        read = None if self.read is None else self.read.times(felt)
-        return Features(self.fused * felt[:, None, None, None], self.maps, read)
+    @property
+    def prompted(self) -> bool:
+        """Whether the prompt tells where the joints are."""
+        return self.conditions == "z0+cj+ct"
 
 
 class Fusion(nn.Module):
@@ -85,12 +87,42 @@ class Fusion(nn.Module):
         )
 
 
+class AddedHeatmaps(nn.Module):
+    """Heatmaps through convolutions to the latent's channels, added to it: z0 + cj_added of Table 4.
+
+    Added to the latent and not, as in the first ControlNet, behind the first convolution: a convolution of the
+    concatenation is the sum of two convolutions, so there it would be the concatenation once more. The last one
+    starts at zero, as ControlNet's does.
+    """
+
+    def __init__(self, joints: int, latent_channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(joints, joints, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(joints, latent_channels, 3, padding=1),
+            nn.SiLU(),
+            zero_convolution(latent_channels),
+        )
+
+    def forward(
+        self, latent: Float[Tensor, "b z h w"], hint: Float[Tensor, "b j h w"]
+    ) -> Float[Tensor, "b z h w"]:
+        return latent + self.layers(hint)
+
+
 class DiffusionBackbone(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config
         self.vae = VAEEncoder(config.vae)
-        self.controlnet = ControlNet(config.unet, config.joints)
+        self.added = (
+            AddedHeatmaps(config.joints, config.unet.latent_channels)
+            if config.conditions == "z0+cj_added"
+            else None
+        )
+        beside = config.joints if self.added is None else 0  # heatmaps concatenated with the latent
+        self.controlnet = ControlNet(config.unet, beside) if config.controlled else None
         self.unet = UNet(config.unet)
         self.fusion = Fusion(config)
         unet = config.unet
@@ -109,7 +141,20 @@ class DiffusionBackbone(nn.Module):
     ) -> Features:
         latent = self.vae(crop.contiguous(memory_format=torch.channels_last))  # (b, 4, 32, 32)
         hint = draw_heatmaps(joints, visible, size=latent.shape[-1])  # (b, 30, 32, 32)
-        control = self.controlnet(latent, hint, prompt)
+        control = self.control(latent, hint, prompt)
         features, maps = self.unet(latent, prompt, control)
         read = None if self.reading is None else self.reading(features, latent)
         return Features(self.fusion(features, maps), maps, read)
+
+    def control(
+        self,
+        latent: Float[Tensor, "b z h w"],
+        hint: Float[Tensor, "b j h w"],
+        prompt: Float[Tensor, "b j d"],
+    ) -> list[Tensor]:
+        """One residual for each skip connection and the middle, by the conditions; zeros without a ControlNet."""
+        if self.controlnet is None:
+            return [latent.new_zeros(())] * (len(self.unet.skip_widths) + 1)
+        if self.added is not None:
+            latent, hint = self.added(latent, hint), hint[:, :0]
+        return self.controlnet(latent, hint, prompt)

@@ -48,3 +48,22 @@ class JointPrompt(nn.Module):
         if self.unseen is not None:
             tokens = torch.where(visible[..., None] > 0, tokens, self.unseen.to(tokens.dtype))
         return tokens if self.identity is None else tokens + self.identity
+
+
+class ConstantPrompt(nn.Module):
+    """A learned prompt that says nothing of the picture: what the U-Net's cross-attention reads without ct.
+
+    Learned and not empty: with a context of zeros every cross-attention layer returns its bias, so that LoRA on
+    those layers has nothing to learn and the maps are flat. As many tokens as joints: the maps, the fusion and the
+    parameters besides the prompt's own are then those of the full model.
+    """
+
+    def __init__(self, config: PromptConfig) -> None:
+        super().__init__()
+        self.tokens = nn.Parameter(torch.randn(config.joints, config.width) * 0.5)
+
+    def forward(
+        self, joints: Float[Tensor, "b j 2"], visible: Float[Tensor, "b j"]
+    ) -> Float[Tensor, "b j d"]:
+        """The same tokens for everybody."""
+        return self.tokens.expand(len(joints), -1, -1)

@@ -1,4 +1,4 @@
-"""`dpmesh inspect NAME|DIR [--json]`: parameters, work and provenance of a model."""
+"""`dpmesh inspect NAME|DIR|--all [--json]`: parameters, work and provenance of a model, or of the ablation's."""
 
 import argparse
 import json
@@ -6,13 +6,23 @@ from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="a configuration (embedded, paper, release) or a folder with weights")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "name",
+        nargs="?",
+        help="a configuration (embedded, paper, release, an ablation's) or a folder with weights",
+    )
+    which.add_argument("--all", action="store_true", help="the models of the paper's ablation, in one table")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:
-    from dpmesh.cost import describe
+    from dpmesh.cost import describe, describe_ablations
 
+    if args.all:
+        rows = describe_ablations()
+        print(json.dumps(rows, indent=1)) if args.json else _ablations(rows)
+        return 0
     report = describe(args.name)
     print(json.dumps(report, indent=1)) if args.json else _table(report)
     return 0
@@ -35,3 +45,26 @@ def _table(report: dict[str, Any]) -> None:
     console.print(table)
     for key, value in report["provenance"].items():
         console.print(f"{key}: {value}", markup=False)
+
+
+def _ablations(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("change", "model", "parameters", "trainable", "GFLOP", "backbone's", "GFLOP")
+    group = None
+    for row in rows:
+        if row["group"] != group and group is not None:
+            table.add_section()
+        table.add_row(
+            row["group"] if row["group"] != group else "",
+            row["name"],
+            f"{row['parameters']:,}",
+            f"{row['trainable']:,}",
+            f"{row['gflop']:.2f}",
+            f"{row['backbone_parameters']:,}",
+            f"{row['backbone_gflop']:.2f}",
+        )
+        group = row["group"]
+    # As wide as its numbers, in a pipe or a narrow window too: a shortened number is none.
+    Console(width=max(Console().width, 120)).print(table)

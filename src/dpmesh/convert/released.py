@@ -12,7 +12,7 @@ from torch import Tensor
 from dpmesh.assets import sha256
 from dpmesh.body.files import BodyArrays
 from dpmesh.checkpoint import Provenance, refuse_misfits, write_weights
-from dpmesh.configurations import DPMeshConfig, to_plain
+from dpmesh.configurations import DPMeshConfig
 from dpmesh.convert.bodies import differences, keep_smpl, licensed_arrays
 from dpmesh.convert.fitting import fit, wanted_shapes
 from dpmesh.convert.reading import read_tensors
@@ -59,7 +59,7 @@ def convert_released(
     """
     tensors = read_tensors(file)
     first, copies = without_copies(tensors, str(file))
-    parts = sort_out(first, config.backbone.unet.layers)
+    parts = sort_out(first, config.diffusion.unet.layers)
     config = replace(config, lora_rank=0) if merge_lora else config
     wanted = wanted_shapes(config)
     adapted = sum(name.endswith("lora_down.weight") for name in parts.kept)

@@ -40,10 +40,10 @@ def convert_sd15(
     starts, as any does, as a copy of the U-Net's encoder half whose outputs are zero. Raises WeightsError with the
     first names that are missing, unexpected or mis-shaped, OutputError.
     """
-    files, found = read_stable_diffusion(source, config.backbone.unet.layers)
+    files, found = read_stable_diffusion(source, config.diffusion.unet.layers)
     control_file: Path | None = None
     if controlnet is not None:
-        control_file, control = read_controlnet(controlnet, config.backbone.unet.layers)
+        control_file, control = read_controlnet(controlnet, config.diffusion.unet.layers)
         found |= control
     wanted = {
         name: shape for name, shape in wanted_shapes(config).items() if name.startswith((UNET, VAE, CONTROL))

@@ -5,10 +5,11 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor
 
+from dpmesh.pose_prior.direct import DirectConfig, DirectPose
 from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder
 from dpmesh.pose_prior.vqvae import Mode, PoseVQVAE, PoseVQVAEConfig
 
-PriorConfig = PoseVQVAEConfig | VPoserConfig
+PriorConfig = PoseVQVAEConfig | VPoserConfig | DirectConfig
 """Their `kind` tells them apart in a file."""
 
 
@@ -25,8 +26,10 @@ class PosePrior(Protocol):
         ...
 
 
-def build_prior(config: PriorConfig, mode: Mode) -> PoseVQVAE | VPoserDecoder:
-    """The prior of a config. mode: how tokens become a pose (PoseVQVAE.decode_latent); VPoser has none."""
+def build_prior(config: PriorConfig, mode: Mode) -> PoseVQVAE | VPoserDecoder | DirectPose:
+    """The prior of a config. mode: how tokens become a pose (PoseVQVAE.decode_latent); the others have none."""
     if isinstance(config, VPoserConfig):
         return VPoserDecoder(config)
+    if isinstance(config, DirectConfig):
+        return DirectPose(config)
     return PoseVQVAE(config).as_decoder(mode)

@@ -45,13 +45,12 @@ class Objective(nn.Module):
         seen, read, reading = None, None, dict[str, Tensor]()
         if "crop" in batch:
             crop, own, felt = self._crop(batch, seed)
-            prompt = model.prompt(batch["joints"], batch["visible"])
-            seen = model.backbone(crop, batch["joints"], batch["visible"], prompt)
+            seen = model.look(crop, batch["joints"], batch["visible"])
             if seen.read is not None:  # somebody else's picture still shows the hint, and where to doubt it
                 reading = reading_terms(seen.read.scores, seen.read.places, truth)
                 reading |= surface_terms(seen.read.surface, batch["parts"].long(), batch["surface"], own)
             seen = seen.times(felt)
-        elif model.config.backbone.reading:
+        elif model.config.reads:
             read = imagined_reading(batch, seed)
         answer = model.regress(seen, batch["joints"], batch["visible"], read)
         parameters = model.parameters_of(answer, batch["focal"])

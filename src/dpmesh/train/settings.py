@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dpmesh.configurations import from_plain
 from dpmesh.errors import ConfigError
 from dpmesh.losses import LossWeights
+from dpmesh.plain import from_plain
 
 try:
     import tomllib

@@ -43,9 +43,8 @@ def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 
         part = {name: value[start : start + chunk] for name, value in batch.items()}
         seen = None
         if images:
-            prompt = model.prompt(part["joints"], part["visible"])
             crop = part["crop"].permute(0, 3, 1, 2).float() / 255
-            seen = model.backbone(crop, part["joints"], part["visible"], prompt)
+            seen = model.look(crop, part["joints"], part["visible"])
         answer = model.regress(seen, part["joints"], part["visible"])
         found.append(model.parameters_of(answer, part["focal"]))
     return BodyParameters(

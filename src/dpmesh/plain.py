@@ -1,0 +1,64 @@
+"""Config dataclasses as plain data (JSON, TOML) and back: unknown names and wrong types are refused by name."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from dpmesh.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def to_plain(config: object) -> dict[str, Any]:
+    """A config dataclass as nested dictionaries, for JSON."""
+    return dataclasses.asdict(config)  # pyright: ignore[reportArgumentType]  (any dataclass instance)
+
+
+def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> Config:
+    """A config dataclass from nested dictionaries (JSON, TOML); raises ConfigError on unknown or missing names."""
+    hints = typing.get_type_hints(kind)
+    names = {f.name for f in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
+    place = where or kind.__name__
+    if unknown := sorted(set(data) - names):
+        raise ConfigError(
+            f"unknown setting {unknown[0]!r}", where=place, fix=f"There are: {', '.join(sorted(names))}."
+        )
+    values = {name: _value(hints[name], value, f"{place}.{name}") for name, value in data.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(str(error).replace("__init__() ", ""), where=place) from None
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if kinds := _kinds(arguments):
+        given = typing.cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {"kind": "?"}
+        kind = str(given.get("kind", next(iter(kinds))))
+        if kind not in kinds:
+            raise ConfigError(f"its kind must be one of {', '.join(kinds)}", where=where)
+        return from_plain(kinds[kind], given, where)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_plain(typing.cast("type[Any]", hint), typing.cast("Mapping[str, Any]", value), where)
+    if origin is tuple and isinstance(value, list):
+        items = typing.cast("list[Any]", value)
+        return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{value!r} is not one of {', '.join(map(repr, arguments))}", where=where)
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        raise ConfigError(f"{value!r} is not a {hint.__name__}", where=where)
+    return value
+
+
+def _kinds(union: tuple[Any, ...]) -> dict[str, Any]:
+    """The dataclasses of a union by their `kind`; the first is meant where a file names none."""
+    members = (member for member in union if dataclasses.is_dataclass(member))
+    return {str(f.default): m for m in members for f in dataclasses.fields(m) if f.name == "kind"}
