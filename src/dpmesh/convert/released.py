@@ -18,6 +18,7 @@ from dpmesh.convert.fitting import fit, wanted_shapes
 from dpmesh.convert.reading import read_tensors
 from dpmesh.convert.released_names import JOINED, LICENSED, canonical, fate
 from dpmesh.errors import InputError, WeightsError
+from dpmesh.plain import to_plain
 
 SOURCE = "a released DPMesh checkpoint"
 """How the provenance of converted weights names where they come from."""
