@@ -62,6 +62,8 @@ def test_a_body_is_compared_with_the_recorded_one(mine: Path, tmp_path: Path) ->
     )
     weights(folder, source=SOURCE, body={**same, "differs_from_checkpoint": ["weights differs"]})
     assert choose_body(folder, mine).notes == ("the body is not the checkpoint's: weights differs",)
+    weights(folder, source=SOURCE, body={**same, "differs_from_checkpoint": ["f differs", "weights differs"]})
+    assert choose_body(folder, mine).notes == ("the body is not the checkpoint's: f differs (and 1 more)",)
     weights(folder, source=SOURCE, body={})
     assert "never compared" in choose_body(folder, mine).notes[0]
 

@@ -64,9 +64,10 @@ def _misfits(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str
         return ("the body was never compared with the checkpoint's (none was named at the conversion)",)
     if given["sha256"] != recorded["sha256"]:
         return (f"the body {given['file']} is not {recorded['file']}, which the conversion recorded",)
-    return tuple(
-        f"the body is not the checkpoint's: {what}" for what in recorded.get("differs_from_checkpoint", ())
-    )
+    if not (told := recorded.get("differs_from_checkpoint")):
+        return ()
+    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+    return (f"the body is not the checkpoint's: {told[0]}{more}",)
 
 
 def _path(given: str | Path | None) -> Path | None:
