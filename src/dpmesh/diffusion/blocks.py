@@ -26,11 +26,29 @@ class ResnetBlock(nn.Module):
         self, x: Float[Tensor, "b c h w"], time: Float[Tensor, "n t"] | None = None
     ) -> Float[Tensor, "b d h w"]:
         """time: SiLU of the embedded timestep, one row for all samples or one for each."""
-        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.conv1(silu(self.norm1(x)))
         if self.time_emb_proj is not None and time is not None:
             hidden = hidden + self.time_emb_proj(time)[:, :, None, None]
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
-        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        hidden = self.conv2(silu(self.norm2(hidden)))
+        return add(hidden, x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+    @torch.no_grad()
+    def fold_time(self, time: Float[Tensor, "1 t"]) -> None:
+        """Make the shift by a constant embedding part of the first convolution's bias."""
+        if self.time_emb_proj is not None and self.conv1.bias is not None:
+            self.conv1.bias += self.time_emb_proj(time)[0]
+            self.time_emb_proj = None
+
+
+def silu(fresh: Tensor) -> Tensor:
+    """SiLU of a tensor that nobody else will read. Without gradients it is written where it stands: new memory for
+    a full-resolution map costs five times the arithmetic."""
+    return F.silu(fresh, inplace=not torch.is_grad_enabled())
+
+
+def add(fresh: Tensor, other: Tensor) -> Tensor:
+    """The sum, in the place of its first term where no gradient asks for that."""
+    return fresh + other if torch.is_grad_enabled() else fresh.add_(other)
 
 
 class Downsample(nn.Module):

@@ -30,7 +30,10 @@ class LoRALinear(nn.Module):
         has_bias = "bias" in dict(self.linear.named_parameters())
         plain = nn.Linear(self.linear.in_features, self.linear.out_features, bias=has_bias)
         plain = plain.to(self.linear.weight)
-        plain.weight.copy_(self.linear.weight + self.lora_up.weight @ self.lora_down.weight)
+        update = (
+            self.lora_up.weight.float() @ self.lora_down.weight.float()
+        )  # rounded once, whatever the type
+        plain.weight.copy_(update.add_(self.linear.weight))
         if has_bias:
             plain.bias.copy_(self.linear.bias)
         return plain
@@ -40,15 +43,19 @@ def inject_lora(root: nn.Module, rank: int, wanted: Callable[[str], bool]) -> in
     """Wrap every linear layer whose dotted name is wanted, in place; returns how many."""
     found = [(name, layer) for name, layer in _layers(root) if isinstance(layer, nn.Linear) and wanted(name)]
     for name, linear in found:
-        _replace(root, name, LoRALinear(linear, rank).to(linear.weight))
+        replace_layer(root, name, LoRALinear(linear, rank).to(linear.weight))
     return len(found)
 
 
 def merge_lora(root: nn.Module) -> int:
     """Replace every adapted layer by its merged one, in place; returns how many."""
-    found = [(name, layer) for name, layer in _layers(root) if isinstance(layer, LoRALinear)]
-    for name, adapted in found:
-        _replace(root, name, adapted.merged())
+    found = [name for name, layer in _layers(root) if isinstance(layer, LoRALinear)]
+    for (
+        name
+    ) in found:  # by name: a list of the layers would keep all the old weights while the new ones are made
+        adapted = root.get_submodule(name)
+        assert isinstance(adapted, LoRALinear)
+        replace_layer(root, name, adapted.merged())
     return len(found)
 
 
@@ -66,7 +73,8 @@ def released_targets(name: str) -> bool:
     return ".attn1." in name or ".attn2." in name or name.endswith("ff.net.0.proj")
 
 
-def _replace(root: nn.Module, name: str, new: nn.Module) -> None:
+def replace_layer(root: nn.Module, name: str, new: nn.Module) -> None:
+    """Put a module in the place of the one that has this dotted name."""
     parent, _, leaf = name.rpartition(".")
     holder = root.get_submodule(parent)
     if isinstance(holder, nn.ModuleList | nn.Sequential):

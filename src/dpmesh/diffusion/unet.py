@@ -82,7 +82,7 @@ class DownBlock(nn.Module):
         self.downsamplers = nn.ModuleList([Downsample(outward)] if downsample else [])
 
     def forward(
-        self, x: Tensor, time: Tensor, context: Tensor, store: MapStore
+        self, x: Tensor, time: Tensor | None, context: Tensor, store: MapStore
     ) -> tuple[Tensor, list[Tensor]]:
         """Returns the last map and all that the up path will want."""
         skips: list[Tensor] = []
@@ -108,7 +108,7 @@ class MidBlock(nn.Module):
             [Transformer2D(width, config.heads, config.context_width, config.groups)]
         )
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor | None, context: Tensor) -> Tensor:
         x, _ = self.attentions[0](self.resnets[0](x, time), context)
         return self.resnets[1](x, time)
 
@@ -137,7 +137,7 @@ class UpBlock(nn.Module):
         self.upsamplers = nn.ModuleList([Upsample(outward)] if upsample else [])
 
     def forward(
-        self, x: Tensor, skips: list[Tensor], time: Tensor, context: Tensor, store: MapStore
+        self, x: Tensor, skips: list[Tensor], time: Tensor | None, context: Tensor, store: MapStore
     ) -> tuple[Tensor, list[Tensor]]:
         """Returns the block's output and what came out of each of its layers; consumes `skips` from the end."""
         outputs: list[Tensor] = []
@@ -160,7 +160,7 @@ class EncoderHalf(nn.Module):
         self.config = config
         widths, last = config.channels, len(config.channels) - 1
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
-        self.time_embedding = TimeEmbedding(widths[0], config.time_width)
+        self.time_embedding: TimeEmbedding | None = TimeEmbedding(widths[0], config.time_width)
         self.down_blocks = nn.ModuleList(
             DownBlock(
                 widths[max(i - 1, 0)], width, config, attention=config.attention[i], downsample=i < last
@@ -178,13 +178,23 @@ class EncoderHalf(nn.Module):
             found += [width] * (self.config.layers + (i < last))
         return found
 
-    def time(self) -> Float[Tensor, "1 t"]:
-        """SiLU of the constant timestep's embedding: one row, broadcast over the batch."""
+    def time(self) -> Float[Tensor, "1 t"] | None:
+        """SiLU of the constant timestep's embedding: one row, broadcast over the batch. None once it is folded."""
+        if self.time_embedding is None:
+            return None
         step = torch.full((1,), float(self.config.timestep), device=self.conv_in.weight.device)
         return F.silu(self.time_embedding(step))
 
+    def fold_time(self) -> None:
+        """The timestep is constant, so its embedding becomes a bias of each residual block and its MLP goes."""
+        if (time := self.time()) is not None:
+            for block in self.modules():
+                if isinstance(block, ResnetBlock):
+                    block.fold_time(time)
+            self.time_embedding = None
+
     def encode(
-        self, x: Tensor, time: Tensor, context: Tensor, store: MapStore
+        self, x: Tensor, time: Tensor | None, context: Tensor, store: MapStore
     ) -> tuple[Tensor, list[Tensor]]:
         """Middle output and the skip connections."""
         x = self.conv_in(x)

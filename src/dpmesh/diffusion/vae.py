@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmesh.diffusion.blocks import Downsample, ResnetBlock
+from dpmesh.diffusion.blocks import Downsample, ResnetBlock, silu
 from dpmesh.errors import ConfigError
 
 
@@ -107,7 +107,7 @@ class Encoder(nn.Module):
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        return self.conv_out(silu(self.conv_norm_out(self.mid_block(x))))
 
 
 class VAEEncoder(nn.Module):

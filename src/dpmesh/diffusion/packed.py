@@ -1,0 +1,73 @@
+"""Layers whose weights lie as oneDNN's kernels read them. CPU, inference only.
+
+torch hands a convolution its weights row by row, and oneDNN rearranges them in every call: at 8×8 cells and 1280
+channels that takes twice as long as the convolution. Linear layers go to MKL, whose kernels are slower on some
+processors than oneDNN's. The operators are those that torch's own compiler uses for frozen weights; torch has no
+public name for them.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dpmesh.diffusion.lora import replace_layer
+
+_ONEDNN: Any = torch.ops.mkldnn
+
+LEAST = 400_000
+"""Numbers in a weight from which packing pays; below, fetching the layer in oneDNN's order costs more."""
+
+
+class PackedConv2d(nn.Module):
+    """A 2D convolution with zero padding. Its weight is no parameter: it cannot be saved, moved or trained."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        assert not isinstance(conv.padding, str)
+        self.geometry = [list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups]
+        self.packed = _ONEDNN._reorder_convolution_weight(conv.weight.detach(), *self.geometry)
+        self.bias = None if conv.bias is None else conv.bias.detach()
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        return _ONEDNN._convolution_pointwise(x, self.packed, self.bias, *self.geometry, "none", [], "")
+
+
+class PackedLinear(nn.Module):
+    """A linear layer; as PackedConv2d."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.packed = _ONEDNN._reorder_linear_weight(linear.weight.detach())
+        has_bias = "bias" in dict(linear.named_parameters())
+        self.bias = linear.bias.detach() if has_bias else None
+
+    def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b d"]:
+        return _ONEDNN._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+
+def can_pack() -> bool:
+    """Whether this torch has oneDNN and the operators."""
+    return torch.backends.mkldnn.is_available() and hasattr(_ONEDNN, "_convolution_pointwise")
+
+
+def pack(root: nn.Module) -> int:
+    """Exchange convolutions and linear layers of at least LEAST weights for packed ones, in place; returns how many.
+
+    One by one: the weights are never there twice.
+    """
+    count = 0
+    for name in [name for name, layer in root.named_modules() if _packable(layer)]:
+        layer = root.get_submodule(name)
+        packed = PackedConv2d(layer) if isinstance(layer, nn.Conv2d) else PackedLinear(layer)  # pyright: ignore
+        replace_layer(root, name, packed)
+        count += 1
+    return count
+
+
+def _packable(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Conv2d):
+        plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        return plain and layer.weight.numel() >= LEAST
+    return type(layer) is nn.Linear and layer.weight.numel() >= LEAST
