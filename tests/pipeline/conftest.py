@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpmesh.backbone.diffusion import Features
+from dpmesh.backbone.features import Features
 from dpmesh.body.files import BodyArrays
 from dpmesh.body.model import BodyModel
 from dpmesh.geometry.crop import Crop

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dpmesh.backbone.diffusion import Features
+from dpmesh.backbone.features import Features
 from dpmesh.errors import ConfigError, OutputError
 from dpmesh.geometry.crop import Crop
 from dpmesh.model import DPMesh
