@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dpmesh.cli.main import main
 from dpmesh.configurations import EMBEDDED, RELEASE
+from dpmesh.cost import describe_ablations
 from dpmesh.plain import to_plain
 
 
@@ -39,6 +41,65 @@ def test_a_folder_is_told_by_its_config(tmp_path: Path, capsys: pytest.CaptureFi
     report = json.loads(capsys.readouterr().out)
     assert report["name"] == "release" and report["provenance"] == {"source": "a test"}
     assert report["parts"]["regressor"]["parameters"] == 15_444_647
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    return describe_ablations()
+
+
+def test_the_ablation_at_full_size(rows: list[dict[str, Any]]):
+    """Every model of Table 4 runs on the meta device; what a condition or a backbone costs, to the unit."""
+    by = {row["name"]: row for row in rows}
+    assert len(rows) == 13 and len(by) == 11
+    assert [row["group"] for row in rows if row["name"] == "paper"] == [
+        "conditions",
+        "backbones",
+        "pose heads",
+    ]
+    count = {name: row["parameters"] for name, row in by.items()}
+    assert count["paper-z0+cj"] - count["paper-z0"] == 360_279_040  # the ControlNet
+    assert (
+        count["paper"] - count["paper-z0+cj"] == (2 * 768 + 768) + (768 * 768 + 768) + 768 - 30 * 768
+    )  # prompts
+    concatenated, added = 9 * 30 * 320, (9 * 30 * 30 + 30) + (9 * 30 * 4 + 4) + (4 * 4 + 4)
+    assert count["paper-z0+cj_added"] - count["paper-z0+cj"] == added - concatenated
+    joined = {"resnet50": 64, "hrnet_w48": 64, "vit_l16": 1024, "swinv2_l": 192}
+    width = {"resnet50": 2048, "hrnet_w48": 2048, "vit_l16": 1024, "swinv2_l": 1536}
+    # timm's models without their classifiers, as their authors count them; ViT for 257 places instead of 197.
+    own = {
+        "resnet50": 25_557_032 - 2049 * 1000,
+        "hrnet_w48": 77_469_864 - 2049 * 1000,
+        "vit_l16": 304_326_632 - 1025 * 1000 + 60 * 1024,
+        "swinv2_l": 196_739_932 - 1537 * 1000,
+    }
+    for name, early in joined.items():
+        ours = (early + 30) * early + early + (width[name] + 1) * 2048 + 2 * 2048
+        ours += 9 * 1024 * 1024 + 1024 if name == "vit_l16" else 0
+        assert by[f"paper-{name}"]["backbone_parameters"] == own[name] + ours, name
+        assert by[f"paper-{name}"]["trainable"] > own[name] + ours
+    assert count["paper-straight_through"] == count["paper"]
+    assert by["paper-z0"]["gflop"] == pytest.approx(by["paper-z0+cj"]["gflop"] - 58.12, abs=0.01)
+    # Multiply-adds at 224² (He et al. 2016: 4.1 G; Wang et al. 2020: 17.4 G at w48) for 256², and our own layers.
+    assert by["paper-resnet50"]["backbone_gflop"] == pytest.approx(2 * 4.1 * (256 / 224) ** 2 + 0.6, abs=0.4)
+    assert by["paper-hrnet_w48"]["backbone_gflop"] == pytest.approx(2 * 17.3 * (256 / 224) ** 2 + 0.6, abs=1)
+
+
+def test_the_ablation_as_a_table_and_as_data(
+    rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("dpmesh.cost.describe_ablations", lambda: rows)
+    assert main(["inspect", "--all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == rows
+    assert main(["inspect", "--all"]) == 0
+    printed = capsys.readouterr().out
+    for row in rows:
+        line = next(line for line in printed.splitlines() if f" {row['name']} " in line)
+        assert f"{row['parameters']:,}" in line and f"{row['gflop']:.2f}" in line
+    with pytest.raises(SystemExit, match="2"):
+        main(["inspect"])
+    with pytest.raises(SystemExit, match="2"):
+        main(["inspect", "paper", "--all"])
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

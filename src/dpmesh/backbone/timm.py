@@ -119,7 +119,7 @@ class TimmBackbone(nn.Module):
     def _to_maps(self, x: Tensor) -> Float[Tensor, "b c s s"]:
         if self.family.layout == "tokens":
             side = isqrt(x.shape[1])
-            return x.transpose(1, 2).unflatten(2, (side, side))
+            return x.mT.reshape(len(x), -1, side, side)
         return x.permute(0, 3, 1, 2) if self.family.layout == "channels last" else x
 
 
