@@ -22,7 +22,7 @@ Provenance = dict[str, Any]
 """Where weights come from: commit, data, steps, figures, licence. Plain JSON."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-BATCH = 256 * 2**20
+BATCH = 64 * 2**20
 """Bytes of the file that are mapped at a time while weights are read."""
 
 _NAMES = {
@@ -171,13 +171,15 @@ def _batches(state: Mapping[str, Tensor]) -> Iterator[list[str]]:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """torch.nn.init's functions leave the tensor as it is."""
+    """torch.nn.init's functions leave the tensor as it is; another order of its numbers is not copied into."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if getattr(func, "__module__", "") == "torch.nn.init":
             return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        if func is Tensor.to and kwargs and kwargs.get("memory_format") is not None:
+            return torch.empty_like(args[0], memory_format=kwargs["memory_format"])
         return func(*args, **(kwargs or {}))
 
 

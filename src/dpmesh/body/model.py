@@ -154,6 +154,6 @@ class BodyModel(nn.Module):
     ) -> Float[Tensor, "b n 3"]:
         bend = rotations[:, 1:] - torch.eye(3, dtype=rotations.dtype, device=rotations.device)
         offsets = betas @ shapedirs.T + bend.flatten(1) @ posedirs  # (b, n·3)
-        shaped = template + offsets.reshape(len(betas), -1, 3)
-        blended = (weights @ transforms.flatten(2)).reshape(len(betas), -1, 3, 4)
+        shaped = template + offsets.reshape(-1, len(template), 3)
+        blended = (weights @ transforms.flatten(2)).unflatten(2, (3, 4))
         return torch.einsum("bnij,bnj->bni", blended[..., :3], shaped) + blended[..., 3]

@@ -57,9 +57,13 @@ class MapStore:
     sizes: tuple[int, ...]
     maps: dict[int, list[Tensor]] = field(default_factory=dict[int, list[Tensor]])
 
+    def wants(self, x: Tensor) -> bool:
+        """Whether the attention maps of this resolution are collected."""
+        return int(x.shape[-1]) in self.sizes  # int: in a trace, sizes are tensors
+
     def add(self, attention_map: Tensor | None) -> None:
         if attention_map is not None:
-            self.maps.setdefault(attention_map.shape[-1], []).append(attention_map)
+            self.maps.setdefault(int(attention_map.shape[-1]), []).append(attention_map)
 
     def mean(self) -> dict[int, Tensor]:
         """Size -> (b, tokens, size, size), averaged over all layers of that resolution."""
@@ -89,7 +93,7 @@ class DownBlock(nn.Module):
         for i, resnet in enumerate(self.resnets):
             x = resnet(x, time)
             if len(self.attentions):
-                x, attention_map = self.attentions[i](x, context, x.shape[-1] in store.sizes)
+                x, attention_map = self.attentions[i](x, context, store.wants(x))
                 store.add(attention_map)
             skips.append(x)
         for downsample in self.downsamplers:
@@ -144,7 +148,7 @@ class UpBlock(nn.Module):
         for i, resnet in enumerate(self.resnets):
             x = resnet(torch.cat([x, skips.pop()], dim=1), time)
             if len(self.attentions):
-                x, attention_map = self.attentions[i](x, context, x.shape[-1] in store.sizes)
+                x, attention_map = self.attentions[i](x, context, store.wants(x))
                 store.add(attention_map)
             outputs.append(x)
         for upsample in self.upsamplers:

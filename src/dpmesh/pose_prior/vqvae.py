@@ -67,7 +67,7 @@ class Mixer(nn.Module):
         self.channels = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        x = x + self.places(self.place_norm(x).mT).mT
+        x = x + self.places(self.place_norm(x).transpose(-1, -2)).transpose(-1, -2)
         return x + self.channels(self.channel_norm(x))
 
 
@@ -112,7 +112,7 @@ class PoseVQVAE(nn.Module):
     def encode(self, rotations: Float[Tensor, "b j 3 3"]) -> Float[Tensor, "b t d"]:
         """Latents before quantisation."""
         x = self.joint_in(rotation_to_6d(rotations)) + self.joint_place  # (B, J, C)
-        x = self.to_tokens(self.encoder(x).mT).mT  # (B, T, C)
+        x = self.to_tokens(self.encoder(x).transpose(-1, -2)).transpose(-1, -2)  # (B, T, C)
         return self.to_latent(x)
 
     def quantise(
@@ -124,10 +124,10 @@ class PoseVQVAE(nn.Module):
     def decode(self, codes: Float[Tensor, "b t d"]) -> Float[Tensor, "b 23 3 3"]:
         """Rotations of joints 1..23 from one code vector for each token; the hands stay identity."""
         x = self.from_code(codes) + self.token_place  # (B, T, C)
-        x = self.decoder(self.to_joints(x.mT).mT)  # (B, J, C)
+        x = self.decoder(self.to_joints(x.transpose(-1, -2)).transpose(-1, -2))  # (B, J, C)
         eye = torch.eye(3, device=x.device, dtype=x.dtype)
         body = rotation_from_6d(self.joint_out(x) + rotation_to_6d(eye))  # (B, J, 3, 3)
-        return torch.cat((body, eye.expand(len(x), 23 - self.config.joints, 3, 3)), 1)
+        return torch.cat((body, eye.expand(x.shape[0], 23 - self.config.joints, 3, 3)), 1)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -151,7 +151,7 @@ class Regressor(nn.Module):
                     "without a picture and without a lifter there is nothing to look at", where="Regressor"
                 )
             return Regression(*lifted[1:5], joints_img=torch.sigmoid(lifted.joints_logits))
-        x = self._content().expand(len(given), -1, -1)
+        x = self._content().expand(given.shape[0], -1, -1)
         joints_img: Tensor | None = None
         if lifted is not None:
             assert self.lifted_in is not None  # made together
@@ -160,7 +160,7 @@ class Regressor(nn.Module):
         outputs: list[Tensor] = []
         for layer, place in zip(self.decoder, self.joint_place, strict=True):
             sampled, sampled_at = self._look_at_joints(memory, joints_img)
-            position = self.get_buffer("position").to(memory.tokens.dtype).expand(len(given), -1, -1)
+            position = self.get_buffer("position").to(memory.tokens.dtype).expand(given.shape[0], -1, -1)
             x = layer(
                 x,
                 self.query_position[None],

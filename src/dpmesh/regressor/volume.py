@@ -29,7 +29,7 @@ class FeatureVolume(nn.Module):
     def forward(self, fused: Float[Tensor, "b f h w"]) -> Float[Tensor, "b c d h w"]:
         volume = self.lift(fused).unflatten(1, (self.width, self.depth))
         volume = self.mix(
-            torch.cat([volume, self._coordinates().to(volume).expand(len(volume), -1, -1, -1, -1)], dim=1)
+            torch.cat([volume, self._coordinates().to(volume).expand(volume.shape[0], -1, -1, -1, -1)], dim=1)
         )
         tokens = volume.flatten(2).transpose(1, 2)  # (b, d*h*w, c)
         for layer in self.layers:
