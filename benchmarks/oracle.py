@@ -20,13 +20,16 @@ import time
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
+from dpmesh.backbone.timm import let_torchvision_load
 from dpmesh.configurations import PAPER
 from dpmesh.diffusion.controlnet import ControlNet
 from dpmesh.diffusion.unet import UNet, UNetConfig
 from dpmesh.diffusion.vae import VAEConfig, VAEEncoder
+
+let_torchvision_load()  # diffusers imports it where it is installed
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel  # noqa: E402
 
 JOINTS = 30
 NEVER_RUN = {

@@ -54,7 +54,9 @@ def test_the_pose_target_is_the_true_poses_place_in_code_space():
     truth = truth_of(batch)
     place = objective.model.pose_prior.encode(truth.rotations[:, 1:22])
     assert _latent_term(objective.model.pose_prior, place, truth) == 0
-    assert torch.isclose(_latent_term(objective.model.pose_prior, place + 0.5, truth), torch.tensor(0.25), atol=1e-4)
+    assert torch.isclose(
+        _latent_term(objective.model.pose_prior, place + 0.5, truth), torch.tensor(0.25), atol=1e-4
+    )
 
 
 def test_pictures_train_everything_and_keypoints_the_lifter():

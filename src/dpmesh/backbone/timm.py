@@ -152,7 +152,7 @@ def _build(config: TimmConfig) -> tuple[Any, Family]:
 
 def _timm() -> ModuleType:
     try:
-        _let_torchvision_load()
+        let_torchvision_load()
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -162,7 +162,7 @@ def _timm() -> ModuleType:
         ) from error
 
 
-def _let_torchvision_load() -> None:
+def let_torchvision_load() -> None:
     """timm takes one layer from torchvision, whose packaged build is made for CUDA. Beside a CPU build of torch its
     compiled operators are missing, and importing it fails where it describes them; so they are given a signature.
     Nothing here calls them."""
