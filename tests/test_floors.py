@@ -15,7 +15,7 @@ FLOORS = (
     ("backbone", "regressor", "data"),
     ("configurations",),
     ("model",),
-    ("cost", "losses", "metrics", "convert"),
+    ("cost", "losses", "metrics", "convert", "optimise"),
     ("train", "pipeline"),
     ("cli",),
 )

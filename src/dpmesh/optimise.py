@@ -1,4 +1,4 @@
-"""The same function, faster: `optimised` makes a loaded model an inference-only one (docs/performance.md)."""
+"""The same function, faster: `optimised` makes a loaded model an inference-only one."""
 
 from collections.abc import Mapping
 from typing import Any
