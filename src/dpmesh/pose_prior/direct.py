@@ -38,6 +38,6 @@ class DirectPose(nn.Module):
     def decode_latent(self, latent: Float[Tensor, "b l"]) -> Float[Tensor, "b 23 3 3"]:
         """Rotations of joints 1..23, by Gram-Schmidt; the hands stay identity."""
         eye = torch.eye(3, device=latent.device, dtype=latent.dtype)
-        numbers = latent.view(len(latent), self.config.joints, 6)
+        numbers = latent.reshape(len(latent), self.config.joints, 6)
         body = rotation_from_6d(numbers + rotation_to_6d(eye))
         return torch.cat([body, eye.expand(len(body), 23 - self.config.joints, 3, 3)], dim=1)
