@@ -41,7 +41,9 @@ class LoRALinear(nn.Module):
 
 def inject_lora(root: nn.Module, rank: int, wanted: Callable[[str], bool]) -> int:
     """Wrap every linear layer whose dotted name is wanted, in place; returns how many."""
-    found = [(name, layer) for name, layer in _layers(root) if isinstance(layer, nn.Linear) and wanted(name)]
+    found = [
+        (name, layer) for name, layer in all_layers(root) if isinstance(layer, nn.Linear) and wanted(name)
+    ]
     for name, linear in found:
         replace_layer(root, name, LoRALinear(linear, rank).to(linear.weight))
     return len(found)
@@ -49,7 +51,7 @@ def inject_lora(root: nn.Module, rank: int, wanted: Callable[[str], bool]) -> in
 
 def merge_lora(root: nn.Module) -> int:
     """Replace every adapted layer by its merged one, in place; returns how many."""
-    found = [name for name, layer in _layers(root) if isinstance(layer, LoRALinear)]
+    found = [name for name, layer in all_layers(root) if isinstance(layer, LoRALinear)]
     for (
         name
     ) in found:  # by name: a list of the layers would keep all the old weights while the new ones are made
@@ -59,7 +61,8 @@ def merge_lora(root: nn.Module) -> int:
     return len(found)
 
 
-def _layers(root: nn.Module) -> list[tuple[str, nn.Module]]:
+def all_layers(root: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Every module with its dotted name, as a list that may be changed under."""
     return list(root.named_modules())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 

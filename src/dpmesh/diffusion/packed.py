@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dpmesh.diffusion.lora import replace_layer
+from dpmesh.diffusion.lora import all_layers, replace_layer
 
 _ONEDNN: Any = torch.ops.mkldnn
 
@@ -58,7 +58,7 @@ def pack(root: nn.Module) -> int:
     One by one: the weights are never there twice.
     """
     count = 0
-    for name in [name for name, layer in root.named_modules() if _packable(layer)]:
+    for name in [name for name, layer in all_layers(root) if _packable(layer)]:
         layer = root.get_submodule(name)
         packed = PackedConv2d(layer) if isinstance(layer, nn.Conv2d) else PackedLinear(layer)  # pyright: ignore
         replace_layer(root, name, packed)
