@@ -155,5 +155,5 @@ class BodyModel(nn.Module):
         bend = rotations[:, 1:] - torch.eye(3, dtype=rotations.dtype, device=rotations.device)
         offsets = betas @ shapedirs.T + bend.flatten(1) @ posedirs  # (b, n·3)
         shaped = template + offsets.reshape(-1, len(template), 3)
-        blended: Tensor = (weights @ transforms.flatten(2)).unflatten(2, (3, 4))  # pyright: ignore[reportUnknownVariableType]
+        blended = (weights @ transforms.flatten(2)).reshape(-1, len(weights), 3, 4)
         return torch.einsum("bnij,bnj->bni", blended[..., :3], shaped) + blended[..., 3]
