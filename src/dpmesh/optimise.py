@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from dpmesh.diffusion.lora import merge_lora
 from dpmesh.diffusion.packed import can_pack, pack
@@ -29,28 +30,35 @@ def optimised(
 
     dtype: as DPMesh.run_backbone_in; None leaves it as it is.
     pack_weights: keep the backbone's weights in oneDNN's own order (diffusion/packed.py); the model cannot then be
-    moved to another device. By default wherever that is possible: on a CPU, unless compiled.
+    moved to another device. By default where it is possible and gains: bf16 and fp16 on a CPU, unless compiled. In
+    fp32 it loses (docs/speed.md).
     compile: True, or arguments for torch.compile: {"mode": "reduce-overhead"} captures CUDA graphs.
 
-    Raises ConfigError for packing off the CPU, and for a model that is optimised already.
+    Raises ConfigError for packing where it is not possible, and for a model that is optimised already.
     """
     if is_optimised(model):
         raise ConfigError("the model is optimised already", where="optimised")
-    possible = next(model.parameters()).device.type == "cpu" and can_pack() and compile is False
-    if pack_weights and not possible:
-        raise ConfigError("weights are packed on a CPU, with oneDNN, uncompiled", where="pack_weights")
     backbone = model.eval().requires_grad_(False).backbone
+    there = next(backbone.parameters())
+    computes_in = dtype or there.dtype
+    possible = there.device.type == "cpu" and compile is False and can_pack(computes_in)
+    if pack_weights and not possible:
+        raise ConfigError(
+            "weights are packed on a CPU that has the type, with oneDNN, uncompiled", where="pack_weights"
+        )
+    if pack_weights is None:
+        pack_weights = possible and computes_in != torch.float32
     merge_lora(backbone)
     for part in backbone.modules():
         if isinstance(part, EncoderHalf):
             part.fold_time()
     if dtype is not None:
         model.run_backbone_in(dtype)
-    if possible and pack_weights is not False:
-        pack(backbone)
+    if pack_weights:
+        pack(backbone, computes_in)
     if compile is not False:
         backbone.compile(**({} if compile is True else compile))
-    model.register_state_dict_pre_hook(_refuse)
+    model.register_state_dict_pre_hook(_refuse_saving)
     model.register_load_state_dict_pre_hook(_refuse)
     model.provenance = {**model.provenance, MARK: True}
     return model
@@ -59,6 +67,11 @@ def optimised(
 def is_optimised(model: DPMesh) -> bool:
     """Whether `optimised` made this model."""
     return MARK in model.provenance
+
+
+def _refuse_saving(_model: nn.Module, _prefix: str, keep_vars: bool) -> None:
+    if not keep_vars:  # the ONNX exporter asks for the live tensors, a file never does
+        _refuse()
 
 
 def _refuse(*_: Any) -> None:

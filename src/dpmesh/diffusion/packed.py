@@ -1,9 +1,9 @@
 """Layers whose weights lie as oneDNN's kernels read them. CPU, inference only.
 
-torch hands a convolution its weights row by row, and oneDNN rearranges them in every call: at 8×8 cells and 1280
-channels that takes twice as long as the convolution. Linear layers go to MKL, whose kernels are slower on some
-processors than oneDNN's. The operators are those that torch's own compiler uses for frozen weights; torch has no
-public name for them.
+torch hands a convolution its weights row by row, and oneDNN rearranges them in every call: in bf16 that is a quarter of
+the whole model's time at batch 1. In fp32 the kernels that oneDNN chooses for rearranged weights are the slower ones
+(docs/speed.md has both). The operators are those that torch's own compiler uses for frozen weights; torch has no public
+name for them.
 """
 
 from typing import Any
@@ -47,18 +47,22 @@ class PackedLinear(nn.Module):
         return _ONEDNN._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
-def can_pack() -> bool:
-    """Whether this torch has oneDNN and the operators."""
-    return torch.backends.mkldnn.is_available() and hasattr(_ONEDNN, "_convolution_pointwise")
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this torch has oneDNN and the operators, and this processor the type."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(_ONEDNN, "_convolution_pointwise")):
+        return False
+    types = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    return dtype == torch.float32 or (dtype in types and bool(getattr(_ONEDNN, types[dtype])()))
 
 
-def pack(root: nn.Module) -> int:
-    """Exchange convolutions and linear layers of at least LEAST weights for packed ones, in place; returns how many.
+def pack(root: nn.Module, dtype: torch.dtype) -> int:
+    """Exchange convolutions and linear layers of at least LEAST weights of this type for packed ones, in place;
+    returns how many.
 
     One by one: the weights are never there twice.
     """
     count = 0
-    for name in [name for name, layer in all_layers(root) if _packable(layer)]:
+    for name in [name for name, layer in all_layers(root) if _packable(layer, dtype)]:
         layer = root.get_submodule(name)
         packed = PackedConv2d(layer) if isinstance(layer, nn.Conv2d) else PackedLinear(layer)  # pyright: ignore
         replace_layer(root, name, packed)
@@ -66,8 +70,10 @@ def pack(root: nn.Module) -> int:
     return count
 
 
-def _packable(layer: nn.Module) -> bool:
+def _packable(layer: nn.Module, dtype: torch.dtype) -> bool:
     if isinstance(layer, nn.Conv2d):
-        plain = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-        return plain and layer.weight.numel() >= LEAST
-    return type(layer) is nn.Linear and layer.weight.numel() >= LEAST
+        if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+            return False
+    elif type(layer) is not nn.Linear:
+        return False
+    return layer.weight.numel() >= LEAST and layer.weight.dtype == dtype

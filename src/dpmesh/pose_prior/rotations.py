@@ -1,6 +1,7 @@
 """Six numbers for a rotation (Zhou et al., CVPR 2019), in the released code's reading: a 3×2 matrix, row by row."""
 
 import roma  # pyright: ignore[reportMissingTypeStubs]  (roma has none)
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,9 +12,15 @@ def rotation_to_6d(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 6"]:
 
 
 def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
-    """Rotation matrices by Gram-Schmidt on the two columns; inverse of rotation_to_6d."""
-    columns = numbers.unflatten(-1, (3, 2))  # pyright: ignore[reportUnknownVariableType]  (torch's stub)
-    return roma.special_gramschmidt(columns)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    """Rotation matrices by Gram-Schmidt on the two columns; inverse of rotation_to_6d.
+
+    As roma.special_gramschmidt, whose result has the batch size of the moment in an exported graph.
+    """
+    first, second = numbers[..., 0::2], numbers[..., 1::2]
+    first = first / first.norm(dim=-1, keepdim=True)
+    second = second - (first * second).sum(-1, keepdim=True) * first
+    second = second / second.norm(dim=-1, keepdim=True)
+    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
 
 
 def axis_angle(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:
