@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from dpmesh.diffusion.lora import merge_lora
-from dpmesh.diffusion.packed import can_pack, pack
 from dpmesh.diffusion.unet import EncoderHalf
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.model import DPMesh
@@ -20,7 +19,6 @@ def optimised(
     model: DPMesh,
     *,
     dtype: torch.dtype | None = None,
-    pack_weights: bool | None = None,
     compile: bool | Mapping[str, Any] = False,
 ) -> DPMesh:
     """Change the model in place (it may be half of the memory) into one that answers the same, and return it.
@@ -29,33 +27,19 @@ def optimised(
     then wants no gradients, and refuses to be saved or loaded: save first, optimise after loading.
 
     dtype: as DPMesh.run_backbone_in; None leaves it as it is.
-    pack_weights: keep the backbone's weights in oneDNN's own order (diffusion/packed.py); the model cannot then be
-    moved to another device. By default where it is possible and gains: bf16 and fp16 on a CPU, unless compiled. In
-    fp32 it loses (docs/speed.md).
     compile: True, or arguments for torch.compile: {"mode": "reduce-overhead"} captures CUDA graphs.
 
-    Raises ConfigError for packing where it is not possible, and for a model that is optimised already.
+    Raises ConfigError for a model that is optimised already.
     """
     if is_optimised(model):
         raise ConfigError("the model is optimised already", where="optimised")
     backbone = model.eval().requires_grad_(False).backbone
-    there = next(backbone.parameters())
-    computes_in = dtype or there.dtype
-    possible = there.device.type == "cpu" and compile is False and can_pack(computes_in)
-    if pack_weights and not possible:
-        raise ConfigError(
-            "weights are packed on a CPU that has the type, with oneDNN, uncompiled", where="pack_weights"
-        )
-    if pack_weights is None:
-        pack_weights = possible and computes_in != torch.float32
     merge_lora(backbone)
     for part in backbone.modules():
         if isinstance(part, EncoderHalf):
             part.fold_time()
     if dtype is not None:
         model.run_backbone_in(dtype)
-    if pack_weights:
-        pack(backbone, computes_in)
     if compile is not False:
         backbone.compile(**({} if compile is True else compile))
     model.register_state_dict_pre_hook(_refuse_saving)

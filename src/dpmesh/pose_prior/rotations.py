@@ -1,6 +1,8 @@
 """Six numbers for a rotation (Zhou et al., CVPR 2019), in the released code's reading: a 3×2 matrix, row by row."""
 
-import roma  # pyright: ignore[reportMissingTypeStubs]  (roma has none)
+import importlib
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,9 +27,14 @@ def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
 
 def axis_angle(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:
     """Rotation vectors, radians."""
-    return roma.rotmat_to_rotvec(rotations)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return _roma().rotmat_to_rotvec(rotations)
 
 
 def rotation_matrix(vectors: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
     """Matrices of rotation vectors, radians."""
-    return roma.rotvec_to_rotmat(vectors)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return _roma().rotvec_to_rotmat(vectors)
+
+
+def _roma() -> Any:
+    """Imported on first use: it loads torch's compiler, 70 MB and a second that the model does without."""
+    return importlib.import_module("roma")
