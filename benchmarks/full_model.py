@@ -221,7 +221,9 @@ def main() -> None:
     parser.add_argument("--alone", choices=WAYS, help="one forward pass of one way: its peak memory")
     parser.add_argument("--folder", type=Path, help="where the weights are (--alone), or shall be")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--dry-run", action="store_true", help="what --device cuda does, small and on the CPU")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="what --device cuda does, small and on the CPU"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.alone:

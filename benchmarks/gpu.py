@@ -112,7 +112,9 @@ def graphed(model: DPMesh, data: Inputs) -> Callable[[], Prediction]:
     """The whole forward as one CUDA graph; calling it runs it on the numbers that are in `data` then."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # libraries choose their kernels and make their buffers before the capture
+    with torch.cuda.stream(
+        stream
+    ):  # libraries choose their kernels and make their buffers before the capture
         for _ in range(3):
             model(data)
     torch.cuda.current_stream().wait_stream(stream)
@@ -158,9 +160,7 @@ def training_peak(config: DPMeshConfig, device: str, people: int) -> float | Non
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
             found = model(data)
-        loss = sum(
-            one.float().square().mean() for one in (found.joints3d, found.joints2d / 256, found.betas)
-        )
+        loss = sum(one.float().square().mean() for one in (found.joints3d, found.joints2d / 256, found.betas))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

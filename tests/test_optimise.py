@@ -110,7 +110,8 @@ fast = optimised(DPMesh.from_pretrained("embedded"), compile={"backend": "eager"
 assert "_compiled_call_impl" in vars(fast.backbone) and fast.backbone._compiled_call_impl is not None
 with torch.no_grad():
     one, two = plain(data).vertices, fast(data).vertices
-    print(float((one - two).abs().max() / one.square().mean().sqrt()), torch._dynamo.utils.counters["stats"]["calls_captured"])
+    captured = torch._dynamo.utils.counters["stats"]["calls_captured"]
+    print(float((one - two).abs().max() / one.square().mean().sqrt()), captured)
 """
 
 
@@ -119,7 +120,9 @@ def test_a_compiled_model_is_the_same_function():
     "eager" captures the same graph, in one piece, and runs it uncompiled. In a process without this suite's checks of
     shapes, which the capture would stumble over."""
     words = [sys.executable, "-c", COMPILED]
-    done = subprocess.run(words, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     error, captured = done.stdout.split()
     assert float(error) < 1e-4 and int(captured) > 300
 

@@ -54,7 +54,9 @@ def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
     """
     path = Path(path)
     if importlib.util.find_spec("onnx") is None:
-        raise ConfigError("ONNX files need onnx", where="export", fix="Install it with: pip install 'dpmesh[export]'")
+        raise ConfigError(
+            "ONNX files need onnx", where="export", fix="Install it with: pip install 'dpmesh[export]'"
+        )
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in model.parameters()):
         raise ConfigError("only a model in fp32 on a CPU can be exported", where="export")
     training = model.training
@@ -85,7 +87,9 @@ def _trace(flat: _Flat, file: Path) -> None:
         torch.full((people,), 1000.0),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constants in the trace, which tests/test_export.py shows to be right
+        warnings.simplefilter(
+            "ignore"
+        )  # of constants in the trace, which tests/test_export.py shows to be right
         torch.onnx.export(
             flat,
             example,

@@ -8,7 +8,9 @@ from dpmesh.errors import OutputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     formats = parser.add_subparsers(dest="format", required=True, metavar="onnx")
-    onnx = formats.add_parser("onnx", help="one ONNX file: crop and keypoints in, body out", allow_abbrev=False)
+    onnx = formats.add_parser(
+        "onnx", help="one ONNX file: crop and keypoints in, body out", allow_abbrev=False
+    )
     add = onnx.add_argument
     add("weights", metavar="WEIGHTS", help="a folder with weights, or shipped ones (embedded)")
     add("out", type=Path, metavar="OUT.onnx", help="beyond 2 GiB the weights go to OUT.onnx.data beside it")
@@ -19,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.overwrite:
-        raise OutputError("there is such a file already", where=str(args.out), fix="Use --overwrite or another name.")
+        raise OutputError(
+            "there is such a file already", where=str(args.out), fix="Use --overwrite or another name."
+        )
     from dpmesh.export import INPUTS, OPSET, OUTPUTS, export_onnx
     from dpmesh.model import DPMesh
     from dpmesh.optimise import optimised
