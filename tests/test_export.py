@@ -106,7 +106,7 @@ def test_weights_beyond_one_file_lie_beside_it_in_one(
     model, whole = exported("release")
     onnx.save_model(
         onnx.load(str(whole)), str(tmp_path / "m.onnx"), save_as_external_data=True, all_tensors_to_one_file=False,
-        size_threshold=1024, convert_attribute=False,
+        size_threshold=1024, convert_attribute=True,
     )  # fmt: skip
     assert len(list(tmp_path.iterdir())) > 100
     _join(tmp_path / "m.onnx")

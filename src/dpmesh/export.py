@@ -8,7 +8,9 @@ import importlib.util
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +111,7 @@ def _join(file: Path) -> Path:
     model = onnx.load(str(file), load_external_data=False)
     data = file.with_name(f"{file.name}.data")
     with data.open("wb") as joined:
-        for tensor in model.graph.initializer:
+        for tensor in _tensors(model.graph):
             where = {entry.key: entry.value for entry in tensor.external_data}
             if not where:
                 continue
@@ -123,3 +125,14 @@ def _join(file: Path) -> Path:
                 tensor.external_data.add(key=key, value=str(value))
     file.write_bytes(model.SerializeToString())
     return data
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Weights, and the constants that stand in nodes: either may lie outside."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from _tensors(attribute.g)
