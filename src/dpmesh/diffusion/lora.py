@@ -33,8 +33,9 @@ class LoRALinear(nn.Module):
         Some rows at a time, in fp32 whatever the type: a second copy of the weight would be memory for nothing.
         """
         down = self.lora_down.weight.float()
-        for weight, up in zip(self.linear.weight.split(_ROWS), self.lora_up.weight.split(_ROWS), strict=True):
-            weight.copy_((up.float() @ down).add_(weight))
+        for first in range(0, self.linear.out_features, _ROWS):
+            rows = self.linear.weight[first : first + _ROWS]
+            rows.copy_((self.lora_up.weight[first : first + _ROWS].float() @ down).add_(rows))
         return self.linear
 
 

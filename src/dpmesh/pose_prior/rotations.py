@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def rotation_to_6d(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 6"]:
@@ -19,10 +20,9 @@ def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
     As roma.special_gramschmidt, whose result has the batch size of the moment in an exported graph.
     """
     first, second = numbers[..., 0::2], numbers[..., 1::2]
-    first = first / first.norm(dim=-1, keepdim=True)
-    second = second - (first * second).sum(-1, keepdim=True) * first
-    second = second / second.norm(dim=-1, keepdim=True)
-    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-1)
+    first = F.normalize(first, dim=-1)
+    second = F.normalize(second - (first * second).sum(-1, keepdim=True) * first, dim=-1)
+    return torch.stack([first, second, torch.cross(first, second, dim=-1)], dim=-1)
 
 
 def axis_angle(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:

@@ -30,7 +30,7 @@ class FeatureVolume(nn.Module):
         volume = self.lift(fused).reshape(-1, self.width, self.depth, self.size, self.size)
         # One convolution of [volume, coordinates]; the coordinates' share is the same for everybody, so it is not
         # expanded to the batch (an exported graph would keep the batch of the moment).
-        of_volume, of_coordinates = self.mix.weight.split([self.width, 3], dim=1)
+        of_volume, of_coordinates = self.mix.weight[:, : self.width], self.mix.weight[:, self.width :]
         volume = F.conv3d(volume, of_volume, self.mix.bias)
         volume = volume + F.conv3d(self._coordinates().to(volume), of_coordinates)
         tokens = volume.flatten(2).transpose(1, 2)  # (b, d*h*w, c)
