@@ -1,12 +1,13 @@
 """The model at full size beside the same composed of diffusers' modules: python benchmarks/full_model.py [--json FILE]
 
 The peer is what a user would write: AutoencoderKL, ControlNetModel and UNet2DConditionModel as they come, hooks for
-features and attention maps, then our fusion and regressor. `release`, batch 1, one thread, CPU seconds, one
-repetition of each in turn. All share one set of random weights (the low-rank updates are zero, so the peer needs none;
-ours computes them). The floor is the counted FLOP of the merged model at the measured speed of one large product.
+features and attention maps, then our fusion and regressor. `release`, batch 1, one thread, CPU seconds (so that a
+second program on the machine counts little), one repetition of each in turn. All share one set of random weights (the
+low-rank updates are zero, so the peer needs none; ours computes them). The floor is the counted FLOP of the merged
+model at the measured speed of one large product.
 
 Peak memory is of a process of its own for each (--alone), which reads the weights from a folder as a user does.
-Wants 13 GiB of memory and 6 GiB of disk.
+Wants 13 GiB of memory and 6 GiB of disk. With --device cuda: benchmarks/gpu.py, which has other questions.
 """
 
 import os
@@ -14,8 +15,9 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: one core
 
 import argparse
+import copy
 import json
-import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,75 +25,35 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import commit, machine
-from oracle import relative, their_controlnet, their_unet, their_vae, watch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from dpmesh.backbone.diffusion import Features
 from dpmesh.configurations import RELEASE
 from dpmesh.cost import count_flops, without_numbers
-from dpmesh.diffusion.packed import PackedLinear
 from dpmesh.geometry import CROP
-from dpmesh.geometry.heatmap import draw_heatmaps
 from dpmesh.model import DPMesh, Inputs
 from dpmesh.optimise import optimised
 
 WAYS = ("plain", "optimised", "optimised bf16", "diffusers")
-PARTS = ("vae", "controlnet", "unet", "fusion")
-
-
-class Peer(nn.Module):
-    """`release` of diffusers' modules, their weights in the order in which diffusers has them; the rest is `ours`'."""
-
-    def __init__(self, ours: DPMesh) -> None:
-        super().__init__()
-        config = RELEASE.backbone
-        with torch.device("meta"):
-            self.vae, self.unet = their_vae(config.vae), their_unet(config.unet)
-            self.controlnet = their_controlnet(config.unet)
-        del self.vae.decoder, self.vae.post_quant_conv, self.unet.conv_norm_out, self.unet.conv_out
-        self.unet.conv_norm_out, self.unet.conv_out = None, nn.Identity()  # the head that nobody wants
-        for name in ("vae", "controlnet", "unet"):
-            state = ours.backbone.get_submodule(name).state_dict()
-            plain = {
-                n.replace(".linear.", "."): v.contiguous() for n, v in state.items() if ".lora_" not in n
-            }
-            self.get_submodule(name).load_state_dict(plain, strict=True, assign=True)
-        self.eval().requires_grad_(False)
-        self.ours = [ours]  # in a list: no part of this module
-
-    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        (ours,), config = self.ours, RELEASE.backbone.unet
-        prompt = ours.prompt(inputs.joints, inputs.visible)
-        latent = self.vae.encode(inputs.crop).latent_dist.mode()
-        hint = draw_heatmaps(inputs.joints, inputs.visible)
-        joined = torch.cat([latent, hint], dim=1)
-        down, middle = self.controlnet(joined, config.timestep, prompt, hint, return_dict=False)
-        kept, remove = watch(self.unet, config)
-        self.unet(
-            latent,
-            config.timestep,
-            prompt,
-            down_block_additional_residuals=tuple(down),
-            mid_block_additional_residual=middle,
-        )
-        remove()
-        maps = {size: kept.map(size) for size in config.map_sizes}
-        fused = ours.backbone.fusion(kept.features(), maps)
-        answer = ours.regress(Features(fused, maps), inputs.joints, inputs.visible)
-        parameters = ours.parameters_of(answer, inputs.focal)
-        return fused, ours.body(parameters.betas, parameters.rotations, parameters.transl).vertices
-
-
-def contiguous(model: nn.Module) -> None:
-    """Weights row by row, in place."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.contiguous()
+LIMITS = {
+    "plain": {"of_diffusers": 0.8},  # whoever wants less memory optimises
+    "optimised": {"of_diffusers": 0.8, "peak_gib": 5.2},
+    "optimised bf16": {"of_diffusers": 0.8, "peak_gib": 3.0},
+}
 
 
 def build(way: str, folder: Path) -> nn.Module:
+    """diffusers is imported only where it is measured: it is memory too."""
+    if way == "diffusers":
+        from peer import Peer, contiguous
+
+        ours = DPMesh.from_pretrained(folder).requires_grad_(False)
+        contiguous(ours)
+        return Peer(ours)
     if way == "optimised bf16":
         return optimised(DPMesh.from_pretrained(folder, dtype=torch.bfloat16))
     model = DPMesh.from_pretrained(folder).requires_grad_(False)
@@ -100,7 +62,7 @@ def build(way: str, folder: Path) -> nn.Module:
 
 def answer(model: nn.Module, data: Inputs) -> tuple[Tensor, Tensor]:
     """Fused features and vertices."""
-    if isinstance(model, Peer):
+    if not isinstance(model, DPMesh):
         return model(data)
     found = model(data, features=True)
     return found.features.fused, found.vertices
@@ -110,7 +72,7 @@ class Clock:
     """CPU seconds in each part of the backbone, by hooks."""
 
     def __init__(self, model: nn.Module) -> None:
-        home = model if isinstance(model, Peer) else model.backbone
+        home = model.backbone if isinstance(model, DPMesh) else model
         self.spent: dict[str, float] = {}
         for name in ("vae", "controlnet", "unet"):
             part = home.get_submodule("vae.encoder" if name == "vae" else name)
@@ -124,14 +86,15 @@ class Clock:
         self.spent[name] += time.process_time()
 
 
-def inputs() -> Inputs:
+def inputs(batch: int = 1, device: str = "cpu") -> Inputs:
     g = torch.Generator().manual_seed(0)
-    return Inputs(
-        torch.rand(1, 3, CROP, CROP, generator=g),
-        torch.rand(1, 30, 2, generator=g) * CROP,
-        torch.ones(1, 30),
-        torch.full((1,), 1000.0),
+    data = (
+        torch.rand(batch, 3, CROP, CROP, generator=g),
+        torch.rand(batch, 30, 2, generator=g) * CROP,
+        torch.ones(batch, 30),
+        torch.full((batch,), 1000.0),
     )
+    return Inputs(*(one.to(device) for one in data))
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -141,10 +104,13 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def matrix_rate(dtype: torch.dtype) -> float:
-    """GFLOP/s of one large product, the best of twenty."""
-    layer = PackedLinear(nn.Linear(1280, 1280, bias=False).to(dtype))
-    x = torch.rand(1024, 1280).to(dtype)
-    return 2 * 1024 * 1280**2 / min(seconds(lambda: layer(x)) for _ in range(20)) / 1e9
+    """GFLOP/s of one large product, as a linear layer or as a convolution: the best of twenty of the better."""
+    weight, x = torch.rand(1280, 1280).to(dtype), torch.rand(1024, 1280).to(dtype)
+    cells = x.T.reshape(1, 1280, 32, 32).contiguous(memory_format=torch.channels_last)
+    kernel = weight[..., None, None].contiguous(memory_format=torch.channels_last)
+    ways = (lambda: F.linear(x, weight), lambda: F.conv2d(cells, kernel))
+    best = min(seconds(way) for _ in range(20) for way in ways)
+    return 2 * 1024 * 1280**2 / best / 1e9
 
 
 def make(folder: Path) -> None:
@@ -157,35 +123,48 @@ def make(folder: Path) -> None:
     model.save_pretrained(folder, {})
 
 
+def high_water() -> float:
+    """GiB that this process ever held at once. Not ru_maxrss, which begins with its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
+
+
 def alone(way: str, folder: Path) -> None:
     """One forward pass in this process, and what it took: GiB at most, after loading and in all."""
-    if way == "diffusers":
-        ours = DPMesh.from_pretrained(folder).requires_grad_(False)
-        contiguous(ours)
-        model: nn.Module = Peer(ours)
-    else:
-        model = build(way, folder)
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    begun = high_water()
+    model = build(way, folder)
+    loaded = high_water()
     with torch.inference_mode():
         answer(model, inputs())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(json.dumps({"loading_gib": round(loaded, 2), "peak_gib": round(peak, 2)}))
+    gib = {"before_gib": begun, "loading_gib": loaded, "peak_gib": high_water()}
+    print(json.dumps({name: round(value, 2) for name, value in gib.items()}))
 
 
 def peaks(folder: Path) -> dict[str, dict[str, float]]:
     found = {}
     for way in WAYS:
         words = [sys.executable, __file__, "--alone", way, "--folder", str(folder)]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
         found[way] = json.loads(done.stdout.splitlines()[-1])
         print(way, found[way], flush=True)
     return found
 
 
-def race(folder: Path, repetitions: int) -> dict[str, dict[str, object]]:
-    """Every way once in turn, after a first time that does not count; the best and the median of each."""
-    models = {way: build(way, folder) for way in WAYS[:3]}
-    models["diffusers"] = Peer(models["plain"])
+def race(folder: Path, repetitions: int) -> dict[str, dict[str, Any]]:
+    """Every way once in turn, after a first time that does not count; the best and the median of each.
+
+    Weights that are the same numbers in the same order are there once."""
+    from oracle import relative
+    from peer import Peer
+
+    plain = DPMesh.from_pretrained(folder).requires_grad_(False)
+    same = {id(p): p for p in plain.parameters() if p.dim() > 1}  # biases change when the timestep is folded
+    models = {
+        "plain": plain,
+        "optimised": optimised(copy.deepcopy(plain, same)),
+        "optimised bf16": build("optimised bf16", folder),
+        "diffusers": Peer(plain),
+    }
     clocks = {way: Clock(model) for way, model in models.items()}
     data, times = inputs(), {way: list[tuple[float, dict[str, float]]]() for way in WAYS}
     with torch.inference_mode():
@@ -195,57 +174,73 @@ def race(folder: Path, repetitions: int) -> dict[str, dict[str, object]]:
                 spent = seconds(lambda model=model: answer(model, data))
                 times[way].append((spent, dict(clocks[way].spent)))
                 print(way, round(spent, 2), flush=True)
-    found: dict[str, dict[str, object]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for way, spent in times.items():
         total, parts = min(spent, key=lambda one: one[0])
         rounded = {name: round(s, 2) for name, s in parts.items()}
         found[way] = {
             "cpu_s": [round(s, 2) for s, _ in spent],
             "best_s": round(total, 2),
+            "median_s": round(statistics.median(s for s, _ in spent), 2),
             "parts_s": {**rounded, "rest": round(total - sum(parts.values()), 2)},
-            "fused_error": relative(answers[way][0], answers["diffusers"][0]),
-            "vertices_error": relative(answers[way][1], answers["diffusers"][1]),
+            **{
+                f"{name}_error_to_{base}": float(f"{relative(answers[way][i], answers[base][i]):.2g}")
+                for i, name in enumerate(("fused", "vertices"))
+                for base in ("diffusers", "plain")
+            },
         }
     return found
 
 
+def summary(times: dict[str, dict[str, Any]], memory: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Ratios, floors and limits beside what was measured."""
+    flop = count_flops(without_numbers(replace(RELEASE, lora_rank=0)))["total"] / 1e9
+    rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
+    base = times["diffusers"]
+    ways: dict[str, dict[str, Any]] = {}
+    for way in WAYS:
+        ratios = {
+            "of_diffusers": round(times[way]["best_s"] / base["best_s"], 3),
+            "of_diffusers_median": round(times[way]["median_s"] / base["median_s"], 3),
+        }
+        ways[way] = {**times[way], **ratios, **memory[way], "limits": LIMITS.get(way, {})}
+        ways[way]["within"] = all(ways[way][name] <= limit for name, limit in LIMITS.get(way, {}).items())
+    return {
+        "gflop": round(flop, 1),
+        "gflop_as_released": round(count_flops(without_numbers(RELEASE))["total"] / 1e9, 1),
+        "matrix_gflop_per_s": {name: round(rate, 1) for name, rate in rates.items()},
+        "floor_s": {name: round(flop / rate, 2) for name, rate in rates.items()},
+        "ways": ways,
+    }
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--json", help="write the result there")
     parser.add_argument("--alone", choices=WAYS, help="one forward pass of one way: its peak memory")
     parser.add_argument("--folder", type=Path, help="where the weights are (--alone), or shall be")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="what --device cuda does, small and on the CPU"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.alone:
         return alone(options.alone, options.folder)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        if not (folder / "config.json").is_file():
-            subprocess.run([sys.executable, "-c", MAKE, str(folder)], check=True, cwd=Path(__file__).parent)
-        memory = peaks(folder)
-        started = machine()
-        times = race(folder, options.repetitions)
-    flop = count_flops(without_numbers(replace(RELEASE, lora_rank=0)))
-    rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
-    base = float(str(times["diffusers"]["best_s"]))
-    result = {
-        "commit": commit(),
-        "machine": started,
-        "torch": torch.__version__,
-        "gflop": round(flop["total"] / 1e9, 1),
-        "gflop_as_released": round(count_flops(without_numbers(RELEASE))["total"] / 1e9, 1),
-        "matrix_gflop_per_s": {name: round(rate, 1) for name, rate in rates.items()},
-        "floor_s": {name: round(flop["total"] / 1e9 / rate, 2) for name, rate in rates.items()},
-        "ways": {
-            way: {
-                **times[way],
-                "of_diffusers": round(float(str(times[way]["best_s"])) / base, 3),
-                **memory[way],
-            }
-            for way in WAYS
-        },
-    }
+    started = {"commit": commit(), "machine": machine(), "torch": torch.__version__}
+    if options.device == "cuda" or options.dry_run:
+        import gpu
+
+        result = {**started, **gpu.measure(dry_run=options.dry_run)}
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = options.folder or Path(temporary)
+            if not (folder / "config.json").is_file():
+                words = [sys.executable, "-c", MAKE, str(folder)]
+                subprocess.run(words, check=True, cwd=Path(__file__).parent)
+            memory = peaks(folder)
+            result = {**started, **summary(race(folder, options.repetitions), memory)}
     print(json.dumps(result, indent=1))
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n")

@@ -15,7 +15,7 @@ FLOORS = (
     ("backbone", "regressor", "data"),
     ("configurations",),
     ("model",),
-    ("cost", "losses", "metrics", "convert", "optimise"),
+    ("cost", "losses", "metrics", "convert", "optimise", "export"),
     ("train", "pipeline"),
     ("cli",),
 )

@@ -22,7 +22,7 @@ Provenance = dict[str, Any]
 """Where weights come from: commit, data, steps, figures, licence. Plain JSON."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-BATCH = 64 * 2**20
+BATCH = 16 * 2**20
 """Bytes of the file that are mapped at a time while weights are read."""
 
 _NAMES = {

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from dpmesh.diffusion.lora import merge_lora
-from dpmesh.diffusion.packed import can_pack, pack
 from dpmesh.diffusion.unet import EncoderHalf
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.model import DPMesh
@@ -19,7 +19,6 @@ def optimised(
     model: DPMesh,
     *,
     dtype: torch.dtype | None = None,
-    pack_weights: bool | None = None,
     compile: bool | Mapping[str, Any] = False,
 ) -> DPMesh:
     """Change the model in place (it may be half of the memory) into one that answers the same, and return it.
@@ -28,17 +27,12 @@ def optimised(
     then wants no gradients, and refuses to be saved or loaded: save first, optimise after loading.
 
     dtype: as DPMesh.run_backbone_in; None leaves it as it is.
-    pack_weights: keep the backbone's weights in oneDNN's own order (diffusion/packed.py); the model cannot then be
-    moved to another device. By default wherever that is possible: on a CPU, unless compiled.
     compile: True, or arguments for torch.compile: {"mode": "reduce-overhead"} captures CUDA graphs.
 
-    Raises ConfigError for packing off the CPU, and for a model that is optimised already.
+    Raises ConfigError for a model that is optimised already.
     """
     if is_optimised(model):
         raise ConfigError("the model is optimised already", where="optimised")
-    possible = next(model.parameters()).device.type == "cpu" and can_pack() and compile is False
-    if pack_weights and not possible:
-        raise ConfigError("weights are packed on a CPU, with oneDNN, uncompiled", where="pack_weights")
     backbone = model.eval().requires_grad_(False).backbone
     merge_lora(backbone)
     for part in backbone.modules():
@@ -46,11 +40,9 @@ def optimised(
             part.fold_time()
     if dtype is not None:
         model.run_backbone_in(dtype)
-    if possible and pack_weights is not False:
-        pack(backbone)
     if compile is not False:
         backbone.compile(**({} if compile is True else compile))
-    model.register_state_dict_pre_hook(_refuse)
+    model.register_state_dict_pre_hook(_refuse_saving)
     model.register_load_state_dict_pre_hook(_refuse)
     model.provenance = {**model.provenance, MARK: True}
     return model
@@ -59,6 +51,11 @@ def optimised(
 def is_optimised(model: DPMesh) -> bool:
     """Whether `optimised` made this model."""
     return MARK in model.provenance
+
+
+def _refuse_saving(_model: nn.Module, _prefix: str, keep_vars: bool) -> None:
+    if not keep_vars:  # the ONNX exporter asks for the live tensors, a file never does
+        _refuse()
 
 
 def _refuse(*_: Any) -> None:

@@ -140,7 +140,8 @@ class DiffusionBackbone(nn.Module):
         prompt: Float[Tensor, "b j d"],
     ) -> Features:
         latent = self.vae(crop.contiguous(memory_format=torch.channels_last))  # (b, 4, 32, 32)
-        hint = draw_heatmaps(joints, visible, size=latent.shape[-1])  # (b, 30, 32, 32)
+        size = int(latent.shape[-1])  # int: in a trace, sizes are tensors
+        hint = draw_heatmaps(joints, visible, size=size)  # (b, 30, 32, 32)
         control = self.control(latent, hint, prompt)
         features, maps = self.unet(latent, prompt, control)
         read = None if self.reading is None else self.reading(features, latent)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+_ROWS = 1024
+
 
 class LoRALinear(nn.Module):
     """A linear layer with a low-rank update that starts at zero. No scaling factor, as released."""
@@ -25,18 +27,16 @@ class LoRALinear(nn.Module):
         return self.linear(x) + self.lora_up(self.lora_down(x))
 
     @torch.no_grad()
-    def merged(self) -> nn.Linear:
-        """One plain layer of the same function."""
-        has_bias = "bias" in dict(self.linear.named_parameters())
-        plain = nn.Linear(self.linear.in_features, self.linear.out_features, bias=has_bias)
-        plain = plain.to(self.linear.weight)
-        update = (
-            self.lora_up.weight.float() @ self.lora_down.weight.float()
-        )  # rounded once, whatever the type
-        plain.weight.copy_(update.add_(self.linear.weight))
-        if has_bias:
-            plain.bias.copy_(self.linear.bias)
-        return plain
+    def merge(self) -> nn.Linear:
+        """The linear layer itself, made the same function by adding the update to its weight.
+
+        Some rows at a time, in fp32 whatever the type: a second copy of the weight would be memory for nothing.
+        """
+        down = self.lora_down.weight.float()
+        for first in range(0, self.linear.out_features, _ROWS):
+            rows = self.linear.weight[first : first + _ROWS]
+            rows.copy_((self.lora_up.weight[first : first + _ROWS].float() @ down).add_(rows))
+        return self.linear
 
 
 def inject_lora(root: nn.Module, rank: int, wanted: Callable[[str], bool]) -> int:
@@ -51,13 +51,9 @@ def inject_lora(root: nn.Module, rank: int, wanted: Callable[[str], bool]) -> in
 
 def merge_lora(root: nn.Module) -> int:
     """Replace every adapted layer by its merged one, in place; returns how many."""
-    found = [name for name, layer in all_layers(root) if isinstance(layer, LoRALinear)]
-    for (
-        name
-    ) in found:  # by name: a list of the layers would keep all the old weights while the new ones are made
-        adapted = root.get_submodule(name)
-        assert isinstance(adapted, LoRALinear)
-        replace_layer(root, name, adapted.merged())
+    found = [(name, layer) for name, layer in all_layers(root) if isinstance(layer, LoRALinear)]
+    for name, adapted in found:
+        replace_layer(root, name, adapted.merge())
     return len(found)
 
 

@@ -55,7 +55,7 @@ class MapStore:
     """Collects the cross-attention maps of the wanted resolutions during one forward pass."""
 
     sizes: tuple[int, ...]
-    maps: dict[int, list[Tensor]] = field(default_factory=dict[int, list[Tensor]])
+    maps: dict[int, list[Tensor]] = field(default_factory=lambda: {})
 
     def wants(self, x: Tensor) -> bool:
         """Whether the attention maps of this resolution are collected."""

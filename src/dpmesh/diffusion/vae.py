@@ -59,7 +59,10 @@ class MidAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         tokens = self.group_norm(x).flatten(2).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
+        q, k, v = (
+            layer(tokens)[:, None] for layer in (self.to_q, self.to_k, self.to_v)
+        )  # one head: (b, 1, n, c)
+        attended = F.scaled_dot_product_attention(q, k, v)[:, 0]
         return x + self.to_out[0](attended).transpose(1, 2).unflatten(2, x.shape[-2:])
 
 

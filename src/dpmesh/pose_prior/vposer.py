@@ -39,6 +39,6 @@ class VPoserDecoder(nn.Module):
         """Rotations of joints 1..23; the hands stay identity."""
         x = F.leaky_relu(self.bodyprior_dec_fc1(latent), 0.2)
         x = self.bodyprior_dec_out(F.leaky_relu(self.bodyprior_dec_fc2(x), 0.2))
-        body = rotation_from_6d(x.unflatten(-1, (self.config.joints, 6)))
+        body = rotation_from_6d(x.reshape(-1, self.config.joints, 6))
         hands = torch.eye(3, device=x.device, dtype=x.dtype).expand(x.shape[0], 23 - self.config.joints, 3, 3)
         return torch.cat([body, hands], dim=1)

@@ -212,5 +212,5 @@ def place_code(width: int) -> nn.Sequential:
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     """Logit, with both odds clamped from below."""
-    x = x.float().clamp(0, 1)
-    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+    x = x.float()
+    return torch.log(x.clamp(eps, 1.0) / (1 - x).clamp(eps, 1.0))

@@ -23,7 +23,7 @@ class TokenHead(nn.Module):
         self.say = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out))
 
     def forward(self, code: Float[Tensor, "b c"]) -> Float[Tensor, "b t o"]:
-        return self.say(self.mix(self.spread(code).unflatten(-1, (self.tokens, self.width))))
+        return self.say(self.mix(self.spread(code).reshape(-1, self.tokens, self.width)))
 
 
 def pose_head(code: int, latent: tuple[int, ...], width: int) -> nn.Module:

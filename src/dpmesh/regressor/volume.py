@@ -27,10 +27,12 @@ class FeatureVolume(nn.Module):
         self.register_buffer("position", sine_position_1d(width, depth * size * size)[None], persistent=False)
 
     def forward(self, fused: Float[Tensor, "b f h w"]) -> Float[Tensor, "b c d h w"]:
-        volume = self.lift(fused).unflatten(1, (self.width, self.depth))
-        volume = self.mix(
-            torch.cat([volume, self._coordinates().to(volume).expand(volume.shape[0], -1, -1, -1, -1)], dim=1)
-        )
+        volume = self.lift(fused).reshape(-1, self.width, self.depth, self.size, self.size)
+        # One convolution of [volume, coordinates]; the coordinates' share is the same for everybody, so it is not
+        # expanded to the batch (an exported graph would keep the batch of the moment).
+        of_volume, of_coordinates = self.mix.weight[:, : self.width], self.mix.weight[:, self.width :]
+        volume = F.conv3d(volume, of_volume, self.mix.bias)
+        volume = volume + F.conv3d(self._coordinates().to(volume), of_coordinates)
         tokens = volume.flatten(2).transpose(1, 2)  # (b, d*h*w, c)
         for layer in self.layers:
             tokens = layer(tokens, self.get_buffer("position"))

@@ -1,0 +1,137 @@
+"""The ONNX file is the same function, for any number of people."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from dpmesh.cli.main import main
+from dpmesh.configurations import EMBEDDED, PAPER, RELEASE, DPMeshConfig
+from dpmesh.errors import ConfigError
+from dpmesh.export import INPUTS, OUTPUTS, _join, export_onnx
+from dpmesh.model import DPMesh, Inputs
+from dpmesh.optimise import optimised
+
+
+def narrow(full: DPMeshConfig) -> DPMeshConfig:
+    """All the layers of a full-size configuration, at small widths."""
+    backbone = full.diffusion
+    return replace(
+        full,
+        backbone=replace(
+            backbone,
+            vae=replace(backbone.vae, channels=(8, 8, 16, 16), groups=4),
+            unet=replace(backbone.unet, channels=(16, 24, 32, 48), groups=8, heads=2, context_width=12),
+            fused_channels=32,
+        ),
+        prompt=replace(full.prompt, width=12),
+        regressor=replace(full.regressor, fused_channels=32, width=16, heads=2, inner=24, volume_inner=24),
+    )
+
+
+def model_of(name: str) -> DPMesh:
+    """embedded as shipped; the others narrow, every number random (a layer at zero would hide what is behind it)."""
+    if name == "embedded":
+        return DPMesh.from_pretrained("embedded")
+    torch.manual_seed(0)
+    model = DPMesh(narrow({"paper": PAPER, "release": RELEASE}[name])).eval()
+    for p in model.parameters():
+        nn.init.normal_(p, std=p[0].numel() ** -0.5 if p.dim() > 1 else 0.3)
+    return model
+
+
+def inputs(people: int) -> Inputs:
+    g = torch.Generator().manual_seed(people)
+    return Inputs(
+        crop=torch.rand(people, 3, 256, 256, generator=g),
+        joints=torch.rand(people, 30, 2, generator=g) * 256,
+        visible=(torch.rand(people, 30, generator=g) < 0.7).float(),
+        focal=torch.rand(people, generator=g) * 1000 + 300,
+    )
+
+
+def run(file: Path, data: Inputs) -> dict[str, np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    assert tuple(o.name for o in session.get_outputs()) == OUTPUTS
+    found = session.run(None, {name: getattr(data, name).numpy() for name in INPUTS})
+    return dict(zip(OUTPUTS, found, strict=True))
+
+
+def assert_the_same(file: Path, model: DPMesh, data: Inputs) -> None:
+    """To 1e-3 of a metre, a radian or a standard deviation; joints2d, which are pixels, to 1e-2."""
+    with torch.inference_mode():
+        expected = model(data)
+    for name, found in run(file, data).items():
+        wanted = getattr(expected, name).numpy()
+        assert found.shape == wanted.shape, name
+        assert np.abs(found - wanted).max() < (1e-2 if name == "joints2d" else 1e-3), name
+        assert wanted.std() > 1e-3, f"{name} says nothing"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[DPMesh, Path]]:
+    """By name: the optimised model and its file, made once."""
+
+    @cache
+    def made(name: str) -> tuple[DPMesh, Path]:
+        model, folder = optimised(model_of(name)), tmp_path_factory.mktemp(name) / "out"
+        assert export_onnx(model, folder / "model.onnx") == [folder / "model.onnx"] == list(folder.iterdir())
+        return model, folder / "model.onnx"
+
+    return made
+
+
+@pytest.mark.parametrize("name", ["embedded", "paper", "release"])
+def test_an_exported_model_is_the_same_function_for_any_number_of_people(
+    name: str, exported: Callable[[str], tuple[DPMesh, Path]]
+):
+    model, file = exported(name)
+    for people in (1, 2, 5):
+        assert_the_same(file, model, inputs(people))
+
+
+def test_weights_beyond_one_file_lie_beside_it_in_one(
+    tmp_path: Path, exported: Callable[[str], tuple[DPMesh, Path]]
+):
+    """What the exporter writes beyond 2 GiB is one file for each weight; here onnx writes a small model so."""
+    model, whole = exported("release")
+    onnx.save_model(
+        onnx.load(str(whole)), str(tmp_path / "m.onnx"), save_as_external_data=True, all_tensors_to_one_file=False,
+        size_threshold=1024, convert_attribute=True,
+    )  # fmt: skip
+    assert len(list(tmp_path.iterdir())) > 100
+    _join(tmp_path / "m.onnx")
+    assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data"}
+    assert (tmp_path / "m.onnx.data").stat().st_size > 5e6
+    assert_the_same(tmp_path / "m.onnx", model, inputs(1))
+
+
+def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    DPMesh(replace(EMBEDDED, name="random")).save_pretrained(tmp_path / "w", {})
+    out = tmp_path / "m.onnx"
+    words = ["export", "onnx", str(tmp_path / "w"), str(out)]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert str(out) in told and "vertices" in told
+    assert run(out, inputs(3))["vertices"].shape == (3, 6904, 3)
+    assert main(words) == 1  # not over an old one
+    error = capsys.readouterr().err
+    assert "--overwrite" in error and len(error.splitlines()) == 1
+    assert main(["export", "onnx", str(tmp_path / "nowhere"), str(tmp_path / "n.onnx")]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"w", "m.onnx"}
+
+
+def test_a_model_in_half_precision_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="fp32"):
+        export_onnx(optimised(DPMesh(EMBEDDED), dtype=torch.bfloat16), tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
