@@ -70,7 +70,7 @@ def pck(
     errors: Float[NDArray[np.floating], "*n"], thresholds: Float[NDArray[np.floating], " t"]
 ) -> Float[NDArray[np.float64], " t"]:
     """Share of joints that are at most so many millimetres off; NaN counts as missed. NaN without any joint."""
-    flat = np.sort(np.where(np.isnan(errors), np.inf, errors).reshape(-1))
+    flat = np.sort(np.where(np.isnan(errors), np.inf, errors), axis=None)
     if not flat.size:
         return np.full(len(thresholds), np.nan)
     return np.searchsorted(flat, thresholds, side="right") / flat.size
