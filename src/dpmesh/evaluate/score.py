@@ -67,9 +67,10 @@ def score(measure: Measure, indices: Sequence[int], persons: Persons, answer: Pr
     rows = list(measure.rows)
     got = (answer.joints - answer.joints[:, measure.joint_root, None])[:, rows]
     true = (persons.truth_joints - persons.truth_joints[:, measure.joint_root, None])[:, rows]
-    failed = ~np.isfinite(answer.joints).reshape(len(indices), -1).all(1)
+    total = answer.joints.reshape(len(indices), -1).sum(1)  # finite only if every number is
     if answer.vertices is not None:
-        failed |= ~np.isfinite(answer.vertices.reshape(len(indices), -1).sum(1, dtype=np.float64))
+        total = total + answer.vertices.reshape(len(indices), -1).sum(1, dtype=np.float64)
+    failed: NDArray[np.bool_] = np.logical_not(np.isfinite(total))
     got[failed] = np.nan
     measured = persons.measured[:, rows]
     joint = distances(got, true)
