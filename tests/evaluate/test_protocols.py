@@ -104,7 +104,7 @@ def test_editions_differ_where_they_should_and_nowhere_else():
 
 
 def test_nonsense_is_refused():
-    with pytest.raises(ConfigError, match="no protocol '3dwp'.*3dpw-oc.*dpmesh eval list"):
+    with pytest.raises(ConfigError, match=r"no protocol '3dwp'.*3dpw-oc.*dpmesh eval list"):
         entry("3dwp")
     with pytest.raises(ConfigError, match="no confidence"):
         Keypoints(source="openpose", threshold=1.5)

@@ -122,7 +122,7 @@ def _dot(image: UInt8[np.ndarray, "h w 3"], point: np.ndarray, colour: tuple[int
     cv2.circle(image, at, 4, colour, -1, cv2.LINE_AA)
 
 
-def _sheet(panels: list[UInt8[np.ndarray, "h w 3"]], caption: str) -> UInt8[np.ndarray, "h w 3"]:
+def _sheet(panels: list[UInt8[np.ndarray, "h w 3"]], caption: str) -> UInt8[np.ndarray, "h2 w2 3"]:
     sheet = np.concatenate(panels, 1)
     line = np.full((40, sheet.shape[1], 3), 20, np.uint8)
     text = caption.encode("ascii", "replace").decode()
