@@ -1,6 +1,8 @@
 """A run gives the same answer to the bit however it is shared out or interrupted, and nobody is counted twice."""
 
 import os
+import pickle
+import queue
 import signal
 import subprocess
 import sys
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 
 from dpmesh.errors import ConfigError, DPMeshError, InputError
-from dpmesh.evaluate.processes import evaluate_job
+from dpmesh.evaluate import processes
+from dpmesh.evaluate.processes import _work, evaluate_job
 from dpmesh.evaluate.report import read
 from dpmesh.evaluate.rows import ARRAYS, Rows, concatenate, load, save
 from dpmesh.evaluate.run import PARTS, Job, evaluate, merge, run_parts
@@ -60,7 +63,7 @@ def test_a_part_too_few_or_twice_is_refused(twin, opened):
     with pytest.raises(InputError, match="every person exactly once"):
         merge(run)
     second.unlink()
-    with pytest.raises(InputError, match="a part of the run is missing.*Run the command again"):
+    with pytest.raises(InputError, match=r"a part of the run is missing.*Run the command again"):
         merge(run)
 
 
@@ -192,8 +195,50 @@ def test_a_finished_result_is_kept_unless_told(twin, whole: Path, settings: dict
     assert (whole / "result.json").stat().st_mtime_ns == before and "kept" in told[0]
 
 
-def test_a_worker_s_error_is_the_run_s(twin, settings: dict, tmp_path: Path):
-    job = Job(out=tmp_path, **{**settings, "protocol": "3dpw"})
-    broken = replace(job, weights=str(tmp_path / "none"))
-    with pytest.raises(DPMeshError, match="no such folder and no such shipped weights"):
-        evaluate_job(broken, processes=2, say=lambda _: None)
+def test_a_worker_tells_its_error(twin, settings: dict, tmp_path: Path):
+    """It goes through a pipe, so it must survive pickling; starting processes for it would take ten seconds."""
+    told: queue.Queue = queue.Queue()
+    _work(Job(out=tmp_path, weights=str(tmp_path / "none"), **settings), 0, 2, told)
+    error = pickle.loads(pickle.dumps(told.get_nowait()))  # noqa: S301
+    assert isinstance(error, DPMeshError) and "no such folder and no such shipped weights" in str(error)
+    assert error.where == str(tmp_path / "none") and error.fix
+
+
+def test_a_failing_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Also one that is killed and says nothing."""
+    for says, told in (
+        (InputError("no light"), "no light"),
+        (None, "ended from outside.*what was done is kept"),
+    ):
+        monkeypatch.setattr(processes, "multiprocessing", Workers(says))
+        with pytest.raises(InputError, match=told):
+            processes._spawn(Job(protocol=PROTOCOL, out=tmp_path), 2, lambda _: None)
+
+
+class Workers:
+    """Stands for multiprocessing: the first worker does its work, the second says `says` or nothing, and is gone."""
+
+    def __init__(self, says: DPMeshError | None) -> None:
+        self.says = says
+        self.Queue, self.made = queue.Queue, 0
+
+    def get_context(self, _: str) -> "Workers":
+        return self
+
+    def Process(self, target: object, args: tuple) -> "Workers.One":
+        return Workers.One(args[1], args[3], self.says)
+
+    class One:
+        def __init__(self, rank: int, told: queue.Queue, says: DPMeshError | None) -> None:
+            self.rank, self.told, self.says = rank, told, says
+            self.exitcode = None if rank == 0 or says else -9
+
+        def start(self) -> None:
+            if self.rank == 0 or self.says:
+                self.told.put(self.says if self.rank else None)
+
+        def terminate(self) -> None:
+            self.exitcode = self.exitcode or -15
+
+        def join(self) -> None:
+            self.exitcode = self.exitcode or 0
