@@ -143,15 +143,20 @@ def test_published_figures_are_the_papers():
             for (protocol, measure), value in by.items():  # aligned is never worse, misprints would show
                 if measure == "PA-MPJPE" and value and by[protocol, "MPJPE"]:
                     assert value < by[protocol, "MPJPE"], (name, protocol)
-            if table["name"] == "Table 3":
+            if (
+                table["name"] == "Table 3" and name != "JOTR"
+            ):  # whose printed mean is not the mean: 114.7, not 113.2
                 assert row[4] == pytest.approx(sum(row[:4]) / 4, abs=0.26), name  # Zanfir [52] is 0.25 off
     names = set(register())
     assert {c[0] for t in tables_.values() for c in t["columns"]} - {"mean"} <= names
 
 
 def test_ours_stand_beside_in_the_right_column(tmp_path: Path):
+    def filled(name: str, value: float) -> Rows:
+        return rows(np.full(4, value), joints=17 if "panoptic" in name else 14)
+
     results = [
-        report.read(write(tmp_path / name, rows(np.full(4, value), joints=17 if "pan" in name else 14), name, partial=name == "3dpw-oc"))
+        report.read(write(tmp_path / name, filled(name, value), name, partial=name == "3dpw-oc"))
         for name, value in (
             ("3dpw", 81.0), ("3dpw-oc", 82.0), ("3dpw-crowd@as-run", 83.0), ("panoptic-haggling", 84.0),
             ("panoptic-mafia", 85.0), ("panoptic-ultimatum", 86.0), ("panoptic-pizza", 89.0),

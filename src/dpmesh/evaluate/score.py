@@ -110,9 +110,7 @@ def _vertex_errors(
     if answer.vertices.shape != persons.truth_vertices.shape:
         fallbacks[NO_MPVE] += len(failed)
         return none
-    got = answer.vertices - answer.pelvis[:, None]
-    true = persons.truth_vertices - persons.truth_pelvis[:, None]
-    found = mpve(got, true)
+    found = mpve(answer.vertices, persons.truth_vertices, answer.pelvis - persons.truth_pelvis)
     found[failed] = np.nan
     return found
 
