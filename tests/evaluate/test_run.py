@@ -19,6 +19,7 @@ from dpmesh.evaluate.processes import _work, evaluate_job
 from dpmesh.evaluate.report import read
 from dpmesh.evaluate.rows import ARRAYS, Rows, concatenate, load, save
 from dpmesh.evaluate.run import PARTS, Job, evaluate, merge, run_parts
+from dpmesh.evaluate.score import NO_MPVE
 
 PROTOCOL = "3dpw-crowd@as-run"
 PERSONS = 12
@@ -134,7 +135,7 @@ def test_what_a_result_holds(whole: Path):
     }  # fmt: skip
     assert found["protocol"]["hash"] == "fba9b1aac604500f" and len(found["weights"]["sha256"]) == 64
     assert found["weights"]["provenance"] and found["package"]
-    assert found["fallbacks"] == {"MPVE: the model's body is not the truth's mesh": SOME}
+    assert found["fallbacks"] == {NO_MPVE: SOME}
     assert (
         found["figures"]["mean"]["MPJPE"]["count"] == SOME
         and found["figures"]["mean"]["MPVE"]["mean"] is None
