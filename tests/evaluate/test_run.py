@@ -23,7 +23,7 @@ from dpmesh.evaluate.score import NO_MPVE
 
 PROTOCOL = "3dpw-crowd@as-run"
 PERSONS = 12
-SOME = 5
+SOME = 3
 """Persons for the shipped model, which takes its time."""
 
 
@@ -148,7 +148,7 @@ def test_what_a_result_holds(whole: Path):
         and found["figures"]["mean"]["MPVE"]["mean"] is None
     )
     text = (whole / "result.md").read_text()
-    assert "partial: the first 5 of 12 persons" in text and "1911 persons fewer than published" in text
+    assert "partial: the first 3 of 12 persons" in text and "1911 persons fewer than published" in text
     assert sorted(p.name for p in whole.iterdir()) == ["result.json", "result.md", "rows.npz", "worst"]
     rows = load(whole / "rows.npz")[0]
     worst = sorted(p.name for p in (whole / "worst").iterdir())
@@ -173,12 +173,12 @@ def test_killed_then_finished_by_torchrun(twin, whole: Path, settings: dict, tmp
         stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 240
-    while len(list(parts.glob("part-*.npz"))) < 2 and time.monotonic() < until:
+    while len(list(parts.glob("part-*.npz"))) < 1 and time.monotonic() < until:
         time.sleep(0.02)
     run.send_signal(signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
     kept = sorted(parts.glob("part-*.npz"))
-    assert 2 <= len(kept) <= SOME and not (tmp_path / PROTOCOL / "result.json").exists()
+    assert 1 <= len(kept) <= SOME and not (tmp_path / PROTOCOL / "result.json").exists()
     rows, header = load(kept[0])
     save(kept[0], replace(rows, mpjpe=rows.mpjpe + 1000), header)  # a mark: is it made again?
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
