@@ -17,6 +17,7 @@ FLOORS = (
     ("model",),
     ("cost", "losses", "metrics", "convert", "optimise", "export"),
     ("train", "pipeline"),
+    ("evaluate",),
     ("cli",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

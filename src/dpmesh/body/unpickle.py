@@ -102,8 +102,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         if (module_name, global_name) not in self._names:
             raise InputError(
-                f"the pickle asks for {module_name}.{global_name}, which no SMPL file needs; nothing was run",
-                fix="Use the file as downloaded from the SMPL site.",
+                f"the pickle asks for {module_name}.{global_name}, which no file of arrays needs; nothing was run",
+                fix="Use the file as downloaded from its official site.",
             )
         return self._names[module_name, global_name]
 
@@ -116,11 +116,12 @@ _BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyErro
 """What pickle raises on a damaged file (its documentation promises no shorter list)."""
 
 
-def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of an SMPL `.pkl` by field name, without fields that are no arrays. Raises InputError."""
+def load_pickle(path: Path) -> object:
+    """What a pickle of arrays, strings, numbers, lists and dictionaries holds (SMPL, 3DPW); Python 2's text is read as
+    latin1, as its arrays need. Raises InputError, and runs nothing, for a pickle that asks for anything else."""
     try:
         with path.open("rb") as file:
-            content = _Unpickler(file, encoding="latin1").load()  # written by Python 2
+            return _Unpickler(file, encoding="latin1").load()
     except InputError as error:
         raise InputError(error.what, where=str(path), fix=error.fix) from None
     except _BROKEN as error:
@@ -129,6 +130,11 @@ def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
         ) from error
     except OSError as error:
         raise InputError(f"the file cannot be read ({error.strerror})", where=str(path)) from error
+
+
+def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
+    """The arrays of an SMPL `.pkl` by field name, without fields that are no arrays. Raises InputError."""
+    content = load_pickle(path)
     if not isinstance(content, dict):
         raise InputError(
             "the pickle holds no dictionary of arrays", where=str(path), fix="Give an SMPL .pkl."

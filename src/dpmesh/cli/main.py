@@ -13,6 +13,7 @@ VERBS = {
     "attention": "where the model looks for each joint, over each person",
     "inspect": "parameters, work and provenance of a model",
     "train": "train a model from a configuration file, resumable",
+    "eval": "measure a model on the published benchmarks, exactly stated; compare, tables",
     "convert": "bring weights: a released checkpoint, or Stable Diffusion 1.5 as a start",
     "export": "a model as an ONNX file, for programs without torch",
     "assets": "bring your own licensed files, and see which are there",

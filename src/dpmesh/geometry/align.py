@@ -10,15 +10,19 @@ def procrustes(
 ) -> Float[NDArray[np.float64], "b n 3"]:
     """`moved` after the rotation, translation and positive scale that bring it nearest to `onto`.
 
-    Never a reflection. float64 throughout; a set of coincident points is only translated.
+    Never a reflection. float64 throughout; a set of coincident points is only translated. A set with a number that
+    is not finite (or too large to be squared), on either side, comes out as NaN and leaves the others alone.
     """
     a, b = moved.astype(np.float64), onto.astype(np.float64)
-    a_mean, b_mean = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
-    a, b = a - a_mean, b - b_mean
-    u, s, vt = np.linalg.svd(np.swapaxes(a, 1, 2) @ b)
+    with np.errstate(over="ignore", invalid="ignore"):
+        a_mean, b_mean = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
+        a, b = a - a_mean, b - b_mean
+        covariance, variance = np.swapaxes(a, 1, 2) @ b, (a**2).sum((1, 2))
+        usable = np.isfinite(covariance).all((1, 2)) & np.isfinite(variance)
+    u, s, vt = np.linalg.svd(np.where(usable[:, None, None], covariance, 0.0))
     sign = np.sign(np.linalg.det(u @ vt))
     s[:, 2] *= sign
     u[:, :, 2] *= sign[:, None]
-    variance = (a**2).sum((1, 2))
-    scale = np.divide(s.sum(1), variance, out=np.ones_like(variance), where=variance > 1e-18)
+    scale = np.divide(s.sum(1), variance, out=np.ones_like(variance), where=usable & (variance > 1e-18))
+    a[~usable] = np.nan
     return scale[:, None, None] * (a @ (u @ vt)) + b_mean

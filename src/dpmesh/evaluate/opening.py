@@ -1,0 +1,105 @@
+"""The register: every protocol by name, and what opens its source. A new set is one more entry here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpmesh.errors import ConfigError, InputError
+from dpmesh.evaluate.disk import DiskSource
+from dpmesh.evaluate.protocols import Protocol
+from dpmesh.evaluate.readers import panoptic, threedoh, threedpw, threedpw_json
+from dpmesh.evaluate.records import Census, Record, Source
+from dpmesh.evaluate.standard import standard_protocols
+
+Read = tuple[list[Record], Census]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """open: the protocol's source from the data root, which is None for a set that needs no files (needs_data)."""
+
+    protocol: Protocol
+    open: Callable[[Protocol, Path | None], Source]
+    needs_data: bool = True
+
+
+def register() -> dict[str, Entry]:
+    """Every entry by its protocol's full name."""
+    found: dict[str, Entry] = {}
+    for protocol in standard_protocols():
+        found[protocol.full_name] = Entry(protocol, _open_files)
+    return found
+
+
+def entry(name: str) -> Entry:
+    """By full name; raises ConfigError for one that there is not."""
+    there = register()
+    if name not in there:
+        raise ConfigError(
+            f"there is no protocol {name!r}", fix=f"There are: {', '.join(there)} (dpmesh eval list)."
+        )
+    return there[name]
+
+
+def open_source(name: str, data: Path | None) -> Source:
+    """The persons of a protocol. Raises ConfigError, InputError, AssetError."""
+    found = entry(name)
+    if found.needs_data and data is None:
+        raise InputError(
+            f"the protocol {name} needs its data set",
+            where="--data",
+            fix="Give the folder that holds it; docs/evaluation.md says how it is laid out.",
+        )
+    return found.open(found.protocol, data)
+
+
+def _open_files(protocol: Protocol, data: Path | None) -> Source:
+    assert data is not None
+    if not data.is_dir():
+        raise InputError(
+            "there is no such folder", where=str(data), fix="Give the data sets' root as --data."
+        )
+    records, census = _READERS[protocol.selection.dataset.partition("-")[0]](protocol, data)
+    if not records:
+        raise InputError("no person of this protocol in the files", where=str(data))
+    if len({record.id for record in records}) < len(records):
+        raise InputError(
+            "two persons of the files have one name", where=str(data), fix="Download them again."
+        )
+    return DiskSource(protocol, records, census)
+
+
+def _read_3dpw(protocol: Protocol, data: Path) -> Read:
+    folder = data / "3DPW" if (data / "3DPW").is_dir() else data
+    if (folder / threedpw_json.FILES[protocol.selection.dataset]).is_file():
+        return threedpw_json.read(protocol, folder)
+    if (folder / "sequenceFiles").is_dir():
+        return threedpw.read(protocol, folder)
+    raise InputError(
+        f"neither {threedpw_json.FILES[protocol.selection.dataset]} nor sequenceFiles/ is here",
+        where=str(folder),
+        fix="docs/evaluation.md says how to get 3DPW.",
+    )
+
+
+def _read_3doh(protocol: Protocol, data: Path) -> Read:
+    folders = [folder for folder in (data / "OH3D", data / "3DOH", data / "3DOH50K", data) if folder.is_dir()]
+    for folder in folders:
+        if (folder / threedoh.JOTR_FILE).is_file():
+            return threedoh.read_jotr(protocol, folder)
+    for folder in folders:
+        for path in (folder / "testset" / "annots.json", folder / "annots.json"):
+            if path.is_file():
+                return threedoh.read_official(protocol, path)
+    raise InputError(
+        f"neither OH3D/{threedoh.JOTR_FILE} nor testset/annots.json is here",
+        where=str(data),
+        fix="docs/evaluation.md says how to get 3DOH.",
+    )
+
+
+def _read_panoptic(protocol: Protocol, data: Path) -> Read:
+    return panoptic.read(protocol, data / "Panoptic" if (data / "Panoptic").is_dir() else data)
+
+
+_READERS = {"3dpw": _read_3dpw, "3doh": _read_3doh, "panoptic": _read_panoptic}

@@ -1,0 +1,1 @@
+"""Files of the evaluation sets in their real layouts, read into `records.Record`."""

@@ -1,0 +1,118 @@
+"""3DOH (OOH50K): JOTR's `OH3D/3doh_test_annots_scale_1.json`, or `annots.json` of the official test set.
+
+JOTR's file: {picture: {pose, shape, trans, scale, bbox, hrnet_results 17×3}}, camera frame. The official one is keyed
+by number; its pose is in the world frame, so the root is turned by `extri`; its 3D joints have an arbitrary scale and
+are not used, nor are trans and scale: the truth is the neutral body of (betas, pose) in metres.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import roma
+import torch
+
+from dpmesh.assets import sha256
+from dpmesh.errors import InputError
+from dpmesh.evaluate.fields import entry, numbers, read_json
+from dpmesh.evaluate.protocols import Protocol
+from dpmesh.evaluate.records import BodyTruth, Census, Record
+from dpmesh.skeletons import COCO17, JOINTS30, convert
+
+JOTR_FILE = "3doh_test_annots_scale_1.json"
+_NOTE = "3DOH's trans and scale carry no metric meaning and were not used"
+
+
+def read_jotr(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
+    path = folder / JOTR_FILE
+    content = read_json(path)
+    found: list[Record] = []
+    for name in sorted(_table(content, path)):
+        row, where = content[name], f"{path}: {name}"
+        keypoints = None
+        if protocol.keypoints.source == "hrnet":
+            coco = numbers(entry(row, "hrnet_results", where), (17, 3), f"{where}.hrnet_results")
+            keypoints = convert(coco, COCO17, JOINTS30)
+        found.append(
+            Record(
+                id=Path(name).stem,
+                sequence="3doh",
+                picture=folder / "images" / Path(name).name,
+                size=None,
+                # Two corners, whether they are stored as 2×2 or as four numbers.
+                box=np.ravel(numbers(np.ravel(entry(row, "bbox", where)), (4,), f"{where}.bbox")),
+                keypoints=keypoints,
+                truth=BodyTruth(
+                    "neutral",
+                    numbers(np.ravel(entry(row, "pose", where)), (72,), f"{where}.pose").reshape(24, 3),
+                    numbers(np.ravel(entry(row, "shape", where)), (-1,), f"{where}.shape")[:10],
+                    numbers(np.ravel(entry(row, "trans", where)), (3,), f"{where}.trans"),
+                ),
+            )
+        )
+    notes = ("the root is taken as stored: whether JOTR's file is in the camera frame could not be checked",)
+    return found, Census(
+        len(found), protocol.persons, "JOTR's 3DOH JSON", files={path.name: sha256(path)}, notes=notes
+    )
+
+
+def read_official(protocol: Protocol, path: Path) -> tuple[list[Record], Census]:
+    """path: testset/annots.json; its pictures lie below its folder."""
+    if protocol.keypoints.source == "hrnet":
+        raise InputError(
+            "the official 3DOH files hold no detected keypoints",
+            where=str(path),
+            fix=f"Put JOTR's {JOTR_FILE} into OH3D, or run {protocol.name}@detector.",
+        )
+    content = read_json(path)
+    found: list[Record] = []
+    left_out: Counter[str] = Counter()
+    for key in sorted(_table(content, path)):
+        row, where = content[key], f"{path}: {key}"
+        pose = numbers(entry(row, "pose", where), (72,), f"{where}.pose").reshape(24, 3).copy()
+        extrinsic = numbers(entry(row, "extri", where), (-1, 4), f"{where}.extri")
+        pose[0] = _turned(extrinsic[:3, :3], pose[0])
+        named = str(entry(row, "img_path", where)).replace("\\", "/")
+        found.append(
+            Record(
+                id=Path(named).stem,
+                sequence="3doh",
+                picture=_picture(path.parent, named),
+                size=None,
+                box=numbers(np.ravel(entry(row, "bbox", where)), (4,), f"{where}.bbox"),
+                keypoints=None,
+                truth=BodyTruth(
+                    "neutral",
+                    pose,
+                    numbers(entry(row, "betas", where), (10,), f"{where}.betas"),
+                    np.zeros(3),
+                ),
+                K=numbers(entry(row, "intri", where), (3, 3), f"{where}.intri"),
+            )
+        )
+    return found, Census(
+        len(found),
+        protocol.persons,
+        "official 3DOH annots.json",
+        +left_out,
+        {path.name: sha256(path)},
+        (_NOTE,),
+    )
+
+
+def _table(content: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(content, dict) or not content:
+        raise InputError("not a table by picture", where=str(path), fix="This is not 3DOH's file.")
+    return content
+
+
+def _picture(folder: Path, named: str) -> Path:
+    """The file may name the picture with the folders of the machine that it was made on."""
+    candidates = [folder / named, folder / "images" / Path(named).name, folder / Path(named).name]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _turned(rotation: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    own = roma.rotvec_to_rotmat(torch.from_numpy(vector))
+    return roma.rotmat_to_rotvec(torch.from_numpy(np.ascontiguousarray(rotation)) @ own).numpy()

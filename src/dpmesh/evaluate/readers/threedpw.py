@@ -1,0 +1,176 @@
+"""3DPW as downloaded: `sequenceFiles/{split}/{sequence}.pkl` (Python 2 pickles) and `imageFiles/{sequence}/`.
+
+Fields of a sequence: poses, trans, betas, genders, poses2d, campose_valid, jointPositions (lists, one item a person),
+cam_poses (frames × 4×4, world to camera), cam_intrinsics (3×3). Everything is in the world frame, metres.
+A person-frame counts by the protocol's rule: "posed and inside": `campose_valid` and one of the 24 joints inside the
+picture (Pose2Mesh's JSON files); "posed with keypoints": `campose_valid` and poses2d not all zero (VIBE, ROMP).
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import roma
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from dpmesh.assets import sha256
+from dpmesh.body.unpickle import load_pickle
+from dpmesh.errors import InputError
+from dpmesh.evaluate.fields import entry, numbers
+from dpmesh.evaluate.protocols import Protocol
+from dpmesh.evaluate.readers.threedpw_json import within
+from dpmesh.evaluate.records import BodyTruth, Census, Gender, Record
+from dpmesh.skeletons import JOINTS30, OPENPOSE18, convert
+
+_GENDERS: dict[str, Gender] = {"m": "male", "f": "female", "male": "male", "female": "female"}
+_BOX_ENLARGED = 1.2
+"""The annotated box (a fallback only): around the joints inside the picture, as in the JSON files."""
+
+
+def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
+    """Records by sequence, frame, person. Raises InputError."""
+    if protocol.keypoints.source == "hhrnet":
+        raise InputError(
+            "HigherHRNet's keypoints are filed by annotation numbers of the JSON files, which the official pickles"
+            " do not have",
+            where=str(folder),
+            fix=f"Put 3DPW_latest_validation.json there, or run {protocol.name}@as-run (OpenPose).",
+        )
+    found: list[Record] = []
+    left_out: Counter[str] = Counter()
+    files: dict[str, str] = {}
+    for split in protocol.selection.splits:
+        inside = folder / "sequenceFiles" / split
+        paths = sorted(inside.glob("*.pkl"))
+        if not paths:
+            raise InputError(
+                "no sequence (.pkl) here", where=str(inside), fix="Unpack 3DPW's sequenceFiles.zip there."
+            )
+        for path in paths:
+            if not _wanted(protocol, path.stem):
+                continue
+            files[f"{split}/{path.name}"] = sha256(path)
+            found += _sequence(protocol, path, folder / "imageFiles" / path.stem, left_out)
+    found.sort(key=lambda record: record.id)
+    return found, Census(len(found), protocol.persons, "official 3DPW pickles", +left_out, files)
+
+
+def _wanted(protocol: Protocol, sequence: str) -> bool:
+    framed = [name for name, *_ in protocol.selection.frames]
+    if framed:
+        return sequence in framed
+    return within(protocol, sequence, 0)
+
+
+def _sequence(protocol: Protocol, path: Path, pictures: Path, left_out: Counter[str]) -> list[Record]:
+    content, where = load_pickle(path), str(path)
+    cameras = numbers(entry(content, "cam_poses", where), (-1, 4, 4), f"{where}: cam_poses")
+    K = numbers(entry(content, "cam_intrinsics", where), (3, 3), f"{where}: cam_intrinsics")
+    sequence, frames = path.stem, len(cameras)
+    size = _picture_size(pictures / "image_00000.jpg")
+    genders = entry(content, "genders", where)
+    found: list[Record] = []
+    for person in range(len(genders)):
+        values = _person(content, person, frames, where)
+        gender = _GENDERS.get(str(genders[person]))
+        if gender is None:
+            raise InputError(f"gender {genders[person]!r} is neither m nor f", where=f"{where}: genders")
+        pose, rotation = values["poses"].copy(), cameras[:, :3, :3]
+        pose[:, :3] = _turned(rotation, pose[:, :3])
+        transl = np.einsum("fij,fj->fi", rotation, values["trans"]) + cameras[:, :3, 3]
+        joints = np.einsum("fij,fkj->fki", rotation, values["jointPositions"].reshape(frames, 24, 3))
+        inside, boxes = _inside(joints + cameras[:, None, :3, 3], K, size)
+        keypoints = values["poses2d"].transpose(0, 2, 1)  # (f, 18, 3)
+        for frame in range(frames):
+            if not within(protocol, sequence, frame):
+                continue
+            if reason := _why_not(protocol, values, frame, bool(inside[frame].any())):
+                left_out[reason] += 1
+                continue
+            found.append(
+                Record(
+                    id=f"{sequence}/{frame:05d}/{person}",
+                    sequence=sequence,
+                    picture=pictures / f"image_{frame:05d}.jpg",
+                    size=size,
+                    box=boxes[frame],
+                    keypoints=convert(keypoints[frame], OPENPOSE18, JOINTS30),
+                    truth=BodyTruth(
+                        gender,
+                        pose[frame].reshape(24, 3),
+                        values["betas"],
+                        transl[frame],
+                        turned_about_pelvis=rotation[frame],
+                    ),
+                    K=K,
+                )
+            )
+    return found
+
+
+def _why_not(protocol: Protocol, values: dict[str, NDArray[np.float64]], frame: int, inside: bool) -> str:
+    """Why the rule leaves a person-frame out; empty where it does not."""
+    if not values["campose_valid"][frame]:
+        return "campose_valid is 0"
+    if protocol.selection.rule == "posed and inside" and not inside:
+        return "no joint inside the picture"
+    if protocol.selection.rule == "posed with keypoints" and not values["poses2d"][frame].any():
+        return "poses2d is all zero"
+    return ""
+
+
+def _person(content: Any, person: int, frames: int, where: str) -> dict[str, NDArray[np.float64]]:
+    shapes = {
+        "poses": (frames, 72),
+        "trans": (frames, 3),
+        "poses2d": (frames, 3, 18),
+        "campose_valid": (frames,),
+        "jointPositions": (frames, 72),
+        "betas": (-1,),
+    }
+    found: dict[str, NDArray[np.float64]] = {}
+    for name, shape in shapes.items():
+        column = entry(content, name, where)
+        if not hasattr(column, "__len__") or len(column) <= person:
+            raise InputError(f"{name} has no person {person}", where=where)
+        found[name] = numbers(column[person], shape, f"{where}: {name}[{person}]")
+    found["betas"] = found["betas"][:10]
+    return found
+
+
+def _turned(rotation: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotation vectors (f, 3) after a rotation from the left."""
+    own = roma.rotvec_to_rotmat(torch.from_numpy(np.ascontiguousarray(vectors)))
+    turned = torch.from_numpy(np.ascontiguousarray(rotation)) @ own
+    return roma.rotmat_to_rotvec(turned).numpy()
+
+
+def _inside(
+    joints: NDArray[np.float64], K: NDArray[np.float64], size: tuple[int, int]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which joints (f, 24) fall inside the picture, and an annotated box (f, 4) around those (zero without any)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixels = (joints @ K.T)[..., :2] / joints[..., 2:]
+        ok = (joints[..., 2] > 0) & (pixels >= 0).all(-1) & (pixels < np.array(size[::-1])).all(-1)
+    low = np.where(ok[..., None], pixels, np.inf).min(1)
+    high = np.where(ok[..., None], pixels, -np.inf).max(1)
+    with np.errstate(invalid="ignore"):
+        middle, half = (low + high) / 2, (high - low) / 2 * _BOX_ENLARGED
+    boxes = np.concatenate([middle - half, middle + half], 1)
+    return ok, np.where(ok.any(1)[:, None], boxes, 0.0)
+
+
+def _picture_size(path: Path) -> tuple[int, int]:
+    """(h, w) from the header of a sequence's first picture: the pickles do not say it."""
+    try:
+        with Image.open(path) as image:
+            return image.size[1], image.size[0]
+    except FileNotFoundError:
+        raise InputError(
+            "no such picture", where=str(path), fix="Unpack 3DPW's imageFiles.zip beside sequenceFiles."
+        ) from None
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise InputError(f"the picture cannot be read ({error})", where=str(path)) from None

@@ -1,0 +1,129 @@
+"""3DPW as users of 3DCrowdNet, JOTR and DPMesh have it: `3DPW/3DPW_*.json` in COCO's style beside `imageFiles/`.
+
+These files are already filtered (Pose2Mesh's rule: `campose_valid`, a joint inside the picture) and already in the
+camera frame; 3DPW_oc.json and 3DPW_pc.json hold just the subset. What lies outside a protocol's sequences or frames
+is left out where the file is a whole split (crowd), and kept but counted where the file itself is the definition.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from dpmesh.assets import sha256
+from dpmesh.errors import InputError
+from dpmesh.evaluate.fields import entry, numbers, read_json, rows
+from dpmesh.evaluate.protocols import Protocol
+from dpmesh.evaluate.records import BodyTruth, Census, Record
+from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, convert
+
+FILES = {
+    "3dpw": "3DPW_latest_test.json",
+    "3dpw-oc": "3DPW_oc.json",
+    "3dpw-pc": "3DPW_pc.json",
+    "3dpw-crowd": "3DPW_latest_validation.json",
+}
+CROWD_KEYPOINTS = "3DPW_validation_crowd_hhrnet_result.json"
+_DEFINES_ITSELF = ("3dpw-oc", "3dpw-pc")
+
+
+def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
+    """Records by sequence, frame, person. Raises InputError."""
+    path = folder / FILES[protocol.selection.dataset]
+    content = read_json(path)
+    files = {path.name: sha256(path)}
+    better: dict[str, Any] | None = None
+    if protocol.keypoints.source == "hhrnet":
+        given = folder / CROWD_KEYPOINTS
+        if not given.is_file():
+            raise InputError(
+                "the HigherHRNet keypoints of 3DPW-Crowd are missing",
+                where=str(given),
+                fix=f"Get it with 3DCrowdNet's data, or run {protocol.name}@as-run (OpenPose).",
+            )
+        better, files[given.name] = read_json(given), sha256(given)
+    images = {
+        entry(row, "id", f"{path}: images[{i}]"): (i, row)
+        for i, row in enumerate(rows(content, "images", str(path)))
+    }
+    found: list[tuple[tuple[str, int, int], Record]] = []
+    counts: Counter[str] = Counter()
+    for i, row in enumerate(rows(content, "annotations", str(path))):
+        where = f"{path}: annotations[{i}]"
+        number = entry(row, "image_id", where)
+        if number not in images:
+            raise InputError(f"image_id {number} is not among the images", where=where)
+        at, image = images[number]
+        place = f"{path}: images[{at}]"
+        sequence, frame = str(entry(image, "sequence", place)), int(entry(image, "frame_idx", place))
+        if not within(protocol, sequence, frame):
+            if protocol.selection.dataset not in _DEFINES_ITSELF:
+                counts["outside the protocol's sequences"] += 1
+                continue
+            counts["kept, though outside the published definition"] += 1
+        points, matched = _keypoints(row, better, where)
+        counts["no HigherHRNet pose matched: OpenPose's taken"] += better is not None and not matched
+        person = int(entry(row, "person_id", where))
+        record = Record(
+            id=f"{sequence}/{frame:05d}/{person}",
+            sequence=sequence,
+            picture=folder / "imageFiles" / sequence / str(entry(image, "file_name", place)),
+            size=(int(entry(image, "height", place)), int(entry(image, "width", place))),
+            box=_xyxy(numbers(entry(row, "bbox", where), (4,), f"{where}.bbox")),
+            keypoints=points,
+            truth=_truth(entry(row, "smpl_param", where), f"{where}.smpl_param"),
+            K=_camera(entry(image, "cam_param", place), f"{place}.cam_param"),
+        )
+        found.append(((sequence, frame, person), record))
+    found.sort(key=lambda item: item[0])
+    census = Census(len(found), protocol.persons, "JSON of 3DCrowdNet, JOTR, DPMesh", +counts, files)
+    return [record for _, record in found], census
+
+
+def within(protocol: Protocol, sequence: str, frame: int) -> bool:
+    """Whether the selection's sequences, families and frames admit this one."""
+    chosen = protocol.selection
+    if chosen.sequences and sequence not in chosen.sequences:
+        return False
+    if chosen.families and sequence.rpartition("_")[0] not in chosen.families:
+        return False
+    return not chosen.frames or any(
+        name == sequence and first <= frame < end for name, first, end in chosen.frames
+    )
+
+
+def _keypoints(
+    row: Any, better: dict[str, Any] | None, where: str
+) -> tuple[Float32[np.ndarray, "30 3"], bool]:
+    """In the 30-joint set, and whether they are HigherHRNet's (matched by the annotation's id)."""
+    key = str(entry(row, "id", where))
+    if better is not None and key in better:
+        place = f"{CROWD_KEYPOINTS}: {key}"
+        coco = numbers(entry(better[key], "coco_joints", place), (17, 3), place)
+        return convert(coco, COCO17, JOINTS30), True
+    pose = numbers(entry(row, "openpose_result", where), (18, 3), f"{where}.openpose_result")
+    return convert(pose, OPENPOSE18, JOINTS30), False
+
+
+def _truth(parameters: Any, where: str) -> BodyTruth:
+    gender = entry(parameters, "gender", where)
+    if gender not in ("male", "female"):
+        raise InputError(f"gender {gender!r} is neither male nor female", where=where)
+    return BodyTruth(
+        gender=gender,
+        pose=numbers(entry(parameters, "pose", where), (72,), f"{where}.pose").reshape(24, 3),
+        betas=numbers(entry(parameters, "shape", where), (-1,), f"{where}.shape")[:10],
+        transl=numbers(entry(parameters, "trans", where), (3,), f"{where}.trans"),
+    )
+
+
+def _camera(given: Any, where: str) -> Float32[np.ndarray, "3 3"]:
+    focal = numbers(entry(given, "focal", where), (2,), f"{where}.focal")
+    centre = numbers(entry(given, "princpt", where), (2,), f"{where}.princpt")
+    return np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]], np.float32)
+
+
+def _xyxy(box: np.ndarray) -> np.ndarray:
+    return np.concatenate([box[:2], box[:2] + box[2:]])

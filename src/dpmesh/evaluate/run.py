@@ -1,0 +1,194 @@
+"""A run: persons in batches through a model, in parts that are kept, by one process or several.
+
+Person i always is in the same batch with the same others, whatever the number of processes, and every part belongs to
+one process, so the answer is the same to the bit and nobody is counted twice. A part is written aside and renamed: a
+killed run goes on where it was.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dpmesh.assets import SHIPPED, sha256
+from dpmesh.checkpoint import WEIGHTS
+from dpmesh.errors import ConfigError, InputError
+from dpmesh.evaluate.opening import entry, open_source
+from dpmesh.evaluate.protocols import Protocol
+from dpmesh.evaluate.records import Source
+from dpmesh.evaluate.rows import Rows, concatenate, load, save
+from dpmesh.evaluate.score import inputs_of, predicted, require_joints, score
+from dpmesh.model import DPMesh
+from dpmesh.pipeline.bodies import choose_body
+from dpmesh.pipeline.predictor import MakesBodies, pick_device
+
+PARTS = "parts"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One protocol, one model. limit: the first so many persons only. part: persons between two saves (about)."""
+
+    protocol: str
+    out: Path
+    data: Path | None = None
+    weights: str = "embedded"
+    body: str | None = None
+    regressors: str | None = None
+    device: str = "auto"
+    threads: int = 1
+    batch: int = 16
+    limit: int | None = None
+    part: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "batch", "part", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1", where="Job")
+
+    @property
+    def folder(self) -> Path:
+        return self.out / self.protocol
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A model and a source, ready. record: what the result says of the weights."""
+
+    job: Job
+    protocol: Protocol
+    source: Source
+    model: MakesBodies
+    record: Mapping[str, Any]
+    device: torch.device
+
+    @property
+    def count(self) -> int:
+        return len(self.source) if self.job.limit is None else min(self.job.limit, len(self.source))
+
+    @property
+    def parts(self) -> list[range]:
+        size = max(self.job.part // self.job.batch, 1) * self.job.batch
+        return [range(start, min(start + size, self.count)) for start in range(0, self.count, size)]
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What parts must agree in to belong together."""
+        from importlib.metadata import version
+
+        made_of = json.dumps(
+            [dict(self.record), dict(self.source.census.files), self.job.batch, self.job.part], default=str
+        )
+        return {
+            "protocol": self.protocol.full_name,
+            "hash": self.protocol.hash,
+            "package": version("dpmesh"),
+            "persons": self.count,
+            "device": self.device.type,
+            "made of": hashlib.sha256(made_of.encode()).hexdigest(),
+        }
+
+
+def open_job(job: Job, rank: int = 0) -> Opened:
+    """rank: of this process on its machine; with several CUDA devices each has its own.
+
+    Raises ConfigError, InputError, AssetError, WeightsError.
+    """
+    source = open_source(job.protocol, job.data)
+    device = pick_device(job.device)
+    torch.set_num_threads(job.threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(rank % torch.cuda.device_count())
+    chosen = choose_body(job.weights, job.body, job.regressors)
+    model = DPMesh.from_pretrained(job.weights, chosen.arrays).to(device).eval()
+    require_joints(model)
+    folder = Path(job.weights) if Path(job.weights).is_dir() else SHIPPED / job.weights
+    record = {
+        "name": job.weights,
+        "sha256": sha256(folder / WEIGHTS),
+        "provenance": dict(model.provenance),
+        "body": dict(chosen.record) or "the free body",
+        "notes": list(chosen.notes),
+    }
+    return Opened(job, entry(job.protocol).protocol, source, model, record, device)
+
+
+def run_parts(opened: Opened, rank: int, world: int, say: Say = lambda _: None) -> None:
+    """Make this process's parts (number rank, rank + world, ...) that are not there yet."""
+    place, header = opened.job.folder / PARTS, opened.header
+    mine = list(enumerate(opened.parts))[rank::world]
+    for done, (number, indices) in enumerate(mine, start=1):
+        path = place / f"part-{number:05d}.npz"
+        if not path.is_file():
+            save(path, evaluate(opened, indices), {**header, "part": number})
+        else:
+            refuse_foreign(path, load(path)[1], {**header, "part": number})
+        say(
+            f"{opened.protocol.full_name}: part {done} of {len(mine)} ({indices.stop} of {opened.count} persons)"
+        )
+
+
+@torch.inference_mode()
+def evaluate(opened: Opened, indices: range) -> Rows:
+    """Rows of some persons; `indices` begins at a multiple of the batch."""
+    found: list[Rows] = []
+    for start in range(indices.start, indices.stop, opened.job.batch):
+        batch = list(range(start, min(start + opened.job.batch, indices.stop)))
+        persons = opened.source.persons(batch)
+        answer = opened.model(inputs_of(persons, opened.model.camera, opened.device))
+        found.append(score(opened.protocol.measure, batch, persons, predicted(opened.model, answer, persons)))
+    return concatenate(found)
+
+
+def merge(opened: Opened) -> Rows:
+    """All parts as one; raises InputError unless every person is there exactly once."""
+    place, header = opened.job.folder / PARTS, opened.header
+    parts: list[Rows] = []
+    for number in range(len(opened.parts)):
+        path = place / f"part-{number:05d}.npz"
+        if not path.is_file():
+            raise InputError("a part of the run is missing", where=str(path), fix="Run the command again.")
+        rows, about = load(path)
+        refuse_foreign(path, about, {**header, "part": number})
+        parts.append(rows)
+    joined = concatenate(parts)
+    if not np.array_equal(joined.index, np.arange(opened.count)):
+        raise InputError(
+            "the parts do not hold every person exactly once",
+            where=str(place),
+            fix="Delete the folder and run again.",
+        )
+    return joined
+
+
+def refuse_foreign(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise InputError for a part of another run."""
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            told = "of other weights, data or batches" if name == "made of" else f"{name} {found.get(name)!r}"
+            raise InputError(
+                f"this part is of another run ({told}; now {value!r})" if name != "made of" else
+                f"this part is of another run ({told})",
+                where=str(path),
+                fix="Choose another --out, or --overwrite.",
+            )  # fmt: skip
+
+
+def torchrun() -> tuple[int, int] | None:
+    """(rank, world) where torchrun started this process."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def plain(job: Job) -> dict[str, Any]:
+    """The job as it stands in a result."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(job).items()}
