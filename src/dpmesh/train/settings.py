@@ -107,14 +107,21 @@ class Settings:
         if not self.stages:
             raise ConfigError("a training config needs at least one [[stages]] table", where="Settings")
         names = [stage.name for stage in self.stages]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"two stages have the same name: {', '.join(names)}", where="stages")
+        if len(set(names)) < len(names) or set(names) & set(TABLES):
+            raise ConfigError(
+                f"stages need names of their own, other than {', '.join(TABLES)}: {', '.join(names)}",
+                where="stages",
+            )
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema={self.ema} is not in [0, 1)", where="Settings")
         if any(isinstance(stage, Prior) for stage in self.stages[1:]):
             raise ConfigError("the prior stage must be the first", where="stages")
         if self.strategy == "fsdp" and len(self.stages) > 1:
             raise ConfigError("fsdp takes one stage at a time", fix="Make a config for each.")
+
+
+TABLES = ("data", "losses", "stages")
+"""Settings that hold others: no stage may have such a name."""
 
 
 def read_settings(path: Path, changes: Mapping[str, Any] | None = None) -> Settings:
@@ -142,7 +149,7 @@ def _lay_over(data: dict[str, Any], name: str, value: Any) -> None:
     stages: list[dict[str, Any]] = data.get("stages", [])
     by_name = {str(stage.get("name")): stage for stage in stages}
     here: Any = data
-    if path and path[0] in by_name and path[0] not in Settings.__dataclass_fields__:
+    if path and path[0] in by_name and path[0] not in TABLES:
         here = by_name[path.pop(0)]
     for step in path:
         try:
