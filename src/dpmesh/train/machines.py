@@ -42,6 +42,8 @@ def shard(module: nn.Module, mesh: Any) -> nn.Module:
     """FSDP: of every block, and of the rest as one, each process keeps its part. Single numbers it does not take:
     they stay whole (`average_scalars`)."""
     scalars = {p for p in module.parameters() if p.ndim == 0}
+    for parameter in module.parameters():  # it cuts rows, and channels_last weights have none
+        parameter.data = parameter.data.contiguous()
     for part in module.modules():
         if isinstance(part, BLOCKS):
             fully_shard(part, mesh=mesh["data_parallel"])

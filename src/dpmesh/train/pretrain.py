@@ -72,7 +72,6 @@ class DenoisingObjective(Objective):
             raise ConfigError(
                 f"{model.config.name!r} has no U-Net whose own weights are trained", where=f"stage {stage.name}"
             )
-        self.backbone, self.prompt = backbone, model.prompt
         parts = (backbone.vae, backbone.unet, backbone.controlnet, backbone.added, model.prompt)
         trained = [p for part in parts if part is not None for p in part.parameters() if p.requires_grad]
         model.requires_grad_(False)
@@ -82,6 +81,12 @@ class DenoisingObjective(Objective):
         self.head = NoiseHead(unet.channels[0], unet.groups, unet.latent_channels)
         learns = any(p.requires_grad for p in backbone.vae.parameters())
         self.decoder = PatchDecoder(unet.latent_channels) if learns else None
+
+    @property
+    def backbone(self) -> DiffusionBackbone:
+        """A part of the model."""
+        assert isinstance(self.model.backbone, DiffusionBackbone)  # else it was refused
+        return self.model.backbone
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
         crop = crop_of(batch)
@@ -101,7 +106,9 @@ class DenoisingObjective(Objective):
         count = len(latent)
         timestep = (part.chance(count, salt=TIMESTEP) * STEPS).long().to(latent.device)
         noise = part.normal(*latent.shape, salt=NOISE).to(latent)
-        dirty, prompt = noised(latent, noise, timestep), self.prompt(joints, visible)
+        dirty = noised(latent, noise, timestep)
+        assert self.model.prompt is not None
+        prompt = self.model.prompt(joints, visible)
         hint = draw_heatmaps(joints, visible, size=latent.shape[-1])
         control = self.backbone.control(dirty, hint, prompt, timestep.float())
         features, _maps = self.backbone.unet(dirty, prompt, control, timestep.float())

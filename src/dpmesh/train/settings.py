@@ -146,20 +146,18 @@ def read_settings(path: Path, changes: Mapping[str, Any] | None = None) -> Setti
 def _lay_over(data: dict[str, Any], name: str, value: Any) -> None:
     """Set one value by its dotted name; what is wrong with name or value from_plain tells."""
     *path, last = name.split(".")
-    stages: list[dict[str, Any]] = data.get("stages", [])
-    by_name = {str(stage.get("name")): stage for stage in stages}
+    by_name = {str(stage.get("name")): stage for stage in data.get("stages", ())}
     here: Any = data
-    if path and path[0] in by_name and path[0] not in TABLES:
-        here = by_name[path.pop(0)]
-    for step in path:
-        try:
+    try:
+        if path and path[0] not in TABLES:
+            here = by_name[path.pop(0)]
+        for step in path:
             here = here[int(step)] if isinstance(here, list) else here.setdefault(step, {})
-        except (ValueError, IndexError):
-            here = None
-        if not isinstance(here, dict | list):
-            raise ConfigError(f"unknown setting {name!r}", fix=f"Stages: {', '.join(by_name)}.")
-    if isinstance(here, list):
-        raise ConfigError(f"unknown setting {name!r}", fix=f"Stages: {', '.join(by_name)}.")
+        here.setdefault(last)
+    except (KeyError, ValueError, IndexError, AttributeError):
+        raise ConfigError(
+            f"unknown setting {name!r}", fix=f"Tables: {', '.join(TABLES)}; stages: {', '.join(by_name)}."
+        ) from None
     here[last] = value
 
 
