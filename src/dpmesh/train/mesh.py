@@ -8,7 +8,6 @@ import torch.distributed as dist
 from jaxtyping import UInt8
 from numpy import ndarray
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dpmesh.geometry import CROP
 from dpmesh.losses import TERMS, Answer, Known, loss_terms, reading_terms, surface_terms
@@ -17,6 +16,7 @@ from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
 from dpmesh.train.feed import BLIND, Tensors
 from dpmesh.train.imagined import imagined_reading
+from dpmesh.train.machines import attention_kernels
 from dpmesh.train.nkr import Teaching
 from dpmesh.train.objective import Group, Objective
 from dpmesh.train.part import Part
@@ -48,10 +48,8 @@ class MeshObjective(Objective):
         self.teaching = None if teacher is None else Teaching(teacher, model)
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        # On a CPU the fused attention's backward pass is slower than plain products for so few tokens.
         device = batch["joints"].device.type
-        kernels = [SDPBackend.MATH] if device == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-        with sdpa_kernel(kernels), torch.autocast(device, torch.bfloat16, enabled=self.bf16):
+        with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=self.bf16):
             terms = self._terms(batch, part)
             total = self.settings.losses.total(terms, self.balance)
             blind = {name.removeprefix(BLIND): v for name, v in batch.items() if name.startswith(BLIND)}

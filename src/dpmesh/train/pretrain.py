@@ -24,6 +24,7 @@ from dpmesh.errors import ConfigError
 from dpmesh.geometry.heatmap import draw_heatmaps
 from dpmesh.model import DPMesh
 from dpmesh.train.feed import Tensors
+from dpmesh.train.machines import attention_kernels
 from dpmesh.train.mesh import crop_of, true_joints
 from dpmesh.train.objective import Group, Objective
 from dpmesh.train.part import Part
@@ -90,7 +91,8 @@ class DenoisingObjective(Objective):
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
         crop = crop_of(batch)
-        with torch.autocast(crop.device.type, torch.bfloat16, enabled=self.bf16):
+        device = crop.device.type
+        with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=self.bf16):
             latent = self.backbone.vae(crop.contiguous(memory_format=torch.channels_last))
             joints, visible = true_joints(batch)
             terms = {"denoise": self._denoise(latent.detach().float(), joints, visible, part)}
