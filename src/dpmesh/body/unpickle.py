@@ -102,8 +102,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         if (module_name, global_name) not in self._names:
             raise InputError(
-                f"the pickle asks for {module_name}.{global_name}, which no SMPL file needs; nothing was run",
-                fix="Use the file as downloaded from the SMPL site.",
+                f"the pickle asks for {module_name}.{global_name}, which no such file needs; nothing was run"
             )
         return self._names[module_name, global_name]
 
@@ -116,13 +115,13 @@ _BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyErro
 """What pickle raises on a damaged file (its documentation promises no shorter list)."""
 
 
-def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of an SMPL `.pkl` by field name, without fields that are no arrays. Raises InputError."""
+def load_pickle(path: Path, fix: str) -> dict[str, Any]:
+    """A pickled dictionary of plain Python values and numpy arrays. Raises InputError, with `fix` as the advice."""
     try:
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="latin1").load()  # written by Python 2
     except InputError as error:
-        raise InputError(error.what, where=str(path), fix=error.fix) from None
+        raise InputError(error.what, where=str(path), fix=fix) from None
     except _BROKEN as error:
         raise InputError(
             f"the pickle is damaged ({error or 'it ends early'})", where=str(path), fix="Download it again."
@@ -130,11 +129,15 @@ def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
     except OSError as error:
         raise InputError(f"the file cannot be read ({error.strerror})", where=str(path)) from error
     if not isinstance(content, dict):
-        raise InputError(
-            "the pickle holds no dictionary of arrays", where=str(path), fix="Give an SMPL .pkl."
-        )
+        raise InputError("the pickle holds no dictionary of arrays", where=str(path), fix=fix)
+    return {str(key): value for key, value in content.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
+def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
+    """The arrays of an SMPL `.pkl` by field name, without fields that are no arrays. Raises InputError."""
+    content = load_pickle(path, "Give an SMPL .pkl, as downloaded from the SMPL site.")
     try:
-        arrays = {str(key): _array(value) for key, value in content.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        arrays = {key: _array(value) for key, value in content.items()}
     except _BROKEN as error:
         raise InputError(
             f"an array of the pickle is damaged ({error})", where=str(path), fix="Download it again."
