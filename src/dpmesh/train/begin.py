@@ -1,9 +1,12 @@
 """With what a stage begins and where it leaves what it made. Stages hand each other nothing but folders."""
 
 from pathlib import Path
+from typing import Any
 
+from dpmesh.body.files import BodyArrays
 from dpmesh.configurations import configuration
-from dpmesh.errors import ConfigError
+from dpmesh.convert.bodies import user_body
+from dpmesh.errors import AssetError, ConfigError
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_prior
 from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
@@ -65,7 +68,7 @@ def _prior(settings: Settings) -> PoseVQVAE | None:
 
 
 def _stored(settings: Settings, source: str) -> DPMesh:
-    model = DPMesh.from_pretrained(source)
+    model = DPMesh.from_pretrained(source, _body(settings)[0])
     if model.config != configuration(settings.model):
         raise ConfigError(f"these are not weights of {settings.model!r}", where=source)
     if (prior := _prior(settings)) is not None and source == settings.start:
@@ -89,9 +92,28 @@ def _fresh(settings: Settings) -> DPMesh:
             where="start",
             fix="Give a folder with weights to start from (`dpmesh convert`), or one of a prior as `prior`.",
         )
-    model = DPMesh.from_config(settings.model)
+    model = DPMesh.from_config(settings.model, _body(settings)[0])
     _put(prior, model, settings)
     return model
+
+
+def _body(settings: Settings) -> tuple[BodyArrays | None, dict[str, Any]]:
+    """None for the free body, or SMPL's arrays; and the record of its file."""
+    if settings.body == "free":
+        return None, {}
+    if (found := user_body(None, None)) is None:
+        raise AssetError(
+            "no SMPL body was imported", where="body", fix="Import one: dpmesh assets import SMPL_NEUTRAL.pkl."
+        )
+    return found[0], dict(found[1])
+
+
+def provenance(settings: Settings, number: int) -> dict[str, Any]:
+    """Where the weights of stage `number` come from."""
+    stages = [stage.name for stage in settings.stages[: number + 1]]
+    told: dict[str, Any] = {"config": settings.model, "stages": stages, "seed": settings.seed}
+    body = _body(settings)[1]
+    return told | ({"body": body} if body else {})
 
 
 def _put(prior: PoseVQVAE, model: DPMesh, settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """Batches for the loop: a pure function of the Part, made in worker processes, resumable at any step."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dpmesh.body.files import free_body
+from dpmesh.data.mixture import Mixture
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.record import Batch
+from dpmesh.data.sources import Source, open_source
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.errors import ConfigError
+from dpmesh.train import settings
 from dpmesh.train.part import Part, parts_of
-from dpmesh.train.settings import Data, Settings, Source
+from dpmesh.train.settings import Data, Settings
 from dpmesh.train.stages import AnyStage, Images, Keypoints, Prior, Stage
 
 Tensors = dict[str, Tensor]
@@ -107,17 +111,21 @@ def _the_same(people: SyntheticPeople, many: int, *, with_pictures: bool) -> Cal
 
 def _mixed(data: Data, seed: int) -> Callable[[Part, int], Batch]:
     """People of data sets, 3D and 2D 1:1."""
-    from dpmesh.data.mixture import Mixture
-
-    mixture = Mixture([[opened(s) for s in group] for group in (data.group3d, data.group2d) if group], seed)
-    return lambda part, count: mixture.batch(part.step, part.index, part.of, count)
+    mixture = mixture_of(data, seed)
+    return lambda part, count: mixture(part.step, part.index, part.of, count)
 
 
-def opened(source: Source) -> Any:
-    """The data set; raises ConfigError for a split that training may not see."""
-    from dpmesh.data.sources import open_source
+def mixture_of(data: Data, seed: int) -> Mixture:
+    """The groups that are not empty."""
+    groups = [[opened(source) for source in group] for group in (data.group3d, data.group2d) if group]
+    return Mixture(groups, seed, data.augment)
 
-    return open_source(source.dataset, source.root, source.split)
+
+@cache
+def opened(source: settings.Source) -> Source:
+    """The data set, once in a process (its annotations take long to read, and workers inherit them); raises ConfigError
+    for a split that training may not see."""
+    return open_source(source.dataset, source.root, source.split, fits=source.fits)
 
 
 def steps_of(stage: Stage, data: Data) -> tuple[int, int]:
@@ -128,13 +136,12 @@ def steps_of(stage: Stage, data: Data) -> tuple[int, int]:
         raise ConfigError(
             "synthetic people have no epochs", where=f"stage {stage.name}", fix="Give `steps` instead."
         )
-    longest = max(sum(len(opened(s)) for s in group) for group in (data.group3d, data.group2d))
-    epoch = max(2 * longest // stage.batch, 1)  # the last, incomplete batch is dropped
+    epoch = max(mixture_of(data, 0).epoch // stage.batch, 1)  # the last, incomplete batch is dropped
     return stage.epochs * epoch, stage.low * epoch
 
 
 def feed(
-    stage: AnyStage, settings: Settings, steps: range, rank: int = 0, world: int = 1
+    stage: AnyStage, given: Settings, steps: range, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[Part, list[str], Tensors]]:
     """For each step this process's parts: which one, the people's record ids, the arrays as tensors."""
     people = [stage.batch, *([stage.rehearsal] if isinstance(stage, Images) else [])]
@@ -143,11 +150,11 @@ def feed(
             f"batch={stage.batch} cannot be shared by {world} processes × accumulate={stage.accumulate}",
             where=f"stage {stage.name}",
         )
-    cut = (settings.seed, steps, stage.accumulate, rank, world)
-    workers = settings.workers
+    cut = (given.seed, steps, stage.accumulate, rank, world)
+    workers = given.workers
     options: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": False} if workers else {}
     loader = DataLoader(
-        Parts(stage, settings.data, settings.seed),
+        Parts(stage, given.data, given.seed),
         batch_size=None,
         sampler=parts_of(*cut),
         num_workers=workers,

@@ -20,6 +20,7 @@ from torch.optim import AdamW
 
 from dpmesh.errors import ConfigError
 from dpmesh.train.average import Average
+from dpmesh.train.begin import begin, provenance
 from dpmesh.train.checkpoints import State
 from dpmesh.train.feed import steps_of
 from dpmesh.train.machines import average_scalars, is_sharded, recompute_activations, whole
@@ -139,26 +140,22 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """What the stage leaves, the average where there is one."""
-        stages = [stage.name for stage in self.settings.stages[: self.number + 1]]
-        provenance = {"config": self.settings.model, "stages": stages, "seed": self.settings.seed}
-        provenance |= {"steps": self.step, "ema": self.settings.ema}
+        told = {**provenance(self.settings, self.number), "steps": self.step, "ema": self.settings.ema}
         self.objective.eval()
         with self.looked_at():
             if is_sharded(self.fabric):
-                self._save_whole(folder, provenance)
+                self._save_whole(folder, told)
             elif self.fabric.global_rank == 0:
-                self.objective.save(folder, provenance)
+                self.objective.save(folder, told)
         self.fabric.barrier()
 
-    def _save_whole(self, folder: Path, provenance: dict[str, Any]) -> None:
+    def _save_whole(self, folder: Path, told: dict[str, Any]) -> None:
         """Under FSDP: the gathered weights, put into an objective of one process."""
-        from dpmesh.train.begin import begin
-
         weights = get_model_state_dict(self.objective, options=FULL)
         if self.fabric.global_rank == 0:
             single = begin(self.settings, self.number)
             single.load_state_dict(weights)
-            single.eval().save(folder, provenance)
+            single.eval().save(folder, told)
 
 
 def _full(value: Any) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dpmesh.data.augment import AugmentConfig
 from dpmesh.errors import ConfigError
 from dpmesh.losses import LossWeights
 from dpmesh.plain import from_plain
@@ -18,18 +19,22 @@ except ModuleNotFoundError:  # Python 3.10
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A data set on disk: which (docs/data.md), where, and which of its splits. Test splits are not for training."""
+    """A data set on disk: which, where, and which of its splits (docs/data.md). Test splits are not for training.
+
+    fits: "smpl" targets are bodies fitted with SMPL, for which the model must have that body; "none" joints alone.
+    """
 
     dataset: str
-    root: str
+    root: str = ""
     split: str = "train"
+    fits: Literal["smpl", "none"] = "smpl"
 
     def __post_init__(self) -> None:
         if self.split not in ("train", "validation"):
             raise ConfigError(
                 f"the split {self.split!r} of {self.dataset} cannot be named in a training config",
                 where="data",
-                fix="Train on 'train', look at 'validation'; test splits are for `dpmesh evaluate`.",
+                fix="Train on 'train', look at 'validation'; test splits are for evaluation alone.",
             )
 
 
@@ -38,6 +43,7 @@ class Data:
     """Where samples come from. Without a data set: synthetic people.
 
     group3d, group2d: data sets with and without measured 3D joints, mixed 1:1 (datasets.md §4.6).
+    augment: of the data sets' people (data/augment.py); synthetic people bring their own.
     validation: what the model is looked at on; held-out synthetic people without.
     people: only so many synthetic people, again and again: can a model learn them by heart? 0: ever new ones.
     motions: "train" keeps the validation clips of the pose bank out of the training; "all" trains on them too, as the
@@ -46,6 +52,7 @@ class Data:
 
     group3d: tuple[Source, ...] = ()
     group2d: tuple[Source, ...] = ()
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     validation: tuple[Source, ...] = ()
     people: int = 0
     motions: Literal["train", "all"] = "train"
@@ -66,6 +73,7 @@ class Data:
 class Settings:
     """model: a named configuration. start: weights to begin from (a folder or a shipped name) instead of random ones.
     prior: folder of a pose prior (of a "prior" stage) instead of the shipped one.
+    body: "smpl" is the one that you imported (docs/weights.md), which fits of data sets need.
     seed: of weights and data.
 
     processes: on this machine (under torchrun, what it was told); threads: of each; workers: that make batches.
@@ -85,6 +93,7 @@ class Settings:
     losses: LossWeights = field(default_factory=LossWeights)
     start: str = ""
     prior: str = ""
+    body: Literal["free", "smpl"] = "free"
     out: str = "runs/embedded"
     seed: int = 1
     processes: int = 1
@@ -116,6 +125,14 @@ class Settings:
             raise ConfigError(f"ema={self.ema} is not in [0, 1)", where="Settings")
         if any(isinstance(stage, Prior) for stage in self.stages[1:]):
             raise ConfigError("the prior stage must be the first", where="stages")
+        sources = (*self.data.group3d, *self.data.group2d, *self.data.validation)
+        fitted = [s.dataset for s in sources if s.dataset != "synthetic" and s.fits == "smpl"]
+        if fitted and self.body != "smpl":
+            raise ConfigError(
+                f"the fits of {fitted[0]} are SMPL's, the model's body is another",
+                where="body",
+                fix="Set body = \"smpl\", or fits = \"none\" for every data set.",
+            )
         if self.strategy == "fsdp" and len(self.stages) > 1:
             raise ConfigError("fsdp takes one stage at a time", fix="Make a config for each.")
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from dpmesh.body.files import free_body
 from dpmesh.body.model import BodyModel
+from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.record import stack
 from dpmesh.data.synthetic import SyntheticPeople
@@ -53,7 +54,7 @@ def validation_people(data: Data, count: int, seed: int) -> Tensors:
     share = -(-count // len(sources))
     rng = np.random.default_rng(SEED)
     samples = [
-        source.sample(int(index), rng, None)
+        source.sample(int(index), rng, AugmentConfig.still())
         for source in sources
         for index in np.linspace(0, len(source) - 1, min(share, len(source))).astype(int)
     ]
