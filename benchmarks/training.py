@@ -12,7 +12,6 @@ what a kernel needs for an instant is not counted: leave 10 % and half a GiB for
 import argparse
 import json
 import resource
-import tempfile
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,13 +19,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from machine import commit, machine
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from dpmesh.body.files import free_body
+from dpmesh.checkpoint import uninitialised
 from dpmesh.configurations import PAPER
 from dpmesh.cost import without_numbers
 from dpmesh.data.poses import PoseBank
@@ -124,25 +123,19 @@ def step(precision: str) -> dict[str, Any]:
     torch.manual_seed(0)
     model = DPMesh(PAPER)
     model.pose_prior.codebook.codes.normal_()  # type: ignore[union-attr]
-    # The teacher is the student's copy; its frozen weights are the student's own.
-    own = {name for name, p in model.named_parameters() if p.requires_grad}
-    with mock.patch("torch.nn.init.kaiming_uniform_", lambda tensor, **_: tensor):
+    with uninitialised():  # what is frozen will be the student's own memory
         teacher = DPMesh(PAPER)
     for name, p in model.named_parameters():
         holder, _, leaf = name.rpartition(".")
         part = teacher.get_submodule(holder)
-        if name in own:
+        if p.requires_grad:
             part.get_parameter(leaf).data.copy_(p.data)
         else:
             setattr(part, leaf, p)
-    flags = {name: p.requires_grad for name, p in model.named_parameters()}
-    teacher.pose_prior.codebook.codes.copy_(model.pose_prior.codebook.codes)  # type: ignore[union-attr]
-    objective = MeshObjective(model, given.stages[0], given, teacher)  # type: ignore[arg-type]
-    assert flags == {name: p.requires_grad for name, p in model.named_parameters()}
-    fabric = make_fabric(given)
-    run = Run.__new__(Run)
-    with tempfile.TemporaryDirectory(), mock.patch("dpmesh.train.run.steps_of", lambda *_: (1, 0)):
-        run.__init__(fabric, objective, given, 0)
+    teacher.pose_prior.load_state_dict(model.pose_prior.state_dict())
+    stage = given.stages[0]
+    assert isinstance(stage, Student)
+    run = Run(make_fabric(given), MeshObjective(model, stage, given, teacher), given, 0)
     batch = people(1)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     spent: dict[str, float] = {}
@@ -154,7 +147,7 @@ def step(precision: str) -> dict[str, Any]:
         return result
 
     loss, _ = timed("forward, teacher and student", lambda: run.module(batch, Part(1, 0)))
-    timed("backward", lambda: fabric.backward(loss))
+    timed("backward", lambda: run.fabric.backward(loss))
     timed("clipping and AdamW", lambda: (run.clip(), run.advance()))
     return {
         "precision": precision,
@@ -162,7 +155,7 @@ def step(precision: str) -> dict[str, Any]:
         "threads": 1,
         "cpu_s": spent,
         "cpu_s_total": round(sum(spent.values()), 2),
-        "loss": float(np.float32(loss.item())),
+        "loss": round(loss.item(), 4),
         "loaded_gib": round(loaded, 2),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }
