@@ -14,7 +14,6 @@ import json
 import resource
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -45,7 +44,11 @@ COMMON: dict[str, Any] = {"name": "s", "steps": 1, "batch": 1, "learning_rate": 
 
 def settings(precision: str, **more: Any) -> Settings:
     return Settings(
-        model="paper", stages=(Student(**COMMON),), precision=precision, weight_decay=1e-6, **more  # type: ignore[arg-type]
+        model="paper",
+        stages=(Student(**COMMON),),
+        precision=precision,
+        weight_decay=1e-6,
+        **more,  # type: ignore[arg-type]
     )
 
 

@@ -160,7 +160,9 @@ def test_depth_of_the_decoder_counts_only_where_it_is_measured():
     assert loss_terms(near, off, near, flat)["joints_img"] == 0
     aside = loss_terms(near, target + torch.tensor([0.3, 0.0, 0.0]), near, flat)["joints_img"]
     assert aside == pytest.approx(0.1, rel=1e-4)
-    deep = dataclasses.replace(near, joints3d=near.joints3d * torch.tensor([1.0, 1.0, 90.0]))  # metres off the grid
+    deep = dataclasses.replace(
+        near, joints3d=near.joints3d * torch.tensor([1.0, 1.0, 90.0])
+    )  # metres off the grid
     assert loss_terms(deep, off, deep, flat)["joints_img"] == 0
     assert loss_terms(deep, target + 0.3, deep, flat)["joints_img"] == pytest.approx(0.2, rel=1e-4)
 
@@ -183,7 +185,9 @@ def test_fitted_meshes_have_terms_of_their_own():
     terms = loss_terms(truth, torch.full((2, 15, 3), 0.5), truth, mask, weights)
     assert terms["fit3d"] == pytest.approx(0.5 * 29 / 30)
     assert terms["fit_img"] > 0
-    none = loss_terms(truth, torch.rand(2, 15, 3), truth, dataclasses.replace(mask, fit=torch.zeros(2)), weights)
+    none = loss_terms(
+        truth, torch.rand(2, 15, 3), truth, dataclasses.replace(mask, fit=torch.zeros(2)), weights
+    )
     assert none["fit_img"] == none["fit3d"] == 0
     assert "fit3d" not in loss_terms(truth, torch.rand(2, 15, 3), truth)
 

@@ -226,5 +226,5 @@ def over_all(count: Shaped[Tensor, ""]) -> Shaped[Tensor, ""]:
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return count.clamp(min=1)
     total = count.detach().float()
-    dist.all_reduce(total)
+    dist.all_reduce(total)  # pyright: ignore[reportUnknownMemberType]  (torch's stub)
     return total.clamp(min=1) / dist.get_world_size()

@@ -20,19 +20,19 @@ COMMON: dict[str, Any] = {"name": "s", "batch": 4, "learning_rate": 1e-3}
 
 
 def settings(data: Data, workers: int = 0) -> Settings:
-    return Settings(model="embedded", stages=(Teacher(**COMMON, steps=4),), data=data, workers=workers, body="smpl")
+    return Settings(
+        model="embedded", stages=(Teacher(**COMMON, steps=4),), data=data, workers=workers, body="smpl"
+    )
 
 
 def test_chances_do_not_depend_on_the_cut():
     whole = Part(3, 7).chance(2, 6)
     assert torch.equal(torch.cat([Part(3, 7, i, 3).chance(2, 2) for i in range(3)], 1), whole)
-    assert torch.equal(
-        torch.cat([Part(3, 7, i, 2).normal(3, 5) for i in range(2)]), Part(3, 7).normal(6, 5)
-    )
+    assert torch.equal(torch.cat([Part(3, 7, i, 2).normal(3, 5) for i in range(2)]), Part(3, 7).normal(6, 5))
     assert not torch.equal(Part(3, 8).chance(2, 6), whole)
     assert not torch.equal(Part(3, 7).chance(2, 6, salt=1), whole)
     cuts = [list(parts_of(1, range(2), 2, rank, 2)) for rank in range(2)]
-    assert sorted(part.index for some in cuts for part in some if part.step == 0) == [0, 1, 2, 3]
+    assert sorted(part.number for some in cuts for part in some if part.step == 0) == [0, 1, 2, 3]
 
 
 def test_the_same_pictures_however_a_batch_is_cut():
@@ -89,7 +89,9 @@ def test_data_sets_are_mixed_and_go_on_from_any_step(data: Data):
         assert sum(name.startswith("h36m") for name in ids) == 2
         assert batch["crop"].shape == (4, 256, 256, 3)
     assert [ids for _, ids, _ in feed(stage, settings(data), range(2, 4))] == [ids for _, ids, _ in steps[2:]]
-    assert [ids for _, ids, _ in feed(stage, settings(data, workers=1), range(2))] == [ids for _, ids, _ in steps[:2]]
+    assert [ids for _, ids, _ in feed(stage, settings(data, workers=1), range(2))] == [
+        ids for _, ids, _ in steps[:2]
+    ]
     batch = validation_people(data, 5, 1)
     assert len(batch["crop"]) == 5
 

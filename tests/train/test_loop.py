@@ -40,7 +40,9 @@ def whole(child: ModuleType, stages: list[dict[str, Any]], tmp_path_factory: pyt
     return out
 
 
-def test_a_killed_run_goes_on_with_the_same_losses(child: ModuleType, stages: list[dict[str, Any]], whole: Path):
+def test_a_killed_run_goes_on_with_the_same_losses(
+    child: ModuleType, stages: list[dict[str, Any]], whole: Path
+):
     """SIGKILL, twice: while the teacher trains and while the student does."""
     out = whole.parent / "killed"
     plain = {"stages": stages, "ema": 0.9, "checkpoint_every": 0.0}
@@ -64,7 +66,9 @@ def test_a_killed_run_goes_on_with_the_same_losses(child: ModuleType, stages: li
     assert one == other
 
 
-def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     for step in (1, 2):
         save_checkpoint(tmp_path, {"stage": 0, "step": step, "weights": torch.arange(1000.0)})
     assert latest_checkpoint(tmp_path)["step"] == 2  # type: ignore[index]

@@ -46,7 +46,7 @@ def test_targets_reach_the_losses_unrounded(monkeypatch: pytest.MonkeyPatch):
     names = ("joints3d", "joints2d", "pose")
     monkeypatch.setattr(
         "dpmesh.train.mesh.targets_of",
-        lambda given: (seen.extend(given[name] for name in names) or targets_of(given)),
+        lambda given: seen.extend(given[name] for name in names) or targets_of(given),
     )
     objective = Fabric(accelerator="cpu", devices=1).setup_module(
         MeshObjective(model(), stage, replace(SETTINGS, precision="bf16-mixed"))
@@ -129,7 +129,14 @@ def test_a_teacher_is_told_the_truth_and_a_student_less_than_was_detected(pictur
 def test_what_is_not_known_has_no_gradient(pictures: Tensors):
     """A person without any known target moves nothing, wherever the target is."""
     unknown = {name: values.clone() for name, values in pictures.items()}
-    for name in ("joints2d_valid", "joints3d_valid", "pose_valid", "betas_valid", "fit_valid", "surface_valid"):
+    for name in (
+        "joints2d_valid",
+        "joints3d_valid",
+        "pose_valid",
+        "betas_valid",
+        "fit_valid",
+        "surface_valid",
+    ):
         unknown[name].zero_()
     objective = MeshObjective(model(), Images(**COMMON), SETTINGS)
     loss, terms = objective(unknown, FIRST)
@@ -138,7 +145,9 @@ def test_what_is_not_known_has_no_gradient(pictures: Tensors):
     assert not any(p.grad.any() for p in objective.parameters() if p.grad is not None)
 
 
-def trained(child: ModuleType, out: Path, stage: dict[str, Any], **more: Any) -> tuple[Run, dict[str, torch.Tensor]]:
+def trained(
+    child: ModuleType, out: Path, stage: dict[str, Any], **more: Any
+) -> tuple[Run, dict[str, torch.Tensor]]:
     """A run of a few steps, and its weights before."""
     given = child.settings(out, stage, **more)
     run = Run(make_fabric(given), begin(given, 0), given, 0)
@@ -157,7 +166,7 @@ def test_under_paper_only_what_the_paper_trains_moves(child: ModuleType, tmp_pat
     run, before = trained(child, tmp_path / "run", child.stage("teacher"))
     moved, still = set(), set()
     for name, p in run.objective.named_parameters():
-        kind = "lora" if ".lora_" in name else ".".join(name.split(".")[1:3 if ".backbone." in name else 2])
+        kind = "lora" if ".lora_" in name else ".".join(name.split(".")[1 : 3 if ".backbone." in name else 2])
         (still if torch.equal(before[name], p.detach()) else moved).add(kind)
     assert moved == {"lora", "backbone.controlnet", "backbone.fusion", "prompt", "regressor", "pose_tokens"}
     assert {"backbone.vae", "backbone.unet", "pose_prior"} <= still
@@ -186,7 +195,9 @@ def test_the_two_rates_really_differ(child: ModuleType, tmp_path: Path):
 
 
 def test_loss_weights_are_neither_decayed_nor_clipped(child: ModuleType, tmp_path: Path):
-    given = child.settings(tmp_path / "run", child.stage("teacher"), losses={"automatic": True}, weight_decay=0.5)
+    given = child.settings(
+        tmp_path / "run", child.stage("teacher"), losses={"automatic": True}, weight_decay=0.5
+    )
     run = Run(make_fabric(given), begin(given, 0), given, 0)
     assert run.optimizer.param_groups[-1]["weight_decay"] == 0
     assert {group["weight_decay"] for group in run.optimizer.param_groups[:-1]} == {0.5}
@@ -197,7 +208,9 @@ def test_loss_weights_are_neither_decayed_nor_clipped(child: ModuleType, tmp_pat
     counted = sum(p.numel() for p in run.objective.model.parameters() if p.requires_grad)
     assert norm == pytest.approx(counted**0.5, rel=1e-4)
     assert torch.equal(run.objective.balance.grad, torch.ones_like(run.objective.balance))
-    assert next(run.objective.model.regressor.parameters()).grad.max() == pytest.approx(1 / counted**0.5, rel=1e-3)
+    assert next(run.objective.model.regressor.parameters()).grad.max() == pytest.approx(
+        1 / counted**0.5, rel=1e-3
+    )
 
 
 def test_checkpointing_changes_memory_and_nothing_else(child: ModuleType, tmp_path: Path):
@@ -209,7 +222,12 @@ def test_checkpointing_changes_memory_and_nothing_else(child: ModuleType, tmp_pa
         run = Run(make_fabric(given), begin(given, 0), given, 0)
         (part, _ids, batch) = next(feed(run.stage, given, range(1)))
         sizes = list[int]()
-        with torch.autograd.graph.saved_tensors_hooks(lambda x: (sizes.append(x.numel()), x)[1], lambda x: x):
+
+        def keep(x: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(x.numel())
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             loss, _ = run.module(batch, part)
         loss.backward()
         kept.append(sum(sizes))

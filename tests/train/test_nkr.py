@@ -54,7 +54,9 @@ def test_swapping_two_teacher_features_raises_the_loss(at_work: tuple[MeshObject
     assert after[0] > before[0] and after[1] > before[1]
 
 
-def test_the_features_are_the_two_maps_and_no_gradient_reaches_the_teacher(at_work: tuple[MeshObjective, dict]):
+def test_the_features_are_the_two_maps_and_no_gradient_reaches_the_teacher(
+    at_work: tuple[MeshObjective, dict],
+):
     objective, batch = at_work
     teaching = objective.teaching
     with watch(objective.model) as seen:
@@ -72,11 +74,15 @@ def test_the_features_are_the_two_maps_and_no_gradient_reaches_the_teacher(at_wo
     (terms["nkr_mse"].requires_grad, terms["nkr_contrast"].requires_grad)
     _, again = objective(batch, Part(1, 0))
     (again["nkr_contrast"] + again["nkr_mse"]).backward()
-    reached = {name.split(".")[1] for name, p in objective.named_parameters() if p.grad is not None and p.grad.any()}
+    reached = {
+        name.split(".")[1] for name, p in objective.named_parameters() if p.grad is not None and p.grad.any()
+    }
     assert reached == {"backbone", "prompt", "regressor"}
 
 
-def test_what_is_frozen_and_alike_is_there_once(at_work: tuple[MeshObjective, dict], child: ModuleType, tmp_path: Path):
+def test_what_is_frozen_and_alike_is_there_once(
+    at_work: tuple[MeshObjective, dict], child: ModuleType, tmp_path: Path
+):
     own = child.make_weights(tmp_path / "run", "tiny", 1)
     given = child.settings(tmp_path / "run", child.stage("student", teacher=own), start=own)
     objective = begin(given, 0)
@@ -84,5 +90,7 @@ def test_what_is_frozen_and_alike_is_there_once(at_work: tuple[MeshObjective, di
     shared = {id(p) for p in teacher.parameters()} & {id(p) for p in objective.model.parameters()}
     frozen = {id(p) for p in objective.model.parameters() if not p.requires_grad}
     assert shared == frozen
-    for different, alike in zip(at_work[0].teaching.teacher.parameters(), at_work[0].model.parameters(), strict=True):
+    for different, alike in zip(
+        at_work[0].teaching.teacher.parameters(), at_work[0].model.parameters(), strict=True
+    ):
         assert different is not alike or not different.requires_grad

@@ -13,7 +13,9 @@ from dpmesh.train.pretrain import DenoisingObjective
 
 
 @pytest.fixture(scope="module")
-def at_work(child: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[DenoisingObjective, Tensors]:
+def at_work(
+    child: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[DenoisingObjective, Tensors]:
     out: Path = tmp_path_factory.mktemp("pretrain") / "run"
     start = child.make_weights(out, "reading", 1)  # the ControlNet's outputs do not start at zero there
     given = child.settings(out, child.stage("pretrain"), model="reading", start=start)
@@ -26,10 +28,14 @@ def reached(objective: DenoisingObjective, loss: torch.Tensor) -> set[str]:
     objective.zero_grad()
     loss.backward(retain_graph=True)
     names = {name for name, p in objective.named_parameters() if p.grad is not None and p.grad.any()}
-    return {".".join(name.removeprefix("model.").split(".")[: 2 if ".backbone." in name else 1]) for name in names}
+    return {
+        ".".join(name.removeprefix("model.").split(".")[: 2 if ".backbone." in name else 1]) for name in names
+    }
 
 
-def test_the_encoder_learns_from_the_picture_and_the_rest_from_the_noise(at_work: tuple[DenoisingObjective, Tensors]):
+def test_the_encoder_learns_from_the_picture_and_the_rest_from_the_noise(
+    at_work: tuple[DenoisingObjective, Tensors],
+):
     objective, batch = at_work
     _, terms = objective(batch, Part(1, 0))
     assert reached(objective, terms["denoise"]) == {"backbone.unet", "backbone.controlnet", "prompt", "head"}
@@ -40,7 +46,7 @@ def test_the_encoder_learns_from_the_picture_and_the_rest_from_the_noise(at_work
 
 
 def test_the_timestep_and_the_conditions_are_heard(at_work: tuple[DenoisingObjective, Tensors]):
-    objective, batch = at_work
+    objective, _batch = at_work
     model = objective.model
     latent, control = torch.randn(2, 4, 32, 32), []
     prompt = torch.randn(2, 30, 12)

@@ -18,7 +18,9 @@ def run(child: ModuleType, verb: str, out: Path, stages: list[dict[str, Any]], *
 
 
 @pytest.fixture(scope="module")
-def joint(child: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, dict, dict, dict]]:
+def joint(
+    child: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, dict, dict, dict]]:
     """For a student with NKR, and for what the embedded model has besides: folder, stage, settings, gradients."""
     torch.manual_seed(0)
     out = tmp_path_factory.mktemp("joint") / "run"

@@ -35,7 +35,9 @@ def test_lines_behind_the_checkpoint_are_forgotten(tmp_path: Path, caplog: pytes
     assert len((tmp_path / "validation.csv").read_text().splitlines()) == 1  # its header
 
 
-def test_a_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_a_bar_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", "120")
     with Report(tmp_path, "s", 2, 9) as report:

@@ -14,7 +14,9 @@ from dpmesh.train.stages import Images, Prior, Student
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CHAIN = CONFIGS / "embedded_chain.toml"
-ONE = 'model = "embedded"\n[[stages]]\nname = "x"\nbatch = 4\nsteps = 1\nlearning_rate = 1.0\nkind = "images"\n'
+ONE = (
+    'model = "embedded"\n[[stages]]\nname = "x"\nbatch = 4\nsteps = 1\nlearning_rate = 1.0\nkind = "images"\n'
+)
 
 
 def test_configs_in_the_repository_are_valid():
@@ -36,10 +38,22 @@ def test_the_papers_values():
 
 def test_values_from_the_command_line():
     words = ["--set.out", "x", "--set.seed=3", "--set.student.steps", "10", "--set.stages.0.batch", "7"]
-    words += ["--set.losses.automatic", "true", "--set.data.motions", "all", "--set.pretrain.learning_rate", "1e-5"]
+    words += [
+        "--set.losses.automatic",
+        "true",
+        "--set.data.motions",
+        "all",
+        "--set.pretrain.learning_rate",
+        "1e-5",
+    ]
     settings = read_settings(CHAIN, changes(words))
     prior, pretrain, _teacher, student = settings.stages
-    assert (settings.out, settings.seed, settings.losses.automatic, settings.data.motions) == ("x", 3, True, "all")
+    assert (settings.out, settings.seed, settings.losses.automatic, settings.data.motions) == (
+        "x",
+        3,
+        True,
+        "all",
+    )
     assert isinstance(prior, Prior) and prior.batch == 7
     assert isinstance(student, Student) and student.steps == 10
     assert pretrain.learning_rate == 1e-5
@@ -75,7 +89,10 @@ def test_a_wrong_name_is_one_line(words: list[str], said: str, capsys: pytest.Ca
         (ONE.replace("batch = 4", "batch = 4\naccumulate = 3"), "cannot be cut"),
         (ONE.replace('"x"', '"data"'), "names of their own"),
         (ONE + ONE.split("\n", 1)[1], "names of their own"),
-        (ONE + ONE.split("\n", 1)[1].replace('"x"', '"p"').replace('"images"', '"prior"'), "must be the first"),
+        (
+            ONE + ONE.split("\n", 1)[1].replace('"x"', '"p"').replace('"images"', '"prior"'),
+            "must be the first",
+        ),
         ('strategy = "fsdp"\n' + ONE + ONE.split("\n", 1)[1].replace('"x"', '"y"'), "one stage at a time"),
         ("ema = 1.0\n" + ONE, "not in"),
     ],
@@ -122,7 +139,9 @@ def test_a_stage_without_what_it_needs_is_refused(tmp_path: Path, child: Any):
     model.pose_prior.codebook.codes.zero_()
     model.save_pretrained(tmp_path / "codeless", {})
     with pytest.raises(ConfigError, match="was never trained"):
-        settings = child.settings(tmp_path / "run", child.stage("teacher"), start=str(tmp_path / "codeless"), prior="")
+        settings = child.settings(
+            tmp_path / "run", child.stage("teacher"), start=str(tmp_path / "codeless"), prior=""
+        )
         begin(settings, 0)
 
 

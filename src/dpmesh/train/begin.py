@@ -15,7 +15,7 @@ from dpmesh.train.objective import Objective
 from dpmesh.train.pretrain import DenoisingObjective
 from dpmesh.train.prior import PriorObjective
 from dpmesh.train.settings import Settings
-from dpmesh.train.stages import Prior, Pretrain, Student
+from dpmesh.train.stages import Pretrain, Prior, Student
 
 
 def left_by(settings: Settings, number: int) -> Path:
@@ -33,7 +33,9 @@ def begin(settings: Settings, number: int) -> Objective:
     if isinstance(stage, Prior):
         config = configuration(settings.model).pose_prior
         if not isinstance(config, PoseVQVAEConfig):
-            raise ConfigError(f"the pose prior of {settings.model!r} is no VQ-VAE", where=f"stage {stage.name}")
+            raise ConfigError(
+                f"the pose prior of {settings.model!r} is no VQ-VAE", where=f"stage {stage.name}"
+            )
         return PriorObjective(config, stage)
     source = _source(settings, number)
     model = _fresh(settings) if source is None else _stored(settings, source)
@@ -103,7 +105,9 @@ def _body(settings: Settings) -> tuple[BodyArrays | None, dict[str, Any]]:
         return None, {}
     if (found := user_body(None, None)) is None:
         raise AssetError(
-            "no SMPL body was imported", where="body", fix="Import one: dpmesh assets import SMPL_NEUTRAL.pkl."
+            "no SMPL body was imported",
+            where="body",
+            fix="Import one: dpmesh assets import SMPL_NEUTRAL.pkl.",
         )
     return found[0], dict(found[1])
 

@@ -31,7 +31,7 @@ VALIDATION_CLIPS = ("amc:02_", "daz:indian_13", "daz:martial_08")
 
 
 def pose_bank(motions: str, path: str = "") -> PoseBank:
-    """"train": without the validation clips, "validation": they alone, "all": both; never the test clips."""
+    """ "train": without the validation clips, "validation": they alone, "all": both; never the test clips."""
     bank = PoseBank.load("train", Path(path) if path else None)
     if motions == "all":
         return bank
@@ -68,12 +68,12 @@ class Parts(Dataset[Batch]):
 
 
 def _poses(stage: Prior, bank: PoseBank) -> Callable[[Part, int], Batch]:
-    """"pose" (axis-angle) and "smooth" (1 where the latents are not quantised)."""
+    """ "pose" (axis-angle) and "smooth" (1 where the latents are not quantised)."""
 
     def make(part: Part, count: int) -> Batch:
-        rng = np.random.default_rng([part.seed, 11, part.index, part.step])
+        rng = np.random.default_rng([part.seed, 11, part.number, part.step])
         pose = bank.sample(rng, count, noise=stage.noise)
-        ids = [f"poses/{part.step}/{part.index}/{i}" for i in range(count)]
+        ids = [f"poses/{part.step}/{part.number}/{i}" for i in range(count)]
         return {"record_id": ids, "pose": pose, "smooth": (rng.random(count) < stage.smooth)}
 
     return make
@@ -81,10 +81,10 @@ def _poses(stage: Prior, bank: PoseBank) -> Callable[[Part, int], Batch]:
 
 def _synthetic(people: SyntheticPeople, stage: Stage) -> Callable[[Part, int], Batch]:
     def make(part: Part, count: int) -> Batch:
-        rng = np.random.default_rng([part.seed, 7, part.index, part.step])
+        rng = np.random.default_rng([part.seed, 7, part.number, part.step])
         if isinstance(stage, Keypoints):
             return people.keypoints_only(rng, count)
-        batch = people.batch(part.step * stage.batch + part.index * count, count)
+        batch = people.batch(part.step * stage.batch + part.number * count, count)
         if isinstance(stage, Images) and stage.rehearsal:
             blind = people.keypoints_only(rng, stage.rehearsal // part.of)
             batch |= {BLIND + name: values for name, values in blind.items()}
@@ -100,7 +100,7 @@ def _the_same(people: SyntheticPeople, many: int, *, with_pictures: bool) -> Cal
         known = {name: v for name, v in known.items() if name not in ("crop", "parts", "surface")}
 
     def make(part: Part, count: int) -> Batch:
-        rows = (part.step * part.of * count + part.index * count + np.arange(count)) % many
+        rows = (part.step * part.of * count + part.number * count + np.arange(count)) % many
         return {
             name: [values[i] for i in rows] if isinstance(values, list) else values[rows]
             for name, values in known.items()
@@ -112,7 +112,7 @@ def _the_same(people: SyntheticPeople, many: int, *, with_pictures: bool) -> Cal
 def _mixed(data: Data, seed: int) -> Callable[[Part, int], Batch]:
     """People of data sets, 3D and 2D 1:1."""
     mixture = mixture_of(data, seed)
-    return lambda part, count: mixture(part.step, part.index, part.of, count)
+    return lambda part, count: mixture(part.step, part.number, part.of, count)
 
 
 def mixture_of(data: Data, seed: int) -> Mixture:
@@ -158,7 +158,7 @@ def feed(
         batch_size=None,
         sampler=parts_of(*cut),
         num_workers=workers,
-        collate_fn=_named,
+        collate_fn=_named,  # pyright: ignore[reportArgumentType]  (a part is a batch already)
         **options,
     )
     for part, (ids, batch) in zip(parts_of(*cut), loader, strict=True):

@@ -56,9 +56,7 @@ def train(settings: Settings) -> Path:
 def run_stage(run: Run, out: Path) -> None:
     """All steps that are left."""
     fabric, stage, settings = run.fabric, run.stage, run.settings
-    batches = feed(
-        stage, settings, range(run.step, run.steps), fabric.global_rank, fabric.world_size
-    )
+    batches = feed(stage, settings, range(run.step, run.steps), fabric.global_rank, fabric.world_size)
     run.objective.train()
     saved = time.monotonic()
     with Report(
@@ -125,23 +123,25 @@ def _save(run: Run, out: Path) -> None:
 def _means(fabric: Fabric, found: list[dict[str, Tensor]]) -> dict[str, float]:
     """Of the rounds and processes."""
     values = {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
-    if fabric.world_size > 1:
-        values = {name: fabric.all_reduce(value, reduce_op="mean") for name, value in values.items()}
-    return {name: value.item() for name, value in values.items()}
+    return {name: _over_processes(fabric, value, "mean").item() for name, value in values.items()}
+
+
+def _over_processes(fabric: Fabric, value: Tensor, how: str) -> Tensor:
+    reduced = value if fabric.world_size == 1 else fabric.all_reduce(value, reduce_op=how)
+    assert isinstance(reduced, Tensor)
+    return reduced
 
 
 def _refuse_nan(run: Run, out: Path, what: str, value: Tensor, ids: list[str]) -> None:
     """Raise DivergedError, on all processes at once, if `value` is not a number anywhere; the batch's record ids go to
     diverged.json."""
-    fabric, bad = run.fabric, not bool(torch.isfinite(value))
+    fabric = run.fabric
+    if _over_processes(fabric, (~torch.isfinite(value)).float(), "sum") == 0:
+        return
     everyone: list[list[str]] = [ids]
     if fabric.world_size > 1:
-        bad = bool(fabric.all_reduce(torch.tensor(float(bad), device=fabric.device), reduce_op="sum") > 0)
-        if bad:
-            everyone = [[] for _ in range(fabric.world_size)]
-            dist.all_gather_object(everyone, ids)
-    if not bad:
-        return
+        everyone = [[] for _ in range(fabric.world_size)]
+        dist.all_gather_object(everyone, ids)
     named, path = [name for some in everyone for name in some], out / "diverged.json"
     if fabric.global_rank == 0:
         told = {"stage": run.stage.name, "step": run.step, "what": what, "record_ids": named}

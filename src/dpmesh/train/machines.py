@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import ModelParallelStrategy
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -24,7 +24,7 @@ BLOCKS = (ResnetBlock, Transformer2D, EncoderLayer, DecoderLayer)
 
 
 def make_fabric(settings: Settings) -> Fabric:
-    """One process, several on this machine (settings.processes), or what torchrun started, on any number of machines."""
+    """One process, several on this machine (settings.processes), or what torchrun started on any number of them."""
     elastic = "TORCHELASTIC_RUN_ID" in os.environ
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if elastic else settings.processes
     machines = int(os.environ["WORLD_SIZE"]) // here if elastic else 1
@@ -39,7 +39,7 @@ def make_fabric(settings: Settings) -> Fabric:
     return fabric
 
 
-def shard(module: nn.Module, mesh: Any) -> nn.Module:
+def shard(module: nn.Module, mesh: Any) -> Any:
     """FSDP: of every block, and of the rest as one, each process keeps its part. Single numbers it does not take:
     they stay whole (`average_scalars`)."""
     scalars = {p for p in module.parameters() if p.ndim == 0}
@@ -74,9 +74,11 @@ def whole(module: nn.Module) -> Generator[None, None, None]:
         module.reshard()
 
 
-def attention_kernels(device: str) -> AbstractContextManager[None]:
+def attention_kernels(device: str) -> AbstractContextManager[Any]:
     """On a CPU the fused attention's backward pass is slower than plain products for so few tokens."""
-    return sdpa_kernel([SDPBackend.MATH] if device == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    return sdpa_kernel(
+        [SDPBackend.MATH] if device == "cpu" else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
 
 
 def recompute_activations(module: nn.Module) -> int:
@@ -91,5 +93,5 @@ def recompute_activations(module: nn.Module) -> int:
     return len(blocks)
 
 
-def _as_before(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def _as_before(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     return nullcontext(), attention_kernels(next(block.parameters()).device.type)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Part(NamedTuple):
-    """Part `index` of `of` equal parts of the batch of step `step`.
+    """Part `number` of `of` equal parts of the batch of step `step`.
 
     Processes and accumulation cut a batch into parts. What is drawn for people is drawn for the whole batch and then
     cut, so that the same people meet the same chances however the batch is cut.
@@ -17,7 +17,7 @@ class Part(NamedTuple):
 
     seed: int
     step: int
-    index: int = 0
+    number: int = 0
     of: int = 1
 
     @property
@@ -28,7 +28,7 @@ class Part(NamedTuple):
     @property
     def own_seed(self) -> int:
         """Of this part alone, for draws that nobody needs to repeat with another cut."""
-        return self.joint_seed * self.of + self.index
+        return self.joint_seed * self.of + self.number
 
     def chance(self, *shape: int, salt: int = 0) -> Float[Tensor, "*s"]:
         """Uniform numbers in [0, 1) on the CPU; the last dimension is people. salt: another series for another use."""
@@ -40,12 +40,12 @@ class Part(NamedTuple):
         """As `chance`, of the normal distribution; the first dimension is people."""
         people, *rest = shape
         draw = torch.Generator().manual_seed(self.joint_seed + salt)
-        start = self.index * people
+        start = self.number * people
         return torch.randn(people * self.of, *rest, generator=draw)[start : start + people]
 
     def cut(self, values: Tensor, people: int) -> Tensor:
         """This part's columns."""
-        return values[..., self.index * people : (self.index + 1) * people]
+        return values[..., self.number * people : (self.number + 1) * people]
 
 
 def parts_of(seed: int, steps: range, micro: int, rank: int, world: int) -> Iterator[Part]:

@@ -71,7 +71,8 @@ class DenoisingObjective(Objective):
         backbone = model.backbone
         if not isinstance(backbone, DiffusionBackbone) or model.prompt is None or model.config.lora_rank:
             raise ConfigError(
-                f"{model.config.name!r} has no U-Net whose own weights are trained", where=f"stage {stage.name}"
+                f"{model.config.name!r} has no U-Net whose own weights are trained",
+                where=f"stage {stage.name}",
             )
         parts = (backbone.vae, backbone.unet, backbone.controlnet, backbone.added, model.prompt)
         trained = [p for part in parts if part is not None for p in part.parameters() if p.requires_grad]

@@ -34,7 +34,9 @@ class Report:
         self.bar: Progress | None = None
         if tells and console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self.bar = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console)
+            self.bar = Progress(
+                *columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console
+            )
             self.task = self.bar.add_task(stage, total=steps, completed=first, note="")
         if tells:
             for name in (f"log_{stage}.csv", "validation.csv"):
@@ -81,9 +83,7 @@ class Report:
         """A line of validation.csv, whose stages may have different columns."""
         if not self.tells or not figures:
             return
-        _append(
-            self.out / "validation.csv", {"stage": self.stage, "step": done, "people": people, **figures}
-        )
+        _append(self.out / "validation.csv", {"stage": self.stage, "step": done, "people": people, **figures})
         self._to_board(done, {f"validation/{name}": value for name, value in figures.items()})
         self.say(f"validation after {self.stage} {done}: {figures}")
 
@@ -144,7 +144,9 @@ def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values()]  # a killed run may leave half a line
+        return [
+            row for row in csv.DictReader(file) if None not in row.values()
+        ]  # a killed run may leave half a line
 
 
 def _write(path: Path, rows: list[dict[str, str]], columns: list[str]) -> None:

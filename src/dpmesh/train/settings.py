@@ -131,7 +131,7 @@ class Settings:
             raise ConfigError(
                 f"the fits of {fitted[0]} are SMPL's, the model's body is another",
                 where="body",
-                fix="Set body = \"smpl\", or fits = \"none\" for every data set.",
+                fix='Set body = "smpl", or fits = "none" for every data set.',
             )
         if self.strategy == "fsdp" and len(self.stages) > 1:
             raise ConfigError("fsdp takes one stage at a time", fix="Make a config for each.")

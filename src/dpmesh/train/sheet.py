@@ -47,5 +47,7 @@ def draw_sheet(
         found = [Layer(answer.vertices[i].float().cpu().numpy(), ours)]
         known = bool(some["pose_valid"][i].all()) and float(some["transl"][i, 2]) > 0
         right = [Layer(truth.vertices[i].cpu().numpy(), true)] if known else []
-        rows.append(np.hstack([told, *(draw_overlay(picture, layers, faces, K) for layers in (found, right))]))
+        rows.append(
+            np.hstack([told, *(draw_overlay(picture, layers, faces, K) for layers in (found, right))])
+        )
     return np.vstack(rows)

@@ -1,4 +1,4 @@
-"""How good the model is on people that it was not trained on: other motions, other seeds, noisy keypoints, occlusion."""
+"""How good the model is on people that it was not trained on: other motions and seeds, noisy keypoints, occlusion."""
 
 from functools import lru_cache
 
