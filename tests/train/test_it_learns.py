@@ -21,7 +21,7 @@ def test_eight_people_are_learned_by_heart(tmp_path: Path):
         "model": "embedded", "out": str(tmp_path), "workers": 0, "weight_decay": 0.0,
         "validation_people": PEOPLE, "validate_every": 10_000, "sheet_every": 0, "data": {"people": PEOPLE},
         "stages": [
-            {"name": "first", "kind": "keypoints", "steps": 200, "learning_rate": 2e-3, **common},
+            {"name": "first", "kind": "keypoints", "steps": 150, "learning_rate": 2e-3, **common},
             {"name": "then", "kind": "teacher", "steps": 40, "learning_rate": 1e-3, **common},
         ],
     }  # fmt: skip

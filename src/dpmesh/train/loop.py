@@ -147,7 +147,7 @@ def _refuse_nan(run: Run, out: Path, what: str, value: Tensor, ids: list[str]) -
         told = {"stage": run.stage.name, "step": run.step, "what": what, "record_ids": named}
         path.write_text(json.dumps(told, indent=1) + "\n")
     raise DivergedError(
-        f"the {what} is {value.item()} at step {run.step} of stage {run.stage.name}, "
+        f"the {what} is not a number at step {run.step} of stage {run.stage.name}, "
         f"people {', '.join(named[:3])}{' ...' if len(named) > 3 else ''}",
         where=str(path),
         fix="Look at these people or lower learning_rate; last.ckpt is from before.",
