@@ -61,12 +61,14 @@ class Teaching:
         self.teacher = teacher.requires_grad_(False).eval()
         share_frozen(teacher, student)
         self.watch = watch
+        self.place = torch.device("cpu")
 
     @torch.no_grad()
     def features(self, crop: Tensor, joints: Tensor, visible: Tensor) -> Watched:
         """The teacher's, told the true joints."""
-        if next(self.teacher.parameters()).device != crop.device:
+        if self.place != crop.device:  # it is no part of what Fabric moves
             self.teacher.to(crop.device)
+            self.place = crop.device
         with watch(self.teacher) as found:
             self.teacher.regressor.remember(self.teacher.look(crop, joints, visible).fused)
         return found

@@ -98,7 +98,7 @@ class PriorObjective(Objective):
         off = forward_kinematics(rotations, self.rest) - forward_kinematics(target, self.rest)
         error = off.norm(dim=-1).mean()
         loss = turned + stage.joints_weight * error + stage.commitment_weight * commitment
-        used = torch.tensor(indices.unique().numel() / model.config.codes)
+        used = latents.new_tensor(indices.unique().numel() / model.config.codes)
         return loss, {"rotations": turned, "joints_mm": error * 1000, "commitment": commitment, "used": used}
 
     def groups(self) -> list[Group]:
