@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from dpmesh.geometry.heatmap import draw_heatmaps
-from dpmesh.losses import Answer, LossWeights, image_space, loss_terms, reading_terms, surface_terms
+from dpmesh.losses import (
+    TERMS,
+    Answer,
+    Known,
+    LossWeights,
+    balanced,
+    image_space,
+    loss_terms,
+    reading_terms,
+    surface_terms,
+)
 from dpmesh.skeletons import GRAPH15, JOINTS30
 
 
@@ -105,3 +115,107 @@ def test_surface_terms_are_cross_entropy_and_metres_over_the_persons_own_cells()
     torch.testing.assert_close(terms["surface_depths"], (surface[:, -1] - depth).abs()[person].mean())
     nobody = surface_terms(surface, parts, depth, torch.zeros(3, dtype=torch.bool))
     assert nobody["surface_parts"] == nobody["surface_depths"] == 0
+
+
+def known(truth: Answer, **changed: torch.Tensor) -> Known:
+    return dataclasses.replace(Known.everything(truth), **changed)
+
+
+def wrong(truth: Answer) -> Answer:
+    """Every number off by one unit of its term."""
+    turned = truth.rotations + 1
+    return Answer(turned, truth.betas + 1, truth.joints3d + _OFF, truth.joints2d + 25.6)
+
+
+_OFF = torch.ones(30, 1)
+_OFF[0] = 0  # the pelvis stays, so that all others are a metre off it
+
+
+def test_masks_leave_out_what_is_not_known_and_keep_the_denominator():
+    """datasets.md §8: a plain mean over all elements, masked zeros included."""
+    truth = answer()
+    img, found = torch.rand(2, 15, 3), wrong(truth)
+    joints, pose = torch.ones(2, 30), torch.ones(2, 24)
+    joints[0, 3:], pose[0, 0], pose[1, 1:8] = 0, 0, 0
+    mask = known(truth, joints2d=joints, joints3d=joints, pose=pose, betas=torch.tensor([0.0, 1.0]))
+    terms = loss_terms(found, img, truth, mask)
+    assert terms["joints3d"] == pytest.approx((2 + 29) / 60)  # the pelvis' own 0 is among the known
+    assert terms["joints2d"] == pytest.approx(0.1 * 33 / 60, rel=1e-4)
+    assert terms["root"] == pytest.approx(0.5)
+    assert terms["pose"] == pytest.approx(1 - 7 / 42)
+    assert terms["betas"] == pytest.approx(0.5)
+    without_pelvis = joints.clone()
+    without_pelvis[1, 0] = 0
+    rootless = loss_terms(found, img, truth, dataclasses.replace(mask, joints3d=without_pelvis))
+    assert rootless["joints3d"] == pytest.approx(2 / 60)  # a depth from nowhere is none
+
+
+def test_depth_of_the_decoder_counts_only_where_it_is_measured():
+    truth = answer()
+    near = dataclasses.replace(truth, joints2d=torch.full_like(truth.joints2d, 128.0))
+    target = image_space(near.joints3d, near.joints2d)
+    off = target + torch.tensor([0.0, 0.0, 0.3])
+    flat = known(near, joints3d=torch.zeros(2, 30))
+    assert loss_terms(near, off, near)["joints_img"] > 0.05
+    assert loss_terms(near, off, near, flat)["joints_img"] == 0
+    aside = loss_terms(near, target + torch.tensor([0.3, 0.0, 0.0]), near, flat)["joints_img"]
+    assert aside == pytest.approx(0.1, rel=1e-4)
+    deep = dataclasses.replace(
+        near, joints3d=near.joints3d * torch.tensor([1.0, 1.0, 90.0])
+    )  # metres off the grid
+    assert loss_terms(deep, off, deep, flat)["joints_img"] == 0
+    assert loss_terms(deep, target + 0.3, deep, flat)["joints_img"] == pytest.approx(0.2, rel=1e-4)
+
+
+def test_joints_outside_the_crop_are_left_out_if_wanted():
+    truth = answer()
+    far = dataclasses.replace(truth, joints2d=truth.joints2d + 1000)
+    off = dataclasses.replace(far, joints2d=far.joints2d - 900)
+    img = torch.rand(2, 15, 3)
+    assert loss_terms(off, img, far)["joints2d"] > 0.1
+    assert loss_terms(off, img, far, weights=LossWeights(only_inside=True))["joints2d"] == 0
+
+
+def test_fitted_meshes_have_terms_of_their_own():
+    truth = answer()
+    weights = LossWeights(fit_img=1.0, fit3d=1.0)
+    moved = truth.joints3d + _OFF
+    fit = torch.tensor([1.0, 0.0])
+    mask = known(truth, fit3d=moved, fit=fit, fit2d=torch.full_like(truth.joints2d, 128.0))
+    terms = loss_terms(truth, torch.full((2, 15, 3), 0.5), truth, mask, weights)
+    assert terms["fit3d"] == pytest.approx(0.5 * 29 / 30)
+    assert terms["fit_img"] > 0
+    none = loss_terms(
+        truth, torch.rand(2, 15, 3), truth, dataclasses.replace(mask, fit=torch.zeros(2)), weights
+    )
+    assert none["fit_img"] == none["fit3d"] == 0
+    assert "fit3d" not in loss_terms(truth, torch.rand(2, 15, 3), truth)
+
+
+def test_automatic_weighting():
+    """L / (2 p²) + ln(1 + p²), least where p² is what the loss asks for."""
+    p = torch.tensor(1.0, requires_grad=True)
+    assert balanced(torch.tensor(3.0), p).item() == pytest.approx(1.5 + math.log(2))
+    terms = {"betas": torch.tensor(4.0), "pose": torch.tensor(1.0)}
+    balance = torch.ones(len(TERMS), requires_grad=True)
+    total = LossWeights(automatic=True).total(terms, balance)
+    assert total.item() == pytest.approx((0.05 * 4 + 2 * 1) / 2 + 2 * math.log(2))
+    total.backward()
+    used = {TERMS[i] for i in balance.grad.nonzero().flatten().tolist()}
+    assert used == {"betas", "pose"}
+
+
+def test_two_halves_average_to_the_whole():
+    truth, found, img = answer(4), wrong(answer(4)), torch.rand(4, 15, 3)
+    mask = known(truth, joints3d=(torch.rand(4, 30) > 0.4).float())
+
+    def rows(of: object, part: slice) -> object:
+        return type(of)(*(getattr(of, f.name)[part] for f in dataclasses.fields(of)))  # type: ignore[arg-type]
+
+    whole = loss_terms(found, img, truth, mask)
+    halves = [
+        loss_terms(rows(found, part), img[part], rows(truth, part), rows(mask, part))
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    for name, value in whole.items():
+        torch.testing.assert_close(value, (halves[0][name] + halves[1][name]) / 2)

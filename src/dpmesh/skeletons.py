@@ -121,6 +121,19 @@ OPENPOSE25 = Skeleton(
      "L_Heel", "R_BigToe", "R_SmallToe", "R_Heel"),
 )  # fmt: skip
 
+MUCO21 = Skeleton(
+    "MuCo-21",
+    ("Head_top", "Thorax", "R_Shoulder", "R_Elbow", "R_Wrist", "L_Shoulder", "L_Elbow", "L_Wrist", "R_Hip", "R_Knee",
+     "R_Ankle", "L_Hip", "L_Knee", "L_Ankle", "Pelvis", "Spine", "Head", "R_Hand", "L_Hand", "R_Toe", "L_Toe"),
+)  # fmt: skip
+"""MuCo-3DHP's joints. Its Thorax is no Neck."""
+
+CROWDPOSE14 = Skeleton(
+    "CrowdPose-14",
+    ("L_Shoulder", "R_Shoulder", "L_Elbow", "R_Elbow", "L_Wrist", "R_Wrist", "L_Hip", "R_Hip", "L_Knee", "R_Knee",
+     "L_Ankle", "R_Ankle", "Head_top", "Neck"),
+)  # fmt: skip
+
 COCO_SIGMAS = (
     0.026,
     0.025,

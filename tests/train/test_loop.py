@@ -1,103 +1,133 @@
-"""The loop learns, resumes to the same numbers, and refuses what it should."""
+"""The loop learns, goes on after any kill with the same losses, tells a torn checkpoint, stops at what is no number."""
 
 import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
-from dpmesh.cli.train import changes
 from dpmesh.errors import ConfigError
-from dpmesh.model import DPMesh
 from dpmesh.train import loop
-from dpmesh.train.objective import Objective
-from dpmesh.train.settings import Settings, Stage, read_settings
-
-KEYPOINTS = Stage(name="k", source="keypoints", steps=6, batch=4, learning_rate=1e-3, warmup=2)
-IMAGES = Stage(
-    name="i", source="images", steps=3, batch=2, learning_rate=1e-3, warmup=1, no_features=0.2, scrambled=0.2
-)
+from dpmesh.train.checkpoints import latest_checkpoint, save_checkpoint
+from dpmesh.train.mesh import MeshObjective
 
 
-def settings(out: Path, **changed: object) -> Settings:
-    values = {
-        "model": "embedded", "stages": (KEYPOINTS, IMAGES), "out": str(out), "precision": "32-true", "workers": 0,
-        "validate_every": 1000, "validation_people": 2, "log_every": 1, "checkpoint_every": 1e9,
-    }  # fmt: skip
-    return Settings(**{**values, **changed})  # type: ignore[arg-type]
-
-
-def losses(out: Path, stage: str) -> dict[int, float]:
+def lines(out: Path, stage: str) -> list[dict[str, str]]:
+    """Without what depends on the clock."""
     with (out / f"log_{stage}.csv").open() as file:
-        return {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file)}
+        return [{k: v for k, v in row.items() if k != "samples_per_s"} for row in csv.DictReader(file)]
 
 
-def test_a_killed_run_goes_on_with_the_same_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
-    weights = loop.train(settings(whole))
-    assert DPMesh.from_pretrained(weights).config.name == "embedded"
-
-    class Killed(Exception):
-        pass
-
-    calls = {"n": 0}
-    forward = Objective.forward
-
-    def dying(self, batch, seed):
-        calls["n"] += 1
-        if calls["n"] == 8:  # the second step of the second stage
-            raise Killed
-        return forward(self, batch, seed)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Objective, "forward", dying)
-        with pytest.raises(Killed):
-            loop.train(settings(torn, checkpoint_every=0.0))
-    loop.train(settings(torn))
-    assert losses(torn, "k") == losses(whole, "k")
-    again = losses(torn, "i")
-    assert {step: again[step] for step in (1, 2, 3)} == losses(whole, "i")
+@pytest.fixture(scope="module")
+def stages(child: ModuleType) -> list[dict[str, Any]]:
+    small = {"batch": 2, "steps": 4, "accumulate": 2}
+    return [child.stage("teacher", **small), child.stage("student", **small)]
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def broken(self, batch, seed):
-        return torch.tensor(float("nan"), requires_grad=True), {}
-
-    monkeypatch.setattr(Objective, "forward", broken)
-    with pytest.raises(loop.DivergedError, match="at step 0 of stage k"):
-        loop.train(settings(tmp_path / "nan"))
-
-
-def test_a_checkpoint_that_is_no_checkpoint_is_refused(tmp_path: Path):
-    (tmp_path / "last.ckpt").write_bytes(b"torn")
-    with pytest.raises(ConfigError, match="torn"):
-        loop.train(settings(tmp_path))
+@pytest.fixture(scope="module")
+def whole(child: ModuleType, stages: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    loop.train(child.settings(out, *stages, ema=0.9))
+    return out
 
 
-def test_configs_in_the_repository_are_valid():
-    for path in (Path(__file__).parents[2] / "configs").glob("embedded*.toml"):
-        assert read_settings(path).stages
+def test_a_killed_run_goes_on_with_the_same_losses(
+    child: ModuleType, stages: list[dict[str, Any]], whole: Path
+):
+    """SIGKILL, twice: while the teacher trains and while the student does."""
+    out = whole.parent / "killed"
+    plain = {"stages": stages, "ema": 0.9, "checkpoint_every": 0.0}
+    words = [sys.executable, child.__file__, "train", str(out), json.dumps(plain)]
+    for stage, least in (("teacher", 2), ("student", 3)):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        log = out / f"log_{stage}.csv"
+        began = time.monotonic()
+        while time.monotonic() - began < 200 and process.poll() is None:
+            if log.is_file() and len(log.read_text().splitlines()) > least:
+                break
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it had ended before"
+    state = latest_checkpoint(out)
+    assert state is not None and state["stage"] == 1 and 0 < state["step"] < 4
+    loop.train(child.settings(out, *stages, ema=0.9, checkpoint_every=0.0))
+    for stage in ("teacher", "student"):
+        assert lines(out, stage) == lines(whole, stage)
+    one, other = ((folder / "weights/model.safetensors").read_bytes() for folder in (out, whole))
+    assert one == other
 
 
-def test_unknown_settings_are_refused(tmp_path: Path):
-    path = tmp_path / "c.toml"
-    path.write_text('model = "embedded"\nstages = []\nsteps = 3\n')
-    with pytest.raises(ConfigError, match="unknown setting 'steps'"):
-        read_settings(path)
-    path.write_text(
-        'model = "embedded"\n[[stages]]\nname = "x"\nsource = "dreams"\nsteps=1\nbatch=1\nlearning_rate=1.0\n'
+def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, {"stage": 0, "step": step, "weights": torch.arange(1000.0)})
+    assert latest_checkpoint(tmp_path)["step"] == 2  # type: ignore[index]
+    last = tmp_path / "last.ckpt"
+    stored = bytearray(last.read_bytes())
+    for torn in (stored[: len(stored) // 2], _flipped(stored)):
+        last.write_bytes(torn)
+        assert latest_checkpoint(tmp_path)["step"] == 1  # type: ignore[index]
+        assert "torn" in caplog.text
+        caplog.clear()
+    (tmp_path / "before.ckpt").write_bytes(b"torn")
+    with pytest.raises(ConfigError, match="every checkpoint is torn"):
+        latest_checkpoint(tmp_path)
+    assert latest_checkpoint(tmp_path / "nothing") is None
+
+
+def _flipped(stored: bytearray) -> bytes:
+    """One bit in the midst of the numbers."""
+    changed = bytearray(stored)
+    changed[stored.index(torch.arange(1000.0).numpy().tobytes()) + 1003] ^= 1
+    return bytes(changed)
+
+
+def test_a_checkpoint_of_another_model_is_refused(child: ModuleType, whole: Path, tmp_path: Path):
+    (tmp_path / "prior").symlink_to(whole.parent / "prior")
+    out = tmp_path / "run"
+    out.mkdir()
+    save_checkpoint(out, {"stage": 0, "step": 1, "objective": {"x": torch.ones(1)}, "optimizer": {}})
+    with pytest.raises(ConfigError, match="does not fit this config"):
+        loop.train(child.settings(out, child.stage("teacher")))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_people(
+    child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    forward, seen = MeshObjective.forward, list[int]()
+
+    def broken(self: MeshObjective, batch: Any, part: Any) -> Any:
+        loss, terms = forward(self, batch, part)
+        seen.append(part.step)
+        return loss * (float("nan") if part.step == 1 else 1.0), terms
+
+    monkeypatch.setattr(MeshObjective, "forward", broken)
+    out = tmp_path / "run"
+    with pytest.raises(loop.DivergedError, match="at step 1 of stage teacher, people synthetic/"):
+        loop.train(child.settings(out, child.stage("teacher", batch=2)))
+    assert seen == [0, 1]
+    told = json.loads((out / "diverged.json").read_text())
+    assert told["step"] == 1
+    assert told["record_ids"] == ["synthetic/1/2", "synthetic/1/3"]  # the second two of four people
+
+
+def test_an_average_of_the_weights_is_kept(whole: Path, child: ModuleType, stages: list[dict[str, Any]]):
+    """What is kept is neither the start nor the last step's weights."""
+    out = whole.parent / "plain"
+    loop.train(child.settings(out, stages[0]))
+    plain, averaged = (
+        (folder / name / "model.safetensors").read_bytes()
+        for folder, name in ((out, "weights"), (whole, "weights_teacher"))
     )
-    with pytest.raises(ConfigError, match="not one of"):
-        read_settings(path)
-
-
-def test_changes_from_the_command_line():
-    assert changes(["--set.out", "x", "--set.seed", "3"]) == {"out": "x", "seed": 3}
-    with pytest.raises(ConfigError, match="not understood"):
-        changes(["--out", "x"])
-
-
-def test_a_model_without_a_shipped_prior_needs_weights_to_start_from(tmp_path: Path):
-    for name in ("paper", "release"):
-        with pytest.raises(ConfigError, match="no pose prior for"):
-            loop.train(settings(tmp_path, model=name))
+    assert lines(out, "teacher") == lines(whole, "teacher")
+    assert plain != averaged

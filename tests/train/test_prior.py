@@ -1,6 +1,6 @@
-"""Training of the prior: it learns, it resumes, its forward kinematics is the body layer's."""
+"""The prior stage: it learns, and its forward kinematics is the body layer's."""
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +9,15 @@ import torch
 
 from dpmesh.body.files import free_body
 from dpmesh.body.model import BodyModel
+from dpmesh.configurations import EMBEDDED, PRESETS
 from dpmesh.data.poses import PoseBank
-from dpmesh.errors import ConfigError, WeightsError
+from dpmesh.plain import from_plain
+from dpmesh.pose_prior.files import load_prior
 from dpmesh.pose_prior.vqvae import PoseVQVAEConfig
-from dpmesh.train.prior import (
-    PriorTraining,
-    body_rotations,
-    evaluate_prior,
-    forward_kinematics,
-    rest_joints,
-    train_prior,
-)
+from dpmesh.train import loop
+from dpmesh.train.feed import VALIDATION_CLIPS, pose_bank
+from dpmesh.train.prior import body_rotations, evaluate_prior, forward_kinematics, rest_joints
+from dpmesh.train.settings import Settings
 
 SMALL = PoseVQVAEConfig(
     tokens=6, codes=20, code_width=5, encoder_width=8, encoder_layers=1, decoder_width=8, decoder_layers=1
@@ -28,12 +26,14 @@ SMALL = PoseVQVAEConfig(
 
 @pytest.fixture(scope="module")
 def poses(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small pose file with both splits."""
+    """A small pose file with both splits and a validation clip."""
     path = tmp_path_factory.mktemp("poses") / "poses.npz"
-    bank = PoseBank.load("train")
-    some = bank.poses[::200]
+    some = PoseBank.load("train").poses[::200]
     np.savez(
-        path, poses=some, lens=np.array([60, len(some) - 60]), names=np.array(["amc:03_01", "amc:01_01"])
+        path,
+        poses=some,
+        lens=np.array([30, 30, len(some) - 60]),
+        names=np.array(["amc:03_01", "amc:02_01", "amc:01_01"]),
     )
     return path
 
@@ -47,50 +47,27 @@ def test_forward_kinematics_is_the_body_layers() -> None:
     assert torch.allclose(ours, joints - joints[:, :1], atol=1e-5)
 
 
-def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, poses: Path) -> None:
-    config = PriorTraining(
-        model=SMALL, poses=poses, out=tmp_path / "a", steps=6, batch=8, warmup=2, log_every=2, save_every=3
-    )
-    whole = train_prior(config)
-    stopped = dataclasses.replace(config, out=tmp_path / "b")
-
-    class Killed(Exception):
-        pass
-
-    def kill(row: dict[str, float]) -> None:
-        if "code_use" in row:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train_prior(stopped, report=kill)
-    resumed = train_prior(stopped)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
-    assert (tmp_path / "a/log.csv").read_text() == (tmp_path / "b/log.csv").read_text()
-    with pytest.raises(WeightsError, match="does not fit"):
-        train_prior(dataclasses.replace(stopped, model=dataclasses.replace(SMALL, codes=21)))
+def test_it_learns_and_leaves_a_prior(tmp_path: Path, poses: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "small", replace(EMBEDDED, name="small", pose_prior=SMALL))
+    stage = {
+        "name": "p", "kind": "prior", "steps": 60, "batch": 32, "warmup": 5, "learning_rate": 1e-2, "poses": str(poses),
+    }  # fmt: skip
+    plain = {
+        "model": "small", "out": str(tmp_path), "workers": 0, "validate_every": 3, "log_every": 20, "stages": [stage],
+    }  # fmt: skip
+    folder = loop.train(from_plain(Settings, plain))
+    assert folder == tmp_path / "prior"
+    lines = (tmp_path / "validation.csv").read_text().splitlines()
+    first, *_, last = (float(line.split(",")[3]) for line in lines[1:])
+    assert last < 0.8 * first
+    score = evaluate_prior(load_prior(folder), pose_bank("validation", str(poses)), rest_joints())
+    assert score.mpjpe_mm == pytest.approx(last, abs=1e-3) and score.frames == 30
 
 
-def test_it_learns(tmp_path: Path, poses: Path) -> None:
-    config = PriorTraining(model=SMALL, poses=poses, out=tmp_path, steps=60, batch=32, warmup=5, lr=1e-2)
-    test, rest = PoseBank.load("test", poses), rest_joints()
-    first = evaluate_prior(train_prior(dataclasses.replace(config, steps=1)), test, rest)
-    (tmp_path / "checkpoint.pt").unlink()
-    after = evaluate_prior(train_prior(config), test, rest)
-    assert after.mpjpe_mm < 0.8 * first.mpjpe_mm and after.frames == 60
-
-
-def test_settings_from_toml(tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text('out = "runs/x"\nsteps = 7\n[model]\ntokens = 5\n')
-    config = PriorTraining.read(tmp_path / "a.toml")
-    assert (config.steps, config.model.tokens, config.out) == (7, 5, Path("runs/x"))
-    (tmp_path / "a.toml").write_text("stepz = 7\n")
-    with pytest.raises(ConfigError, match="stepz"):
-        PriorTraining.read(tmp_path / "a.toml")
-    assert PriorTraining.read(Path(__file__).parents[2] / "configs/prior.toml").steps > 0
-
-
-def test_the_learning_rate_warms_up_and_falls() -> None:
-    config = PriorTraining(steps=100, warmup=10, lr=1.0)
-    rates = [config.rate(step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1) and rates[-1] < 0.02
+def test_validation_clips_are_kept_from_training_and_are_no_test_clips() -> None:
+    train, held, everything = (pose_bank(motions) for motions in ("train", "validation", "all"))
+    assert len(train) + len(held) == len(everything) == len(PoseBank.load("train"))
+    assert 0.04 < len(held) / len(everything) < 0.1
+    assert all(name.startswith(VALIDATION_CLIPS) for name in held.names)
+    assert not set(held.names) & set(train.names)
+    assert not set(held.names) & set(PoseBank.load("test").names)

@@ -152,10 +152,12 @@ class DiffusionBackbone(nn.Module):
         latent: Float[Tensor, "b z h w"],
         hint: Float[Tensor, "b j h w"],
         prompt: Float[Tensor, "b j d"],
+        timestep: Float[Tensor, " b"] | None = None,
     ) -> list[Tensor]:
-        """One residual for each skip connection and the middle, by the conditions; zeros without a ControlNet."""
+        """One residual for each skip connection and the middle, by the conditions; zeros without a ControlNet.
+        timestep: as UNet.forward."""
         if self.controlnet is None:
             return [latent.new_zeros(())] * (len(self.unet.skip_widths) + 1)
         if self.added is not None:
             latent, hint = self.added(latent, hint), hint[:, :0]
-        return self.controlnet(latent, hint, prompt)
+        return self.controlnet(latent, hint, prompt, timestep)

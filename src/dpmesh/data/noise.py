@@ -56,6 +56,7 @@ def posefix(
     area: Float[NDArray[np.floating], " n"],
     neighbours: Float[NDArray[np.floating], "n k 17 2"],
     neighbour_flags: Float[NDArray[np.floating], "n k 17"],
+    in_place: bool = True,
 ) -> Noisy:
     """Jitter, miss, inversion (left for right), swap (another's joint) or a good estimate for every joint.
 
@@ -63,14 +64,19 @@ def posefix(
     the joint. A joint without label gets a point too.  area: px² of the person's tight box.  neighbours:
     people whose boxes overlap the person's by an IoU of 0.1 or more; one without any flag > 0 is padding.
 
+    in_place: as published, a right joint meets its left partner where noise has put it (the left one of a pair
+    comes first); else both meet the true one.
+
     The published code draws hundreds of proposals around every candidate position, keeps the accepted, then
     picks kind and proposal at random. Picking the kind first and proposing until one is accepted has the
     same distribution; a kind that exhausts its proposals is unavailable and another is picked, in proportion.
     """
-    out = np.ascontiguousarray(points, dtype=np.float64).copy()
+    truth = np.ascontiguousarray(points, dtype=np.float64)
+    out = truth.copy()
     kind = np.zeros(flags.shape, np.int8)
     _posefix(
-        rng, out, np.ascontiguousarray(flags, dtype=np.float64), np.ascontiguousarray(area, dtype=np.float64),
+        rng, out if in_place else truth, out, np.ascontiguousarray(flags, dtype=np.float64),
+        np.ascontiguousarray(area, dtype=np.float64),
         np.ascontiguousarray(neighbours, dtype=np.float64),
         np.ascontiguousarray(neighbour_flags, dtype=np.float64),
         kind, _RATES, _SIGMAS, _MIRROR,
@@ -127,6 +133,7 @@ def _farther(
 @compiled
 def _posefix(
     rng: np.random.Generator,
+    partners: NDArray[np.float64],
     points: NDArray[np.float64],
     flags: NDArray[np.float64],
     area: NDArray[np.float64],
@@ -151,7 +158,7 @@ def _posefix(
         crowded = (labelled <= 10 and overlapping > 0) or (labelled <= 15 and overlapping >= 3)
         for j in range(
             joints
-        ):  # in order and in place: a right joint meets its left partner where noise put it
+        ):  # in order; where partners is points, a right joint meets its left one's noise
             m = mirror[j]
             candidates[0] = points[i, j]
             count = 1
@@ -162,7 +169,7 @@ def _posefix(
             partner = -1
             if m >= 0 and flags[i, m] > 0:
                 partner = count
-                candidates[count] = points[i, m]
+                candidates[count] = partners[i, m]
                 count += 1
             swapped_from = count
             for k in range(others):

@@ -20,9 +20,11 @@ class ControlNet(EncoderHalf):
         latent: Float[Tensor, "b z h w"],
         hint: Float[Tensor, "b j h w"],
         context: Float[Tensor, "b m d"],
+        timestep: Float[Tensor, " b"] | None = None,
     ) -> list[Tensor]:
-        """Residuals in the order of the skip connections, the middle last."""
-        middle, skips = self.encode(torch.cat([latent, hint], dim=1), self.time(), context, MapStore(()))
+        """Residuals in the order of the skip connections, the middle last. timestep: as UNet.forward."""
+        joined = torch.cat([latent, hint], dim=1)
+        middle, skips = self.encode(joined, self.time(timestep), context, MapStore(()))
         residuals = [conv(skip) for conv, skip in zip(self.controlnet_down_blocks, skips, strict=True)]
         return [*residuals, self.controlnet_mid_block(middle)]
 

@@ -182,12 +182,14 @@ class EncoderHalf(nn.Module):
             found += [width] * (self.config.layers + (i < last))
         return found
 
-    def time(self) -> Float[Tensor, "1 t"] | None:
-        """SiLU of the constant timestep's embedding: one row, broadcast over the batch. None once it is folded."""
+    def time(self, timestep: Float[Tensor, " n"] | None = None) -> Float[Tensor, "n t"] | None:
+        """SiLU of the embedded timestep: of the constant one a row that is broadcast over the batch, else one for
+        each sample. None once the constant one is folded."""
         if self.time_embedding is None:
             return None
-        step = torch.full((1,), float(self.config.timestep), device=self.conv_in.weight.device)
-        return F.silu(self.time_embedding(step))
+        if timestep is None:
+            timestep = torch.full((1,), float(self.config.timestep), device=self.conv_in.weight.device)
+        return F.silu(self.time_embedding(timestep))
 
     def fold_time(self) -> None:
         """The timestep is constant, so its embedding becomes a bias of each residual block and its MLP goes."""
@@ -230,13 +232,15 @@ class UNet(EncoderHalf):
         latent: Float[Tensor, "b z h w"],
         context: Float[Tensor, "b j d"],
         control: list[Tensor],
+        timestep: Float[Tensor, " b"] | None = None,
     ) -> tuple[list[Tensor], dict[int, Tensor]]:
         """control: one residual for each skip connection and a last one for the middle (Eq. 5).
+        timestep: of each sample, where it is not the constant one (Eq. 2: while a backbone learns to denoise).
 
         Returns feature maps, coarsest first: of each coarser level the layer before its last (output blocks 1, 4
         and 7 of the released code), of the finest level the last; and size -> attention map (b, j, size, size).
         """
-        store, time = MapStore(self.config.map_sizes), self.time()
+        store, time = MapStore(self.config.map_sizes), self.time(timestep)
         x, skips = self.encode(latent, time, context, store)
         x = x + control[-1]
         skips = [skip + residual for skip, residual in zip(skips, control[:-1], strict=True)]

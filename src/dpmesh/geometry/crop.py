@@ -62,14 +62,26 @@ class Crop:
 
     def warp(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "256 256 3"]:
         """The window (256, 256, 3) of an image: bilinear, averaged where it shrinks, black outside."""
-        n = int(min(max(np.ceil(1 / self.scale), 1), _SAMPLES))  # samples a crop pixel and axis
-        step = 1 / (n * self.scale)
-        # Sample k of n lies at (k + 0.5) / n - 0.5 crop pixels from a pixel's centre.
-        first = (0.5 / n - 0.5) / self.scale
-        matrix = np.array([[step, 0.0, self.x1 + first], [0.0, step, self.y1 + first]])
-        size = self.SIZE * n
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        fine = cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT)
-        if n > 1:
-            fine = cv2.resize(fine, (self.SIZE, self.SIZE), interpolation=cv2.INTER_AREA)
-        return fine.astype(np.uint8, copy=False)
+        to_image = np.array([[1 / self.scale, 0.0, self.x1], [0.0, 1 / self.scale, self.y1]])
+        return sample_window(image, to_image, (self.SIZE, self.SIZE))
+
+
+def sample_window(
+    image: UInt8[np.ndarray, "h w 3"], to_image: Float[np.ndarray, "2 3"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """A window (height, width) = `size` of an image: bilinear, averaged where it shrinks, black outside.
+
+    to_image: affine map from window pixels to image pixels; whole numbers are pixel centres in both.
+    """
+    linear = to_image[:, :2]
+    shrink = float(np.linalg.norm(linear, axis=0).max())  # image px that one window px spans
+    n = int(min(max(np.ceil(shrink - 1e-9), 1), _SAMPLES))  # samples a window pixel and axis
+    # Sample k of n lies at (k + 0.5) / n - 0.5 window pixels from a pixel's centre.
+    start = to_image[:, 2] + (0.5 / n - 0.5) * linear.sum(1)
+    matrix = np.concatenate([linear / n, start[:, None]], 1)
+    height, width = size
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    fine = cv2.warpAffine(image, matrix, (width * n, height * n), flags=flags, borderMode=cv2.BORDER_CONSTANT)
+    if n > 1:
+        fine = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+    return fine.astype(np.uint8, copy=False)

@@ -32,7 +32,7 @@ def choose_body(
     """
     folder = Path(weights)
     provenance = read_config(folder)[1] if folder.is_dir() else {}
-    released = provenance.get("source") == SOURCE
+    released = provenance.get("source") == SOURCE or bool(provenance.get("body"))  # or trained with one
     if body is None and not released:
         if regressors is not None:
             raise InputError("regressors without a body", where=str(regressors), fix="Give --body as well.")
@@ -40,7 +40,7 @@ def choose_body(
     found = user_body(_path(body), _path(regressors))
     if found is None:
         raise AssetError(
-            "these weights come from a released checkpoint and need the SMPL body that they were trained with",
+            "these weights need the SMPL body that they were trained with",
             where=str(weights),
             fix="Give --body SMPL_NEUTRAL.pkl, or import it once: dpmesh assets import FILE.",
         )

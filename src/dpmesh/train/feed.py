@@ -1,6 +1,8 @@
-"""Batches for the loop: a pure function of (seed, step), made in worker processes, resumable at any step."""
+"""Batches for the loop: a pure function of the Part, made in worker processes, resumable at any step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,60 +11,168 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dpmesh.body.files import free_body
-from dpmesh.data.poses import PoseBank, Split
+from dpmesh.data.mixture import Mixture
+from dpmesh.data.poses import PoseBank
+from dpmesh.data.record import Batch
+from dpmesh.data.sources import Source, open_source
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.errors import ConfigError
-from dpmesh.train.settings import Stage
+from dpmesh.train import settings
+from dpmesh.train.part import Part, parts_of
+from dpmesh.train.settings import Data, Settings
+from dpmesh.train.stages import AnyStage, Images, Keypoints, Prior, Stage
 
 Tensors = dict[str, Tensor]
 BLIND = "blind."
-"""Before the names of what a batch of pictures holds of people without one (Stage.rehearsal)."""
+"""Before the names of what a batch of pictures holds of people without one (Images.rehearsal)."""
+
+VALIDATION_CLIPS = ("amc:02_", "daz:indian_13", "daz:martial_08")
+"""Clips of the pose bank's train split that training leaves out and validation looks at, by how their names begin."""
 
 
-class Steps(Dataset[Tensors]):
-    """Item i is this process's share of the batch of step i."""
+def pose_bank(motions: str, path: str = "") -> PoseBank:
+    """ "train": without the validation clips, "validation": they alone, "all": both; never the test clips."""
+    bank = PoseBank.load("train", Path(path) if path else None)
+    if motions == "all":
+        return bank
+    held = tuple(name.startswith(VALIDATION_CLIPS) for name in bank.names)
+    if motions == "train":
+        return bank.select(tuple(not h for h in held))
+    return bank.select(held)
 
-    def __init__(self, stage: Stage, seed: int, split: Split, rank: int, world: int) -> None:
-        if stage.batch % world:
-            raise ConfigError(
-                f"batch={stage.batch} cannot be shared by {world} processes", where=f"stage {stage.name}"
-            )
-        self.stage, self.seed, self.rank, self.world = stage, seed, rank, world
-        self.split: Split = split
-        self.share = stage.batch // world
-        self._people: SyntheticPeople | None = None
 
-    def __len__(self) -> int:
-        return self.stage.steps
+class Parts(Dataset[Batch]):
+    """`self[part]` is that part of a batch, as arrays."""
 
-    def __getitem__(self, step: int) -> Tensors:
-        if self._people is None:  # in the worker, once: the wardrobe is not worth pickling
+    def __init__(self, stage: AnyStage, data: Data, seed: int) -> None:
+        self.stage, self.data, self.seed = stage, data, seed
+        self._make: Callable[[Part, int], Batch] | None = None
+
+    def __getitem__(self, part: Part) -> Batch:
+        if self._make is None:  # in the worker, once: the wardrobe is not worth pickling
             torch.set_num_threads(1)
-            self._people = SyntheticPeople(self.seed, PoseBank.load(self.split), free_body())
-        rng = np.random.default_rng([self.seed, 7, self.rank, step])
-        if self.stage.source == "keypoints":
-            return as_tensors(self._people.keypoints_only(rng, self.share))
-        batch = self._people.batch(step * self.stage.batch + self.rank * self.share, self.share)
-        if self.stage.rehearsal:
-            blind = self._people.keypoints_only(rng, self.stage.rehearsal // self.world)
+            self._make = self._maker()
+        return self._make(part, self.stage.batch // part.of)
+
+    def _maker(self) -> Callable[[Part, int], Batch]:
+        """From a part and its size to its arrays."""
+        stage, data = self.stage, self.data
+        if isinstance(stage, Prior):
+            return _poses(stage, pose_bank(data.motions, stage.poses))
+        if data.real:
+            return _mixed(data, self.seed)
+        people = SyntheticPeople(self.seed, pose_bank(data.motions), free_body())
+        if data.people:
+            return _the_same(people, data.people, with_pictures=not isinstance(stage, Keypoints))
+        return _synthetic(people, stage)
+
+
+def _poses(stage: Prior, bank: PoseBank) -> Callable[[Part, int], Batch]:
+    """ "pose" (axis-angle) and "smooth" (1 where the latents are not quantised)."""
+
+    def make(part: Part, count: int) -> Batch:
+        rng = np.random.default_rng([part.seed, 11, part.number, part.step])
+        pose = bank.sample(rng, count, noise=stage.noise)
+        ids = [f"poses/{part.step}/{part.number}/{i}" for i in range(count)]
+        return {"record_id": ids, "pose": pose, "smooth": (rng.random(count) < stage.smooth)}
+
+    return make
+
+
+def _synthetic(people: SyntheticPeople, stage: Stage) -> Callable[[Part, int], Batch]:
+    def make(part: Part, count: int) -> Batch:
+        rng = np.random.default_rng([part.seed, 7, part.number, part.step])
+        if isinstance(stage, Keypoints):
+            return people.keypoints_only(rng, count)
+        batch = people.batch(part.step * stage.batch + part.number * count, count)
+        if isinstance(stage, Images) and stage.rehearsal:
+            blind = people.keypoints_only(rng, stage.rehearsal // part.of)
             batch |= {BLIND + name: values for name, values in blind.items()}
-        return as_tensors(batch)
+        return batch
+
+    return make
 
 
-def feed(stage: Stage, seed: int, first: int, workers: int, rank: int, world: int) -> Iterator[Tensors]:
-    """Training batches from step `first` to the stage's end."""
+def _the_same(people: SyntheticPeople, many: int, *, with_pictures: bool) -> Callable[[Part, int], Batch]:
+    """The first `many` people, again and again."""
+    known = people.batch(0, many)
+    if not with_pictures:
+        known = {name: v for name, v in known.items() if name not in ("crop", "parts", "surface")}
+
+    def make(part: Part, count: int) -> Batch:
+        rows = (part.step * part.of * count + part.number * count + np.arange(count)) % many
+        return {
+            name: [values[i] for i in rows] if isinstance(values, list) else values[rows]
+            for name, values in known.items()
+        }
+
+    return make
+
+
+def _mixed(data: Data, seed: int) -> Callable[[Part, int], Batch]:
+    """People of data sets, 3D and 2D 1:1."""
+    mixture = mixture_of(data, seed)
+    return lambda part, count: mixture(part.step, part.number, part.of, count)
+
+
+def mixture_of(data: Data, seed: int) -> Mixture:
+    """The groups that are not empty."""
+    groups = [[opened(source) for source in group] for group in (data.group3d, data.group2d) if group]
+    return Mixture(groups, seed, data.augment)
+
+
+@cache
+def opened(source: settings.Source) -> Source:
+    """The data set, once in a process (its annotations take long to read, and workers inherit them); raises ConfigError
+    for a split that training may not see."""
+    return open_source(source.dataset, source.root, source.split, fits=source.fits)
+
+
+def steps_of(stage: Stage, data: Data) -> tuple[int, int]:
+    """How many steps the stage has, and how many of its last ones are in the low stretch of a "step" schedule."""
+    if stage.steps:
+        return stage.steps, stage.low
+    if not data.real:
+        raise ConfigError(
+            "synthetic people have no epochs", where=f"stage {stage.name}", fix="Give `steps` instead."
+        )
+    epoch = max(mixture_of(data, 0).epoch // stage.batch, 1)  # the last, incomplete batch is dropped
+    return stage.epochs * epoch, stage.low * epoch
+
+
+def feed(
+    stage: AnyStage, given: Settings, steps: range, rank: int = 0, world: int = 1
+) -> Iterator[tuple[Part, list[str], Tensors]]:
+    """For each step this process's parts: which one, the people's record ids, the arrays as tensors."""
+    people = [stage.batch, *([stage.rehearsal] if isinstance(stage, Images) else [])]
+    if any(count % (world * stage.accumulate) for count in people):
+        raise ConfigError(
+            f"batch={stage.batch} cannot be shared by {world} processes × accumulate={stage.accumulate}",
+            where=f"stage {stage.name}",
+        )
+    cut = (given.seed, steps, stage.accumulate, rank, world)
+    workers = given.workers
     options: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": False} if workers else {}
-    steps = range(first, stage.steps)
     loader = DataLoader(
-        Steps(stage, seed, "train", rank, world),
+        Parts(stage, given.data, given.seed),
         batch_size=None,
-        sampler=steps,
+        sampler=parts_of(*cut),
         num_workers=workers,
+        collate_fn=_named,  # pyright: ignore[reportArgumentType]  (a part is a batch already)
         **options,
     )
-    return iter(loader)
+    for part, (ids, batch) in zip(parts_of(*cut), loader, strict=True):
+        yield part, ids, batch
 
 
-def as_tensors(batch: dict[str, np.ndarray]) -> Tensors:
-    """The crop stays uint8 (b, 256, 256, 3) until the model's device has it."""
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+def _named(batch: Batch) -> tuple[list[str], Tensors]:
+    return list(batch["record_id"]), as_tensors(batch)
+
+
+def as_tensors(batch: Batch) -> Tensors:
+    """The crop stays uint8 (b, 256, 256, 3) until the model's device has it. record_id is left out."""
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array))
+        for name, array in batch.items()
+        if not name.endswith("record_id")
+    }

@@ -1,12 +1,15 @@
 """What a training config (TOML) may say. Unknown names are refused."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dpmesh.data.augment import AugmentConfig
 from dpmesh.errors import ConfigError
 from dpmesh.losses import LossWeights
 from dpmesh.plain import from_plain
+from dpmesh.train.stages import AnyStage, Prior
 
 try:
     import tomllib
@@ -15,66 +18,169 @@ except ModuleNotFoundError:  # Python 3.10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One stretch of training.
+class Source:
+    """A data set on disk: which, where, and which of its splits (docs/data.md). Test splits are not for training.
 
-    source: "keypoints" trains prompt and regressor on keypoints alone, without a picture;
-    "images" trains everything on rendered people.
-    batch: people in one step, over all processes together.
-    learning_rate falls along a cosine to a hundredth; backbone_rate is the factor for the image backbone.
-    no_features, scrambled: shares of samples whose fused map is zeroed, or whose crop is somebody else's, so that
-    the keypoints alone keep carrying an answer.
-    rehearsal: people without a picture in each step besides, so that the lifter forgets nothing.
+    fits: "smpl" targets are bodies fitted with SMPL, for which the model must have that body; "none" joints alone.
     """
 
-    name: str
-    source: Literal["keypoints", "images"]
-    steps: int
-    batch: int
-    learning_rate: float
-    backbone_rate: float = 1.0
-    warmup: int = 200
-    no_features: float = 0.0
-    scrambled: float = 0.0
-    rehearsal: int = 0
+    dataset: str
+    root: str = ""
+    split: str = "train"
+    fits: Literal["smpl", "none"] = "smpl"
+
+    def __post_init__(self) -> None:
+        if self.split not in ("train", "validation"):
+            raise ConfigError(
+                f"the split {self.split!r} of {self.dataset} cannot be named in a training config",
+                where="data",
+                fix="Train on 'train', look at 'validation'; test splits are for evaluation alone.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where samples come from. Without a data set: synthetic people.
+
+    group3d, group2d: data sets with and without measured 3D joints, mixed 1:1 (datasets.md §4.6).
+    augment: of the data sets' people (data/augment.py); synthetic people bring their own.
+    validation: what the model is looked at on; held-out synthetic people without.
+    people: only so many synthetic people, again and again: can a model learn them by heart? 0: ever new ones.
+    motions: "train" keeps the validation clips of the pose bank out of the training; "all" trains on them too, as the
+    shipped weights were.
+    """
+
+    group3d: tuple[Source, ...] = ()
+    group2d: tuple[Source, ...] = ()
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    validation: tuple[Source, ...] = ()
+    people: int = 0
+    motions: Literal["train", "all"] = "train"
+
+    def __post_init__(self) -> None:
+        for sources, split in (((*self.group3d, *self.group2d), "train"), (self.validation, "validation")):
+            for source in sources:
+                if source.split != split:
+                    raise ConfigError(f"{source.dataset}'s split must be {split!r} here", where="data")
+
+    @property
+    def real(self) -> bool:
+        """Whether people come from data sets."""
+        return bool(self.group3d or self.group2d)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """processes: on this machine (under torchrun, what it was told); threads: of each.
-    model: a named configuration. start: weights to begin from (a folder or a shipped name) instead of random ones.
-    seed: of weights and data. precision: bf16-mixed does matrix products in bf16;
-    weights and targets stay in fp32.
+    """model: a named configuration. start: weights to begin from (a folder or a shipped name) instead of random ones.
+    prior: folder of a pose prior (of a "prior" stage) instead of the shipped one.
+    body: "smpl" is the one that you imported (docs/weights.md), which fits of data sets need.
+    seed: of weights and data.
 
-    validate_every, log_every: steps. checkpoint_every: seconds. validation_people: held-out synthetic people.
+    processes: on this machine (under torchrun, what it was told); threads: of each; workers: that make batches.
+    strategy: how several processes share a model. "ddp": each has all of it. "fsdp": each has a part of every layer.
+    precision: bf16-mixed does matrix products in bf16; weights and targets stay in fp32.
+    checkpointing: the backbone's activations are computed again in the backward pass instead of kept.
+    clip: norm of the gradient at most. ema: decay of a moving average of the weights, which is then what is validated
+    and kept; 0 for none.
+
+    validate_every, log_every, sheet_every: steps; 0 for never. checkpoint_every: seconds.
+    validation_people: how many are looked at.
     """
 
     model: str
-    stages: tuple[Stage, ...]
+    stages: tuple[AnyStage, ...]
+    data: Data = field(default_factory=Data)
+    losses: LossWeights = field(default_factory=LossWeights)
     start: str = ""
+    prior: str = ""
+    body: Literal["free", "smpl"] = "free"
     out: str = "runs/embedded"
     seed: int = 1
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     processes: int = 1
     threads: int = 1
     workers: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    checkpointing: bool = False
     weight_decay: float = 0.01
     clip: float = 1.0
+    ema: float = 0.0
     validate_every: int = 1000
     validation_people: int = 256
     log_every: int = 50
+    sheet_every: int = 500
     checkpoint_every: float = 120.0
-    losses: LossWeights = field(default_factory=LossWeights)
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ConfigError("a training config needs at least one [[stages]] table", where="Settings")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names) or set(names) & set(TABLES):
+            raise ConfigError(
+                f"stages need names of their own, other than {', '.join(TABLES)}: {', '.join(names)}",
+                where="stages",
+            )
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema={self.ema} is not in [0, 1)", where="Settings")
+        if any(isinstance(stage, Prior) for stage in self.stages[1:]):
+            raise ConfigError("the prior stage must be the first", where="stages")
+        sources = (*self.data.group3d, *self.data.group2d, *self.data.validation)
+        fitted = [s.dataset for s in sources if s.dataset != "synthetic" and s.fits == "smpl"]
+        if fitted and self.body != "smpl":
+            raise ConfigError(
+                f"the fits of {fitted[0]} are SMPL's, the model's body is another",
+                where="body",
+                fix='Set body = "smpl", or fits = "none" for every data set.',
+            )
+        if self.strategy == "fsdp" and len(self.stages) > 1:
+            raise ConfigError("fsdp takes one stage at a time", fix="Make a config for each.")
 
 
-def read_settings(path: Path, changes: dict[str, Any] | None = None) -> Settings:
-    """Settings of a TOML file, with top-level changes laid over; raises ConfigError for anything unknown."""
+TABLES = ("data", "losses", "stages")
+"""Settings that hold others: no stage may have such a name."""
+
+
+def read_settings(path: Path, changes: Mapping[str, Any] | None = None) -> Settings:
+    """Settings of a TOML file with changes laid over: {"out": "x", "student.steps": 10, "stages.0.batch": 2}.
+
+    A stage is named by its number or its name. Raises ConfigError for anything unknown.
+    """
     try:
         data = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"not a readable TOML file ({error})", where=str(path)) from error
-    return from_plain(Settings, {**data, **(changes or {})}, where=str(path))
+    for name, value in (changes or {}).items():
+        _lay_over(data, name, value)
+    for stage in data.get("stages", ()):
+        if "source" in stage:
+            raise ConfigError("a stage's `source` is now called `kind`", where=str(path))
+        if "kind" not in stage:
+            raise ConfigError(f"the stage {stage.get('name')!r} has no kind", where=str(path))
+    return from_plain(Settings, data, where=str(path))
+
+
+def _lay_over(data: dict[str, Any], name: str, value: Any) -> None:
+    """Set one value by its dotted name; what is wrong with name or value from_plain tells."""
+    *path, last = name.split(".")
+    by_name = {str(stage.get("name")): stage for stage in data.get("stages", ())}
+    here: Any = data
+    try:
+        if path and path[0] not in TABLES:
+            here = by_name[path.pop(0)]
+        for step in path:
+            here = here[int(step)] if isinstance(here, list) else here.setdefault(step, {})
+        here.setdefault(last)
+    except (KeyError, ValueError, IndexError, AttributeError):
+        raise ConfigError(
+            f"unknown setting {name!r}", fix=f"Tables: {', '.join(TABLES)}; stages: {', '.join(by_name)}."
+        ) from None
+    here[last] = value
+
+
+def read_value(word: str) -> Any:
+    """A value as TOML writes it (3, 1e-3, true, ["a"]); what is none is a string."""
+    try:
+        return tomllib.loads(f"value = {word}")["value"]
+    except tomllib.TOMLDecodeError:
+        return word

@@ -1,4 +1,6 @@
-"""How good the model is on held-out synthetic people: other motions, other seeds, noisy keypoints, occlusion."""
+"""How good the model is on people that it was not trained on: other motions and seeds, noisy keypoints, occlusion."""
+
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -6,13 +8,16 @@ from numpy.typing import NDArray
 
 from dpmesh.body.files import free_body
 from dpmesh.body.model import BodyModel
+from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.poses import PoseBank
+from dpmesh.data.record import stack
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.metrics import mpjpe, mpve, pa_mpjpe
 from dpmesh.model import BodyParameters, DPMesh
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.skeletons import H36M14_ROWS
-from dpmesh.train.feed import Tensors, as_tensors
+from dpmesh.train.feed import Tensors, as_tensors, opened, pose_bank
+from dpmesh.train.settings import Data
 
 SEED = 20_240_617
 """Seed of the held-out people; training seeds are small numbers."""
@@ -21,26 +26,48 @@ Figures = dict[str, NDArray[np.float64]]
 
 
 class Recorded:
-    """The held-out poses as they were recorded: training exchanges limbs between frames, a test must not."""
+    """Held-out poses as they were recorded: training exchanges limbs between frames, a test must not."""
 
-    def __init__(self) -> None:
-        self.bank = PoseBank.load("test")
+    def __init__(self, bank: PoseBank) -> None:
+        self.bank = bank
 
     def sample(self, rng: np.random.Generator, n: int) -> NDArray[np.float32]:
         return self.bank.sample(rng, n, exchange=False, noise=0.0)
 
 
 def held_out(count: int, seed: int = SEED) -> Tensors:
-    """`count` rendered people whose motions belong to the test split."""
-    return as_tensors(SyntheticPeople(seed, Recorded(), free_body()).batch(0, count))
+    """`count` rendered people whose motions belong to the test split: for benchmarks, never for a training."""
+    return as_tensors(SyntheticPeople(seed, Recorded(PoseBank.load("test")), free_body()).batch(0, count))
+
+
+@lru_cache(maxsize=1)
+def validation_people(data: Data, count: int, seed: int) -> Tensors:
+    """`count` people to look at meanwhile: of the validation splits that are named, or rendered ones whose motions are
+    the pose bank's validation clips; the training's own where it is given only so many (Data.people, with `seed`)."""
+    if data.people:
+        people = SyntheticPeople(seed, pose_bank(data.motions), free_body())
+        return as_tensors(people.batch(0, min(data.people, count)))
+    if not data.validation:
+        people = SyntheticPeople(SEED, Recorded(pose_bank("validation")), free_body())
+        return as_tensors(people.batch(0, count))
+    sources = [opened(source) for source in data.validation]
+    share = -(-count // len(sources))
+    rng = np.random.default_rng(SEED)
+    samples = [
+        source.sample(int(index), rng, AugmentConfig.still())
+        for source in sources
+        for index in np.linspace(0, len(source) - 1, min(share, len(source))).astype(int)
+    ]
+    return as_tensors(stack(samples))
 
 
 @torch.inference_mode()
 def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 16) -> BodyParameters:
     """Parameters for every person; images=False gives the keypoint path alone (no picture is looked at)."""
     found: list[BodyParameters] = []
+    device = next(model.parameters()).device
     for start in range(0, len(batch["focal"]), chunk):
-        part = {name: value[start : start + chunk] for name, value in batch.items()}
+        part = {name: value[start : start + chunk].to(device) for name, value in batch.items()}
         seen = None
         if images:
             crop = part["crop"].permute(0, 3, 1, 2).float() / 255
@@ -57,7 +84,8 @@ def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 
 def figures(body: BodyModel, predicted: BodyParameters, batch: Tensors) -> Figures:
     """MPJPE, PA-MPJPE (14 Human3.6M joints, relative to its pelvis) and MPVE (relative to SMPL's) per person, mm."""
     got = _meshes(body, predicted.betas, predicted.rotations)
-    true = _meshes(body, batch["betas"], rotation_matrix(batch["pose"]))
+    device = predicted.betas.device
+    true = _meshes(body, batch["betas"].to(device), rotation_matrix(batch["pose"].to(device)))
     (a, a_mesh), (b, b_mesh) = got, true
     rows = list(H36M14_ROWS)
     a, b = a - a[:, :1], b - b[:, :1]
@@ -74,4 +102,4 @@ def _meshes(body: BodyModel, betas: torch.Tensor, rotations: torch.Tensor) -> tu
         out = body(betas[start : start + 32], rotations[start : start + 32])
         joints.append(body.regress(out.vertices, "h36m17"))
         meshes.append(out.vertices - out.joints30[:, :1])
-    return torch.cat(joints).numpy(), torch.cat(meshes).numpy()
+    return torch.cat(joints).cpu().numpy(), torch.cat(meshes).cpu().numpy()

@@ -26,7 +26,8 @@ class FastBody:
     """faces (f, 3) int32; template (v, 3) metres, rest pose; part (v,) the SMPL joint that
     moves a vertex most; rest_joints (24, 3) of the mean shape."""
 
-    def __init__(self, arrays: BodyArrays) -> None:
+    def __init__(self, arrays: BodyArrays, regressors: tuple[str, ...] = ("joints30", "coco17")) -> None:
+        """regressors: names of body.files.REGRESSORS, the joints of `regress`."""
         self.template = np.ascontiguousarray(arrays.v_template, _F32)
         self.faces = np.ascontiguousarray(arrays.faces, np.int32)
         self.part = arrays.weights.argmax(1).astype(np.int32)
@@ -58,7 +59,8 @@ class FastBody:
             np.ascontiguousarray(rest[..., 1:].reshape(72, -1).T),
         )
 
-        rows = np.concatenate([arrays.regressors["joints30"], arrays.regressors["coco17"]]).astype(np.float64)
+        rows = np.concatenate([arrays.regressors[name] for name in regressors]).astype(np.float64)
+        self._count = len(rows)
         outputs: list[int] = []
         bones: list[int] = []
         sums: list[float] = []
@@ -80,22 +82,33 @@ class FastBody:
         self, betas: Float32[NDArray[np.float32], "n 10"], rotations: Float32[NDArray[np.float32], "n 24 3 3"]
     ) -> Float32[NDArray[np.float32], "n 24 3 4"]:
         """From the rest pose to the posed body, for every joint."""
-        rest = self.rest_joints + (betas @ self._rest_shape).reshape(-1, 24, 3)
+        rest = self.rest(betas)
         out = np.empty((len(betas), 24, 3, 4), _F32)
         _chain(np.ascontiguousarray(rotations, _F32), np.ascontiguousarray(rest, _F32), _PARENTS, out)
         return out
+
+    def rest(self, betas: Float32[NDArray[np.float32], "n 10"]) -> Float32[NDArray[np.float32], "n 24 3"]:
+        """The 24 SMPL joints of shapes in the rest pose, metres."""
+        return np.asarray(self.rest_joints + (betas @ self._rest_shape).reshape(-1, 24, 3), _F32)
 
     def joints(
         self, betas: Float32[NDArray[np.float32], "n 10"], rotations: Float32[NDArray[np.float32], "n 24 3 3"]
     ) -> tuple[Float32[NDArray[np.float32], "n 30 3"], Float32[NDArray[np.float32], "n 17 3"]]:
         """The 30-joint set and COCO's 17 joints of posed bodies, metres, transl 0."""
+        out = self.regress(betas, rotations)
+        return out[:, :30], out[:, 30:]
+
+    def regress(
+        self, betas: Float32[NDArray[np.float32], "n 10"], rotations: Float32[NDArray[np.float32], "n 24 3 3"]
+    ) -> Float32[NDArray[np.float32], "n k 3"]:
+        """The joints of all regressors, one after the other, of posed bodies, metres, transl 0."""
         terms = [np.ones((len(betas), 1), _F32), betas]
         if self._correctives:
             terms.append(_feature(rotations))
         points = (np.concatenate(terms, 1) @ self._formulas.T).reshape(len(betas), -1, 3)
-        out = np.zeros((len(betas), 47, 3), _F32)
+        out = np.zeros((len(betas), self._count, 3), _F32)
         _gather(points, self.transforms(betas, rotations), self._outputs, self._pair_bones, self._sums, out)
-        return out[:, :30], out[:, 30:]
+        return out
 
     def shaped(self, betas: Float32[NDArray[np.float32], "10"]) -> Float32[NDArray[np.float32], "v 3"]:
         """One body's rest-pose surface, before pose correctives."""

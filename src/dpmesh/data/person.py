@@ -1,0 +1,164 @@
+"""One annotated person of a data set: what every adapter gives, whatever its files look like."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (numpy's own stubs leave clip, reshape, T and the like partly unknown)
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64
+from numpy.typing import NDArray
+
+from dpmesh.skeletons import COCO17, JOINTS30, Skeleton
+
+_F32 = np.float32
+Array32 = NDArray[np.float32]
+
+
+def blank(*shape: int) -> Callable[[], Array32]:
+    """Makes the default of a field that a set does not fill."""
+    return lambda: np.zeros(shape, _F32)
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """Pixels of the stored image; metres in the camera frame (docs/conventions.md); the 30-joint set by name.
+
+    record_id: "SET/PLACE".  image: the file.  size: (width, height) px.
+    box: x1 y1 x2 y2 inside the image, between pixel centres.  K: pinhole camera of the image.
+    joints2d and joints3d with the masks of what is annotated; zeros elsewhere.  joint_clear: 0 where a 2D joint
+    is annotated as hidden.
+    Fit (where fit_valid is 1): pose (axis-angle, row 0 in the camera frame), betas, transl; fit_joints3d, joints
+    of the fitted mesh, in its place; rest_root, the pelvis joint of the shape in the rest pose, which
+    the root turns about. pose_valid: rows of pose that are known; betas_valid: 0 for a gendered body's.
+    neighbours: COCO-17 joints (px) of people whose tight boxes overlap by an IoU of 0.1 or more; flags: labelled.
+    given: joints (x, y, confidence) of a real detector, instead of noise.  middle_pelvis: Pelvis is no
+    annotation but the middle of the hips.
+    """
+
+    record_id: str
+    image: Path
+    size: tuple[int, int]
+    box: Float64[NDArray[np.float64], "4"]
+    K: Float64[NDArray[np.float64], "3 3"]
+    joints2d: Float32[Array32, "30 2"]
+    joints2d_valid: Float32[Array32, "30"]
+    joint_clear: Float32[Array32, "30"] = field(default_factory=lambda: np.ones(30, _F32))
+    joints3d: Float32[Array32, "30 3"] = field(default_factory=blank(30, 3))
+    joints3d_valid: Float32[Array32, "30"] = field(default_factory=blank(30))
+    pose: Float32[Array32, "24 3"] = field(default_factory=blank(24, 3))
+    pose_valid: Float32[Array32, "24"] = field(default_factory=blank(24))
+    betas: Float32[Array32, "10"] = field(default_factory=blank(10))
+    betas_valid: float = 0.0
+    transl: Float32[Array32, "3"] = field(default_factory=blank(3))
+    rest_root: Float32[Array32, "3"] = field(default_factory=blank(3))
+    fit_joints3d: Float32[Array32, "30 3"] = field(default_factory=blank(30, 3))
+    fit_valid: float = 0.0
+    neighbours: Float32[Array32, "k 17 2"] = field(default_factory=blank(0, 17, 2))
+    neighbour_flags: Float32[Array32, "k 17"] = field(default_factory=blank(0, 17))
+    given: Float32[Array32, "n 3"] = field(default_factory=blank(0, 3))  # 30 rows, or none
+    middle_pelvis: bool = False
+
+
+def to30(
+    points: NDArray[np.floating], source: Skeleton, middle_pelvis: bool = False
+) -> tuple[Float32[Array32, "30 c"], Float32[Array32, "30"]]:
+    """Rows by name in the 30-joint set, and which of them the source has.
+
+    middle_pelvis: the last column is a flag; Pelvis becomes the middle of the hips where both have it.
+    """
+    out, there = np.zeros((30, points.shape[1]), _F32), np.zeros(30, _F32)
+    for row, at in enumerate(JOINTS30.indices_in(source)):
+        if at >= 0:
+            out[row], there[row] = points[at], 1
+    if middle_pelvis:
+        hips = points[[source.index("L_Hip"), source.index("R_Hip")]]
+        out[0], there[0] = hips.mean(0), 1
+        out[0, -1] = hips[:, -1].prod()
+    return out, there
+
+
+def coco_rows(
+    joints2d: Float32[Array32, "30 2"], valid: Float32[Array32, "30"]
+) -> tuple[Float32[Array32, "17 2"], Float32[Array32, "17"]]:
+    """The COCO-17 joints of a person in the 30-joint set."""
+    return joints2d[COCO_IN_30], valid[COCO_IN_30]
+
+
+COCO_IN_30 = np.array(COCO17.indices_in(JOINTS30))
+
+
+def tight_box(points: NDArray[np.floating], valid: NDArray[Any]) -> Float64[NDArray[np.float64], "4"]:
+    """x1 y1 x2 y2 of the valid joints; zeros where there are none."""
+    shown = np.asarray(points, np.float64)[valid > 0, :2]
+    return np.asarray(np.concatenate([shown.min(0), shown.max(0)]), np.float64) if len(shown) else np.zeros(4)
+
+
+def overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Intersection over union of two boxes."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    shared = float(np.prod(np.maximum(high - low, 0)))
+    both = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - shared
+    return shared / both if both > 0 else 0.0
+
+
+def with_neighbours(people: Sequence[Person]) -> list[Person]:
+    """People of one image, each with those whose tight boxes overlap its own (IoU >= 0.1)."""
+    boxes = [tight_box(p.joints2d, p.joints2d_valid) for p in people]
+    joints = [coco_rows(p.joints2d, p.joints2d_valid) for p in people]
+    out: list[Person] = []
+    for i, person in enumerate(people):
+        near = [k for k in range(len(people)) if k != i and overlap(boxes[i], boxes[k]) >= 0.1]
+        if near:
+            points, flags = (np.stack([joints[k][part] for k in near]) for part in range(2))
+            person = replace(person, neighbours=points * flags[..., None], neighbour_flags=flags)
+        out.append(person)
+    return out
+
+
+def inside_box(
+    box: Sequence[Any] | NDArray[np.floating], size: tuple[int, int]
+) -> Float64[NDArray[np.float64], "4"] | None:
+    """x y w h as the sets give it to x1 y1 x2 y2 between pixel centres, cut at the image's border; None: no box.
+
+    The originals measure the far corner from the near one after that is cut, which shifts boxes that begin
+    left of or above the image; here both corners are cut.
+    """
+    x, y, w, h = (float(v) for v in box)
+    if not np.isfinite([x, y, w, h]).all() or w <= 0 or h <= 0:
+        return None
+    x1, y1 = max(0.0, x), max(0.0, y)
+    x2, y2 = min(size[0] - 1.0, x + max(0.0, w - 1)), min(size[1] - 1.0, y + max(0.0, h - 1))
+    return np.array([x1, y1, x2, y2]) if x2 > x1 and y2 > y1 else None
+
+
+def to_plain(person: Person) -> dict[str, Any]:
+    """For JSON: everything but the image's path. Numbers keep six decimals (a micrometre, a millionth of a pixel)."""
+    out: dict[str, Any] = {}
+    for item in fields(Person):
+        value = getattr(person, item.name)
+        if item.name != "image":
+            out[item.name] = np.round(value, 6).tolist() if isinstance(value, np.ndarray) else value
+    return out
+
+
+def from_plain(data: Mapping[str, Any], image: Path) -> Person:
+    """The inverse. Raises KeyError, TypeError or ValueError for data that are not a person's."""
+    values: dict[str, Any] = {"image": image, "size": (int(data["size"][0]), int(data["size"][1]))}
+    for name, shape in _SHAPES.items():
+        kind = np.float64 if name in ("box", "K") else _F32
+        values[name] = np.array(data[name], kind).reshape(shape)
+    for name in ("record_id", "betas_valid", "fit_valid", "middle_pelvis"):
+        values[name] = data[name]
+    return Person(**values)
+
+
+_SHAPES: dict[str, tuple[int, ...]] = {
+    "box": (4,), "K": (3, 3), "joints2d": (30, 2), "joints2d_valid": (30,), "joint_clear": (30,),
+    "joints3d": (30, 3), "joints3d_valid": (30,), "pose": (24, 3), "pose_valid": (24,), "betas": (10,),
+    "transl": (3,), "rest_root": (3,), "fit_joints3d": (30, 3), "neighbours": (-1, 17, 2),
+    "neighbour_flags": (-1, 17), "given": (-1, 3),
+}  # fmt: skip

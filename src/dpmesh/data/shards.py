@@ -1,0 +1,134 @@
+"""Packed people: tar files in webdataset's format, each with an index beside it, read at random.
+
+A shard NAME.tar holds for each person KEY.jpg and KEY.json (person.to_plain in the stored picture's pixels). Its
+index NAME.json says where they lie, how long the shard is, its SHA-256, and a checksum of every person, so that
+people can be read in any order: training order is a function of the step (mixture.py), which webdataset's own
+streaming reader, made for sequential reading, cannot give. It reads these shards too.
+"""
+
+import json
+import logging
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpmesh.assets import sha256
+from dpmesh.data.augment import AugmentConfig
+from dpmesh.data.crops import make_sample
+from dpmesh.data.person import from_plain
+from dpmesh.data.pictures import decode_rgb
+from dpmesh.data.record import Sample
+from dpmesh.errors import ConfigError, InputError
+
+MANIFEST = "pack.json"
+"""In the folder of the shards: what was packed, from where, how."""
+
+_log = logging.getLogger(__name__)
+
+
+def is_packed(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object; raises InputError."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"this cannot be read ({error})", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise InputError("this holds no JSON object", where=str(path))
+    return content  # pyright: ignore[reportUnknownVariableType]
+
+
+def torn(shard: Path, index: Mapping[str, Any] | None, whole: bool) -> str:
+    """What is wrong with a shard, "" for nothing. whole: read all of it for its SHA-256."""
+    if index is None or not {"bytes", "sha256", "people"} <= set(index):
+        return "its index is missing or damaged"
+    if not shard.is_file():
+        return "it is missing"
+    size = shard.stat().st_size
+    if size != index["bytes"]:
+        return f"it has {size:,} of {index['bytes']:,} bytes"
+    if whole and sha256(shard) != index["sha256"]:
+        return "its checksum is another"
+    return ""
+
+
+def index_of(shard: Path) -> dict[str, Any] | None:
+    """A shard's index; None where it cannot be read."""
+    try:
+        return read_object(shard.with_suffix(".json"))
+    except InputError:
+        return None
+
+
+class ShardSource:
+    """People of the whole shards of one set and split; `skipped` names the torn ones and what is wrong."""
+
+    def __init__(self, root: Path, kind: str, split: str) -> None:
+        """Raises ConfigError where the set was not packed or no shard is whole, InputError for a bad manifest."""
+        self.name, self._root = kind, root
+        sets = read_object(root / MANIFEST).get("sets", {})
+        if f"{kind}-{split}" not in sets:
+            raise ConfigError(
+                f"{kind} {split} has not been packed in {root}",
+                fix=f"There are: {', '.join(sorted(sets)) or 'none'}. dpmesh data pack makes more.",
+            )
+        self._shards: list[Path] = []
+        self._at: list[tuple[int, list[int]]] = []  # shard; jpg and json: offset and length each, checksum
+        self.skipped: dict[str, str] = {}
+        for number in range(int(sets[f"{kind}-{split}"]["shards"])):
+            shard = root / f"{kind}-{split}-{number:05d}.tar"
+            index = index_of(shard)
+            if reason := torn(shard, index, whole=False):
+                self.skipped[shard.name] = reason
+                _log.warning("%s is left out: %s", shard, reason)
+            elif index is not None:
+                self._at += [(len(self._shards), place) for place in index["people"]]
+                self._shards.append(shard)
+        if self.skipped:
+            _log.warning("%d shards of %s %s are left out", len(self.skipped), kind, split)
+        if not self._at:
+            raise ConfigError(
+                f"no whole shard of {kind} {split} in {root}", fix="Run dpmesh data pack again."
+            )
+        self._files: dict[int, int] = {}
+        self._process = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def sample(self, index: int, rng: np.random.Generator, augment: AugmentConfig | None = None) -> Sample:
+        """Raises InputError, naming shard and number, for a person whose bytes have changed."""
+        shard, (start, length, json_start, json_length, checksum) = self._at[index]
+        name = f"{self._shards[shard].name}, person {index}"
+        picture = self._read(shard, start, length)
+        text = self._read(shard, json_start, json_length)
+        if zlib.crc32(text, zlib.crc32(picture)) != checksum:
+            raise InputError(
+                "the bytes of this person have changed",
+                where=name,
+                fix="Run dpmesh data check on the folder.",
+            )
+        person = from_plain(json.loads(text), self._shards[shard])
+        return make_sample(rng, person, decode_rgb(picture, name), augment)
+
+    def _read(self, shard: int, start: int, length: int) -> bytes:
+        if self._process != os.getpid():  # a forked worker opens its own
+            self._files, self._process = {}, os.getpid()
+        if shard not in self._files:
+            self._files[shard] = os.open(self._shards[shard], os.O_RDONLY)
+        return os.pread(self._files[shard], length, start)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}
+
+    def __del__(self) -> None:
+        if self.__dict__.get("_process") == os.getpid():
+            for file in self.__dict__.get("_files", {}).values():
+                os.close(file)

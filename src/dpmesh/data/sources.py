@@ -1,0 +1,144 @@
+"""Sources of samples by name: a set's own folder, packed shards, or the synthetic stream."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from dpmesh.body.files import BodyArrays, free_body
+from dpmesh.data.adapters import SETS, Reading
+from dpmesh.data.augment import AugmentConfig
+from dpmesh.data.crops import make_sample
+from dpmesh.data.fits import FitBodies
+from dpmesh.data.person import Person
+from dpmesh.data.pictures import decode_rgb, read_bytes
+from dpmesh.data.poses import PoseBank
+from dpmesh.data.record import Sample
+from dpmesh.data.shards import ShardSource, is_packed
+from dpmesh.data.synthetic import SyntheticPeople
+from dpmesh.errors import ConfigError
+
+Fits = Literal["smpl", "none"]
+KINDS = (*SETS, "synthetic")
+SPLITS = ("train", "validation")
+FIT_ERR = ("all", "below", "above")
+
+_log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A numbered list of people. `sample` is a pure function of its arguments (and of what rng then gives)."""
+
+    @property
+    def name(self) -> str: ...
+    def __len__(self) -> int: ...
+    def sample(
+        self, index: int, rng: np.random.Generator, augment: AugmentConfig | None = None
+    ) -> Sample: ...
+
+
+class FolderSource:
+    """People of a set's own files. `dropped` counts what the adapter left out, by reason."""
+
+    def __init__(self, name: str, people: list[Person], dropped: Counter[str]) -> None:
+        self.name, self.people, self.dropped = name, people, dropped
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def sample(self, index: int, rng: np.random.Generator, augment: AugmentConfig | None = None) -> Sample:
+        """Raises InputError, naming it, where the picture is missing or damaged."""
+        person = self.people[index]
+        image = decode_rgb(read_bytes(person.image), str(person.image))
+        return make_sample(rng, person, image, augment)
+
+
+class SyntheticSource:
+    """Generated people, numbered from 0; they bring pictures, noise and occluders of their own.
+
+    So `rng` and `augment` are not looked at. The validation split has the motions of PoseBank's "test".
+    """
+
+    def __init__(self, seed: int, split: str, body: BodyArrays, length: int = 1_000_000) -> None:
+        self.name, self._length = f"synthetic/{seed}", length
+        bank = PoseBank.load("train" if split == "train" else "test")
+        self._people = SyntheticPeople(seed, bank, body)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def sample(self, index: int, rng: np.random.Generator, augment: AugmentConfig | None = None) -> Sample:
+        return self._people.sample(index)
+
+
+def open_source(
+    kind: str,
+    root: str | Path = "",
+    split: str = "train",
+    *,
+    fits: Fits = "smpl",
+    bodies: FitBodies | None = None,
+    fit_err: str = "all",
+    benchmark_sequences: bool = False,
+    seed: int = 0,
+    length: int = 1_000_000,
+) -> Source:
+    """A source of training or validation people; test splits are refused (ConfigError).
+
+    kind: one of KINDS.  root: the folder that holds Human36M, MuCo, MSCOCO, CrowdPose and 3DPW, or one that
+    `dpmesh data pack` has made.  fits: "smpl" needs the user's SMPL files, "none" takes joints alone; shards have
+    theirs already.  bodies: instead of the imported SMPL files.  fit_err, benchmark_sequences: see
+    data/adapters/files.py.  seed, length: of the synthetic people.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"no data set is called {kind!r}", fix=f"There are: {', '.join(KINDS)}.")
+    if split not in SPLITS:
+        hint = " Test splits are for evaluation alone." if "test" in split else ""
+        raise ConfigError(f"no training from the split {split!r}", fix=f"Take train or validation.{hint}")
+    if kind == "synthetic":
+        return SyntheticSource(seed, split, free_body(), length)
+    if is_packed(folder := Path(root)):
+        return ShardSource(folder, kind, split)
+    return read_folder(kind, folder, split, fits, bodies, fit_err, benchmark_sequences)
+
+
+def read_folder(
+    kind: str,
+    root: Path,
+    split: str = "train",
+    fits: Fits = "smpl",
+    bodies: FitBodies | None = None,
+    fit_err: str = "all",
+    benchmark_sequences: bool = False,
+) -> FolderSource:
+    """A set from its own files; arguments and errors as `open_source`."""
+    if kind not in SETS:
+        raise ConfigError(f"{kind} has no folder to read", fix=f"Sets: {', '.join(SETS)}.")
+    chosen = SETS[kind]
+    if split not in chosen.splits:
+        raise ConfigError(
+            f"{chosen.title} has no {split} split here", fix=f"It has: {', '.join(chosen.splits)}."
+        )
+    if fit_err not in FIT_ERR:
+        raise ConfigError(f"fit_err={fit_err!r} is none of {', '.join(FIT_ERR)}")
+    if fits not in ("smpl", "none"):
+        raise ConfigError(f"fits={fits!r} is neither 'smpl' nor 'none'")
+    if fits == "smpl" and bodies is None:
+        bodies = FitBodies.imported()
+    asked = Reading(
+        chosen.folder(root), split, bodies if fits == "smpl" else None, fit_err, benchmark_sequences
+    )
+    people = list(chosen.read(asked))
+    if not people:
+        raise ConfigError(
+            f"no person of {chosen.title} is left in {asked.folder}", fix=_reasons(asked.dropped)
+        )
+    _log.info("%s %s: %d people; %s", chosen.title, split, len(people), _reasons(asked.dropped))
+    return FolderSource(kind, people, +asked.dropped)
+
+
+def _reasons(dropped: Counter[str]) -> str:
+    return "; ".join(f"{reason}: {count}" for reason, count in dropped.items() if count) or "nothing left out"

@@ -1,0 +1,126 @@
+"""With what a stage begins and where it leaves what it made. Stages hand each other nothing but folders."""
+
+from pathlib import Path
+from typing import Any
+
+from dpmesh.body.files import BodyArrays
+from dpmesh.configurations import configuration
+from dpmesh.convert.bodies import user_body
+from dpmesh.errors import AssetError, ConfigError
+from dpmesh.model import DPMesh
+from dpmesh.pose_prior.files import load_prior
+from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
+from dpmesh.train.mesh import MeshObjective
+from dpmesh.train.objective import Objective
+from dpmesh.train.pretrain import DenoisingObjective
+from dpmesh.train.prior import PriorObjective
+from dpmesh.train.settings import Settings
+from dpmesh.train.stages import Pretrain, Prior, Student
+
+
+def left_by(settings: Settings, number: int) -> Path:
+    """The folder of what stage `number` leaves: prior/, weights_NAME/, and weights/ of the last."""
+    out, stage = Path(settings.out), settings.stages[number]
+    if isinstance(stage, Prior):
+        return out / "prior"
+    last = number == len(settings.stages) - 1
+    return out / ("weights" if last else f"weights_{stage.name}")
+
+
+def begin(settings: Settings, number: int) -> Objective:
+    """The objective of stage `number`, with the weights that it begins with."""
+    stage = settings.stages[number]
+    if isinstance(stage, Prior):
+        config = configuration(settings.model).pose_prior
+        if not isinstance(config, PoseVQVAEConfig):
+            raise ConfigError(
+                f"the pose prior of {settings.model!r} is no VQ-VAE", where=f"stage {stage.name}"
+            )
+        return PriorObjective(config, stage)
+    source = _source(settings, number)
+    model = _fresh(settings) if source is None else _stored(settings, source)
+    if isinstance(stage, Pretrain):
+        return DenoisingObjective(model, stage, settings)
+    teacher: DPMesh | None = None
+    if isinstance(stage, Student):
+        folder = stage.teacher or source
+        if folder is None:
+            raise ConfigError(
+                "a student needs a teacher",
+                where=f"stage {stage.name}",
+                fix="Put a teacher stage before it, or name `teacher` or `start`.",
+            )
+        teacher = _stored(settings, folder)
+    return MeshObjective(model, stage, settings, teacher)
+
+
+def _source(settings: Settings, number: int) -> str | None:
+    """The weights before stage `number`: of the stage before, or those of `start`."""
+    before = [k for k in range(number) if not isinstance(settings.stages[k], Prior)]
+    if before:
+        return str(left_by(settings, before[-1]))
+    return settings.start or None
+
+
+def _prior(settings: Settings) -> PoseVQVAE | None:
+    """The pose prior that the config names, if it does."""
+    if isinstance(settings.stages[0], Prior):
+        return load_prior(left_by(settings, 0))
+    return load_prior(Path(settings.prior)) if settings.prior else None
+
+
+def _stored(settings: Settings, source: str) -> DPMesh:
+    model = DPMesh.from_pretrained(source, _body(settings)[0])
+    if model.config != configuration(settings.model):
+        raise ConfigError(f"these are not weights of {settings.model!r}", where=source)
+    if (prior := _prior(settings)) is not None and source == settings.start:
+        _put(prior, model, settings)
+    codes = model.pose_prior
+    if isinstance(codes, PoseVQVAE) and not codes.codebook.codes.any():
+        raise ConfigError(
+            "the pose prior in these weights was never trained",
+            where=source,
+            fix="Train one (configs/paper_prior.toml) and name its folder as `prior`.",
+        )
+    return model
+
+
+def _fresh(settings: Settings) -> DPMesh:
+    """Random weights with a trained pose prior."""
+    prior = _prior(settings) or load_prior()
+    if configuration(settings.model).pose_prior != prior.config:
+        raise ConfigError(
+            f"no pose prior for {settings.model!r} is shipped",
+            where="start",
+            fix="Give a folder with weights to start from (`dpmesh convert`), or one of a prior as `prior`.",
+        )
+    model = DPMesh.from_config(settings.model, _body(settings)[0])
+    _put(prior, model, settings)
+    return model
+
+
+def _body(settings: Settings) -> tuple[BodyArrays | None, dict[str, Any]]:
+    """None for the free body, or SMPL's arrays; and the record of its file."""
+    if settings.body == "free":
+        return None, {}
+    if (found := user_body(None, None)) is None:
+        raise AssetError(
+            "no SMPL body was imported",
+            where="body",
+            fix="Import one: dpmesh assets import SMPL_NEUTRAL.pkl.",
+        )
+    return found[0], dict(found[1])
+
+
+def provenance(settings: Settings, number: int) -> dict[str, Any]:
+    """Where the weights of stage `number` come from."""
+    stages = [stage.name for stage in settings.stages[: number + 1]]
+    told: dict[str, Any] = {"config": settings.model, "stages": stages, "seed": settings.seed}
+    body = _body(settings)[1]
+    return told | ({"body": body} if body else {})
+
+
+def _put(prior: PoseVQVAE, model: DPMesh, settings: Settings) -> None:
+    if prior.config != model.config.pose_prior:
+        raise ConfigError(f"this is no pose prior of {settings.model!r}", where="prior")
+    model.pose_prior.load_state_dict(prior.as_decoder().state_dict())

@@ -1,0 +1,117 @@
+"""What each stage of a training may be told. Values only: what they do stands in tasks.py and the files it names."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dpmesh.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stretch of training, of any kind.
+
+    name: of its log and weights. steps, or epochs: how long; an epoch is twice the larger of the 3D and the 2D group
+    (datasets.md §4.6), and synthetic people have none.
+    batch: people in one step, over all processes and all `accumulate` parts together.
+    learning_rate: after a linear warm-up (steps) it falls along a cosine to a hundredth, or ("step") stays and is a
+    tenth for the last `low` epochs (steps where the length is given in steps). backbone_rate: a factor on it for the
+    image backbone.
+    """
+
+    name: str
+    batch: int
+    learning_rate: float
+    steps: int = 0
+    epochs: int = 0
+    accumulate: int = 1
+    backbone_rate: float = 1.0
+    warmup: int = 200
+    schedule: Literal["cosine", "step"] = "cosine"
+    low: int = 5
+
+    def __post_init__(self) -> None:
+        where = f"stage {self.name}"
+        if not self.name.isidentifier():
+            raise ConfigError(f"{self.name!r} must be letters, digits and _", where="a stage's name")
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ConfigError("give either steps or epochs, above 0", where=where)
+        if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
+            raise ConfigError(
+                f"batch={self.batch} cannot be cut into accumulate={self.accumulate} parts", where=where
+            )
+        if not self.learning_rate > 0 or self.backbone_rate < 0 or self.warmup < 0 or self.low < 0:
+            raise ConfigError("learning_rate must be above 0; no rate, warmup or low below 0", where=where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prior(Stage):
+    """The VQ-VAE pose prior on recorded poses (train/prior.py). Comes before every stage that uses it.
+
+    Factors: metres of the joints, commitment; the squared chordal distance of the rotations has 1.
+    smooth: share of the poses that are decoded from latents that were not quantised, so that the decoder also
+    knows what lies between the codes. noise: radians per axis on the recorded poses. poses: another pose file.
+    """
+
+    kind: Literal["prior"] = "prior"
+    joints_weight: float = 10.0
+    commitment_weight: float = 0.25
+    smooth: float = 0.1
+    noise: float = 0.06
+    poses: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Stage):
+    """The denoising objective of Eq. 1-2 for a backbone without released weights (train/pretrain.py).
+
+    reconstruction, latent: factors of what teaches a VAE encoder that is itself trained.
+    """
+
+    kind: Literal["pretrain"] = "pretrain"
+    reconstruction: float = 1.0
+    latent: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keypoints(Stage):
+    """Prompt and regressor on keypoints alone: no picture is made or read. Needs a lifter (not in the paper)."""
+
+    kind: Literal["keypoints"] = "keypoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Stage):
+    """Everything, on pictures with noisy keypoints, without a teacher.
+
+    no_features, scrambled: shares of samples whose fused map is zeroed, or whose crop is somebody else's, so that
+    the keypoints alone keep carrying an answer.
+    rehearsal: synthetic people without a picture in each step besides, so that the lifter forgets nothing.
+    """
+
+    kind: Literal["images"] = "images"
+    no_features: float = 0.0
+    scrambled: float = 0.0
+    rehearsal: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher(Stage):
+    """Everything, told where the joints truly are (section 3.3)."""
+
+    kind: Literal["teacher"] = "teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student(Stage):
+    """Everything, on corrupted keypoints, its features held to those of a locked teacher (Eq. 7-9, train/nkr.py).
+
+    teacher: its weights' folder; without, those that this stage begins with.
+    drop: share of the given joints that are left out besides (0.2 in the released loaders).
+    """
+
+    kind: Literal["student"] = "student"
+    teacher: str = ""
+    drop: float = 0.2
+
+
+AnyStage = Images | Keypoints | Prior | Pretrain | Teacher | Student

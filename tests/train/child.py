@@ -1,0 +1,123 @@
+"""A model of the paper's parts at the narrowest widths, and a process that trains it: tests start this file."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpmesh.configurations import PAPER, PRESETS
+from dpmesh.plain import from_plain
+from dpmesh.pose_prior.files import save_prior
+from dpmesh.pose_prior.vqvae import PoseVQVAE
+from dpmesh.train import loop
+from dpmesh.train.begin import begin
+from dpmesh.train.feed import feed
+from dpmesh.train.machines import average_scalars, make_fabric
+from dpmesh.train.run import Run, _full
+from dpmesh.train.settings import Settings
+
+TINY = replace(
+    PAPER,
+    name="tiny",
+    backbone=replace(
+        PAPER.backbone,
+        vae=replace(PAPER.backbone.vae, channels=(8, 8, 16, 16), layers=1, groups=4),
+        unet=replace(
+            PAPER.backbone.unet, channels=(16, 16, 32, 32), layers=1, groups=8, heads=2, context_width=12
+        ),
+        fused_channels=32,
+    ),
+    prompt=replace(PAPER.prompt, width=12),
+    regressor=replace(
+        PAPER.regressor, fused_channels=32, width=16, heads=2, inner=24, volume_inner=24, pose_code=8
+    ),
+    pose_prior=replace(
+        PAPER.pose_prior, tokens=6, codes=10, code_width=5, encoder_width=8, encoder_layers=1, decoder_width=8
+    ),
+    token_width=4,
+    lora_rank=3,
+)
+# The embedded model's own parts: a reading, a lifter, points in code space, everything trained.
+READING = replace(
+    TINY,
+    name="reading",
+    backbone=replace(TINY.backbone, reading=True),
+    regressor=replace(TINY.regressor, lifter=16),
+    token_mode="points",
+    lora_rank=0,
+    frozen=(),
+)
+PRESETS.update(tiny=TINY, reading=READING)
+
+
+def make_prior(folder: Path) -> Path:
+    """A pose prior that was never trained but has codes."""
+    torch.manual_seed(0)
+    prior = PoseVQVAE(TINY.pose_prior)
+    prior.codebook.codes.normal_()
+    save_prior(prior, folder, {})
+    return folder
+
+
+def stage(kind: str, **more: Any) -> dict[str, Any]:
+    return {"name": kind, "kind": kind, "batch": 4, "steps": 3, "learning_rate": 1e-3, "warmup": 1, **more}
+
+
+def settings(out: Path, *stages: dict[str, Any], **more: Any) -> Settings:
+    """Of the tiny model, its prior beside `out`; fp32, batches made in this process, nothing shown."""
+    prior = out.parent / "prior"
+    if not prior.is_dir():
+        make_prior(prior)
+    plain = {
+        "model": "tiny", "prior": str(prior), "out": str(out), "precision": "32-true", "workers": 0, "log_every": 1,
+        "validate_every": 0, "sheet_every": 0, "validation_people": 2, "checkpoint_every": 1e9,
+        "stages": list(stages), "data": {"people": 4}, **more,
+    }  # fmt: skip
+    return from_plain(Settings, plain)
+
+
+def make_weights(out: Path, model: str, seed: int) -> str:
+    """A folder of random weights beside `out`, where there is none yet."""
+    folder = out.parent / f"{model}_{seed}"
+    if not folder.is_dir():
+        given = settings(out, stage("teacher"), model=model)
+        torch.manual_seed(seed)
+        objective = begin(given, 0)
+        with torch.no_grad():  # nothing stays at its zero start
+            for parameter in objective.parameters():
+                if parameter.requires_grad and not parameter.any():
+                    parameter.normal_(std=0.1)
+        objective.save(folder, {})
+    return str(folder)
+
+
+def gradients(given: Settings) -> tuple[bool, dict[str, torch.Tensor]]:
+    """Whether this is the first process; of the first step, the mean over all processes."""
+    fabric = make_fabric(given)
+    run = Run(fabric, begin(given, 0), given, 0)
+    for part, _ids, batch in feed(run.stage, given, range(1), fabric.global_rank, fabric.world_size):
+        loss, _terms = run.module(batch, part)
+        fabric.backward(loss / run.stage.accumulate)
+    average_scalars(fabric, run.objective)
+    grads = {name: _full(p.grad) for name, p in run.objective.named_parameters() if p.grad is not None}
+    fabric.barrier()
+    return fabric.global_rank == 0, grads
+
+
+def main(verb: str, out: str, words: str) -> None:
+    torch.set_num_threads(1)
+    plain = json.loads(words)
+    given = settings(Path(out), *plain.pop("stages"), **plain)
+    if verb == "train":
+        loop.train(given)
+        return
+    first, found = gradients(given)
+    if first:
+        torch.save(found, f"{out}.pt")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,118 @@
+"""Batches: the same people however a batch is cut, from any step on; data sets through the mixture."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dpmesh.data.record import Sample
+from dpmesh.errors import ConfigError
+from dpmesh.train import feed as module
+from dpmesh.train.feed import feed, steps_of
+from dpmesh.train.part import Part, parts_of
+from dpmesh.train.settings import Data, Settings, Source
+from dpmesh.train.stages import Images, Teacher
+from dpmesh.train.validate import validation_people
+
+COMMON: dict[str, Any] = {"name": "s", "batch": 4, "learning_rate": 1e-3}
+
+
+def settings(data: Data, workers: int = 0) -> Settings:
+    return Settings(
+        model="embedded", stages=(Teacher(**COMMON, steps=4),), data=data, workers=workers, body="smpl"
+    )
+
+
+def test_chances_do_not_depend_on_the_cut():
+    whole = Part(3, 7).chance(2, 6)
+    assert torch.equal(torch.cat([Part(3, 7, i, 3).chance(2, 2) for i in range(3)], 1), whole)
+    assert torch.equal(torch.cat([Part(3, 7, i, 2).normal(3, 5) for i in range(2)]), Part(3, 7).normal(6, 5))
+    assert not torch.equal(Part(3, 8).chance(2, 6), whole)
+    assert not torch.equal(Part(3, 7).chance(2, 6, salt=1), whole)
+    cuts = [list(parts_of(1, range(2), 2, rank, 2)) for rank in range(2)]
+    assert sorted(part.number for some in cuts for part in some if part.step == 0) == [0, 1, 2, 3]
+
+
+def test_the_same_pictures_however_a_batch_is_cut():
+    stage = Images(**{**COMMON, "steps": 3, "accumulate": 2})
+    given = settings(Data())
+    (_, ids, first), (_, more, second) = list(feed(stage, given, range(2, 3)))
+    whole = next(feed(Images(**COMMON, steps=3), given, range(2, 3)))
+    assert [*ids, *more] == whole[1]
+    assert torch.equal(torch.cat([first["crop"], second["crop"]]), whole[2]["crop"])
+    halves = [next(feed(Images(**COMMON, steps=3), given, range(2, 3), rank, 2)) for rank in range(2)]
+    assert [name for half in halves for name in half[1]] == whole[1]
+    with pytest.raises(ConfigError, match="cannot be shared by 3 processes"):
+        next(feed(stage, given, range(1), 0, 3))
+
+
+class Fake:
+    """A data set whose people are their numbers."""
+
+    def __init__(self, name: str, length: int) -> None:
+        self.name, self.length = name, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def sample(self, index: int, rng: np.random.Generator, augment: object = None) -> Sample:
+        zeros = {"joints2d": (30, 2), "joints3d": (30, 3), "pose": (24, 3), "betas": (10,), "transl": (3,)}
+        masks = ("joints2d_valid", "joints3d_valid", "visible", "joint_visible")
+        values: dict[str, Any] = {name: np.zeros(shape, np.float32) for name, shape in zeros.items()}
+        values |= {name: np.ones(30, np.float32) for name in masks}
+        return Sample(
+            record_id=f"{self.name}/{index}", crop=np.zeros((256, 256, 3), np.uint8), focal=1000.0, **values,
+            joints=np.zeros((30, 2), np.float32), pose_valid=np.ones(24, np.float32), betas_valid=1.0,
+            fit_joints2d=np.zeros((30, 2), np.float32), fit_joints3d=np.zeros((30, 3), np.float32), fit_valid=1.0,
+            parts=np.zeros((32, 32), np.uint8), surface=np.zeros((32, 32), np.float32), surface_valid=0.0,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def data(monkeypatch: pytest.MonkeyPatch) -> Data:
+    sets = {"h36m": Fake("h36m", 30), "coco": Fake("coco", 10), "3dpw": Fake("3dpw", 7)}
+    monkeypatch.setattr(module, "opened", lambda source: sets[source.dataset])
+    monkeypatch.setattr("dpmesh.train.validate.opened", lambda source: sets[source.dataset])
+    return Data(
+        group3d=(Source(dataset="h36m"),),
+        group2d=(Source(dataset="coco"),),
+        validation=(Source(dataset="3dpw", split="validation"),),
+    )
+
+
+def test_data_sets_are_mixed_and_go_on_from_any_step(data: Data):
+    stage = Teacher(**COMMON, steps=4)
+    steps = list(feed(stage, settings(data), range(4)))
+    for _part, ids, batch in steps:
+        assert sum(name.startswith("h36m") for name in ids) == 2
+        assert batch["crop"].shape == (4, 256, 256, 3)
+    assert [ids for _, ids, _ in feed(stage, settings(data), range(2, 4))] == [ids for _, ids, _ in steps[2:]]
+    assert [ids for _, ids, _ in feed(stage, settings(data, workers=1), range(2))] == [
+        ids for _, ids, _ in steps[:2]
+    ]
+    batch = validation_people(data, 5, 1)
+    assert len(batch["crop"]) == 5
+
+
+def test_epochs(data: Data):
+    """Twice the larger group, in batches; the low stretch in epochs too."""
+    stage = Teacher(**COMMON, epochs=6, schedule="step", low=2)
+    assert steps_of(stage, data) == (6 * (60 // 4), 2 * (60 // 4))
+    with pytest.raises(ConfigError, match="synthetic people have no epochs"):
+        steps_of(stage, Data())
+
+
+def test_the_rate_is_a_tenth_for_the_last_epochs(data: Data, tmp_path: Path, child: Any):
+    from dpmesh.train.begin import begin
+    from dpmesh.train.machines import make_fabric
+    from dpmesh.train.run import Run
+
+    stage = child.stage("teacher", steps=6, schedule="step", low=2, warmup=0, learning_rate=1e-4)
+    given = child.settings(tmp_path / "run", stage)
+    run = Run(make_fabric(given), begin(given, 0), given, 0)
+    rates = []
+    for run.step in range(6):
+        rates.append(run.set_rates())
+    assert rates == pytest.approx([1e-4] * 4 + [1e-5] * 2)

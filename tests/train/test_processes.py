@@ -1,0 +1,68 @@
+"""Two processes, sharing or sharding the model, give the gradients of one with the joint batch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+
+def run(child: ModuleType, verb: str, out: Path, stages: list[dict[str, Any]], **more: Any) -> None:
+    words = [sys.executable, child.__file__, verb, str(out), json.dumps({"stages": stages, **more})]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def joint(
+    child: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Path, dict, dict, dict]]:
+    """For a student with NKR, and for what the embedded model has besides: folder, stage, settings, gradients."""
+    torch.manual_seed(0)
+    out = tmp_path_factory.mktemp("joint") / "run"
+    teacher = child.make_weights(out, "tiny", 2)
+    cases = {
+        "student": (
+            child.stage("student", teacher=teacher, drop=0.3),
+            {"model": "tiny", "start": child.make_weights(out, "tiny", 1), "losses": {"automatic": True}},
+        ),
+        "images": (
+            child.stage("images", scrambled=0.5, no_features=0.3),
+            {"model": "reading", "start": child.make_weights(out, "reading", 1)},
+        ),
+    }
+    return {
+        name: (out, stage, more, child.gradients(child.settings(out, stage, **more))[1])
+        for name, (stage, more) in cases.items()
+    }
+
+
+def compare(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert set(found) == set(expected)
+    largest = max(float(value.abs().max()) for value in expected.values())
+    assert largest > 1e-2  # there is something to compare
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-6 * max(1.0, largest)), (
+            name, float((found[name] - value).abs().max())
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "strategy"), [("student", "ddp"), ("images", "ddp"), ("student", "fsdp")])
+def test_two_processes_give_the_joint_gradients(child: ModuleType, joint: Any, name: str, strategy: str):
+    out, stage, more, expected = joint[name]
+    place = out.parent / f"{name}_{strategy}"
+    run(child, "gradients", place, [stage], **more, processes=2, strategy=strategy)
+    compare(torch.load(f"{place}.pt"), expected)
+
+
+def test_accumulation_gives_the_joint_gradients(child: ModuleType, joint: Any):
+    """Of losses that are means; contrasts see a part's people only, and so does what counts cells."""
+    out, stage, more, _ = joint["student"]
+    losses = {"nkr_contrast": 0.0}
+    more = {**more, "losses": losses}
+    expected = child.gradients(child.settings(out, stage, **more))[1]
+    compare(child.gradients(child.settings(out, {**stage, "accumulate": 2}, **more))[1], expected)

@@ -1,0 +1,49 @@
+"""A stage on data sets in their real layouts: epochs, the 1:1 mixture, masks, the low rate at the end."""
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dpmesh.train import loop
+
+TOOL = Path(__file__).parents[2] / "tools" / "set_twins.py"
+
+
+def write_twins(root: Path) -> None:
+    spec = importlib.util.spec_from_file_location("set_twins", TOOL)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["set_twins"] = module
+    spec.loader.exec_module(module)
+    module.write_all(root)
+
+
+def test_a_teacher_trains_on_the_sets(child: ModuleType, tmp_path: Path):
+    sets = tmp_path / "sets"
+    write_twins(sets)
+
+    def source(name: str) -> dict[str, Any]:
+        return {"dataset": name, "root": str(sets), "fits": "none"}
+
+    data = {
+        "group3d": [source("h36m"), source("muco")],
+        "group2d": [source("coco"), source("crowdpose")],
+        "augment": {"rectangle": 0.0},
+    }
+    stage = child.stage("teacher", epochs=2, steps=0, schedule="step", low=1, warmup=0)
+    out = tmp_path / "run"
+    weights = loop.train(child.settings(out, stage, data=data, sheet_every=2))
+    assert (weights / "model.safetensors").is_file()
+    with (out / "log_teacher.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) % 2 == 0
+    half = len(rows) // 2
+    assert {row["rate"] for row in rows[:half]} == {"0.001"}
+    assert {row["rate"] for row in rows[half:]} == {"0.0001"}
+    for row in rows:  # joints alone are known, and 3D ones of half of the people
+        assert float(row["joints3d"]) > 0 and float(row["joints2d"]) > 0
+        assert float(row["pose"]) == float(row["root"]) == float(row["betas"]) == 0
+    assert (out / "sheets/teacher_000002.png").is_file()

@@ -1,0 +1,150 @@
+"""A training config refuses what it does not know; settings change from the command line by dotted names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpmesh.cli.main import main
+from dpmesh.cli.train import changes
+from dpmesh.errors import ConfigError
+from dpmesh.train.begin import begin
+from dpmesh.train.settings import read_settings
+from dpmesh.train.stages import Images, Prior, Student
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+CHAIN = CONFIGS / "embedded_chain.toml"
+ONE = (
+    'model = "embedded"\n[[stages]]\nname = "x"\nbatch = 4\nsteps = 1\nlearning_rate = 1.0\nkind = "images"\n'
+)
+
+
+def test_configs_in_the_repository_are_valid():
+    paths = sorted(CONFIGS.glob("*.toml"))
+    assert len(paths) >= 7
+    for path in paths:
+        assert read_settings(path).stages
+
+
+def test_the_papers_values():
+    """AdamW, batch 16, 1e-4 and a tenth of it in the last 5 epochs, weight decay 1e-6."""
+    for name in ("teacher", "student"):
+        settings = read_settings(CONFIGS / f"paper_{name}.toml")
+        (stage,) = settings.stages
+        assert stage.kind == name and settings.model == "paper"
+        assert (stage.batch, stage.learning_rate, stage.schedule, stage.low) == (16, 1e-4, "step", 5)
+        assert settings.weight_decay == 1e-6 and stage.epochs > 5
+
+
+def test_values_from_the_command_line():
+    words = ["--set.out", "x", "--set.seed=3", "--set.student.steps", "10", "--set.stages.0.batch", "7"]
+    words += [
+        "--set.losses.automatic",
+        "true",
+        "--set.data.motions",
+        "all",
+        "--set.pretrain.learning_rate",
+        "1e-5",
+    ]
+    settings = read_settings(CHAIN, changes(words))
+    prior, pretrain, _teacher, student = settings.stages
+    assert (settings.out, settings.seed, settings.losses.automatic, settings.data.motions) == (
+        "x",
+        3,
+        True,
+        "all",
+    )
+    assert isinstance(prior, Prior) and prior.batch == 7
+    assert isinstance(student, Student) and student.steps == 10
+    assert pretrain.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set.studnt.steps", "10"], "unknown setting 'studnt.steps'"),
+        (["--set.student.stepz", "10"], "unknown setting 'stepz'"),
+        (["--set.stages.9.steps", "10"], "unknown setting 'stages.9.steps'"),
+        (["--set.stages.x", "10"], "unknown setting 'stages.x'"),
+        (["--set.seed.steps", "10"], "unknown setting 'seed.steps'"),
+        (["--set.student.steps", "ten"], "'ten' is not a int"),
+        (["--set.student.steps"], "not understood"),
+        (["--out", "x"], "not understood"),
+    ],
+)
+def test_a_wrong_name_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", str(CHAIN), *words]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('model = "embedded"\nstages = []\n', "at least one"),
+        (ONE + "stepz = 3\n", "unknown setting 'stepz'"),
+        (ONE.replace('"images"', '"dreams"'), "kind must be one of"),
+        (ONE.replace('kind = "images"\n', ""), "has no kind"),
+        (ONE.replace("steps = 1", "steps = 1\nepochs = 2"), "either steps or epochs"),
+        (ONE.replace("batch = 4", "batch = 4\naccumulate = 3"), "cannot be cut"),
+        (ONE.replace('"x"', '"data"'), "names of their own"),
+        (ONE + ONE.split("\n", 1)[1], "names of their own"),
+        (
+            ONE + ONE.split("\n", 1)[1].replace('"x"', '"p"').replace('"images"', '"prior"'),
+            "must be the first",
+        ),
+        ('strategy = "fsdp"\n' + ONE + ONE.split("\n", 1)[1].replace('"x"', '"y"'), "one stage at a time"),
+        ("ema = 1.0\n" + ONE, "not in"),
+    ],
+)
+def test_nonsense_is_refused(text: str, said: str, tmp_path: Path):
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        read_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("group", "split", "said"),
+    [
+        ("group3d", "test", "cannot be named in a training config"),
+        ("validation", "test", "cannot be named in a training config"),
+        ("group2d", "validation", "must be 'train' here"),
+        ("validation", "train", "must be 'validation' here"),
+    ],
+)
+def test_splits_that_training_may_not_see_are_refused(group: str, split: str, said: str, tmp_path: Path):
+    path = tmp_path / "c.toml"
+    path.write_text(ONE + f'[[data.{group}]]\ndataset = "3dpw"\nroot = "x"\nsplit = "{split}"\n')
+    with pytest.raises(ConfigError, match=said):
+        read_settings(path)
+
+
+def test_a_model_without_a_shipped_prior_needs_one(tmp_path: Path):
+    for name in ("paper", "release"):
+        path = tmp_path / "c.toml"
+        path.write_text(ONE.replace("embedded", name))
+        with pytest.raises(ConfigError, match="no pose prior for"):
+            begin(read_settings(path), 0)
+
+
+def test_a_stage_without_what_it_needs_is_refused(tmp_path: Path, child: Any):
+    with pytest.raises(ConfigError, match="a student needs a teacher"):
+        begin(child.settings(tmp_path / "run", child.stage("student")), 0)
+    with pytest.raises(ConfigError, match="no U-Net whose own weights are trained"):
+        begin(child.settings(tmp_path / "run", child.stage("pretrain")), 0)
+    untrained = child.make_weights(tmp_path / "run", "tiny", 1)
+    (tmp_path / "codeless").mkdir()
+    model = begin(child.settings(tmp_path / "run", child.stage("teacher"), start=untrained), 0).model
+    model.pose_prior.codebook.codes.zero_()
+    model.save_pretrained(tmp_path / "codeless", {})
+    with pytest.raises(ConfigError, match="was never trained"):
+        settings = child.settings(
+            tmp_path / "run", child.stage("teacher"), start=str(tmp_path / "codeless"), prior=""
+        )
+        begin(settings, 0)
+
+
+def test_images_keep_their_options():
+    stage = read_settings(CONFIGS / "embedded.toml").stages[1]
+    assert isinstance(stage, Images) and stage.rehearsal == 256
