@@ -14,6 +14,7 @@ VERBS = {
     "inspect": "parameters, work and provenance of a model",
     "train": "train a model from a configuration file, resumable",
     "convert": "bring weights: a released checkpoint, or Stable Diffusion 1.5 as a start",
+    "data": "check the training sets, and pack them for fast loading",
     "assets": "bring your own licensed files, and see which are there",
 }
 """Verb -> one line of help. The verb's module offers add_arguments(parser) and run(args) -> exit status."""
