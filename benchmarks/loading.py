@@ -1,6 +1,6 @@
 """Crops a second from packed shards, on one core: python benchmarks/loading.py [--people 400] [--json OUT.json]
 
-Packs people of pictures made for it (textured noise, 1200×900, quality 92: no photograph is easier to decode), then
+Packs people of generated pictures with grain (1200×900; how photographs compress is not measured), then
 reads them at random with the augmentation of a training; files are in the page cache.
 """
 

@@ -1,6 +1,6 @@
 """People a second whose input joints get PoseFix noise, on one core: python benchmarks/noise.py [--json OUT.json]
 
-"one by one" is what a training sample costs (mapping into the crop, neighbours, masks); "in batches" is the noise alone.
+"one by one" is what a training sample costs (mapping, neighbours, masks); "in batches" is the noise alone.
 """
 
 import os

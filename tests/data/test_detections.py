@@ -67,7 +67,7 @@ def someone(flip: bool) -> tuple[Person, View, np.ndarray]:
     joints = rng.uniform(120, 280, (30, 2)).astype(np.float32)
     K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
     person = Person("x/1", Path(), (640, 480), np.array([110.0, 110, 290, 290]), K, joints, ONES)
-    view = View(Crop(100, 100, 200), K, flip)
+    view = View(Crop(100.0, 100.0, 200.0), K, flip)
     return person, view, view.swap(view.pixels(joints), JOINTS30)
 
 

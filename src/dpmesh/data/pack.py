@@ -159,7 +159,7 @@ def _write_shard(shard: Path, people: Sequence[Person], config: PackConfig, writ
             tar.close()
             file.flush()
             os.fsync(file.fileno())
-        index = {"bytes": part.stat().st_size, "sha256": sha256(part), "skipped": skipped}
+        index: dict[str, Any] = {"bytes": part.stat().st_size, "sha256": sha256(part), "skipped": skipped}
         index["people"] = [[*place, check] for place, check in zip(_places(part), sums, strict=True)]
         os.replace(part, shard)
     finally:
@@ -192,7 +192,7 @@ def _write_json(path: Path, content: object) -> None:
 
 def _tar_writer() -> Any:
     try:
-        from webdataset import TarWriter  # pyright: ignore[reportMissingTypeStubs]
+        from webdataset import TarWriter  # pyright: ignore
     except ImportError:
         raise ConfigError(
             "packing needs the package webdataset", fix="Install it: pip install 'dpmesh[data]'."
