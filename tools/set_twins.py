@@ -286,7 +286,8 @@ def write_3dpw(root: Path, layout: str, pickles: bool) -> dict[str, Truth]:
     size, K = (270, 480), np.array([[490.0, 0, 135], [0, 490.0, 240], [0, 0, 1]])
     images, annotations = [], []
     for sequence in ("courtyard_arguing_00", "courtyard_box_00"):
-        frames = [[person(80 + f, (-0.15, 0.1, 4), K, 25, "male", 2), person(85 + f, (0.5, 0.1, 4.5), K, 0, "female", 3)]
+        frames = [[person(80 + f, (-0.15, 0.1, 4), K, 25, "male", 2),
+                   person(85 + f, (0.5, 0.1, 4.5), K, 0, "female", 3)]
                   for f in range(2)]  # fmt: skip
         raw: dict[str, object] = {"sequence": sequence, "genders": ["m", "f"], "cam_intrinsics": K,
                                   "img_frame_ids": np.array([0, 2]), "betas": [p.betas for p in frames[0]]}  # fmt: skip

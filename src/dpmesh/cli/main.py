@@ -16,6 +16,7 @@ VERBS = {
     "eval": "measure a model on the published benchmarks, exactly stated; compare, tables",
     "convert": "bring weights: a released checkpoint, or Stable Diffusion 1.5 as a start",
     "export": "a model as an ONNX file, for programs without torch",
+    "data": "check the training sets, and pack them for fast loading",
     "assets": "bring your own licensed files, and see which are there",
 }
 """Verb -> one line of help. The verb's module offers add_arguments(parser) and run(args) -> exit status."""

@@ -1,0 +1,181 @@
+"""`dpmesh data check ROOT` and `dpmesh data pack ROOT OUT`: the training sets, before a training needs them."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpmesh.cli.arguments import count
+
+if TYPE_CHECKING:
+    from dpmesh.data.fits import FitBodies
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="check|pack")
+    check = actions.add_parser(
+        "check",
+        help="counts, missing files, suspicious units, contact sheets; or packed shards",
+        allow_abbrev=False,
+    )
+    pack = actions.add_parser("pack", help="write shards, from which loading is fast", allow_abbrev=False)
+    for action in (check, pack):
+        action.add_argument("root", metavar="ROOT", help="holds Human36M, MuCo, MSCOCO, CrowdPose, 3DPW")
+        action.add_argument(
+            "--sets", nargs="+", metavar="SET", help="of h36m muco coco crowdpose 3dpw (default: found)"
+        )
+        action.add_argument("--split", default="train", choices=("train", "validation"))
+        action.add_argument("--no-fits", action="store_true", help="joints alone: needs no SMPL")
+        action.add_argument(
+            "--free-body", action="store_true", help="fits are for the free body (tools/set_twins.py)"
+        )
+        action.add_argument(
+            "--fit-err", default="all", choices=("all", "below", "above"), help="CrowdPose (docs/data.md)"
+        )
+    check.add_argument(
+        "--out", default="data_check", metavar="DIR", help="contact sheets (default: data_check)"
+    )
+    check.add_argument("--skip-pictures", action="store_true", help="do not open every picture")
+    check.add_argument(
+        "--augmented", action="store_true", help="sheets with augmentation and noise, as training sees it"
+    )
+    pack.add_argument(
+        "out", metavar="OUT", help="folder for the shards; a run that was stopped goes on there"
+    )
+    pack.add_argument("--side", type=count, default=384, metavar="PX", help="stored window (default: 384)")
+    pack.add_argument("--per-shard", type=count, default=2000, metavar="N", help="people (default: 2000)")
+    pack.add_argument("--quality", type=count, default=92, metavar="Q", help="of the JPEGs (default: 92)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """1 where something is missing, suspicious or torn."""
+    root = Path(args.root)
+    if args.action == "pack":
+        return _pack(root, args)
+    from dpmesh.data.shards import is_packed
+
+    return _check_shards(root, args) if is_packed(root) else _check(root, args)
+
+
+def _sets(root: Path, args: argparse.Namespace) -> list[str]:
+    from dpmesh.data.adapters import SETS
+    from dpmesh.errors import ConfigError, InputError
+
+    if unknown := [name for name in args.sets or () if name not in SETS]:
+        raise ConfigError(f"no data set is called {unknown[0]!r}", fix=f"There are: {', '.join(SETS)}.")
+    found = args.sets or [
+        name for name, s in SETS.items() if s.folder(root).is_dir() and args.split in s.splits
+    ]
+    if not found:
+        raise InputError(
+            f"no data set with a {args.split} split is here",
+            where=str(root),
+            fix="Expected folders such as Human36M or MSCOCO; docs/data.md shows them.",
+        )
+    return list(found)
+
+
+def _bodies(args: argparse.Namespace) -> "FitBodies | None":
+    if args.no_fits or not args.free_body:
+        return None
+    from dpmesh.body.files import free_body
+    from dpmesh.data.fits import FitBodies
+
+    return FitBodies(free_body(), foreign=True)
+
+
+def _check(root: Path, args: argparse.Namespace) -> int:
+    import io
+
+    from PIL import Image
+    from rich.console import Console
+
+    from dpmesh.data.adapters import SETS
+    from dpmesh.data.augment import AugmentConfig
+    from dpmesh.data.check import check_people, folder_sheet, source_sheet
+    from dpmesh.data.sources import read_folder
+    from dpmesh.errors import DPMeshError, OutputError
+
+    console, bad, out = Console(highlight=False, soft_wrap=True), False, Path(args.out)
+    for name in _sets(root, args):
+        try:
+            source = read_folder(
+                name, root, args.split, "none" if args.no_fits else "smpl", _bodies(args), args.fit_err
+            )
+            report = check_people(source.people, not args.skip_pictures)
+        except DPMeshError as error:
+            console.print(f"{SETS[name].title}: {error}", markup=False)
+            bad = True
+            continue
+        console.print(
+            f"{SETS[name].title} {args.split}: {report.people:,} people in {report.images:,} pictures,"
+            f" {report.measured:,} with 3D joints, {report.fitted:,} with a fit",
+            markup=False,
+        )
+        for reason, number in sorted(source.dropped.items()):
+            console.print(f"  left out: {reason}: {number:,}", markup=False)
+        for what, finding in report.findings.items():
+            bad = True
+            console.print(
+                f"  LOOK: {what}: {finding.count:,}, such as {', '.join(finding.examples)}", markup=False
+            )
+        try:
+            sheet = source_sheet(source, AugmentConfig()) if args.augmented else folder_sheet(source.people)
+            if sheet is not None:
+                out.mkdir(parents=True, exist_ok=True)
+                file = io.BytesIO()
+                Image.fromarray(sheet).save(file, "JPEG", quality=90)
+                target = out / f"{name}-{args.split}.jpg"
+                target.with_suffix(".part").write_bytes(file.getvalue())
+                target.with_suffix(".part").replace(target)
+                console.print(f"  sheet: {target}", markup=False)
+        except OSError as error:
+            raise OutputError(f"cannot be written ({error.strerror})", where=str(out)) from error
+    return 1 if bad else 0
+
+
+def _check_shards(root: Path, args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from dpmesh.data.check import check_shards
+
+    console = Console(highlight=False, soft_wrap=True)
+    counts, torn = check_shards(root)
+    for name, number in counts.items():
+        console.print(f"{name}: {number:,} people in whole shards", markup=False)
+    for shard, reason in torn.items():
+        console.print(f"TORN {shard}: {reason}", markup=False)
+    if torn:
+        console.print(f"{len(torn)} shards are torn; dpmesh data pack writes them again.", markup=False)
+    return 1 if torn else 0
+
+
+def _pack(root: Path, args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from dpmesh.data.pack import PackConfig, pack
+    from dpmesh.data.sources import read_folder
+
+    console = Console(highlight=False, soft_wrap=True)
+    config = PackConfig(side=args.side, per_shard=args.per_shard, quality=args.quality)
+    for name in _sets(root, args):
+        source = read_folder(
+            name, root, args.split, "none" if args.no_fits else "smpl", _bodies(args), args.fit_err
+        )
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(name, total=len(source))
+            done = pack(
+                source.people,
+                Path(args.out),
+                f"{name}-{args.split}",
+                config,
+                lambda n, t=task: bar.update(t, completed=n),
+            )
+        console.print(
+            f"{name}-{args.split}: {done.people:,} people; {done.written} shards written, {done.found} found whole,"
+            f" {len(done.skipped)} people skipped",
+            markup=False,
+        )
+        for record, reason in list(done.skipped.items())[:10]:
+            console.print(f"  skipped {record}: {reason}", markup=False)
+    return 0

@@ -1,0 +1,190 @@
+"""Is a data set what it should be? Counts, missing files, suspicious units and sides, a sheet with drawn joints."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (numpy's own stubs leave clip, reshape, T and the like partly unknown)
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from dpmesh.data.augment import AugmentConfig
+from dpmesh.data.crops import make_sample
+from dpmesh.data.person import Person
+from dpmesh.data.pictures import decode_rgb, read_bytes, size_of
+from dpmesh.data.record import Sample
+from dpmesh.data.shards import MANIFEST, index_of, read_object, torn
+from dpmesh.data.sources import Source
+from dpmesh.errors import InputError
+from dpmesh.geometry import CROP
+from dpmesh.geometry.camera import project
+from dpmesh.skeletons import JOINTS30
+
+SHEET = 12
+"""People on a contact sheet, four in a row."""
+
+_NAMED = 5  # examples of each finding
+
+
+@dataclass
+class Finding:
+    """How many people a finding is about, and the first of them."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True)
+class Report:
+    """people, images, with 3D joints, with a fit; missing pictures; findings by what is suspicious."""
+
+    people: int
+    images: int
+    measured: int
+    fitted: int
+    findings: dict[str, Finding]
+
+
+def check_people(people: Sequence[Person], pictures: bool = True) -> Report:
+    """Look at every annotation and, if asked, at the header of every picture."""
+    findings: dict[str, Finding] = {}
+    sizes: dict[Path, tuple[int, int] | None] = {}
+    for person in people:
+        if pictures and person.image not in sizes:
+            sizes[person.image] = _size(person.image)
+        problems = [*_suspicions(person), *_picture_problems(person, sizes.get(person.image, person.size))]
+        for problem in problems:
+            finding = findings.setdefault(problem, Finding())
+            finding.count += 1
+            if len(finding.examples) < _NAMED:
+                finding.examples.append(person.record_id)
+    return Report(
+        len(people), len({p.image for p in people}), sum(bool(p.joints3d_valid.any()) for p in people),
+        sum(bool(p.fit_valid) for p in people), findings,
+    )  # fmt: skip
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    try:
+        return size_of(read_bytes(path), str(path))
+    except InputError:
+        return None
+
+
+def _picture_problems(person: Person, size: tuple[int, int] | None) -> list[str]:
+    if size is None:
+        return ["picture missing or damaged"]
+    return [] if size == person.size else ["picture of another size than the annotation says"]
+
+
+def _suspicions(person: Person) -> list[str]:
+    """What cannot be true of a person in metres before the camera."""
+    out: list[str] = []
+    side = float((person.box[2:] - person.box[:2]).max())
+    for what, joints, valid in (
+        ("3D joints", person.joints3d, person.joints3d_valid > 0),
+        ("the fit", person.fit_joints3d, np.full(30, person.fit_valid > 0)),
+    ):
+        if not valid.any():
+            continue
+        shown = joints[valid]
+        extent = float(np.ptp(shown, axis=0).max())
+        if extent > 20:
+            out.append(f"{what} in millimetres?")
+        elif extent < 0.02:
+            out.append(f"{what} in kilometres, or all in one place?")
+        elif shown[:, 2].min() <= 0:
+            out.append(f"{what} behind the camera: world for camera frame?")
+        else:
+            both = valid & (person.joints2d_valid > 0)
+            pixels, other = project(joints, person.K)[both], person.joints2d[both]
+            off = float(np.linalg.norm(pixels - other, axis=1).mean()) / side
+            mirrored = project(joints, person.K)[list(JOINTS30.flip)][both]
+            if off > 0.06 and float(np.linalg.norm(mirrored - other, axis=1).mean()) / side < 0.6 * off:
+                out.append(f"{what} fit the 2D joints better with left and right exchanged")
+            elif off > 0.25:
+                out.append(f"{what} do not project onto the 2D joints: another frame, camera or unit?")
+    shown = person.joints2d[person.joints2d_valid > 0]
+    inside = (shown >= person.box[:2] - 0.25 * side) & (shown <= person.box[2:] + 0.25 * side)
+    if len(shown) and inside.all(1).mean() < 0.5:
+        out.append("most 2D joints lie outside the box")
+    return out
+
+
+def check_shards(root: Path) -> tuple[dict[str, int], dict[str, str]]:
+    """People in whole shards by set, and the torn shards with what is wrong; all bytes are read."""
+    counts: Counter[str] = Counter()
+    bad: dict[str, str] = {}
+    for name, about in read_object(root / MANIFEST).get("sets", {}).items():
+        counts[name] = 0
+        for number in range(int(about["shards"])):
+            shard = root / f"{name}-{number:05d}.tar"
+            index = index_of(shard)
+            if reason := torn(shard, index, whole=True):
+                bad[shard.name] = reason
+            elif index is not None:
+                counts[name] += len(index["people"])
+    return dict(counts), bad
+
+
+def folder_sheet(people: Sequence[Person]) -> UInt8[np.ndarray, "h w 3"] | None:
+    """Contact sheet of people spread over the set; None where no picture can be read."""
+    samples: list[Sample] = []
+    for k in _spread(len(people)):
+        try:
+            image = decode_rgb(read_bytes(people[k].image), str(people[k].image))
+        except InputError:
+            continue
+        samples.append(make_sample(np.random.default_rng(k), people[k], image))
+    return draw_sheet(samples)
+
+
+def source_sheet(source: Source, augment: AugmentConfig | None = None) -> UInt8[np.ndarray, "h w 3"] | None:
+    """The same of any source, with augmentation as training sees it if asked."""
+    return draw_sheet([source.sample(k, np.random.default_rng(k), augment) for k in _spread(len(source))])
+
+
+def _spread(count: int) -> list[int]:
+    return [int(k) for k in np.unique(np.linspace(0, count - 1, min(SHEET, count)).astype(int))]
+
+
+def draw_sheet(samples: Sequence[Sample]) -> UInt8[np.ndarray, "h w 3"] | None:
+    """Crops in rows of four: left limbs orange, right ones blue, others white; rings: the fit; crosses: the input."""
+    if not samples:
+        return None
+    tiles = [_tile(sample) for sample in samples]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 4)
+    return np.concatenate([np.concatenate(tiles[i : i + 4], 1) for i in range(0, len(tiles), 4)])
+
+
+_LEFT, _RIGHT, _MIDDLE = (255, 140, 20), (40, 140, 255), (255, 255, 255)
+
+
+def _colour(joint: int) -> tuple[int, int, int]:
+    return {"L_": _LEFT, "R_": _RIGHT}.get(JOINTS30.joints[joint][:2], _MIDDLE)
+
+
+def _tile(sample: Sample) -> UInt8[np.ndarray, "h w 3"]:
+    image = np.asarray(cv2.resize(sample.crop, None, fx=1.5, fy=1.5), np.uint8)
+    at = [(round(float(x) * 1.5), round(float(y) * 1.5)) for x, y in np.clip(sample.joints2d, -500, 800)]
+    for a, b in JOINTS30.limbs:
+        if sample.joints2d_valid[a] and sample.joints2d_valid[b]:
+            side = b if JOINTS30.joints[b][:2] in ("L_", "R_") else a
+            cv2.line(image, at[a], at[b], _colour(side), 2, cv2.LINE_AA)
+    for joint, (x, y) in enumerate(at):
+        if sample.joints2d_valid[joint]:
+            cv2.circle(image, (x, y), 4, _colour(joint), -1, cv2.LINE_AA)
+        if sample.fit_valid:
+            u, v = (round(float(c) * 1.5) for c in np.clip(sample.fit_joints2d[joint], -500, 800))
+            cv2.circle(image, (u, v), 6, (60, 255, 60), 1, cv2.LINE_AA)
+        if sample.visible[joint]:
+            u, v = (round(float(c) * 1.5) for c in sample.joints[joint])
+            cv2.drawMarker(image, (u, v), (255, 60, 200), cv2.MARKER_CROSS, 7, 1, cv2.LINE_AA)
+    words = sample.record_id if len(sample.record_id) < 44 else "..." + sample.record_id[-41:]
+    size = int(CROP * 1.5)
+    cv2.putText(image, words, (5, size - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 0), 1, cv2.LINE_AA)
+    return image
