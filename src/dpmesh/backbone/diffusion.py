@@ -160,4 +160,5 @@ class DiffusionBackbone(nn.Module):
             return [latent.new_zeros(())] * (len(self.unet.skip_widths) + 1)
         if self.added is not None:
             latent, hint = self.added(latent, hint), hint[:, :0]
-        return self.controlnet(latent, hint, prompt, timestep)
+        # By keyword: what goes in by place is cast where the ControlNet runs in another type (precision.py).
+        return self.controlnet(latent, hint, prompt, timestep=timestep)
