@@ -6,7 +6,7 @@ into the memory that the model has already, and a model that is about to be fill
 
 import json
 import os
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,13 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Provenance]:
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, folder: Path) -> None:
+def load_weights(model: nn.Module, folder: Path, *, unstored: Collection[str] = ()) -> None:
     """Copy the stored tensors into the model; raises WeightsError with the first names that do not fit.
 
-    The model is touched only when all names and shapes fit.
+    The model is touched only when all names and shapes fit. unstored: names of the model that no file has.
     """
-    path, own = folder / WEIGHTS, model.state_dict()
+    path = folder / WEIGHTS
+    own = {name: value for name, value in model.state_dict().items() if name not in unstored}
     try:
         with _open(path) as file:
             stored = {str(name): tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -1,29 +1,21 @@
-"""A prior in a folder: config.json (sizes, provenance) and model.safetensors."""
+"""A prior in a folder, as all weights are kept (checkpoint.py)."""
 
-import dataclasses
-import json
-import os
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch as st
 
 from dpmesh.assets import shipped
+from dpmesh.checkpoint import CONFIG, WEIGHTS, Provenance, load_weights, read_config, write_weights
 from dpmesh.errors import ConfigError, WeightsError
+from dpmesh.plain import from_plain, to_plain
 from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
 
-MOVING = ("codebook.uses", "codebook.sums")  # the moving averages: needed to go on training only
+MOVING = ("codebook.uses", "codebook.sums")
+"""The moving averages: needed to go on training only, so no file has them."""
 
 
-def save_prior(model: PoseVQVAE, folder: Path, provenance: dict[str, Any]) -> None:
-    """Write config.json and model.safetensors (fp32), each aside and then renamed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.contiguous() for k, v in model.state_dict().items() if k not in MOVING}
-    (folder / "model.safetensors.part").write_bytes(st.save(state))
-    config = {"config": dataclasses.asdict(model.config), "provenance": provenance}
-    (folder / "config.json.part").write_text(json.dumps(config, indent=1) + "\n")
-    for name in ("model.safetensors", "config.json"):
-        os.replace(folder / f"{name}.part", folder / name)
+def save_prior(model: PoseVQVAE, folder: Path, provenance: Provenance, *, half: bool = False) -> None:
+    """Write config.json and model.safetensors (fp16 if half), each aside and then renamed."""
+    state = {name: value for name, value in model.state_dict().items() if name not in MOVING}
+    write_weights(folder, state, to_plain(model.config), provenance, half=half)
 
 
 def load_prior(folder: Path | None = None) -> PoseVQVAE:
@@ -31,18 +23,13 @@ def load_prior(folder: Path | None = None) -> PoseVQVAE:
 
     Raises AssetError for a missing shipped file, WeightsError where the weights do not fit the config.
     """
-    config_file = folder / "config.json" if folder else shipped("prior/config.json")
-    weights_file = folder / "model.safetensors" if folder else shipped("prior/model.safetensors")
+    if folder is None:
+        folder = shipped(f"prior/{CONFIG}").parent
+        shipped(f"prior/{WEIGHTS}")
+    plain, _ = read_config(folder)
     try:
-        config = PoseVQVAEConfig(**json.loads(config_file.read_text())["config"])
-        state = st.load(weights_file.read_bytes())
-    except (OSError, KeyError, TypeError, ValueError, ConfigError) as error:
-        raise WeightsError(f"cannot be read ({error})", where=str(config_file.parent)) from error
-    model = PoseVQVAE(config)
-    own = model.state_dict()
-    expected = set(own) - set(MOVING)
-    wrong = sorted(expected ^ set(state)) or sorted(k for k in expected if own[k].shape != state[k].shape)
-    if wrong:
-        raise WeightsError(f"weights do not fit the config, first {wrong[0]}", where=str(weights_file))
-    model.load_state_dict({**own, **{name: value.float() for name, value in state.items()}})
+        model = PoseVQVAE(from_plain(PoseVQVAEConfig, plain, where=str(folder / CONFIG)))
+    except ConfigError as error:
+        raise WeightsError(error.what, where=str(folder)) from error
+    load_weights(model, folder, unstored=MOVING)
     return model.eval()
