@@ -99,7 +99,9 @@ class PoseBank:
             ) from error
         if poses.shape[1:] != (24, 3) or len(names) != len(lens) or int(lens.sum()) != len(poses):
             raise AssetError(f"poses {poses.shape} do not fit {len(names)} clips", where=str(path))
-        return cls(np.ascontiguousarray(poses, np.float32), tuple(str(n) for n in names), tuple(int(n) for n in lens))
+        return cls(
+            np.ascontiguousarray(poses, np.float32), tuple(str(n) for n in names), tuple(int(n) for n in lens)
+        )
 
     @classmethod
     def load(cls, split: Split, path: Path | None = None) -> "PoseBank":
