@@ -59,7 +59,8 @@ def test_an_index_is_a_sample(people: SyntheticPeople, samples: list[Sample], ba
     other = SyntheticPeople(8, bank, free_body()).sample(0).crop  # nor is another seed the same row, shifted
     assert not any(np.array_equal(other, sample.crop) for sample in samples)
     batch = people.batch(3, 2)
-    for field in fields(Sample):
+    assert batch["record_id"] == ["synthetic/7/3", "synthetic/7/4"]
+    for field in fields(Sample)[1:]:
         assert np.array_equal(
             batch[field.name][1], np.asarray(getattr(samples[4], field.name), batch[field.name].dtype)
         )
@@ -90,6 +91,12 @@ def test_targets_agree_with_each_other_and_with_the_body(
         assert set(np.unique(batch["visible"])) == {0, 1}
         shown = batch["joints2d"][batch["joint_visible"] > 0]
         assert shown.min() >= 0 and shown.max() <= 255
+        for name in ("joints2d", "joints3d", "pose", "betas", "fit"):
+            assert (batch[f"{name}_valid"] == 1).all()
+        assert (batch["fit_joints2d"] == batch["joints2d"]).all()
+        assert (batch["fit_joints3d"] == batch["joints3d"]).all()
+    assert rendered["surface_valid"].all() and not keypoints["surface_valid"].any()
+    assert keypoints["record_id"][39] == "synthetic-keypoints/39"
     assert "crop" not in keypoints and not keypoints["has_image"].any() and rendered["has_image"].all()
 
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dpmesh.body.files import free_body
 from dpmesh.data.poses import PoseBank, Split
+from dpmesh.data.record import Batch
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.errors import ConfigError
 from dpmesh.train.settings import Stage
@@ -63,6 +64,10 @@ def feed(stage: Stage, seed: int, first: int, workers: int, rank: int, world: in
     return iter(loader)
 
 
-def as_tensors(batch: dict[str, np.ndarray]) -> Tensors:
-    """The crop stays uint8 (b, 256, 256, 3) until the model's device has it."""
-    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+def as_tensors(batch: Batch) -> Tensors:
+    """The crop stays uint8 (b, 256, 256, 3) until the model's device has it. record_id is left out."""
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array))
+        for name, array in batch.items()
+        if not name.endswith("record_id")
+    }

@@ -23,7 +23,12 @@ def keypoints_only(rng: np.random.Generator, n: int, bank: PoseSource, body: Fas
     """
     scenes = draw_scenes(rng, n, bank, body)
     hidden = guess_hidden(rng, scenes)
-    return {**describe(rng, scenes, hidden), "has_image": np.zeros(n, _F32)}
+    return {
+        "record_id": [f"synthetic-keypoints/{row}" for row in range(n)],  # the step tells which batch
+        **describe(rng, scenes, hidden),
+        "surface_valid": np.zeros(n, _F32),
+        "has_image": np.zeros(n, _F32),
+    }
 
 
 def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.bool_], "n 30"]) -> Batch:
@@ -69,6 +74,14 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.b
         "betas": people.betas,
         "transl": scenes.transl,
         "joint_visible": (inside & ~hidden).astype(_F32),
+        # Everything is known of people who were made, and they are their own fit.
+        "joints2d_valid": np.ones((n, 30), _F32),
+        "joints3d_valid": np.ones((n, 30), _F32),
+        "pose_valid": np.ones((n, 24), _F32),
+        "betas_valid": np.ones(n, _F32),
+        "fit_joints2d": joints2d,
+        "fit_joints3d": joints3d,
+        "fit_valid": np.ones(n, _F32),
     }
 
 

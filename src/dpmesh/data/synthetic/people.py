@@ -3,12 +3,14 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float32, Int8, UInt8
 from numpy.typing import NDArray
 
 from dpmesh.body.files import BodyArrays
-from dpmesh.data.record import Batch, Sample, stack
+from dpmesh.data.record import SCALARS, Batch, Sample, stack
 from dpmesh.data.synthetic.backdrop import backdrop, paste, spread, texture
 from dpmesh.data.synthetic.body import FastBody
 from dpmesh.data.synthetic.clothes import Wardrobe, vertex_normals
@@ -57,10 +59,18 @@ class SyntheticPeople:
         joints = scenes.people.joints[0] + scenes.transl[0]
         hidden = ~seen(joints, project(joints[None], scenes.focal)[0], canvas.depth, canvas.owner)
         batch = describe(rng, scenes, hidden[None])
-        focal = float(batch.pop("focal")[0])
-        rows = {name: rows[0] for name, rows in batch.items()}
+        rows: dict[str, Any] = {n: float(r[0]) if n in SCALARS else r[0] for n, r in batch.items()}
         parts, surface = self._surface(raster, float(joints[0, 2]))
-        return Sample(crop=crop, focal=focal, parts=parts, surface=surface, has_image=True, **rows)
+        record = f"synthetic/{self.seed}/{index}"
+        return Sample(
+            record_id=record,
+            crop=crop,
+            parts=parts,
+            surface=surface,
+            surface_valid=1.0,
+            has_image=True,
+            **rows,
+        )
 
     def _surface(
         self, raster: Raster, pelvis: float
