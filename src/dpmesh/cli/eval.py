@@ -44,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    if args.out is None:
-        args.refuse("--out DIR is needed")
+    out: Path | None = args.out
+    if out is None:
+        return int(args.refuse("--out DIR is needed"))
     from dpmesh.evaluate.opening import entry
     from dpmesh.evaluate.processes import evaluate_job
     from dpmesh.evaluate.report import markdown, read
@@ -57,7 +58,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     for name in names:
         job = Job(
             protocol=name,
-            out=Path(args.out),
+            out=out,
             data=args.data,
             weights=args.weights,
             body=args.body,

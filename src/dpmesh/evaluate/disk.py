@@ -87,7 +87,8 @@ class DiskSource:
             K, diagonal = record.K.astype(np.float64), float(np.sqrt(record.K[0, 0] * record.K[1, 1]))
         return (
             crops.pixels(crop, image), at.astype(np.float32), visible.astype(np.float32),
-            np.array(crop_focal(K, crop), np.float32), np.array(diagonal, np.float32), crop_rotation(K, crop), self._sight(visible),
+            np.array(crop_focal(K, crop), np.float32), np.array(diagonal, np.float32),
+            crop_rotation(K, crop), self._sight(visible),
         )  # fmt: skip
 
     def _given(

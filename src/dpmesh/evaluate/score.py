@@ -67,9 +67,10 @@ def score(measure: Measure, indices: Sequence[int], persons: Persons, answer: Pr
     rows = list(measure.rows)
     got = (answer.joints - answer.joints[:, measure.joint_root, None])[:, rows]
     true = (persons.truth_joints - persons.truth_joints[:, measure.joint_root, None])[:, rows]
-    failed = ~np.isfinite(answer.joints).reshape(len(indices), -1).all(1)
+    total = answer.joints.reshape(len(indices), -1).sum(1)  # finite only if every number is
     if answer.vertices is not None:
-        failed |= ~np.isfinite(answer.vertices.reshape(len(indices), -1).sum(1, dtype=np.float64))
+        total = total + answer.vertices.reshape(len(indices), -1).sum(1, dtype=np.float64)
+    failed: NDArray[np.bool_] = np.logical_not(np.isfinite(total))
     got[failed] = np.nan
     measured = persons.measured[:, rows]
     joint = distances(got, true)
@@ -109,9 +110,7 @@ def _vertex_errors(
     if answer.vertices.shape != persons.truth_vertices.shape:
         fallbacks[NO_MPVE] += len(failed)
         return none
-    got = answer.vertices - answer.pelvis[:, None]
-    true = persons.truth_vertices - persons.truth_pelvis[:, None]
-    found = mpve(got, true)
+    found = mpve(answer.vertices, persons.truth_vertices, answer.pelvis - persons.truth_pelvis)
     found[failed] = np.nan
     return found
 

@@ -20,7 +20,8 @@ from dpmesh.skeletons import H36M17
 
 WORST = 20
 FOLDER = "worst"
-_SIDE = 512
+_SIDE = 384
+"""Pixels of a panel's side; what the drawing costs grows with its square."""
 _GIVEN, _TRUE = (80, 255, 120), (255, 190, 60)
 
 
@@ -56,7 +57,7 @@ def _caption(rows: Rows, row: int) -> str:
 
 
 def draw(opened: Opened, persons: Persons, answer: Prediction, caption: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Four panels of 512 px under a line of text. The true body stands where the answer's pelvis is: the panel
+    """Four panels under a line of text. The true body stands where the answer's pelvis is: the panel
     compares poses, not places. Keypoints that were given are green, true joints (of sets without bodies) orange."""
     crop = cv2.resize(persons.crops[0], (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC)
     scale = _SIDE / Crop.SIZE
@@ -121,7 +122,7 @@ def _dot(image: UInt8[np.ndarray, "h w 3"], point: np.ndarray, colour: tuple[int
     cv2.circle(image, at, 4, colour, -1, cv2.LINE_AA)
 
 
-def _sheet(panels: list[UInt8[np.ndarray, "h w 3"]], caption: str) -> UInt8[np.ndarray, "h w 3"]:
+def _sheet(panels: list[UInt8[np.ndarray, "h w 3"]], caption: str) -> UInt8[np.ndarray, "h2 w2 3"]:
     sheet = np.concatenate(panels, 1)
     line = np.full((40, sheet.shape[1], 3), 20, np.uint8)
     text = caption.encode("ascii", "replace").decode()

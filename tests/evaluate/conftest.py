@@ -1,0 +1,159 @@
+"""The sets in miniature (tools/evaluation_twin.py), and a model that answers what the test tells it."""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dpmesh.assets import FOLDER_VARIABLE
+from dpmesh.body.files import load_body
+from dpmesh.body.model import BodyModel
+from dpmesh.evaluate.opening import entry, open_source
+from dpmesh.evaluate.records import Persons
+from dpmesh.evaluate.run import Job, Opened
+from dpmesh.model import Inputs, Prediction
+
+TOOL = Path(__file__).parents[2] / "tools" / "evaluation_twin.py"
+
+
+@dataclass
+class Twin:
+    """root: data and assets. truth: id -> (vertices, where the rest frame's origin is), camera frame, metres."""
+
+    tool: ModuleType
+    root: Path
+    world: Any
+    sequences: list[Any]
+    truth: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    doh: dict[str, np.ndarray] = field(default_factory=dict)
+    panoptic: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Twin:
+    spec = importlib.util.spec_from_file_location("evaluation_twin", TOOL)
+    assert spec is not None and spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = tool  # dataclasses look their module up
+    spec.loader.exec_module(tool)
+    root = tmp_path_factory.mktemp("twin")
+    world = tool.World(tool.smpl_files(root / "assets"))
+    made = Twin(tool, root, world, tool.make_sequences(world))
+    tool.write_3dpw_official(made.data, made.sequences)
+    tool.write_3dpw_pictures(made.data, world, made.sequences)
+    tool.write_3dpw_json(made.data, world, made.sequences)
+    made.doh = tool.write_3doh(made.data, world)
+    made.panoptic = tool.write_panoptic(made.data, world)
+    for s in made.sequences:
+        for p, line in enumerate(s.persons):
+            for f, m in enumerate(line):
+                R, t = s.cam_poses[f, :3, :3], s.cam_poses[f, :3, 3]
+                made.truth[f"{s.name}/{f:05d}/{p}"] = (s.vertices(p, f), R @ m.trans + t)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def assets(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own asset folder: the stand-ins."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(twin.root / "assets"))
+    return twin.root / "assets"
+
+
+@pytest.fixture
+def official(twin: Twin, tmp_path: Path) -> Path:
+    """A data root with 3DPW's official pickles only."""
+    (tmp_path / "official" / "3DPW").mkdir(parents=True)
+    for name in ("sequenceFiles", "imageFiles"):
+        (tmp_path / "official" / "3DPW" / name).symlink_to(twin.data / "3DPW" / name)
+    return tmp_path / "official"
+
+
+class Watched:
+    """A source that remembers what it last gave: the model under test sees pictures only."""
+
+    def __init__(self, source: Any) -> None:
+        self.source, self.census, self.faces = source, source.census, source.faces
+        self.last: Persons | None = None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def persons(self, indices: Sequence[int]) -> Persons:
+        self.last = self.source.persons(indices)
+        return self.last
+
+
+Answer = Callable[[str], tuple[np.ndarray, np.ndarray]]
+"""id -> vertices and the rest frame's origin, camera frame, metres."""
+
+
+class Says:
+    """A model that answers `answer(id)`, put into its crop camera's frame as real ones do."""
+
+    def __init__(
+        self, source: Watched, answer: Answer, camera: str = "crop", body: Path | None = None
+    ) -> None:
+        assets = TOOL_ASSETS[0]
+        self.body = BodyModel(
+            load_body(
+                body or assets / "smpl" / "SMPL_NEUTRAL.npz",
+                h36m=assets / "regressors" / "J_regressor_h36m_correct.npy",
+            )
+        )
+        self.source, self.answer, self.camera, self.provenance = source, answer, camera, {}
+
+    def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+        persons = self.source.last
+        assert persons is not None and len(persons.ids) == len(inputs.crop)
+        meshes, origins = [], []
+        for turn, name in zip(persons.turn, persons.ids, strict=True):
+            back = turn.T if self.camera == "crop" else np.eye(3)
+            vertices, origin = self.answer(name)
+            meshes.append(vertices @ back.T)
+            origins.append(back @ origin)
+        vertices, transl = (torch.from_numpy(np.stack(rows)).float() for rows in (meshes, origins))
+        n = len(vertices)
+        rest = torch.eye(3).expand(n, 24, 3, 3)
+        joints = self.body.regress(vertices, "joints30")
+        return Prediction(
+            root_6d=torch.zeros(n, 6), pose_latent=torch.zeros(n, 1), body_rotations=rest[:, 1:],
+            betas=torch.zeros(n, 10), camera=torch.zeros(n, 3), joints_img=torch.zeros(n, 15, 3),
+            global_orient=rest[:, 0], transl=transl, vertices=vertices, joints3d=joints,
+            joints2d=joints[..., :2], focal=inputs.focal,
+        )  # fmt: skip
+
+
+TOOL_ASSETS: list[Path] = []
+
+
+@pytest.fixture
+def opened(twin: Twin, tmp_path: Path) -> Callable[..., Opened]:
+    """opened(protocol, answer, data=..., camera=..., **job): a run of the model `Says`."""
+    TOOL_ASSETS[:] = [twin.root / "assets"]
+
+    def make(
+        name: str,
+        answer: Answer,
+        data: Path | None = None,
+        camera: str = "crop",
+        body: Path | None = None,
+        **job: Any,
+    ) -> Opened:
+        source = Watched(open_source(name, data or twin.data))
+        described = Job(protocol=name, out=tmp_path / "out", **job)
+        model = Says(source, answer, camera, body)
+        record = {"name": "says", "sha256": "0" * 64, "provenance": {}, "body": "a twin", "notes": []}
+        return Opened(described, entry(name).protocol, source, model, record, torch.device("cpu"))
+
+    return make

@@ -1,0 +1,244 @@
+"""A run gives the same answer to the bit however it is shared out or interrupted, and nobody is counted twice."""
+
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dpmesh.errors import ConfigError, DPMeshError, InputError
+from dpmesh.evaluate import processes
+from dpmesh.evaluate.processes import _work, evaluate_job
+from dpmesh.evaluate.report import read
+from dpmesh.evaluate.rows import ARRAYS, Rows, concatenate, load, save
+from dpmesh.evaluate.run import PARTS, Job, evaluate, merge, run_parts
+
+PROTOCOL = "3dpw-crowd@as-run"
+PERSONS = 12
+SOME = 5
+"""Persons for the shipped model, which takes its time."""
+
+
+def same(a: Rows, b: Rows) -> None:
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    assert a.fallbacks == b.fallbacks
+
+
+def about(twin):
+    """Not quite the truth, another for everybody."""
+
+    def answer(name: str):
+        vertices, origin = twin.truth[name]
+        seed = np.frombuffer(name.encode(), np.uint8).sum()
+        return vertices + np.random.default_rng(seed).normal(0, 0.02, vertices.shape), origin
+
+    return answer
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_processes_share_the_persons_exactly(twin, opened, world: int):
+    run = opened(PROTOCOL, about(twin), batch=2, part=4)
+    whole = evaluate(run, range(PERSONS))
+    for rank in reversed(range(world)):
+        run_parts(run, rank, world)
+    made = sorted(p.name for p in (run.job.folder / PARTS).iterdir())
+    assert made == [f"part-{i:05d}.npz" for i in range(3)]
+    same(merge(run), whole)
+
+
+def test_a_part_too_few_or_twice_is_refused(twin, opened):
+    run = opened(PROTOCOL, about(twin), batch=2, part=4)
+    run_parts(run, 0, 1)
+    first, second = (run.job.folder / PARTS / f"part-0000{i}.npz" for i in (0, 1))
+    rows, header = load(first)
+    save(second, rows, {**header, "part": 1})
+    with pytest.raises(InputError, match="every person exactly once"):
+        merge(run)
+    second.unlink()
+    with pytest.raises(InputError, match=r"a part of the run is missing.*Run the command again"):
+        merge(run)
+
+
+def test_parts_of_another_run_are_refused(twin, opened):
+    run = opened(PROTOCOL, about(twin), batch=2, part=4)
+    run_parts(run, 0, 1)
+    for other, told in (
+        (opened(PROTOCOL, about(twin), batch=4, part=4), "other weights, data or batches"),
+        (opened(PROTOCOL, about(twin), batch=2, part=4, limit=6), "persons 12"),
+        (replace(run, record={**run.record, "sha256": "1" * 64}), "other weights"),
+        (replace(run, protocol=replace(run.protocol, version=2)), "hash"),
+    ):
+        with pytest.raises(InputError, match=rf"another run.*{told}.*--overwrite"):
+            run_parts(other, 0, 1)
+    (run.job.folder / PARTS / "part-00000.npz").write_bytes(b"PK nonsense")
+    with pytest.raises(InputError, match=r"part-00000\.npz"):
+        run_parts(run, 0, 1)
+
+
+def test_rows_come_back_as_they_were(twin, opened, tmp_path: Path):
+    run = opened(PROTOCOL, about(twin), batch=4)
+    rows = evaluate(run, range(8))
+    save(tmp_path / "r.npz", rows, {"a": 1})
+    found, header = load(tmp_path / "r.npz")
+    same(found, rows)
+    assert header == {"a": 1} and [p.name for p in tmp_path.glob("*.npz")] == ["r.npz"]
+    same(concatenate([evaluate(run, range(4, 8)), evaluate(run, range(0, 4))]), rows)
+
+
+def test_nonsense_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="batch=0"):
+        Job(protocol=PROTOCOL, out=tmp_path, batch=0)
+
+
+# The shipped model, through the command line's own door
+
+
+@pytest.fixture(scope="module")
+def settings(twin, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return {"protocol": PROTOCOL, "data": twin.data, "batch": 1, "part": 1, "limit": SOME}
+
+
+@pytest.fixture(scope="module")
+def whole(twin, settings: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process, uninterrupted; the folder of its result."""
+    before = os.environ.get("DPMESH_ASSETS")
+    os.environ["DPMESH_ASSETS"] = str(twin.root / "assets")
+    try:
+        path = evaluate_job(Job(out=tmp_path_factory.mktemp("whole"), **settings), say=lambda _: None)
+    finally:
+        os.environ.pop("DPMESH_ASSETS") if before is None else os.environ.update(DPMESH_ASSETS=before)
+    assert path is not None
+    return path.parent
+
+
+def words(settings: dict, out: Path) -> list[str]:
+    return [
+        "eval", settings["protocol"], "--data", str(settings["data"]), "--out", str(out), "--batch", "1",
+        "--save-every", "1", "--limit", str(SOME),
+    ]  # fmt: skip
+
+
+def test_what_a_result_holds(whole: Path):
+    found = read(whole)
+    persons = found["persons"]
+    assert persons == {
+        "evaluated": SOME, "failures": 0, "partial": True, "found": 12, "published": 1923, "difference": 12 - 1923,
+    }  # fmt: skip
+    assert found["protocol"]["hash"] == "fba9b1aac604500f" and len(found["weights"]["sha256"]) == 64
+    assert found["weights"]["provenance"] and found["package"]
+    assert found["fallbacks"] == {"MPVE: the model's body is not the truth's mesh": SOME}
+    assert (
+        found["figures"]["mean"]["MPJPE"]["count"] == SOME
+        and found["figures"]["mean"]["MPVE"]["mean"] is None
+    )
+    text = (whole / "result.md").read_text()
+    assert "partial: the first 5 of 12 persons" in text and "1911 persons fewer than published" in text
+    assert sorted(p.name for p in whole.iterdir()) == ["result.json", "result.md", "rows.npz", "worst"]
+    rows = load(whole / "rows.npz")[0]
+    worst = sorted(p.name for p in (whole / "worst").iterdir())
+    assert len(worst) == SOME and worst[0].startswith(
+        "01_" + str(rows.ids[rows.mpjpe.argmax()]).replace("/", "_")
+    )
+
+
+def test_two_processes_give_the_same(twin, whole: Path, settings: dict, tmp_path: Path):
+    path = evaluate_job(Job(out=tmp_path, **settings), processes=2, say=lambda _: None)
+    assert path is not None
+    same(load(path.parent / "rows.npz")[0], load(whole / "rows.npz")[0])
+    assert read(path)["figures"] == read(whole)["figures"]
+
+
+def test_killed_then_finished_by_torchrun(twin, whole: Path, settings: dict, tmp_path: Path):
+    """SIGKILL, then two processes of torchrun: what was saved is taken as it is, the rest is made."""
+    parts = tmp_path / PROTOCOL / PARTS
+    run = subprocess.Popen(
+        [sys.executable, "-m", "dpmesh.cli.main", *words(settings, tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 240
+    while len(list(parts.glob("part-*.npz"))) < 2 and time.monotonic() < until:
+        time.sleep(0.02)
+    run.send_signal(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    kept = sorted(parts.glob("part-*.npz"))
+    assert 2 <= len(kept) <= SOME and not (tmp_path / PROTOCOL / "result.json").exists()
+    rows, header = load(kept[0])
+    save(kept[0], replace(rows, mpjpe=rows.mpjpe + 1000), header)  # a mark: is it made again?
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "dpmesh.cli.main", *words(settings, tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("→ ") == 1  # one process reports
+    found, wanted = load(tmp_path / PROTOCOL / "rows.npz")[0], load(whole / "rows.npz")[0]
+    mark = 1000.0 * (np.arange(SOME) < 1)
+    np.testing.assert_allclose(found.mpjpe, wanted.mpjpe + mark, rtol=1e-12)
+    same(replace(found, mpjpe=wanted.mpjpe), wanted)
+
+
+def test_a_finished_result_is_kept_unless_told(twin, whole: Path, settings: dict):
+    before = (whole / "result.json").stat().st_mtime_ns
+    told: list[str] = []
+    evaluate_job(Job(out=whole.parent, **settings), say=told.append)
+    assert (whole / "result.json").stat().st_mtime_ns == before and "kept" in told[0]
+
+
+def test_a_worker_tells_its_error(twin, settings: dict, tmp_path: Path):
+    """It goes through a pipe, so it must survive pickling; starting processes for it would take ten seconds."""
+    told: queue.Queue = queue.Queue()
+    _work(Job(out=tmp_path, weights=str(tmp_path / "none"), **settings), 0, 2, told)
+    error = pickle.loads(pickle.dumps(told.get_nowait()))  # noqa: S301
+    assert isinstance(error, DPMeshError) and "no such folder and no such shipped weights" in str(error)
+    assert error.where == str(tmp_path / "none") and error.fix
+
+
+def test_a_failing_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Also one that is killed and says nothing."""
+    for says, told in (
+        (InputError("no light"), "no light"),
+        (None, "ended from outside.*what was done is kept"),
+    ):
+        monkeypatch.setattr(processes, "multiprocessing", Workers(says))
+        with pytest.raises(InputError, match=told):
+            processes._spawn(Job(protocol=PROTOCOL, out=tmp_path), 2, lambda _: None)
+
+
+class Workers:
+    """Stands for multiprocessing: the first worker does its work, the second says `says` or nothing, and is gone."""
+
+    def __init__(self, says: DPMeshError | None) -> None:
+        self.says = says
+        self.Queue, self.made = queue.Queue, 0
+
+    def get_context(self, _: str) -> "Workers":
+        return self
+
+    def Process(self, target: object, args: tuple) -> "Workers.One":
+        return Workers.One(args[1], args[3], self.says)
+
+    class One:
+        def __init__(self, rank: int, told: queue.Queue, says: DPMeshError | None) -> None:
+            self.rank, self.told, self.says = rank, told, says
+            self.exitcode = None if rank == 0 or says else -9
+
+        def start(self) -> None:
+            if self.rank == 0 or self.says:
+                self.told.put(self.says if self.rank else None)
+
+        def terminate(self) -> None:
+            self.exitcode = self.exitcode or -15
+
+        def join(self) -> None:
+            self.exitcode = self.exitcode or 0

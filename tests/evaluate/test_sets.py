@@ -1,0 +1,317 @@
+"""Every set in its real layout, from the file to the figure. The truth is recomputed here from the made-up world."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from dpmesh.errors import DPMeshError
+from dpmesh.evaluate.disk import SHRUNK, UNPOSED, DiskSource
+from dpmesh.evaluate.opening import open_source
+from dpmesh.evaluate.run import evaluate
+from dpmesh.evaluate.score import NO_MPVE
+from dpmesh.skeletons import COCO17, H36M17, JOINTS30, convert
+
+CAFE = [f"downtown_cafe_00/{f:05d}/{p}" for f in range(5) for p in range(2)]
+FENCING = [f"outdoors_fencing_01/{f:05d}/0" for f in range(3)]
+BACKPACK = [f"courtyard_backpack_00/{f:05d}/0" for f in range(2)]
+HUG = [f"courtyard_hug_00/{f:05d}/{p}" for f in range(98, 104) for p in range(2)]
+NO_CAMERA, NO_KEYPOINTS, BEHIND = CAFE[2], CAFE[5], CAFE[7]
+CHOSEN = {
+    "3dpw": [i for i in CAFE + FENCING if i not in (NO_CAMERA, BEHIND)],
+    "3dpw-oc": BACKPACK + FENCING,
+    "3dpw-pc": [i for i in HUG if i >= "courtyard_hug_00/00100"],
+    "3dpw-crowd": HUG,
+}
+LEFT_OUT = {
+    "3dpw": {"campose_valid is 0": 1, "no joint inside the picture": 1},
+    "3dpw-pc": {"campose_valid is 0": 0},
+}
+
+
+def truth(twin):
+    return lambda name: twin.truth[name]
+
+
+def records(name: str, data: Path) -> DiskSource:
+    source = open_source(name, data)
+    assert isinstance(source, DiskSource)
+    return source
+
+
+@pytest.mark.parametrize("layout", ["json", "official"])
+@pytest.mark.parametrize("name", ["3dpw", "3dpw-oc", "3dpw-pc", "3dpw-crowd@as-run"])
+def test_exactly_the_right_persons(twin, official, name: str, layout: str):
+    source = records(name, twin.data if layout == "json" else official)
+    assert [r.id for r in source.records] == CHOSEN[name.partition("@")[0]]
+    census = source.census
+    assert census.found == len(source) and census.published and census.published > 1000
+    assert len(census.files) >= 1 and all(len(digest) == 64 for digest in census.files.values())
+    if layout == "official" and name == "3dpw":
+        assert census.left_out == LEFT_OUT[name]
+
+
+def test_both_layouts_of_3dpw_say_the_same(twin, official):
+    one, two = records("3dpw", twin.data), records("3dpw", official)
+    for a, b in zip(one.records, two.records, strict=True):
+        assert (a.id, a.picture.name, a.size, a.truth.gender) == (
+            b.id,
+            b.picture.name,
+            b.size,
+            b.truth.gender,
+        )
+        np.testing.assert_allclose(a.keypoints, b.keypoints, atol=1e-4)
+        np.testing.assert_allclose(a.box, b.box, atol=1e-3)
+        turned = Rotation.from_rotvec(a.truth.pose).inv() * Rotation.from_rotvec(b.truth.pose)
+        assert turned.magnitude().max() < 1e-6
+        np.testing.assert_array_equal(a.truth.betas, b.truth.betas)
+        np.testing.assert_allclose(one.truth._place(a.truth), two.truth._place(b.truth), atol=1e-5)
+        np.testing.assert_allclose(a.K, b.K, rtol=1e-6)
+
+
+@pytest.mark.parametrize("camera", ["crop", "image"])
+@pytest.mark.parametrize("layout", ["json", "official"])
+def test_the_true_mesh_scores_zero(twin, official, opened, camera: str, layout: str):
+    """World and camera frames, genders, units, the crop's turn, all at once."""
+    run = opened("3dpw", truth(twin), twin.data if layout == "json" else official, camera, batch=4)
+    rows = evaluate(run, range(run.count))
+    assert list(rows.ids) == CHOSEN["3dpw"]
+    for values in (rows.mpjpe, rows.pa_mpjpe, rows.mpve):
+        assert values.max() < 5e-3  # float32 at 4 m
+    assert rows.fallbacks == {"box: the annotated one": 1, UNPOSED: 1}
+
+
+def test_a_centimetre_is_ten_millimetres(twin, opened):
+    """Every vertex away from the pelvis: metres taken for millimetres, or a root not subtracted, would show."""
+    out = np.array([0.006, 0.0, 0.008])
+
+    def moved(name: str):
+        vertices, origin = twin.truth[name]
+        return vertices + out, origin
+
+    run = opened("3dpw", moved, batch=4)
+    assert evaluate(run, range(4)).mpjpe.max() < 0.01  # the whole mesh moved: its root with it
+    body = run.model.body
+    rows = body.regress(body._template[None], "joints30")[0, 0]
+    assert rows.shape == (3,)
+
+    def pelvis_stays(name: str):
+        vertices, origin = twin.truth[name]
+        near = body._regressor_joints30[0].numpy() != 0
+        near |= body._regressor_h36m17[0].numpy() != 0
+        return np.where(near[:, None], vertices, vertices + out), origin
+
+    found = evaluate(run := opened("3dpw", pelvis_stays, batch=4), range(4))
+    own = (body._regressor_h36m17.numpy() * (body._regressor_h36m17[0].numpy() == 0)).sum(1)
+    wanted = 10 * own[list(run.protocol.measure.rows)]
+    np.testing.assert_allclose(found.joint, np.broadcast_to(wanted, found.joint.shape), atol=0.02)
+
+
+def test_the_wrong_gender_shows(twin, opened, official, tmp_path: Path):
+    data = json.loads((twin.data / "3DPW" / "3DPW_latest_test.json").read_text())
+    for row in data["annotations"]:
+        row["smpl_param"]["gender"] = {"male": "female", "female": "male"}[row["smpl_param"]["gender"]]
+    folder = tmp_path / "swapped" / "3DPW"
+    folder.mkdir(parents=True)
+    (folder / "3DPW_latest_test.json").write_text(json.dumps(data))
+    (folder / "imageFiles").symlink_to(twin.data / "3DPW" / "imageFiles")
+    rows = evaluate(opened("3dpw", truth(twin), tmp_path / "swapped"), range(4))
+    assert rows.mpjpe.min() > 15 and rows.mpve.min() > 15
+
+
+def test_a_mirrored_body_shows(twin, opened):
+    """Left and right exchanged: the same points, other names."""
+
+    def mirrored(name: str):
+        vertices, origin = twin.truth[name]
+        return (vertices - origin) * [-1, 1, 1] + origin, origin
+
+    rows = evaluate(opened("3dpw", mirrored), range(4))
+    assert rows.mpjpe.min() > 100 and rows.pa_mpjpe.min() > 50
+
+
+def test_as_run_regresses_the_truth_at_its_distance(twin, opened, official):
+    """The regressor's rows do not sum to 1: the true joints leak towards the camera, the predicted ones do not."""
+    name = CHOSEN["3dpw"][0]
+    h36m = twin.world.h36m
+    for data in (twin.data, official):
+        rows = evaluate(opened("3dpw@as-run", truth(twin), data), range(2))
+        vertices, origin = twin.truth[name]
+        m = twin.sequences[0].persons[0][0]
+        J0, R = (
+            twin.world.pose("neutral", np.zeros(72), m.betas)[2][0],
+            twin.sequences[0].cam_poses[0, :3, :3],
+        )
+        placed = vertices + (R @ J0 - J0)  # how the files' transl is derived, from the neutral body's pelvis
+        leaked, plain = (h36m @ mesh for mesh in (placed, vertices - origin))
+        off = (leaked - leaked[0]) - (plain - plain[0])
+        wanted = 1000 * np.linalg.norm(off, axis=1)[[*range(1, 7), 8, *range(10, 17)]]
+        np.testing.assert_allclose(rows.joint[0], wanted, atol=0.02)
+        assert 0.1 < rows.mpjpe[0] < 2
+
+
+def test_crowd_takes_higherhrnet_where_it_is_meant(twin):
+    paper, as_run = records("3dpw-crowd", twin.data), records("3dpw-crowd@as-run", twin.data)
+    crowd = json.loads((twin.data / "3DPW" / "3DPW_validation_crowd_hhrnet_result.json").read_text())
+    coco = convert(np.array(crowd["500"]["coco_joints"]), COCO17, JOINTS30)
+    np.testing.assert_allclose(paper.records[0].keypoints, coco, atol=1e-5)
+    np.testing.assert_array_equal(paper.records[1].keypoints, as_run.records[1].keypoints)  # 501 has no match
+    assert np.abs(paper.records[0].keypoints - as_run.records[0].keypoints).max() > 0.05
+    assert paper.census.left_out == {"no HigherHRNet pose matched: OpenPose's taken": 1}
+
+
+def test_both_layouts_of_3doh(twin, opened, tmp_path: Path):
+    """The official root is in the world's frame, its trans and scale are seven times too large."""
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "3DOH50K").symlink_to(twin.data / "3DOH50K")
+
+    def answer(name: str):
+        return twin.doh[name], np.array([0.0, 0.0, 3.0])
+
+    for name, data in (("3doh", twin.data), ("3doh@detector", tmp_path / "o")):
+        rows = evaluate(run := opened(name, answer, data), range(3))
+        assert list(rows.ids) == ["00000", "00001", "00002"]
+        assert rows.mpve.max() < 2e-3
+        assert rows.pa_mpjpe.max() < 2  # the answer's mesh is not at its rest frame's origin: the rows leak
+        assert run.source.census.layout != "" and run.source.census.published == 1290
+    rows = evaluate(opened("3doh", answer), range(3))
+    assert rows.fallbacks == {"box: the annotated one": 1, UNPOSED: 1}  # the second has no detection
+
+
+def test_panoptic(twin, opened):
+    """The skeleton's order (left leg first), metres, unmeasured wrists, and pictures twice as large as annotated."""
+    joints = twin.panoptic
+
+    def answer(name: str):
+        return np.repeat(joints[name][:1], 6890, 0), np.zeros(3)
+
+    run = opened("panoptic-haggling@annotated", answer)
+    assert len(run.source) == 4
+    rows = evaluate(run, range(4))
+    for i, name in enumerate(rows.ids):
+        off = np.linalg.norm(joints[name] - joints[name][0], axis=1) * 1000
+        off[[H36M17.index("L_Wrist"), H36M17.index("R_Wrist")]] *= (
+            i % 2
+        )  # of the first person not measured: adds 0
+        assert rows.mpjpe[i] == pytest.approx(off.sum() / 17, abs=2.0)  # the answer's own rows leak
+        assert np.isnan(rows.joint[i]).sum() == (0 if i % 2 else 2)
+    assert np.isnan(rows.mpve).all() and np.isnan(rows.pa_mpjpe).all()
+    assert rows.fallbacks[SHRUNK] == 4
+    persons = run.source.persons([1])
+    projected = twin.tool.project(joints[rows.ids[1]])  # of the picture on disk
+    at = [JOINTS30.index(joint) for joint in ("L_Knee", "R_Wrist", "Head_top")]
+    wanted = projected[[H36M17.index(JOINTS30.joints[i]) for i in at]]
+    crop = run.source.source.persons([1])
+    assert crop.ids == persons.ids
+    scale = np.linalg.norm(persons.joints[0, at[0]] - persons.joints[0, at[1]]) / np.linalg.norm(
+        wanted[0] - wanted[1]
+    )
+    offset = persons.joints[0, at] - scale * wanted
+    np.testing.assert_allclose(offset, np.broadcast_to(offset[:1], offset.shape), atol=0.05)
+    np.testing.assert_array_equal(persons.measured[0], 1)
+    np.testing.assert_allclose(persons.truth_joints[0], joints[rows.ids[1]], atol=1e-9)
+
+
+def test_panoptic_asks_the_shipped_detector_inside_the_box(twin, opened):
+    run = opened("panoptic-haggling", lambda name: (np.zeros((6890, 3)), np.zeros(3)))
+    rows = evaluate(run, range(2))
+    assert np.isfinite(rows.mpjpe).all() and len(rows) == 2
+
+
+def test_another_mesh_has_no_mpve_and_says_so(twin, opened, tmp_path: Path):
+    from dpmesh.assets import shipped
+
+    run = opened("3dpw", lambda name: (np.random.default_rng(1).normal(size=(6904, 3)), np.zeros(3)),
+                 body=shipped("body/free_body.npz"))  # fmt: skip
+    rows = evaluate(run, range(2))
+    assert np.isnan(rows.mpve).all() and np.isfinite(rows.mpjpe).all() and not rows.failed.any()
+    assert rows.fallbacks[NO_MPVE] == 2
+
+
+# Faults of the files
+
+
+def test_missing_smpl_is_said_with_the_next_command(twin, monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("DPMESH_ASSETS", str(tmp_path / "none"))
+    with pytest.raises(DPMeshError, match=r"h36m_regressor has not been imported.*dpmesh assets import FILE"):
+        open_source("3dpw", twin.data)
+    (tmp_path / "none" / "regressors").mkdir(parents=True)
+    name = "regressors/J_regressor_h36m_correct.npy"
+    (tmp_path / "none" / name).symlink_to(twin.root / "assets" / name)
+    with pytest.raises(DPMeshError, match=r"smpl_male has not been imported.*dpmesh assets import FILE"):
+        open_source("3dpw", twin.data)
+    with pytest.raises(DPMeshError, match=r"smpl_neutral has not been imported"):
+        open_source("3doh", twin.data)
+    assert len(open_source("panoptic-haggling", twin.data)) == 4  # measured joints need no body
+
+
+def test_what_is_missing_is_named(twin, official, tmp_path: Path):
+    for name, data, told in (
+        ("3dpw", tmp_path, "neither 3DPW_latest_test.json nor sequenceFiles"),
+        ("3doh", tmp_path, "annots.json is here"),
+        ("panoptic-pizza", twin.data, "160906_pizza1 was not found"),
+        ("3dpw-crowd", official, "HigherHRNet's keypoints are filed.*3dpw-crowd@as-run"),
+        ("3dpw", tmp_path / "none", "no such folder"),
+    ):
+        with pytest.raises(DPMeshError, match=told):
+            open_source(name, data)
+    with pytest.raises(DPMeshError, match="needs its data set"):
+        open_source("3dpw", None)
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "3DOH50K").symlink_to(twin.data / "3DOH50K")
+    with pytest.raises(DPMeshError, match=r"no detected keypoints.*3doh@detector"):
+        open_source("3doh", tmp_path / "o")
+
+
+def broken(twin, tmp_path: Path, change) -> Path:
+    data = json.loads((twin.data / "3DPW" / "3DPW_latest_test.json").read_text())
+    change(data)
+    (tmp_path / "3DPW").mkdir(exist_ok=True)
+    (tmp_path / "3DPW" / "3DPW_latest_test.json").write_text(json.dumps(data))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda d: d["annotations"][3].pop("openpose_result"), r"annotations\[3\]: the field 'openpose_result'"),
+        (lambda d: d["annotations"][1]["smpl_param"].update(gender="x"), "gender 'x' is neither"),
+        (lambda d: d["annotations"][1]["smpl_param"]["pose"].pop(), r"smpl_param.pose: 71 instead of 72"),
+        (lambda d: d["annotations"][2].update(image_id=-1), "image_id -1 is not among"),
+        (lambda d: d["annotations"][2]["bbox"].__setitem__(0, None), r"annotations\[2\].bbox"),
+        (lambda d: d.update(images=7), "images is not a list"),
+        (lambda d: d.update(annotations=[d["annotations"][0]] * 2), "two persons of the files have one name"),
+        (lambda d: d.update(annotations=[]), "no person of this protocol"),
+    ],
+)  # fmt: skip
+def test_faults_of_the_json(twin, tmp_path: Path, change, told: str):
+    with pytest.raises(DPMeshError, match=told):
+        open_source("3dpw", broken(twin, tmp_path, change))
+
+
+def test_a_pickle_runs_nothing(twin, official, tmp_path: Path):
+    import os
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    folder = tmp_path / "evil" / "3DPW" / "sequenceFiles" / "test"
+    folder.mkdir(parents=True)
+    (folder / "a_00.pkl").write_bytes(pickle.dumps({"poses": Evil()}, protocol=2))
+    with pytest.raises(DPMeshError, match=r"a_00\.pkl: the pickle asks for \w+\.mkdir.*nothing was run"):
+        open_source("3dpw", tmp_path / "evil")
+    assert not (tmp_path / "ran").exists()
+    (folder / "a_00.pkl").write_bytes(b"\x80\x02}q")
+    with pytest.raises(DPMeshError, match="damaged"):
+        open_source("3dpw", tmp_path / "evil")
+
+
+def test_a_picture_of_another_size_is_refused(twin, opened, tmp_path: Path):
+    data = broken(twin, tmp_path, lambda d: [i.update(width=400) for i in d["images"]])
+    (tmp_path / "3DPW" / "imageFiles").symlink_to(twin.data / "3DPW" / "imageFiles")
+    with pytest.raises(DPMeshError, match=r"320×240, annotated as 400×240"):
+        open_source("3dpw", data).persons([0])
