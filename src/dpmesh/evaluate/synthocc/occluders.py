@@ -36,9 +36,12 @@ class Occluder:
     pattern: Pattern
 
 
-def draw_occluder(draws: Draws, height: float, width: float) -> Occluder:
-    """One that can hide a person of this height and width (metres)."""
-    family = ("barrel", "hedge", "fir", "column", "bamboo", "balloon", "boulder")[draws.pick(7)]
+FAMILIES = ("barrel", "hedge", "fir", "column", "bamboo", "balloon", "boulder")
+
+
+def draw_occluder(draws: Draws, turn: int, height: float, width: float) -> Occluder:
+    """One that can hide a person of this height and width (metres); families take turns."""
+    family = FAMILIES[turn % len(FAMILIES)]
     make = {"barrel": _barrel, "hedge": _hedge, "fir": _fir, "column": _column, "bamboo": _bamboo,
             "balloon": _balloon, "boulder": _boulder}[family]  # fmt: skip
     return Occluder(family, make(draws, height, width), draw_pattern(draws, draws.between(0.06, 0.3)))

@@ -144,8 +144,9 @@ def _box(points: Float[Array, "n 3"], focal: float) -> tuple[Float[Array, "2"], 
 
 
 def box_of(scene: Scene) -> Float[Array, "4"]:
-    """The person's true box, hidden parts too, cut where the picture ends: x1 y1 x2 y2 px."""
-    low, high = _box(scene.person.joints, scene.focal)
+    """The true box of what is inside the picture, hidden parts too: x1 y1 x2 y2 px."""
+    joints = scene.person.joints
+    low, high = _box(joints[scene.inside(scene.pixels(joints))], scene.focal)
     x1, y1, x2, y2 = scene.frame
     return np.concatenate([np.clip(low, [x1, y1], [x2, y2]), np.clip(high, [x1, y1], [x2, y2])]).round(DIGITS["pixels"])
 
@@ -179,7 +180,7 @@ def _ladder(tries: Iterator[Scene]) -> list[Scene] | None:
 def _objects(people: People, draws: Draws, base: Scene) -> list[Scene] | None:
     del people
     x, y, z = _spans(base.ground, base.person.vertices)
-    thing = draw_occluder(draws, y[1], max(x[1] - x[0], 0.35))
+    thing = draw_occluder(draws, base.case // len(SUBSETS), y[1], max(x[1] - x[0], 0.35))
     gap, middle = draws.between(0.05, 0.5), (x[0] + x[1]) / 2
     deepest = float(thing.at(1.0).vertices[:, 2].min())
 
@@ -246,8 +247,8 @@ def _spans(ground: Ground, vertices: Float[Array, "v 3"]) -> list[tuple[float, f
 
 def _cuts(people: People, draws: Draws, base: Scene) -> list[Scene] | None:
     """The picture ends somewhere across the person, and the crop is drawn around what is left."""
-    del people
-    side = (1, 1, 1, 0, 2, 3)[draws.pick(6)]  # of the bottom, left, right, top edge; the bottom more often
+    del people, draws
+    side = (1, 1, 1, 0, 2, 3)[base.case // len(SUBSETS) % 6]  # a half at the bottom, a sixth at each other edge
 
     def tries() -> Iterator[Scene]:
         for count in range(1, RANGES[-1][1] + 1):
