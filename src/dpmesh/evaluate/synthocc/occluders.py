@@ -143,7 +143,7 @@ def _ball_faces() -> Int32[NDArray[np.int32], "f 3"]:
 
 
 def _lathe(
-    profile: list[tuple[float, float]], around: int = 28
+    profile: list[tuple[float | int, float | int]], around: int = 28
 ) -> tuple[Float[Array, "v 3"], Int32[NDArray[np.int32], "f 3"]]:
     """(radius, height) points turned about the vertical; each corner twice, so that edges stay sharp."""
     points = np.repeat(np.array(profile, np.float64), 2, axis=0)[1:-1]

@@ -47,7 +47,7 @@ def draw_pattern(draws: Draws, scale: float, dull: float = 0.8) -> Pattern:
     """A pattern of about `scale` metres. dull: strength of colour."""
     first, second, third = (draws.colour(strength=dull) for _ in range(3))
     kind, salt = draws.pick(6), draws.pick(2**31)
-    size, turn = scale * draws.between(0.6, 1.6), draws.between(0, np.pi)
+    size, turn = scale * draws.between(0.6, 1.6), draws.between(0.0, np.pi)
 
     def rotated(points: Array) -> Array:
         x, y = points[:, 0], points[:, 1]

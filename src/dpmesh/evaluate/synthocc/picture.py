@@ -69,7 +69,7 @@ def _draw(people: People, scene: Scene, around: _Surroundings) -> UInt8[np.ndarr
         mine = (raster.face >= firsts[i]) & (raster.face < firsts[i + 1])
         if i <= len(scene.others):
             look = people.dress(Draws(*key, _LOOKS + 10 + i))
-            colour = _clothes(look, raster, mine, firsts[i], at[mine][:, :3])
+            colour = _clothes(look, raster, mine, int(firsts[i]), at[mine][:, :3])
         else:
             assert scene.thing is not None
             colour = scene.thing[0].pattern(at[mine][:, :3])
