@@ -122,11 +122,10 @@ def test_what_is_hidden_looks_different_and_what_is_not_looks_the_same(
         for one, picture in zip(rows[1:], shown[1:], strict=True):
             for joint in np.flatnonzero(MAIN):
                 x, y = np.rint(one.joints2d[joint]).astype(int)
-                patch = (slice(y - 1, y + 2), slice(x - 1, x + 2))
-                off = np.abs(picture[patch].astype(int) - shown[0][patch].astype(int)).mean()
+                off = np.abs(picture[y, x].astype(int) - shown[0][y, x].astype(int)).mean()
                 (hidden_differs if one.hidden[joint] else open_differs).append(off > 3)
     assert len(hidden_differs) > 100 and np.mean(hidden_differs) > 0.95
-    assert len(open_differs) > 100 and np.mean(open_differs) < 0.08  # a joint beside an edge
+    assert len(open_differs) > 100 and np.mean(open_differs) < 0.1  # blurred: a joint beside an edge
 
 
 def test_labels_agree_with_each_other_and_with_the_body(labels: list[list[Label]]) -> None:
