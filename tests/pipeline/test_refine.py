@@ -3,11 +3,14 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh, Inputs, Prediction
+from dpmesh.pipeline.detect import DetectionResult
+from dpmesh.pipeline.predictor import REFINED, Predictor
 from dpmesh.pipeline.refine import FIT, REFINE, Fitter, FitSettings, blind, fitter_of
 from dpmesh.pose_prior.files import load_prior
 from dpmesh.skeletons import COCO17, JOINTS30, SMPL24
@@ -106,6 +109,25 @@ def test_fitting_without_a_network(model: DPMesh) -> None:
     assert (centred[0] - centred[1]).norm(dim=-1).mean() < 0.1
     blank = fitter.fit(joints, torch.zeros_like(visible), focal, replace(FIT, steps=5))
     assert all(torch.isfinite(v).all() for v in vars(blank).values())
+
+
+def test_the_predictor_refines(model: DPMesh) -> None:
+    class OnePerson:
+        def __call__(self, image: np.ndarray, max_people: int = 20) -> DetectionResult:
+            raise AssertionError("boxes and keypoints are given")
+
+        keypoints_in_boxes = __call__
+
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (200, 200, 3), np.uint8)
+    keypoints = np.concatenate([rng.uniform(40, 160, (1, 17, 2)), np.ones((1, 17, 1))], 2)
+    plain, refined = (
+        Predictor(model, OnePerson(), fitter=fitter)(picture, keypoints=keypoints)
+        for fitter in (None, fitter_of(model))
+    )
+    off = [np.linalg.norm(s.people[0].joints2d[COCO] - keypoints[0, :, :2], axis=1).mean() for s in (plain, refined)]
+    assert off[1] < off[0]
+    assert REFINED in refined.notes and REFINED not in plain.notes
 
 
 def test_settings_refuse_nonsense() -> None:
