@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", action="append", metavar="NAME|DIR", help="twice compares two models (default: embedded)")
     add("--persons", type=count, default=300, metavar="N", help="the first N of the set (default: 300)")
     add("--map-persons", type=int, default=48, metavar="N", help="of them for the sliding box (default: 48)")
+    add("--grid", type=count, default=7, metavar="N", help="places of the sliding box on a side (default: 7)")
     add("--only", nargs="+", default=[], metavar="NAME", help="of the corruptions these")
     add("--batch", type=count, default=16, metavar="N", help="persons at once (default: 16)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="auto: CUDA if there is one")
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     require_matplotlib()
     bench = Bench(
         protocol=args.set, weights=tuple(args.weights or ("embedded",)), data=args.data, persons=args.persons,
-        map_persons=args.map_persons, batch=args.batch, device=args.device, threads=args.threads, only=tuple(args.only),
+        map_persons=args.map_persons, grid=args.grid, batch=args.batch, device=args.device, threads=args.threads, only=tuple(args.only),
     )  # fmt: skip
     found = run(bench)
     page = write(found, args.out)

@@ -37,7 +37,7 @@ class Corruption:
             raise ConfigError("severities must ascend", where=self.name)
 
 
-def _rng(seed: int, salt: int) -> np.random.Generator:
+def _rng(seed: int | np.int64, salt: int) -> np.random.Generator:
     return np.random.default_rng([int(seed), salt])
 
 
@@ -183,14 +183,14 @@ def _jpeg(crop: UInt8[np.ndarray, "h w 3"], lost: float, seed: int) -> np.ndarra
 
 
 CORRUPTIONS = (
-    Corruption("dropped", "keypoints dropped", "share of the given", (0, 0.2, 0.4, 0.6, 0.8, 1.0), _drop),
-    Corruption("jittered", "keypoints jittered", "px, one sigma, each axis", (0, 4, 8, 16, 32), _jitter),
-    Corruption("sides", "keypoints swapped left-right", "share of the pairs", (0, 0.25, 0.5, 1.0), _swap_sides),
-    Corruption("neighbour", "keypoints of a neighbour", "share of the given", (0, 0.2, 0.4, 0.6, 0.8), _swap_neighbour),
-    Corruption("occluder", "occluder at a joint", "share of the crop's side", (0, 0.15, 0.3, 0.45, 0.6), _occlude),
-    Corruption("shift", "crop moved", "share of its side", (0, 0.05, 0.1, 0.2, 0.3), _shift),
-    Corruption("larger", "crop too large", "log2 of the factor", (0, 0.25, 0.5, 1.0), _zoom),
-    Corruption("blur", "picture blurred", "px, one sigma", (0, 1, 2, 4, 8), _pictures(_blur)),
-    Corruption("noise", "picture noisy", "grey levels, one sigma", (0, 8, 16, 32, 64), _pictures(_noise)),
-    Corruption("jpeg", "JPEG", "100 − quality", (0, 50, 75, 90, 97), _pictures(_jpeg)),
+    Corruption("dropped", "keypoints dropped", "share of the given", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), _drop),
+    Corruption("jittered", "keypoints jittered", "px, one sigma, each axis", (0.0, 4.0, 8.0, 16.0, 32.0), _jitter),
+    Corruption("sides", "keypoints swapped left-right", "share of the pairs", (0.0, 0.25, 0.5, 1.0), _swap_sides),
+    Corruption("neighbour", "keypoints of a neighbour", "share of the given", (0.0, 0.2, 0.4, 0.6, 0.8), _swap_neighbour),
+    Corruption("occluder", "occluder at a joint", "share of the crop's side", (0.0, 0.15, 0.3, 0.45, 0.6), _occlude),
+    Corruption("shift", "crop moved", "share of its side", (0.0, 0.05, 0.1, 0.2, 0.3), _shift),
+    Corruption("larger", "crop too large", "log2 of the factor", (0.0, 0.25, 0.5, 1.0), _zoom),
+    Corruption("blur", "picture blurred", "px, one sigma", (0.0, 1.0, 2.0, 4.0, 8.0), _pictures(_blur)),
+    Corruption("noise", "picture noisy", "grey levels, one sigma", (0.0, 8.0, 16.0, 32.0, 64.0), _pictures(_noise)),
+    Corruption("jpeg", "JPEG", "100 − quality", (0.0, 50.0, 75.0, 90.0, 97.0), _pictures(_jpeg)),
 )
