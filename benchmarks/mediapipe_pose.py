@@ -67,7 +67,9 @@ def ask(work: Path) -> None:
         picture = cv2.imread(str(path))
         answer = pose.process(np.ascontiguousarray(picture[..., ::-1])).pose_world_landmarks
         if answer is not None:
-            found[row] = [[answer.landmark[i].x, answer.landmark[i].y, answer.landmark[i].z] for i in LANDMARKS]
+            found[row] = [
+                [answer.landmark[i].x, answer.landmark[i].y, answer.landmark[i].z] for i in LANDMARKS
+            ]
     seconds = (time.process_time() - start) / len(paths)
     np.savez(work / "mediapipe.npz", joints=found, version=mediapipe.__version__, seconds=seconds)
     print(f"found {np.isfinite(found[:, 0, 0]).sum()} of {len(paths)}; {seconds:.3f} CPU s each")
@@ -130,7 +132,9 @@ def score(work: Path, weights: str, cache: Path | None, out: str | None) -> None
     result = {
         "commit": commit(), "machine": machine(), "weights": weights, "mediapipe": str(peer["version"]),
         "mediapipe CPU s a person": round(float(peer["seconds"]), 3), "persons": len(there),
-        "MediaPipe answers, by level": [f"{there[levels == level].sum()} of {(levels == level).sum()}" for level in range(6)],
+        "MediaPipe answers, by level": [
+            f"{there[levels == level].sum()} of {(levels == level).sum()}" for level in range(6)
+        ],
         "rows": rows,
     }  # fmt: skip
     print(json.dumps(result, indent=1))

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md: python tools/results.py OUT [--weights embedded] [--limit N] [--cache DIR] [--only-tables]
+"""The tables of docs/results.md: python tools/results.py OUT [--weights W] [--limit N] [--cache DIR]
 
 Runs `dpmesh eval synthocc synthocc@detector` for every method and prints Markdown. What is finished in OUT is kept, so
 it can be killed and started again. The baselines that do not use the weights are run too: they are cheap.
@@ -31,13 +31,16 @@ def tables(out: Path, methods: tuple[Method, ...]) -> str:
     }
     first = next(iter(found.values()))
     lines = [
-        f"{first['persons']['evaluated']} of {first['persons']['found']} persons; weights {first['weights']['sha256'][:12]}…",
+        f"{first['persons']['evaluated']} of {first['persons']['found']} persons;"
+        f" weights {first['weights']['sha256'][:12]}…",
         "", "| keypoints | method | MPJPE | PA-MPJPE | MPVE | failures |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for (name, method), one in found.items():
         mean = one["figures"]["mean"]
         cells = [f"{mean[m]['mean']:.1f}" for m in ("MPJPE", "PA-MPJPE", "MPVE")]
-        lines.append(f"| {PROTOCOLS[name]} | {METHODS[method]} | {' | '.join(cells)} | {one['figures']['failures']} |")
+        lines.append(
+            f"| {PROTOCOLS[name]} | {METHODS[method]} | {' | '.join(cells)} | {one['figures']['failures']} |"
+        )
     for name, told in PROTOCOLS.items():
         mine = {method: one for (n, method), one in found.items() if n == name}
         for measure in ("MPJPE", "PA-MPJPE"):

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,9 @@ def test_the_mildest_changes_nothing_and_all_are_repeatable(persons: Persons, on
     assert np.array_equal(same.joints, persons.joints) and np.array_equal(same.visible, persons.visible)
     assert np.array_equal(same.crops, persons.crops)
     assert np.array_equal(worst.joints, again.joints) and np.array_equal(worst.crops, again.crops)
-    changed = [not np.array_equal(getattr(worst, n), getattr(persons, n)) for n in ("joints", "visible", "crops")]
+    changed = [
+        not np.array_equal(getattr(worst, n), getattr(persons, n)) for n in ("joints", "visible", "crops")
+    ]
     assert any(changed)
     last = one.apply(persons, one.severities[-1], SEEDS + 100)
     assert np.isfinite(last.joints).all() and last.crops.dtype == np.uint8
@@ -65,7 +68,7 @@ def _first(persons: Persons) -> Persons:
 
 def test_dropped_joints_are_nested(persons: Persons) -> None:
     steps = ladder(persons, "dropped")
-    for milder, worse in zip(steps, steps[1:], strict=False):
+    for milder, worse in pairwise(steps):
         assert (worse.visible <= milder.visible).all()
     shares = [step.visible[:5].sum() / persons.visible[:5].sum() for step in steps]
     assert np.abs(np.array(shares) - (1 - np.array(BY_NAME["dropped"].severities))).max() < 0.04
@@ -83,21 +86,21 @@ def test_sides_swap_in_pairs(persons: Persons) -> None:
     flip = np.array(JOINTS30.flip)
     assert np.array_equal(steps[-1].joints, persons.joints[:, flip])
     moved = [(step.joints != persons.joints).any(-1) for step in steps]
-    for milder, worse in zip(moved, moved[1:], strict=False):
+    for milder, worse in pairwise(moved):
         assert not (milder & ~worse).any()
     assert 0 < moved[1].sum() < moved[2].sum() < moved[3].sum()
 
 
 def test_a_neighbours_joints_are_nested(persons: Persons) -> None:
     moved = [(step.joints != persons.joints).any(-1) for step in ladder(persons, "neighbour")]
-    for milder, worse in zip(moved, moved[1:], strict=False):
+    for milder, worse in pairwise(moved):
         assert not (milder & ~worse).any()
     assert moved[-1].sum() > moved[1].sum() > 0
 
 
 def test_occluders_grow_and_take_the_keypoints_under_them(persons: Persons) -> None:
     steps = ladder(persons, "occluder")
-    for milder, worse in zip(steps[1:], steps[2:], strict=False):
+    for milder, worse in pairwise(steps[1:]):
         grey = [(step.crops == 128).all(-1) for step in (milder, worse)]
         assert not (grey[0] & ~grey[1]).any() and (worse.visible <= milder.visible).all()
     assert abs((steps[2].crops[5] == 128).all(-1).mean() - 0.3**2) < 0.005
@@ -130,7 +133,18 @@ def test_wrong_settings_are_refused() -> None:
 
 
 def test_two_models_in_one_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--weights", "embedded", "--weights", "embedded", "--persons", "2", "--map-persons", "2", "--grid", "2")
+    words = (
+        "--weights",
+        "embedded",
+        "--weights",
+        "embedded",
+        "--persons",
+        "2",
+        "--map-persons",
+        "2",
+        "--grid",
+        "2",
+    )
     assert main(["bench", "robustness", "--out", str(tmp_path), *words, "--only", "dropped", "blur"]) == 0
     found = json.loads((tmp_path / JSON).read_text())
     assert labels(found) == ["embedded (1)", "embedded (2)"] and found["persons"]["measured"] == 2

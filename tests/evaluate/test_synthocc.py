@@ -72,7 +72,9 @@ def test_the_pictures_are_the_frozen_ones(pictures: list[np.ndarray]) -> None:
     found = [p[level].reshape(8, 32, 8, 32, 3).mean((1, 3)) for p in pictures for level in (0, 3)]
     if not THUMBNAILS.is_file():
         rounded = [np.rint(one * 10).astype(int).reshape(-1).tolist() for one in found]
-        THUMBNAILS.write_text("[\n" + ",\n".join(json.dumps(one, separators=(",", ":")) for one in rounded) + "\n]\n")
+        THUMBNAILS.write_text(
+            "[\n" + ",\n".join(json.dumps(one, separators=(",", ":")) for one in rounded) + "\n]\n"
+        )
         pytest.fail("there were no thumbnails; they are written: look at the pictures, then commit them")
     frozen = np.array(json.loads(THUMBNAILS.read_text())) / 10
     assert np.abs(np.stack(found).reshape(len(found), -1) - frozen).max() <= 1.05
@@ -95,7 +97,9 @@ def test_motions_are_held_out(people: People) -> None:
 
 
 def test_every_subset_has_every_level(cases: list[list[Scene]]) -> None:
-    assert len({scenes[0].subset for scenes in cases}) == len(SUBSETS) and PERSONS == CASES * len(RANGES) >= 5000
+    assert (
+        len({scenes[0].subset for scenes in cases}) == len(SUBSETS) and PERSONS == CASES * len(RANGES) >= 5000
+    )
     for scenes in cases:
         assert [scene.level for scene in scenes] == list(range(len(RANGES)))
         for scene, (low, high) in zip(scenes, RANGES, strict=True):
@@ -146,15 +150,23 @@ def test_labels_agree_with_each_other_and_with_the_body(labels: list[list[Label]
 
 def test_the_noise_is_a_detectors(labels: list[list[Label]]) -> None:
     clean = [rows[0] for rows in labels]
-    off = np.concatenate([np.linalg.norm(one.points - one.joints2d, axis=1)[one.given & one.seen] for one in clean])
+    off = np.concatenate(
+        [np.linalg.norm(one.points - one.joints2d, axis=1)[one.given & one.seen] for one in clean]
+    )
     assert 1 < np.median(off) < 10
     given = [np.mean([rows[level].given[MAIN].mean() for rows in labels]) for level in (0, 5)]
     assert given[0] > 0.75 and given[1] < given[0] - 0.2
 
 
-def test_the_source_gives_persons(tmp_path: Path, labels: list[list[Label]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_gives_persons(
+    tmp_path: Path, labels: list[list[Label]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = open_source("synthocc", tmp_path)
-    assert isinstance(source, SynthOcc) and isinstance(source, Source) and len(source) == PERSONS == source.census.found
+    assert (
+        isinstance(source, SynthOcc)
+        and isinstance(source, Source)
+        and len(source) == PERSONS == source.census.found
+    )
     persons = source.persons([0, 5, 7])
     assert persons.sequences == ("clean 0", "object 5", "person 1")
     assert persons.ids == tuple(labels[k][level].id for k, level in ((0, 0), (0, 5), (1, 1)))

@@ -11,7 +11,7 @@ from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh, Inputs, Prediction
 from dpmesh.pipeline.detect import DetectionResult
 from dpmesh.pipeline.predictor import REFINED, Predictor
-from dpmesh.pipeline.refine import FIT, REFINE, Fitter, FitSettings, blind, fitter_of
+from dpmesh.pipeline.refine import FIT, REFINE, FitSettings, Fitter, blind, fitter_of
 from dpmesh.pose_prior.files import load_prior
 from dpmesh.skeletons import COCO17, JOINTS30, SMPL24
 
@@ -80,7 +80,9 @@ def test_what_no_keypoint_tells_of_stays(
     visible = torch.zeros(3, 30)
     visible[:, ARMS] = 1
     refined = fitter_of(model).refine(found, joints, visible, QUICK)
-    turned = (refined.body_rotations.transpose(-1, -2) @ found.body_rotations).diagonal(dim1=-2, dim2=-1).sum(-1)
+    turned = (
+        (refined.body_rotations.transpose(-1, -2) @ found.body_rotations).diagonal(dim1=-2, dim2=-1).sum(-1)
+    )
     degrees = torch.rad2deg(torch.acos(((turned - 1) / 2).clamp(-1, 1)))
     legs = [SMPL24.index(f"{side}_{part}") - 1 for side in "LR" for part in ("Hip", "Knee", "Ankle")]
     arms = [SMPL24.index(f"{side}_Shoulder") - 1 for side in "LR"]
@@ -125,7 +127,10 @@ def test_the_predictor_refines(model: DPMesh) -> None:
         Predictor(model, OnePerson(), fitter=fitter)(picture, keypoints=keypoints)
         for fitter in (None, fitter_of(model))
     )
-    off = [np.linalg.norm(s.people[0].joints2d[COCO] - keypoints[0, :, :2], axis=1).mean() for s in (plain, refined)]
+    off = [
+        np.linalg.norm(s.people[0].joints2d[COCO] - keypoints[0, :, :2], axis=1).mean()
+        for s in (plain, refined)
+    ]
     assert off[1] < off[0]
     assert REFINED in refined.notes and REFINED not in plain.notes
 

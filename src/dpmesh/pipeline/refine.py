@@ -47,7 +47,9 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.rate <= 0 or self.sigma <= 0:
-            raise ConfigError("steps must not be negative, rate and sigma must be positive", where="FitSettings")
+            raise ConfigError(
+                "steps must not be negative, rate and sigma must be positive", where="FitSettings"
+            )
 
 
 REFINE = FitSettings()
@@ -130,7 +132,9 @@ class Fitter:
             place.repeat(_TURNS, 1),
         )
         told = (joints.repeat(_TURNS, 1, 1), visible.repeat(_TURNS, 1), focal.repeat(_TURNS))
-        first = self._descend(many, *told, replace(settings, steps=_FIRST, sigma=4 * settings.sigma), body=False)
+        first = self._descend(
+            many, *told, replace(settings, steps=_FIRST, sigma=4 * settings.sigma), body=False
+        )
         with torch.no_grad():
             cost = self._data(first, *told, 4 * settings.sigma).reshape(_TURNS, b)
             best = cost.argmin(0) * b + torch.arange(b, device=device)
@@ -138,7 +142,11 @@ class Fitter:
         return self._descend(chosen, joints, visible, focal, settings)
 
     def prediction_of(
-        self, found: Start, focal: Tensor, before: Prediction | None = None, changed: Bool[Tensor, " b"] | None = None
+        self,
+        found: Start,
+        focal: Tensor,
+        before: Prediction | None = None,
+        changed: Bool[Tensor, " b"] | None = None,
     ) -> Prediction:
         """The body of a fit as a Prediction; rows that are not `changed` are those of `before`. What only a network
         has (camera, joints_img, pose_latent) is `before`'s, or zeros."""
@@ -162,7 +170,16 @@ class Fitter:
         )
         if before is None or changed is None:
             return fresh
-        names = ("root_6d", "body_rotations", "betas", "global_orient", "transl", "vertices", "joints3d", "joints2d")
+        names = (
+            "root_6d",
+            "body_rotations",
+            "betas",
+            "global_orient",
+            "transl",
+            "vertices",
+            "joints3d",
+            "joints2d",
+        )
         kept: dict[str, Tensor] = {}
         for name in names:
             new, old = getattr(fresh, name), getattr(before, name)
@@ -174,7 +191,9 @@ class Fitter:
     ) -> Start:
         """Adam. body=False moves root and place alone."""
         with torch.inference_mode(False), torch.enable_grad():
-            start = Start(*(getattr(start, n).detach().clone() for n in ("latent", "root_6d", "betas", "transl")))
+            start = Start(
+                *(getattr(start, n).detach().clone() for n in ("latent", "root_6d", "betas", "transl"))
+            )
             joints, visible, focal = joints.clone(), visible.clone(), focal.clone()
             moving = Start(*(getattr(start, n).clone() for n in ("latent", "root_6d", "betas", "transl")))
             free = [moving.root_6d, moving.transl, *((moving.latent, moving.betas) if body else ())]
@@ -211,7 +230,9 @@ class Fitter:
             nearest = self.prior.codebook.codes[self.prior.codebook.nearest(latent)]
         return (latent - nearest).square().sum(-1).mean(1)
 
-    def _data(self, at: Start, joints: Tensor, visible: Tensor, focal: Tensor, sigma: float) -> Float[Tensor, " b"]:
+    def _data(
+        self, at: Start, joints: Tensor, visible: Tensor, focal: Tensor, sigma: float
+    ) -> Float[Tensor, " b"]:
         rotations = torch.cat([rotation_from_6d(at.root_6d)[:, None], self.decode(at.latent)], 1)
         return self._pixels(rotations, at, joints, visible, focal, sigma)
 
@@ -247,7 +268,7 @@ def blind(visible: Float[Tensor, "b 30"]) -> Bool[Tensor, "b 23"]:
 
 
 def _turned() -> Float[Tensor, "24 30"]:
-    """Row j: the joints of the 30-set that rotation j moves: what hangs on it, itself not; the face hangs on the head."""
+    """Row j: the joints of the 30-set that rotation j moves: what hangs on it; the face hangs on the head."""
     parents = (*SMPL_PARENTS, *([JOINTS30.index("Head")] * 6))
     below = np.eye(30)
     for child in range(1, 30):

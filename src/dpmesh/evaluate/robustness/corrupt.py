@@ -56,7 +56,9 @@ def _told(persons: Persons, joints: np.ndarray, visible: np.ndarray) -> Persons:
     inside = ((joints >= 0) & (joints < CROP)).all(-1)
     seen = (visible > 0) & inside
     return replace(
-        persons, joints=np.where(seen[..., None], joints, 0).astype(np.float32), visible=seen.astype(np.float32)
+        persons,
+        joints=np.where(seen[..., None], joints, 0).astype(np.float32),
+        visible=seen.astype(np.float32),
     )
 
 
@@ -102,9 +104,7 @@ def _mean(values: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, " b"]:
     return (values * weights).sum(1) / np.maximum(weights.sum(1), 1)
 
 
-def cover(
-    persons: Persons, boxes: Float[np.ndarray, "b 4"], *, hide_keypoints: bool = True
-) -> Persons:
+def cover(persons: Persons, boxes: Float[np.ndarray, "b 4"], *, hide_keypoints: bool = True) -> Persons:
     """A grey box over each crop (x1 y1 x2 y2 px); the keypoints under it are not given."""
     crops = persons.crops.copy()
     for crop, box in zip(crops, boxes, strict=True):
@@ -142,13 +142,16 @@ def _zoom(persons: Persons, log2: float, seeds: NDArray[np.int64]) -> Persons:
 def _window(persons: Persons, scale: float, off: Float[np.ndarray, "b 2"]) -> Persons:
     """Scaled about the middle, then moved (px). The focal length follows the scale. What a move turns the crop's
     camera by is not corrected for: this is the error."""
-    crops = np.stack([
-        cv2.warpAffine(crop, np.array([[scale, 0, CROP / 2 * (1 - scale) + dx], [0, scale, CROP / 2 * (1 - scale) + dy]]),
-                       (CROP, CROP), flags=cv2.INTER_LINEAR)
-        for crop, (dx, dy) in zip(persons.crops, off, strict=True)
-    ])  # fmt: skip
+    edge = CROP / 2 * (1 - scale)
+    moves = [np.array([[scale, 0, edge + dx], [0, scale, edge + dy]]) for dx, dy in off]
+    pairs = zip(persons.crops, moves, strict=True)
+    crops = np.stack(
+        [cv2.warpAffine(crop, move, (CROP, CROP), flags=cv2.INTER_LINEAR) for crop, move in pairs]
+    )
     joints = (persons.joints - CROP / 2) * scale + CROP / 2 + off[:, None]
-    moved = replace(persons, crops=crops.astype(np.uint8), focal_crop=(persons.focal_crop * scale).astype(np.float32))
+    moved = replace(
+        persons, crops=crops.astype(np.uint8), focal_crop=(persons.focal_crop * scale).astype(np.float32)
+    )
     return _told(moved, joints, persons.visible)
 
 
@@ -184,13 +187,27 @@ def _jpeg(crop: UInt8[np.ndarray, "h w 3"], lost: float, seed: int) -> np.ndarra
 
 CORRUPTIONS = (
     Corruption("dropped", "keypoints dropped", "share of the given", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), _drop),
-    Corruption("jittered", "keypoints jittered", "px, one sigma, each axis", (0.0, 4.0, 8.0, 16.0, 32.0), _jitter),
-    Corruption("sides", "keypoints swapped left-right", "share of the pairs", (0.0, 0.25, 0.5, 1.0), _swap_sides),
-    Corruption("neighbour", "keypoints of a neighbour", "share of the given", (0.0, 0.2, 0.4, 0.6, 0.8), _swap_neighbour),
-    Corruption("occluder", "occluder at a joint", "share of the crop's side", (0.0, 0.15, 0.3, 0.45, 0.6), _occlude),
+    Corruption(
+        "jittered", "keypoints jittered", "px, one sigma, each axis", (0.0, 4.0, 8.0, 16.0, 32.0), _jitter
+    ),
+    Corruption(
+        "sides", "keypoints swapped left-right", "share of the pairs", (0.0, 0.25, 0.5, 1.0), _swap_sides
+    ),
+    Corruption(
+        "neighbour",
+        "keypoints of a neighbour",
+        "share of the given",
+        (0.0, 0.2, 0.4, 0.6, 0.8),
+        _swap_neighbour,
+    ),
+    Corruption(
+        "occluder", "occluder at a joint", "share of the crop's side", (0.0, 0.15, 0.3, 0.45, 0.6), _occlude
+    ),
     Corruption("shift", "crop moved", "share of its side", (0.0, 0.05, 0.1, 0.2, 0.3), _shift),
     Corruption("larger", "crop too large", "log2 of the factor", (0.0, 0.25, 0.5, 1.0), _zoom),
     Corruption("blur", "picture blurred", "px, one sigma", (0.0, 1.0, 2.0, 4.0, 8.0), _pictures(_blur)),
-    Corruption("noise", "picture noisy", "grey levels, one sigma", (0.0, 8.0, 16.0, 32.0, 64.0), _pictures(_noise)),
+    Corruption(
+        "noise", "picture noisy", "grey levels, one sigma", (0.0, 8.0, 16.0, 32.0, 64.0), _pictures(_noise)
+    ),
     Corruption("jpeg", "JPEG", "100 − quality", (0.0, 50.0, 75.0, 90.0, 97.0), _pictures(_jpeg)),
 )

@@ -50,9 +50,9 @@ def page(found: Mapping[str, Any]) -> str:
     ]
     if found["map"]:
         parts.append(
-            f"<h2>A box slid over the person</h2><p>Mean of {persons['map']} persons: millimetres that a joint is further"
-            f" off with a grey box of {found['map']['box']:.0%} of the crop's side there; the keypoints under it are not"
-            " given. Axes: the crop.</p>"
+            f"<h2>A box slid over the person</h2><p>Mean of {persons['map']} persons: millimetres that a joint is"
+            f" further off with a grey box of {found['map']['box']:.0%} of the crop's side there; the keypoints under"
+            " it are not given. Axes: the crop.</p>"
         )
         parts += [f"<h3>{html.escape(name)}</h3>{_image(maps(found, i))}" for i, name in enumerate(names)]
     parts.append("<h2>Numbers</h2>" + "".join(_table(one, names) for one in found["corruptions"]))
@@ -90,7 +90,9 @@ def curves(found: Mapping[str, Any]) -> bytes:
             x = [point["severity"] for point in points]
             for measure, style in zip(MEASURES, ("-", "--"), strict=True):
                 y = [np.nan if point[measure] is None else point[measure] for point in points]
-                axis.plot(x, y, style, marker="o", markersize=3, color=f"C{number}", label=f"{name} {measure}")
+                axis.plot(
+                    x, y, style, marker="o", markersize=3, color=f"C{number}", label=f"{name} {measure}"
+                )
         axis.set(title=one["title"], xlabel=one["unit"], ylim=(0, top * 1.05))
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(found["corruptions"]) :]:
@@ -144,7 +146,9 @@ def _image(png: bytes) -> str:
 def _table(one: Mapping[str, Any], names: list[str]) -> str:
     head = "".join(f"<th>{point['severity']:g}</th>" for point in one["models"][0])
     body = "".join(
-        f"<tr><td>{html.escape(name)} {measure}</td>" + "".join(f"<td>{_mm(p[measure])}</td>" for p in points) + "</tr>"
+        f"<tr><td>{html.escape(name)} {measure}</td>"
+        + "".join(f"<td>{_mm(p[measure])}</td>" for p in points)
+        + "</tr>"
         for name, points in zip(names, one["models"], strict=True)
         for measure in MEASURES
     )

@@ -1,4 +1,4 @@
-"""The bench: persons of a protocol through every corruption and severity, and a box slid over them; two models or one."""
+"""The bench: persons of a protocol through every corruption and severity; a box slid over them; several models."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,7 +49,8 @@ class Bench:
         names = {one.name for one in CORRUPTIONS}
         if unknown := set(self.only) - names:
             raise ConfigError(
-                f"there is no corruption {sorted(unknown)[0]!r}", fix=f"There are: {', '.join(sorted(names))}."
+                f"there is no corruption {sorted(unknown)[0]!r}",
+                fix=f"There are: {', '.join(sorted(names))}.",
             )
 
     @property
@@ -118,7 +119,9 @@ def _curves(
         "name": corruption.name,
         "title": corruption.title,
         "unit": corruption.unit,
-        "models": [[means(number, severity) for severity in corruption.severities] for number in range(models)],
+        "models": [
+            [means(number, severity) for severity in corruption.severities] for number in range(models)
+        ],
     }
 
 
@@ -149,6 +152,3 @@ def _map(bench: Bench, protocol: Protocol, maps: list[list[np.ndarray]]) -> dict
         "joints": list(protocol.measure.joint_names),
         "models": [np.nanmean(np.concatenate(one), 0).round(2).transpose(2, 0, 1).tolist() for one in maps],
     }
-
-
-

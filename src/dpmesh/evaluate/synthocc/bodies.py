@@ -77,7 +77,9 @@ class People:
     def posed(self, pose: Float[Array, "24 3"], betas: Float[Array, "10"]) -> Figure:
         rotations = torch.from_numpy(Rotation.from_rotvec(pose).as_matrix())[None]
         vertices = self._model(torch.from_numpy(betas)[None], rotations).vertices
-        joints, coco, h36m = (self._model.regress(vertices, n)[0].numpy() for n in ("joints30", "coco17", "h36m17"))
+        joints, coco, h36m = (
+            self._model.regress(vertices, n)[0].numpy() for n in ("joints30", "coco17", "h36m17")
+        )
         return Figure(pose, betas, vertices[0].numpy().round(_MESH_DIGITS), joints, coco, h36m)
 
     def dress(self, draws: Draws) -> Look:

@@ -40,7 +40,9 @@ class Draws:
         radius = np.sqrt(-2 * np.log(1 - self.unit(*shape)))
         return radius * np.cos(2 * np.pi * self.unit(*shape))
 
-    def colour(self, low: float = 0.08, high: float = 0.95, strength: float = 0.8) -> Float[NDArray[np.float64], "3"]:
+    def colour(
+        self, low: float = 0.08, high: float = 0.95, strength: float = 0.8
+    ) -> Float[NDArray[np.float64], "3"]:
         """RGB in [low, high]; strength 0 is grey."""
         grey = self.between(low, high)
         return np.clip(grey + (self.unit(3) - 0.5) * strength, low, high)

@@ -21,15 +21,21 @@ _NOISE = 50
 """Third number of the keys of the noise's draws, plus the level."""
 _COCO = np.array(COCO17.indices_in(JOINTS30))
 _DROP_HIDDEN, _DROP_ANY = 0.5, 0.1
-_FACE, _TRUNK = ("Nose", "Eye", "Ear"), ("Pelvis", "Hip", "Torso", "Spine", "Chest", "Neck", "Thorax", "Shoulder")
-_INSIDE = np.array([0.06 if j.endswith(_FACE) else 0.28 if j.endswith(_TRUNK) else 0.13 for j in JOINTS30.joints])
+_FACE, _TRUNK = (
+    ("Nose", "Eye", "Ear"),
+    ("Pelvis", "Hip", "Torso", "Spine", "Chest", "Neck", "Thorax", "Shoulder"),
+)
+_INSIDE = np.array(
+    [0.06 if j.endswith(_FACE) else 0.28 if j.endswith(_TRUNK) else 0.13 for j in JOINTS30.joints]
+)
 """Metres that a joint may lie behind the person's own surface and still be in sight: its depth in the body."""
 
 
 @dataclass(frozen=True, eq=False)
 class Label:
-    """One person. pose (axis-angle), betas, transl, focal, frame, box: as in Scene. joints3d: the 30-set, metres, camera
-    frame; joints2d: crop px. hidden: by others, a thing or the frame; seen: nothing hides it, the own body included.
+    """One person. pose (axis-angle), betas, transl, focal, frame, box: as in Scene. joints3d: the 30-set, metres,
+    camera frame; joints2d: crop px.
+    hidden: by others, a thing or the frame; seen: nothing hides it, not the own body either.
     points, given: 2D keypoints of the noise model, crop px, 0 where given is False."""
 
     id: str
@@ -91,7 +97,12 @@ def _noisy(
     flags = np.stack([scene.inside(one) for one in near]) if near else np.zeros((1, 17))
     area = np.array([np.prod(np.ptp(coco, axis=0))])
     noisy = posefix(
-        rng, coco[None], inside[None].astype(np.float64), area, neighbours[None], flags[None].astype(np.float64)
+        rng,
+        coco[None],
+        inside[None].astype(np.float64),
+        area,
+        neighbours[None],
+        flags[None].astype(np.float64),
     )
     points, given = detector_like(
         rng, noisy.points, noisy.flags, hidden[_COCO][None], inside[None], area, _DROP_HIDDEN, _DROP_ANY
@@ -121,6 +132,10 @@ def checksum(labels: Iterable[Label]) -> str:
             if field.name == "id":
                 digest.update(value.encode())
                 continue
-            scaled = np.asarray(value, np.float64) * 10.0 ** DIGITS[_STEPS[field.name]] if field.name in _STEPS else value
+            scaled = (
+                np.asarray(value, np.float64) * 10.0 ** DIGITS[_STEPS[field.name]]
+                if field.name in _STEPS
+                else value
+            )
             digest.update(np.rint(np.asarray(scaled, np.float64)).astype("<i8").tobytes())
     return digest.hexdigest()

@@ -49,7 +49,9 @@ def draw_occluder(draws: Draws, turn: int, height: float, width: float) -> Occlu
 
 def _barrel(draws: Draws, height: float, width: float) -> Callable[[float], Solid]:
     radius, side = width * draws.between(0.45, 0.65), draws.between(-0.2, 0.2) * width
-    return lambda t: _stand(_lathe([(1, 0), (1.08, 0.5), (1, 1), (0, 1)]), (radius, 1.2 * t * height, radius), side)
+    return lambda t: _stand(
+        _lathe([(1, 0), (1.08, 0.5), (1, 1), (0, 1)]), (radius, 1.2 * t * height, radius), side
+    )
 
 
 def _hedge(draws: Draws, height: float, width: float) -> Callable[[float], Solid]:
@@ -61,7 +63,7 @@ def _hedge(draws: Draws, height: float, width: float) -> Callable[[float], Solid
         for i in range(count):
             size = (width * 0.5, 0.62 * rise[i] * t * height, width * 0.4)
             ball = _ball(salt + i, 0.25) * size
-            parts.append(ball + [(i - (count - 1) / 2) * width * 0.45, size[1] * 0.95, 0])
+            parts.append(ball + np.array([(i - (count - 1) / 2) * width * 0.45, size[1] * 0.95, 0]))
         return _joined(parts, _ball_faces(), (0.0, 0.0, width))
 
     return at
@@ -72,7 +74,9 @@ def _fir(draws: Draws, height: float, width: float) -> Callable[[float], Solid]:
     profile = [(0.12, 0), (0.12, 0.1), (1, 0.1), (0.45, 0.45), (0.75, 0.42), (0.28, 0.75), (0.5, 0.7), (0, 1)]
 
     def at(t: float) -> Solid:
-        return _stand(_lathe(profile), (spread * width * (0.4 + t), 2.4 * height * t, spread * width * (0.4 + t)), side)
+        return _stand(
+            _lathe(profile), (spread * width * (0.4 + t), 2.4 * height * t, spread * width * (0.4 + t)), side
+        )
 
     return at
 
@@ -121,7 +125,9 @@ def _boulder(draws: Draws, height: float, width: float) -> Callable[[float], Sol
 
     def at(t: float) -> Solid:
         size = np.array([broad * width * (0.5 + 0.6 * t), 0.72 * height * t, 0.6 * width])
-        return Solid(_ball(salt, 0.5) * size + [side, size[1] * 0.7, 0], _ball_faces(), (side, 0.0, float(size[0])))
+        return Solid(
+            _ball(salt, 0.5) * size + [side, size[1] * 0.7, 0], _ball_faces(), (side, 0.0, float(size[0]))
+        )
 
     return at
 
@@ -135,7 +141,7 @@ def _ball(salt: int, rough: float) -> Float[Array, "v 3"]:
     turn = np.arange(_AROUND) * (2 * np.pi / _AROUND)
     points = np.stack([np.sin(tilt) * np.cos(turn), np.cos(tilt) + 0 * turn, np.sin(tilt) * np.sin(turn)], -1)
     points = points.reshape(-1, 3)
-    return points * (1 + rough * (noise(points * 2.5 + 7, salt)[:, None] - 0.5))
+    return points * (1 + rough * (noise((points * 2.5 + 7).astype(np.float64), salt)[:, None] - 0.5))
 
 
 def _ball_faces() -> Int32[NDArray[np.int32], "f 3"]:
@@ -159,9 +165,7 @@ def _grid_faces(rows: int, around: int) -> Int32[NDArray[np.int32], "f 3"]:
     return np.concatenate([np.stack([a, b, c], -1), np.stack([b, d, c], -1)]).reshape(-1, 3).astype(np.int32)
 
 
-def _stand(
-    shape: tuple[Array, NDArray[np.int32]], size: tuple[float, float, float], side: float
-) -> Solid:
+def _stand(shape: tuple[Array, NDArray[np.int32]], size: tuple[float, float, float], side: float) -> Solid:
     return Solid(shape[0] * size + [side, 0.0, 0.0], shape[1], (side, 0.0, size[0]))
 
 

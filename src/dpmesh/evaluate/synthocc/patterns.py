@@ -32,7 +32,9 @@ def _hash(cells: NDArray[np.int64], salt: int) -> Array:
     """(n, d) whole numbers -> (n,) in [0, 1): integer arithmetic, exact everywhere."""
     mixed = np.full(len(cells), salt & 0xFFFFFFFF, np.uint64)
     for axis in range(cells.shape[1]):
-        mixed = (mixed ^ (cells[:, axis].astype(np.uint64) & np.uint64(0xFFFFFFFF))) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (cells[:, axis].astype(np.uint64) & np.uint64(0xFFFFFFFF))) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
         mixed ^= mixed >> np.uint64(29)
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 

@@ -16,8 +16,8 @@ from dpmesh.geometry import CROP
 from dpmesh.render.rasterizer import Raster, interpolate, rasterize
 
 _LAMP, _LOOKS, _CAMERA, _WORLD = 1, 2, 3, 4
-"""Third number of the keys of a case's draws (0: scenes.py); the people's looks are _LOOKS + 10, ... A case has one camera,
-with one grain, so that its pictures differ by what hides the person alone."""
+"""Third number of the keys of a case's draws (0: scenes.py); the people's looks are _LOOKS + 10, ... A case has one
+camera, with one grain, so that its pictures differ by what hides the person alone."""
 
 
 def draw_case(people: People, scenes: list[Scene]) -> UInt8[np.ndarray, "6 256 256 3"]:
@@ -85,7 +85,7 @@ def own_depth(people: People, scene: Scene) -> Float[np.ndarray, "h w"]:
 def _clothes(
     look: Look, raster: Raster, mine: Bool[np.ndarray, "h w"], first: int, rest: Float[Array, "n 3"]
 ) -> Float[Array, "n 3"]:
-    group: Int[np.ndarray, "n"] = look.group[raster.face[mine] - first]
+    group: Int[np.ndarray, n] = look.group[raster.face[mine] - first]
     out = np.zeros_like(rest)
     for number, pattern in enumerate(look.patterns):
         here = group == number
@@ -109,7 +109,9 @@ def _surroundings(draws: Draws, scene: Scene) -> _Surroundings:
     sky = _sky(draws)
     ground = scene.ground
     y, x = np.mgrid[:CROP, :CROP].astype(np.float64)
-    rays = np.stack([(x - CROP / 2) / scene.focal, (y - CROP / 2) / scene.focal, np.ones_like(x)], -1).reshape(-1, 3)
+    rays = np.stack(
+        [(x - CROP / 2) / scene.focal, (y - CROP / 2) / scene.focal, np.ones_like(x)], -1
+    ).reshape(-1, 3)
     rise, run = rays @ ground.up, -(rays @ ground.near)
     with np.errstate(divide="ignore", invalid="ignore"):
         down = np.where(rise < -1e-6, (ground.origin @ ground.up) / rise, np.inf)
@@ -199,4 +201,3 @@ def _photograph(
     x1, y1, x2, y2 = frame
     out[y1:y2, x1:x2] = levels[y1:y2, x1:x2]
     return out
-

@@ -21,7 +21,9 @@ def synthocc_protocols() -> list[Protocol]:
         crop=Rendered(),
         focal="given",
         truth=Truth(gender="neutral"),
-        notes=("synthetic people of ours; the true body is the free body; --data is a folder to keep pictures in",),
+        notes=(
+            "synthetic people of ours; the true body is the free body; --data is a folder to keep pictures in",
+        ),
     )
     shipped = replace(noise, edition="detector", keypoints=Keypoints(source="detector", threshold=0.2))
     return [noise, shipped]

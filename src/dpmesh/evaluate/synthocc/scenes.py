@@ -26,9 +26,7 @@ SUBSETS = ("object", "person", "truncation", "crowd")
 CASES = 840
 RANGES = ((0, 0), (1, 3), (4, 6), (7, 9), (10, 12), (13, 15))
 """Main joints hidden by something else than the own body, of each level."""
-MAIN = np.array(
-    [j in {*COCO17.joints, "Pelvis", "Neck"} - {"L_Eye", "R_Eye"} for j in JOINTS30.joints]
-)
+MAIN = np.array([j in {*COCO17.joints, "Pelvis", "Neck"} - {"L_Eye", "R_Eye"} for j in JOINTS30.joints])
 """The 17 main joints: COCO's without the eyes, and pelvis and neck."""
 FLESH = 0.08  # metres from a joint to the end of the body
 _CENTRE = CROP / 2
@@ -92,7 +90,7 @@ class Scene:
 
     def inside(self, pixels: Float[Array, "n 2"]) -> Bool[np.ndarray, "n"]:
         x1, y1, x2, y2 = self.frame
-        return ((pixels >= [x1, y1]) & (pixels <= [x2 - 1, y2 - 1])).all(1)
+        return np.asarray(((pixels >= [x1, y1]) & (pixels <= [x2 - 1, y2 - 1])).all(1))
 
 
 def case(people: People, number: int, attempt: int = 0) -> list[Scene]:
@@ -102,7 +100,12 @@ def case(people: People, number: int, attempt: int = 0) -> list[Scene]:
         draws = Draws(number, attempt, 0)
         base = _base(people, draws, number, attempt, subset)
         if base is not None:
-            ladder = {"object": _objects, "person": _people(1, 0), "crowd": _people(2, 2), "truncation": _cuts}[subset]
+            ladder = {
+                "object": _objects,
+                "person": _people(1, 0),
+                "crowd": _people(2, 2),
+                "truncation": _cuts,
+            }[subset]
             found = ladder(people, draws, base)
             if found is not None:
                 return [replace(base, hidden=np.zeros(len(JOINTS30), bool)), *found]
@@ -148,7 +151,9 @@ def box_of(scene: Scene) -> Float[Array, "4"]:
     joints = scene.person.joints
     low, high = _box(joints[scene.inside(scene.pixels(joints))], scene.focal)
     x1, y1, x2, y2 = scene.frame
-    return np.concatenate([np.clip(low, [x1, y1], [x2, y2]), np.clip(high, [x1, y1], [x2, y2])]).round(DIGITS["pixels"])
+    return np.concatenate([np.clip(low, [x1, y1], [x2, y2]), np.clip(high, [x1, y1], [x2, y2])]).round(
+        DIGITS["pixels"]
+    )
 
 
 def covered(
@@ -187,7 +192,7 @@ def _objects(people: People, draws: Draws, base: Scene) -> list[Scene] | None:
     def tries() -> Iterator[Scene]:
         for step in range(1, STEPS + 1):
             solid = thing.at(step / STEPS)
-            placed = base.ground.place(solid.vertices + [middle, 0, z[1] + gap - deepest]).round(5)
+            placed = base.ground.place(solid.vertices + np.array([middle, 0, z[1] + gap - deepest])).round(5)
             if placed[:, 2].min() < _NEAREST_THING:
                 return
             foot = (solid.foot[0] + middle, solid.foot[1] + z[1] + gap - deepest, solid.foot[2])
@@ -217,12 +222,20 @@ def _people(front: int, around: int) -> Callable[[People, Draws, Scene], list[Sc
                 for step in range(14):
                     aside = (1 - step / 13) * (x[1] - x[0] + 0.8)
                     ahead = [
-                        _stand(base.ground, one, first * (1 - 2 * i) * (aside + 0.12 * (front - 1)), z[1] + gap[i], rear=True)
+                        _stand(
+                            base.ground,
+                            one,
+                            first * (1 - 2 * i) * (aside + 0.12 * (front - 1)),
+                            z[1] + gap[i],
+                            rear=True,
+                        )
                         for i, one in enumerate(comers)
                     ]
                     if min(float(one.vertices[:, 2].min()) for one in ahead) < _NEAREST_THING:
                         break
-                    vertices = np.concatenate([one.vertices for one in ahead])  # the crowd is behind: it hides nothing
+                    vertices = np.concatenate(
+                        [one.vertices for one in ahead]
+                    )  # the crowd is behind: it hides nothing
                     faces = np.concatenate([people.faces + len(people.rest) * i for i in range(front)])
                     hidden = covered(base, vertices, faces.astype(np.int32))
                     yield replace(base, others=(*ahead, *crowd), hidden=hidden)
@@ -236,7 +249,9 @@ def _stand(ground: Ground, figure: Figure, side: float, depth: float, *, rear: b
     """On the ground; its rear (else its front) `depth` nearer to the camera than the person's root."""
     x, y, z = _spans(ground, figure.vertices)
     shift = np.array([side - (x[0] + x[1]) / 2, -y[0], depth - (z[0] if rear else z[1])])
-    return Standing(figure, (shift @ np.stack([ground.right, ground.up, ground.near])).round(DIGITS["metres"]))
+    return Standing(
+        figure, (shift @ np.stack([ground.right, ground.up, ground.near])).round(DIGITS["metres"])
+    )
 
 
 def _spans(ground: Ground, vertices: Float[Array, "v 3"]) -> list[tuple[float, float]]:
@@ -248,7 +263,9 @@ def _spans(ground: Ground, vertices: Float[Array, "v 3"]) -> list[tuple[float, f
 def _cuts(people: People, draws: Draws, base: Scene) -> list[Scene] | None:
     """The picture ends somewhere across the person, and the crop is drawn around what is left."""
     del people, draws
-    side = (1, 1, 1, 0, 2, 3)[base.case // len(SUBSETS) % 6]  # a half at the bottom, a sixth at each other edge
+    side = (1, 1, 1, 0, 2, 3)[
+        base.case // len(SUBSETS) % 6
+    ]  # a half at the bottom, a sixth at each other edge
 
     def tries() -> Iterator[Scene]:
         for count in range(1, RANGES[-1][1] + 1):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 
 from dpmesh.body.files import load_npz
 from dpmesh.errors import InputError
@@ -33,7 +33,7 @@ class SynthOcc:
 
     def __init__(self, protocol: Protocol, cache: Path | None = None) -> None:
         self.protocol, self.people = protocol, People()
-        self.faces = self.people.faces
+        self.faces: Integer[np.ndarray, "f 3"] | None = self.people.faces
         self.census = Census(
             found=PERSONS,
             published=PERSONS,
