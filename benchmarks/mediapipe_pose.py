@@ -10,8 +10,8 @@ MediaPipe has pins of its own (numpy 1), so it lives in an environment of its ow
 The picture that MediaPipe is given is the square window of 1.25 times the true box, at 256 px, so that it need not
 find the person. Its static mode is used; of its 33 landmarks those that Human3.6M's regressor has too are compared
 (shoulders, elbows, wrists, hips, knees, ankles), relative to the middle of the hips. Its metres are its own guess, so
-both figures are given: "MPJPE" with its scale as it is, "scaled" with the one factor that is best in the median of all
-persons, and PA-MPJPE. A person that it does not find is a failure; the other methods' figures are over the same joints
+both figures are given: "MPJPE" with its scale as it is, "scaled" by one factor, the median over persons of the ratio
+of sizes, and PA-MPJPE. A person that it does not find is a failure; the other methods' figures are over the same joints
 and, beside, over the persons that MediaPipe found.
 """
 

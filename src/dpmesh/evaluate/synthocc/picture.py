@@ -85,7 +85,7 @@ def own_depth(people: People, scene: Scene) -> Float[np.ndarray, "h w"]:
 def _clothes(
     look: Look, raster: Raster, mine: Bool[np.ndarray, "h w"], first: int, rest: Float[Array, "n 3"]
 ) -> Float[Array, "n 3"]:
-    group: Int[np.ndarray, n] = look.group[raster.face[mine] - first]
+    group = look.group[raster.face[mine] - first]
     out = np.zeros_like(rest)
     for number, pattern in enumerate(look.patterns):
         here = group == number
