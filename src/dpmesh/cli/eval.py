@@ -9,6 +9,7 @@ from dpmesh.cli.arguments import add_model, count
 _EPILOG = """\
 dpmesh eval list                             the protocols
 dpmesh eval 3dpw 3dpw-oc --data ROOT --out DIR --weights WEIGHTS
+dpmesh eval synthocc synthocc@detector --out DIR   the set that is made here; --data: a cache
 dpmesh eval compare A/3dpw B/3dpw            paired differences; refuses different protocols
 dpmesh eval table DIR/*                      the paper's tables with these results beside
 docs/evaluation.md says what each protocol does and how its data is laid out."""
@@ -22,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="ROOT", help="folder that holds the data sets (3DPW/, OH3D/, Panoptic/)")
     add("--out", type=Path, metavar="DIR", help="DIR/PROTOCOL/ gets result.json, result.md, rows.npz, worst/")
     add_model(parser)
+    add(
+        "--method",
+        default="network",
+        choices=("network", "t-pose", "lifter", "fit", "refine"),
+        help="what is measured: the model, or a baseline on the same persons (default: network)",
+    )
     add("--batch", type=count, default=16, metavar="N", help="persons at once (default: 16)")
     add("--processes", type=count, default=1, metavar="N", help="share the persons (default: 1; or torchrun)")
     add("--limit", type=count, metavar="N", help="the first N persons only; the result is marked as partial")
@@ -63,6 +70,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             weights=args.weights,
             body=args.body,
             regressors=args.regressors,
+            method=args.method,
             device=args.device,
             threads=args.threads,
             batch=args.batch,

@@ -14,6 +14,7 @@ VERBS = {
     "inspect": "parameters, work and provenance of a model",
     "train": "train a model from a configuration file, resumable",
     "eval": "measure a model on the published benchmarks, exactly stated; compare, tables",
+    "bench": "how the error grows when keypoints, crop or picture get worse: plots, two models beside",
     "convert": "bring weights: a released checkpoint, or Stable Diffusion 1.5 as a start",
     "export": "a model as an ONNX file, for programs without torch",
     "data": "check the training sets, and pack them for fast loading",

@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_people(parser)
     add_model(parser)
+    add(
+        "--refine",
+        action="store_true",
+        help="then fit every body to its 2D keypoints (slower; docs/results.md)",
+    )
     lens = parser.add_mutually_exclusive_group()
     lens.add_argument("--focal", type=positive, metavar="PX", help="focal length, pixels of the picture")
     lens.add_argument("--fov", type=angle, metavar="DEG", help="field of view across the picture's width")
@@ -68,7 +73,7 @@ def _predict(
     from dpmesh.pipeline.predictor import Predictor
 
     predictor = Predictor.from_pretrained(
-        args.weights, args.device, args.threads, args.fast, args.body, args.regressors
+        args.weights, args.device, args.threads, args.fast, args.body, args.regressors, args.refine
     )
     scenes = predictor.predict_many(
         todo,

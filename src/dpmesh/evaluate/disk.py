@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Float32, Integer, UInt8
 from dpmesh.errors import InputError
 from dpmesh.evaluate import crops
 from dpmesh.evaluate.bodies import TruthBodies
-from dpmesh.evaluate.protocols import Protocol
+from dpmesh.evaluate.protocols import CropRule, Protocol
 from dpmesh.evaluate.records import BodyTruth, Census, JointTruth, Persons, Record
 from dpmesh.geometry.camera import crop_focal, crop_rotation, intrinsics
 from dpmesh.geometry.crop import Crop
@@ -34,6 +34,8 @@ class DiskSource:
     """See records.Source. Pictures are read when their persons are asked for; the last one is kept."""
 
     def __init__(self, protocol: Protocol, records: list[Record], census: Census) -> None:
+        assert isinstance(protocol.crop, CropRule)  # of files
+        self._rule = protocol.crop
         self.protocol, self.records, self.census = protocol, records, census
         self.truth = TruthBodies(protocol.truth)
         self.faces: Integer[np.ndarray, "f 3"] | None = self.truth.faces
@@ -76,7 +78,7 @@ class DiskSource:
         keypoints, box = self._given(record, image, fallbacks)
         sure = keypoints[:, 2] > self.protocol.keypoints.threshold
         points = keypoints[:, :2].astype(np.float64)
-        crop, taken = crops.window(self.protocol.crop, points, sure, box, size)
+        crop, taken = crops.window(self._rule, points, sure, box, size)
         fallbacks[taken] += bool(taken)
         at = crop.to_crop(points)
         visible = sure & (at >= 0).all(1) & (at < Crop.SIZE).all(1)

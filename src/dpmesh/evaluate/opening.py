@@ -10,6 +10,8 @@ from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.readers import panoptic, threedoh, threedpw, threedpw_json
 from dpmesh.evaluate.records import Census, Record, Source
 from dpmesh.evaluate.standard import standard_protocols
+from dpmesh.evaluate.synthocc.protocols import synthocc_protocols
+from dpmesh.evaluate.synthocc.source import SynthOcc
 
 Read = tuple[list[Record], Census]
 
@@ -28,6 +30,8 @@ def register() -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for protocol in standard_protocols():
         found[protocol.full_name] = Entry(protocol, _open_files)
+    for protocol in synthocc_protocols():
+        found[protocol.full_name] = Entry(protocol, SynthOcc, needs_data=False)
     return found
 
 

@@ -14,7 +14,7 @@ from dpmesh.errors import ConfigError
 from dpmesh.skeletons import H36M14_ROWS, H36M17
 
 Edition = Literal["paper", "as-run", "detector", "annotated"]
-KeypointSource = Literal["openpose", "hhrnet", "hrnet", "detector", "annotated"]
+KeypointSource = Literal["openpose", "hhrnet", "hrnet", "detector", "annotated", "noise"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class Keypoints:
     """What the model is told. threshold: a joint counts as seen above this confidence (and inside the crop).
 
     "detector": the shipped one, asked inside the annotated box. "annotated": the set's own true 2D joints, which makes
-    the task easier than the published one.
+    the task easier than the published one. "noise": data/noise.py's model of a detector (synthetic sets).
     """
 
     source: KeypointSource
@@ -55,6 +55,13 @@ class CropRule:
     square: float = 1.1
     fallback: Literal["annotated box", "annotated corners taken for x y w h"] = "annotated box"
     sampling: Literal["bilinear"] = "bilinear"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rendered:
+    """No window is cut: the set's generator draws what the crop's camera sees. box: what it frames."""
+
+    box: Literal["true box of the joints inside the picture"] = "true box of the joints inside the picture"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +113,7 @@ class Protocol:
     version: int = 1
     selection: Selection
     keypoints: Keypoints
-    crop: CropRule = CropRule()
+    crop: CropRule | Rendered = CropRule()
     focal: Literal["diagonal", "given"] = "diagonal"
     truth: Truth
     measure: Measure = Measure()

@@ -19,6 +19,7 @@ import torch
 from dpmesh.assets import SHIPPED, sha256
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError, InputError
+from dpmesh.evaluate.methods import METHODS, Method, method_of
 from dpmesh.evaluate.opening import entry, open_source
 from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.records import Source
@@ -34,7 +35,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One protocol, one model. limit: the first so many persons only. part: persons between two saves (about)."""
+    """One protocol, one model. method: what is measured (methods.METHODS). limit: the first so many persons only. part:
+    persons between two saves (about)."""
 
     protocol: str
     out: Path
@@ -42,6 +44,7 @@ class Job:
     weights: str = "embedded"
     body: str | None = None
     regressors: str | None = None
+    method: Method = "network"
     device: str = "auto"
     threads: int = 1
     batch: int = 16
@@ -56,7 +59,7 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        return self.out / self.protocol
+        return self.out / (self.protocol if self.method == "network" else f"{self.protocol}+{self.method}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +121,9 @@ def open_job(job: Job, rank: int = 0) -> Opened:
         "body": dict(chosen.record) or "the free body",
         "notes": list(chosen.notes),
     }
-    return Opened(job, entry(job.protocol).protocol, source, model, record, device)
+    if job.method != "network":  # a row of its own in the tables
+        record |= {"name": f"{job.weights}: {job.method}", "method": METHODS[job.method]}
+    return Opened(job, entry(job.protocol).protocol, source, method_of(job.method, model), record, device)
 
 
 def run_parts(opened: Opened, rank: int, world: int, say: Say = lambda _: None) -> None:

@@ -17,9 +17,11 @@ from dpmesh.pipeline.given import Given
 from dpmesh.pipeline.images import MAX_PIXELS
 from dpmesh.pipeline.job import FindsPeople, Job, Source, Work, model_inputs, read_job
 from dpmesh.pipeline.place import place
+from dpmesh.pipeline.refine import Fitter, fitter_of
 from dpmesh.pipeline.scene import Person, Scene
 from dpmesh.skeletons import JOINTS30
 
+REFINED = "fitted to the keypoints after the network (--refine)"
 _PICTURES = 16
 """At most so many decoded pictures wait for one batch of people."""
 
@@ -48,14 +50,17 @@ class Predictor:
         batch: int = 8,
         body: Mapping[str, Any] | None = None,
         notes: tuple[str, ...] = (),
+        fitter: Fitter | None = None,
     ) -> None:
         """model: in evaluation mode, on its device. batch: people at once. body: files of the user's body, with
-        checksums; None is the free body. notes: what every scene shall say about the weights or the body."""
+        checksums; None is the free body. notes: what every scene shall say about the weights or the body.
+        fitter: refines every answer by its person's keypoints."""
         self.model, self.detector, self.name, self.batch = model, detector, name, batch
         self.weights = {"name": name, "provenance": dict(model.provenance)} | (
             {"body": dict(body)} if body else {}
         )
-        self.notes = notes
+        self.notes = notes if fitter is None else (*notes, REFINED)
+        self.fitter = fitter
         self.device = model.body.faces.device
 
     @classmethod
@@ -67,11 +72,13 @@ class Predictor:
         fast: bool = False,
         body: str | Path | None = None,
         regressors: str | Path | None = None,
+        refine: bool = False,
     ) -> "Predictor":
         """weights: a shipped name or a folder. device: "auto" (CUDA where there is one, else the CPU), "cpu",
         "cuda", "mps". threads: of torch and the detector, for this process. fast: the one-pass detector.
         body, regressors: a body file (.npz, SMPL's .pkl) and the folder of its joint regressors; without them
         the imported ones where the weights were trained with SMPL, else the free body (`bodies.choose_body`).
+        refine: fit every answer to its person's keypoints (pipeline/refine.py).
 
         Raises WeightsError, AssetError, ConfigError, InputError.
         """
@@ -82,7 +89,8 @@ class Predictor:
         model = DPMesh.from_pretrained(weights, chosen.arrays).to(place_on).eval()
         detector = Detector(threads=threads or 1, fast=fast)
         batch = 8 if place_on.type == "cpu" else 32
-        return cls(model, detector, str(weights), batch, chosen.record, chosen.notes)
+        fitter = fitter_of(model) if refine else None
+        return cls(model, detector, str(weights), batch, chosen.record, chosen.notes, fitter)
 
     def __call__(
         self,
@@ -147,7 +155,7 @@ class Predictor:
             part = work[start : start + self.batch]
             bodies = place(
                 self.model.body,
-                self.model(self.inputs(part)),
+                self._answer(part),
                 [crop for *_, crop in part],
                 [job.K for job, *_ in part],
                 self.model.camera,
@@ -164,6 +172,11 @@ class Predictor:
                     )
                 )
         return [self._scene(job, tuple(found[id(job)])) for job in jobs]
+
+    def _answer(self, part: list[Work]) -> Prediction:
+        inputs = self.inputs(part)
+        answer = self.model(inputs)
+        return answer if self.fitter is None else self.fitter.refine(answer, inputs.joints, inputs.visible)
 
     def inputs(self, part: list[Work]) -> Inputs:
         """The model's inputs for some people, on its device."""

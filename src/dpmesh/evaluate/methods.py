@@ -1,0 +1,105 @@
+"""What is measured instead of the network, on the same persons: baselines, and the network's answer refined.
+
+Each looks like a model (pipeline.predictor.MakesBodies), so that a run treats it as one.
+"""
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from dpmesh.body.model import BodyModel
+from dpmesh.errors import ConfigError
+from dpmesh.model import DPMesh, Inputs, Prediction, project
+from dpmesh.pipeline.predictor import MakesBodies
+from dpmesh.pipeline.refine import Fitter, fitter_of
+from dpmesh.pose_prior.files import load_prior
+
+Method = Literal["network", "t-pose", "lifter", "fit", "refine"]
+METHODS = {
+    "network": "the model",
+    "t-pose": "T-pose facing the camera, mean shape",
+    "lifter": "the model's own lifter: the keypoints alone, no picture",
+    "fit": "SMPLify-like: the body fitted to the keypoints under the shipped pose prior, no network",
+    "refine": "the model, its answer then fitted to the keypoints",
+}
+
+
+def method_of(name: Method, model: DPMesh) -> MakesBodies:
+    """Raises ConfigError for an unknown name, or a lifter that the model lacks."""
+    if name not in get_args(Method):
+        raise ConfigError(f"there is no method {name!r}", fix=f"There are: {', '.join(METHODS)}.")
+    if name == "network":
+        return model
+    if name == "lifter" and model.regressor.lifter is None:
+        raise ConfigError("this model has no lifter", where=model.config.name, fix="Measure another method.")
+    return {"t-pose": TPose, "lifter": KeypointLifter, "fit": KeypointFit, "refine": Refined}[name](model)
+
+
+class _Method:
+    """The model's body and camera."""
+
+    def __init__(self, model: DPMesh) -> None:
+        self.model = model
+        self.body: BodyModel = model.body
+        self.provenance: dict[str, Any] = dict(model.provenance)
+
+    @property
+    def camera(self) -> Literal["crop", "image"]:
+        return self.model.camera
+
+
+class TPose(_Method):
+    def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+        b, focal = len(inputs.focal), inputs.focal
+        root = torch.diag(torch.tensor([1.0, -1.0, -1.0], device=focal.device)).expand(b, 1, 3, 3)
+        rest = torch.eye(3, device=focal.device).expand(b, 23, 3, 3)
+        transl = torch.stack([torch.zeros_like(focal), torch.zeros_like(focal), focal / 128], 1)
+        return _answer(self.body, torch.cat([root, rest], 1), focal.new_zeros(b, 10), transl, focal)
+
+
+class KeypointLifter(_Method):
+    def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+        answer = self.model.regress(None, inputs.joints, inputs.visible)
+        found = self.model.parameters_of(answer, inputs.focal)
+        return _answer(self.body, found.rotations, found.betas, found.transl, inputs.focal)
+
+
+class KeypointFit(_Method):
+    def __init__(self, model: DPMesh) -> None:
+        super().__init__(model)
+        prior = load_prior().as_decoder("points").to(model.body.faces.device)
+        self.fitter = Fitter(model.body, prior)
+
+    def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+        found = self.fitter.fit(inputs.joints, inputs.visible, inputs.focal)
+        return self.fitter.prediction_of(found, inputs.focal)
+
+
+class Refined(_Method):
+    def __init__(self, model: DPMesh) -> None:
+        super().__init__(model)
+        self.fitter = fitter_of(model)
+
+    def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+        return self.fitter.refine(self.model(inputs), inputs.joints, inputs.visible)
+
+
+def _answer(body: BodyModel, rotations: Tensor, betas: Tensor, transl: Tensor, focal: Tensor) -> Prediction:
+    """A body as a Prediction; what only the whole network has is zero."""
+    posed = body(betas, rotations, transl)
+    zeros = focal.new_zeros
+    return Prediction(
+        root_6d=rotations[:, 0, :, :2].flatten(1),
+        pose_latent=zeros(len(focal), 0),
+        body_rotations=rotations[:, 1:],
+        betas=betas,
+        camera=zeros(len(focal), 3),
+        joints_img=zeros(len(focal), 15, 3),
+        global_orient=rotations[:, 0],
+        transl=transl,
+        vertices=posed.vertices,
+        joints3d=posed.joints30,
+        joints2d=project(posed.joints30, focal),
+        focal=focal,
+    )

@@ -1,0 +1,73 @@
+"""The baselines answer as a model does, look at what they may look at, and get rows of their own."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+
+from dpmesh.cli.main import main
+from dpmesh.evaluate.methods import METHODS, Method, method_of
+from dpmesh.evaluate.report import read
+from dpmesh.model import DPMesh, Inputs
+from dpmesh.pipeline.predictor import MakesBodies
+from dpmesh.pipeline.refine import fitter_of
+from dpmesh.skeletons import COCO17, JOINTS30
+
+
+@pytest.fixture(scope="module")
+def model() -> DPMesh:
+    return DPMesh.from_pretrained("embedded")
+
+
+@pytest.fixture(scope="module")
+def inputs() -> Inputs:
+    torch.manual_seed(0)
+    visible = torch.zeros(2, 30)
+    visible[:, [i for i in COCO17.indices_in(JOINTS30) if i >= 0]] = 1
+    return Inputs(
+        torch.rand(2, 3, 256, 256), torch.rand(2, 30, 2) * 160 + 48, visible, torch.tensor([500.0, 900.0])
+    )
+
+
+def test_the_t_pose_faces_the_camera(model: DPMesh, inputs: Inputs) -> None:
+    answer = method_of("t-pose", model)(inputs)
+    joints = answer.joints3d - answer.transl[:, None]
+    x, y = (joints[0, JOINTS30.index(name)] for name in ("L_Wrist", "Head_top"))
+    assert x[0] > 0.5 and y[1] < -0.3  # its left on the picture's right, its head up
+    assert (
+        torch.equal(answer.vertices[0] - answer.transl[0], answer.vertices[1] - answer.transl[1])
+        or (joints[0] - joints[1]).abs().max() < 1e-5
+    )
+    assert joints[0, JOINTS30.index("Nose"), 2] < joints[0, JOINTS30.index("L_Ear"), 2]
+
+
+def test_who_looks_at_the_picture(model: DPMesh, inputs: Inputs) -> None:
+    other = Inputs(inputs.crop.flip(-1), inputs.joints, inputs.visible, inputs.focal)
+    for name in ("lifter", "network", "refine"):
+        method = method_of(name, model)
+        assert isinstance(method, MakesBodies)
+        with torch.inference_mode():
+            same = torch.equal(method(inputs).vertices, method(other).vertices)
+        assert same == (name == "lifter")
+    with torch.inference_mode():
+        answer = model.parameters_of(model.regress(None, inputs.joints, inputs.visible), inputs.focal)
+        lifted = method_of("lifter", model)(inputs)
+        assert torch.equal(lifted.body_rotations, answer.rotations[:, 1:])
+        refined = fitter_of(model).refine(model(inputs), inputs.joints, inputs.visible)
+        assert torch.equal(refined.vertices, method_of("refine", model)(inputs).vertices)
+
+
+def test_every_method_is_described() -> None:
+    assert set(METHODS) == set(get_args(Method))
+
+
+def test_a_method_has_a_result_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "synthocc", "--out", str(tmp_path), "--limit", "2", "--data", str(tmp_path / "cache")]
+    for method in ("t-pose", "lifter"):
+        assert main([*words, "--method", method]) == 0
+        found = read(tmp_path / f"synthocc+{method}")
+        assert found["weights"]["name"] == f"embedded: {method}" and found["persons"]["partial"]
+        assert found["persons"]["evaluated"] == 2 and found["figures"]["mean"]["MPJPE"]["mean"] > 50
+    assert main(["eval", "table", str(tmp_path / "synthocc+lifter"), str(tmp_path / "synthocc+t-pose")]) == 0
+    assert "embedded: lifter" in capsys.readouterr().out
