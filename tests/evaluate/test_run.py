@@ -19,10 +19,11 @@ from dpmesh.evaluate.processes import _work, evaluate_job
 from dpmesh.evaluate.report import read
 from dpmesh.evaluate.rows import ARRAYS, Rows, concatenate, load, save
 from dpmesh.evaluate.run import PARTS, Job, evaluate, merge, run_parts
+from dpmesh.evaluate.score import NO_MPVE
 
 PROTOCOL = "3dpw-crowd@as-run"
 PERSONS = 12
-SOME = 5
+SOME = 3
 """Persons for the shipped model, which takes its time."""
 
 
@@ -44,13 +45,20 @@ def about(twin):
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
-def test_processes_share_the_persons_exactly(twin, opened, world: int):
+def test_processes_share_the_persons_exactly(twin, opened, tmp_path: Path, world: int):
+    """Each makes its own parts and no other's, all of them every part, in whatever order they come."""
     run = opened(PROTOCOL, about(twin), batch=2, part=4)
     whole = evaluate(run, range(PERSONS))
+    place = run.job.folder / PARTS
+    place.mkdir(parents=True)
+    made: list[str] = []
     for rank in reversed(range(world)):
-        run_parts(run, rank, world)
-    made = sorted(p.name for p in (run.job.folder / PARTS).iterdir())
-    assert made == [f"part-{i:05d}.npz" for i in range(3)]
+        alone = replace(run, job=replace(run.job, out=tmp_path / str(rank)))
+        run_parts(alone, rank, world)
+        for path in (alone.job.folder / PARTS).glob("*"):
+            made.append(path.name)
+            path.rename(place / path.name)
+    assert sorted(made) == [f"part-{i:05d}.npz" for i in range(3)]
     same(merge(run), whole)
 
 
@@ -134,13 +142,13 @@ def test_what_a_result_holds(whole: Path):
     }  # fmt: skip
     assert found["protocol"]["hash"] == "fba9b1aac604500f" and len(found["weights"]["sha256"]) == 64
     assert found["weights"]["provenance"] and found["package"]
-    assert found["fallbacks"] == {"MPVE: the model's body is not the truth's mesh": SOME}
+    assert found["fallbacks"] == {NO_MPVE: SOME}
     assert (
         found["figures"]["mean"]["MPJPE"]["count"] == SOME
         and found["figures"]["mean"]["MPVE"]["mean"] is None
     )
     text = (whole / "result.md").read_text()
-    assert "partial: the first 5 of 12 persons" in text and "1911 persons fewer than published" in text
+    assert "partial: the first 3 of 12 persons" in text and "1911 persons fewer than published" in text
     assert sorted(p.name for p in whole.iterdir()) == ["result.json", "result.md", "rows.npz", "worst"]
     rows = load(whole / "rows.npz")[0]
     worst = sorted(p.name for p in (whole / "worst").iterdir())
@@ -165,12 +173,12 @@ def test_killed_then_finished_by_torchrun(twin, whole: Path, settings: dict, tmp
         stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 240
-    while len(list(parts.glob("part-*.npz"))) < 2 and time.monotonic() < until:
+    while len(list(parts.glob("part-*.npz"))) < 1 and time.monotonic() < until:
         time.sleep(0.02)
     run.send_signal(signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
     kept = sorted(parts.glob("part-*.npz"))
-    assert 2 <= len(kept) <= SOME and not (tmp_path / PROTOCOL / "result.json").exists()
+    assert 1 <= len(kept) <= SOME and not (tmp_path / PROTOCOL / "result.json").exists()
     rows, header = load(kept[0])
     save(kept[0], replace(rows, mpjpe=rows.mpjpe + 1000), header)  # a mark: is it made again?
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

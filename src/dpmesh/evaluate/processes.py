@@ -1,7 +1,9 @@
 """One protocol from start to result: alone, over several processes of this machine, or as torchrun's share."""
 
 import multiprocessing
+import os
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from queue import Empty
 
@@ -9,6 +11,9 @@ from dpmesh.errors import DPMeshError, InputError
 from dpmesh.evaluate.report import RESULT, result, write
 from dpmesh.evaluate.run import PARTS, Job, Opened, Say, merge, open_job, run_parts, torchrun
 from dpmesh.evaluate.worst import FOLDER, draw_worst
+
+_PATIENCE = timedelta(days=7)
+"""How long a process of torchrun waits for the others: shares may differ by hours on different machines."""
 
 
 def evaluate_job(job: Job, processes: int = 1, overwrite: bool = False, say: Say = print) -> Path | None:
@@ -28,7 +33,7 @@ def evaluate_job(job: Job, processes: int = 1, overwrite: bool = False, say: Say
         return job.folder / RESULT if rank == 0 else None
     if processes > 1:
         _spawn(job, processes, say)
-    opened = open_job(job)
+    opened = open_job(job, int(os.environ.get("LOCAL_RANK", 0)) if several else 0)
     if processes == 1:
         run_parts(opened, rank, world, say)
     if several is not None:
@@ -93,7 +98,7 @@ def _spawn(job: Job, processes: int, say: Say) -> None:
 
 def _work(job: Job, rank: int, world: int, told: "multiprocessing.Queue[str | DPMeshError | None]") -> None:
     try:
-        run_parts(open_job(job), rank, world, told.put)
+        run_parts(open_job(job, rank), rank, world, told.put)
     except DPMeshError as error:
         told.put(error)
     else:
@@ -106,5 +111,5 @@ def _meet(world: int) -> None:
 
     if world > 1:
         if not distributed.is_initialized():
-            distributed.init_process_group("gloo")
+            distributed.init_process_group("gloo", timeout=_PATIENCE)
         distributed.barrier()

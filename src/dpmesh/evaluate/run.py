@@ -100,11 +100,16 @@ class Opened:
         }
 
 
-def open_job(job: Job) -> Opened:
-    """Raises ConfigError, InputError, AssetError, WeightsError."""
+def open_job(job: Job, rank: int = 0) -> Opened:
+    """rank: of this process on its machine; with several CUDA devices each has its own.
+
+    Raises ConfigError, InputError, AssetError, WeightsError.
+    """
     source = open_source(job.protocol, job.data)
     device = pick_device(job.device)
     torch.set_num_threads(job.threads)
+    if device.type == "cuda":
+        torch.cuda.set_device(rank % torch.cuda.device_count())
     chosen = choose_body(job.weights, job.body, job.regressors)
     model = DPMesh.from_pretrained(job.weights, chosen.arrays).to(device).eval()
     require_joints(model)

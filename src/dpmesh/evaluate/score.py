@@ -18,7 +18,7 @@ from dpmesh.metrics import aligned_distances, distances, mpve
 from dpmesh.model import Inputs, Prediction
 from dpmesh.pipeline.predictor import MakesBodies
 
-NO_MPVE = "MPVE: the model's body is not the truth's mesh"
+NO_MPVE = "body: the model's is not the truth's mesh, so no MPVE, and its joints come from its own regressor"
 
 
 @dataclass(frozen=True, eq=False)
