@@ -88,6 +88,7 @@ def test_sides_swap_in_pairs(persons: Persons) -> None:
     moved = [(step.joints != persons.joints).any(-1) for step in steps]
     for milder, worse in pairwise(moved):
         assert not (milder & ~worse).any()
+    assert all(np.array_equal(one, one[:, flip]) for one in moved)  # both of a pair or none
     assert 0 < moved[1].sum() < moved[2].sum() < moved[3].sum()
 
 

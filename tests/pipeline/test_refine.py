@@ -80,15 +80,20 @@ def test_what_no_keypoint_tells_of_stays(
     visible = torch.zeros(3, 30)
     visible[:, ARMS] = 1
     refined = fitter_of(model).refine(found, joints, visible, QUICK)
-    turned = (
-        (refined.body_rotations.transpose(-1, -2) @ found.body_rotations).diagonal(dim1=-2, dim2=-1).sum(-1)
-    )
-    degrees = torch.rad2deg(torch.acos(((turned - 1) / 2).clamp(-1, 1)))
+    free = fitter_of(model).refine(found, joints, visible, replace(QUICK, pull_pose=0.0, pull_blind=0.0))
+    degrees, freely = _turned(found, refined), _turned(found, free)
     legs = [SMPL24.index(f"{side}_{part}") - 1 for side in "LR" for part in ("Hip", "Knee", "Ankle")]
     arms = [SMPL24.index(f"{side}_Shoulder") - 1 for side in "LR"]
     assert degrees[:, legs].max() < 5 and degrees[:, arms].mean() > 2 * degrees[:, legs].mean()
+    assert degrees[:, legs].mean() < 0.7 * freely[:, legs].mean()
     told = blind(visible)
     assert told[:, legs].all() and not told[:, arms].any() and not told[:, SMPL24.index("Spine") - 1].any()
+
+
+def _turned(a: Prediction, b: Prediction) -> torch.Tensor:
+    """Degrees between two answers' rotations, (b, 23)."""
+    trace = (b.body_rotations.transpose(-1, -2) @ a.body_rotations).diagonal(dim1=-2, dim2=-1).sum(-1)
+    return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
 
 
 def test_fitting_without_a_network(model: DPMesh) -> None:
