@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,14 +99,33 @@ def make_weights(out: Path, model: str, seed: int) -> str:
 def gradients(given: Settings) -> tuple[bool, dict[str, torch.Tensor]]:
     """Whether this is the first process; of the first step, the mean over all processes."""
     fabric = make_fabric(given)
-    run = Run(fabric, begin(given, 0), given, 0)
-    for part, _ids, batch in feed(run.stage, given, range(1), fabric.global_rank, fabric.world_size):
-        loss, _terms = run.module(batch, part)
-        fabric.backward(loss / run.stage.accumulate)
-    average_scalars(fabric, run.objective)
-    grads = {name: _full(p.grad) for name, p in run.objective.named_parameters() if p.grad is not None}
-    fabric.barrier()
-    return fabric.global_rank == 0, grads
+    objective = begin(given, 0)
+    with in_float64():
+        objective.double()
+        if getattr(objective, "teaching", None) is not None:
+            objective.teaching.teacher.double()
+        run = Run(fabric, objective, given, 0)
+        for part, _ids, batch in feed(run.stage, given, range(1), fabric.global_rank, fabric.world_size):
+            batch = {name: v.double() if v.is_floating_point() else v for name, v in batch.items()}
+            loss, _terms = run.module(batch, part)
+            fabric.backward(loss / run.stage.accumulate)
+        average_scalars(fabric, run.objective)
+        grads = {name: _full(p.grad) for name, p in run.objective.named_parameters() if p.grad is not None}
+        fabric.barrier()
+        return fabric.global_rank == 0, grads
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Where the code says fp32 it gets float64: in fp32 two orders of summation differ by some 1e-6 of the gradient."""
+    plain = torch.Tensor.float
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.Tensor.float = plain
 
 
 def main(verb: str, out: str, words: str) -> None:
