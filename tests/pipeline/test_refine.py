@@ -127,7 +127,9 @@ def test_the_predictor_refines(model: DPMesh) -> None:
 
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (200, 200, 3), np.uint8)
-    keypoints = np.concatenate([rng.uniform(40, 160, (1, 17, 2)), np.ones((1, 17, 1))], 2)
+    anywhere = np.concatenate([rng.uniform(40, 160, (1, 17, 2)), np.ones((1, 17, 1))], 2)
+    person = Predictor(model, OnePerson())(picture, keypoints=anywhere).people[0]
+    keypoints = np.concatenate([person.joints2d[COCO], np.ones((17, 1))], 1)[None]  # where a body can have them
     plain, refined = (
         Predictor(model, OnePerson(), fitter=fitter)(picture, keypoints=keypoints)
         for fitter in (None, fitter_of(model))
@@ -136,7 +138,7 @@ def test_the_predictor_refines(model: DPMesh) -> None:
         np.linalg.norm(s.people[0].joints2d[COCO] - keypoints[0, :, :2], axis=1).mean()
         for s in (plain, refined)
     ]
-    assert off[1] < off[0]
+    assert off[1] < 0.9 * off[0]
     assert REFINED in refined.notes and REFINED not in plain.notes
 
 
