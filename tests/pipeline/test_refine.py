@@ -129,7 +129,9 @@ def test_the_predictor_refines(model: DPMesh) -> None:
     picture = rng.integers(0, 256, (200, 200, 3), np.uint8)
     anywhere = np.concatenate([rng.uniform(40, 160, (1, 17, 2)), np.ones((1, 17, 1))], 2)
     person = Predictor(model, OnePerson())(picture, keypoints=anywhere).people[0]
-    keypoints = np.concatenate([person.joints2d[COCO], np.ones((17, 1))], 1)[None]  # where a body can have them
+    keypoints = np.concatenate([person.joints2d[COCO], np.ones((17, 1))], 1)[
+        None
+    ]  # where a body can have them
     plain, refined = (
         Predictor(model, OnePerson(), fitter=fitter)(picture, keypoints=keypoints)
         for fitter in (None, fitter_of(model))
