@@ -6,22 +6,13 @@ CVPR 2020), 3DPW-PC (Sun et al., ICCV 2021), 3DPW-Crowd (Choi et al., CVPR 2022)
 
 from dataclasses import replace
 
+from dpmesh.data.subsets_3dpw import CROWD_SEQUENCES, OC_FAMILIES, PC_FRAMES
 from dpmesh.evaluate.protocols import CropRule, Keypoints, Measure, Protocol, Selection, Truth
 
 _OPENPOSE = Keypoints(source="openpose")
 _GENDERED = Truth(gender="annotated")
 _LEAKS = "as run: true joints are regressed from the mesh at its distance, not at the origin"
 
-_OC_FAMILIES = (
-    "courtyard_backpack", "courtyard_basketball", "courtyard_bodyScannerMotions", "courtyard_box", "courtyard_golf",
-    "courtyard_jacket", "courtyard_laceShoe", "downtown_stairs", "flat_guitar", "flat_packBags", "outdoors_climbing",
-    "outdoors_crosscountry", "outdoors_fencing", "outdoors_freestyle", "outdoors_golf", "outdoors_parcours",
-    "outdoors_slalom",
-)  # fmt: skip
-_PC_FRAMES = (
-    ("courtyard_basketball_00", 200, 280), ("courtyard_captureSelfies_00", 500, 600), ("courtyard_dancing_00", 60, 370),
-    ("courtyard_dancing_01", 60, 270), ("courtyard_hug_00", 100, 500), ("downtown_bus_00", 1620, 1900),
-)  # fmt: skip
 _ALL_SPLITS = ("train", "validation", "test")
 
 
@@ -49,14 +40,14 @@ def _3dpw_protocols() -> list[Protocol]:
         "3dpw-oc",
         "3DPW-OC",
         20_243,
-        Selection(dataset="3dpw-oc", splits=_ALL_SPLITS, families=_OC_FAMILIES, rule="posed with keypoints"),
+        Selection(dataset="3dpw-oc", splits=_ALL_SPLITS, families=OC_FAMILIES, rule="posed with keypoints"),
         _OPENPOSE,
     )
     pairs = _3dpw(
         "3dpw-pc",
         "3DPW-PC",
         2_218,
-        Selection(dataset="3dpw-pc", splits=_ALL_SPLITS, frames=_PC_FRAMES, rule="posed with keypoints"),
+        Selection(dataset="3dpw-pc", splits=_ALL_SPLITS, frames=PC_FRAMES, rule="posed with keypoints"),
         _OPENPOSE,
     )
     crowd = _3dpw(
@@ -66,7 +57,7 @@ def _3dpw_protocols() -> list[Protocol]:
         Selection(
             dataset="3dpw-crowd",
             splits=("validation",),
-            sequences=("courtyard_hug_00", "courtyard_dancing_00"),
+            sequences=CROWD_SEQUENCES,
             rule="posed and inside",
         ),
         Keypoints(source="hhrnet"),

@@ -1,5 +1,6 @@
 """What a stage trains, as a module of its own that Fabric may wrap for several processes: weights, losses, figures."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,25 +26,25 @@ class Group:
     loss_weights: bool = False
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """One stage at work. The model inside knows nothing of it."""
 
+    @abstractmethod
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss of a part of a batch and its unweighted terms."""
-        raise NotImplementedError
 
+    @abstractmethod
     def groups(self) -> list[Group]:
         """Everything that this stage trains, and nothing else."""
-        raise NotImplementedError
 
+    @abstractmethod
     def figures(self) -> dict[str, float]:
         """How good it is on the validation split. {} where nothing tells."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sheet(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
         """A picture of what it makes of a few people of the batch, or None."""
-        raise NotImplementedError
 
+    @abstractmethod
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
         """Leave what was trained, for the next stage and for good."""
-        raise NotImplementedError

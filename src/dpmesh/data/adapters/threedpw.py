@@ -19,28 +19,13 @@ from dpmesh.body.unpickle import load_pickle
 from dpmesh.data.adapters.files import Array, Reading, by_image, camera, listed, numbers
 from dpmesh.data.fits import POSE_KNOWN, moved, turned
 from dpmesh.data.person import Array32, Person, inside_box, tight_box, to30, with_neighbours
+from dpmesh.data.subsets_3dpw import tested_on
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import project
 from dpmesh.skeletons import OPENPOSE18, SMPL24
 
 DETECTED = 0.05
 """Confidence above which a joint of the detector counts."""
-
-_OCCLUDED = (
-    "courtyard_backpack", "courtyard_basketball", "courtyard_bodyScannerMotions", "courtyard_box", "courtyard_golf",
-    "courtyard_jacket", "courtyard_laceShoe", "downtown_stairs", "flat_guitar", "flat_packBags", "outdoors_climbing",
-    "outdoors_crosscountry", "outdoors_fencing", "outdoors_freestyle", "outdoors_golf", "outdoors_parcours",
-    "outdoors_slalom",
-)  # fmt: skip
-_CROWDED = (
-    "courtyard_basketball_00", "courtyard_captureSelfies_00", "courtyard_dancing_00", "courtyard_dancing_01",
-    "courtyard_hug_00", "downtown_bus_00",
-)  # fmt: skip
-
-
-def tested_on(sequence: str) -> bool:
-    """Is the sequence, whatever its split, part of 3DPW-OC, 3DPW-PC or 3DPW-Crowd?"""
-    return sequence.rpartition("_")[0] in _OCCLUDED or sequence in _CROWDED
 
 
 def read(asked: Reading) -> Iterator[Person]:
