@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from full_model import inputs
 
-from dpmesh.configurations import RELEASE, DPMeshConfig
+from dpmesh.configurations import RELEASE, DPMeshConfig, narrow
 from dpmesh.cost import count_flops, without_numbers
 from dpmesh.model import DPMesh, Inputs, Prediction
 from dpmesh.optimise import optimised
@@ -27,24 +27,8 @@ LIMITS = {"latency_ms": 12.0, "share_of_matrix_rate": 0.45}
 PEOPLE, TRAINED = 64, 16
 
 
-def narrow() -> DPMeshConfig:
-    """All the layers, at small widths: for the dry run."""
-    backbone = RELEASE.diffusion
-    return replace(
-        RELEASE,
-        backbone=replace(
-            backbone,
-            vae=replace(backbone.vae, channels=(8, 8, 16, 16), groups=4),
-            unet=replace(backbone.unet, channels=(16, 24, 32, 48), groups=8, heads=2, context_width=12),
-            fused_channels=32,
-        ),
-        prompt=replace(RELEASE.prompt, width=12),
-        regressor=replace(RELEASE.regressor, fused_channels=32, width=16, heads=2, inner=24, volume_inner=24),
-    )
-
-
 def measure(*, dry_run: bool = False) -> dict[str, Any]:
-    device, config = ("cpu", narrow()) if dry_run else ("cuda", RELEASE)
+    device, config = ("cpu", narrow(RELEASE)) if dry_run else ("cuda", RELEASE)
     people, trained = (2, 2) if dry_run else (PEOPLE, TRAINED)
     flop = count_flops(without_numbers(replace(config, lora_rank=0)))["total"]
     rate = matrix_rate(device, 256 if dry_run else 8192)

@@ -13,27 +13,11 @@ import torch
 from torch import nn
 
 from dpmesh.cli.main import main
-from dpmesh.configurations import EMBEDDED, PAPER, RELEASE, DPMeshConfig
+from dpmesh.configurations import EMBEDDED, PAPER, RELEASE, narrow
 from dpmesh.errors import ConfigError
 from dpmesh.export import INPUTS, OUTPUTS, _join, export_onnx
 from dpmesh.model import DPMesh, Inputs
 from dpmesh.optimise import optimised
-
-
-def narrow(full: DPMeshConfig) -> DPMeshConfig:
-    """All the layers of a full-size configuration, at small widths."""
-    backbone = full.diffusion
-    return replace(
-        full,
-        backbone=replace(
-            backbone,
-            vae=replace(backbone.vae, channels=(8, 8, 16, 16), groups=4),
-            unet=replace(backbone.unet, channels=(16, 24, 32, 48), groups=8, heads=2, context_width=12),
-            fused_channels=32,
-        ),
-        prompt=replace(full.prompt, width=12),
-        regressor=replace(full.regressor, fused_channels=32, width=16, heads=2, inner=24, volume_inner=24),
-    )
 
 
 def model_of(name: str) -> DPMesh:

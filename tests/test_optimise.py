@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dpmesh.configurations import EMBEDDED, PAPER, RELEASE, DPMeshConfig
+from dpmesh.configurations import EMBEDDED, PAPER, RELEASE, DPMeshConfig, narrow
 from dpmesh.diffusion.blocks import TimeEmbedding
 from dpmesh.diffusion.lora import LoRALinear
 from dpmesh.errors import ConfigError, WeightsError
@@ -19,28 +19,11 @@ from dpmesh.optimise import optimised
 NAMES = ("global_orient", "body_rotations", "betas", "transl", "vertices", "joints2d")
 
 
-def narrow(full: DPMeshConfig) -> DPMeshConfig:
-    """All the layers of a full-size configuration, at small widths."""
-    backbone = full.diffusion
-    return replace(
-        full,
-        backbone=replace(
-            backbone,
-            vae=replace(backbone.vae, channels=(8, 8, 16, 16), groups=4),
-            unet=replace(backbone.unet, channels=(16, 24, 32, 48), groups=8, heads=2, context_width=12),
-            fused_channels=32,
-        ),
-        prompt=replace(full.prompt, width=12),
-        regressor=replace(full.regressor, fused_channels=32, width=16, heads=2, inner=24, volume_inner=24),
-        lora_rank=3,
-    )
-
-
 CONFIGS = {
     "embedded": EMBEDDED,
     "embedded with LoRA": replace(EMBEDDED, lora_rank=4),
-    "paper": narrow(PAPER),
-    "release": narrow(RELEASE),
+    "paper": replace(narrow(PAPER), lora_rank=3),
+    "release": replace(narrow(RELEASE), lora_rank=3),
 }
 
 

@@ -176,6 +176,22 @@ RELEASE = DPMeshConfig(
 PRESETS = {config.name: config for config in (EMBEDDED, PAPER, RELEASE)}
 
 
+def narrow(full: DPMeshConfig) -> DPMeshConfig:
+    """All the layers of a full-size diffusion model, at small widths: for tests and dry runs."""
+    backbone = full.diffusion
+    return replace(
+        full,
+        backbone=replace(
+            backbone,
+            vae=replace(backbone.vae, channels=(8, 8, 16, 16), groups=4),
+            unet=replace(backbone.unet, channels=(16, 24, 32, 48), groups=8, heads=2, context_width=12),
+            fused_channels=32,
+        ),
+        prompt=replace(full.prompt, width=12),
+        regressor=replace(full.regressor, fused_channels=32, width=16, heads=2, inner=24, volume_inner=24),
+    )
+
+
 # Table 4, one change at a time; the functions combine: with_head(with_timm(PAPER, "resnet50"), "direct").
 Head = Literal["soft", "straight_through", "vposer", "direct"]
 TIMM = {
