@@ -1,5 +1,6 @@
 """Table 4's models at small widths: what each condition, backbone and pose head changes, and that all combine."""
 
+import json
 from dataclasses import replace
 from typing import get_args
 
@@ -11,8 +12,11 @@ from dpmesh.backbone.diffusion import Conditions
 from dpmesh.backbone.prompt import ConstantPrompt, JointPrompt
 from dpmesh.configurations import (
     ABLATIONS,
+    BARE,
     PAPER,
+    SMALL_ABLATIONS,
     TIMM,
+    TIMM_SMALL,
     DPMeshConfig,
     Head,
     configuration,
@@ -160,14 +164,35 @@ def test_configurations_of_the_table():
         "backbones": ["paper-resnet50", "paper-hrnet_w48", "paper-vit_l16", "paper-swinv2_l", "paper"],
         "pose heads": ["paper-straight_through", "paper-vposer", "paper-direct", "paper"],
     }
-    for rows in ABLATIONS.values():
+    small = {group: [row.name for row in rows] for group, rows in SMALL_ABLATIONS.items()}
+    assert small == {
+        "conditions": ["bare-z0", "bare-z0+cj", "bare-z0+cj_added", "bare"],
+        "backbones": ["bare-resnet10", "bare-vit_ti", "bare-swinv2_6m", "bare"],
+        "pose heads": ["bare-straight_through", "bare-vposer", "bare-direct", "bare"],
+    }
+    for rows in (*ABLATIONS.values(), *SMALL_ABLATIONS.values()):
         for row in rows:
             assert configuration(row.name) is row
-            assert from_plain(DPMeshConfig, to_plain(row)) == row
+            assert from_plain(DPMeshConfig, json.loads(json.dumps(to_plain(row)))) == row
     four = [row.backbone.model for row in ABLATIONS["backbones"][:-1]]
-    assert four == list(TIMM.values()) and not any(
+    assert four == [kind.model for kind in TIMM.values()] and not any(
         row.backbone.pretrained for row in ABLATIONS["backbones"][:-1]
     )
+
+
+def test_small_backbones_are_of_one_size():
+    """Within a tenth of the diffusion backbone's parameters, heat maps and all."""
+    own = sum(p.numel() for p in DPMesh(BARE).backbone.parameters())
+    for name in TIMM_SMALL:
+        model = DPMesh(with_timm(BARE, name))
+        assert abs(sum(p.numel() for p in model.backbone.parameters()) / own - 1) < 0.12
+        assert fused(model.eval(), inputs()).shape == (1, 256, 8, 8)
+
+
+def test_sizes_that_a_backbone_does_not_have_are_refused():
+    backbone = replace(with_timm(BARE, "resnet10").backbone, embed_dim=48)
+    with pytest.raises(ConfigError, match="no such sizes"):
+        DPMesh(replace(BARE, backbone=backbone))
 
 
 def test_what_does_not_go_together_is_refused():

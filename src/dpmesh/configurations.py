@@ -1,5 +1,6 @@
 """The named configurations of the one model, and its ablations."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -173,7 +174,17 @@ RELEASE = DPMeshConfig(
     frozen=("vae", "controlnet"),
 )
 
-PRESETS = {config.name: config for config in (EMBEDDED, PAPER, RELEASE)}
+# The paper's design at the embedded model's widths, without what is ours: no lifter, no joints read off the maps, a
+# distribution over the codes for each token. What the ablations are trained on where Stable Diffusion is too large.
+BARE = replace(
+    EMBEDDED,
+    name="bare",
+    backbone=replace(EMBEDDED.diffusion, reading=False),
+    regressor=replace(EMBEDDED.regressor, lifter=0),
+    token_mode="soft",
+)
+
+PRESETS = {config.name: config for config in (EMBEDDED, PAPER, RELEASE, BARE)}
 
 
 def narrow(full: DPMeshConfig) -> DPMeshConfig:
@@ -195,12 +206,20 @@ def narrow(full: DPMeshConfig) -> DPMeshConfig:
 # Table 4, one change at a time; the functions combine: with_head(with_timm(PAPER, "resnet50"), "direct").
 Head = Literal["soft", "straight_through", "vposer", "direct"]
 TIMM = {
-    "resnet50": "resnet50",
-    "hrnet_w48": "hrnet_w48",
-    "vit_l16": "vit_large_patch16_224",
-    "swinv2_l": "swinv2_large_window12to16_192to256",
+    "resnet50": TimmConfig(model="resnet50"),
+    "hrnet_w48": TimmConfig(model="hrnet_w48"),
+    "vit_l16": TimmConfig(model="vit_large_patch16_224"),
+    "swinv2_l": TimmConfig(model="swinv2_large_window12to16_192to256"),
 }
-"""Our name -> timm's. The size in a name is that of its first training; here it is the crop's, 256."""
+"""Our name -> the paper's four in timm. The size in a name is that of its training; here it is the crop's, 256."""
+TIMM_SMALL = {
+    "resnet10": TimmConfig(model="resnet10t"),
+    "vit_ti": TimmConfig(model="vit_tiny_patch16_224"),
+    "swinv2_6m": TimmConfig(
+        model="swinv2_tiny_window8_256", embed_dim=48, depths=(2, 2, 4, 2), num_heads=(2, 4, 8, 16)
+    ),
+}
+"""Of about the size of BARE's own backbone (5.7 M parameters, 2.0 GFLOP)."""
 
 
 def with_conditions(base: DPMeshConfig, conditions: Conditions) -> DPMeshConfig:
@@ -211,10 +230,11 @@ def with_conditions(base: DPMeshConfig, conditions: Conditions) -> DPMeshConfig:
 
 
 def with_timm(base: DPMeshConfig, model: str) -> DPMeshConfig:
-    """The same regressor behind another backbone, all of which is trained. model: a name in TIMM, or timm's own."""
+    """The same regressor behind another backbone, all of which is trained. model: a name in TIMM or TIMM_SMALL, or
+    timm's own."""
     old = base.backbone
-    backbone = TimmConfig(
-        model=TIMM.get(model, model),
+    backbone = replace(
+        (TIMM | TIMM_SMALL).get(model, TimmConfig(model=model)),
         joints=old.joints,
         fused_channels=old.fused_channels,
         fused_groups=old.fused_groups,
@@ -239,20 +259,26 @@ def with_head(base: DPMeshConfig, head: Head) -> DPMeshConfig:
     return replace(base, name=name, token_mode=head)
 
 
-ABLATIONS = {
-    "conditions": (*(with_conditions(PAPER, c) for c in get_args(Conditions)[:-1]), PAPER),
-    "backbones": (*(with_timm(PAPER, model) for model in TIMM), PAPER),
-    "pose heads": (*(with_head(PAPER, head) for head in get_args(Head)[1:]), PAPER),
-}
-"""Table 4 by what is changed; `paper` itself is the last row of each."""
+def ablations(base: DPMeshConfig, timm: Iterable[str]) -> dict[str, tuple[DPMeshConfig, ...]]:
+    """Table 4 by what is changed; `base` itself is the last row of each."""
+    return {
+        "conditions": (*(with_conditions(base, c) for c in get_args(Conditions)[:-1]), base),
+        "backbones": (*(with_timm(base, model) for model in timm), base),
+        "pose heads": (*(with_head(base, head) for head in get_args(Head)[1:]), base),
+    }
+
+
+ABLATIONS = ablations(PAPER, TIMM)
+SMALL_ABLATIONS = ablations(BARE, TIMM_SMALL)
 
 
 def configuration(name: str) -> DPMeshConfig:
     """A named configuration, an ablation's included; raises ConfigError for an unknown name."""
-    ablations = {row.name: row for rows in ABLATIONS.values() for row in rows if row is not PAPER}
-    if (found := (PRESETS | ablations).get(name)) is None:
+    groups = (*ABLATIONS.values(), *SMALL_ABLATIONS.values())
+    rows = {row.name: row for group in groups for row in group if row.name not in PRESETS}
+    if (found := (PRESETS | rows).get(name)) is None:
         raise ConfigError(
             f"there is no configuration {name!r}",
-            fix=f"There are: {', '.join(PRESETS)}; for the ablation {', '.join(ablations)}.",
+            fix=f"There are: {', '.join(PRESETS)}; for the ablation {', '.join(rows)}.",
         )
     return found

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpmesh.checkpoint import Provenance, read_config
-from dpmesh.configurations import ABLATIONS, DPMeshConfig, configuration
+from dpmesh.configurations import ABLATIONS, SMALL_ABLATIONS, DPMeshConfig, configuration
 from dpmesh.geometry import CROP
 from dpmesh.model import DPMesh, Inputs
 from dpmesh.plain import from_plain
@@ -45,13 +45,13 @@ def describe(source: str) -> dict[str, Any]:
 
 
 def describe_ablations() -> list[dict[str, Any]]:
-    """A row for each model of the paper's Table 4, `paper` last in each group: group, name, parameters, trainable,
-    GFLOP, and how much of the parameters and GFLOP is the backbone's. Raises ConfigError without timm."""
-    counted: dict[str, dict[str, Any]] = {}
-    for config in (config for rows in ABLATIONS.values() for config in rows):
-        if config.name not in counted:
-            counted[config.name] = _row(describe(config.name))
-    return [{"group": group, **counted[config.name]} for group, rows in ABLATIONS.items() for config in rows]
+    """A row for each model of the paper's Table 4 and of the same at the embedded model's widths, `paper` and `bare`
+    last in each group: group, name, parameters, trainable, GFLOP, and how much of the parameters and GFLOP is the
+    backbone's. Raises ConfigError without timm."""
+    groups = [*ABLATIONS.items(), *SMALL_ABLATIONS.items()]
+    names = dict.fromkeys(config.name for _, rows in groups for config in rows)
+    counted = {name: _row(describe(name)) for name in names}
+    return [{"group": group, **counted[config.name]} for group, rows in groups for config in rows]
 
 
 def _row(report: dict[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class TimmConfig:
 
     pretrained: start from timm's weights, fetched from its hub when a new model is built; never when stored weights
     are loaded. False starts at random.
+    embed_dim, depths, num_heads: sizes other than those of the name, by timm's words for a Swin; empty are the name's.
     """
 
     kind: Literal["timm"] = "timm"
@@ -56,6 +57,15 @@ class TimmConfig:
     joints: int = 30
     fused_channels: int = 2048
     fused_groups: int = 16
+    embed_dim: int = 0
+    depths: tuple[int, ...] = ()
+    num_heads: tuple[int, ...] = ()
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What timm is told of them."""
+        told = {"embed_dim": self.embed_dim, "depths": self.depths, "num_heads": self.num_heads}
+        return {name: value for name, value in told.items() if value}
 
 
 class TimmBackbone(nn.Module):
@@ -139,7 +149,11 @@ def _build(config: TimmConfig) -> tuple[Any, Family]:
         )
     size = {"img_size": CROP} if family.sized else {}
     try:
-        model = timm.create_model(config.model, pretrained=config.pretrained, num_classes=0, **size)
+        model = timm.create_model(
+            config.model, pretrained=config.pretrained, num_classes=0, **size, **config.sizes
+        )
+    except TypeError as error:
+        raise ConfigError(f"timm's {name} takes no such sizes ({error})", where=where) from error
     except (OSError, RuntimeError) as error:
         if not config.pretrained:
             raise

@@ -8,14 +8,19 @@ from dpmesh.configurations import configuration
 from dpmesh.convert.bodies import user_body
 from dpmesh.errors import AssetError, ConfigError
 from dpmesh.model import DPMesh
-from dpmesh.pose_prior.files import load_prior
-from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
+from dpmesh.pose_prior.direct import DirectConfig
+from dpmesh.pose_prior.files import load_any_prior, load_prior
+from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder
+from dpmesh.pose_prior.vqvae import PoseVQVAE
 from dpmesh.train.mesh import MeshObjective
 from dpmesh.train.objective import Objective
 from dpmesh.train.pretrain import DenoisingObjective
 from dpmesh.train.prior import PriorObjective
 from dpmesh.train.settings import Settings
 from dpmesh.train.stages import Pretrain, Prior, Student
+from dpmesh.train.vae import VAEObjective
+
+AnyPrior = PoseVQVAE | VPoserDecoder
 
 
 def left_by(settings: Settings, number: int) -> Path:
@@ -32,9 +37,12 @@ def begin(settings: Settings, number: int) -> Objective:
     stage = settings.stages[number]
     if isinstance(stage, Prior):
         config = configuration(settings.model).pose_prior
-        if not isinstance(config, PoseVQVAEConfig):
+        if isinstance(config, VPoserConfig):
+            return VAEObjective(config, stage)
+        if isinstance(config, DirectConfig):
             raise ConfigError(
-                f"the pose prior of {settings.model!r} is no VQ-VAE", where=f"stage {stage.name}"
+                f"{settings.model!r} regresses the pose itself and has no prior to train",
+                where=f"stage {stage.name}",
             )
         return PriorObjective(config, stage)
     source = _source(settings, number)
@@ -62,11 +70,11 @@ def _source(settings: Settings, number: int) -> str | None:
     return settings.start or None
 
 
-def _prior(settings: Settings) -> PoseVQVAE | None:
+def _prior(settings: Settings) -> AnyPrior | None:
     """The pose prior that the config names, if it does."""
     if isinstance(settings.stages[0], Prior):
-        return load_prior(left_by(settings, 0))
-    return load_prior(Path(settings.prior)) if settings.prior else None
+        return load_any_prior(left_by(settings, 0))
+    return load_any_prior(Path(settings.prior)) if settings.prior else None
 
 
 def _stored(settings: Settings, source: str) -> DPMesh:
@@ -86,9 +94,12 @@ def _stored(settings: Settings, source: str) -> DPMesh:
 
 
 def _fresh(settings: Settings) -> DPMesh:
-    """Random weights with a trained pose prior."""
-    prior = _prior(settings) or load_prior()
-    if configuration(settings.model).pose_prior != prior.config:
+    """Random weights with a trained pose prior, where the model has one."""
+    if isinstance(configuration(settings.model).pose_prior, DirectConfig):
+        return DPMesh.from_config(settings.model, _body(settings)[0])
+    given = _prior(settings)
+    prior = given or load_prior()
+    if given is None and configuration(settings.model).pose_prior != prior.config:
         raise ConfigError(
             f"no pose prior for {settings.model!r} is shipped",
             where="start",
@@ -120,7 +131,8 @@ def provenance(settings: Settings, number: int) -> dict[str, Any]:
     return told | ({"body": body} if body else {})
 
 
-def _put(prior: PoseVQVAE, model: DPMesh, settings: Settings) -> None:
+def _put(prior: AnyPrior, model: DPMesh, settings: Settings) -> None:
     if prior.config != model.config.pose_prior:
         raise ConfigError(f"this is no pose prior of {settings.model!r}", where="prior")
-    model.pose_prior.load_state_dict(prior.as_decoder().state_dict())
+    fixed = prior.as_decoder() if isinstance(prior, PoseVQVAE) else prior
+    model.pose_prior.load_state_dict(fixed.state_dict())

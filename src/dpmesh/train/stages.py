@@ -45,16 +45,19 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Prior(Stage):
-    """The VQ-VAE pose prior on recorded poses (train/prior.py). Comes before every stage that uses it.
+    """The pose prior of the model on recorded poses: a VQ-VAE (train/prior.py) or one like VPoser (train/vae.py).
+    Comes before every stage that uses it.
 
-    Factors: metres of the joints, commitment; the squared chordal distance of the rotations has 1.
-    smooth: share of the poses that are decoded from latents that were not quantised, so that the decoder also
+    Factors: metres of the joints, commitment (VQ-VAE), Kullback-Leibler distance in nats (VPoser); the squared chordal
+    distance of the rotations has 1.
+    smooth: (VQ-VAE) share of the poses that are decoded from latents that were not quantised, so that the decoder also
     knows what lies between the codes. noise: radians per axis on the recorded poses. poses: another pose file.
     """
 
     kind: Literal["prior"] = "prior"
     joints_weight: float = 10.0
     commitment_weight: float = 0.25
+    kl_weight: float = 0.005
     smooth: float = 0.1
     noise: float = 0.06
     poses: str = ""

@@ -1,0 +1,199 @@
+"""The paper's Table 4 on synthetic people, at the embedded model's widths, the same budget for each row.
+
+    python benchmarks/ablations.py OUT [--rows NAME ...] [--steps 500] [--seeds 1] [--persons 480] [--cache DIR]
+
+trains every row from configs/ablation.toml, measures it on SynthOcc with the noise model's keypoints and prints the
+table; --rows repeats some. What is finished in OUT is kept, what was interrupted goes on. A row's difference to its
+base has a 95 % interval, bootstrap over persons: it tells how sure the difference of these two weights is, not how
+much another seed would move it; for that give several --seeds.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import commit, machine
+
+from dpmesh.configurations import configuration
+from dpmesh.evaluate.compare import compare
+from dpmesh.evaluate.processes import evaluate_job
+from dpmesh.evaluate.report import read
+from dpmesh.evaluate.run import Job
+from dpmesh.plain import from_plain
+from dpmesh.train.begin import left_by
+from dpmesh.train.loop import train
+from dpmesh.train.settings import Settings, tomllib
+
+CONFIG = Path(__file__).parents[1] / "configs" / "ablation.toml"
+PROTOCOL = "synthocc"
+
+
+@dataclass(frozen=True)
+class Row:
+    """base: the row that it is compared with. stages: what comes before or instead of the images stage, each laid over
+    it. start: the row whose weights it begins with."""
+
+    group: str
+    told: str
+    base: str
+    model: str = "bare"
+    stages: tuple[Mapping[str, Any], ...] = ({},)
+    start: str = ""
+    losses: Mapping[str, float] | None = None
+
+
+PRIOR = {"name": "prior", "kind": "prior", "batch": 192, "learning_rate": 1e-3, "backbone_rate": 1.0}
+PRETRAIN = {"name": "pretrain", "kind": "pretrain", "learning_rate": 1e-3, "backbone_rate": 1.0}
+STUDENT = {"name": "student", "kind": "student"}
+ROWS = {
+    "bare": Row("conditions", "z0 + cj + ct: heat maps and prompt", ""),
+    "z0": Row("conditions", "z0: the picture alone", "bare", "bare-z0"),
+    "z0+cj": Row("conditions", "z0 + cj: heat maps, concatenated", "bare", "bare-z0+cj"),
+    "z0+cj_added": Row("conditions", "z0 + cj: heat maps, added", "bare", "bare-z0+cj_added"),
+    "resnet10": Row("backbones", "ResNet-10-t", "bare", "bare-resnet10"),
+    "vit_ti": Row("backbones", "ViT-Ti/16", "bare", "bare-vit_ti"),
+    "swinv2_6m": Row("backbones", "Swin-V2, 48 wide", "bare", "bare-swinv2_6m"),
+    "direct": Row("pose heads", "6D rotations, no prior", "bare", "bare-direct"),
+    "vposer": Row("pose heads", "VPoser-like VAE", "bare", "bare-vposer", (PRIOR, {})),
+    "pretrained": Row("start", "the same budget again before, denoising", "bare", stages=(PRETRAIN, {})),
+    "twice": Row("start", "from random weights, twice the budget", "pretrained", stages=({"longer": 2},)),
+    "teacher": Row("NKR", "teacher: true keypoints", "", stages=({"name": "teacher", "kind": "teacher"},)),
+    "no_nkr": Row(
+        "NKR", "student from the teacher's weights, without NKR", "", stages=(STUDENT,), start="teacher",
+        losses={"nkr_contrast": 0.0, "nkr_mse": 0.0},
+    ),
+    "nkr": Row("NKR", "student with NKR", "no_nkr", stages=(STUDENT,), start="teacher"),
+}  # fmt: skip
+"""The base of a row stands before it. VPoser's prior trains on poses alone, as the VQ-VAE's did: no picture is seen."""
+
+
+def settings(name: str, steps: int, seed: int, out: Path) -> Settings:
+    """The training of a row."""
+    row, plain = ROWS[name], tomllib.loads(CONFIG.read_text())
+    (images,) = plain["stages"]
+    plain["stages"] = [_stage(images, steps, change) for change in row.stages]
+    plain |= {"model": row.model, "seed": seed, "out": str(_folder(out, name, seed) / "train")}
+    plain["losses"] = dict(row.losses or {})
+    if row.start:
+        plain["start"] = str(_weights(row.start, steps, seed, out))
+    return from_plain(Settings, plain, where=name)
+
+
+def _stage(images: Mapping[str, Any], steps: int, change: Mapping[str, Any]) -> dict[str, Any]:
+    stage = {**images, "steps": steps} | change
+    stage["steps"] *= stage.pop("longer", 1)
+    return stage
+
+
+def _folder(out: Path, name: str, seed: int) -> Path:
+    return out / name / f"seed{seed}"
+
+
+def _weights(name: str, steps: int, seed: int, out: Path) -> Path:
+    given = settings(name, steps, seed, out)
+    return left_by(given, len(given.stages) - 1)
+
+
+def measure(name: str, options: argparse.Namespace, seed: int) -> None:
+    """Train the row and evaluate it, or what is left of that."""
+    row = ROWS[name]
+    if row.start:
+        measure(row.start, options, seed)
+    given = replace(settings(name, options.steps, seed, options.out), processes=options.processes)
+    logging.info("%s, seed %d", name, seed)
+    train(given)
+    evaluate_job(
+        Job(
+            protocol=PROTOCOL, out=_folder(options.out, name, seed), data=options.cache, limit=options.persons,
+            weights=str(_weights(name, options.steps, seed, options.out)),
+        )
+    )  # fmt: skip
+
+
+def report(options: argparse.Namespace) -> dict[str, Any]:
+    """All rows that are finished, each with the difference to its base."""
+    found: dict[str, Any] = {}
+    for name, row in ROWS.items():
+        results = {
+            seed: folder
+            for seed in options.seeds
+            if (folder := _folder(options.out, name, seed) / PROTOCOL).joinpath("result.json").is_file()
+        }
+        if not results:
+            continue
+        means = [read(folder)["figures"]["mean"] for folder in results.values()]
+        told = {m: [round(mean[m]["mean"], 2) for mean in means] for m in ("MPJPE", "PA-MPJPE", "MPVE")}
+        bases = {s: _folder(options.out, row.base, s) / PROTOCOL for s in results} if row.base else {}
+        differences = [
+            compare(base, results[seed])["measures"]["MPJPE"]
+            for seed, base in bases.items()
+            if base.joinpath("result.json").is_file()
+        ]
+        found[name] = {
+            "group": row.group, "told": row.told, "model": row.model, "seeds": list(results), **told, "base": row.base,
+            "MPJPE to base": [round(d["difference"], 2) for d in differences],
+            "intervals": [[round(v, 2) for v in d["interval over persons"]] for d in differences],
+        }  # fmt: skip
+    return found
+
+
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = [
+        "| what changes | row | | MPJPE | PA-MPJPE | MPVE | MPJPE to its base (95 %) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        cells = [" / ".join(f"{v:.1f}" for v in row[m]) for m in ("MPJPE", "PA-MPJPE", "MPVE")]
+        apart = "; ".join(
+            f"{d:+.1f} ({low:+.1f} … {high:+.1f})"
+            for d, (low, high) in zip(row["MPJPE to base"], row["intervals"], strict=True)
+        )
+        base = f" to `{row['base']}`" if apart else "–"
+        lines.append(f"| {row['group']} | `{name}` | {row['told']} | {' | '.join(cells)} | {apart}{base} |")
+        if len(row["MPJPE"]) > 1:
+            mean, spread = np.mean(row["MPJPE"]), np.std(row["MPJPE"], ddof=1)
+            lines.append(
+                f"| | | mean of {len(row['MPJPE'])} seeds ± spread | {mean:.1f} ± {spread:.1f} | | | |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="NAME")
+    parser.add_argument("--steps", type=int, default=500, help="of 24 people, in each stage of a row")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--persons", type=int, default=480, help="the first of SynthOcc")
+    parser.add_argument("--cache", type=Path, help="where SynthOcc's pictures are kept between rows")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--only-table", action="store_true")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
+    for name in () if options.only_table else options.rows:
+        configuration(ROWS[name].model)  # a missing timm is told before hours of the others
+    for seed in () if options.only_table else options.seeds:
+        for name in options.rows:
+            measure(name, options, seed)
+    rows = report(options)
+    print(table(rows))
+    if options.json is not None:
+        told = {
+            "commit": commit(), "machine": machine(), "steps": options.steps, "batch": 24, "persons": options.persons,
+            "protocol": PROTOCOL, "rows": rows,
+        }  # fmt: skip
+        options.json.write_text(json.dumps(told, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
