@@ -92,6 +92,7 @@ def ours(work: Path, count: int, weights: str, cache: Path | None) -> dict[str, 
 
     from dpmesh.evaluate.methods import method_of
     from dpmesh.evaluate.opening import open_source
+    from dpmesh.evaluate.protocols import Measure
     from dpmesh.evaluate.score import inputs_of, predicted
     from dpmesh.model import DPMesh
     from dpmesh.skeletons import H36M17
@@ -106,7 +107,7 @@ def ours(work: Path, count: int, weights: str, cache: Path | None) -> dict[str, 
             inputs = inputs_of(persons, model.camera, torch.device("cpu"))
             for name, joints in found.items():
                 answer = method_of(name, model)(inputs)
-                joints.append(predicted(model, answer, persons).joints[:, rows])
+                joints.append(predicted(Measure(), model, answer, persons).joints[:, rows])
     return {name: np.concatenate(joints) for name, joints in found.items()}
 
 

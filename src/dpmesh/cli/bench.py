@@ -8,6 +8,7 @@ from dpmesh.cli.arguments import count
 _EPILOG = """\
 dpmesh bench robustness --out DIR                                  the embedded model on SynthOcc
 dpmesh bench robustness --weights A --weights B --set 3dpw --data ROOT --out DIR
+dpmesh bench robustness --set SHARDS --out DIR                     your own people, from dpmesh data pack
 docs/results.md shows a run."""
 
 
@@ -21,7 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="robustness: keypoints, occluders, crops and pictures made worse",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="gets robustness.json and robustness.html")
-    add("--set", default="synthocc", metavar="PROTOCOL", help="of dpmesh eval list (default: synthocc)")
+    add(
+        "--set",
+        default="synthocc",
+        metavar="PROTOCOL|FOLDER",
+        help="of dpmesh eval list, or FOLDER (default: synthocc)",
+    )
     add("--data", type=Path, metavar="ROOT", help="its data; of synthocc a folder to keep pictures in")
     add(
         "--weights", action="append", metavar="NAME|DIR", help="twice compares two models (default: embedded)"
