@@ -20,7 +20,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +111,7 @@ def ours(work: Path, count: int, weights: str, cache: Path | None) -> dict[str, 
 
 
 def score(work: Path, weights: str, cache: Path | None, out: str | None) -> None:
-    from machine import commit, machine
+    from machine import tell
 
     truth = np.load(work / "truth.npz")
     peer = np.load(work / "mediapipe.npz")
@@ -131,16 +130,14 @@ def score(work: Path, weights: str, cache: Path | None, out: str | None) -> None
             ],
         }
     result = {
-        "commit": commit(), "machine": machine(), "weights": weights, "mediapipe": str(peer["version"]),
+        "weights": weights, "mediapipe": str(peer["version"]),
         "mediapipe CPU s a person": round(float(peer["seconds"]), 3), "persons": len(there),
         "MediaPipe answers, by level": [
             f"{there[levels == level].sum()} of {(levels == level).sum()}" for level in range(6)
         ],
         "rows": rows,
     }  # fmt: skip
-    print(json.dumps(result, indent=1))
-    if out:
-        Path(out).write_text(json.dumps(result, indent=1) + "\n")
+    tell(result, out)
 
 
 def main() -> None:
