@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dpmesh.cli.arguments import count
+from dpmesh.cli.arguments import add_device, add_persons, count
 
 _EPILOG = """\
 dpmesh bench robustness --out DIR                                  the embedded model on SynthOcc
@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PROTOCOL|FOLDER",
         help="of dpmesh eval list, or FOLDER (default: synthocc)",
     )
-    add("--data", type=Path, metavar="ROOT", help="its data; of synthocc a folder to keep pictures in")
     add(
         "--weights", action="append", metavar="NAME|DIR", help="twice compares two models (default: embedded)"
     )
@@ -36,9 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--map-persons", type=int, default=48, metavar="N", help="of them for the sliding box (default: 48)")
     add("--grid", type=count, default=7, metavar="N", help="places of the sliding box on a side (default: 7)")
     add("--only", nargs="+", default=[], metavar="NAME", help="of the corruptions these")
-    add("--batch", type=count, default=16, metavar="N", help="persons at once (default: 16)")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="auto: CUDA if there is one")
-    add("--threads", type=count, default=1, metavar="N", help="CPU threads (default: 1)")
+    add_persons(parser)
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:

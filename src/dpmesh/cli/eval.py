@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from dpmesh.cli.arguments import add_model, count
+from dpmesh.cli.arguments import add_model, add_persons, count
 
 _EPILOG = """\
 dpmesh eval list                             the protocols
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "words", nargs="+", metavar="PROTOCOL|FOLDER", help="protocols; or list, compare A B, table RESULT..."
     )
-    add("--data", type=Path, metavar="ROOT", help="folder that holds the data sets (3DPW/, OH3D/, Panoptic/)")
     add("--out", type=Path, metavar="DIR", help="DIR/PROTOCOL/ gets result.json, result.md, rows.npz, worst/")
+    add_persons(parser)
     add_model(parser)
     add(
         "--method",
@@ -32,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("network", "t-pose", "lifter", "fit", "refine"),
         help="what is measured: the model, or a baseline on the same persons (default: network)",
     )
-    add("--batch", type=count, default=16, metavar="N", help="persons at once (default: 16)")
     add("--processes", type=count, default=1, metavar="N", help="share the persons (default: 1; or torchrun)")
     add("--limit", type=count, metavar="N", help="the first N persons only; the result is marked as partial")
     add("--save-every", type=count, default=256, metavar="N", help="persons between saves (default: 256)")
