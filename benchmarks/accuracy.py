@@ -14,11 +14,10 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import json
 
 import numpy as np
 import torch
-from machine import commit, machine
+from machine import tell
 
 from dpmesh.geometry import CROP
 from dpmesh.model import BodyParameters, DPMesh
@@ -116,8 +115,6 @@ def main() -> None:
     }
     errors = {name: figures(model.body, answer, batch) for name, answer in answers.items()}
     result = {
-        "commit": commit(),
-        "machine": machine(),
         "weights": options.weights,
         "people": options.people,
         "seed": SEED,
@@ -128,10 +125,7 @@ def main() -> None:
             for name, chosen in subsets(batch).items()
         },
     }
-    print(json.dumps(result, indent=1))
-    if options.json:
-        with open(options.json, "w") as file:
-            file.write(json.dumps(result, indent=1) + "\n")
+    tell(result, options.json)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: one core
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
-from machine import commit, machine
+from machine import tell
 
 from dpmesh.cost import describe
 from dpmesh.geometry import CROP
@@ -72,8 +71,6 @@ def main() -> None:
     report = describe("embedded")
     speed = 2 * 1024**3 / min(times["matrix product"]) / 1e9
     result = {
-        "commit": commit(),
-        "machine": machine(),
         "parameters": report["total"]["parameters"],
         "gflop": round(report["total"]["gflop"], 3),
         "share": {name: round(part["share"], 3) for name, part in report["parts"].items()},
@@ -82,10 +79,7 @@ def main() -> None:
         "limit_ms": round(report["total"]["gflop"] / speed * 1e3, 2),
         "matrix_gflop_per_s": round(speed, 1),
     }
-    print(json.dumps(result, indent=1))
-    if options.json:
-        with open(options.json, "w") as file:
-            file.write(json.dumps(result, indent=1) + "\n")
+    tell(result, options.json)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import commit, machine
+from machine import tell
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -228,7 +228,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if options.alone:
         return alone(options.alone, options.folder)
-    started = {"commit": commit(), "machine": machine(), "torch": torch.__version__}
+    started = {"torch": torch.__version__}
     if options.device == "cuda" or options.dry_run:
         import gpu
 
@@ -241,9 +241,7 @@ def main() -> None:
                 subprocess.run(words, check=True, cwd=Path(__file__).parent)
             memory = peaks(folder)
             result = {**started, **summary(race(folder, options.repetitions), memory)}
-    print(json.dumps(result, indent=1))
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    tell(result, options.json)
 
 
 MAKE = "import sys, pathlib, full_model; full_model.make(pathlib.Path(sys.argv[1]))"

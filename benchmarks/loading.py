@@ -9,14 +9,13 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one core
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
-from machine import commit, machine
+from machine import tell
 
 from dpmesh.data import open_source
 from dpmesh.data.augment import AugmentConfig
@@ -74,14 +73,12 @@ def main() -> None:
                 "crops_per_cpu_second": round(len(order) / cpu), "crops_per_wall_second": round(len(order) / wall)
             }  # fmt: skip
     report = {
-        "command": f"python benchmarks/loading.py --people {options.people}", "commit": commit(),
-        "machine": machine(), "limit": f"at least {LIMIT} crops of 256×256 per second and core",
+        "command": f"python benchmarks/loading.py --people {options.people}",
+        "limit": f"at least {LIMIT} crops of 256×256 per second and core",
         "packing_people_per_second": round(len(people) / packing, 1),
         "bytes_per_person": round(size / len(people)), "results": results,
     }  # fmt: skip
-    print(json.dumps(report, indent=1, ensure_ascii=False))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    tell(report, options.json)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""What a figure was measured on."""
+"""What a figure was measured on, and how a benchmark's result is told."""
 
+import json
 import os
 import platform
 import subprocess
+from pathlib import Path
+from typing import Any
 
 
 def commit() -> str:
@@ -24,3 +27,11 @@ def machine() -> str:
     except (OSError, StopIteration):
         name = platform.processor()
     return f"{name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+
+
+def tell(measured: dict[str, Any], path: str | Path | None) -> None:
+    """Print the figures under the commit and the machine, and write them to `path` (--json)."""
+    text = json.dumps({"commit": commit(), "machine": machine(), **measured}, indent=1, ensure_ascii=False)
+    print(text)
+    if path:
+        Path(path).write_text(text + "\n")

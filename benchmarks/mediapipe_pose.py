@@ -1,10 +1,13 @@
 """MediaPipe Pose's world landmarks beside the other methods, on SynthOcc's own pictures, given the true box.
 
-MediaPipe has pins of its own (numpy 1), so it lives in an environment of its own; three commands:
+MediaPipe has pins of its own (numpy 1), so it lives in an environment of its own. Its answers do not depend on our
+weights and are kept (benchmarks/results/mediapipe.npz); new weights need the last command alone, which
+tools/results.py runs:
 
-    python benchmarks/mediapipe_pose.py export WORK --limit 480 [--cache DIR]
-    python -m venv MP && MP/bin/pip install mediapipe==0.10.21 && MP/bin/python benchmarks/mediapipe_pose.py ask WORK
-    python benchmarks/mediapipe_pose.py score WORK [--json FILE]
+    python benchmarks/mediapipe_pose.py export --work WORK --limit 480 [--cache DIR]
+    python -m venv MP && MP/bin/pip install mediapipe==0.10.21
+    MP/bin/python benchmarks/mediapipe_pose.py ask --work WORK
+    python benchmarks/mediapipe_pose.py score [--weights W] [--cache DIR] [--limit N] [--json FILE]
 
 0.10.21 is the last version whose wheel holds a pose model ("full", model_complexity 1; "heavy" would be downloaded).
 The picture that MediaPipe is given is the square window of 1.25 times the true box, at 256 px, so that it need not
@@ -20,14 +23,20 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from dpmesh.model import DPMesh
 
 NAMES = [f"{side}_{part}" for side in "LR" for part in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")]
 LANDMARKS = [first + side for side in (0, 1) for first in (11, 13, 15, 23, 25, 27)]
 """Of NAMES, in MediaPipe's 33 (left odd, right even)."""
+ANSWERS = Path(__file__).parent / "results" / "mediapipe.npz"
+"""Its joints (n, 12, 3) of the first n persons, metres, NaN where it found nobody; version; CPU seconds a person."""
+PROTOCOLS = ("synthocc", "synthocc@detector")
 
 
 def export(work: Path, limit: int, cache: Path | None) -> None:
@@ -36,20 +45,14 @@ def export(work: Path, limit: int, cache: Path | None) -> None:
     from dpmesh.evaluate.opening import open_source
     from dpmesh.evaluate.synthocc.source import SynthOcc
     from dpmesh.geometry.crop import Crop
-    from dpmesh.skeletons import H36M17
 
     source = open_source("synthocc", cache)
     assert isinstance(source, SynthOcc)
     work.mkdir(parents=True, exist_ok=True)
-    truths, sequences = [], []
-    rows = [H36M17.index(name) for name in NAMES]
     for index in range(limit):
         persons, one = source.persons([index]), source.label(index)
         window = Crop.around(one.box.astype(np.float32), 1.25).warp(persons.crops[0])
         cv2.imwrite(str(work / f"{index:05d}.png"), window[..., ::-1])
-        truths.append(persons.truth_joints[0, rows])
-        sequences += persons.sequences
-    np.savez(work / "truth.npz", joints=np.stack(truths), sequences=np.array(sequences))
     print(f"{limit} pictures in {work}")
 
 
@@ -61,7 +64,7 @@ def ask(work: Path) -> None:
 
     pose = mediapipe.solutions.pose.Pose(static_image_mode=True, model_complexity=1)
     paths = sorted(work.glob("[0-9]*.png"))
-    found = np.full((len(paths), 12, 3), np.nan)
+    found = np.full((len(paths), 12, 3), np.nan, np.float32)
     start = time.process_time()
     for row, path in enumerate(paths):
         picture = cv2.imread(str(path))
@@ -71,7 +74,7 @@ def ask(work: Path) -> None:
                 [answer.landmark[i].x, answer.landmark[i].y, answer.landmark[i].z] for i in LANDMARKS
             ]
     seconds = (time.process_time() - start) / len(paths)
-    np.savez(work / "mediapipe.npz", joints=found, version=mediapipe.__version__, seconds=seconds)
+    np.savez_compressed(ANSWERS, joints=found, version=mediapipe.__version__, seconds=seconds)
     print(f"found {np.isfinite(found[:, 0, 0]).sum()} of {len(paths)}; {seconds:.3f} CPU s each")
 
 
@@ -86,42 +89,50 @@ def errors(got: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
     return {"MPJPE": mpjpe(got, true), "scaled": mpjpe(got * factor, true), "PA-MPJPE": pa_mpjpe(got, true)}
 
 
-def ours(work: Path, count: int, weights: str, cache: Path | None) -> dict[str, np.ndarray]:
-    """Joints of our methods on the same persons, keypoints of the shipped detector."""
+def ours(
+    model: "DPMesh", protocol: str, count: int, cache: Path | None
+) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
+    """Joints of every method on the first persons; the true ones; the persons' sequences ("SUBSET LEVEL")."""
     import torch
 
-    from dpmesh.evaluate.methods import method_of
-    from dpmesh.evaluate.opening import open_source
+    from dpmesh.evaluate.methods import METHODS, method_of
+    from dpmesh.evaluate.opening import open_set
     from dpmesh.evaluate.score import inputs_of, predicted
-    from dpmesh.model import DPMesh
     from dpmesh.skeletons import H36M17
 
-    torch.set_num_threads(1)
-    source, model = open_source("synthocc@detector", cache), DPMesh.from_pretrained(weights)
-    rows = [H36M17.index(name) for name in NAMES]
-    found: dict[str, list[np.ndarray]] = {"network": [], "lifter": [], "t-pose": []}
+    (about, source), rows = open_set(protocol, cache), [H36M17.index(name) for name in NAMES]
+    methods = {name: method_of(name, model) for name in METHODS}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in methods}
+    truths, sequences = [], []
     for start in range(0, count, 16):
         persons = source.persons(list(range(start, min(start + 16, count))))
+        truths.append(persons.truth_joints[:, rows])
+        sequences += persons.sequences
         with torch.inference_mode():
             inputs = inputs_of(persons, model.camera, torch.device("cpu"))
-            for name, joints in found.items():
-                answer = method_of(name, model)(inputs)
-                joints.append(predicted(model, answer, persons).joints[:, rows])
-    return {name: np.concatenate(joints) for name, joints in found.items()}
+            for name, method in methods.items():
+                answer = predicted(about.measure, model, method(inputs), persons)
+                found[name].append(answer.joints[:, rows])
+    return {n: np.concatenate(joints) for n, joints in found.items()}, np.concatenate(truths), sequences
 
 
-def score(work: Path, weights: str, cache: Path | None, out: str | None) -> None:
-    from machine import commit, machine
+def score(limit: int, weights: str, cache: Path | None, out: str | None) -> None:
+    import torch
+    from machine import tell
 
-    truth = np.load(work / "truth.npz")
-    peer = np.load(work / "mediapipe.npz")
-    methods = {"MediaPipe": peer["joints"], **ours(work, len(truth["joints"]), weights, cache)}
-    there = np.isfinite(peer["joints"][:, 0, 0])
-    levels = np.array([int(name.split()[1]) for name in truth["sequences"]])
-    rows = {}
-    for name, joints in methods.items():
-        one = errors(joints, truth["joints"])
-        rows[name] = {
+    from dpmesh.assets import SHIPPED, sha256
+    from dpmesh.checkpoint import WEIGHTS
+    from dpmesh.model import DPMesh
+
+    torch.set_num_threads(1)
+    peer, model = np.load(ANSWERS), DPMesh.from_pretrained(weights)
+    answers = peer["joints"][:limit].astype(np.float64)
+    there = np.isfinite(answers[:, 0, 0])
+    truth, levels = np.zeros(0), np.zeros(0)
+
+    def row(joints: np.ndarray) -> dict[str, object]:
+        one = errors(joints, truth)
+        return {
             "failures": int((~np.isfinite(joints[:, 0, 0])).sum()),
             **{m: round(float(np.nanmean(v)), 1) for m, v in one.items()},
             "where MediaPipe answers": {m: round(float(np.nanmean(v[there])), 1) for m, v in one.items()},
@@ -129,23 +140,35 @@ def score(work: Path, weights: str, cache: Path | None, out: str | None) -> None
                 round(float(np.nanmean(one["PA-MPJPE"][there & (levels == level)])), 1) for level in range(6)
             ],
         }
+
+    rows: dict[str, dict[str, object]] = {}
+    for protocol in PROTOCOLS:
+        found, truth, sequences = ours(model, protocol, len(answers), cache)
+        levels = np.array([int(name.split()[1]) for name in sequences])
+        rows[protocol] = {name: row(joints) for name, joints in found.items()}
+    folder = Path(weights) if Path(weights).is_dir() else SHIPPED / weights
     result = {
-        "commit": commit(), "machine": machine(), "weights": weights, "mediapipe": str(peer["version"]),
-        "mediapipe CPU s a person": round(float(peer["seconds"]), 3), "persons": len(there),
+        "weights": weights,
+        "sha256": sha256(folder / WEIGHTS),
+        "mediapipe": str(peer["version"]),
+        "mediapipe CPU s a person": round(float(peer["seconds"]), 3),
+        "persons": len(there),
+        "MediaPipe answers": int(there.sum()),
         "MediaPipe answers, by level": [
             f"{there[levels == level].sum()} of {(levels == level).sum()}" for level in range(6)
         ],
+        "MediaPipe": row(answers),
         "rows": rows,
-    }  # fmt: skip
-    print(json.dumps(result, indent=1))
-    if out:
-        Path(out).write_text(json.dumps(result, indent=1) + "\n")
+    }
+    tell(result, out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("step", choices=("export", "ask", "score"))
-    parser.add_argument("work", type=Path)
+    parser.add_argument(
+        "--work", type=Path, default=Path("mediapipe_work"), help="pictures, for export and ask"
+    )
     parser.add_argument("--limit", type=int, default=480)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--weights", default="embedded")
@@ -156,7 +179,7 @@ def main() -> None:
     elif options.step == "ask":
         ask(options.work)
     else:
-        score(options.work, options.weights, options.cache, options.json)
+        score(options.limit, options.weights, options.cache, options.json)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import json
 import time
 
 import numpy as np
 import torch
-from machine import commit, machine
+from machine import tell
 
 from dpmesh.body.files import free_body
 from dpmesh.body.model import BodyModel
@@ -93,8 +92,6 @@ def main() -> None:
     seconds = measured(options.persons)
     total = time.process_time() - cpu
     result = {
-        "commit": commit(),
-        "machine": machine(),
         "persons": options.persons,
         "vertices": VERTICES,
         "wall seconds": {name: round(value, 2) for name, value in seconds.items()},
@@ -104,10 +101,7 @@ def main() -> None:
         "within the limit": total <= LIMIT_S,
         "beside: wall seconds to pose a tenth of the true bodies": round(posing(options.persons // 10), 2),
     }
-    print(json.dumps(result, indent=1))
-    if options.json:
-        with open(options.json, "w") as file:
-            file.write(json.dumps(result, indent=1) + "\n")
+    tell(result, options.json)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one core
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from machine import commit, machine
+from machine import tell
 
 from dpmesh.data.augment import AugmentConfig, View
 from dpmesh.data.detections import detect
@@ -68,12 +67,10 @@ def main() -> None:
         for name, published in (("fixed", False), ("as published", True))
     }
     report = {
-        "command": "python benchmarks/noise.py", "commit": commit(), "machine": machine(),
+        "command": "python benchmarks/noise.py",
         "limit": f"at least {LIMIT} people per second on one core", "results": results,
     }  # fmt: skip
-    print(json.dumps(report, indent=1))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+    tell(report, options.json)
 
 
 if __name__ == "__main__":

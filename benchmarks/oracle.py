@@ -14,7 +14,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import json
 import resource
 import time
 from dataclasses import dataclass
@@ -226,7 +225,7 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(NEVER_RUN))
     parser.add_argument("--json", help="write the result there")
     options = parser.parse_args()
-    from machine import commit, machine  # beside this script, where a test that loads it does not look
+    from machine import tell  # beside this script, where a test that loads it does not look
 
     backbone = PAPER.backbone
     data, found = inputs(backbone.unet.context_width), {}
@@ -241,17 +240,12 @@ def main() -> None:
             found[part] = {"worst": max(errors.values()), "errors": errors}
             print(part, f"{found[part]['worst']:.2e}", f"{time.monotonic() - began:.0f} s", flush=True)
     result = {
-        "commit": commit(),
-        "machine": machine(),
         "torch": torch.__version__,
         "error": "largest difference / root mean square",
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1),
         "parts": found,
     }
-    print(json.dumps(result, indent=1))
-    if options.json:
-        with open(options.json, "w") as file:
-            file.write(json.dumps(result, indent=1) + "\n")
+    tell(result, options.json)
 
 
 if __name__ == "__main__":

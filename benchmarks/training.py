@@ -10,7 +10,6 @@ what a kernel needs for an instant is not counted: leave 10 % and half a GiB for
 """
 
 import argparse
-import json
 import resource
 import time
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from machine import commit, machine
+from machine import tell
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
@@ -170,13 +169,11 @@ def main() -> None:
     parser.add_argument("--precision", default="32-true", choices=("32-true", "bf16-mixed"))
     parser.add_argument("--json", type=Path, help="write the result there")
     options = parser.parse_args()
-    result: dict[str, Any] = {"commit": commit(), "machine": machine(), "torch": torch.__version__}
+    result: dict[str, Any] = {"torch": torch.__version__}
     result["counted"] = counted()
     if options.step:
         result["step"] = step(options.precision)
-    print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    tell(result, options.json)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
-"""The tables of docs/results.md: python tools/results.py OUT [--weights W] [--limit N] [--cache DIR]
+"""The tables of docs/results.md: python tools/results.py OUT --cache CACHE [--write docs/results.md]
 
-Runs `dpmesh eval synthocc synthocc@detector` for every method and prints Markdown. What is finished in OUT is kept, so
-it can be killed and started again. The baselines that do not use the weights are run too: they are cheap.
+One command after new weights: runs `dpmesh eval synthocc synthocc@detector` for every method, MediaPipe's comparison
+(benchmarks/mediapipe_pose.py score) and `dpmesh bench robustness`, and prints Markdown; with --write it stands in the
+file, between the marks "<!-- results: NAME -->" and "<!-- end -->", and the curves in images/ beside it. What is
+finished in OUT is kept, so it can be killed and started again; an OUT of other weights or persons is refused.
+
+--limit N is a trial: the first N persons everywhere. Without it MediaPipe's comparison goes to benchmarks/results.
 """
 
 import os
@@ -9,59 +13,130 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dpmesh.assets import SHIPPED, sha256
+from dpmesh.checkpoint import WEIGHTS
 from dpmesh.evaluate.methods import METHODS, Method
 from dpmesh.evaluate.processes import evaluate_job
-from dpmesh.evaluate.report import RESULT, read
+from dpmesh.evaluate.report import mm, read
+from dpmesh.evaluate.robustness import report as robustness
+from dpmesh.evaluate.robustness.run import Bench
+from dpmesh.evaluate.robustness.run import run as run_bench
 from dpmesh.evaluate.run import Job
 from dpmesh.evaluate.synthocc.scenes import RANGES, SUBSETS
 
 ORDER: tuple[Method, ...] = ("network", "lifter", "refine", "fit", "t-pose")
 PROTOCOLS = {"synthocc": "noise model", "synthocc@detector": "shipped detector"}
+MEASURES = ("MPJPE", "PA-MPJPE", "MPVE")
+PEER = Path(__file__).parents[1] / "benchmarks" / "mediapipe_pose.py"
+Results = dict[tuple[str, Method], dict[str, Any]]
 
 
-def tables(out: Path, methods: tuple[Method, ...]) -> str:
-    found = {
-        (name, method): read(folder)
-        for name in PROTOCOLS
-        for method in methods
-        if (folder := out / (name if method == "network" else f"{name}+{method}")).joinpath(RESULT).is_file()
-    }
-    first = next(iter(found.values()))
+def evaluated(job: Job, methods: Sequence[Method], processes: int) -> Results:
+    """Every method on both sources of keypoints; the T-pose, which looks at none, on one."""
+    found: Results = {}
+    for name in PROTOCOLS:
+        for method in (m for m in methods if (name, m) != ("synthocc@detector", "t-pose")):
+            own = Job(
+                protocol=name, out=job.out, data=job.data, weights=job.weights, method=method, limit=job.limit
+            )
+            path = evaluate_job(own, processes)
+            assert path is not None  # not under torchrun
+            one = found[name, method] = read(path)
+            if one["weights"]["sha256"] != weights_of(job.weights) or one["run"]["limit"] != job.limit:
+                raise SystemExit(f"{path} is of other weights or persons: choose another OUT, or delete it")
+    return found
+
+
+def weights_of(name: str) -> str:
+    return sha256((Path(name) if Path(name).is_dir() else SHIPPED / name) / WEIGHTS)
+
+
+def peer_of(job: Job) -> dict[str, Any]:
+    """MediaPipe beside our methods, made again where what is there is of other weights or persons."""
+    path = PEER.parent / "results" / "mediapipe.json" if job.limit is None else job.out / "mediapipe.json"
+    limit = min(job.limit or 480, 480)
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    if found.get("sha256") != weights_of(job.weights) or found.get("persons") != limit:
+        words = ["score", "--weights", job.weights, "--limit", str(limit), "--json", str(path)]
+        cache = ["--cache", str(job.data)] if job.data is not None else []
+        subprocess.run([sys.executable, str(PEER), *words, *cache], check=True, stdout=subprocess.DEVNULL)
+    return json.loads(path.read_text())
+
+
+def baselines(found: Results, peer: dict[str, Any]) -> list[str]:
+    """All methods in one table; the last two columns are on the joints and persons that MediaPipe has too."""
+    first, shared = next(iter(found.values())), "where MediaPipe answers"
+    answers, asked = peer["MediaPipe answers"], peer["persons"]
     lines = [
-        f"{first['persons']['evaluated']} of {first['persons']['found']} persons;"
-        f" weights {first['weights']['sha256'][:12]}…",
-        "", "| keypoints | method | MPJPE | PA-MPJPE | MPVE | failures |", "|---|---|---|---|---|---|",
+        f"{first['persons']['evaluated']} of {first['persons']['found']} persons; weights sha256"
+        f" {first['weights']['sha256'][:12]}…; mm. Starred: on the"
+        f" 12 joints that MediaPipe has too, about the middle of the hips, over the {answers} of the first {asked}"
+        f" persons for whom it answers.",
+        "", f"| keypoints | method | {' | '.join(MEASURES)} | failures | MPJPE* | PA-MPJPE* |",
+        "|---" * (len(MEASURES) + 5) + "|",
     ]  # fmt: skip
     for (name, method), one in found.items():
-        mean = one["figures"]["mean"]
-        cells = [f"{mean[m]['mean']:.1f}" for m in ("MPJPE", "PA-MPJPE", "MPVE")]
-        lines.append(
-            f"| {PROTOCOLS[name]} | {METHODS[method]} | {' | '.join(cells)} | {one['figures']['failures']} |"
-        )
+        cells = [mm(one["figures"]["mean"][m]["mean"]) for m in MEASURES]
+        beside = [mm(peer["rows"][name][method][shared][m]) for m in ("MPJPE", "PA-MPJPE")]
+        told = "none" if method == "t-pose" else PROTOCOLS[name]
+        lines.append(_line([told, METHODS[method], *cells, str(one["figures"]["failures"]), *beside]))
+    own = [mm(peer["MediaPipe"][shared][m]) for m in ("MPJPE", "PA-MPJPE")]
+    missed = f"{asked - answers} of {asked}"
+    lines.append(
+        _line(["its own", f"MediaPipe Pose {peer['mediapipe']}, given the true box", *"–––", missed, *own])
+    )
+    return lines
+
+
+def by_level(found: Results) -> list[str]:
+    """One table for each source of keypoints and measure: rows are subsets and levels."""
+    lines: list[str] = []
     for name, told in PROTOCOLS.items():
         mine = {method: one for (n, method), one in found.items() if n == name}
-        for measure in ("MPJPE", "PA-MPJPE"):
-            lines += ["", f"{measure} (mm), keypoints of the {told}:", "", "| subset, level | persons |"]
-            lines[-1] += "".join(f" {method} |" for method in mine)
-            lines.append("|---|---|" + "---|" * len(mine))
-            lines += [_line(row, measure, mine) for row in _rows() if row in _sequences(mine)]
-    return "\n".join(lines)
+        for measure in MEASURES[:2] if mine else ():
+            lines += ["", f"{measure} (mm), keypoints of the {told}:", ""]
+            lines += [_line(["subset, level", "persons", *mine]), "|---" * (len(mine) + 2) + "|"]
+            for row in [
+                "clean 0",
+                *(f"{subset} {level}" for subset in SUBSETS for level in range(1, len(RANGES))),
+            ]:
+                cells = [one["figures"]["by_sequence"].get(row) for one in mine.values()]
+                if None not in cells:
+                    numbers = [f"{c[measure]:.0f}" for c in cells]
+                    lines.append(_line([row, str(cells[0]["persons"]), *numbers]))
+    return lines
 
 
-def _rows() -> list[str]:
-    return ["clean 0", *(f"{subset} {level}" for subset in SUBSETS for level in range(1, len(RANGES)))]
+def by_severity(job: Job, persons: int, map_persons: int) -> dict[str, Any]:
+    """The bench's result, kept in OUT."""
+    path = job.out / "robustness" / robustness.JSON
+    found = json.loads(path.read_text()) if path.is_file() else None
+    same = found is not None and found["models"][0]["sha256"] == weights_of(job.weights)
+    if not same or found["persons"] | {"measured": persons, "map": map_persons} != found["persons"]:
+        bench = Bench(weights=(job.weights,), data=job.data, persons=persons, map_persons=map_persons)
+        found = run_bench(bench)
+        robustness.write(found, path.parent)
+    return found
 
 
-def _sequences(mine: dict[Method, dict[str, Any]]) -> dict[str, Any]:
-    return next(iter(mine.values()))["figures"]["by_sequence"] if mine else {}
+def written(text: str, name: str, lines: Sequence[str]) -> str:
+    """`text` with `lines` between the marks of `name`."""
+    mark, end = f"<!-- results: {name} -->\n", "<!-- end -->"
+    before, found, after = text.partition(mark)
+    if not found or end not in after:
+        raise SystemExit(f"there is no {mark.strip()} ... {end}")
+    return before + mark + "\n" + "\n".join(lines).strip("\n") + "\n\n" + end + after.partition(end)[2]
 
 
-def _line(row: str, measure: str, mine: dict[Method, dict[str, Any]]) -> str:
-    cells = [one["figures"]["by_sequence"][row] for one in mine.values()]
-    return f"| {row} | {cells[0]['persons']} | " + " | ".join(f"{c[measure]:.0f}" for c in cells) + " |"
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -71,18 +146,30 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--methods", nargs="+", default=ORDER, choices=ORDER)
-    parser.add_argument("--only-tables", action="store_true")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--persons", type=int, default=96, help="of the bench")
+    parser.add_argument("--map-persons", type=int, default=24, help="of its sliding box")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="docs/results.md")
     options = parser.parse_args()
-    methods = tuple(options.methods)
-    for method in () if options.only_tables else methods:
-        for name in PROTOCOLS:
-            evaluate_job(
-                Job(
-                    protocol=name, out=options.out, data=options.cache, weights=options.weights, method=method,
-                    limit=options.limit,
-                )
-            )  # fmt: skip
-    print(tables(options.out, methods))
+    job = Job(
+        protocol="synthocc", out=options.out, data=options.cache, weights=options.weights, limit=options.limit
+    )
+    found = evaluated(job, options.methods, options.processes)
+    most = options.limit or options.persons
+    bench = by_severity(job, min(options.persons, most), min(options.map_persons, most))
+    blocks = {
+        "baselines": baselines(found, peer_of(job)),
+        "levels": by_level(found),
+        "robustness": robustness.markdown(bench).splitlines(),
+    }
+    for lines in blocks.values():
+        print("\n".join(lines), end="\n\n")
+    if options.write is not None:
+        text = options.write.read_text()
+        for name, lines in blocks.items():
+            text = written(text, name, lines)
+        (options.write.parent / "images" / "robustness.png").write_bytes(robustness.curves(bench))
+        options.write.write_text(text)
 
 
 if __name__ == "__main__":

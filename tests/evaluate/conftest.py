@@ -1,13 +1,11 @@
 """The sets in miniature (tools/evaluation_twin.py), and a model that answers what the test tells it."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import evaluation_twin as tool
 import numpy as np
 import pytest
 import torch
@@ -20,14 +18,11 @@ from dpmesh.evaluate.records import Persons
 from dpmesh.evaluate.run import Job, Opened
 from dpmesh.model import Inputs, Prediction
 
-TOOL = Path(__file__).parents[2] / "tools" / "evaluation_twin.py"
-
 
 @dataclass
 class Twin:
     """root: data and assets. truth: id -> (vertices, where the rest frame's origin is), camera frame, metres."""
 
-    tool: ModuleType
     root: Path
     world: Any
     sequences: list[Any]
@@ -42,14 +37,9 @@ class Twin:
 
 @pytest.fixture(scope="session")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Twin:
-    spec = importlib.util.spec_from_file_location("evaluation_twin", TOOL)
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = tool  # dataclasses look their module up
-    spec.loader.exec_module(tool)
     root = tmp_path_factory.mktemp("twin")
     world = tool.World(tool.smpl_files(root / "assets"))
-    made = Twin(tool, root, world, tool.make_sequences(world))
+    made = Twin(root, world, tool.make_sequences(world))
     tool.write_3dpw_official(made.data, made.sequences)
     tool.write_3dpw_pictures(made.data, world, made.sequences)
     tool.write_3dpw_json(made.data, world, made.sequences)

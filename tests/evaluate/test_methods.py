@@ -1,17 +1,22 @@
 """The baselines answer as a model does, look at what they may look at, and get rows of their own."""
 
+import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
+from dpmesh.cli.eval import add_arguments
 from dpmesh.cli.main import main
-from dpmesh.evaluate.methods import METHODS, Method, method_of
+from dpmesh.errors import ConfigError
+from dpmesh.evaluate.methods import METHODS, KeypointFit, Method, Refined, method_of
 from dpmesh.evaluate.report import read
 from dpmesh.model import DPMesh, Inputs
 from dpmesh.pipeline.predictor import MakesBodies
-from dpmesh.pipeline.refine import fitter_of
+from dpmesh.pipeline.refine import FIT, REFINE, fitter_of
 from dpmesh.skeletons import COCO17, JOINTS30
 
 
@@ -40,6 +45,8 @@ def test_the_t_pose_faces_the_camera(model: DPMesh, inputs: Inputs) -> None:
         or (joints[0] - joints[1]).abs().max() < 1e-5
     )
     assert joints[0, JOINTS30.index("Nose"), 2] < joints[0, JOINTS30.index("L_Ear"), 2]
+    assert (answer.joints3d[..., 2] > 1).all()  # before the camera, and about as large as the crop
+    assert 180 < np.ptp(answer.joints2d[0, :, 1].numpy()) < 256 and answer.joints2d.min() > 0
 
 
 def test_who_looks_at_the_picture(model: DPMesh, inputs: Inputs) -> None:
@@ -58,8 +65,41 @@ def test_who_looks_at_the_picture(model: DPMesh, inputs: Inputs) -> None:
         assert torch.equal(refined.vertices, method_of("refine", model)(inputs).vertices)
 
 
+def test_fitting_is_told_what_was_seen(
+    model: DPMesh, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Inputs(inputs.crop, inputs.joints, inputs.visible * (torch.rand(2, 30) < 0.6), inputs.focal)
+    told: list[tuple[torch.Tensor, ...]] = []
+    for name, settings in (("fit", FIT), ("refine", REFINE)):
+        method = method_of(name, model)
+        assert isinstance(method, KeypointFit | Refined)
+        plain = getattr(method.fitter, name)
+
+        def quick(*words: torch.Tensor, plain=plain, settings=settings):
+            told.append(words)
+            return plain(*words, replace(settings, steps=1))
+
+        monkeypatch.setattr(method.fitter, name, quick)
+        with torch.inference_mode():
+            answer = method(given)
+        assert torch.isfinite(answer.vertices).all() and answer.vertices.shape == (2, 6904, 3)
+    fit, (_, *refine) = told
+    assert all(a is b for a, b in zip(fit, (given.joints, given.visible, given.focal), strict=True))
+    assert all(a is b for a, b in zip(refine, (given.joints, given.visible), strict=True))
+
+
+def test_a_model_without_lifter_has_no_such_method(model: DPMesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.regressor, "lifter", None)
+    with pytest.raises(ConfigError, match=r"has no lifter.*Measure another method"):
+        method_of("lifter", model)
+
+
 def test_every_method_is_described() -> None:
     assert set(METHODS) == set(get_args(Method))
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    choices = next(a.choices for a in parser._actions if a.dest == "method")
+    assert choices is not None and set(choices) == set(METHODS)  # written there so that --help stays quick
 
 
 def test_a_method_has_a_result_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from dpmesh.cli.main import main
 from dpmesh.errors import InputError
-from dpmesh.evaluate import report
+from dpmesh.evaluate import processes, report
 from dpmesh.evaluate.compare import compare, text
 from dpmesh.evaluate.opening import register
 from dpmesh.evaluate.rows import Rows, save
-from dpmesh.evaluate.run import evaluate
+from dpmesh.evaluate.run import Job, evaluate
 from dpmesh.evaluate.score import inputs_of
 from dpmesh.evaluate.summary import figures
 from dpmesh.evaluate.tables import published, tables
@@ -277,6 +277,48 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert found == status and told in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []  # nothing half-done is left
+
+
+def test_every_option_reaches_the_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    asked: list[tuple] = []
+    monkeypatch.setattr(processes, "evaluate_job", lambda *words: asked.append(words))
+    words = "--data d --weights w --body b --regressors r --method fit --device cpu --threads 3 --batch 5 --limit 7"
+    more = "--save-every 9 --processes 2 --overwrite"
+    out = str(tmp_path)
+    assert main(["eval", "3dpw", "3dpw-oc", "3dpw", "--out", out, *words.split(), *more.split()]) == 0
+    assert asked == [
+        (
+            Job(
+                protocol=name, out=tmp_path, data=Path("d"), weights="w", body="b", regressors="r", method="fit",
+                device="cpu", threads=3, batch=5, limit=7, part=9,
+            ),
+            2,
+            True,
+        )
+        for name in ("3dpw", "3dpw-oc")
+    ]  # fmt: skip
+    assert [job.folder.name for job, _, _ in asked] == ["3dpw+fit", "3dpw-oc+fit"]
+
+
+def test_what_people_read_says_what_is_amiss(tmp_path: Path):
+    found = report.read(write(tmp_path / "a", rows(np.array([40.0, 60.0, np.nan])), partial=True))
+    found["persons"] |= {"found": 10, "published": 8, "difference": 2}
+    found["data"]["left_out"] = {"no camera": 4}
+    found["data"]["notes"] = ["a note of the data"]
+    text = report.markdown(found)
+    for line in (
+        "* **partial: the first 3 of 10 persons**",
+        "* **2 persons more than published (10, not 8)**",
+        "* **1 predictions are not finite and are in no mean**",
+        "* left out: 4 × no camera",
+        "* fallback: 3 × box: the annotated one",
+        "* note: a note of the data",
+        "| MPJPE | 50.0 | 50.0 | 2 | 1 |",
+        "| 50 mm | 33.3 % | 66.7 % |",  # a failure's joints count as missed; aligned: half the error
+    ):
+        assert line in text.splitlines(), line
+    found["persons"] |= {"found": 7, "difference": -1, "failures": 0, "partial": False}
+    assert report.warnings(found) == ["1 persons fewer than published (7, not 8)"]
 
 
 def test_a_foreign_json_is_no_result(tmp_path: Path):

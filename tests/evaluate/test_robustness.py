@@ -13,6 +13,7 @@ from PIL import Image
 from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError
 from dpmesh.evaluate.records import Persons
+from dpmesh.evaluate.robustness import run as run_module
 from dpmesh.evaluate.robustness.corrupt import CORRUPTIONS, Corruption, cover
 from dpmesh.evaluate.robustness.report import JSON, PAGE, labels
 from dpmesh.evaluate.robustness.run import Bench
@@ -165,3 +166,24 @@ def test_two_models_in_one_call(tmp_path: Path, capsys: pytest.CaptureFixture[st
         path.write_bytes(one)
         assert Image.open(path).size[0] > 500
     assert "keypoints dropped" in capsys.readouterr().out
+
+
+def test_every_option_reaches_the_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Bench] = []
+
+    def stop(bench: Bench) -> None:
+        asked.append(bench)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(run_module, "run", stop)
+    words = (
+        "--set s --data d --weights a --weights b --persons 7 --map-persons 3 --grid 4 --batch 5 --threads 2"
+    )
+    more = "--device cpu --only blur jpeg"
+    assert main(["bench", "robustness", "--out", str(tmp_path), *words.split(), *more.split()]) == 1
+    assert asked == [
+        Bench(
+            protocol="s", weights=("a", "b"), data=Path("d"), persons=7, map_persons=3, grid=4, batch=5, device="cpu",
+            threads=2, only=("blur", "jpeg"),
+        )
+    ]  # fmt: skip

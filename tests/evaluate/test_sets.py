@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from evaluation_twin_people import project
 from scipy.spatial.transform import Rotation
 
 from dpmesh.errors import DPMeshError
@@ -200,7 +201,7 @@ def test_panoptic(twin, opened):
     assert np.isnan(rows.mpve).all() and np.isnan(rows.pa_mpjpe).all()
     assert rows.fallbacks[SHRUNK] == 4
     persons = run.source.persons([1])
-    projected = twin.tool.project(joints[rows.ids[1]])  # of the picture on disk
+    projected = project(joints[rows.ids[1]])  # of the picture on disk
     at = [JOINTS30.index(joint) for joint in ("L_Knee", "R_Wrist", "Head_top")]
     wanted = projected[[H36M17.index(JOINTS30.joints[i]) for i in at]]
     crop = run.source.source.persons([1])

@@ -2,7 +2,9 @@
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from dpmesh.evaluate.synthocc.protocols import LABELS, PREFIX_LABELS
 from dpmesh.evaluate.synthocc.scenes import CASES, MAIN, RANGES, SUBSETS, Scene, case
 from dpmesh.evaluate.synthocc.source import PERSONS, SynthOcc
 from dpmesh.pose_prior.rotations import rotation_matrix
-from dpmesh.skeletons import JOINTS30
+from dpmesh.skeletons import H36M17, JOINTS30
 
 PREFIX, DRAWN = 8, 4  # cases
 THUMBNAILS = Path(__file__).parent / "synthocc_thumbnails.json"
@@ -174,6 +176,8 @@ def test_the_source_gives_persons(
     assert np.abs(persons.truth_pelvis[0] + labels[0][0].transl - labels[0][0].joints3d[0]).max() < 1e-4
     assert persons.truth_vertices is not None and persons.truth_vertices.shape[1] == 6904
     assert persons.seen[0].mean() > persons.seen[1].mean()
+    at = np.array(H36M17.indices_in(JOINTS30))
+    assert np.array_equal(persons.seen[1], labels[0][5].seen[at].astype(float))  # in sight, not: given
 
     def refuse(*_: object) -> None:
         raise AssertionError("drawn again")
@@ -186,6 +190,25 @@ def test_the_source_gives_persons(
     assert told.sum() > 8 and np.median(off) < 10
     with pytest.raises(AssertionError, match="drawn again"):
         open_source("synthocc", None).persons([0])
+
+
+def test_the_detector_is_believed_where_it_is_sure_and_inside_the_frame(labels: list[list[Label]]) -> None:
+    source, one = open_source("synthocc@detector", None), labels[0][1]
+    assert isinstance(source, SynthOcc)
+    one = replace(one, frame=np.array([0.0, 0, 100, 256]))
+    said = np.zeros((30, 3), np.float32)
+    said[:, :2], said[:, 2] = 60, 0.9
+    said[0, 0], said[1, 0], said[2, 2], said[3, 2] = 99.5, 98.5, 0.19, 0.21
+
+    class Says:
+        def keypoints_in_boxes(self, image: np.ndarray, boxes: np.ndarray) -> list[SimpleNamespace]:
+            assert np.array_equal(boxes, one.box[None].astype(np.float32))
+            return [SimpleNamespace(keypoints30=said)]
+
+    source._detector = Says()  # pyright: ignore[reportAttributeAccessIssue]
+    points, sure = source._keypoints(one, np.zeros((256, 256, 3), np.uint8))
+    assert np.flatnonzero(sure == 0).tolist() == [0, 2]  # beyond the frame's last pixel; below the threshold
+    assert not points[[0, 2]].any() and np.array_equal(points[1], said[1, :2])
 
 
 def test_a_broken_cache_is_refused(tmp_path: Path) -> None:

@@ -90,6 +90,28 @@ def test_what_no_keypoint_tells_of_stays(
     assert told[:, legs].all() and not told[:, arms].any() and not told[:, SMPL24.index("Spine") - 1].any()
 
 
+def test_unseen_joints_pull_at_nothing(
+    model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
+) -> None:
+    """To the bit: wherever their coordinates lie, refining and fitting give the same."""
+    found, joints, visible = answered
+    visible = visible.clone()
+    visible[0, ARMS] = 0
+    elsewhere = torch.where(visible[..., None] > 0, joints, torch.tensor([20.0, 230.0]))
+    fitter, few = fitter_of(model), replace(QUICK, steps=4)
+    assert not torch.equal(joints, elsewhere)
+    one, other = (fitter.refine(found, told, visible, few) for told in (joints, elsewhere))
+    assert torch.equal(one.vertices, other.vertices) and not torch.equal(one.vertices, found.vertices)
+    moved = torch.where(visible[..., None] > 0, joints + 9, joints)
+    assert not torch.equal(
+        fitter.refine(found, moved, visible, few).vertices, one.vertices
+    )  # the seen ones do
+    alone = Fitter(model.body, load_prior().as_decoder("points"))
+    fits = [alone.fit(told, visible, found.focal, replace(FIT, steps=2)) for told in (joints, elsewhere)]
+    for name in ("latent", "root_6d", "betas", "transl"):
+        assert torch.equal(getattr(fits[0], name), getattr(fits[1], name))
+
+
 def _turned(a: Prediction, b: Prediction) -> torch.Tensor:
     """Degrees between two answers' rotations, (b, 23)."""
     trace = (b.body_rotations.transpose(-1, -2) @ a.body_rotations).diagonal(dim1=-2, dim2=-1).sum(-1)

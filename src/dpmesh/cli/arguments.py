@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from pathlib import Path
 
 
 def add_people(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +36,26 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="your SMPL body (.pkl, .npz) for weights that need one (default: the imported one)",
     )
     add("--regressors", metavar="DIR", help="its J_regressor_*.npy (default: the imported ones)")
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """On what."""
+    add = parser.add_argument
     add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="auto: CUDA if there is one")
     add("--threads", type=count, default=1, metavar="N", help="CPU threads (default: 1)")
+
+
+def add_persons(parser: argparse.ArgumentParser) -> None:
+    """Of an evaluation: where its persons come from, and how many at once."""
+    add = parser.add_argument
+    add(
+        "--data",
+        type=Path,
+        metavar="ROOT",
+        help="holds the data sets (3DPW/, OH3D/, Panoptic/); of synthocc a folder to keep pictures in",
+    )
+    add("--batch", type=count, default=16, metavar="N", help="persons at once (default: 16)")
 
 
 def _number(text: str, kind: type[float] | type[int], least: float, below: float) -> float:

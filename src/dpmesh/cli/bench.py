@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
-from dpmesh.cli.arguments import count
+from dpmesh.cli.arguments import add_device, add_persons, count
 
 _EPILOG = """\
 dpmesh bench robustness --out DIR                                  the embedded model on SynthOcc
 dpmesh bench robustness --weights A --weights B --set 3dpw --data ROOT --out DIR
+dpmesh bench robustness --set SHARDS --out DIR                     your own people, from dpmesh data pack
 docs/results.md shows a run."""
 
 
@@ -21,8 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="robustness: keypoints, occluders, crops and pictures made worse",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="gets robustness.json and robustness.html")
-    add("--set", default="synthocc", metavar="PROTOCOL", help="of dpmesh eval list (default: synthocc)")
-    add("--data", type=Path, metavar="ROOT", help="its data; of synthocc a folder to keep pictures in")
+    add(
+        "--set",
+        default="synthocc",
+        metavar="PROTOCOL|FOLDER",
+        help="of dpmesh eval list, or FOLDER (default: synthocc)",
+    )
     add(
         "--weights", action="append", metavar="NAME|DIR", help="twice compares two models (default: embedded)"
     )
@@ -30,9 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--map-persons", type=int, default=48, metavar="N", help="of them for the sliding box (default: 48)")
     add("--grid", type=count, default=7, metavar="N", help="places of the sliding box on a side (default: 7)")
     add("--only", nargs="+", default=[], metavar="NAME", help="of the corruptions these")
-    add("--batch", type=count, default=16, metavar="N", help="persons at once (default: 16)")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="auto: CUDA if there is one")
-    add("--threads", type=count, default=1, metavar="N", help="CPU threads (default: 1)")
+    add_persons(parser)
+    add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from dpmesh.cli.arguments import add_model, count
+from dpmesh.cli.arguments import add_model, add_persons, count
 
 _EPILOG = """\
 dpmesh eval list                             the protocols
 dpmesh eval 3dpw 3dpw-oc --data ROOT --out DIR --weights WEIGHTS
 dpmesh eval synthocc synthocc@detector --out DIR   the set that is made here; --data: a cache
+dpmesh eval SHARDS --out DIR                 your own people, a folder that dpmesh data pack has made
 dpmesh eval compare A/3dpw B/3dpw            paired differences; refuses different protocols
 dpmesh eval table DIR/*                      the paper's tables with these results beside
 docs/evaluation.md says what each protocol does and how its data is laid out."""
@@ -19,9 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add("words", nargs="+", metavar="PROTOCOL", help="protocols; or list, compare A B, table RESULT...")
-    add("--data", type=Path, metavar="ROOT", help="folder that holds the data sets (3DPW/, OH3D/, Panoptic/)")
+    add(
+        "words", nargs="+", metavar="PROTOCOL|FOLDER", help="protocols; or list, compare A B, table RESULT..."
+    )
     add("--out", type=Path, metavar="DIR", help="DIR/PROTOCOL/ gets result.json, result.md, rows.npz, worst/")
+    add_persons(parser)
     add_model(parser)
     add(
         "--method",
@@ -29,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("network", "t-pose", "lifter", "fit", "refine"),
         help="what is measured: the model, or a baseline on the same persons (default: network)",
     )
-    add("--batch", type=count, default=16, metavar="N", help="persons at once (default: 16)")
     add("--processes", type=count, default=1, metavar="N", help="share the persons (default: 1; or torchrun)")
     add("--limit", type=count, metavar="N", help="the first N persons only; the result is marked as partial")
     add("--save-every", type=count, default=256, metavar="N", help="persons between saves (default: 256)")
@@ -62,8 +64,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     names = list(dict.fromkeys(args.words))
     for name in names:
         entry(name)  # a misspelt one is refused before the first is run
-    for name in names:
-        job = Job(
+    jobs = [
+        Job(
             protocol=name,
             out=out,
             data=args.data,
@@ -77,6 +79,11 @@ def _evaluate(args: argparse.Namespace) -> int:
             limit=args.limit,
             part=args.save_every,
         )
+        for name in names
+    ]
+    if len({job.folder for job in jobs}) < len(jobs):
+        return int(args.refuse("two folders of records have one name: give each an --out of its own"))
+    for job in jobs:
         path = evaluate_job(job, args.processes, args.overwrite)
         if path is not None:
             print(markdown(read(path)))

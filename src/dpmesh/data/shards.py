@@ -19,7 +19,7 @@ import numpy as np
 from dpmesh.assets import sha256
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
-from dpmesh.data.person import from_plain
+from dpmesh.data.person import Person, from_plain
 from dpmesh.data.pictures import decode_rgb
 from dpmesh.data.record import Sample
 from dpmesh.errors import ConfigError, InputError
@@ -68,7 +68,8 @@ def index_of(shard: Path) -> dict[str, Any] | None:
 
 
 class ShardSource:
-    """People of the whole shards of one set and split; `skipped` names the torn ones and what is wrong."""
+    """People of the whole shards of one set and split; `skipped` names the torn ones and what is wrong. sums: the
+    SHA-256 of each whole shard, by its name."""
 
     def __init__(self, root: Path, kind: str, split: str) -> None:
         """Raises ConfigError where the set was not packed or no shard is whole, InputError for a bad manifest."""
@@ -82,6 +83,7 @@ class ShardSource:
         self._shards: list[Path] = []
         self._at: list[tuple[int, list[int]]] = []  # shard; jpg and json: offset and length each, checksum
         self.skipped: dict[str, str] = {}
+        self.sums: dict[str, str] = {}
         for number in range(int(sets[f"{kind}-{split}"]["shards"])):
             shard = root / f"{kind}-{split}-{number:05d}.tar"
             index = index_of(shard)
@@ -91,6 +93,7 @@ class ShardSource:
             elif index is not None:
                 self._at += [(len(self._shards), place) for place in index["people"]]
                 self._shards.append(shard)
+                self.sums[shard.name] = str(index["sha256"])
         if self.skipped:
             _log.warning("%d shards of %s %s are left out", len(self.skipped), kind, split)
         if not self._at:
@@ -105,6 +108,15 @@ class ShardSource:
 
     def sample(self, index: int, rng: np.random.Generator, augment: AugmentConfig | None = None) -> Sample:
         """Raises InputError, naming shard and number, for a person whose bytes have changed."""
+        person, picture, name = self._person(index)
+        return make_sample(rng, person, decode_rgb(picture, name), augment)
+
+    def person(self, index: int) -> Person:
+        """The annotation, in pixels of the stored picture. Errors as `sample`."""
+        return self._person(index)[0]
+
+    def _person(self, index: int) -> tuple[Person, bytes, str]:
+        """With the picture's bytes and what to call it."""
         shard, (start, length, json_start, json_length, checksum) = self._at[index]
         name = f"{self._shards[shard].name}, person {index}"
         picture = self._read(shard, start, length)
@@ -115,8 +127,7 @@ class ShardSource:
                 where=name,
                 fix="Run dpmesh data check on the folder.",
             )
-        person = from_plain(json.loads(text), self._shards[shard])
-        return make_sample(rng, person, decode_rgb(picture, name), augment)
+        return from_plain(json.loads(text), self._shards[shard]), picture, name
 
     def _read(self, shard: int, start: int, length: int) -> bytes:
         if self._process != os.getpid():  # a forked worker opens its own

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.evaluate.disk import DiskSource
+from dpmesh.evaluate.packed import open_packed
 from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.readers import panoptic, threedoh, threedpw, threedpw_json
 from dpmesh.evaluate.records import Census, Record, Source
@@ -36,17 +37,27 @@ def register() -> dict[str, Entry]:
 
 
 def entry(name: str) -> Entry:
-    """By full name; raises ConfigError for one that there is not."""
+    """By full name, or by the path of a folder of records. Raises ConfigError for neither, InputError for a folder
+    that cannot be measured."""
     there = register()
-    if name not in there:
-        raise ConfigError(
-            f"there is no protocol {name!r}", fix=f"There are: {', '.join(there)} (dpmesh eval list)."
-        )
-    return there[name]
+    if name in there:
+        return there[name]
+    if Path(name).is_dir() or Path(name).parent != Path():
+        source = open_packed(Path(name))
+        return Entry(source.protocol, lambda protocol, data: source, needs_data=False)
+    raise ConfigError(
+        f"there is no protocol {name!r}",
+        fix=f"There are: {', '.join(there)} (dpmesh eval list); or give a folder that dpmesh data pack has made.",
+    )
 
 
 def open_source(name: str, data: Path | None) -> Source:
     """The persons of a protocol. Raises ConfigError, InputError, AssetError."""
+    return open_set(name, data)[1]
+
+
+def open_set(name: str, data: Path | None) -> tuple[Protocol, Source]:
+    """A protocol and its persons; name and errors as `entry` and `open_source`."""
     found = entry(name)
     if found.needs_data and data is None:
         raise InputError(
@@ -54,7 +65,7 @@ def open_source(name: str, data: Path | None) -> Source:
             where="--data",
             fix="Give the folder that holds it; docs/evaluation.md says how it is laid out.",
         )
-    return found.open(found.protocol, data)
+    return found.protocol, found.open(found.protocol, data)
 
 
 def _open_files(protocol: Protocol, data: Path | None) -> Source:

@@ -14,7 +14,7 @@ from dpmesh.errors import ConfigError
 from dpmesh.skeletons import H36M14_ROWS, H36M17
 
 Edition = Literal["paper", "as-run", "detector", "annotated"]
-KeypointSource = Literal["openpose", "hhrnet", "hrnet", "detector", "annotated", "noise"]
+KeypointSource = Literal["openpose", "hhrnet", "hrnet", "detector", "annotated", "noise", "recorded or noise"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +27,7 @@ class Selection:
     sequences: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     frames: tuple[tuple[str, int, int], ...] = ()
-    rule: Literal["posed and inside", "posed with keypoints", "all"] = "all"
+    rule: Literal["posed and inside", "posed with keypoints", "all", "measured", "fitted"] = "all"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,8 @@ class Keypoints:
     """What the model is told. threshold: a joint counts as seen above this confidence (and inside the crop).
 
     "detector": the shipped one, asked inside the annotated box. "annotated": the set's own true 2D joints, which makes
-    the task easier than the published one. "noise": data/noise.py's model of a detector (synthetic sets).
+    the task easier than the published one. "noise": data/noise.py's model of a detector (synthetic sets). "recorded or
+    noise": a detector's joints where the record holds them, else that model's.
     """
 
     source: KeypointSource
@@ -65,6 +66,14 @@ class Rendered:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """The window of a packed person (`dpmesh data pack`), as training's validation cuts it: the box made square, times
+    `box`; each pixel the mean of those that it covers."""
+
+    box: float = 1.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Truth:
     """What the answer is compared with. gender: of the body that the true parameters are posed with; "none" where the
     truth is measured joints. placed: where the true mesh stands when its joints are regressed: the regressor's rows
@@ -74,11 +83,15 @@ class Truth:
     placed: Literal["origin", "camera"] = "origin"
 
 
+OWN_JOINTS = "joints30"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measure:
-    """regressor: the file that gives joints from a mesh; rows: those that are measured; joint_root: the row that is
-    subtracted; vertex_root: for MPVE. hidden_joints: joints that the truth marks as not measured add 0 and still
-    count ("as zero"), or the truth has none. aggregation: of the persons' numbers."""
+    """regressor: the file that gives joints from a mesh, or OWN_JOINTS: the answer's own joints of the same names, for
+    a truth that has SMPL's. rows: those that are measured; joint_root: the row that is subtracted; vertex_root: for
+    MPVE. hidden_joints: joints that the truth marks as not measured add 0 and still count ("as zero"), or the truth
+    has none. aggregation: of the persons' numbers."""
 
     metrics: tuple[Literal["MPJPE", "PA-MPJPE", "MPVE"], ...] = ("MPJPE", "PA-MPJPE", "MPVE")
     regressor: str = "J_regressor_h36m_correct"
@@ -113,7 +126,7 @@ class Protocol:
     version: int = 1
     selection: Selection
     keypoints: Keypoints
-    crop: CropRule | Rendered = CropRule()
+    crop: CropRule | Rendered | Stored = CropRule()
     focal: Literal["diagonal", "given"] = "diagonal"
     truth: Truth
     measure: Measure = Measure()

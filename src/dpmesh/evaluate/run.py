@@ -20,7 +20,7 @@ from dpmesh.assets import SHIPPED, sha256
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.evaluate.methods import METHODS, Method, method_of
-from dpmesh.evaluate.opening import entry, open_source
+from dpmesh.evaluate.opening import open_set
 from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.records import Source
 from dpmesh.evaluate.rows import Rows, concatenate, load, save
@@ -35,8 +35,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One protocol, one model. method: what is measured (methods.METHODS). limit: the first so many persons only. part:
-    persons between two saves (about)."""
+    """One protocol (a name, or a folder of records: opening.entry), one model. method: what is measured
+    (methods.METHODS). limit: the first so many persons only. part: persons between two saves (about)."""
 
     protocol: str
     out: Path
@@ -59,7 +59,8 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        return self.out / (self.protocol if self.method == "network" else f"{self.protocol}+{self.method}")
+        name = Path(self.protocol).resolve().name  # of a folder of records the last part
+        return self.out / (name if self.method == "network" else f"{name}+{self.method}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +106,7 @@ def open_job(job: Job, rank: int = 0) -> Opened:
 
     Raises ConfigError, InputError, AssetError, WeightsError.
     """
-    source = open_source(job.protocol, job.data)
+    protocol, source = open_set(job.protocol, job.data)
     device = pick_device(job.device)
     torch.set_num_threads(job.threads)
     if device.type == "cuda":
@@ -123,7 +124,7 @@ def open_job(job: Job, rank: int = 0) -> Opened:
     }
     if job.method != "network":  # a row of its own in the tables
         record |= {"name": f"{job.weights}: {job.method}", "method": METHODS[job.method]}
-    return Opened(job, entry(job.protocol).protocol, source, method_of(job.method, model), record, device)
+    return Opened(job, protocol, source, method_of(job.method, model), record, device)
 
 
 def run_parts(opened: Opened, rank: int, world: int, say: Say = lambda _: None) -> None:
@@ -149,7 +150,8 @@ def evaluate(opened: Opened, indices: range) -> Rows:
         batch = list(range(start, min(start + opened.job.batch, indices.stop)))
         persons = opened.source.persons(batch)
         answer = opened.model(inputs_of(persons, opened.model.camera, opened.device))
-        found.append(score(opened.protocol.measure, batch, persons, predicted(opened.model, answer, persons)))
+        measure = opened.protocol.measure
+        found.append(score(measure, batch, persons, predicted(measure, opened.model, answer, persons)))
     return concatenate(found)
 
 

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpmesh.errors import InputError
-from dpmesh.evaluate.protocols import Measure
+from dpmesh.evaluate.protocols import OWN_JOINTS, Measure
 from dpmesh.evaluate.records import Persons
 from dpmesh.evaluate.rows import Rows
 from dpmesh.metrics import aligned_distances, distances, mpve
 from dpmesh.model import Inputs, Prediction
 from dpmesh.pipeline.predictor import MakesBodies
+from dpmesh.skeletons import H36M17, JOINTS30
 
+_H36M_IN_30 = list(H36M17.indices_in(JOINTS30))
 NO_MPVE = "body: the model's is not the truth's mesh, so no MPVE, and its joints come from its own regressor"
 
 
@@ -49,7 +51,7 @@ def require_joints(model: MakesBodies) -> None:
 
 
 @torch.inference_mode()
-def predicted(model: MakesBodies, answer: Prediction, persons: Persons) -> Predicted:
+def predicted(measure: Measure, model: MakesBodies, answer: Prediction, persons: Persons) -> Predicted:
     """The answer in the camera frame: that of a model of the crop's camera is turned, its place is taken off."""
     mesh = (
         answer.vertices - answer.transl[:, None]
@@ -57,9 +59,9 @@ def predicted(model: MakesBodies, answer: Prediction, persons: Persons) -> Predi
     if model.camera == "crop":
         turn = torch.from_numpy(persons.turn).to(mesh.device, mesh.dtype)
         mesh = torch.einsum("bij,bvj->bvi", turn, mesh)
-    joints = model.body.regress(mesh, "h36m17")
-    pelvis = model.body.regress(mesh, "joints30")[:, 0]
-    return Predicted(_double(joints), mesh.float().cpu().numpy(), _double(pelvis))
+    own = model.body.regress(mesh, "joints30")
+    joints = own[:, _H36M_IN_30] if measure.regressor == OWN_JOINTS else model.body.regress(mesh, "h36m17")
+    return Predicted(_double(joints), mesh.float().cpu().numpy(), _double(own[:, 0]))
 
 
 def score(measure: Measure, indices: Sequence[int], persons: Persons, answer: Predicted) -> Rows:

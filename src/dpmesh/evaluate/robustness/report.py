@@ -34,6 +34,7 @@ def write(found: Mapping[str, Any], folder: Path) -> Path:
 
 def page(found: Mapping[str, Any]) -> str:
     persons, protocol = found["persons"], found["protocol"]
+    left = "".join(f" Left out: {n} × {html.escape(why)}." for why, n in persons["left_out"].items())
     names = labels(found)
     told = "".join(
         f"<li>{html.escape(name)}: sha256 {html.escape(str(model['sha256'])[:12])}…</li>"
@@ -45,7 +46,7 @@ def page(found: Mapping[str, Any]) -> str:
         "td,th{padding:2px 10px;text-align:right}</style>",
         f"<h1>Robustness on {html.escape(protocol['title'])}</h1>",
         f"<p>{persons['measured']} of {persons['found']} persons, protocol {html.escape(protocol['name'])}, hash"
-        f" {protocol['hash']}. Severities are nested: each does all that the milder ones do.</p><ul>{told}</ul>",
+        f" {protocol['hash']}. Severities are nested: each does all that the milder ones do.{left}</p><ul>{told}</ul>",
         _image(curves(found)),
     ]
     if found["map"]:

@@ -24,8 +24,9 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """persons: how many, the first of the set. map_persons: of these for the sliding box. grid: its places on a side.
-    box: its side as a share of the crop's. only: names of corruptions; empty is all."""
+    """protocol: a name, or a folder of records (opening.entry). persons: how many, the first of the set. map_persons:
+    of these for the sliding box. grid: its places on a side. box: its side as a share of the crop's. only: names of
+    corruptions; empty is all."""
 
     protocol: str = "synthocc"
     weights: tuple[str, ...] = ("embedded",)
@@ -89,7 +90,12 @@ def run(bench: Bench, say: Say = print) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "protocol": {"name": protocol.full_name, "title": protocol.title, "hash": protocol.hash},
-        "persons": {"measured": count, "found": len(source), "map": min(bench.map_persons, count)},
+        "persons": {
+            "measured": count,
+            "found": len(source),
+            "left_out": dict(source.census.left_out),
+            "map": min(bench.map_persons, count),
+        },
         "models": [dict(one.record) for one in opened],
         "corruptions": [_curves(corruption, rows, len(opened)) for corruption in bench.corruptions],
         "map": _map(bench, protocol, maps) if bench.map_persons else None,
@@ -99,7 +105,8 @@ def run(bench: Bench, say: Say = print) -> dict[str, Any]:
 @torch.inference_mode()
 def _answer(opened: Opened, protocol: Protocol, indices: Sequence[int], persons: Persons) -> Rows:
     answer = opened.model(inputs_of(persons, opened.model.camera, opened.device))
-    return score(protocol.measure, indices, persons, predicted(opened.model, answer, persons))
+    measure = protocol.measure
+    return score(measure, indices, persons, predicted(measure, opened.model, answer, persons))
 
 
 def _curves(

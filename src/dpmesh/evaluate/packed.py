@@ -1,0 +1,155 @@
+"""A folder of records (what `dpmesh data pack` writes) as an evaluation's source, with a protocol of its own.
+
+Nobody published how to measure on such a folder, so the protocol is made from what lies in it: the hash covers the
+shards' checksums. A person whose 3D joints are not known is left out and counted.
+"""
+
+import hashlib
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Integer
+
+from dpmesh.data.augment import AugmentConfig
+from dpmesh.data.person import Person
+from dpmesh.data.shards import MANIFEST, ShardSource, is_packed, read_object
+from dpmesh.errors import ConfigError, InputError
+from dpmesh.evaluate.protocols import OWN_JOINTS, Keypoints, Measure, Protocol, Selection, Stored, Truth
+from dpmesh.evaluate.records import Census, Persons
+from dpmesh.geometry.camera import crop_rotation
+from dpmesh.geometry.crop import Crop
+from dpmesh.skeletons import H36M14_ROWS, H36M17, JOINTS30
+
+UNSEEN = "keypoints: none given"
+_SEED = 5
+_AT = list(H36M17.indices_in(JOINTS30))
+_COLLARS = [JOINTS30.index("L_Thorax"), JOINTS30.index("R_Thorax")]
+"""Only SMPL's skeleton has them: where most people's are measured, all of a set's joints are SMPL's."""
+
+
+class PackedPeople:
+    """See records.Source. Measured joints are the truth; where nobody has any, the fitted mesh's."""
+
+    def __init__(self, shards: ShardSource, name: str) -> None:
+        """Raises InputError for a torn shard, a person twice, and a set that says nothing in 3D."""
+        if shards.skipped:
+            torn, reason = next(iter(shards.skipped.items()))
+            raise InputError(f"this shard is torn: {reason}", where=torn, fix="Run dpmesh data pack again.")
+        self._shards = shards
+        told = [
+            (p.record_id, _known(p, True), _known(p, False)) for p in map(shards.person, range(len(shards)))
+        ]
+        if len({record_id for record_id, _, _ in told}) < len(told):
+            raise InputError("two persons have one name", where=name, fix="Give every record_id once.")
+        measured = any(by_sensor.any() for _, by_sensor, _ in told)
+        known = np.stack([by_sensor if measured else by_fit for _, by_sensor, by_fit in told])
+        rows = _rows(known)
+        if 0 not in rows or len(rows) < 4:
+            raise InputError(
+                "too few joints of these people are known in 3D (the pelvis and three more are needed)",
+                where=name,
+                fix="Pack a set with 3D joints or fits (docs/data.md).",
+            )
+        whole = known[:, [_AT[row] for row in rows]].all(1)
+        own = not measured or bool(known[:, _COLLARS].all(1).mean() > 0.5)
+        self._measured, self._chosen = measured, [int(i) for i in np.flatnonzero(whole)]
+        if not self._chosen:
+            raise InputError("nobody's joints are all known in 3D", where=name, fix="See docs/data.md.")
+        content = hashlib.sha256("\n".join(shards.sums.values()).encode()).hexdigest()
+        self.protocol = Protocol(
+            name=name,
+            title=f"the packed people of {name}",
+            selection=Selection(
+                dataset=f"packed {name}, content {content}", rule="measured" if measured else "fitted"
+            ),
+            keypoints=Keypoints(source="recorded or noise", threshold=0.0),
+            crop=Stored(),
+            focal="given",
+            truth=Truth(gender="none"),
+            measure=Measure(
+                metrics=("MPJPE", "PA-MPJPE"),
+                regressor=OWN_JOINTS if own else Measure().regressor,
+                rows=tuple(row for row in H36M14_ROWS if row in rows),
+            ),
+            notes=(
+                "the truth is what the records say: " + ("measured joints" if measured else "a fit's joints"),
+            ),
+        )
+        left = {"3D joints not known, or not all": len(told) - len(self._chosen)}
+        self.census = Census(
+            found=len(self._chosen),
+            layout=f"shards of dpmesh data pack, {len(told)} people",
+            left_out={reason: count for reason, count in left.items() if count},
+            files=shards.sums,
+        )
+        self.faces: Integer[np.ndarray, "f 3"] | None = None
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def persons(self, indices: Sequence[int]) -> Persons:
+        at = [self._chosen[i] for i in indices]
+        people = [self._shards.person(i) for i in at]
+        samples = [
+            self._shards.sample(i, _rng(person), AugmentConfig.still())
+            for i, person in zip(at, people, strict=True)
+        ]
+        places = np.stack([p.joints3d if self._measured else p.fit_joints3d for p in people])[:, _AT]
+        known = np.stack([_known(p, self._measured) for p in people])[:, _AT]
+        sight = np.stack([np.where(s.joints2d_valid > 0, s.joint_visible, np.nan)[_AT] for s in samples])
+        return Persons(
+            ids=tuple(p.record_id for p in people),
+            sequences=tuple("/".join(p.record_id.split("/")[:-1][:2]) for p in people),  # SET/SEQUENCE/...
+            crops=np.stack([s.crop for s in samples]),
+            joints=np.stack([s.joints for s in samples]),
+            visible=np.stack([s.visible for s in samples]),
+            focal_crop=np.array([s.focal for s in samples], np.float32),
+            focal_image=np.array([np.sqrt(p.K[0, 0] * p.K[1, 1]) for p in people], np.float32),
+            turn=np.stack([crop_rotation(p.K, Crop.around(p.box, Stored().box)) for p in people]),
+            truth_joints=places.astype(np.float64),
+            measured=known.astype(np.float64),
+            truth_vertices=None,
+            truth_pelvis=None,
+            seen=sight.astype(np.float64),
+            fallbacks=+Counter({UNSEEN: sum(not s.visible.any() for s in samples)}),
+        )
+
+
+def open_packed(path: Path) -> PackedPeople:
+    """path: a folder with one packed set, or FOLDER/SET-SPLIT for one of several. Raises ConfigError, InputError."""
+    folder, wanted = (path, "") if is_packed(path) else (path.parent, path.name)
+    if not is_packed(folder):
+        raise InputError(
+            f"this is no folder of records: no {MANIFEST} is there",
+            where=str(path),
+            fix="Make one: dpmesh data pack ROOT OUT.",
+        )
+    names = sorted(read_object(folder / MANIFEST).get("sets", {}))
+    if not wanted and len(names) != 1:
+        raise ConfigError(
+            "several sets are packed in this folder" if names else "no set is packed in this folder",
+            where=str(path),
+            fix=f"Give one: {', '.join(str(path / name) for name in names)}" if names else "Pack one.",
+        )
+    name = wanted or names[0]
+    kind, _, split = name.rpartition("-")
+    return PackedPeople(ShardSource(folder, kind, split), name)
+
+
+def _rng(person: Person) -> np.random.Generator:
+    """Of the noise on a person's keypoints: the same wherever the person stands in the set."""
+    return np.random.default_rng([_SEED, zlib.crc32(person.record_id.encode())])
+
+
+def _known(person: Person, measured: bool) -> np.ndarray:
+    """(30,) which joints are known in 3D."""
+    return person.joints3d_valid > 0 if measured else np.full(30, person.fit_valid > 0)
+
+
+def _rows(known: np.ndarray) -> list[int]:
+    """Of Human3.6M's joints those that most of the people have of whom anything is known."""
+    some = known[known.any(1)]
+    return [row for row, at in enumerate(_AT) if len(some) and some[:, at].mean() > 0.5]

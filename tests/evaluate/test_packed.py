@@ -1,0 +1,230 @@
+"""A folder of records is measured as a protocol: on whom, in which frame, by which hash; and the bench takes it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dpmesh.body.files import free_body
+from dpmesh.body.model import BodyModel
+from dpmesh.cli.main import main
+from dpmesh.data.pack import PackConfig, pack
+from dpmesh.data.person import Person
+from dpmesh.errors import ConfigError, InputError
+from dpmesh.evaluate.opening import entry, open_set
+from dpmesh.evaluate.packed import PackedPeople, open_packed
+from dpmesh.evaluate.protocols import OWN_JOINTS, Measure
+from dpmesh.evaluate.report import read
+from dpmesh.evaluate.robustness.report import JSON
+from dpmesh.evaluate.score import predicted, score
+from dpmesh.geometry import CROP
+from dpmesh.model import Inputs, Prediction
+from dpmesh.pose_prior.rotations import rotation_matrix
+from dpmesh.skeletons import H36M17, JOINTS30
+
+AT = list(H36M17.indices_in(JOINTS30))
+SIZE, FOCAL, COUNT = (300, 240), 310.0, 5
+K = np.array([[FOCAL, 0, 150], [0, FOCAL, 120], [0, 0, 1.0]])
+SMALL = PackConfig(side=300, per_shard=2, quality=95)
+
+
+class Crowd:
+    """Made-up people off the picture's middle; joints of the free body by the Human3.6M regressor, camera frame."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.body = BodyModel(free_body())
+        pose = torch.from_numpy(rng.normal(0, 0.2, (COUNT, 24, 3))).float()
+        pose[:, 0] = torch.tensor([np.pi, 0.0, 0.0])
+        posed = self.body(torch.zeros(COUNT, 10), rotation_matrix(pose))
+        places = np.stack([[x, 0.1, 4.0] for x in (-1.2, -0.6, 0.0, 0.6, 1.2)]).astype(np.float32)
+        self.vertices = posed.vertices.numpy() + places[:, None]
+        own = posed.joints30.numpy() + places[:, None]
+        self.joints = own.copy()  # joints of Human3.6M's regressor where it has them
+        self.joints[:, AT] = self.body.regress(posed.vertices, "h36m17").numpy() + places[:, None]
+        self.own = own
+
+    def person(self, i: int, folder: Path, **changed: object) -> Person:
+        joints = self.joints[i]
+        pixels = (joints @ K.T)[:, :2] / joints[:, 2:]
+        low, high = np.maximum(pixels.min(0), 0), np.minimum(pixels.max(0), np.array(SIZE) - 1)
+        valid = np.zeros(30, np.float32)
+        valid[AT] = 1
+        path = folder / f"{i}.jpg"
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (*SIZE[::-1], 3), np.uint8)).save(path)
+        made = Person(
+            record_id=f"mine/walk{i % 2}/{i}", image=path, size=SIZE, box=np.concatenate([low, high]), K=K,
+            joints2d=(pixels * valid[:, None]).astype(np.float32), joints2d_valid=valid,
+            joints3d=(joints * valid[:, None]).astype(np.float32), joints3d_valid=valid,
+        )  # fmt: skip
+        return replace(made, **changed)
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Crowd:
+    return Crowd()
+
+
+def people(crowd: Crowd, folder: Path) -> list[Person]:
+    """The second lacks a knee in 3D, the fourth everything."""
+    found = [crowd.person(i, folder) for i in range(COUNT)]
+    some = found[1].joints3d_valid.copy()
+    some[JOINTS30.index("L_Knee")] = 0
+    found[1] = replace(found[1], joints3d_valid=some)
+    found[3] = replace(found[3], joints3d_valid=np.zeros(30, np.float32))
+    return found
+
+
+@pytest.fixture
+def records(crowd: Crowd, tmp_path: Path) -> Path:
+    pack(people(crowd, tmp_path), tmp_path / "mine", "walk-test", SMALL)
+    return tmp_path / "mine"
+
+
+def answer(crowd: Crowd, source: PackedPeople, indices: Sequence[int], camera: str) -> Prediction:
+    """The truth, in the frame of a model of that camera."""
+    persons = source.persons(indices)
+    rows = [int(name.rpartition("/")[2]) for name in persons.ids]
+    mesh = crowd.vertices[rows]
+    if camera == "crop":
+        mesh = np.einsum("bji,bvj->bvi", persons.turn, mesh)
+    vertices, n = torch.from_numpy(mesh).float(), len(rows)
+    joints, zeros = crowd.body.regress(vertices, "joints30"), torch.zeros
+    return Prediction(
+        root_6d=zeros(n, 6), pose_latent=zeros(n, 1), body_rotations=torch.eye(3).expand(n, 23, 3, 3),
+        betas=zeros(n, 10), camera=zeros(n, 3), joints_img=zeros(n, 15, 3),
+        global_orient=torch.eye(3).expand(n, 3, 3), transl=zeros(n, 3), vertices=vertices, joints3d=joints,
+        joints2d=joints[..., :2], focal=torch.ones(n),
+    )  # fmt: skip
+
+
+class Body:
+    """As much of a model as `predicted` looks at."""
+
+    def __init__(self, crowd: Crowd, camera: str) -> None:
+        self.body, self.camera, self.provenance = crowd.body, camera, {}
+
+    def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+        raise AssertionError("the test says what it answers")
+
+
+@pytest.mark.parametrize("camera", ["crop", "image"])
+def test_the_true_body_has_no_error_and_the_unknown_are_not_counted(
+    crowd: Crowd, records: Path, camera: str
+) -> None:
+    protocol, source = open_set(str(records), None)
+    assert isinstance(source, PackedPeople) and len(source) == 3  # without the second and the fourth
+    assert dict(source.census.left_out) == {"3D joints not known, or not all": 2}
+    assert len(source.census.files) == 3 and source.census.found == 3
+    persons = source.persons([0, 1, 2])
+    assert persons.ids == ("mine/walk0/0", "mine/walk0/2", "mine/walk0/4")
+    assert protocol.selection.rule == "measured" and protocol.measure == Measure(
+        metrics=("MPJPE", "PA-MPJPE")
+    )
+    said = predicted(protocol.measure, Body(crowd, camera), answer(crowd, source, [0, 1, 2], camera), persons)
+    rows = score(protocol.measure, [0, 1, 2], persons, said)
+    assert rows.mpjpe.max() < 0.1 and rows.pa_mpjpe.max() < 0.1  # mm: the records keep micrometres
+    turned = predicted(
+        protocol.measure, Body(crowd, "image"), answer(crowd, source, [0, 1, 2], "crop"), persons
+    )
+    assert score(protocol.measure, [0, 1, 2], persons, turned).mpjpe[[0, 2]].min() > 20  # it is no tautology
+
+
+def test_inputs_are_those_of_the_crop_with_noise(records: Path) -> None:
+    source = open_packed(records)
+    whole, alone = source.persons([0, 1, 2]), source.persons([2])
+    assert np.array_equal(whole.joints[2], alone.joints[0]) and np.array_equal(whole.crops[2], alone.crops[0])
+    assert whole.crops.std() > 5 and whole.visible.sum(1).min() > 8
+    sample = source._shards.sample(0, np.random.default_rng(0))  # true joints
+    both = (whole.visible[0] > 0) & (sample.visible > 0)
+    off = np.linalg.norm(whole.joints[0] - sample.joints, axis=1)[both]
+    assert 0.5 < np.median(off) < 25 and whole.joints.max() < CROP
+    assert np.isnan(whole.seen).sum() == 0 and whole.focal_crop[0] == pytest.approx(sample.focal)
+
+
+def test_the_hash_is_of_what_was_measured(crowd: Crowd, records: Path, tmp_path: Path) -> None:
+    first = open_packed(records).protocol
+    assert first.name == "walk-test" and first.hash == open_packed(records / "walk-test").protocol.hash
+    pack(people(crowd, tmp_path), tmp_path / "again", "walk-test", SMALL)
+    assert open_packed(tmp_path / "again").protocol.hash == first.hash  # the same people, packed again
+    moved = people(crowd, tmp_path)
+    moved[0] = replace(moved[0], joints3d=moved[0].joints3d + np.float32([0, 0, 0.001]))
+    pack(moved, tmp_path / "other", "walk-test", SMALL)
+    assert open_packed(tmp_path / "other").protocol.hash != first.hash
+
+
+def test_fits_and_smpls_joints_are_told_apart(crowd: Crowd, tmp_path: Path) -> None:
+    """Both are compared with the answer's own joints, not with the Human3.6M regressor's."""
+    nothing = {"joints3d_valid": np.zeros(30, np.float32), "joints3d": np.zeros((30, 3), np.float32)}
+    everything = {"joints3d_valid": np.ones(30, np.float32)}
+    for name, rule, changed in (
+        ("fit", "fitted", lambda i: {**nothing, "fit_joints3d": crowd.own[i], "fit_valid": float(i != 2)}),
+        ("smpl", "measured", lambda i: {**everything, "joints3d": crowd.own[i]}),
+    ):
+        made = [crowd.person(i, tmp_path, **changed(i)) for i in range(COUNT)]
+        pack(made, tmp_path / name, f"{name}-test", SMALL)
+        protocol, source = open_set(str(tmp_path / name), None)
+        assert isinstance(source, PackedPeople)
+        assert protocol.selection.rule == rule and protocol.measure.regressor == OWN_JOINTS
+        assert len(source) == COUNT - (name == "fit")
+        persons = source.persons([0, 1])
+        said = predicted(
+            protocol.measure, Body(crowd, "crop"), answer(crowd, source, [0, 1], "crop"), persons
+        )
+        assert score(protocol.measure, [0, 1], persons, said).mpjpe.max() < 0.1
+        other = predicted(Measure(), Body(crowd, "crop"), answer(crowd, source, [0, 1], "crop"), persons)
+        assert score(protocol.measure, [0, 1], persons, other).mpjpe.min() > 5
+
+
+def test_what_cannot_be_measured_is_refused(crowd: Crowd, records: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for wrong in (tmp_path / "empty", tmp_path / "not there" / "at all"):
+        with pytest.raises(InputError, match=r"no folder of records.*dpmesh data pack ROOT OUT"):
+            entry(str(wrong))
+    with pytest.raises(ConfigError, match=r"no protocol 'walk'.*folder that dpmesh data pack has made"):
+        entry("walk")
+    with pytest.raises(ConfigError, match=r"has not been packed.*walk-test"):
+        entry(str(records / "walk-train"))
+    pack(people(crowd, tmp_path), records, "run-test", SMALL)
+    with pytest.raises(ConfigError, match=r"several sets.*mine/run-test, .*mine/walk-test"):
+        entry(str(records))
+    blind = [crowd.person(i, tmp_path, joints3d_valid=np.zeros(30, np.float32)) for i in range(COUNT)]
+    pack(blind, tmp_path / "blind", "walk-test", SMALL)
+    with pytest.raises(InputError, match="too few joints of these people"):
+        entry(str(tmp_path / "blind"))
+    pack([people(crowd, tmp_path)[0]] * 2, tmp_path / "twice", "walk-test", SMALL)
+    with pytest.raises(InputError, match="two persons have one name"):
+        entry(str(tmp_path / "twice"))
+    shard = records / "run-test-00000.tar"
+    shard.write_bytes(shard.read_bytes()[:-512])
+    with pytest.raises(InputError, match=r"run-test-00000\.tar.*torn"):
+        entry(str(records / "run-test"))
+
+
+def test_the_commands_take_a_folder(
+    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--persons", "9", "--map-persons", "0", "--only", "dropped"]
+    assert main(["bench", "robustness", "--set", str(records), "--out", str(tmp_path / "bench"), *words]) == 0
+    found = json.loads((tmp_path / "bench" / JSON).read_text())
+    assert found["protocol"]["hash"] == open_packed(records).protocol.hash
+    assert found["persons"] == {
+        "measured": 3, "found": 3, "left_out": {"3D joints not known, or not all": 2}, "map": 0,
+    }  # fmt: skip
+    assert found["corruptions"][0]["models"][0][0]["MPJPE"] > 20
+    out = tmp_path / "results"
+    assert main(["eval", str(records), "--method", "t-pose", "--out", str(out)]) == 0
+    result = read(out / "mine+t-pose")
+    assert result["persons"]["evaluated"] == 3 and result["protocol"]["name"] == "walk-test"
+    assert list((out / "mine+t-pose" / "worst").glob("01_*.jpg"))
+    assert set(result["figures"]["by_sequence"]) == {"mine/walk0"}
+    capsys.readouterr()
+    assert main(["bench", "robustness", "--set", str(tmp_path / "bench"), "--out", str(tmp_path / "no")]) != 0
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "no folder of records" in told and "dpmesh data pack" in told
+    assert not (tmp_path / "no").exists()
