@@ -187,3 +187,20 @@ def test_every_option_reaches_the_bench(monkeypatch: pytest.MonkeyPatch, tmp_pat
             threads=2, only=("blur", "jpeg"),
         )
     ]  # fmt: skip
+
+
+def test_the_map_is_of_as_many_persons_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    slid: list[list[int]] = []
+
+    def slide(
+        opened: object, protocol: object, indices: list[int], persons: Persons, *rest: object
+    ) -> np.ndarray:
+        assert len(persons.ids) == len(indices)
+        slid.append(list(indices))
+        return np.zeros((len(indices), 2, 2, 14))
+
+    monkeypatch.setattr(run_module, "_slide", slide)
+    found = run_module.run(
+        Bench(persons=5, batch=3, map_persons=4, grid=2, only=("blur",)), say=lambda _: None
+    )
+    assert slid == [[0, 1, 2], [3]] and found["persons"]["map"] == 4 and found["persons"]["measured"] == 5

@@ -77,6 +77,8 @@ def run(bench: Bench, say: Say = print) -> dict[str, Any]:
     for start in range(0, count, bench.batch):
         indices = list(range(start, min(start + bench.batch, count)))
         persons, seeds = source.persons(indices), np.array(indices, np.int64)
+        slid = indices[: max(bench.map_persons - start, 0)]
+        under = persons if len(slid) in (0, len(indices)) else source.persons(slid)
         for number, one in enumerate(opened):
             clean = _answer(one, protocol, indices, persons)
             for corruption in bench.corruptions:
@@ -84,8 +86,8 @@ def run(bench: Bench, say: Say = print) -> dict[str, Any]:
                     worse = corruption.apply(persons, severity, seeds) if severity else persons
                     found = clean if severity == 0 else _answer(one, protocol, indices, worse)
                     rows.setdefault((number, corruption.name, severity), []).append(found)
-            if start < bench.map_persons:
-                maps[number].append(_slide(one, protocol, indices, persons, clean, bench))
+            if slid:
+                maps[number].append(_slide(one, protocol, slid, under, clean, bench))
         say(f"{indices[-1] + 1} of {count} persons")
     return {
         "format": FORMAT,
@@ -140,14 +142,15 @@ def places(grid: int) -> np.ndarray:
 def _slide(
     opened: Opened, protocol: Protocol, indices: Sequence[int], persons: Persons, clean: Rows, bench: Bench
 ) -> np.ndarray:
-    """(b, grid, grid, joints): how many mm further off each joint is with the box there (rows: y, columns: x)."""
+    """(b, grid, grid, joints): how many mm further off each joint is with the box there (rows: y, columns: x).
+    clean: of these persons, and perhaps of more after them."""
     half = bench.box * CROP / 2
     out = np.empty((len(indices), bench.grid, bench.grid, clean.joint.shape[1]))
     for row, y in enumerate(places(bench.grid)):
         for column, x in enumerate(places(bench.grid)):
             boxes = np.tile(np.array([x - half, y - half, x + half, y + half]), (len(indices), 1))
             found = _answer(opened, protocol, indices, cover(persons, boxes))
-            out[:, row, column] = found.joint - clean.joint
+            out[:, row, column] = found.joint - clean.joint[: len(indices)]
     return out
 
 
