@@ -125,6 +125,7 @@ EMBEDDED = DPMeshConfig(
         volume_layers=1,
         pose_code=128,
         lifter=512,
+        uncertainty=128,
     ),
     pose_prior=PoseVQVAEConfig(
         codes=1024, code_width=32, encoder_width=64, decoder_width=96, decoder_layers=3
