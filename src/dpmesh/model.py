@@ -120,6 +120,11 @@ class DPMesh(nn.Module):
         """Whose focal length `Inputs` shall have (DPMeshConfig)."""
         return self.config.camera
 
+    @property
+    def tells_sigma(self) -> bool:
+        """Whether `Prediction` has a joint_sigma."""
+        return self.regressor.uncertainty is not None
+
     def forward(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         seen = self.look(inputs.crop, inputs.joints, inputs.visible)  # fused (b, c, 8, 8)
         answer = self.regress(seen, inputs.joints, inputs.visible)

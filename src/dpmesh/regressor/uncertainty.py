@@ -89,7 +89,7 @@ class UncertaintyHead(nn.Module):
         person = self.of_person(torch.cat([evidence.state, answer.detach().float(), mean], -1))
         x = self.of_joint(torch.cat([own, sampled], -1)) + person[:, None]
         for layer in self.layers:
-            x = layer(x, self.which)
+            x = layer(x, self.which[None])
         log_least, span = math.log(LEAST), math.log(MOST / LEAST)
         return log_least + span * torch.sigmoid((x * self.out).sum(-1) + self.bias)
 

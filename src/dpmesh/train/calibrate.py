@@ -1,5 +1,7 @@
 """The calibration of the uncertainty: two numbers a joint, fitted on people that nothing was trained on."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,8 +9,8 @@ from torch import Tensor
 from dpmesh.losses import uncertainty_term
 from dpmesh.regressor.uncertainty import UncertaintyHead
 
-SLOPES = (0.3, 3.0)
-"""No slope beyond these: with few people the fit could turn the order round."""
+SLOPE = 3.0
+"""No slope beyond this, or below its inverse: with few people the fit could even turn the order round."""
 
 
 def calibrate(
@@ -22,13 +24,16 @@ def calibrate(
     for each joint alone. log_scale: as the head tells it, not calibrated."""
     log_scale, joints3d, truth, known = (x.detach().double() for x in (log_scale, joints3d, truth, known))
     offset = torch.zeros(log_scale.shape[1], dtype=torch.float64, device=log_scale.device, requires_grad=True)
-    slope = torch.ones_like(offset).requires_grad_()
+    bend = torch.zeros_like(offset).requires_grad_()
     middle = log_scale.mean(0)  # about it offset and slope hardly depend on each other
-    optimiser = torch.optim.LBFGS([offset, slope], max_iter=200, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([offset, bend], max_iter=200, line_search_fn="strong_wolfe")
+
+    def slope() -> Tensor:
+        return (math.log(SLOPE) * torch.tanh(bend)).exp()
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        scaled = middle + offset + slope.clamp(*SLOPES) * (log_scale - middle)
+        scaled = middle + offset + slope() * (log_scale - middle)
         cost = uncertainty_term(scaled, joints3d, truth, known)
         cost.backward()
         return cost
@@ -36,6 +41,6 @@ def calibrate(
     with torch.enable_grad():
         optimiser.step(closure)  # pyright: ignore[reportUnknownMemberType]
     with torch.no_grad():
-        found = slope.clamp(*SLOPES)
+        found = slope()
         head.get_buffer("slope").copy_(found)
         head.get_buffer("offset").copy_(middle + offset - found * middle)
