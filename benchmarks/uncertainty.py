@@ -3,9 +3,10 @@
 Errors are distances of the 30 joints (less the pelvis, which itself does not count) from the truth, metres.
 
 * rank: Spearman's correlation of sigma and error, over all joints of all persons; and within each joint, over persons.
-* calibration: expected calibration error, the mean over p = 5 %, 10 %, ..., 95 % of |coverage - p|, where coverage is the
-  share of the joints whose error lies in the ball that should hold them with probability p (dpmesh/metrics.py); and
-  the root mean square of the error along an axis over sigma, 1 where sigma is the standard deviation.
+  For comparison that of each joint's own mean error, which knows nothing of the person.
+* calibration: expected calibration error, the mean over p = 5 %, 10 %, ..., 95 % of |coverage - p|, where coverage is
+  the share of the joints whose error lies in the ball that should hold them with probability p (dpmesh/metrics.py);
+  and the root mean square of the error along an axis over sigma, 1 where sigma is the standard deviation.
 * hiding: one given joint of each person is covered by a grey box about its keypoint, and the keypoints under the box
   are not given (evaluate/robustness/corrupt.py): how often that joint's sigma rises, for two sizes of the box.
 """
@@ -98,7 +99,11 @@ def figures(error: np.ndarray, sigma: np.ndarray, rises: dict[float, list[float]
     within = [rank_correlation(sigma[:, j], error[:, j]) for j in range(error.shape[1])]
     each = [calibration_error(sigma[:, j], error[:, j]) for j in range(error.shape[1])]
     return {
-        "rank": {"all": rank_correlation(sigma, error), "within_joints_mean": float(np.mean(within))},
+        "rank": {
+            "all": rank_correlation(sigma, error),
+            "within_joints_mean": float(np.mean(within)),
+            "by_the_joint_alone": rank_correlation(np.broadcast_to(error.mean(0), error.shape), error),
+        },
         "calibration": {
             "expected_calibration_error": calibration_error(sigma, error),
             "worst_joint": max(each),
@@ -132,7 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", default="embedded")
     parser.add_argument("--data", type=Path, help="a folder that keeps SynthOcc's pictures")
-    parser.add_argument("--persons", type=int, default=1200, help="the first so many (each beginning is balanced)")
+    parser.add_argument(
+        "--persons", type=int, default=1200, help="the first so many (each beginning is balanced)"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -251,6 +251,8 @@ def test_the_uncertainty_term_is_the_likelihood_of_a_student_t():
     elsewhere[:, 0], elsewhere[0, 5] = 3.0, 3.0
     assert fast(elsewhere) == fast(log_scale)
     assert fast(torch.full((2, 30), math.log(LEAST))) > 0
-    assert float(uncertainty_term(torch.full((2, 30), math.log(LEAST)), truth, truth, known)) == pytest.approx(0, abs=1e-5)
+    assert float(
+        uncertainty_term(torch.full((2, 30), math.log(LEAST)), truth, truth, known)
+    ) == pytest.approx(0, abs=1e-5)
     known[:, 0] = 0  # without a pelvis nothing is measured
     assert fast(log_scale) == 0

@@ -54,9 +54,9 @@ def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
 
     Inputs crop (b, 3, 256, 256), joints (b, 30, 2), visible (b, 30), focal (b,); outputs vertices (b, v, 3), joints3d
     (b, 30, 3), joints2d (b, 30, 2), global_orient (b, 3, 3), body_rotations (b, 23, 3, 3), betas (b, 10), transl (b,
-    3), and joint_sigma (b, 30) of a model that tells it; units and frames as in model.Inputs and Prediction; b is any number. The body's arrays are part of the file:
-    with SMPL's it is under SMPL's licence. A protobuf file ends at 2 GiB: a larger model's weights go to one file
-    beside it, NAME.onnx.data, which onnxruntime finds there.
+    3), and joint_sigma (b, 30) of a model that tells it; units and frames as in model.Inputs and Prediction; b is any
+    number. The body's arrays are part of the file: with SMPL's it is under SMPL's licence. A protobuf file ends at
+    2 GiB: a larger model's weights go to one file beside it, NAME.onnx.data, which onnxruntime finds there.
 
     Raises ConfigError for a model that is not in fp32 on a CPU, or without the package onnx; OutputError where the
     files cannot be written.

@@ -62,8 +62,8 @@ class LossWeights:
     computed.
     only_inside: joints outside the crop do not count in joints2d, as in the released code; else they pull up to half
     a crop beyond its border.
-    uncertainty: moves nothing but its own head (regressor/uncertainty.py), which Adam trains as fast with a small factor;
-    a large one would fill the gradient's norm, by which all of it is clipped.
+    uncertainty: moves nothing but its own head (regressor/uncertainty.py), which Adam trains as fast with a small
+    factor; a large one would fill the gradient's norm, by which all of it is clipped.
     automatic: on top of the factors, each term's weight is learned (`balanced`).
     """
 

@@ -102,7 +102,7 @@ def rank_correlation(
     sigma: Float[NDArray[np.floating], "*n"], errors: Float[NDArray[np.floating], "*n"]
 ) -> float:
     """Spearman's, over the pairs with an error that is finite. NaN where all of one side are equal."""
-    from scipy.stats import spearmanr  # pyright: ignore[reportMissingTypeStubs]
+    from scipy.stats import spearmanr  # pyright: ignore
 
     known = np.isfinite(errors)
     a, b = sigma[known], errors[known]
@@ -121,7 +121,7 @@ def coverage(
 
     Of a Student t in three dimensions, length² / (3 scale²) is distributed as Fisher's F(3, TAILS).
     """
-    from scipy.stats import f  # pyright: ignore[reportMissingTypeStubs]
+    from scipy.stats import f  # pyright: ignore
 
     known = np.isfinite(errors) & (sigma > 0)
     ratio = (errors[known] / (sigma[known] / DEVIATION)) ** 2 / 3

@@ -28,7 +28,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     assert model.regressor.uncertainty is not None
     torch.nn.init.normal_(model.regressor.uncertainty.out, std=0.05)
     model.save_pretrained(folder / "with", {})
-    DPMesh(replace(EMBEDDED, regressor=replace(EMBEDDED.regressor, uncertainty=0))).save_pretrained(folder / "without", {})
+    DPMesh(replace(EMBEDDED, regressor=replace(EMBEDDED.regressor, uncertainty=0))).save_pretrained(
+        folder / "without", {}
+    )
     return folder / "with", folder / "without"
 
 

@@ -13,7 +13,17 @@ from dpmesh.model import DPMesh, Inputs, Prediction
 from dpmesh.regressor.cascade import RegressorConfig
 from dpmesh.regressor.uncertainty import DEVIATION, LEAST, MOST, START
 
-PARAMETERS = ("root_6d", "pose_latent", "betas", "camera", "vertices", "joints3d", "joints2d", "joints_img", "transl")
+PARAMETERS = (
+    "root_6d",
+    "pose_latent",
+    "betas",
+    "camera",
+    "vertices",
+    "joints3d",
+    "joints2d",
+    "joints_img",
+    "transl",
+)
 HEAD = "regressor.uncertainty."
 
 
@@ -80,7 +90,9 @@ def test_metres_within_bounds_and_nothing_for_the_pelvis(pair: tuple[DPMesh, DPM
 def test_a_batch_equals_its_samples(pair: tuple[DPMesh, DPMesh]):
     together = sigma(pair[1](inputs()))
     for i in range(3):
-        torch.testing.assert_close(together[i : i + 1], sigma(pair[1](one(inputs(), i))), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(
+            together[i : i + 1], sigma(pair[1](one(inputs(), i))), atol=1e-6, rtol=1e-4
+        )
 
 
 @torch.no_grad()
@@ -107,7 +119,9 @@ def test_the_calibration_bends_and_moves_the_scale(pair: tuple[DPMesh, DPMesh]):
     try:
         head.get_buffer("offset").fill_(0.5)
         head.get_buffer("slope").fill_(2.0)
-        torch.testing.assert_close(head.sigma(log_scale)[:, 1:], DEVIATION * (0.5 + 2 * log_scale).exp()[:, 1:])
+        torch.testing.assert_close(
+            head.sigma(log_scale)[:, 1:], DEVIATION * (0.5 + 2 * log_scale).exp()[:, 1:]
+        )
         assert {HEAD + "offset", HEAD + "slope"} <= set(pair[1].state_dict())
     finally:
         head.get_buffer("offset").zero_()

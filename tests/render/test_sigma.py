@@ -16,7 +16,9 @@ def test_a_vertex_at_a_joint_has_its_sigma_and_between_two_their_mean() -> None:
     assert found[0] == pytest.approx(sigma[4], abs=1e-6)
     assert found[1] == pytest.approx((sigma[4] + sigma[5]) / 2, rel=1e-3)
     assert found[0] < found[2] < found[1]
-    np.testing.assert_allclose(surface_sigma(np.random.default_rng(0).normal(size=(9, 3)), joints, sigma * 0 + 0.1), 0.1)
+    np.testing.assert_allclose(
+        surface_sigma(np.random.default_rng(0).normal(size=(9, 3)), joints, sigma * 0 + 0.1), 0.1
+    )
 
 
 def test_colours_go_from_dark_blue_to_yellow_and_no_further() -> None:
@@ -29,8 +31,10 @@ def test_colours_go_from_dark_blue_to_yellow_and_no_further() -> None:
 
 
 def test_each_vertex_has_its_colour_in_both_pictures() -> None:
-    """A square whose left half is red, whose right half is blue."""
-    corners = np.array([(-1, -1, 4), (0, -1, 4), (1, -1, 4), (-1, 1, 4), (0, 1, 4), (1, 1, 4)], np.float32)
+    """A square, turned a little, whose left half is red, whose right half is blue."""
+    corners = np.array(
+        [(-1, -1, 3.5), (0, -1, 4), (1, -1, 4.5), (-1, 1, 3.5), (0, 1, 4), (1, 1, 4.5)], np.float32
+    )
     vertices = np.concatenate([corners, corners[[1, 4]]])
     faces = np.array([(0, 1, 3), (1, 4, 3), (6, 2, 7), (2, 5, 7)])
     red, blue = (0.9, 0.1, 0.1), (0.1, 0.1, 0.9)
@@ -52,7 +56,9 @@ def test_the_legend_lies_in_the_lower_left_corner(size: tuple[int, int]) -> None
     rows, columns = np.nonzero((drawn != picture).any(-1))
     assert rows.min() > size[0] * 0.6 and columns.max() < size[1] * 0.75
     assert (picture == 200).all()  # a copy
-    assert (np.abs(drawn.astype(int) - np.rint(255 * sigma_colours(np.array(0.0)))).max(-1) <= 3).any()  # its first colour
+    assert (
+        np.abs(drawn.astype(int) - np.rint(255 * sigma_colours(np.zeros(1))[0])).max(-1) <= 3
+    ).any()  # its first colour
 
 
 def test_a_tiny_picture_has_no_room_for_it() -> None:

@@ -53,7 +53,14 @@ def start(child: ModuleType, sure: str, tmp_path: Path) -> Path:
 
 
 def settings(start: Path, out: Path, stage: dict[str, Any] = STAGE, **more: Any) -> Settings:
-    changes = {"model": "sure", "start": str(start), "out": str(out), "workers": 0, "validation_people": 8, **more}
+    changes = {
+        "model": "sure",
+        "start": str(start),
+        "out": str(out),
+        "workers": 0,
+        "validation_people": 8,
+        **more,
+    }
     return replace(read_settings(CONFIG, changes), stages=(Uncertainty(**stage),))
 
 
@@ -76,7 +83,9 @@ def test_a_run_moves_the_head_alone_and_leaves_it_calibrated(start: Path, tmp_pa
     assert torch.equal(again.head.out, found[HEAD + "out"])
 
 
-def test_a_missing_head_is_an_error_everywhere_else(start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_missing_head_is_an_error_everywhere_else(
+    start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     begin(settings(start, tmp_path), 0)
     assert "begins untrained" in caplog.text
     images = read_settings(CONFIG.with_name("embedded_more.toml"), {"model": "sure", "start": str(start)})
@@ -148,7 +157,9 @@ def test_hiding_covers_and_drops_what_it_says():
     changed = (found.crop != crop).any(1)  # (b, h, w)
     assert changed.flatten(1).any(1).all()
     columns, rows = joints.long().unbind(-1)
-    at = changed[torch.arange(64)[:, None], rows, columns]  # whether the picture changed at each joint's pixel
+    at = changed[
+        torch.arange(64)[:, None], rows, columns
+    ]  # whether the picture changed at each joint's pixel
     assert at[found.under].float().mean() > 0.99
     assert (visible[found.under] == 1).all() and (found.visible[found.under] == 0).all()
     assert (found.visible <= visible).all()
@@ -172,7 +183,9 @@ def test_the_calibration_finds_what_was_planted():
     true = (offset + slope * log_scale).exp()
     chi = torch.distributions.Chi2(torch.tensor(TAILS))
     torch.manual_seed(0)
-    errors = torch.randn(n, 30, 3, generator=g) * (TAILS / chi.sample((n, 30)))[..., None].sqrt() * true[..., None]
+    errors = (
+        torch.randn(n, 30, 3, generator=g) * (TAILS / chi.sample((n, 30)))[..., None].sqrt() * true[..., None]
+    )
     errors[:, 0] = 0  # the pelvis is where it is told from
     truth = torch.randn(n, 30, 3, generator=g) + torch.tensor([0.0, 0.0, 5.0])
     known = torch.ones(n, 30)
@@ -188,9 +201,11 @@ def test_the_calibration_finds_what_was_planted():
     calibrate(head, log_scale, answer, truth, known)
     torch.testing.assert_close(head.get_buffer("slope")[1:], slope[1:], atol=0.08, rtol=0)
     middle = offset + slope * -2.5
-    torch.testing.assert_close((head.get_buffer("offset") - 2.5 * head.get_buffer("slope"))[1:], middle[1:], atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        (head.get_buffer("offset") - 2.5 * head.get_buffer("slope"))[1:], middle[1:], atol=0.05, rtol=0
+    )
     assert expected() < 0.01
     assert uncertainty_term(head.calibrated(log_scale), answer, truth, known) < uncertainty_term(
         log_scale, answer, truth, known
     )
-    assert DEVIATION == pytest.approx((5 / 3) ** 0.5)
+    assert pytest.approx((TAILS / (TAILS - 2)) ** 0.5) == DEVIATION

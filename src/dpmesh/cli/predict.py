@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("no such file", where=args.keypoints, fix="Give a JSON file of keypoints.")
     if args.colour == "sigma" and args.refine:
         raise ConfigError(
-            "a refined body has no sigma: the network judged the body before", where="--colour", fix="Drop --refine."
+            "a refined body has no sigma: the network judged the body before",
+            where="--colour",
+            fix="Drop --refine.",
         )
     names = name_results(find_pictures(args.inputs))
     _check_writable(out)

@@ -142,7 +142,12 @@ class Regressor(nn.Module):
         state, answer = config.lifter + 3 * width, 6 + config.pose_code + 10 + 3
         self.uncertainty = (
             UncertaintyHead(
-                config.lifter_joints, config.uncertainty, config.heads, looked_at=width, state=state, answer=answer
+                config.lifter_joints,
+                config.uncertainty,
+                config.heads,
+                looked_at=width,
+                state=state,
+                answer=answer,
             )
             if config.uncertainty
             else None
@@ -170,7 +175,8 @@ class Regressor(nn.Module):
                 )
             state = torch.cat([lifted.state, lifted.state.new_zeros(len(given), 3 * self.config.width)], -1)
             joints_img = torch.sigmoid(lifted.joints_logits)
-            return Regression(*lifted[1:5], joints_img, Evidence(given, read, None, state))
+            evidence = Evidence(given, read, None, state)
+            return Regression(*lifted[1:5], joints_img=joints_img, evidence=evidence)
         x = self._content().expand(given.shape[0], -1, -1)
         joints_img: Tensor | None = None
         if lifted is not None:

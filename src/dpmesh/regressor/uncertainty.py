@@ -111,10 +111,9 @@ class UncertaintyHead(nn.Module):
                 people, self.looked_at + 1
             )
         tokens = evidence.looked_at  # (b, 64, c)
-        side = math.isqrt(tokens.shape[1])
-        found = F.grid_sample(
-            tokens.transpose(1, 2).unflatten(2, (side, side)), places[:, None] * 2 - 1, align_corners=False
-        )
+        side = math.isqrt(int(tokens.shape[1]))
+        grid = tokens.transpose(1, 2).reshape(-1, self.looked_at, side, side)
+        found = F.grid_sample(grid, places[:, None] * 2 - 1, align_corners=False)
         return found[:, :, 0].transpose(1, 2), F.pad(tokens.mean(1), (0, 1), value=1.0)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from numpy.typing import NDArray
 
-from dpmesh.render.arrays import floats, to_uint8
+from dpmesh.render.arrays import clamp, floats, to_uint8
 
 UNSURE = 0.2
 """Metres: from here on the surface has the last colour. The same in every picture, so that pictures compare."""
@@ -21,22 +21,21 @@ def surface_sigma(
     """Of each vertex: the mean over all joints, weighed by the inverse fourth power of their distance, so that the
     nearest count. Metres, one frame."""
     off = floats(vertices)[:, None] - floats(joints3d)[None]
-    weights = 1 / np.maximum((off**2).sum(-1), 1e-6) ** 2
-    return (weights @ floats(joint_sigma)) / weights.sum(1)
+    weights = floats(1 / np.maximum((off**2).sum(-1), 1e-6) ** 2)
+    return floats(weights @ floats(joint_sigma)) / floats(weights.sum(1))
 
 
 def sigma_colours(sigma: Float[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n 3"]:
     """sRGB in [0, 1] of metres: 0 to UNSURE and beyond."""
-    levels = to_uint8(255 * np.clip(floats(sigma) / UNSURE, 0, 1))
-    bgr = cv2.applyColorMap(levels.reshape(-1, 1), _MAP)
-    rgb = np.ascontiguousarray(bgr[:, 0, ::-1]).reshape(*levels.shape, 3)
-    return (rgb / 255).astype(np.float32)
+    table = np.reshape(cv2.applyColorMap(to_uint8(range(256)), _MAP), (256, 3))[:, ::-1]  # RGB
+    levels = clamp(floats(sigma) * (255 / UNSURE), 0, 255)
+    return (floats(table) / 255).astype(np.float32)[np.rint(levels).astype(int)]
 
 
 def draw_legend(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """A copy with the scale in its lower left corner; a picture too small for it stays as it is."""
-    out: NDArray[np.uint8] = picture.copy()
-    height, width = out.shape[:2]
+    out = np.ascontiguousarray(to_uint8(picture))  # a copy, whatever the picture's order
+    height, width = int(out.shape[0]), int(out.shape[1])
     zoom = min(width / 420, height / 260, 2.5)
     if zoom < 0.35:
         return out

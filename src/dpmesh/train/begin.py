@@ -92,7 +92,9 @@ def _stored(settings: Settings, source: str, *, may_lack_uncertainty: bool = Fal
     if model.config != wanted:
         fix = "They lack regressor.uncertainty: train it first (configs/embedded_sigma.toml)."
         raise ConfigError(
-            f"these are not weights of {settings.model!r}", where=source, fix=fix if model.config == lacking else ""
+            f"these are not weights of {settings.model!r}",
+            where=source,
+            fix=fix if model.config == lacking else "",
         )
     if (prior := _prior(settings)) is not None and source == settings.start:
         _put(prior, model, settings)

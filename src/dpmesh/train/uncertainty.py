@@ -121,9 +121,7 @@ class UncertaintyObjective(Objective):
                 answer = model.regress(seen, joints, visible, read)
                 parameters = model.parameters_of(answer, focal)
             with torch.autocast(device, enabled=False):
-                joints3d = model.body.joints30_only(
-                    parameters.betas, parameters.rotations, parameters.transl
-                )
+                joints3d = model.body.joints30_only(parameters.betas, parameters.rotations, parameters.transl)
         with torch.autocast(device, enabled=False):
             log_scale = model.regressor.unsure(answer, joints3d, project(joints3d, focal))
         assert log_scale is not None  # __init__ refuses a model without
