@@ -28,7 +28,7 @@ def surface_sigma(
 def sigma_colours(sigma: Float[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n 3"]:
     """sRGB in [0, 1] of metres: 0 to UNSURE and beyond."""
     table = np.reshape(cv2.applyColorMap(to_uint8(range(256)), _MAP), (256, 3))[:, ::-1]  # RGB
-    levels = clamp(floats(sigma) * (255 / UNSURE), 0, 255)
+    levels = clamp(floats(sigma) * (255 / UNSURE), 0.0, 255.0)
     return (floats(table) / 255).astype(np.float32)[np.rint(levels).astype(int)]
 
 
