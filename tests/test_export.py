@@ -15,15 +15,20 @@ from torch import nn
 from dpmesh.cli.main import main
 from dpmesh.configurations import EMBEDDED, PAPER, RELEASE, narrow
 from dpmesh.errors import ConfigError
-from dpmesh.export import INPUTS, OUTPUTS, _join, export_onnx
+from dpmesh.export import INPUTS, OUTPUTS, _join, export_onnx, outputs_of
 from dpmesh.model import DPMesh, Inputs
 from dpmesh.optimise import optimised
 
 
 def model_of(name: str) -> DPMesh:
     """embedded as shipped; the others narrow, every number random (a layer at zero would hide what is behind it)."""
-    if name == "embedded":
-        return DPMesh.from_pretrained("embedded")
+    if name == "embedded":  # with an uncertainty at random, whether or not the shipped weights have one
+        torch.manual_seed(0)
+        model = DPMesh(EMBEDDED).eval()
+        model.load_state_dict(DPMesh.from_pretrained("embedded").state_dict(), strict=False)
+        assert model.regressor.uncertainty is not None
+        nn.init.normal_(model.regressor.uncertainty.out, std=0.05)
+        return model
     torch.manual_seed(0)
     model = DPMesh(narrow({"paper": PAPER, "release": RELEASE}[name])).eval()
     for p in model.parameters():
@@ -41,20 +46,20 @@ def inputs(people: int) -> Inputs:
     )
 
 
-def run(file: Path, data: Inputs) -> dict[str, np.ndarray]:
+def run(file: Path, data: Inputs, outputs: tuple[str, ...] = OUTPUTS) -> dict[str, np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    assert tuple(o.name for o in session.get_outputs()) == OUTPUTS
+    assert tuple(o.name for o in session.get_outputs()) == outputs
     found = session.run(None, {name: getattr(data, name).numpy() for name in INPUTS})
-    return dict(zip(OUTPUTS, found, strict=True))
+    return dict(zip(outputs, found, strict=True))
 
 
 def assert_the_same(file: Path, model: DPMesh, data: Inputs) -> None:
     """To 1e-3 of a metre, a radian or a standard deviation; joints2d, which are pixels, to 1e-2."""
     with torch.inference_mode():
         expected = model(data)
-    for name, found in run(file, data).items():
+    for name, found in run(file, data, outputs_of(model)).items():
         wanted = getattr(expected, name).numpy()
         assert found.shape == wanted.shape, name
         assert np.abs(found - wanted).max() < (1e-2 if name == "joints2d" else 1e-3), name
@@ -81,6 +86,8 @@ def test_an_exported_model_is_the_same_function_for_any_number_of_people(
     model, file = exported(name)
     for people in (1, 2, 5):
         assert_the_same(file, model, inputs(people))
+    assert (outputs_of(model) == OUTPUTS) == (not model.tells_sigma)
+    assert name != "embedded" or outputs_of(model)[-1] == "joint_sigma"
 
 
 def test_weights_beyond_one_file_lie_beside_it_in_one(
@@ -105,8 +112,9 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     words = ["export", "onnx", str(tmp_path / "w"), str(out)]
     assert main(words) == 0
     told = capsys.readouterr().out
-    assert str(out) in told and "vertices" in told
-    assert run(out, inputs(3))["vertices"].shape == (3, 6904, 3)
+    assert str(out) in told and "vertices" in told and "joint_sigma" in told
+    found = run(out, inputs(3), (*OUTPUTS, "joint_sigma"))
+    assert found["vertices"].shape == (3, 6904, 3) and found["joint_sigma"].shape == (3, 30)
     assert main(words) == 1  # not over an old one
     error = capsys.readouterr().err
     assert "--overwrite" in error and len(error.splitlines()) == 1

@@ -17,7 +17,9 @@ from dpmesh.losses import (
     loss_terms,
     reading_terms,
     surface_terms,
+    uncertainty_term,
 )
+from dpmesh.regressor.uncertainty import LEAST, TAILS
 from dpmesh.skeletons import GRAPH15, JOINTS30
 
 
@@ -219,3 +221,38 @@ def test_two_halves_average_to_the_whole():
     ]
     for name, value in whole.items():
         torch.testing.assert_close(value, (halves[0][name] + halves[1][name]) / 2)
+
+
+def test_the_uncertainty_term_is_the_likelihood_of_a_student_t():
+    """Against scipy's, up to a constant; the pelvis and what is not measured do not count."""
+    from scipy.stats import multivariate_t
+
+    g = torch.Generator().manual_seed(0)
+    truth, found = (torch.randn(2, 30, 3, generator=g) for _ in range(2))
+    log_scale = torch.randn(2, 30, generator=g) - 1
+    known = torch.ones(2, 30)
+    known[0, 5] = 0
+
+    def slow(log_scale: torch.Tensor) -> float:
+        total = 0.0
+        for b in range(2):
+            for j in range(1, 30):
+                off = ((found[b, j] - found[b, 0]) - (truth[b, j] - truth[b, 0])).numpy()
+                shape = torch.eye(3).numpy() * float(torch.exp(2 * log_scale[b, j]))
+                total -= float(known[b, j]) * multivariate_t(shape=shape, df=TAILS).logpdf(off)
+        return total / (2 * 29)
+
+    def fast(log_scale: torch.Tensor) -> float:
+        return float(uncertainty_term(log_scale, found, truth, known))
+
+    other = log_scale + 0.7 * torch.randn(2, 30, generator=g)
+    assert fast(other) - fast(log_scale) == pytest.approx(slow(other) - slow(log_scale), abs=1e-4)
+    elsewhere = log_scale.clone()
+    elsewhere[:, 0], elsewhere[0, 5] = 3.0, 3.0
+    assert fast(elsewhere) == fast(log_scale)
+    assert fast(torch.full((2, 30), math.log(LEAST))) > 0
+    assert float(
+        uncertainty_term(torch.full((2, 30), math.log(LEAST)), truth, truth, known)
+    ) == pytest.approx(0, abs=1e-5)
+    known[:, 0] = 0  # without a pelvis nothing is measured
+    assert fast(log_scale) == 0

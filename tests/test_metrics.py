@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dpmesh.geometry.align import procrustes
-from dpmesh.metrics import mpjpe, pa_mpjpe
+from dpmesh.metrics import NOMINAL, calibration_error, coverage, mpjpe, pa_mpjpe, rank_correlation
+from dpmesh.regressor.uncertainty import DEVIATION, TAILS
 
 
 def points(seed: int = 0, people: int = 4) -> np.ndarray:
@@ -58,3 +59,27 @@ def test_coincident_points_do_not_break():
     found = procrustes(np.zeros_like(truth), truth)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[0], np.repeat(truth.mean(1), 14, 0), atol=1e-12)
+
+
+def student(scale: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Lengths of errors drawn from the model of the error."""
+    normal = rng.standard_normal((*scale.shape, 3)) * scale[..., None]
+    return np.linalg.norm(normal * np.sqrt(TAILS / rng.chisquare(TAILS, scale.shape))[..., None], axis=-1)
+
+
+def test_sigma_that_is_right_is_calibrated_and_ranks():
+    rng = np.random.default_rng(0)
+    scale = np.exp(rng.normal(-2.5, 0.8, 40_000))
+    errors = student(scale, rng)
+    sigma = DEVIATION * scale
+    assert calibration_error(sigma, errors) < 0.005
+    assert np.sqrt((errors**2 / sigma**2).mean() / 3) == pytest.approx(1, abs=0.1)
+    assert 0.5 < rank_correlation(sigma, errors) < 0.9
+    assert rank_correlation(errors**3, errors) == pytest.approx(1)
+    assert rank_correlation(-errors, errors) == pytest.approx(-1)
+    wide, narrow = (coverage(sigma * by, errors) for by in (3.0, 1 / 3))
+    assert (wide > NOMINAL).all() and (narrow < NOMINAL).all()
+    assert calibration_error(sigma * 3, errors) == pytest.approx(np.mean(wide - NOMINAL))
+    assert np.isnan(rank_correlation(np.ones(5), np.arange(5.0)))
+    errors[:100] = np.nan  # a failure is no pair
+    assert calibration_error(sigma, errors) < 0.005 and np.isfinite(rank_correlation(sigma, errors))

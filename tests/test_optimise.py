@@ -16,7 +16,7 @@ from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.model import DPMesh, Inputs, Prediction
 from dpmesh.optimise import optimised
 
-NAMES = ("global_orient", "body_rotations", "betas", "transl", "vertices", "joints2d")
+NAMES = ("global_orient", "body_rotations", "betas", "transl", "vertices", "joints2d", "joint_sigma")
 
 
 CONFIGS = {
@@ -50,7 +50,8 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def assert_the_same(expected: Prediction, got: Prediction, limit: float) -> None:
-    for name in NAMES:
+    assert expected.joint_sigma is None or expected.joint_sigma[:, 1:].std() > 1e-3
+    for name in NAMES if expected.joint_sigma is not None else NAMES[:-1]:
         assert relative(getattr(got, name), getattr(expected, name)) < limit, name
 
 

@@ -126,6 +126,7 @@ EMBEDDED = DPMeshConfig(
         volume_layers=1,
         pose_code=128,
         lifter=512,
+        uncertainty=128,
     ),
     pose_prior=PoseVQVAEConfig(
         codes=1024, code_width=32, encoder_width=64, decoder_width=96, decoder_layers=3
@@ -174,13 +175,13 @@ RELEASE = DPMeshConfig(
     frozen=("vae", "controlnet"),
 )
 
-# The paper's design at the embedded model's widths, without what is ours: no lifter, no joints read off the maps, a
-# distribution over the codes for each token. What the ablations are trained on where Stable Diffusion is too large.
+# The paper's design at the embedded model's widths, without what is ours: no lifter, no joints read off the maps, no
+# uncertainty, a distribution over the codes for each token. What the ablations are trained on where Stable Diffusion is too large.
 BARE = replace(
     EMBEDDED,
     name="bare",
     backbone=replace(EMBEDDED.diffusion, reading=False),
-    regressor=replace(EMBEDDED.regressor, lifter=0),
+    regressor=replace(EMBEDDED.regressor, lifter=0, uncertainty=0),
     token_mode="soft",
 )
 

@@ -23,6 +23,8 @@ INPUTS = ("crop", "joints", "visible", "focal")
 """As in model.Inputs."""
 OUTPUTS = ("vertices", "joints3d", "joints2d", "global_orient", "body_rotations", "betas", "transl")
 """As in model.Prediction."""
+SIGMA = "joint_sigma"
+"""One output more, of a model that tells it."""
 
 OPSET = 20
 """The first whose GridSample samples volumes."""
@@ -39,7 +41,12 @@ class _Flat(nn.Module):
 
     def forward(self, crop: Tensor, joints: Tensor, visible: Tensor, focal: Tensor) -> tuple[Tensor, ...]:
         found = self.model(Inputs(crop, joints, visible, focal))
-        return tuple(getattr(found, name) for name in OUTPUTS)
+        return tuple(getattr(found, name) for name in outputs_of(self.model))
+
+
+def outputs_of(model: DPMesh) -> tuple[str, ...]:
+    """The names of the file's outputs, in their order."""
+    return (*OUTPUTS, SIGMA) if model.tells_sigma else OUTPUTS
 
 
 def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
@@ -47,9 +54,9 @@ def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
 
     Inputs crop (b, 3, 256, 256), joints (b, 30, 2), visible (b, 30), focal (b,); outputs vertices (b, v, 3), joints3d
     (b, 30, 3), joints2d (b, 30, 2), global_orient (b, 3, 3), body_rotations (b, 23, 3, 3), betas (b, 10), transl (b,
-    3); units and frames as in model.Inputs and Prediction; b is any number. The body's arrays are part of the file:
-    with SMPL's it is under SMPL's licence. A protobuf file ends at 2 GiB: a larger model's weights go to one file
-    beside it, NAME.onnx.data, which onnxruntime finds there.
+    3), and joint_sigma (b, 30) of a model that tells it; units and frames as in model.Inputs and Prediction; b is any
+    number. The body's arrays are part of the file: with SMPL's it is under SMPL's licence. A protobuf file ends at
+    2 GiB: a larger model's weights go to one file beside it, NAME.onnx.data, which onnxruntime finds there.
 
     Raises ConfigError for a model that is not in fp32 on a CPU, or without the package onnx; OutputError where the
     files cannot be written.
@@ -81,7 +88,7 @@ def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
 
 @torch.no_grad()
 def _trace(flat: _Flat, file: Path) -> None:
-    people = 2
+    people, outputs = 2, outputs_of(flat.model)
     example = (
         torch.rand(people, 3, CROP, CROP),
         torch.rand(people, 30, 2) * CROP,
@@ -99,8 +106,8 @@ def _trace(flat: _Flat, file: Path) -> None:
             dynamo=False,
             opset_version=OPSET,
             input_names=INPUTS,
-            output_names=OUTPUTS,
-            dynamic_axes={name: {0: "people"} for name in (*INPUTS, *OUTPUTS)},
+            output_names=outputs,
+            dynamic_axes={name: {0: "people"} for name in (*INPUTS, *outputs)},
         )
 
 

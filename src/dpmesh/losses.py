@@ -1,5 +1,6 @@
 """The supervised terms of the paper's Eq. 9-11: L1 on 2D joints, 3D joints, pose, shape and the decoder's joints."""
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from dpmesh.geometry import CROP
 from dpmesh.geometry.heatmap import draw_heatmaps
+from dpmesh.regressor.uncertainty import LEAST, TAILS
 from dpmesh.skeletons import GRAPH15, JOINTS30
 
 _GRAPH = GRAPH15.indices_in(JOINTS30)
@@ -60,6 +62,8 @@ class LossWeights:
     computed.
     only_inside: joints outside the crop do not count in joints2d, as in the released code; else they pull up to half
     a crop beyond its border.
+    uncertainty: moves nothing but its own head (regressor/uncertainty.py), which Adam trains as fast with a small
+    factor; a large one would fill the gradient's norm, by which all of it is clipped.
     automatic: on top of the factors, each term's weight is learned (`balanced`).
     """
 
@@ -79,6 +83,7 @@ class LossWeights:
     read_depths: float = 3.0
     surface_parts: float = 0.5
     surface_depths: float = 3.0
+    uncertainty: float = 0.01
     only_inside: bool = False
     automatic: bool = False
 
@@ -218,6 +223,25 @@ def surface_terms(
         "surface_parts": (wrong * counts).sum() / over_all(counts.sum()),
         "surface_depths": (off * person).sum() / over_all(person.sum()),
     }
+
+
+def uncertainty_term(
+    log_scale: Float[Tensor, "b 30"],
+    joints3d: Float[Tensor, "b 30 3"],
+    truth: Float[Tensor, "b 30 3"],
+    known: Float[Tensor, "b 30"],
+) -> Float[Tensor, ""]:
+    """Negative log likelihood of the joints' errors (metres, less the pelvis) under the model of
+    regressor/uncertainty.py, nats a joint; not in the paper. Without its constant, and told from the narrowest scale,
+    so that it is never negative, which the automatic weighting could not bear. The pelvis does not count.
+
+    known: 1 where the joint is measured. The answer gets no gradient.
+    """
+    measured = (known * known[:, :1])[:, 1:]
+    off = _off_pelvis(joints3d.detach(), truth)[:, 1:].square().sum(-1)  # (b, 29)
+    log_scale = log_scale[:, 1:]
+    tails = (TAILS + 3) / 2 * torch.log1p(off * torch.exp(-2 * log_scale) / TAILS)
+    return ((tails + 3 * (log_scale - math.log(LEAST))) * measured).mean()
 
 
 def over_all(count: Shaped[Tensor, ""]) -> Shaped[Tensor, ""]:

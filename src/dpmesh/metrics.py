@@ -2,6 +2,8 @@
 
 A person with a number that is not finite has NaN for every error: a failure. Nothing here drops one. Means are taken
 over the others by `mean_of`, which gives the count of failures beside; PCK counts a failure's joints as missed.
+
+And how well a model's sigma (model.Prediction.joint_sigma) tells the errors: in one unit, whatever it is.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from dpmesh.geometry.align import procrustes
+from dpmesh.regressor.uncertainty import DEVIATION, TAILS
 
 Points = Float[NDArray[np.floating], "b n 3"]
 PerPerson = Float[NDArray[np.float64], " b"]
@@ -89,3 +92,45 @@ def pck(
     if not flat.size:
         return np.full(len(thresholds), np.nan)
     return np.searchsorted(flat, thresholds, side="right") / flat.size
+
+
+NOMINAL = np.arange(1, 20) / 20
+"""Probabilities at which coverage is compared: 5 % to 95 %."""
+
+
+def rank_correlation(
+    sigma: Float[NDArray[np.floating], "*n"], errors: Float[NDArray[np.floating], "*n"]
+) -> float:
+    """Spearman's, over the pairs with an error that is finite. NaN where all of one side are equal."""
+    from scipy.stats import spearmanr  # pyright: ignore
+
+    known = np.isfinite(errors)
+    a, b = sigma[known], errors[known]
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(spearmanr(a, b).statistic)  # pyright: ignore
+
+
+def coverage(
+    sigma: Float[NDArray[np.floating], "*n"],
+    errors: Float[NDArray[np.floating], "*n"],
+    nominal: Float[NDArray[np.floating], " q"] = NOMINAL,
+) -> Float[NDArray[np.float64], " q"]:
+    """Share of the errors (lengths) that lie in the ball about the answer which the model of the error
+    (regressor/uncertainty.py) says to hold them with probability `nominal`. Errors that are not finite do not count.
+
+    Of a Student t in three dimensions, length² / (3 scale²) is distributed as Fisher's F(3, TAILS).
+    """
+    from scipy.stats import f  # pyright: ignore
+
+    known = np.isfinite(errors) & (sigma > 0)
+    ratio = (errors[known] / (sigma[known] / DEVIATION)) ** 2 / 3
+    limits = np.asarray(f.ppf(nominal, 3, TAILS))  # pyright: ignore
+    return (ratio[None] <= limits[:, None]).mean(1)
+
+
+def calibration_error(
+    sigma: Float[NDArray[np.floating], "*n"], errors: Float[NDArray[np.floating], "*n"]
+) -> float:
+    """Expected calibration error: mean of |coverage - nominal| over NOMINAL."""
+    return float(np.abs(coverage(sigma, errors) - NOMINAL).mean())

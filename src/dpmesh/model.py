@@ -52,6 +52,9 @@ class Prediction:
     (config.token_mode), or VPoser's code.
     joints_img: the decoder's 15 joints, x and y as fractions of the crop, z = (metres behind the pelvis + 1) / 2.
     joints2d: crop pixels. focal: the focal length that camera and joints2d were computed with.
+    joint_sigma: metres, how far joints3d less its first joint, the pelvis, may be off: the standard deviation along
+    each axis (regressor/uncertainty.py). 0 for the pelvis itself. Of its distance from the camera it says nothing.
+    None of a model without config.regressor.uncertainty.
     """
 
     root_6d: Float[Tensor, "b 6"]
@@ -66,6 +69,7 @@ class Prediction:
     joints3d: Float[Tensor, "b 30 3"]
     joints2d: Float[Tensor, "b 30 2"]
     focal: Float[Tensor, " b"]
+    joint_sigma: Float[Tensor, "b 30"] | None = None
     features: Features | None = None
 
 
@@ -116,12 +120,18 @@ class DPMesh(nn.Module):
         """Whose focal length `Inputs` shall have (DPMeshConfig)."""
         return self.config.camera
 
+    @property
+    def tells_sigma(self) -> bool:
+        """Whether `Prediction` has a joint_sigma."""
+        return self.regressor.uncertainty is not None
+
     def forward(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         seen = self.look(inputs.crop, inputs.joints, inputs.visible)  # fused (b, c, 8, 8)
         answer = self.regress(seen, inputs.joints, inputs.visible)
         focal = inputs.focal[:1].expand_as(inputs.focal) if self.config.shared_focal else inputs.focal
         parameters = self.parameters_of(answer, focal)
         posed = self.body(parameters.betas, parameters.rotations, parameters.transl)
+        joints2d = project(posed.joints30, focal)
         return Prediction(
             root_6d=answer.root_6d,
             pose_latent=parameters.pose_latent,
@@ -133,8 +143,9 @@ class DPMesh(nn.Module):
             transl=parameters.transl,
             vertices=posed.vertices,
             joints3d=posed.joints30,
-            joints2d=project(posed.joints30, focal),
+            joints2d=joints2d,
             focal=focal,
+            joint_sigma=self.sigma_of(answer, posed.joints30, joints2d),
             features=seen if features else None,
         )
 
@@ -161,6 +172,13 @@ class DPMesh(nn.Module):
             read = seen.read.summary()
         memory = None if seen is None else self.regressor.remember(seen.fused)
         return self.regressor(memory, torch.cat([joints / CROP, visible[..., None]], -1), read)
+
+    def sigma_of(
+        self, answer: Regression, joints3d: Float[Tensor, "b 30 3"], joints2d: Float[Tensor, "b 30 2"]
+    ) -> Float[Tensor, "b 30"] | None:
+        """Prediction.joint_sigma of an answer and its body's joints."""
+        head, log_scale = self.regressor.uncertainty, self.regressor.unsure(answer, joints3d, joints2d)
+        return None if head is None or log_scale is None else head.sigma(log_scale)
 
     def parameters_of(self, answer: Regression, focal: Float[Tensor, " b"]) -> BodyParameters:
         """Root by Gram-Schmidt, pose through the prior, camera as a translation; always in fp32."""

@@ -4,6 +4,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,12 @@ def test_npz_has_the_promised_arrays(scene: Scene, tmp_path: Path) -> None:
         "global_orient": (2, 3),
         "body_pose": (2, 69), "betas": (2, 10), "transl": (2, 3), "vertices": (2, vertices, 3),
         "faces": (faces, 3), "joints3d": (2, 30, 3), "joints2d": (2, 30, 2), "joint_names": (30,),
-        "score": (2,),
+        "score": (2,), "joint_sigma": (2, 30),
     }  # fmt: skip
     assert {name: array.shape for name, array in arrays.items()} == shapes
     assert arrays["image_size"].tolist() == [90, 160]
     assert arrays["joint_names"][0] == "Pelvis"
+    assert np.isnan(arrays["joint_sigma"]).all()  # this model tells none
     np.testing.assert_allclose(project(arrays["joints3d"], arrays["K"]), arrays["joints2d"], atol=1e-3)
 
 
@@ -70,7 +72,7 @@ def test_json_says_the_same_and_where_it_comes_from(scene: Scene, tmp_path: Path
     }
     assert data["image_size"] == [90, 160] and len(data["joint_names"]) == 30
     for stored, person in zip(data["people"], scene.people, strict=True):
-        assert "vertices" not in stored
+        assert "vertices" not in stored and stored["joint_sigma"] is None
         for name in (
             "box",
             "keypoints2d",
@@ -123,6 +125,7 @@ def test_empty_scene_is_written_in_every_format(predictor: Callable[..., Predict
     np.testing.assert_array_equal(np.asarray(Image.open(folder / "overlay.png")), PICTURE)
     with np.load(folder / "scene.npz", allow_pickle=False) as file:
         assert file["vertices"].shape[0] == 0 and file["boxes"].shape == (0, 4)
+        assert file["joint_sigma"].shape == (0, 30)
     assert json.loads((folder / "scene.json").read_text())["people"] == []
     data = (folder / "scene.glb").read_bytes()
     assert data[:4] == b"glTF" and int.from_bytes(data[8:12], "little") == len(data)
@@ -231,3 +234,31 @@ def test_numbers_that_json_has_not_are_never_written(scene: Scene) -> None:
             io.StringIO(),
             allow_nan=False,
         )
+
+
+def unsure(scene: Scene) -> Scene:
+    """The left half of each body (joints by their names) is sure, the right one is not."""
+    sigma = np.array([0.5 if name.startswith("R_") else 0.01 for name in scene.joint_names], np.float32)
+    return replace(scene, people=tuple(replace(person, joint_sigma=sigma) for person in scene.people))
+
+
+def test_sigma_is_stored_and_colours_the_pictures(scene: Scene, tmp_path: Path) -> None:
+    known = unsure(scene)
+    plain, coloured = known.save(tmp_path, "a"), known.save(tmp_path, "b", colour="sigma")
+    with np.load(coloured / "scene.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["joint_sigma"], known.stacked("joint_sigma"))
+    stored = json.loads((coloured / "scene.json").read_text())["people"]
+    np.testing.assert_allclose([p["joint_sigma"] for p in stored], known.stacked("joint_sigma"), atol=1e-6)
+    for name in ("overlay.png", "side.png"):
+        assert (plain / name).read_bytes() != (coloured / name).read_bytes()
+    for name in ("scene.glb", "scene.json", "person_00.obj"):
+        assert (plain / name).read_bytes() == (coloured / name).read_bytes()
+
+
+def test_sigma_that_is_not_known_cannot_be_drawn(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="how sure"):
+        scene.save(tmp_path, "a", colour="sigma")
+    assert not list(tmp_path.iterdir())
+    some = replace(scene, people=(unsure(scene).people[0], scene.people[1]))
+    with pytest.raises(ConfigError, match="how sure"):
+        some.save(tmp_path, "a", colour="sigma")

@@ -24,18 +24,19 @@ def run(args: argparse.Namespace) -> int:
         raise OutputError(
             "there is such a file already", where=str(args.out), fix="Use --overwrite or another name."
         )
-    from dpmesh.export import INPUTS, OPSET, OUTPUTS, export_onnx
+    from dpmesh.export import INPUTS, OPSET, export_onnx, outputs_of
     from dpmesh.model import DPMesh
     from dpmesh.optimise import optimised
     from dpmesh.pipeline.bodies import choose_body
 
     chosen = choose_body(args.weights, args.body, args.regressors)
-    files = export_onnx(optimised(DPMesh.from_pretrained(args.weights, chosen.arrays)), args.out)
+    model = optimised(DPMesh.from_pretrained(args.weights, chosen.arrays))
+    files = export_onnx(model, args.out)
     for note in chosen.notes:
         print(note)
     if chosen.record:
         print("the file holds your body's arrays: it is under their licence")
-    print(f"{', '.join(INPUTS)} → {', '.join(OUTPUTS)}; opset {OPSET}, any number of people")
+    print(f"{', '.join(INPUTS)} → {', '.join(outputs_of(model))}; opset {OPSET}, any number of people")
     for file in files:
         print(f"{file}: {file.stat().st_size / 1e6:,.1f} MB")
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpmesh.cli.arguments import add_model, add_people, angle, positive
-from dpmesh.errors import DPMeshError, InputError, OutputError
+from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError
 
 if TYPE_CHECKING:
     from dpmesh.pipeline.scene import Scene
@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help=f"of {','.join(_FORMATS)} (default: all)",
     )
+    add(
+        "--colour",
+        default="person",
+        choices=("person", "sigma"),
+        help="of overlay and side view: one for each person, or by how sure each joint is",
+    )
     add("--overwrite", action="store_true", help="make again what DIR already holds")
 
 
@@ -52,6 +58,12 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if args.keypoints is not None and not Path(args.keypoints).is_file():
         raise InputError("no such file", where=args.keypoints, fix="Give a JSON file of keypoints.")
+    if args.colour == "sigma" and args.refine:
+        raise ConfigError(
+            "a refined body has no sigma: the network judged the body before",
+            where="--colour",
+            fix="Drop --refine.",
+        )
     names = name_results(find_pictures(args.inputs))
     _check_writable(out)
     done, failed, todo = _sort_out(names, out, args)
@@ -75,6 +87,12 @@ def _predict(
     predictor = Predictor.from_pretrained(
         args.weights, args.device, args.threads, args.fast, args.body, args.regressors, args.refine
     )
+    if args.colour == "sigma" and not predictor.tells_sigma:
+        raise ConfigError(
+            "these weights do not tell how sure they are",
+            where=f"--weights {args.weights}",
+            fix="Drop --colour sigma, or train it (docs/training.md, the stage `uncertainty`).",
+        )
     scenes = predictor.predict_many(
         todo,
         keypoints=args.keypoints,
@@ -90,7 +108,7 @@ def _predict(
             try:
                 if isinstance(scene, DPMeshError):
                     raise scene
-                folder = scene.save(out, names[path], args.save, overwrite=True)
+                folder = scene.save(out, names[path], args.save, overwrite=True, colour=args.colour)
                 say(f"{path}: {_summary(scene)} → {folder}")
             except DPMeshError as error:
                 failed[path] = str(error)

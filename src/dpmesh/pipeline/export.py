@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from dpmesh.errors import ConfigError
 from dpmesh.pipeline.folder import png, refuse_existing, write_folder
-from dpmesh.pipeline.results import FORMATS, check_formats
-from dpmesh.pipeline.scene import Scene
+from dpmesh.pipeline.results import FORMATS, Colouring, check_formats
+from dpmesh.pipeline.scene import Person, Scene
 from dpmesh.render.overlay import Layer, draw_overlay, draw_side, palette
 from dpmesh.render.shading import vertex_normals
+from dpmesh.render.sigma import draw_legend, sigma_colours, surface_sigma
 
 SCHEMA = "dpmesh.scene/1"
 
@@ -21,25 +23,36 @@ _TO_GLTF = np.array([1.0, -1.0, -1.0])
 
 
 def save_scene(
-    scene: Scene, out: Path, name: str, formats: Sequence[str] = FORMATS, overwrite: bool = True
+    scene: Scene,
+    out: Path,
+    name: str,
+    formats: Sequence[str] = FORMATS,
+    overwrite: bool = True,
+    colour: Colouring = "person",
 ) -> Path:
-    """Write `out/name/` as write_folder does; returns it.
+    """Write `out/name/` as write_folder does; returns it. colour: as Scene.save.
 
-    Raises OutputError where it cannot be written, or exists and `overwrite` is off.
+    Raises OutputError where it cannot be written, or exists and `overwrite` is off; ConfigError where sigma is to be
+    drawn and is not known.
     """
     check_formats(formats)
     refuse_existing(out / name, overwrite)
-    return write_folder(out, name, _contents(scene, formats), overwrite)
+    return write_folder(out, name, _contents(scene, formats, colour), overwrite)
 
 
-def _contents(scene: Scene, formats: Sequence[str]) -> dict[str, bytes]:
+def _contents(scene: Scene, formats: Sequence[str], colour: Colouring) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     layers = [
         Layer(p.vertices, colour) for p, colour in zip(scene.people, palette(len(scene.people)), strict=True)
     ]
     if "overlay" in formats:
-        files["overlay.png"] = png(draw_overlay(scene.image, layers, scene.faces, scene.K))
-        files["side.png"] = png(draw_side(layers, scene.faces))
+        drawn = layers if colour == "person" else [_by_sigma(person) for person in scene.people]
+        pictures = {
+            "overlay.png": draw_overlay(scene.image, drawn, scene.faces, scene.K),
+            "side.png": draw_side(drawn, scene.faces),
+        }
+        for name, picture in pictures.items():
+            files[name] = png(picture if colour == "person" else draw_legend(picture))
     if "glb" in formats:
         files["scene.glb"] = _glb(scene, layers)
     if "obj" in formats:
@@ -52,11 +65,31 @@ def _contents(scene: Scene, formats: Sequence[str]) -> dict[str, bytes]:
     return files
 
 
+def _by_sigma(person: Person) -> Layer:
+    """Its surface by how sure the joints near it are; raises ConfigError where that is not known."""
+    if not np.isfinite(person.joint_sigma).all():
+        raise ConfigError(
+            "this answer does not tell how sure it is",
+            where="colour",
+            fix="Colour by person, or use weights that tell it, without refining.",
+        )
+    sigma = surface_sigma(person.vertices, person.joints3d, person.joint_sigma)
+    return Layer(person.vertices, (0.85, 0.85, 0.85), sigma_colours(sigma))
+
+
 def as_json(scene: Scene) -> dict[str, object]:
     """Everything but the mesh, as plain lists and numbers."""
 
     def plain(array: Float[np.ndarray, "..."]) -> object:
         return np.round(np.asarray(array, np.float64), 8).tolist()
+
+    def person(p: Person) -> dict[str, object]:
+        told = plain(p.joint_sigma) if np.isfinite(p.joint_sigma).all() else None
+        return {
+            "score": round(float(p.score), 6),
+            **{n: plain(getattr(p, n)) for n in names},
+            "joint_sigma": told,
+        }
 
     names = ("box", "keypoints2d", "global_orient", "body_pose", "betas", "transl", "joints3d", "joints2d")
     return {
@@ -70,17 +103,14 @@ def as_json(scene: Scene) -> dict[str, object]:
         "fallbacks": dict(scene.fallbacks),
         "notes": list(scene.notes),
         "joint_names": list(scene.joint_names),
-        "people": [
-            {"score": round(float(p.score), 6), **{n: plain(getattr(p, n)) for n in names}}
-            for p in scene.people
-        ],
+        "people": [person(p) for p in scene.people],
     }
 
 
 def _npz(scene: Scene) -> bytes:
     """The arrays of issue 2, section 5: no objects, so that no pickle is needed to read them."""
     one = ("keypoints2d", "global_orient", "body_pose", "betas", "transl", "vertices", "joints3d", "joints2d")
-    arrays = {name: scene.stacked(name) for name in (*one, "score")}
+    arrays = {name: scene.stacked(name) for name in (*one, "score", "joint_sigma")}
     file = io.BytesIO()
     np.savez_compressed(
         file,

@@ -30,6 +30,7 @@ class Placed:
     transl: Float[np.ndarray, "3"]
     vertices: Float[np.ndarray, "v 3"]
     joints3d: Float[np.ndarray, "30 3"]
+    joint_sigma: Float[np.ndarray, "30"]
     solved: bool
 
 
@@ -65,6 +66,9 @@ def place(
     pelvis = posed.joints[:, 0]
     kept = (turn @ (pelvis + transl)[..., None])[..., 0] - pelvis
 
+    # Neither a turn nor a move changes how far joints may be off their pelvis, in whatever direction.
+    sigma = prediction.joint_sigma
+    sigma = torch.full((len(crops), 30), torch.nan) if sigma is None else sigma
     placed: list[Placed] = []
     for i, (crop, K) in enumerate(zip(crops, cameras, strict=True)):
         pixels = crop.to_image(_numpy(prediction.joints2d[i]).astype(np.float64))
@@ -79,6 +83,7 @@ def place(
                 transl=transl,
                 vertices=_numpy(vertices[0]),
                 joints3d=_numpy(body.regress(vertices, "joints30")[0]),
+                joint_sigma=_numpy(sigma[i]),
                 solved=t is not None,
             )
         )

@@ -54,13 +54,17 @@ class Predictor:
     ) -> None:
         """model: in evaluation mode, on its device. batch: people at once. body: files of the user's body, with
         checksums; None is the free body. notes: what every scene shall say about the weights or the body.
-        fitter: refines every answer by its person's keypoints."""
+        fitter: refines every answer by its person's keypoints.
+
+        tells_sigma: whether its people have a `joint_sigma`. What was refined has none: the network judged its own
+        answer."""
         self.model, self.detector, self.name, self.batch = model, detector, name, batch
         self.weights = {"name": name, "provenance": dict(model.provenance)} | (
             {"body": dict(body)} if body else {}
         )
         self.notes = notes if fitter is None else (*notes, REFINED)
         self.fitter = fitter
+        self.tells_sigma = fitter is None and isinstance(model, DPMesh) and model.tells_sigma
         self.device = model.body.faces.device
 
     @classmethod
@@ -200,7 +204,7 @@ class Predictor:
         )
 
 
-_BODY_FIELDS = ("global_orient", "body_pose", "betas", "transl", "vertices", "joints3d")
+_BODY_FIELDS = ("global_orient", "body_pose", "betas", "transl", "vertices", "joints3d", "joint_sigma")
 
 
 def pick_device(name: str) -> torch.device:

@@ -7,10 +7,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from dpmesh.errors import ConfigError
 
 FORMATS = ("overlay", "glb", "obj", "npz", "json")
+
+Colouring = Literal["person", "sigma"]
+"""What the overlay's bodies are coloured by: whose they are, or how sure each joint is."""
 
 _FILES = {
     "overlay": ("overlay.png", "side.png"),

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
-from dpmesh.pipeline.results import FORMATS
+from dpmesh.pipeline.results import FORMATS, Colouring
 
 FocalSource = Literal["given", "exif", "diagonal"]
 
@@ -39,6 +39,9 @@ class Person:
     """`joints3d` projected by the scene's K, image pixels."""
     score: float
     """Confidence of the detection in [0, 1]."""
+    joint_sigma: Float[np.ndarray, "30"] = field(default_factory=lambda: np.full(30, np.nan, np.float32))
+    """Metres: how far `joints3d` less the pelvis may be off, the standard deviation along each axis; 0 for the pelvis
+    (model.Prediction). NaN where the model does not tell, and of an answer that was refined."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,7 @@ class Scene:
             "body_pose": (69,),
             "betas": (10,),
         }
-        shape |= {"transl": (3,), "joints3d": (30, 3), "joints2d": (30, 2), "score": ()}
+        shape |= {"transl": (3,), "joints3d": (30, 3), "joints2d": (30, 2), "score": (), "joint_sigma": (30,)}
         shape |= {"vertices": (int(self.faces.max(initial=-1)) + 1, 3)}
         rows = [np.asarray(getattr(person, name), np.float32) for person in self.people]
         return np.stack(rows) if rows else np.zeros((0, *shape[name]), np.float32)
@@ -84,12 +87,15 @@ class Scene:
         name: str | None = None,
         formats: Iterable[str] | None = None,
         overwrite: bool = True,
+        colour: Colouring = "person",
     ) -> Path:
         """Write `out/name/` (name: the picture's stem) whole or not at all; returns that folder.
 
-        formats: of "overlay", "glb", "obj", "npz", "json"; None is all. Raises OutputError.
+        formats: of "overlay", "glb", "obj", "npz", "json"; None is all. colour: of the overlay's bodies, "person" (one
+        for each) or "sigma" (by `joint_sigma`). Raises OutputError; ConfigError for "sigma" where it is not known.
         """
         from dpmesh.pipeline.export import save_scene  # it knows Scene, so not at the top
 
         folder = name or Path(self.source).stem or "scene"
-        return save_scene(self, Path(out), folder, FORMATS if formats is None else tuple(formats), overwrite)
+        chosen = FORMATS if formats is None else tuple(formats)
+        return save_scene(self, Path(out), folder, chosen, overwrite, colour)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dpmesh.errors import ConfigError
 from dpmesh.regressor.lifter import Lifter
 from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer, sine_position_2d
+from dpmesh.regressor.uncertainty import Evidence, UncertaintyHead
 from dpmesh.regressor.volume import FeatureVolume
 
 SIZE = 8  # cells of the fused map on a side
@@ -25,6 +26,7 @@ class RegressorConfig:
     lifter: width of a first answer from the joints' coordinates (lifter.py), which the decoder then refines; 0 starts
     from nothing, as in the paper. `lifter_layers` deep, for `lifter_joints` joints.
     pose_code: numbers regressed for the body pose, before the pose prior's head.
+    uncertainty: width of what tells how sure the answer is (uncertainty.py); 0 tells nothing, as in the paper.
     """
 
     fused_channels: int = 2048
@@ -43,11 +45,17 @@ class RegressorConfig:
     lifter: int = 0
     lifter_layers: int = 3
     lifter_joints: int = 30
+    uncertainty: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
             raise ConfigError(
                 f"width={self.width} must be a multiple of heads={self.heads} and of 4",
+                where="RegressorConfig",
+            )
+        if self.uncertainty < 0 or self.uncertainty % self.heads:
+            raise ConfigError(
+                f"uncertainty={self.uncertainty} must be 0 or a multiple of heads={self.heads}",
                 where="RegressorConfig",
             )
 
@@ -62,13 +70,15 @@ class Memory:
 
 @dataclass(frozen=True)
 class Regression:
-    """root_6d (b, 6), pose_code (b, p), betas (b, 10), camera (b, 3), joints_img (b, 15, 3) in [0, 1]."""
+    """root_6d (b, 6), pose_code (b, p), betas (b, 10), camera (b, 3), joints_img (b, 15, 3) in [0, 1]; and what they
+    were made from."""
 
     root_6d: Tensor
     pose_code: Tensor
     betas: Tensor
     camera: Tensor
     joints_img: Tensor
+    evidence: Evidence
 
 
 class CascadeHead(nn.Module):
@@ -129,6 +139,19 @@ class Regressor(nn.Module):
         self.shape_head = CascadeHead(width, 10, layers, started)
         self.camera_head = CascadeHead(width, 3, layers, started)
         self.register_buffer("position", sine_position_2d(width, SIZE)[None], persistent=False)
+        state, answer = config.lifter + 3 * width, 6 + config.pose_code + 10 + 3
+        self.uncertainty = (
+            UncertaintyHead(
+                config.lifter_joints,
+                config.uncertainty,
+                config.heads,
+                looked_at=width,
+                state=state,
+                answer=answer,
+            )
+            if config.uncertainty
+            else None
+        )
 
     def remember(self, fused: Float[Tensor, "b f 8 8"]) -> Memory:
         """What the decoder will look at: the encoded 2D map and the 3D volume."""
@@ -150,7 +173,10 @@ class Regressor(nn.Module):
                 raise ConfigError(
                     "without a picture and without a lifter there is nothing to look at", where="Regressor"
                 )
-            return Regression(*lifted[1:5], joints_img=torch.sigmoid(lifted.joints_logits))
+            state = torch.cat([lifted.state, lifted.state.new_zeros(len(given), 3 * self.config.width)], -1)
+            joints_img = torch.sigmoid(lifted.joints_logits)
+            evidence = Evidence(given, read, None, state)
+            return Regression(*lifted[1:5], joints_img=joints_img, evidence=evidence)
         x = self._content().expand(given.shape[0], -1, -1)
         joints_img: Tensor | None = None
         if lifted is not None:
@@ -182,13 +208,24 @@ class Regressor(nn.Module):
         assert joints_img is not None  # decoder_layers >= 1
         pose, shape, camera = ([out[:, i] for out in outputs] for i in range(3))
         root_6d, pose_code, betas, camera_start = (None,) * 4 if lifted is None else lifted[1:5]
+        state = torch.cat([*([] if lifted is None else [lifted.state]), outputs[-1][:, :3].flatten(1)], -1)
         return Regression(
             self.root_head(pose, root_6d),
             self.pose_head(pose, pose_code),
             self.shape_head(shape, betas),
             self.camera_head(camera, camera_start),
             joints_img,
+            Evidence(given, read, memory.tokens, state),
         )
+
+    def unsure(
+        self, answer: Regression, joints3d: Float[Tensor, "b j 3"], joints2d: Float[Tensor, "b j 2"]
+    ) -> Float[Tensor, "b j"] | None:
+        """UncertaintyHead.forward of an answer and its body's joints; None without such a head."""
+        if self.uncertainty is None:
+            return None
+        numbers = torch.cat([answer.root_6d, answer.pose_code, answer.betas, answer.camera], -1)
+        return self.uncertainty(answer.evidence, numbers, joints3d, joints2d)
 
     def _content(self) -> Float[Tensor, "q c"]:
         """What each query starts from."""

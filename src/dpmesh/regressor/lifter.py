@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_GIVEN, _READ = 3, 5  # numbers for each joint: x, y, seen · x, y, z, sure, there
+GIVEN, READ = 3, 5  # numbers for each joint: x, y, seen · x, y, z, sure, there
 
 
 class Lifted(NamedTuple):
@@ -29,7 +29,7 @@ class Lifter(nn.Module):
 
     def __init__(self, joints: int, width: int, layers: int, pose_code: int, places: int) -> None:
         super().__init__()
-        self.enter = nn.Linear(joints * (_GIVEN + _READ), width)
+        self.enter = nn.Linear(joints * (GIVEN + READ), width)
         self.layers = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
             for _ in range(layers)
@@ -44,7 +44,7 @@ class Lifter(nn.Module):
     def forward(self, given: Float[Tensor, "b j 3"], read: Float[Tensor, "b j 4"] | None) -> Lifted:
         """given: x and y of the keypoints as fractions of the crop, and 1 where they are seen. read: the joints
         read off the picture (JointsRead.summary); zeros, or None, where none were."""
-        x = self.enter(torch.cat([_given(given), _read(given, read)], dim=-1).flatten(1))
+        x = self.enter(torch.cat([given_numbers(given), read_numbers(given, read)], dim=-1).flatten(1))
         for layer in self.layers:
             x = x + layer(x)
         state = self.norm(x)
@@ -58,15 +58,16 @@ class Lifter(nn.Module):
         )
 
 
-def _given(given: Tensor) -> Float[Tensor, "b j 3"]:
+def given_numbers(given: Tensor) -> Float[Tensor, "b j 3"]:
     """Coordinates about the crop's middle, about one in size, and zero where nothing is seen."""
     visible = given[..., 2:]
     return torch.cat([(given[..., :2] - 0.5) * 4, torch.ones_like(visible)], -1) * visible
 
 
-def _read(given: Tensor, read: Tensor | None) -> Float[Tensor, "b j 5"]:
+def read_numbers(given: Tensor, read: Tensor | None) -> Float[Tensor, "b j 5"]:
+    """x and y about the crop's middle, depth and sureness about one in size, and 1; zeros where nothing was read."""
     if read is None:
-        return given.new_zeros(*given.shape[:2], _READ)
+        return given.new_zeros(*given.shape[:2], READ)
     there = (read[..., 3:] > 0).to(read.dtype)
     numbers = [(read[..., :2] - 0.5) * 4, 4 * read[..., 2:3], 10 * read[..., 3:], torch.ones_like(there)]
     return torch.cat(numbers, -1) * there

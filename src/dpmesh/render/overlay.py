@@ -5,7 +5,7 @@ it, hatched and outlined. Objects that are no bodies are unknown here and hide n
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -31,10 +31,12 @@ _SOLID = 0.93
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One body to draw: vertices (V, 3) metres, camera frame, and its colour."""
+    """One body to draw: vertices (V, 3) metres, camera frame, and its colour; `colours` (sRGB in [0, 1]) of each vertex
+    instead on its surface, where `colour` is left for what a nearer body hides."""
 
     vertices: Float[np.ndarray, "v 3"]
     colour: Colour
+    colours: Float[np.ndarray, "v 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ def _draw(
     normals = interpolate(raster, faces, vertex_normals(layer.vertices, faces))
     points = interpolate(raster, faces, layer.vertices)
     rgb = np.zeros_like(normals)
-    rgb[inside] = shade(points[inside], normals[inside], layer.colour)
+    colour = layer.colour if layer.colours is None else interpolate(raster, faces, layer.colours)[inside]
+    rgb[inside] = shade(points[inside], normals[inside], colour)
     return _Drawn((slice(top, bottom), slice(left, right)), raster.depth, rgb, layer.colour)
 
 
@@ -189,6 +192,6 @@ def draw_side(layers: Sequence[Layer], faces: Integer[np.ndarray, "f 3"]) -> UIn
     side.draw_floor(canvas, points, R, t)
     for layer in layers:
         side.draw_shadow(canvas, layer.vertices, faces, float(points[:, 1].max()), R, t)
-    turned = [Layer(_float32(transform(layer.vertices, R, t)), layer.colour) for layer in layers]
+    turned = [replace(layer, vertices=_float32(transform(layer.vertices, R, t))) for layer in layers]
     paint = _paint(turned, faces, side.side_intrinsics(), side.SIZE)
     return to_uint8(255 * (canvas * (1 - paint[..., 3:]) + paint[..., :3]))

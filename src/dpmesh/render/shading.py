@@ -27,9 +27,12 @@ def vertex_normals(
 
 
 def shade(
-    points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"], colour: tuple[float, float, float]
+    points: Float[np.ndarray, "n 3"],
+    normals: Float[np.ndarray, "n 3"],
+    colour: tuple[float, float, float] | Float[np.ndarray, "n 3"],
 ) -> Float32[np.ndarray, "n 3"]:
-    """sRGB in [0, 1] of surface points (metres, camera frame, the camera at the origin)."""
+    """sRGB in [0, 1] of surface points (metres, camera frame, the camera at the origin). colour: sRGB in [0, 1], of all
+    or of each."""
     view = _unit(-floats(points))
     n = _unit(floats(normals))
     facing = (n * view).sum(1, keepdims=True)

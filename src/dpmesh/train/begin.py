@@ -1,5 +1,7 @@
 """With what a stage begins and where it leaves what it made. Stages hand each other nothing but folders."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from dpmesh.train.objective import Objective
 from dpmesh.train.pretrain import DenoisingObjective
 from dpmesh.train.prior import PriorObjective
 from dpmesh.train.settings import Settings
-from dpmesh.train.stages import Pretrain, Prior, Student
+from dpmesh.train.stages import Pretrain, Prior, Student, Uncertainty
+from dpmesh.train.uncertainty import UncertaintyObjective
 from dpmesh.train.vae import VAEObjective
 
 AnyPrior = PoseVQVAE | VPoserDecoder
+log = logging.getLogger("dpmesh.train")
 
 
 def left_by(settings: Settings, number: int) -> Path:
@@ -46,6 +50,14 @@ def begin(settings: Settings, number: int) -> Objective:
             )
         return PriorObjective(config, stage)
     source = _source(settings, number)
+    if isinstance(stage, Uncertainty):
+        if source is None:
+            raise ConfigError(
+                "there are no weights whose answers could be judged",
+                where=f"stage {stage.name}",
+                fix="Name `start`, or put a stage before it.",
+            )
+        return UncertaintyObjective(_stored(settings, source, may_lack_uncertainty=True), stage, settings)
     model = _fresh(settings) if source is None else _stored(settings, source)
     if isinstance(stage, Pretrain):
         return DenoisingObjective(model, stage, settings)
@@ -77,10 +89,20 @@ def _prior(settings: Settings) -> AnyPrior | None:
     return load_any_prior(Path(settings.prior)) if settings.prior else None
 
 
-def _stored(settings: Settings, source: str) -> DPMesh:
-    model = DPMesh.from_pretrained(source, _body(settings)[0])
-    if model.config != configuration(settings.model):
-        raise ConfigError(f"these are not weights of {settings.model!r}", where=source)
+def _stored(settings: Settings, source: str, *, may_lack_uncertainty: bool = False) -> DPMesh:
+    """may_lack_uncertainty: weights that have all but this part get a new one, untrained."""
+    model, wanted = DPMesh.from_pretrained(source, _body(settings)[0]), configuration(settings.model)
+    lacking = replace(wanted, regressor=replace(wanted.regressor, uncertainty=0))
+    if may_lack_uncertainty and wanted != model.config == lacking:
+        log.warning("%s tell no uncertainty: what tells it begins untrained", source)
+        model = _with_uncertainty(model, DPMesh(wanted.as_stored(), _body(settings)[0]))
+    if model.config != wanted:
+        fix = "They lack regressor.uncertainty: train it first (configs/embedded_sigma.toml)."
+        raise ConfigError(
+            f"these are not weights of {settings.model!r}",
+            where=source,
+            fix=fix if model.config == lacking else "",
+        )
     if (prior := _prior(settings)) is not None and source == settings.start:
         _put(prior, model, settings)
     codes = model.pose_prior
@@ -91,6 +113,14 @@ def _stored(settings: Settings, source: str) -> DPMesh:
             fix="Train one (configs/paper_prior.toml) and name its folder as `prior`.",
         )
     return model
+
+
+def _with_uncertainty(model: DPMesh, fresh: DPMesh) -> DPMesh:
+    """`fresh` with all of the model's numbers; its own stay in regressor.uncertainty, and nowhere else."""
+    own = {n: v for n, v in fresh.state_dict().items() if n.startswith("regressor.uncertainty.")}
+    fresh.load_state_dict({**own, **model.state_dict()})  # strict
+    fresh.provenance = model.provenance
+    return fresh
 
 
 def _fresh(settings: Settings) -> DPMesh:

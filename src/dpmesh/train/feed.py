@@ -20,7 +20,7 @@ from dpmesh.errors import ConfigError
 from dpmesh.train import settings
 from dpmesh.train.part import Part, parts_of
 from dpmesh.train.settings import Data, Settings
-from dpmesh.train.stages import AnyStage, Images, Keypoints, Prior, Stage
+from dpmesh.train.stages import AnyStage, Images, Keypoints, Prior, Stage, Uncertainty
 
 Tensors = dict[str, Tensor]
 BLIND = "blind."
@@ -85,7 +85,7 @@ def _synthetic(people: SyntheticPeople, stage: Stage) -> Callable[[Part, int], B
         if isinstance(stage, Keypoints):
             return people.keypoints_only(rng, count)
         batch = people.batch(part.step * stage.batch + part.number * count, count)
-        if isinstance(stage, Images) and stage.rehearsal:
+        if isinstance(stage, Images | Uncertainty) and stage.rehearsal:
             blind = people.keypoints_only(rng, stage.rehearsal // part.of)
             batch |= {BLIND + name: values for name, values in blind.items()}
         return batch
@@ -144,7 +144,7 @@ def feed(
     stage: AnyStage, given: Settings, steps: range, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[Part, list[str], Tensors]]:
     """For each step this process's parts: which one, the people's record ids, the arrays as tensors."""
-    people = [stage.batch, *([stage.rehearsal] if isinstance(stage, Images) else [])]
+    people = [stage.batch, *([stage.rehearsal] if isinstance(stage, Images | Uncertainty) else [])]
     if any(count % (world * stage.accumulate) for count in people):
         raise ConfigError(
             f"batch={stage.batch} cannot be shared by {world} processes × accumulate={stage.accumulate}",

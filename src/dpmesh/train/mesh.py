@@ -10,7 +10,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from dpmesh.geometry import CROP
-from dpmesh.losses import TERMS, Answer, Known, loss_terms, reading_terms, surface_terms
+from dpmesh.losses import TERMS, Answer, Known, loss_terms, reading_terms, surface_terms, uncertainty_term
 from dpmesh.model import DPMesh, project
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
@@ -84,6 +84,8 @@ class MeshObjective(Objective):
             found = Answer(parameters.rotations, parameters.betas, joints3d, joints2d)
             terms = loss_terms(found, answer.joints_img.float(), truth, known, self.settings.losses)
             terms |= extra
+            if (log_scale := model.regressor.unsure(answer, joints3d, joints2d)) is not None:
+                terms["uncertainty"] = uncertainty_term(log_scale, joints3d, truth.joints3d, known.joints3d)
             prior = model.pose_prior
             if isinstance(prior, PoseVQVAE) and prior.mode in POINT_MODES:
                 terms |= {"pose_latent": latent_term(prior, parameters.pose_latent, truth, known)}

@@ -117,4 +117,18 @@ class Student(Stage):
     drop: float = 0.2
 
 
-AnyStage = Images | Keypoints | Prior | Pretrain | Teacher | Student
+@dataclass(frozen=True, kw_only=True)
+class Uncertainty(Stage):
+    """Nothing but what tells how sure the answer is (regressor/uncertainty.py, train/uncertainty.py); at the end it is
+    calibrated on the validation people. Begins with weights that have such a part, or with ones that lack it.
+
+    rehearsal: synthetic people without a picture in each step besides.
+    hiding: factor of the term that wants a joint's sigma to rise when the joint is hidden.
+    """
+
+    kind: Literal["uncertainty"] = "uncertainty"
+    rehearsal: int = 0
+    hiding: float = 1.0
+
+
+AnyStage = Images | Keypoints | Prior | Pretrain | Teacher | Student | Uncertainty

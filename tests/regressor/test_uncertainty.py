@@ -1,0 +1,154 @@
+"""What tells how sure an answer is sees the answer and cannot change it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dpmesh.configurations import EMBEDDED
+from dpmesh.errors import ConfigError
+from dpmesh.losses import uncertainty_term
+from dpmesh.model import DPMesh, Inputs, Prediction
+from dpmesh.regressor.cascade import RegressorConfig
+from dpmesh.regressor.uncertainty import DEVIATION, LEAST, MOST, START
+
+PARAMETERS = (
+    "root_6d",
+    "pose_latent",
+    "betas",
+    "camera",
+    "vertices",
+    "joints3d",
+    "joints2d",
+    "joints_img",
+    "transl",
+)
+HEAD = "regressor.uncertainty."
+
+
+def awake(model: DPMesh) -> DPMesh:
+    """The head says something else of everybody, as if it were trained."""
+    assert model.regressor.uncertainty is not None
+    torch.manual_seed(1)
+    torch.nn.init.normal_(model.regressor.uncertainty.out, std=0.05)
+    return model
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[DPMesh, DPMesh]:
+    """The shipped weights without and with the head."""
+    shipped = DPMesh.from_pretrained("embedded")
+    state = {name: value for name, value in shipped.state_dict().items() if not name.startswith(HEAD)}
+    bare = DPMesh(replace(EMBEDDED, regressor=replace(EMBEDDED.regressor, uncertainty=0))).eval()
+    bare.load_state_dict(state)
+    whole = awake(DPMesh(EMBEDDED)).eval()
+    missing, unexpected = whole.load_state_dict(state, strict=False)
+    assert not unexpected and all(name.startswith(HEAD) for name in missing)
+    return bare, whole
+
+
+def inputs(n: int = 3) -> Inputs:
+    g = torch.Generator().manual_seed(0)
+    return Inputs(
+        torch.rand(n, 3, 256, 256, generator=g),
+        torch.rand(n, 30, 2, generator=g) * 256,
+        (torch.rand(n, 30, generator=g) < 0.7).float(),
+        torch.rand(n, generator=g) * 1000 + 300,
+    )
+
+
+def one(data: Inputs, i: int) -> Inputs:
+    return Inputs(*(values[i : i + 1] for values in vars(data).values()))
+
+
+def sigma(found: Prediction) -> Tensor:
+    assert found.joint_sigma is not None
+    return found.joint_sigma
+
+
+@torch.no_grad()
+def test_the_same_bodies_to_the_bit_with_and_without(pair: tuple[DPMesh, DPMesh]):
+    without, found = pair[0](inputs()), pair[1](inputs())
+    for name in PARAMETERS:
+        assert torch.equal(getattr(without, name), getattr(found, name)), name
+    assert without.joint_sigma is None and not pair[0].tells_sigma
+    assert pair[1].tells_sigma and sigma(found).shape == (3, 30)
+
+
+@torch.no_grad()
+def test_metres_within_bounds_and_nothing_for_the_pelvis(pair: tuple[DPMesh, DPMesh]):
+    found = sigma(pair[1](inputs()))
+    assert (found[:, 0] == 0).all()
+    assert (found[:, 1:] >= LEAST * DEVIATION).all() and (found[:, 1:] <= MOST * DEVIATION).all()
+    assert found[:, 1:].std() > 1e-4
+    fresh = sigma(DPMesh(EMBEDDED).eval()(inputs()))
+    torch.testing.assert_close(fresh[:, 1:], torch.full((3, 29), START * DEVIATION))
+
+
+@torch.no_grad()
+def test_a_batch_equals_its_samples(pair: tuple[DPMesh, DPMesh]):
+    together = sigma(pair[1](inputs()))
+    for i in range(3):
+        torch.testing.assert_close(
+            together[i : i + 1], sigma(pair[1](one(inputs(), i))), atol=1e-6, rtol=1e-4
+        )
+
+
+@torch.no_grad()
+def test_it_sees_keypoints_picture_and_answer_but_no_unseen_coordinate(pair: tuple[DPMesh, DPMesh]):
+    data = inputs()
+    before = sigma(pair[1](data))
+    far = torch.where(data.visible[..., None] > 0, data.joints, torch.full_like(data.joints, 777.0))
+    torch.testing.assert_close(before, sigma(pair[1](replace(data, joints=far))))
+    for changed in (
+        replace(data, crop=1 - data.crop),
+        replace(data, joints=data.joints * 0.9),
+        replace(data, visible=torch.zeros_like(data.visible)),
+    ):
+        assert (sigma(pair[1](changed)) - before).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_the_calibration_bends_and_moves_the_scale(pair: tuple[DPMesh, DPMesh]):
+    head = pair[1].regressor.uncertainty
+    assert head is not None
+    log_scale = torch.randn(2, 30)
+    plain = head.sigma(log_scale)
+    torch.testing.assert_close(plain[:, 1:], DEVIATION * log_scale.exp()[:, 1:])
+    try:
+        head.get_buffer("offset").fill_(0.5)
+        head.get_buffer("slope").fill_(2.0)
+        torch.testing.assert_close(
+            head.sigma(log_scale)[:, 1:], DEVIATION * (0.5 + 2 * log_scale).exp()[:, 1:]
+        )
+        assert {HEAD + "offset", HEAD + "slope"} <= set(pair[1].state_dict())
+    finally:
+        head.get_buffer("offset").zero_()
+        head.get_buffer("slope").fill_(1.0)
+
+
+def test_without_a_picture_it_tells_too_and_no_gradient_leaves_it():
+    model = awake(DPMesh(EMBEDDED))
+    data = inputs(2)
+    for picture in (True, False):
+        model.zero_grad()
+        seen = model.look(data.crop, data.joints, data.visible) if picture else None
+        answer = model.regress(seen, data.joints, data.visible)
+        body = model.parameters_of(answer, data.focal)
+        joints = model.body.joints30_only(body.betas, body.rotations, body.transl)
+        log_scale = model.regressor.unsure(answer, joints, joints[..., :2])
+        assert log_scale is not None and torch.isfinite(log_scale).all()
+        uncertainty_term(log_scale, joints, torch.randn(2, 30, 3), torch.ones(2, 30)).backward()
+        for name, p in model.named_parameters():
+            moved = p.grad is not None and bool(p.grad.any())
+            assert not moved or name.startswith(HEAD), name
+        grad = model.get_parameter(HEAD + "out").grad
+        assert grad is not None and bool(grad[1:].any())
+
+
+def test_a_width_that_cannot_be_is_refused():
+    with pytest.raises(ConfigError, match="multiple of heads"):
+        RegressorConfig(uncertainty=12)
+    with pytest.raises(ConfigError, match="multiple of heads"):
+        RegressorConfig(uncertainty=-8)

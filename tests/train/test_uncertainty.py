@@ -1,0 +1,211 @@
+"""The stage trains its head alone, may begin without one, hides joints, and calibrates what it leaves."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dpmesh.configurations import PRESETS
+from dpmesh.errors import ConfigError, WeightsError
+from dpmesh.losses import uncertainty_term
+from dpmesh.metrics import calibration_error
+from dpmesh.model import DPMesh
+from dpmesh.regressor.uncertainty import DEVIATION, TAILS, UncertaintyHead
+from dpmesh.train import loop
+from dpmesh.train.begin import begin
+from dpmesh.train.calibrate import calibrate
+from dpmesh.train.feed import BLIND, feed
+from dpmesh.train.hiding import hide
+from dpmesh.train.part import Part
+from dpmesh.train.settings import Settings, read_settings
+from dpmesh.train.stages import Uncertainty
+from dpmesh.train.uncertainty import UncertaintyObjective
+
+CONFIG = Path(__file__).parents[2] / "configs/embedded_sigma.toml"
+HEAD = "regressor.uncertainty."
+STAGE: dict[str, Any] = {
+    "name": "s", "kind": "uncertainty", "steps": 2, "batch": 2, "learning_rate": 1e-2, "warmup": 0, "rehearsal": 4,
+}  # fmt: skip
+
+
+@pytest.fixture
+def sure(child: ModuleType, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a narrow configuration with the head."""
+    regressor = replace(child.READING.regressor, uncertainty=8)
+    monkeypatch.setitem(PRESETS, "sure", replace(child.READING, name="sure", regressor=regressor))
+    return "sure"
+
+
+@pytest.fixture
+def start(child: ModuleType, sure: str, tmp_path: Path) -> Path:
+    """Weights without the head."""
+    torch.manual_seed(0)
+    config = PRESETS[sure]
+    model = DPMesh(replace(config, regressor=replace(config.regressor, uncertainty=0)))
+    model.pose_prior.codebook.codes.normal_()
+    model.save_pretrained(tmp_path / "start", {"made": "here"})
+    return tmp_path / "start"
+
+
+def settings(start: Path, out: Path, stage: dict[str, Any] = STAGE, **more: Any) -> Settings:
+    changes = {
+        "model": "sure",
+        "start": str(start),
+        "out": str(out),
+        "workers": 0,
+        "validation_people": 8,
+        **more,
+    }
+    return replace(read_settings(CONFIG, changes), stages=(Uncertainty(**stage),))
+
+
+def test_a_run_moves_the_head_alone_and_leaves_it_calibrated(start: Path, tmp_path: Path):
+    folder = loop.train(settings(start, tmp_path / "run"))
+    before, after = DPMesh.from_pretrained(start), DPMesh.from_pretrained(folder)
+    found = after.state_dict()
+    assert {n for n in found if n.startswith(HEAD)} == set(found) - set(before.state_dict())
+    for name, value in before.state_dict().items():
+        assert torch.equal(found[name], value), name
+    assert found[HEAD + "out"].any()
+    assert found[HEAD + "offset"][1:].all() and not torch.equal(found[HEAD + "slope"], torch.ones(30))
+    assert after.provenance["answers"] == {"made": "here"}
+    assert after.provenance["calibrated_on"] == "8 validation people, each twice"
+    *_, last = (tmp_path / "run" / "validation.csv").read_text().splitlines()
+    rank, rose = map(float, last.split(",")[-2:])
+    assert -1 <= rank <= 1 and 0 <= rose <= 1
+    again = begin(settings(folder, tmp_path / "again"), 0)  # and weights that have it go on with it
+    assert isinstance(again, UncertaintyObjective)
+    assert torch.equal(again.head.out, found[HEAD + "out"])
+
+
+def test_a_missing_head_is_an_error_everywhere_else(
+    start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    begin(settings(start, tmp_path), 0)
+    assert "begins untrained" in caplog.text
+    images = read_settings(CONFIG.with_name("embedded_more.toml"), {"model": "sure", "start": str(start)})
+    with pytest.raises(ConfigError, match="embedded_sigma"):
+        begin(images, 0)
+    plain = json.loads((start / "config.json").read_text())
+    plain["config"]["regressor"]["uncertainty"] = 8
+    (start / "config.json").write_text(json.dumps(plain))
+    for load in (lambda: DPMesh.from_pretrained(start), lambda: begin(settings(start, tmp_path), 0)):
+        with pytest.raises(WeightsError, match=r"missing: regressor\.uncertainty"):
+            load()
+
+
+def test_weights_that_differ_elsewhere_or_none_are_refused(start: Path, tmp_path: Path, child: ModuleType):
+    with pytest.raises(ConfigError, match="not weights of"):
+        begin(settings(start, tmp_path, model="embedded"), 0)
+    with pytest.raises(ConfigError, match="no weights"):
+        begin(replace(settings(start, tmp_path), start=""), 0)
+    torch.manual_seed(0)
+    bare = DPMesh(child.READING)
+    with pytest.raises(ConfigError, match="uncertainty = 0"):
+        UncertaintyObjective(bare, Uncertainty(**STAGE), settings(start, tmp_path))
+
+
+def test_a_step_sees_everybody_twice_and_people_without_pictures(start: Path, tmp_path: Path):
+    given = settings(start, tmp_path)
+    objective = begin(given, 0).train()
+    assert isinstance(objective, UncertaintyObjective)
+    part, _, batch = next(feed(given.stages[0], given, range(1)))
+    seen: list[int] = []
+    objective.head.register_forward_hook(lambda _head, _args, out: seen.append(len(out)))
+    total, terms = objective(batch, part)
+    assert seen == [4, 4]
+    assert set(terms) == {"uncertainty", "uncertainty_blind", "hiding"}
+    torch.testing.assert_close(total, terms["uncertainty"] + terms["uncertainty_blind"] + terms["hiding"])
+    pictures = {name: v for name, v in batch.items() if not name.startswith(BLIND)}
+    assert set(objective(pictures, part)[1]) == {"uncertainty", "hiding"}
+    assert {id(p) for p in objective.groups()[0].parameters} == {
+        id(p) for p in objective.parameters() if p.requires_grad
+    }
+
+
+def test_hidden_joints_learn_to_be_less_sure(start: Path, tmp_path: Path):
+    """The same few people again and again, by the hiding term alone."""
+    given = settings(start, tmp_path, {**STAGE, "batch": 4, "rehearsal": 0})
+    objective = begin(given, 0).train()
+    assert isinstance(objective, UncertaintyObjective)
+    _, _, batch = next(feed(given.stages[0], given, range(1)))
+    optimiser = torch.optim.Adam(objective.head.parameters(), lr=1e-2)
+
+    def hiding() -> torch.Tensor:
+        return objective(batch, Part(1, 0))[1]["hiding"]
+
+    first = float(hiding().detach())
+    assert first == pytest.approx(0.1, abs=1e-3)  # a fresh head tells all alike: short of RISE by RISE
+    for _ in range(40):
+        optimiser.zero_grad()
+        hiding().backward()
+        optimiser.step()
+    assert float(hiding().detach()) < 0.03
+
+
+def test_hiding_covers_and_drops_what_it_says():
+    rng = np.random.default_rng(0)
+    crop, joints = torch.rand(64, 3, 256, 256), torch.rand(64, 30, 2) * 255
+    visible = (torch.rand(64, 30) < 0.6).float()
+    visible[3] = 0
+    found = hide(rng, crop, joints, visible)
+    changed = (found.crop != crop).any(1)  # (b, h, w)
+    assert changed.flatten(1).any(1).all()
+    columns, rows = joints.long().unbind(-1)
+    at = changed[
+        torch.arange(64)[:, None], rows, columns
+    ]  # whether the picture changed at each joint's pixel
+    assert at[found.under].float().mean() > 0.99
+    assert (visible[found.under] == 1).all() and (found.visible[found.under] == 0).all()
+    assert (found.visible <= visible).all()
+    assert found.under.any(1).float().mean() > 0.9 and not found.under[3].any()
+    besides = (visible > 0) & ~found.under
+    dropped = (besides & (found.visible == 0)).float().sum(1) / besides.float().sum(1).clamp(min=1)
+    assert 0.1 < (dropped > 0).float().mean() < 0.4 and dropped.max() < 0.8
+    share = changed.float().mean((1, 2))
+    assert share.min() < 0.03 and 0.15 < share.max() < 0.75  # small ones and large ones
+    grey = (found.crop - 128 / 255).abs().amax(1) < 1e-6
+    assert 0.3 < (grey.flatten(1).sum(1) > 20).float().mean() < 0.7
+
+
+def test_the_calibration_finds_what_was_planted():
+    """Errors drawn from the model of the error with other scales than the head tells."""
+    g = torch.Generator().manual_seed(0)
+    n = 4000
+    head = UncertaintyHead(30, 8, 2, looked_at=4, state=4, answer=4)
+    log_scale = -2.5 + 0.5 * torch.randn(n, 30, generator=g)
+    offset, slope = torch.linspace(-0.5, 0.5, 30), torch.linspace(0.6, 1.6, 30)
+    true = (offset + slope * log_scale).exp()
+    chi = torch.distributions.Chi2(torch.tensor(TAILS))
+    torch.manual_seed(0)
+    errors = (
+        torch.randn(n, 30, 3, generator=g) * (TAILS / chi.sample((n, 30)))[..., None].sqrt() * true[..., None]
+    )
+    errors[:, 0] = 0  # the pelvis is where it is told from
+    truth = torch.randn(n, 30, 3, generator=g) + torch.tensor([0.0, 0.0, 5.0])
+    known = torch.ones(n, 30)
+    known[:50] = 0
+    errors[:50] = 100.0  # of whom nothing is known may be anywhere
+    answer = truth + errors
+
+    def expected() -> float:
+        sigma, length = head.sigma(log_scale)[50:, 1:], errors[50:, 1:].norm(dim=-1)
+        return calibration_error(sigma.detach().numpy(), length.numpy())
+
+    assert expected() > 0.05
+    calibrate(head, log_scale, answer, truth, known)
+    torch.testing.assert_close(head.get_buffer("slope")[1:], slope[1:], atol=0.08, rtol=0)
+    middle = offset + slope * -2.5
+    torch.testing.assert_close(
+        (head.get_buffer("offset") - 2.5 * head.get_buffer("slope"))[1:], middle[1:], atol=0.05, rtol=0
+    )
+    assert expected() < 0.01
+    assert uncertainty_term(head.calibrated(log_scale), answer, truth, known) < uncertainty_term(
+        log_scale, answer, truth, known
+    )
+    assert pytest.approx((TAILS / (TAILS - 2)) ** 0.5) == DEVIATION
