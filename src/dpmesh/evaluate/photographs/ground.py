@@ -36,8 +36,8 @@ def fit_ground(feet: Float[np.ndarray, "n 3"]) -> Ground:
     """
     x = np.column_stack([np.ones(len(feet)), feet[:, 0], feet[:, 2]]).astype(np.float64)
     y, prior = feet[:, 1].astype(np.float64), np.diag([0.0, (FOOT / ROLL) ** 2, (FOOT / PITCH) ** 2])
-    weight = np.ones(len(feet))
-    for _ in range(4):
-        found = np.linalg.solve(x.T @ (weight[:, None] * x) + prior, x.T @ (weight * y))
+    found = np.linalg.solve(x.T @ x + prior, x.T @ y)
+    for _ in range(3):
         weight = np.minimum(1.0, 2 * FOOT / np.maximum(np.abs(y - x @ found), 1e-9))
+        found = np.linalg.solve(x.T @ (weight[:, None] * x) + prior, x.T @ (weight * y))
     return Ground(float(found[0]), (float(found[1]), float(found[2])))

@@ -64,11 +64,10 @@ class Trunk:
         corners = self.closed(vertices.astype(np.float64))
         ends = joints3d[[[JOINTS30.index(a), JOINTS30.index(b)] for a, b in BONES]].astype(np.float64)
         points = ends[:, None, 0] + _ALONG[:, None] * (ends[:, None, 1] - ends[:, None, 0])  # (bones, 9, 3)
-        hit = within(points.reshape(-1, 3), corners).reshape(len(BONES), -1).any(1)
+        hit = within(points.reshape(-1, 3), corners).reshape(len(BONES), -1)
+        through = tuple(f"{a}-{b}" for i, (a, b) in enumerate(BONES) if hit[i].any())
         share = within(vertices[self.limb].astype(np.float64), corners).mean()
-        return Penetration(
-            True, tuple(f"{a}-{b}" for (a, b), h in zip(BONES, hit, strict=True) if h), float(share)
-        )
+        return Penetration(True, through, float(share))
 
 
 def openings(faces: Integer[np.ndarray, "f 3"]) -> list[Int[np.ndarray, "e 2"]]:
