@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +24,13 @@ from machine import commit, machine
 from dpmesh.assets import shipped
 from dpmesh.body.files import free_body
 from dpmesh.evaluate.photographs.person import Examiner, Row
+from dpmesh.evaluate.photographs.pictures import film, stills
 from dpmesh.evaluate.photographs.summary import on_floors, summary
 from dpmesh.pipeline.detect import Detection, DetectionResult, Detector
 from dpmesh.pipeline.predictor import Predictor
 from dpmesh.pipeline.scene import Person, Scene
 
-ROOT = Path(__file__).parent.parent
+EXAMPLES = Path(__file__).parent.parent / "examples"
 LIMIT = "PCK@0.1 of the box at least 0.85; nobody upside down, inside out, or with a limb through the trunk"
 VARIANTS = ("network", "refine")
 ON_THE_HOUSE = 480
@@ -54,23 +54,6 @@ class Once:
         self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None
     ) -> tuple[Detection, ...]:
         return self.detector.keypoints_in_boxes(image, boxes, scores)
-
-
-def stills(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and RGB of each photograph."""
-    for path in (*sorted((ROOT / "examples").glob("*.jpg")), *sorted((folder / "stills").glob("*.png"))):
-        yield path.stem, cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-
-
-def film(folder: Path, every: int) -> Iterator[tuple[str, np.ndarray]]:
-    reader, at = cv2.VideoCapture(str(folder / "walking.mp4")), 0
-    while True:
-        there, frame = reader.read()
-        if not there:
-            return
-        if at % every == 0:
-            yield f"walking_{at:03d}", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        at += 1
 
 
 def predictors(weights: str) -> dict[str, Predictor]:
@@ -124,7 +107,7 @@ def main() -> None:
     results: dict[str, dict[str, object]] = {name: {} for name in made}
     everybody: dict[str, list[Row]] = {name: [] for name in made}
     for group, pictures in (
-        ("photographs", stills(options.pictures)),
+        ("photographs", stills(options.pictures, EXAMPLES)),
         ("film", film(options.pictures, options.every)),
     ):
         rows: dict[str, list[Row]] = {name: [] for name in made}
@@ -151,7 +134,7 @@ def main() -> None:
         folder if folder.is_dir() else shipped(f"{options.weights}/config.json").parent
     ) / "model.safetensors"
     found = {
-        "command": "python benchmarks/photographs.py PICTURES",
+        "command": "python tools/photographs.py PICTURES; python benchmarks/photographs.py PICTURES",
         "commit": commit(),
         "machine": machine(),
         "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest(),

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import cv2
 
-FILM = "walking.mp4"
+from dpmesh.evaluate.photographs.pictures import FILM
+
 _BEAM, _COMPOSITE = "Pose2Sim/Demo_SinglePerson/videos", "Pose2Sim/Demo_MultiPerson/videos"
 
 

@@ -207,14 +207,17 @@ def _blend(
     paint: NDArray[np.float32], mask: Bool[np.ndarray, "h w"], rgb: NDArray[np.float32], alpha: float
 ) -> None:
     """Lay a colour over premultiplied RGBA, in place, where the mask says so."""
-    _blend_compiled(paint, mask, rgb, np.float32(alpha))
+    _blend_compiled(paint, mask, rgb, np.float32(alpha), np.float32(1 - alpha))
 
 
 @compiled
 def _blend_compiled(
-    paint: NDArray[np.float32], mask: NDArray[np.bool_], rgb: NDArray[np.float32], alpha: np.float32
+    paint: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    rgb: NDArray[np.float32],
+    alpha: np.float32,
+    rest: np.float32,
 ) -> None:
-    rest = np.float32(1) - alpha
     for i in range(mask.shape[0]):
         for j in range(mask.shape[1]):
             if mask[i, j]:
