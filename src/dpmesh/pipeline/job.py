@@ -94,7 +94,9 @@ def read_job(
     if keypoints is None and boxes is None:
         found = detector(picture.rgb, limit)
         people, sure = list(found.people), SURE_DETECTED
-        counts = Counter(merged=found.merged, unposed=found.unposed, dropped=found.dropped)
+        counts = Counter(
+            merged=found.merged, unposed=found.unposed, dropped=found.dropped, turned=found.turned
+        )
     else:
         name = Path(named).name
         people, counts = detections_of(picture.rgb, name, keypoints, boxes, detector, only_image)
