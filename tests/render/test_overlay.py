@@ -65,6 +65,22 @@ def test_large_pictures_are_drawn_smaller_in_the_same_place() -> None:
     assert centre == pytest.approx((300 + 50, LONGEST / 2 + 200), abs=2)
 
 
+def test_only_the_window_of_the_bodies_is_painted() -> None:
+    """Where they stand in the picture does not matter: moved by whole pixels, the same pixels come out."""
+    layers = [Layer(octahedron(0, 0, 3), RED), Layer(octahedron(0.4, 0.3, 4), BLUE)]
+    plain = draw_overlay(GREY, layers, FACES, K)
+    moved = K + np.array([[0, 0, 37], [0, 0, -20], [0, 0, 0]])
+    np.testing.assert_allclose(
+        draw_overlay(GREY, layers, FACES, moved)[30:170, 137:300].astype(int),
+        plain[50:190, 100:263].astype(int),
+        atol=1,
+    )
+    far = [Layer(octahedron(-0.9, 0, 3, 0.2), RED), Layer(octahedron(0.9, 0.3, 3, 0.2), BLUE)]
+    both = draw_overlay(GREY, far, FACES, K).astype(int) - GREY
+    alone = [draw_overlay(GREY, [layer], FACES, K).astype(int) - GREY for layer in far]
+    np.testing.assert_allclose(both, alone[0] + alone[1], atol=1)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (2, 3)])
 def test_tiny_pictures(size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)

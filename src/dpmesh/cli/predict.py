@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="then fit every body to its 2D keypoints (slower; docs/results.md)",
     )
+    add(
+        "--no-turn",
+        action="store_true",
+        help="do not look for keypoints twice where somebody leans or lies (docs/detection.md)",
+    )
     lens = parser.add_mutually_exclusive_group()
     lens.add_argument("--focal", type=positive, metavar="PX", help="focal length, pixels of the picture")
     lens.add_argument("--fov", type=angle, metavar="DEG", help="field of view across the picture's width")
@@ -85,7 +90,14 @@ def _predict(
     from dpmesh.pipeline.predictor import Predictor
 
     predictor = Predictor.from_pretrained(
-        args.weights, args.device, args.threads, args.fast, args.body, args.regressors, args.refine
+        args.weights,
+        args.device,
+        args.threads,
+        args.fast,
+        args.body,
+        args.regressors,
+        args.refine,
+        not args.no_turn,
     )
     if args.colour == "sigma" and not predictor.tells_sigma:
         raise ConfigError(

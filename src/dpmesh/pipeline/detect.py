@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from dpmesh.assets import shipped
 from dpmesh.errors import InputError
-from dpmesh.geometry.crop import Crop
+from dpmesh.geometry.crop import Crop, sample_window
 from dpmesh.pipeline.merge import box_iou, same_person, suppress
+from dpmesh.pipeline.turned import lean, surer, turned_window
 from dpmesh.skeletons import COCO17, JOINTS30, convert
 
 MODELS = ("ssdlite_mobilenet_v2_coco.onnx", "movenet_multipose.onnx")
@@ -37,12 +38,14 @@ class Detection:
     keypoints: COCO-17, x y px and confidence in [0, 1]; 0 is unseen.
     score: of the person, in [0, 1].
     keypoints30: the same in skeletons.JOINTS30, with Pelvis and Neck; made from `keypoints` where not given.
+    turned: whether the keypoints are those of a second look (turned.py).
     """
 
     box: Float32[np.ndarray, "4"]
     keypoints: Float32[np.ndarray, "17 3"]
     score: float
     keypoints30: Float32[np.ndarray, "30 3"] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    turned: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.keypoints30):
@@ -61,12 +64,14 @@ class DetectionResult:
     merged: outputs that explained a person already found.
     unposed: people whose box has no matching pose (their keypoints are all unseen).
     dropped: people beyond max_people.
+    turned: people whose keypoints are those of a second look.
     """
 
     people: tuple[Detection, ...]
     merged: int = 0
     unposed: int = 0
     dropped: int = 0
+    turned: int = 0
 
 
 class Detector:
@@ -74,10 +79,13 @@ class Detector:
 
     threads: of onnxruntime.  fast: one pass of the pose model over the whole picture.
     folder: other files of the same names, for comparing with the float32 originals.
+    turn: look twice at people who lean (turned.py); never done on the fast path.
     """
 
-    def __init__(self, threads: int = 1, fast: bool = False, folder: Path | None = None) -> None:
-        self.threads, self.fast, self.folder = threads, fast, folder
+    def __init__(
+        self, threads: int = 1, fast: bool = False, folder: Path | None = None, turn: bool = True
+    ) -> None:
+        self.threads, self.fast, self.folder, self.turn = threads, fast, folder, turn
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], max_people: int = 20) -> DetectionResult:
         """People in an RGB picture. One without pixels raises InputError; a tiny one has nobody in it."""
@@ -147,7 +155,20 @@ class Detector:
         if overlaps[best] >= MATCH_OVERLAP:
             keypoints[:, :2] = crop.to_image(poses[best, :, :2])
             keypoints[:, 2] = poses[best, :, 2]
-        return Detection(box, keypoints, score)
+        again = self._look_turned(image, crop, keypoints) if self.turn else None
+        return Detection(box, keypoints if again is None else again, score, turned=again is not None)
+
+    def _look_turned(
+        self, image: UInt8[np.ndarray, "h w 3"], crop: Crop, keypoints: Float32[np.ndarray, "17 3"]
+    ) -> Float32[np.ndarray, "17 3"] | None:
+        """Better keypoints of somebody who leans, or None."""
+        degrees = lean(keypoints)
+        if not degrees:
+            return None
+        to_image = turned_window(crop, degrees)
+        poses, _, _ = self._movenet(sample_window(image, to_image, (Crop.SIZE, Crop.SIZE)))
+        poses[..., :2] = poses[..., :2] @ to_image[:, :2].T + to_image[:, 2]
+        return surer(keypoints, poses, crop.side)
 
     def _movenet(
         self, canvas: UInt8[np.ndarray, "h w 3"]
@@ -191,6 +212,7 @@ def tidy(found: tuple[Detection, ...], max_people: int) -> DetectionResult:
         merged=len(found) - len(people),
         unposed=sum(not person.posed for person in kept),
         dropped=len(people) - len(kept),
+        turned=sum(person.turned for person in kept),
     )
 
 

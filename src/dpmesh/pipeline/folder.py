@@ -47,6 +47,7 @@ def refuse_existing(target: Path, overwrite: bool) -> None:
 
 
 def png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Level 3 takes two fifths of the time of zlib's usual 6, for a few per cent more bytes of a photograph."""
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=6)
+    Image.fromarray(image).save(file, "PNG", compress_level=3)
     return file.getvalue()

@@ -43,7 +43,7 @@ def detections_of(
     if keypoints is None:
         assert window is not None
         people = list(detector.keypoints_in_boxes(image, window))
-        return people, Counter(unposed=sum(not p.posed for p in people))
+        return people, Counter(unposed=sum(not p.posed for p in people), turned=sum(p.turned for p in people))
     if isinstance(keypoints, np.ndarray):
         array = _keypoints(keypoints)
         read = KeypointPeople(tuple(_person(p, size) for p in array))

@@ -25,7 +25,7 @@ from dpmesh.pipeline.scene import FocalSource
 EXPAND = 1.25
 """The square window is this much larger than the person's box."""
 MAX_PEOPLE = 20
-_SURE_DETECTED, _SURE_GIVEN = 0.2, 0.05
+SURE_DETECTED, SURE_GIVEN = 0.2, 0.05
 """Below this confidence a joint counts as unseen: of the detector, and of keypoints that the user gave."""
 
 Source = str | Path | Image.Image | np.ndarray
@@ -93,12 +93,14 @@ def read_job(
         raise InputError("max_people must be at least 1", where="max_people")
     if keypoints is None and boxes is None:
         found = detector(picture.rgb, limit)
-        people, sure = list(found.people), _SURE_DETECTED
-        counts = Counter(merged=found.merged, unposed=found.unposed, dropped=found.dropped)
+        people, sure = list(found.people), SURE_DETECTED
+        counts = Counter(
+            merged=found.merged, unposed=found.unposed, dropped=found.dropped, turned=found.turned
+        )
     else:
         name = Path(named).name
         people, counts = detections_of(picture.rgb, name, keypoints, boxes, detector, only_image)
-        sure = _SURE_DETECTED if keypoints is None else _SURE_GIVEN
+        sure = SURE_DETECTED if keypoints is None else SURE_GIVEN
         counts["dropped"] = max(0, len(people) - limit)
         people = sorted(people, key=lambda p: -p.score)[:limit]
     digest = hashlib.sha256(Path(named).read_bytes()).hexdigest() if named else ""

@@ -77,12 +77,14 @@ class Predictor:
         body: str | Path | None = None,
         regressors: str | Path | None = None,
         refine: bool = False,
+        turn: bool = True,
     ) -> "Predictor":
         """weights: a shipped name or a folder. device: "auto" (CUDA where there is one, else the CPU), "cpu",
         "cuda", "mps". threads: of torch and the detector, for this process. fast: the one-pass detector.
         body, regressors: a body file (.npz, SMPL's .pkl) and the folder of its joint regressors; without them
         the imported ones where the weights were trained with SMPL, else the free body (`bodies.choose_body`).
-        refine: fit every answer to its person's keypoints (pipeline/refine.py).
+        refine: fit every answer to its person's keypoints (pipeline/refine.py). turn: let the detector look twice at
+        people who lean (pipeline/turned.py).
 
         Raises WeightsError, AssetError, ConfigError, InputError.
         """
@@ -91,7 +93,7 @@ class Predictor:
             torch.set_num_threads(threads)
         chosen = choose_body(weights, body, regressors)
         model = DPMesh.from_pretrained(weights, chosen.arrays).to(place_on).eval()
-        detector = Detector(threads=threads or 1, fast=fast)
+        detector = Detector(threads=threads or 1, fast=fast, turn=turn)
         batch = 8 if place_on.type == "cpu" else 32
         fitter = fitter_of(model) if refine else None
         return cls(model, detector, str(weights), batch, chosen.record, chosen.notes, fitter)

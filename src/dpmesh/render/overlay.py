@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dpmesh.render import side
 from dpmesh.render.arrays import floats, to_uint8, transform
+from dpmesh.render.compiled import compiled
 from dpmesh.render.rasterizer import NEAR, interpolate, rasterize
 from dpmesh.render.shading import shade, vertex_normals
 
@@ -23,8 +24,8 @@ Colour = tuple[float, float, float]
 _PALETTE = ("f0826a", "4fb0c6", "f4c35a", "9a8be0", "7fc27a", "e58db8", "5f93ee", "cda57f")
 LONGEST = 1600
 """Output pictures are at most this long, pixels: PNGs stay a few MB and the work bounded."""
-_FINE = 3200
-"""Longest side of the supersampled drawing, pixels."""
+_FINE = 2400
+"""Longest side of the supersampled drawing, pixels, where that leaves at least two by two samples a pixel."""
 _SOLID = 0.93
 """Opacity of a visible surface: the photograph's texture just shows."""
 
@@ -69,8 +70,16 @@ def draw_overlay(
         image = to_uint8(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA))
     if not layers:
         return to_uint8(image)
-    paint = _paint(layers, faces, _scaled(K, size[1] / width, size[0] / height), size)
-    return to_uint8(image * (1 - paint[..., 3:]) + 255 * paint[..., :3])
+    canvas = to_uint8(image)
+    _lay(canvas, *_paint(layers, faces, _scaled(K, size[1] / width, size[0] / height), size))
+    return canvas
+
+
+def _lay(
+    canvas: UInt8[np.ndarray, "h w 3"], paint: Float32[np.ndarray, "h2 w2 4"], at: tuple[slice, slice]
+) -> None:
+    """Paint over a window of the canvas, in place."""
+    canvas[at] = to_uint8(canvas[at] * (1 - paint[..., 3:]) + 255 * paint[..., :3])
 
 
 def _paint(
@@ -78,12 +87,21 @@ def _paint(
     faces: Integer[np.ndarray, "f 3"],
     K: Float[np.ndarray, "3 3"],
     size: tuple[int, int],
-) -> Float32[np.ndarray, "h w 4"]:
-    """Bodies as premultiplied RGBA in [0, 1] of `size`, drawn finer and averaged down for smooth edges."""
-    fine = max(1, min(4, _FINE // max(size)))
-    fine_size = (size[0] * fine, size[1] * fine)
+) -> tuple[Float32[np.ndarray, "h w 4"], tuple[slice, slice]]:
+    """Bodies as premultiplied RGBA in [0, 1], and the window of `size` that they cover.
+
+    Drawn finer and averaged down for smooth edges.
+    """
+    fine = max(2, min(4, _FINE // max(size)))
     finely = _scaled(K, float(fine), float(fine))
-    drawn = [d for d in (_draw(layer, faces, finely, fine_size) for layer in layers) if d is not None]
+    drawn = [
+        d
+        for d in (_draw(layer, faces, finely, (size[0] * fine, size[1] * fine)) for layer in layers)
+        if d is not None
+    ]
+    at = _union([d.window for d in drawn], fine)
+    fine_size = (fine * (at[0].stop - at[0].start), fine * (at[1].stop - at[1].start))
+    drawn = [replace(d, window=_moved(d.window, fine * at[0].start, fine * at[1].start)) for d in drawn]
     nearest = np.full(fine_size, np.inf, np.float32)
     owner = np.full(fine_size, -1, np.int16)
     for i, d in enumerate(drawn):
@@ -106,9 +124,28 @@ def _paint(
         hidden = body & (owner[d.window] != i)
         if hidden.any():
             _hatch(paint[d.window], d, body, hidden, line)
-    return (
-        paint if fine == 1 else _float32(cv2.resize(paint, (size[1], size[0]), interpolation=cv2.INTER_AREA))
-    )
+    if not drawn:
+        return paint, at
+    small = (fine_size[1] // fine, fine_size[0] // fine)
+    return _float32(cv2.resize(paint, small, interpolation=cv2.INTER_AREA)), at
+
+
+def _union(windows: Sequence[tuple[slice, slice]], fine: int) -> tuple[slice, slice]:
+    """The least window, in pixels `fine` times as large, that holds all; empty for none."""
+
+    def side(k: int) -> slice:
+        return slice(
+            min((w[k].start for w in windows), default=0) // fine,
+            -(-max((w[k].stop for w in windows), default=0) // fine),
+        )
+
+    return side(0), side(1)
+
+
+def _moved(window: tuple[slice, slice], top: int, left: int) -> tuple[slice, slice]:
+    """The same window counted from (top, left)."""
+    rows, columns = window
+    return slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
 
 
 def _hatch(
@@ -173,9 +210,23 @@ def _blend(
     paint: NDArray[np.float32], mask: Bool[np.ndarray, "h w"], rgb: NDArray[np.float32], alpha: float
 ) -> None:
     """Lay a colour over premultiplied RGBA, in place, where the mask says so."""
-    paint[mask] *= 1 - alpha
-    paint[mask, :3] += alpha * rgb[mask]
-    paint[mask, 3] += alpha
+    _blend_compiled(paint, mask, rgb, np.float32(alpha), np.float32(1 - alpha))
+
+
+@compiled
+def _blend_compiled(
+    paint: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    rgb: NDArray[np.float32],
+    alpha: np.float32,
+    rest: np.float32,
+) -> None:
+    for i in range(mask.shape[0]):
+        for j in range(mask.shape[1]):
+            if mask[i, j]:
+                for k in range(3):
+                    paint[i, j, k] = rest * paint[i, j, k] + alpha * rgb[i, j, k]
+                paint[i, j, 3] = rest * paint[i, j, 3] + alpha
 
 
 def _float32(values: object) -> Float32[np.ndarray, "..."]:
@@ -193,5 +244,6 @@ def draw_side(layers: Sequence[Layer], faces: Integer[np.ndarray, "f 3"]) -> UIn
     for layer in layers:
         side.draw_shadow(canvas, layer.vertices, faces, float(points[:, 1].max()), R, t)
     turned = [replace(layer, vertices=_float32(transform(layer.vertices, R, t))) for layer in layers]
-    paint = _paint(turned, faces, side.side_intrinsics(), side.SIZE)
-    return to_uint8(255 * (canvas * (1 - paint[..., 3:]) + paint[..., :3]))
+    picture = to_uint8(255 * canvas)
+    _lay(picture, *_paint(turned, faces, side.side_intrinsics(), side.SIZE))
+    return picture

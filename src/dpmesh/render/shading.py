@@ -4,7 +4,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Integer
 from numpy.typing import NDArray
 
-from dpmesh.render.arrays import clamp, floats
+from dpmesh.render.arrays import floats
+from dpmesh.render.compiled import compiled
 
 _KEY = np.array([-0.45, -0.75, -0.55]) / np.linalg.norm([0.45, 0.75, 0.55])
 _FILL = np.array([0.80, -0.10, -0.45]) / np.linalg.norm([0.80, 0.10, 0.45])
@@ -33,19 +34,45 @@ def shade(
 ) -> Float32[np.ndarray, "n 3"]:
     """sRGB in [0, 1] of surface points (metres, camera frame, the camera at the origin). colour: sRGB in [0, 1], of all
     or of each."""
-    view = _unit(-floats(points))
-    n = _unit(floats(normals))
-    facing = (n * view).sum(1, keepdims=True)
-    n, facing = np.where(facing < 0, -n, n), np.abs(facing)  # the inside of a mesh is lit like the outside
-    key = clamp(n @ _KEY[:, None] * 0.75 + 0.25, 0.0, 1.0) ** 1.3  # wrapped: soft towards the shadow
-    fill = clamp(n @ _FILL[:, None], 0.0, 1.0)
-    sky = 0.5 - 0.5 * n[:, 1:2]
-    gloss = clamp((n * _unit(_KEY + view)).sum(1, keepdims=True), 0.0, 1.0) ** 24
-    linear = floats(colour) ** 2.2
-    light = 0.20 + 0.30 * sky + 0.62 * key * _WARM + 0.16 * fill * _COOL
-    rgb = linear * light + 0.06 * gloss + 0.16 * (1 - facing) ** 3
-    return (clamp(rgb, 0.0, 1.0) ** (1 / 2.2)).astype(np.float32)
+    out = np.empty(points.shape, np.float32)
+    base = np.ascontiguousarray(np.broadcast_to(floats(colour) ** 2.2, points.shape))
+    _shade(floats(points), floats(normals), base, _KEY, _FILL, _WARM, _COOL, out)
+    return out
 
 
-def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+@compiled
+def _shade(
+    points: NDArray[np.float64],
+    normals: NDArray[np.float64],
+    base: NDArray[np.float64],
+    key_light: NDArray[np.float64],
+    fill_light: NDArray[np.float64],
+    warm: NDArray[np.float64],
+    cool: NDArray[np.float64],
+    out: NDArray[np.float32],
+) -> None:
+    n, view, half = np.empty(3), np.empty(3), np.empty(3)
+    for i in range(len(points)):
+        _unit(-points[i], view)
+        _unit(normals[i], n)
+        facing = n[0] * view[0] + n[1] * view[1] + n[2] * view[2]
+        if facing < 0:  # the inside of a mesh is lit like the outside
+            facing = -facing
+            n *= -1.0
+        _unit(key_light + view, half)
+        towards = n[0] * key_light[0] + n[1] * key_light[1] + n[2] * key_light[2]
+        key = min(max(towards * 0.75 + 0.25, 0.0), 1.0) ** 1.3  # wrapped: soft towards the shadow
+        fill = min(max(n[0] * fill_light[0] + n[1] * fill_light[1] + n[2] * fill_light[2], 0.0), 1.0)
+        sky = 0.5 - 0.5 * n[1]
+        gloss = min(max(n[0] * half[0] + n[1] * half[1] + n[2] * half[2], 0.0), 1.0) ** 24
+        bright = 0.06 * gloss + 0.16 * (1 - facing) ** 3
+        for k in range(3):
+            light = 0.20 + 0.30 * sky + 0.62 * key * warm[k] + 0.16 * fill * cool[k]
+            out[i, k] = min(max(base[i, k] * light + bright, 0.0), 1.0) ** (1 / 2.2)
+
+
+@compiled
+def _unit(vector: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    length = max(np.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2), 1e-9)
+    for k in range(3):
+        out[k] = vector[k] / length
