@@ -176,7 +176,8 @@ RELEASE = DPMeshConfig(
 )
 
 # The paper's design at the embedded model's widths, without what is ours: no lifter, no joints read off the maps, no
-# uncertainty, a distribution over the codes for each token. What the ablations are trained on where Stable Diffusion is too large.
+# uncertainty, a distribution over the codes for each token. What the ablations are trained on where Stable Diffusion is
+# too large.
 BARE = replace(
     EMBEDDED,
     name="bare",
