@@ -1,10 +1,11 @@
-"""Builds src/dpmesh/shipped/detector: the two float32 detector models with their weights stored as float16.
+"""Builds src/dpmesh/shipped/detector: the two float32 detector models, smaller and with the same answers about people.
 
     python tools/build_detector.py FP32_FOLDER                     # writes the two files
     python tools/build_detector.py FP32_FOLDER --check PICTURE...  # and compares them with the float32 ones
 
-Only the storage changes: each large weight becomes a float16 initializer followed by a Cast to float32, which
-onnxruntime folds away when it opens the file, so that everything is still computed in float32.
+Each large weight becomes a float16 initializer followed by a Cast to float32, which onnxruntime folds away when it
+opens the file, so that everything is still computed in float32. Of the box model's 90 classes one is of use: the rows
+of the others are left out of its last layers. Each class has a sigmoid of its own, so a person's score stays what it was.
 Needs `onnx` (the extra [build]). Two runs give the same bytes.
 """
 
@@ -23,8 +24,34 @@ from onnx import TensorProto, helper, numpy_helper
 from dpmesh.assets import SHIPPED, sha256
 from dpmesh.pipeline.detect import MODELS, Detection, Detector
 
+BOXES = MODELS[0]
+
 SMALL = 64
 """Weights of fewer numbers stay float32: constants such as thresholds, where rounding gains nothing."""
+
+
+CLASSES, KEPT = 91, (0, 1)
+"""Of the box model, with "nothing" as the first, which it drops itself; and a person."""
+
+
+def keep_person(model: onnx.ModelProto) -> None:
+    """Take the rows of all classes but KEPT out of the class predictors, and tell the reshapes behind them."""
+    sizes = 0
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if "/ClassPredictor/" in tensor.name:
+            rows = values.reshape(-1, CLASSES, *values.shape[1:])[:, list(KEPT)]  # by anchor, then by class
+            tensor.CopyFrom(numpy_helper.from_array(rows.reshape(-1, *values.shape[1:]), tensor.name))
+        elif values.dtype.kind == "i" and values.size == 1 and values.item() == CLASSES:
+            tensor.CopyFrom(numpy_helper.from_array(np.full_like(values, len(KEPT)), tensor.name))
+            sizes += 1
+    if sizes != 1:
+        raise SystemExit(f"{sizes} constants say {CLASSES}, expected 1")
+    for output in model.graph.output:  # (b, anchors, classes but "nothing")
+        last = output.type.tensor_type.shape.dim[-1]
+        if last.dim_value == CLASSES - 1:
+            last.dim_value = len(KEPT) - 1
+    del model.graph.value_info[:]
 
 
 def halve(model: onnx.ModelProto) -> None:
@@ -55,6 +82,8 @@ def halve(model: onnx.ModelProto) -> None:
 
 def build(source: Path, target: Path) -> None:
     model = onnx.load(source)
+    if source.name == BOXES:
+        keep_person(model)
     halve(model)
     aside = target.with_suffix(".part")
     aside.write_bytes(model.SerializeToString(deterministic=True))
@@ -108,7 +137,7 @@ def check(source: Path, pictures: list[Path], expectation: Path | None) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Store the detector models with float16 weights.")
+    parser = argparse.ArgumentParser(description="Make the detector models small.")
     parser.add_argument("source", type=Path, help=f"folder with {' and '.join(MODELS)} in float32")
     parser.add_argument(
         "--check", type=Path, nargs="+", metavar="PICTURE", help="compare with float32 on these"
