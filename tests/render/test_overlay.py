@@ -65,6 +65,16 @@ def test_large_pictures_are_drawn_smaller_in_the_same_place() -> None:
     assert centre == pytest.approx((300 + 50, LONGEST / 2 + 200), abs=2)
 
 
+def test_the_photograph_shows_through_evenly() -> None:
+    """What is laid twice over one pixel (outlines) must not weigh more than all of it."""
+    layers = [Layer(octahedron(0, 0, 3), RED), Layer(octahedron(0.3, 0, 3.5), BLUE)]
+    dark, light = (draw_overlay(np.full_like(GREY, v), layers, FACES, K).astype(int) for v in (100, 200))
+    through = (light - dark)[40:200, 100:260]
+    assert through.min() >= 0 and (light - dark)[0, 0].tolist() == [100, 100, 100]
+    alone = [draw_overlay(np.full_like(GREY, v), layers[:1], FACES, K).astype(int) for v in (100, 200)]
+    assert (alone[1] - alone[0])[120, 165, 1] == pytest.approx(7, abs=1)  # the solid body's 7 %
+
+
 def test_only_the_window_of_the_bodies_is_painted() -> None:
     """Where they stand in the picture does not matter: moved by whole pixels, the same pixels come out."""
     layers = [Layer(octahedron(0, 0, 3), RED), Layer(octahedron(0.4, 0.3, 4), BLUE)]
