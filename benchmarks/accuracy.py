@@ -4,7 +4,7 @@ The people's motions belong to the test split (other subjects and actions than i
 cameras, occluders and keypoint noise come from another seed. Rows: the model; the model with every picture
 blanked, or exchanged for the next person's (the keypoints are right, the picture is not); keypoints alone; and
 a T-pose facing the camera. What limits it: the lifter alone with the true places of the given keypoints, of all
-joints inside the crop, and with true places and depths of all joints as if they had been read.
+joints inside the crop, and with true places, true depths or both as if they had been read.
 
 MPJPE and PA-MPJPE are over 14 Human3.6M joints, MPVE over all vertices, millimetres.
 """
@@ -37,42 +37,58 @@ SURE = 0.05  # how sure a good reading is (JointsRead.sure)
 
 
 @torch.inference_mode()
-def told(model: DPMesh, batch: Tensors) -> dict[str, BodyParameters]:
-    """The lifter's answers where more or less of the truth is given."""
+def told(model: DPMesh, batch: Tensors, own: torch.Tensor) -> dict[str, BodyParameters]:
+    """The lifter's answers where more or less of the truth is given. own: what is read off the pictures."""
     inside = ((batch["joints2d"] >= 0) & (batch["joints2d"] < CROP)).all(-1).float()
+    places = batch["joints2d"] / CROP
     depth = batch["joints3d"][..., 2:] - batch["joints3d"][:, :1, 2:]
-    read = torch.cat([batch["joints2d"] / CROP, depth, torch.full_like(depth, SURE)], -1)
+    read = torch.cat([places, depth, torch.full_like(depth, SURE)], -1)
 
     def lift(joints: torch.Tensor, visible: torch.Tensor, read: torch.Tensor | None) -> BodyParameters:
         answer = model.regress(None, joints * visible[..., None], visible, read)
         return model.parameters_of(answer, batch["focal"])
 
+    def lift_read(read: torch.Tensor) -> BodyParameters:
+        return lift(batch["joints"], batch["visible"], read)
+
     return {
         "true places of the given keypoints": lift(batch["joints2d"], batch["visible"], None),
         "true places of all joints inside": lift(batch["joints2d"], inside, None),
-        "true places and depths read": lift(batch["joints"], batch["visible"], read),
+        "places and depths as read, lifter alone": lift_read(own),
+        "places as read, true depths": lift_read(torch.cat([own[..., :2], depth, own[..., 3:]], -1)),
+        "true places, depths as read": lift_read(torch.cat([places, own[..., 2:]], -1)),
+        "true places and depths read": lift_read(read),
     }
 
 
 @torch.inference_mode()
-def reading(model: DPMesh, batch: Tensors) -> dict[str, float]:
-    """Median distance of what is given and what is read to the truth, of joints inside the crop, crop pixels."""
-    inside = ((batch["joints2d"] >= 0) & (batch["joints2d"] < CROP)).all(-1)
+def read_off(model: DPMesh, batch: Tensors) -> torch.Tensor:
+    """(n, 30, 4): what the backbone reads off each picture (JointsRead.summary)."""
     read: list[torch.Tensor] = []
-    for start in range(0, len(inside), 16):
+    for start in range(0, len(batch["focal"]), 16):
         part = {name: values[start : start + 16] for name, values in batch.items()}
         crop = part["crop"].permute(0, 3, 1, 2).float() / 255
         seen = model.look(crop, part["joints"], part["visible"]).read
         assert seen is not None  # the embedded model reads
-        read.append(seen.places[..., :2])
+        read.append(seen.summary())
+    return torch.cat(read)
+
+
+def reading(batch: Tensors, own: torch.Tensor) -> dict[str, float]:
+    """Median distance of what is given and what is read to the truth, of joints inside the crop, crop pixels, and of
+    the depths behind the pelvis, mm."""
+    inside = ((batch["joints2d"] >= 0) & (batch["joints2d"] < CROP)).all(-1)
     off, given_off = (
-        (places - batch["joints2d"]).norm(dim=-1) for places in (torch.cat(read), batch["joints"])
+        (places - batch["joints2d"]).norm(dim=-1) for places in (own[..., :2] * CROP, batch["joints"])
     )
+    deep = 1000 * (own[..., 2] - batch["joints3d"][..., 2] + batch["joints3d"][:, :1, 2]).abs()
     open_, given = batch["joint_visible"] > 0, batch["visible"] > 0
     rows = {
         "given keypoints": given_off[given & inside],
         "read, in sight": off[open_ & inside],
         "read, hidden": off[~open_ & inside],
+        "depth read, in sight, mm": deep[open_ & inside],
+        "depth read, hidden, mm": deep[~open_ & inside],
     }
     return {name: round(float(values.median()), 1) for name, values in rows.items()}
 
@@ -105,12 +121,13 @@ def main() -> None:
     batch = held_out(options.people)
     blank = {**batch, "crop": torch.zeros_like(batch["crop"])}
     exchanged = {**batch, "crop": batch["crop"].roll(1, 0)}
+    own = read_off(model, batch)
     answers = {
         "model": predict(model, batch),
         "blank pictures": predict(model, blank),
         "exchanged pictures": predict(model, exchanged),
         "keypoints alone": predict(model, batch, images=False),
-        **told(model, batch),
+        **told(model, batch, own),
         "T-pose": t_pose(options.people),
     }
     errors = {name: figures(model.body, answer, batch) for name, answer in answers.items()}
@@ -118,7 +135,7 @@ def main() -> None:
         "weights": options.weights,
         "people": options.people,
         "seed": SEED,
-        "read, px off": reading(model, batch),
+        "read, off": reading(batch, own),
         "rows": {name: means(found) for name, found in errors.items()},
         "model by occlusion": {
             name: {"people": int(chosen.sum()), **means(errors["model"], chosen)}
