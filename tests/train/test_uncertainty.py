@@ -146,6 +146,9 @@ def test_hidden_joints_learn_to_be_less_sure(start: Path, tmp_path: Path):
         hiding().backward()
         optimiser.step()
     assert float(hiding().detach()) < 0.03
+    judged, under = objective.judge_twice(batch, np.random.default_rng([Part(1, 0).own_seed, 23]))
+    before, after = judged.log_scale.detach().chunk(2)
+    assert (after > before)[under].float().mean() > 0.9  # up, not only apart
 
 
 def test_hiding_covers_and_drops_what_it_says():
