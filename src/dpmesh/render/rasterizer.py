@@ -108,12 +108,12 @@ def _draw(
             screen[c, 0],
             screen[c, 1],
         )
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if abs(area) < 1e-12 or (cull and area > 0):  # seen from behind: y runs down
+            continue
         left, right = max(min(ax, bx, cx), 0.0), min(max(ax, bx, cx), width - 1.0)
         top, bottom = max(min(ay, by, cy), 0.0), min(max(ay, by, cy), height - 1.0)
         if left > right or top > bottom:
-            continue
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if abs(area) < 1e-12 or (cull and area > 0):  # seen from behind: y runs down
             continue
         share = 1.0 / area
         for i in range(int(np.ceil(top)), int(np.floor(bottom)) + 1):

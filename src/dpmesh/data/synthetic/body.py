@@ -146,6 +146,13 @@ def matrices(rotvec: Float[NDArray[np.floating], "*b 3"]) -> Float32[NDArray[np.
     return out.reshape(*rotvec.shape[:-1], 3, 3)
 
 
+def rotvecs(rotations: Float32[NDArray[np.float32], "n 3 3"]) -> Float32[NDArray[np.float32], "n 3"]:
+    """Rotation matrices to axis-angle (radians, at most pi), by the quaternion's largest component."""
+    out = np.empty((len(rotations), 3), _F32)
+    _logarithm(np.ascontiguousarray(rotations, np.float64), out)
+    return out
+
+
 def _feature(rotations: Float32[NDArray[np.float32], "n 24 3 3"]) -> Float32[NDArray[np.float32], "n 207"]:
     """SMPL's pose feature: R - I of joints 1 to 23, row-major."""
     return (rotations[:, 1:] - np.eye(3, dtype=_F32)).reshape(len(rotations), 207)
@@ -163,6 +170,34 @@ def _rodrigues(rotvec: NDArray[np.float64], out: Array32) -> None:
         out[i, 0, 0], out[i, 0, 1], out[i, 0, 2] = c + x * x * d, x * y * d - z * s, x * z * d + y * s
         out[i, 1, 0], out[i, 1, 1], out[i, 1, 2] = y * x * d + z * s, c + y * y * d, y * z * d - x * s
         out[i, 2, 0], out[i, 2, 1], out[i, 2, 2] = z * x * d - y * s, z * y * d + x * s, c + z * z * d
+
+
+@compiled
+def _logarithm(rotations: NDArray[np.float64], out: Array32) -> None:
+    q = np.empty(4)
+    for i in range(rotations.shape[0]):
+        r = rotations[i]
+        trace = r[0, 0] + r[1, 1] + r[2, 2]
+        most, largest = 3, trace
+        for k in range(3):
+            if r[k, k] > largest:
+                most, largest = k, r[k, k]
+        if most == 3:
+            q[3] = 1 + trace
+            for k in range(3):
+                a, b = (k + 1) % 3, (k + 2) % 3
+                q[k] = r[b, a] - r[a, b]
+        else:
+            a, b = (most + 1) % 3, (most + 2) % 3
+            q[most] = 1 - trace + 2 * r[most, most]
+            q[a], q[b] = r[a, most] + r[most, a], r[b, most] + r[most, b]
+            q[3] = r[b, a] - r[a, b]
+        if q[3] < 0:
+            q *= -1
+        size = np.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2])
+        factor = 2 * np.arctan2(size, q[3]) / size if size > 1e-12 else 0.0
+        for k in range(3):
+            out[i, k] = factor * q[k]
 
 
 @compiled

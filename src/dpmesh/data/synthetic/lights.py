@@ -30,7 +30,7 @@ class Light:
         u, self.kind = rng.uniform, KINDS[pick(rng, SHARES)]
         self.harmonics: Array32 = np.zeros((3, 10), _F32)
         up = view[:, 1]
-        warm = rng.normal(0, 0.12)  # the white balance: reddish to bluish, and a little green or magenta
+        warm = rng.normal(0, 0.07)  # the white balance: reddish to bluish, and a little green or magenta
         self._cast = np.array([1 + warm, 1 + rng.normal(0, 0.03), 1 - warm])
         sky, ground = np.array([0.9, 0.98, 1.1]), np.array([1.0, 0.95, 0.85])
         self.direction = self._towards(rng, view, "front")

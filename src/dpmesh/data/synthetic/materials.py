@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-from dpmesh.render.compiled import compiled
+from dpmesh.render.compiled import compiled_fast
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]
@@ -146,7 +146,7 @@ def surface(rng: np.random.Generator, fine: float = 1.0) -> Material:
     )  # fmt: skip
 
 
-@compiled
+@compiled_fast
 def noise_at(table: Array32, u: float, v: float) -> float:
     """The table between its cells, one period for each 1 of u and v."""
     x, y = u * TABLE, v * TABLE
@@ -159,13 +159,13 @@ def noise_at(table: Array32, u: float, v: float) -> float:
     return above + a * (below - above)
 
 
-@compiled
+@compiled_fast
 def _cell(table: Array32, u: float, v: float) -> float:
     """The table's nearest cell: for grain, where nobody sees the steps."""
     return table[int(np.floor(v * TABLE)) & (TABLE - 1), int(np.floor(u * TABLE)) & (TABLE - 1)]
 
 
-@compiled
+@compiled_fast
 def paint(
     table: Array32, paints: Array32, m: int, x: float, y: float, z: float, fade: float, out: Array32
 ) -> None:

@@ -15,6 +15,8 @@ _F32 = np.float32
 Array32 = NDArray[np.float32]
 _WHITE = np.random.default_rng(7).standard_normal((512, 512)).astype(_F32)  # grain, taken at random offsets
 
+_RANGE = np.arange(256) / 128  # twice of what is white, so that highlights end softly, as on film
+_SHOULDER = np.where(_RANGE < 0.7, _RANGE, 1 - 0.3 * np.exp((0.7 - _RANGE) / 0.3))
 _GREY = np.tile(np.array([0.299, 0.587, 0.114]), (3, 1))
 
 LOW = 0.22
@@ -35,14 +37,14 @@ def photograph(
     level = float(image[size // 4 : -size // 4 : 4, size // 4 : -size // 4 : 4].mean())
     exposure = u(0.3, 0.55) / max(level, 0.02) * np.exp(rng.normal(0, 0.2))
     contrast = u(0.75, 1.25)
-    cast = 1 + rng.normal(0, 0.05, 3)
+    cast = 1 + rng.normal(0, 0.04, 3)
     lift = 0.5 - 0.5 * contrast + rng.normal(0, 0.03)
     mix = saturation * np.eye(3) + (1 - saturation) * _GREY  # towards grey, then each channel's gain
-    mix = np.concatenate([mix * (exposure * contrast * cast)[:, None], np.full((3, 1), lift)], 1) * 255
+    mix = np.concatenate([mix * (exposure * contrast * cast)[:, None], np.full((3, 1), lift)], 1) * 128
     developed = cv2.transform(image, mix.astype(_F32))
     if haze > 0:
         _veil(developed, haze, u(-0.2, 1.2, 2) * size, u(0.4, 1.2) * size)
-    curve = (np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.2)) * 255 + 0.5).astype(np.uint8)
+    curve = (_SHOULDER ** np.exp(rng.normal(0, 0.2)) * 255 + 0.5).astype(np.uint8)
     picture = cv2.LUT(cv2.convertScaleAbs(cv2.max(developed, 0.0)), curve)
     sigma = abs(rng.normal(0.45, 0.35)) + 0.25 if rng.random() < 0.96 else u(1.5, 3.0)  # one in 25 out of focus
     picture = cv2.GaussianBlur(picture, (0, 0), sigma)
@@ -87,12 +89,12 @@ def _jpeg(picture: UInt8[NDArray[np.uint8], "s s 3"], quality: int) -> UInt8[NDA
 
 
 def _veil(image: Array32, strength: float, middle: NDArray[np.float64], reach: float) -> None:
-    """Scattered light of a sun at `middle` (x, y px), in place; image 0 to 255."""
+    """Scattered light of a sun at `middle` (x, y px), in place; image 0 to 128, white."""
     axis = np.arange(len(image), dtype=_F32)
     far = ((axis - _F32(middle[0])) ** 2 + (axis[:, None] - _F32(middle[1])) ** 2) * _F32(1 / reach**2)
     bright = _F32(strength) * (_F32(0.35) + _F32(0.65) / (1 + 4 * far))
     image *= (1 - bright)[..., None]
-    image += (255 * bright)[..., None]
+    image += (128 * bright)[..., None]
 
 
 @compiled

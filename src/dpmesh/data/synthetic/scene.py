@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs]
 
-from dpmesh.data.synthetic.body import FastBody, matrices
+from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
 from dpmesh.geometry import CROP
 from dpmesh.skeletons import JOINTS30
 
@@ -119,7 +119,7 @@ def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBo
 
     of = np.repeat(np.arange(n), rng.choice(len(OTHERS), n, p=OTHERS))
     others = _draw_bodies(rng, bank, body, view[of])
-    other_transl = _beside(rng, others, transl[of], view[of], ground[of])
+    other_transl = _beside(rng, others, transl[of], view[of], ground[of]) if len(of) else np.zeros((0, 3))
     kept = others.joints[..., 2].min(1) + other_transl[:, 2] > NEAREST
     others = Bodies(*(getattr(others, item.name)[kept] for item in fields(Bodies)))
     return Scenes(
@@ -178,23 +178,19 @@ def _any_rotations(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float
     return np.asarray(Rotation.from_quat(quaternions).as_matrix(), _F32).reshape(n, 3, 3)
 
 
-def _axis_angle(rotations: Float32[NDArray[np.float32], "n 3 3"]) -> Float32[NDArray[np.float32], "n 3"]:
-    if not len(rotations):
-        return np.zeros((0, 3), _F32)  # scipy takes no empty array
-    return np.asarray(Rotation.from_matrix(rotations).as_rotvec(), _F32)
-
-
 def _draw_bodies(
     rng: np.random.Generator, bank: PoseSource, body: FastBody, view: Float32[NDArray[np.float32], "n 3 3"]
 ) -> Bodies:
     n = len(view)
+    if not n:
+        return Bodies(*(np.zeros((0, *shape), _F32) for shape in ((24, 3), (24, 3, 3), (10,), (30, 3), (17, 3))))
     pose = np.array(bank.sample(rng, n), _F32)
     betas = draw_betas(rng, n)
     yaw = np.zeros((n, 3))
     yaw[:, 1] = rng.uniform(-np.pi, np.pi, n)
     rotations = matrices(pose)
     rotations[:, 0] = view @ matrices(yaw) @ rotations[:, 0]
-    pose[:, 0] = _axis_angle(rotations[:, 0])
+    pose[:, 0] = rotvecs(rotations[:, 0])
     joints, coco = body.joints(betas, rotations)
     return Bodies(pose, rotations, betas, joints, coco)
 

@@ -12,7 +12,7 @@ from dpmesh.data.synthetic.clothes import inside
 from dpmesh.data.synthetic.lights import Light
 from dpmesh.data.synthetic.materials import FOLDS, GLOSS, NOISE, noise_at, paint
 from dpmesh.data.synthetic.solids import Mesh
-from dpmesh.render.compiled import compiled
+from dpmesh.render.compiled import compiled_fast
 from dpmesh.render.rasterizer import Raster
 
 _F32 = np.float32
@@ -44,7 +44,7 @@ def corners(depth: Float32[Array32, "s s"]) -> Float32[Array32, "s s"]:
     return np.asarray(cv2.resize(factor.astype(_F32), depth.shape[::-1]), _F32)
 
 
-@compiled
+@compiled_fast
 def lit(h: Array32, k: int, x: float, y: float, z: float) -> float:
     """Soft light of one channel on a surface of normal (x, y, z): lights.Light.harmonics."""
     return (
@@ -53,7 +53,7 @@ def lit(h: Array32, k: int, x: float, y: float, z: float) -> float:
     )  # fmt: skip
 
 
-@compiled
+@compiled_fast
 def _shade(
     image: Array32, depth: Array32, face: NDArray[np.int32], bary: Array32, faces: NDArray[np.int32], place: Array32,
     normals: Array32, look: NDArray[np.int32], starts: NDArray[np.int32], regions: Array32, paints: Array32,

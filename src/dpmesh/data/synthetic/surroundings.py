@@ -28,12 +28,12 @@ from dpmesh.data.synthetic.materials import (
     surface,
     surface_colour,
 )
-from dpmesh.render.compiled import compiled
+from dpmesh.render.compiled import compiled_fast
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]
 LEFT, RIGHT = 2, 3  # sides are floor, ceiling, then those at low and high x, and at low and high z
-_SHADOW_CELLS = 48  # along a side of the picture
+_SHADOW_CELLS = 32  # along a side of the picture
 _GREENS = np.array([[0.3, 0.36, 0.16], [0.22, 0.3, 0.12], [0.42, 0.42, 0.22], [0.36, 0.3, 0.16]])
 _GROUNDS = np.array([[0.42, 0.41, 0.4], [0.55, 0.5, 0.44], [0.3, 0.3, 0.32], [0.68, 0.6, 0.46]])
 
@@ -143,7 +143,7 @@ def draw_behind(
 _INWARD = np.array([[0, 1, 0], [0, -1, 0], [1, 0, 0], [-1, 0, 0], [0, 0, 1], [0, 0, -1]], _F32)
 
 
-@compiled
+@compiled_fast
 def _shadows(
     out: Array32, to_box: Array32, balls: Array32, low: Array32, sun: Array32, focal: float, size: int
 ) -> None:
@@ -174,7 +174,7 @@ def _shadows(
             out[i, j, 0], out[i, j, 1] = max(soft, 0.25), hard
 
 
-@compiled
+@compiled_fast
 def _behind(
     image: Array32, to_box: Array32, low: Array32, high: Array32, paints: Array32, panels: Array32, sky: Array32,
     rough: float, open_air: bool, soft: Array32, facing: Array32, shadow: Array32, table: Array32, focal: float,
