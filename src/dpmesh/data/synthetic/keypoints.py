@@ -89,16 +89,18 @@ def guess_hidden(rng: np.random.Generator, scenes: Scenes) -> Bool[NDArray[np.bo
     hidden = _behind_torso(joints, pixels) | _turned_away(joints)
 
     low, high = pixels.min(1), pixels.max(1)
-    for chance in (0.45, 0.2):
+    # Rates that bring each joint's share near the rendered stream's (docs/data.md has both).
+    for chance in OBJECTS:
         size = (high - low) * rng.uniform(0.15, 0.7, (n, 2))
         middle = low + (high - low) * rng.random((n, 2))
         covered = (np.abs(pixels - middle[:, None]) < size[:, None] / 2).all(-1)
         hidden |= covered & (rng.random(n) < chance)[:, None]
     below = (pixels[..., 1] > (low[:, 1] + (high - low)[:, 1] * rng.uniform(0.3, 0.9, n))[:, None]) & (
-        rng.random(n) < 0.12
+        rng.random(n) < 0.2
     )[:, None]  # a table, a counter, a wall
+    hidden |= _SKIRTED & (rng.random((n, 1)) < SKIRTS)
     limb = rng.integers(1, 24, n)
-    limb_hidden = _DESCENDANTS[limb] & (rng.random(n) < 0.15)[:, None]
+    limb_hidden = _DESCENDANTS[limb] & (rng.random(n) < 0.2)[:, None]
 
     of = scenes.other_of
     others2d = project(scenes.others.joints + scenes.other_transl[:, None], scenes.focal[of])
@@ -145,7 +147,7 @@ def _behind_torso(
 def _turned_away(joints: Float32[NDArray[np.float32], "n 30 3"]) -> NDArray[np.bool_]:
     """Nose, eyes and ears on the far side of the head."""
     middle = (joints[:, _J("L_Ear"), 2] + joints[:, _J("R_Ear"), 2]) / 2
-    return (joints[..., 2] > middle[:, None] + 0.04) & _FACE
+    return (joints[..., 2] > middle[:, None] + 0.02) & _FACE
 
 
 def _within(
@@ -174,6 +176,9 @@ def _descendants() -> NDArray[np.bool_]:
     return out
 
 
+OBJECTS = (0.6, 0.35, 0.2)  # probabilities of things before the person
+SKIRTS = 0.1  # long ones, which knees hang deep under
+_SKIRTED = np.array([joint.endswith("Knee") for joint in JOINTS30.joints])
 _DESCENDANTS = _descendants()
 _FACE = np.array([joint.endswith(("Nose", "Eye", "Ear")) for joint in JOINTS30.joints])
 _LIMBS = np.array(
