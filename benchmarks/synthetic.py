@@ -1,7 +1,9 @@
-"""How fast training data is made, on one core: python benchmarks/synthetic.py [--count 300] [--json OUT.json]
+"""How fast training data is made, on one core: python benchmarks/synthetic.py [--count 300] [--workers N] [--json OUT.json]
 
 Figures are samples (or people, or images) per second of processor time, which depends on what else the
-machine is doing less than the clock on the wall does; both are written down.
+machine is doing less than the clock on the wall does; both are written down. --workers N adds what N worker
+processes of a DataLoader give together, as in training: batches of 16, by the clock, after the first batch of each.
+Samples are independent, so that N free cores give about N times as many: 16 of them have to give 1,500 a second.
 """
 
 import os
@@ -15,7 +17,9 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import torch
 from machine import commit, machine
+from torch.utils.data import DataLoader, Dataset
 
 from dpmesh.body.files import free_body
 from dpmesh.data.noise import posefix
@@ -34,9 +38,37 @@ def rate(work: Callable[[int], object], calls: int, each: int = 1) -> dict[str, 
     return {"per_cpu_second": round(calls * each / cpu, 1), "per_wall_second": round(calls * each / wall, 1)}
 
 
+class Batches(Dataset[dict[str, object]]):
+    """Item k is the k-th batch of 16."""
+
+    def __init__(self) -> None:
+        self._people: SyntheticPeople | None = None
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        if self._people is None:  # in the worker
+            cv2.setNumThreads(1)
+            torch.set_num_threads(1)
+            self._people = SyntheticPeople(0, PoseBank.load("train"), free_body())
+        return {k: v for k, v in self._people.batch(16 * index, 16).items() if k != "record_id"}
+
+
+def together(workers: int, count: int) -> dict[str, float]:
+    """Samples per second of the clock that `workers` processes make."""
+    batches = count // 16 + 4 * workers
+    loader = DataLoader(Batches(), batch_size=None, sampler=range(batches), num_workers=workers, prefetch_factor=4)
+    wall, done = 0.0, -4 * workers  # what was made ahead during the start does not count
+    for _ in loader:
+        done += 1
+        if not done:
+            wall = time.perf_counter()
+    rate = round(16 * done / (time.perf_counter() - wall), 1)
+    return {"per_wall_second": rate, "load": round(os.getloadavg()[0], 1)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--workers", type=int, nargs="*", default=[], help="numbers of worker processes to try")
     parser.add_argument("--json")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -58,6 +90,7 @@ def main() -> None:
             lambda _: posefix(rng, joints, ones, area, near, ones[:, None]), 20, 2000
         ),
     }
+    results |= {f"{n} workers, rendered samples": together(n, options.count) for n in options.workers}
     about = {
         "command": f"python benchmarks/synthetic.py --count {options.count}",
         "commit": commit(),
@@ -65,7 +98,7 @@ def main() -> None:
         "results": results,
     }
     for name, figures in results.items():
-        print(f"{name:45s} {figures['per_cpu_second']:>10} /cpu s {figures['per_wall_second']:>10} /s")
+        print(f"{name:45s}", ", ".join(f"{key} {value}" for key, value in figures.items()))
     print(about["machine"], about["commit"])
     if options.json:
         with open(options.json, "w") as file:

@@ -117,7 +117,18 @@ def _draw(
             continue
         share = 1.0 / area
         for i in range(int(np.ceil(top)), int(np.floor(bottom)) + 1):
-            for j in range(int(np.ceil(left)), int(np.floor(right)) + 1):
+            start, end = np.ceil(left), np.floor(right)
+            if end - start > 6:  # of a large triangle only the row's own stretch, and a pixel more at each end
+                for w, slope in (
+                    ((bx * (cy - i) - (by - i) * cx) * share, (by - cy) * share),
+                    ((cx * (ay - i) - (cy - i) * ax) * share, (cy - ay) * share),
+                    ((ax * (by - i) - (ay - i) * bx) * share, (ay - by) * share),
+                ):
+                    if slope > 1e-12:
+                        start = max(start, np.floor(-w / slope) - 1)
+                    elif slope < -1e-12:
+                        end = min(end, np.ceil(-w / slope) + 1)
+            for j in range(int(start), int(end) + 1):
                 # Part areas over the whole: weights on the screen, positive inside whichever way it winds.
                 wa = ((bx - j) * (cy - i) - (by - i) * (cx - j)) * share
                 wb = ((cx - j) * (ay - i) - (cy - i) * (ax - j)) * share

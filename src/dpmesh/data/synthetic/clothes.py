@@ -94,10 +94,10 @@ class Wardrobe:
         hair, long, bald = self._head(rng, layers)
 
         if rng.random() < 0.06:
-            layers.add(cloth(rng, plain=True), [(1, 0, 0, -across["Wrist"] + u(-0.05, 0.01))], u(0.002, 0.008))
+            layers.add(cloth(rng, plain=True), [(1.0, 0.0, 0.0, -across["Wrist"] + u(-0.05, 0.01))], u(0.002, 0.008))
         if rng.random() < 0.9:  # shoes; one in six high
             high = u(0.1, 0.36) if rng.random() < 0.17 else u(-0.045, 0.05)
-            layers.add(cloth(rng, plain=True), [(0, -1, 0, y["L_Ankle"] + high)], u(0.004, 0.02))
+            layers.add(cloth(rng, plain=True), [(0.0, -1.0, 0.0, y["L_Ankle"] + high)], u(0.004, 0.02))
         socks = y["L_Ankle"] + (u(0.03, 0.12) if rng.random() < 0.75 else u(0.12, 0.38))
 
         top, jacket = cloth(rng), cloth(rng, plain=rng.random() < 0.7)
@@ -106,7 +106,7 @@ class Wardrobe:
         if skirt == "coat" or (not bare and skirt != "dress" and rng.random() < 0.2):
             opening = (1.0, 0.0, -3.0, u(-0.01, 0.1) if rng.random() < 0.6 else 9.0)  # else buttoned up
             layers.add(
-                jacket, [opening, (-1, 0, 0, across["Wrist"] - u(0.0, 0.06)), (0, 1, 0, -u(-0.12, 0.02)), collar],
+                jacket, [opening, (-1.0, 0.0, 0.0, across["Wrist"] - u(0.0, 0.06)), (0.0, 1.0, 0.0, -u(-0.12, 0.02)), collar],
                 u(0.012, 0.04), folds=u(0.004, 0.014),
             )  # fmt: skip
         sleeve, ends = rng.random(), across["Shoulder"] + u(-0.06, 0.0)
@@ -118,23 +118,23 @@ class Wardrobe:
         if skirt == "dress":
             hem = -0.12
         loose = rng.beta(1.2, 2.5)  # from skin-tight to baggy
-        shirt = ([(0, 1, 0, -hem), (-1, 0, 0, ends), neckline, (0, -1, 0, y["Neck"] + 0.045)], 0.003 + 0.03 * loose,
+        shirt = ([(0.0, 1.0, 0.0, -hem), (-1.0, 0.0, 0.0, ends), neckline, (0.0, -1.0, 0.0, y["Neck"] + 0.045)], 0.003 + 0.03 * loose,
                  u(0, 0.06) * loose, y["Chest"], 0.012 * loose)  # fmt: skip
 
         cuff, paint = self._legs(rng, y), cloth(rng, plain=rng.random() < 0.75)
         loose = rng.beta(1.2, 2.5)
-        trousers = ([(0, -1, 0, u(0.0, 0.11)), (0, 1, 0, -cuff)], 0.003 + 0.016 * loose,
+        trousers = ([(0.0, -1.0, 0.0, u(0.0, 0.11)), (0.0, 1.0, 0.0, -cuff)], 0.003 + 0.016 * loose,
                     u(0, 0.07) * loose, y["L_Hip"], 0.012 * loose)  # fmt: skip
         worn = [] if bare else [(top, shirt)]
         if skirt not in ("skirt", "dress"):
             worn.insert(0 if rng.random() < 0.3 else len(worn), (paint, trousers))  # three in ten tuck the shirt in
         elif rng.random() < 0.4:  # tights
-            worn.append((material(PLAIN, cloth_colour(rng), grain=0.03), ([(0, -1, 0, 0.0)], 0.002, 0.0, 0.0, 0.0)))
+            worn.append((material(PLAIN, cloth_colour(rng), grain=0.03), ([(0.0, -1.0, 0.0, 0.0)], 0.002, 0.0, 0.0, 0.0)))
         else:
-            worn.append((paint, ([(0, -1, 0, 0.0), (0, 1, 0, 0.12)], 0.002, 0.0, 0.0, 0.0)))
+            worn.append((paint, ([(0.0, -1.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.12)], 0.002, 0.0, 0.0, 0.0)))
         for fabric, (planes, thick, flare, below, folds) in worn:
             layers.add(fabric, planes, thick, flare, below, folds)
-        layers.add(cloth(rng, plain=True), [(0, -1, 0, socks)], 0.002)
+        layers.add(cloth(rng, plain=True), [(0.0, -1.0, 0.0, socks)], 0.002)
         eyes = np.array([abs(at["L_Eye"][0]), *at["L_Eye"][1:]], _F32)
         mouth = at["Nose"] - np.array([0, 0.035, 0.025], _F32)
         layers.add(skin(rng, eyes, mouth), [], 0.0)
@@ -174,7 +174,7 @@ class Wardrobe:
         if rng.random() < 0.2:
             low = (0.0, -1.0, 0.0, float(self._at["Nose"][1] - u(0.012, 0.04)))
             front = (0.0, u(0.0, 0.4), 1.0, float(-ears[2] - u(0.1, 0.4) * nose - 0.1))
-            layers.add(hair, [low, front, (0, 1, 0, float(-self._at["Neck"][1] - 0.02))], u(0.001, 0.012))
+            layers.add(hair, [low, front, (0.0, 1.0, 0.0, float(-self._at["Neck"][1] - 0.02))], u(0.001, 0.012))
         return hair, long, bald
 
     def thickness(self, look: Look) -> Float32[Array32, "v 3"]:

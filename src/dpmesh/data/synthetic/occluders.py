@@ -19,7 +19,7 @@ from dpmesh.data.synthetic.solids import Mesh, cuboids, join, thing, turned
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]
-Boxes = list[tuple[list[float], list[float]]]
+Boxes = list[tuple[list[float | int], list[float | int]]]
 """Centre and size of each, metres, y up, on the floor at y = 0."""
 
 

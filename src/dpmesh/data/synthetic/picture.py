@@ -9,7 +9,6 @@ from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 
 from dpmesh.data.synthetic.materials import pick
-from dpmesh.render.compiled import compiled
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]
@@ -55,9 +54,10 @@ def photograph(
         small = int(np.exp(u(np.log(LOW_SIDE[0]), np.log(LOW_SIDE[1]))))
         picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
     strength = abs(rng.normal(0, 0.014)) * 255 if rng.random() < 0.93 else u(0.03, 0.09) * 255
-    place = rng.integers(0, 512, (3, 2))
+    place = rng.integers(0, len(_WHITE) - small, (3, 2))
     place[1:] = place[0] if rng.random() < 0.5 else place[1:]  # grey grain, or coloured
-    _grain(picture, _WHITE, place, _F32(strength))
+    grain = [_WHITE[r : r + small, c : c + small] * _F32(strength) for r, c in place]
+    picture = np.asarray(cv2.add(picture, cv2.merge(grain), dtype=cv2.CV_8U), np.uint8)
     if rng.random() < 0.7:
         quality = int(u(25, 96) if rng.random() < 0.85 else u(8, 25))
         picture = _jpeg(picture, quality)
@@ -95,14 +95,3 @@ def _veil(image: Array32, strength: float, middle: NDArray[np.float64], reach: f
     bright = _F32(strength) * (_F32(0.35) + _F32(0.65) / (1 + 4 * far))
     image *= (1 - bright)[..., None]
     image += (128 * bright)[..., None]
-
-
-@compiled
-def _grain(picture: NDArray[np.uint8], white: Array32, place: NDArray[np.int64], strength: np.float32) -> None:
-    half = np.float32(0.5)
-    for i in range(picture.shape[0]):
-        for j in range(picture.shape[1]):
-            for k in range(3):
-                grain = strength * white[(i + place[k, 0]) & 511, (j + place[k, 1]) & 511]
-                value = np.int32(np.float32(picture[i, j, k]) + grain + half)
-                picture[i, j, k] = np.uint8(min(max(value, 0), 255))

@@ -50,7 +50,7 @@ REGIONS = (
     (0.15, np.zeros(30, bool)),
 )
 KEPT = (0.1, 0.9)
-"""Share of the 30 joints on this side of a cut anywhere: three of them at least."""
+"""Share of the 30 joints on this side of a cut anywhere: four of them at least, a head or a pair of feet."""
 CUT = 0.6  # of the boxes around less than the person end at the border of the picture, the rest inside it
 CUT_SIDES = (0.5, 0.18, 0.16, 0.16)
 """Which side is cut off: below, above, left, right. Cameras are held so that heads are in the picture."""
@@ -157,7 +157,7 @@ def _cut_anywhere(
     side = rng.choice(4, k, p=CUT_SIDES)
     along = np.where((side < 2)[:, None], joints[..., 1], joints[..., 0]) * np.where(side % 2 == 0, 1, -1)[:, None]
     rank = along.argsort(1).argsort(1)
-    return np.asarray(rank < np.maximum(rng.uniform(*KEPT, k) * 30, 3)[:, None])
+    return np.asarray(rank < (rng.uniform(*KEPT, k) * 30)[:, None])
 
 
 def _views(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 3 3"]:

@@ -109,19 +109,17 @@ def join(meshes: list[Mesh]) -> Mesh:
     """All of them as one, in order."""
     if len(meshes) == 1:
         return meshes[0]
-    vertices = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
-    layers = np.cumsum([0, *(len(mesh.paints) for mesh in meshes)])
-    looks = np.cumsum([0, *(len(mesh.starts) - 1 for mesh in meshes)])
-
-    def all_of(name: str, first: NDArray[np.int64] | None = None) -> NDArray[np.generic]:
-        parts = [getattr(mesh, name) for mesh in meshes]
-        if first is not None:
-            parts = [(part + start).astype(np.int32) for part, start in zip(parts, first, strict=False)]
-        return np.concatenate(parts)
-
+    vertices = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)], dtype=np.int32)
+    layers = np.cumsum([0, *(len(mesh.paints) for mesh in meshes)], dtype=np.int32)
+    looks = np.cumsum([0, *(len(mesh.starts) - 1 for mesh in meshes)], dtype=np.int32)
     starts = [mesh.starts[:-1] + start for mesh, start in zip(meshes, layers, strict=False)]
     return Mesh(
-        all_of("vertices"), all_of("faces", vertices), all_of("normals"), all_of("place"),  # pyright: ignore[reportArgumentType]
-        all_of("look", looks), np.concatenate([*starts, layers[-1:]]).astype(np.int32),  # pyright: ignore[reportArgumentType]
-        all_of("regions"), all_of("paints"),  # pyright: ignore[reportArgumentType]
-    )  # fmt: skip
+        np.concatenate([mesh.vertices for mesh in meshes]),
+        np.concatenate([mesh.faces + first for mesh, first in zip(meshes, vertices, strict=False)]),
+        np.concatenate([mesh.normals for mesh in meshes]),
+        np.concatenate([mesh.place for mesh in meshes]),
+        np.concatenate([mesh.look + first for mesh, first in zip(meshes, looks, strict=False)]),
+        np.concatenate([*starts, layers[-1:]]),
+        np.concatenate([mesh.regions for mesh in meshes]),
+        np.concatenate([mesh.paints for mesh in meshes]),
+    )
