@@ -1,4 +1,4 @@
-"""How fast training data is made, on one core: python benchmarks/synthetic.py [--count 300] [--workers N] [--json OUT.json]
+"""How fast training data is made: python benchmarks/synthetic.py [--count 300] [--workers N ...] [--json OUT.json]
 
 Figures are samples (or people, or images) per second of processor time, which depends on what else the
 machine is doing less than the clock on the wall does; both are written down. --workers N adds what N worker
@@ -55,7 +55,9 @@ class Batches(Dataset[dict[str, object]]):
 def together(workers: int, count: int) -> dict[str, float]:
     """Samples per second of the clock that `workers` processes make."""
     batches = count // 16 + 4 * workers
-    loader = DataLoader(Batches(), batch_size=None, sampler=range(batches), num_workers=workers, prefetch_factor=4)
+    loader = DataLoader(
+        Batches(), batch_size=None, sampler=range(batches), num_workers=workers, prefetch_factor=4
+    )
     wall, done = 0.0, -4 * workers  # what was made ahead during the start does not count
     for _ in loader:
         done += 1
@@ -68,7 +70,9 @@ def together(workers: int, count: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=300)
-    parser.add_argument("--workers", type=int, nargs="*", default=[], help="numbers of worker processes to try")
+    parser.add_argument(
+        "--workers", type=int, nargs="*", default=[], help="numbers of worker processes to try"
+    )
     parser.add_argument("--json")
     options = parser.parse_args()
     cv2.setNumThreads(1)

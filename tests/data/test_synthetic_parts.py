@@ -12,7 +12,17 @@ from dpmesh.data.synthetic.clothes import Wardrobe, inside, vertex_normals
 from dpmesh.data.synthetic.contact import tangled
 from dpmesh.data.synthetic.lights import KINDS, Light
 from dpmesh.data.synthetic.loose import Attic, place_pieces
-from dpmesh.data.synthetic.materials import COLUMNS, NOISE, PLAIN, STRIPES, TABLE, material, noise_at, paint, pick
+from dpmesh.data.synthetic.materials import (
+    COLUMNS,
+    NOISE,
+    PLAIN,
+    STRIPES,
+    TABLE,
+    material,
+    noise_at,
+    paint,
+    pick,
+)
 from dpmesh.data.synthetic.occluders import furniture, limb, put_before
 from dpmesh.data.synthetic.picture import photograph
 from dpmesh.data.synthetic.scene import KEPT, _cut_anywhere, draw_betas
@@ -98,7 +108,9 @@ def test_layers_end_in_skin_and_thicken_outward(body: FastBody) -> None:
     wardrobe, rng = Wardrobe(body), np.random.default_rng(0)
     normals = vertex_normals(body.template, body.faces)
     hands = np.flatnonzero(body.part == SMPL24.index("L_Hand"))
-    nose = body.joints(np.zeros((1, 10), np.float32), np.eye(3, dtype=np.float32)[None, None].repeat(24, 1))[0][0, 24]
+    nose = body.joints(np.zeros((1, 10), np.float32), np.eye(3, dtype=np.float32)[None, None].repeat(24, 1))[
+        0
+    ][0, 24]
     skirts, bare_hands, bare_noses = set(), 0, 0
     for _ in range(60):
         look = wardrobe.dress(rng)
@@ -113,7 +125,11 @@ def test_layers_end_in_skin_and_thicken_outward(body: FastBody) -> None:
         bare_noses += layer(nose) == last
         thick = wardrobe.thickness(look)
         along = (thick * normals).sum(1)
-        assert (along >= -1e-6).all() and np.abs(thick - along[:, None] * normals).max() < 1e-6 and along.max() < 0.15
+        assert (
+            (along >= -1e-6).all()
+            and np.abs(thick - along[:, None] * normals).max() < 1e-6
+            and along.max() < 0.15
+        )
     assert skirts == {"none", "skirt", "dress", "coat"} and bare_hands > 50 and bare_noses > 50
 
 
@@ -137,7 +153,9 @@ def test_loose_things_move_with_the_body(body: FastBody) -> None:
             moved = (piece.vertices - rest[0]) @ turn.T + rest[0] + np.float32([1, 2, 3])
             assert np.abs(b.vertices - moved).max() < 1e-4
         seen += len(pieces)
-        if look.skirt == "skirt":  # it is around the hips, and nothing of the thighs above its hem is outside it
+        if (
+            look.skirt == "skirt"
+        ):  # it is around the hips, and nothing of the thighs above its hem is outside it
             skirts += 1
             skirt = pieces[0].vertices
             hips = shaped[(np.abs(shaped[:, 1] - rest[1, 1]) < 0.03) & (np.abs(shaped[:, 0]) < 0.3)]
@@ -148,7 +166,12 @@ def test_loose_things_move_with_the_body(body: FastBody) -> None:
 
 def test_the_canvas_is_one_z_buffer() -> None:
     canvas = Canvas(K, 256, most=1.0)
-    meshes = [(cube(0, 3, 1), PERSON), (cube(0.4, 2.2, 0.5), THING), (cube(-0.5, 3.2, 0.6), OTHER), (cube(0.1, 2, 0.1), LOOSE)]
+    meshes = [
+        (cube(0, 3, 1), PERSON),
+        (cube(0.4, 2.2, 0.5), THING),
+        (cube(-0.5, 3.2, 0.6), OTHER),
+        (cube(0.1, 2, 0.1), LOOSE),
+    ]
     assert all(canvas.add(mesh, who) for mesh, who in meshes)
     whole = canvas.mesh()
     plain = rasterize(whole.vertices, whole.faces, K, (256, 256))
@@ -180,7 +203,9 @@ def test_contact_is_seen(body: FastBody) -> None:
     assert not tangled(joints).any()
     through = joints.repeat(3, 0)
     through[0, j("L_Hand")] = joints[0, j("Spine")]  # a hand in the belly
-    through[1, [j("L_Elbow"), j("L_Hand")]] = joints[0, [j("Spine")]] + np.float32([[0.3, 0, 0], [-0.3, 0, 0]])
+    through[1, [j("L_Elbow"), j("L_Hand")]] = joints[0, [j("Spine")]] + np.float32(
+        [[0.3, 0, 0], [-0.3, 0, 0]]
+    )
     through[2, j("L_Ankle")], through[2, j("R_Ankle")] = joints[0, j("R_Ankle")], joints[0, j("L_Ankle")]
     assert tangled(through).all()
     on_hip = joints.copy()
@@ -200,7 +225,10 @@ def test_rotations_and_their_vectors() -> None:
     vectors = rng.standard_normal((500, 3))
     vectors *= (rng.uniform(0, np.pi - 1e-3, 500) / np.linalg.norm(vectors, axis=1))[:, None]
     assert np.abs(rotvecs(matrices(vectors)) - vectors).max() < 2e-3
-    assert np.allclose(rotvecs(UPRIGHT[None]), [[np.pi, 0, 0]]) and not rotvecs(np.eye(3, dtype=np.float32)[None]).any()
+    assert (
+        np.allclose(rotvecs(UPRIGHT[None]), [[np.pi, 0, 0]])
+        and not rotvecs(np.eye(3, dtype=np.float32)[None]).any()
+    )
 
 
 def test_soft_light_is_near_the_clamped_cosine() -> None:
@@ -223,7 +251,9 @@ def test_corners_are_dark_and_planes_are_not() -> None:
     assert (corners(flat) == 1).all()
     flat[:, 128:] = 2.06
     dark = corners(flat)
-    assert dark.min() < 0.95 and dark[:, :100].min() == 1 and dark[:, 128:140].mean() < dark[:, 116:128].mean()
+    assert (
+        dark.min() < 0.95 and dark[:, :100].min() == 1 and dark[:, 128:140].mean() < dark[:, 116:128].mean()
+    )
 
 
 def test_places_hold_camera_and_people_and_fill_the_picture() -> None:
@@ -233,7 +263,11 @@ def test_places_hold_camera_and_people_and_fill_the_picture() -> None:
         people = np.float32([[0, -1.2, -4], [0.3, 0.5, -4.2]])
         around = draw_surroundings(rng, light, -1.3, people)
         inside_ = np.concatenate([people, np.zeros((1, 3), np.float32)]) @ around.turn.T
-        assert (inside_ > around.low).all() and (inside_ < around.high).all() and around.low[1] == np.float32(-1.3)
+        assert (
+            (inside_ > around.low).all()
+            and (inside_ < around.high).all()
+            and around.low[1] == np.float32(-1.3)
+        )
         image = np.full((256, 256, 3), np.nan, np.float32)
         balls = np.float32([[0, -1.2, -4, 0.1]])
         draw_behind(image, around, light, UPRIGHT, 300.0, balls, np.full((256, 256), -1, np.int32))
@@ -261,7 +295,12 @@ def test_photographs() -> None:
     frame = np.float32([10, 20, 200, 230])
     for seed in range(20):
         out = photograph(np.random.default_rng(seed), image.copy(), frame, 0.3 * (seed % 2))
-        assert out.shape == image.shape and not out[:20].any() and not out[:, 200:].any() and not out[:, :10].any()
+        assert (
+            out.shape == image.shape
+            and not out[:20].any()
+            and not out[:, 200:].any()
+            and not out[:, :10].any()
+        )
         assert out[20:230, 10:200].mean() > 20
     dim = photograph(np.random.default_rng(3), 0.1 * image, np.float32([0, 0, 256, 256]))
     lit_ = photograph(np.random.default_rng(3), image, np.float32([0, 0, 256, 256]))
@@ -276,7 +315,8 @@ def test_a_cut_keeps_one_side() -> None:
     assert count.min() == 4 and count.max() <= 30 * KEPT[1] + 1 and len(np.unique(count)) > 20
     for points, keep in zip(joints, kept, strict=True):
         sides = [
-            (points[keep, axis].max() < points[~keep, axis].min()) or (points[keep, axis].min() > points[~keep, axis].max())
+            (points[keep, axis].max() < points[~keep, axis].min())
+            or (points[keep, axis].min() > points[~keep, axis].max())
             for axis in (0, 1)
         ]
         assert any(sides)
@@ -292,7 +332,10 @@ def test_shapes_reach_from_small_to_heavy(body: FastBody) -> None:
 
 def test_the_keypoint_stream_hides_about_as_much_as_the_pictures() -> None:
     people = SyntheticPeople(3, PoseBank.load("train"), free_body())
-    main = [JOINTS30.index(name) for name in ("Neck", "L_Hip", "R_Knee", "L_Ankle", "L_Elbow", "R_Wrist", "L_Shoulder")]
+    main = [
+        JOINTS30.index(name)
+        for name in ("Neck", "L_Hip", "R_Knee", "L_Ankle", "L_Elbow", "R_Wrist", "L_Shoulder")
+    ]
     rendered, guessed = people.batch(0, 60), people.keypoints_only(np.random.default_rng(0), 3000)
     shares = []
     for batch in (rendered, guessed):

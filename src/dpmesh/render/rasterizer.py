@@ -118,7 +118,9 @@ def _draw(
         share = 1.0 / area
         for i in range(int(np.ceil(top)), int(np.floor(bottom)) + 1):
             start, end = np.ceil(left), np.floor(right)
-            if end - start > 6:  # of a large triangle only the row's own stretch, and a pixel more at each end
+            if (
+                end - start > 6
+            ):  # of a large triangle only the row's own stretch, and a pixel more at each end
                 for w, slope in (
                     ((bx * (cy - i) - (by - i) * cx) * share, (by - cy) * share),
                     ((cx * (ay - i) - (cy - i) * ax) * share, (cy - ay) * share),

@@ -90,11 +90,15 @@ class Wardrobe:
         across = {name: float(at[f"L_{name}"][0]) for name in ("Shoulder", "Elbow", "Wrist")}
         layers, bare = _Layers(), rng.random() < 0.07  # the upper body
         kind = rng.random()
-        skirt: Skirt = "skirt" if kind < 0.08 else "dress" if kind < 0.15 else "coat" if kind < 0.23 else "none"
+        skirt: Skirt = (
+            "skirt" if kind < 0.08 else "dress" if kind < 0.15 else "coat" if kind < 0.23 else "none"
+        )
         hair, long, bald = self._head(rng, layers)
 
         if rng.random() < 0.06:
-            layers.add(cloth(rng, plain=True), [(1.0, 0.0, 0.0, -across["Wrist"] + u(-0.05, 0.01))], u(0.002, 0.008))
+            layers.add(
+                cloth(rng, plain=True), [(1.0, 0.0, 0.0, -across["Wrist"] + u(-0.05, 0.01))], u(0.002, 0.008)
+            )
         if rng.random() < 0.9:  # shoes; one in six high
             high = u(0.1, 0.36) if rng.random() < 0.17 else u(-0.045, 0.05)
             layers.add(cloth(rng, plain=True), [(0.0, -1.0, 0.0, y["L_Ankle"] + high)], u(0.004, 0.02))
@@ -106,7 +110,8 @@ class Wardrobe:
         if skirt == "coat" or (not bare and skirt != "dress" and rng.random() < 0.2):
             opening = (1.0, 0.0, -3.0, u(-0.01, 0.1) if rng.random() < 0.6 else 9.0)  # else buttoned up
             layers.add(
-                jacket, [opening, (-1.0, 0.0, 0.0, across["Wrist"] - u(0.0, 0.06)), (0.0, 1.0, 0.0, -u(-0.12, 0.02)), collar],
+                jacket,
+                [opening, (-1.0, 0.0, 0.0, across["Wrist"] - u(0.0, 0.06)), (0.0, 1.0, 0.0, -u(-0.12, 0.02)), collar],
                 u(0.012, 0.04), folds=u(0.004, 0.014),
             )  # fmt: skip
         sleeve, ends = rng.random(), across["Shoulder"] + u(-0.06, 0.0)
@@ -118,8 +123,8 @@ class Wardrobe:
         if skirt == "dress":
             hem = -0.12
         loose = rng.beta(1.2, 2.5)  # from skin-tight to baggy
-        shirt = ([(0.0, 1.0, 0.0, -hem), (-1.0, 0.0, 0.0, ends), neckline, (0.0, -1.0, 0.0, y["Neck"] + 0.045)], 0.003 + 0.03 * loose,
-                 u(0, 0.06) * loose, y["Chest"], 0.012 * loose)  # fmt: skip
+        shirt = ([(0.0, 1.0, 0.0, -hem), (-1.0, 0.0, 0.0, ends), neckline, (0.0, -1.0, 0.0, y["Neck"] + 0.045)],
+                 0.003 + 0.03 * loose, u(0, 0.06) * loose, y["Chest"], 0.012 * loose)  # fmt: skip
 
         cuff, paint = self._legs(rng, y), cloth(rng, plain=rng.random() < 0.75)
         loose = rng.beta(1.2, 2.5)
@@ -127,9 +132,16 @@ class Wardrobe:
                     u(0, 0.07) * loose, y["L_Hip"], 0.012 * loose)  # fmt: skip
         worn = [] if bare else [(top, shirt)]
         if skirt not in ("skirt", "dress"):
-            worn.insert(0 if rng.random() < 0.3 else len(worn), (paint, trousers))  # three in ten tuck the shirt in
+            worn.insert(
+                0 if rng.random() < 0.3 else len(worn), (paint, trousers)
+            )  # three in ten tuck the shirt in
         elif rng.random() < 0.4:  # tights
-            worn.append((material(PLAIN, cloth_colour(rng), grain=0.03), ([(0.0, -1.0, 0.0, 0.0)], 0.002, 0.0, 0.0, 0.0)))
+            worn.append(
+                (
+                    material(PLAIN, cloth_colour(rng), grain=0.03),
+                    ([(0.0, -1.0, 0.0, 0.0)], 0.002, 0.0, 0.0, 0.0),
+                )
+            )
         else:
             worn.append((paint, ([(0.0, -1.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.12)], 0.002, 0.0, 0.0, 0.0)))
         for fabric, (planes, thick, flare, below, folds) in worn:
@@ -151,7 +163,9 @@ class Wardrobe:
             return y["L_Ankle"] + u(-0.05, 0.04)
         if kind < LONG + CROPPED:
             return u(y["L_Ankle"] + 0.08, y["L_Knee"] - 0.08)
-        return u(y["L_Knee"] - 0.04, y["L_Hip"] - 0.1) if kind < LONG + CROPPED + SHORTS else y["L_Hip"] - 0.03
+        return (
+            u(y["L_Knee"] - 0.04, y["L_Hip"] - 0.1) if kind < LONG + CROPPED + SHORTS else y["L_Hip"] - 0.03
+        )
 
     def _head(self, rng: np.random.Generator, layers: _Layers) -> tuple[Material, bool, bool]:
         """Hair or a bathing cap, a beard: added to the layers. The hair's material, whether it is long, or none."""
@@ -174,7 +188,9 @@ class Wardrobe:
         if rng.random() < 0.2:
             low = (0.0, -1.0, 0.0, float(self._at["Nose"][1] - u(0.012, 0.04)))
             front = (0.0, u(0.0, 0.4), 1.0, float(-ears[2] - u(0.1, 0.4) * nose - 0.1))
-            layers.add(hair, [low, front, (0.0, 1.0, 0.0, float(-self._at["Neck"][1] - 0.02))], u(0.001, 0.012))
+            layers.add(
+                hair, [low, front, (0.0, 1.0, 0.0, float(-self._at["Neck"][1] - 0.02))], u(0.001, 0.012)
+            )
         return hair, long, bald
 
     def thickness(self, look: Look) -> Float32[Array32, "v 3"]:
@@ -196,7 +212,7 @@ def vertex_normals(
 @compiled
 def inside(regions: Array32, layer: int, x: float, y: float, z: float) -> float:
     """How far (about metres) a place of the rest pose lies inside a layer's region; negative outside."""
-    least = np.float32(1e9)
+    least = 1e9
     for row in range(4):
         depth = (
             regions[layer, row, 0] * abs(x) + regions[layer, row, 1] * y + regions[layer, row, 2] * z

@@ -17,7 +17,7 @@ _CAPSULES = (
     ("L_Knee", "L_Ankle", 0.1, 0.045), ("R_Knee", "R_Ankle", 0.1, 0.045),
 )  # fmt: skip
 _ALLOWED = 0.6
-"""Capsules may come as near as this share of their radii's sum: flesh gives way, hands lie on hips, legs are crossed."""
+"""Capsules may come as near as this share of their radii's sum: flesh gives way, hands lie on hips."""
 _NEIGHBOURS = {(0, 1), (1, 2), (0, 5), (0, 6), (5, 7), (6, 8)}  # these meet in any pose
 _PAIRS = np.array(
     [(a, b) for b in range(3, len(_CAPSULES)) for a in range(b) if (a, b) not in _NEIGHBOURS], np.int64

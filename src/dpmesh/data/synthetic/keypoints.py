@@ -105,9 +105,7 @@ def guess_hidden(rng: np.random.Generator, scenes: Scenes) -> Bool[NDArray[np.bo
     of = scenes.other_of
     others2d = project(scenes.others.joints + scenes.other_transl[:, None], scenes.focal[of])
     front = scenes.other_transl[:, 2] < scenes.transl[of, 2]
-    a, b = (
-        np.quantile(others2d, q, axis=1) if len(of) else np.zeros((0, 2)) for q in (0.15, 0.85)
-    )
+    a, b = (np.quantile(others2d, q, axis=1) if len(of) else np.zeros((0, 2)) for q in (0.15, 0.85))
     crossed = ((pixels[of] > a[:, None]) & (pixels[of] < b[:, None])).all(-1) & front[:, None]
     np.logical_or.at(hidden, of, crossed)
     return hidden | below | limb_hidden

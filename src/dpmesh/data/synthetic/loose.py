@@ -49,7 +49,11 @@ class Attic:
         self._chest = np.flatnonzero((body.part == _J("Chest")) & (np.abs(rest[:, 0]) < 0.1))
 
     def pieces(
-        self, rng: np.random.Generator, look: Look, shaped: Float32[Array32, "v 3"], joints: Float32[Array32, "24 3"]
+        self,
+        rng: np.random.Generator,
+        look: Look,
+        shaped: Float32[Array32, "v 3"],
+        joints: Float32[Array32, "24 3"],
     ) -> list[Piece]:
         """A person's loose things. shaped: the rest-pose surface of the shape, joints: its rest joints."""
         out: list[Piece] = []
@@ -70,23 +74,31 @@ class Attic:
             back = float(shaped[self._chest, 2].min())
             size = rng.uniform((0.24, 0.32, 0.1), (0.38, 0.5, 0.22))
             centre = np.array([0, joints[_J("Chest"), 1], back - size[2] / 2 - 0.01])
-            out.append(_rigid(boxes(centre[None].astype(_F32), size[None].astype(_F32), cloth(rng, True)), "Chest"))
+            out.append(
+                _rigid(boxes(centre[None].astype(_F32), size[None].astype(_F32), cloth(rng, True)), "Chest")
+            )
         if rng.random() < BAG:
             hips, size = shaped[self._hips], rng.uniform((0.06, 0.16, 0.18), (0.14, 0.32, 0.4))
             side = rng.choice([-1, 1])
-            centre = np.array([side * (hips[:, 0].max() + size[0] / 2 + 0.02), hips[:, 1].mean(), rng.normal(0, 0.06)])
-            out.append(_rigid(boxes(centre[None].astype(_F32), size[None].astype(_F32), cloth(rng)), "Pelvis"))
+            centre = np.array(
+                [side * (hips[:, 0].max() + size[0] / 2 + 0.02), hips[:, 1].mean(), rng.normal(0, 0.06)]
+            )
+            out.append(
+                _rigid(boxes(centre[None].astype(_F32), size[None].astype(_F32), cloth(rng)), "Pelvis")
+            )
         if rng.random() < HELD:
             out.append(_held(rng, joints))
         return out
 
-    def _skirt(
-        self, rng: np.random.Generator, look: Look, shaped: Array32, joints: Array32
-    ) -> Piece:
+    def _skirt(self, rng: np.random.Generator, look: Look, shaped: Array32, joints: Array32) -> Piece:
         """From the waist down: the upper rings follow the pelvis, the lower ones the thighs, long ones the shins."""
         waist, hips = shaped[self._waist], shaped[self._hips]
         hip, knee, ankle = (float(joints[_J(name), 1]) for name in ("L_Hip", "L_Knee", "L_Ankle"))
-        end = rng.uniform(ankle + 0.1, hip - 0.2) if look.skirt != "coat" else rng.uniform(knee - 0.15, hip - 0.25)
+        end = (
+            rng.uniform(ankle + 0.1, hip - 0.2)
+            if look.skirt != "coat"
+            else rng.uniform(knee - 0.15, hip - 0.25)
+        )
         heights = np.concatenate([[waist[:, 1].mean(), hip], np.linspace(hip, end, 7)[1:]])
         ease, flare = rng.uniform(0.012, 0.03), rng.uniform(0.0, 0.45) ** 1.5
         if look.skirt == "coat":
@@ -103,7 +115,9 @@ class Attic:
         vertices, faces = turned(heights, *widths, sides=28, arc=arc)
         down = np.clip((waist[:, 1].mean() - vertices[:, 1]) / (waist[:, 1].mean() - knee), 0, 1)
         angle = np.arctan2(vertices[:, 0], vertices[:, 2])
-        vertices[:, [0, 2]] *= (1 + down * folds[1] * np.sin(folds[0] * angle + folds[2]))[:, None].astype(_F32)
+        vertices[:, [0, 2]] *= (1 + down * folds[1] * np.sin(folds[0] * angle + folds[2]))[:, None].astype(
+            _F32
+        )
         vertices[:, 2] += hips[:, 2].mean()
         leg = np.clip(1.3 * (heights[0] - vertices[:, 1]) / (heights[0] - hip + 0.12), 0, 1) ** 2
         left = np.clip(0.5 + vertices[:, 0] / 0.26, 0, 1)
@@ -173,7 +187,9 @@ def place_pieces(
     flat, out = transforms.reshape(24, 12), []
     for piece in pieces:
         moves = (piece.weights @ flat).reshape(-1, 3, 4)
-        vertices = (np.einsum("vrc,vc->vr", moves[..., :3], piece.vertices) + moves[..., 3] + transl).astype(_F32)
+        vertices = (np.einsum("vrc,vc->vr", moves[..., :3], piece.vertices) + moves[..., 3] + transl).astype(
+            _F32
+        )
         mesh = thing(vertices, piece.faces, vertex_normals(vertices, piece.faces), piece.paint)
         out.append(
             Mesh(mesh.vertices, mesh.faces, mesh.normals, piece.vertices, mesh.look, mesh.starts, mesh.regions,
@@ -201,7 +217,9 @@ def _held(rng: np.random.Generator, joints: Array32) -> Piece:
     paint = surface(rng, 0.3) if rng.random() < 0.5 else cloth(rng)
     if kind < 0.55:
         size = u(0.04, 0.16, 3) if kind < 0.3 else u(0.12, 0.45, 3)
-        mesh = boxes((palm - np.array([0, size[1] * 0.4, 0], _F32))[None].astype(_F32), size[None].astype(_F32), paint)
+        mesh = boxes(
+            (palm - np.array([0, size[1] * 0.4, 0], _F32))[None].astype(_F32), size[None].astype(_F32), paint
+        )
     elif kind < 0.7:
         r = u(0.06, 0.16)
         mesh = _ball(np.array([r, r, r]), (palm - np.array([0, r, 0], _F32)).astype(_F32), paint)
@@ -209,7 +227,10 @@ def _held(rng: np.random.Generator, joints: Array32) -> Piece:
         length, r = u(0.3, 1.4), u(0.008, 0.03)
         heights, radii = np.array([-0.15, length]), np.array([r, r])
         if kind > 0.92:
-            heights, radii = np.array([-0.1, length, length + 0.01, length + 0.3]), np.array([r, r, u(0.3, 0.6), 0.02])
+            heights, radii = (
+                np.array([-0.1, length, length + 0.01, length + 0.3]),
+                np.array([r, r, u(0.3, 0.6), 0.02]),
+            )
         vertices, faces = turned(heights, radii, radii, 8)
         vertices = vertices[:, [0, 2, 1]] + palm
         mesh = thing(np.ascontiguousarray(vertices, _F32), faces, vertices, paint)

@@ -36,7 +36,9 @@ def _table() -> Array32:
     white = np.random.default_rng(6).standard_normal((TABLE, TABLE))
     ramp = np.fft.fftfreq(TABLE) * TABLE
     radius = np.hypot(ramp, ramp[:, None])
-    keep = np.exp(-((radius / 50) ** 2)) / np.maximum(radius, 3.0) ** 1.25  # pink up to a sixth of the table's finest
+    keep = (
+        np.exp(-((radius / 50) ** 2)) / np.maximum(radius, 3.0) ** 1.25
+    )  # pink up to a sixth of the table's finest
     noise = np.fft.ifft2(np.fft.fft2(white) * keep).real
     return np.clip(noise / (2.2 * noise.std()), -1, 1).astype(_F32)
 
@@ -112,7 +114,8 @@ def cloth(rng: np.random.Generator, plain: bool = False) -> Material:
     kind = PLAIN if plain else CLOTHS[0][pick(rng, CLOTHS[1])]
     pitch = rng.uniform(0.5, 1.6) if kind in (BLOTS, BLEND) else rng.uniform(0.02, 0.14)
     row = material(
-        kind, cloth_colour(rng), cloth_colour(rng), pitch=pitch, turn=(0.0, np.pi / 2, rng.uniform(0, 3))[pick(rng, (0.34, 0.33, 0.33))],
+        kind, cloth_colour(rng), cloth_colour(rng), pitch=pitch,
+        turn=(0.0, np.pi / 2, rng.uniform(0, 3))[pick(rng, (0.34, 0.33, 0.33))],
         duty=rng.uniform(0.15, 0.6), grain=rng.uniform(0.02, 0.12), grain_pitch=rng.uniform(0.5, 4),
         folds=rng.uniform(0.05, 0.3), gloss=max(rng.uniform(-0.2, 0.2), 0.0), u0=rng.random(), v0=rng.random(),
     )  # fmt: skip
@@ -133,7 +136,7 @@ def skin(rng: np.random.Generator, eyes: Array32, mouth: Array32) -> Material:
 
 
 def surface(rng: np.random.Generator, fine: float = 1.0) -> Material:
-    """A wall, floor, or piece of furniture: plain, grained as wood or plaster, tiled, or blended. fine: scales pitches."""
+    """A wall, floor, or piece of furniture: plain, grained, tiled, or blended. fine: scales pitches."""
     kind = SURFACES[0][pick(rng, SURFACES[1])]
     first = surface_colour(rng)
     second = clipped(first * rng.uniform(0.55, 1.35)) if rng.random() < 0.75 else surface_colour(rng)
@@ -213,7 +216,9 @@ def paint(
         pitch = paints[m, GRAIN_PITCH]
         level *= 1 + paints[m, GRAIN] * fade * _cell(table, (x + 0.7 * z) * pitch, (y + 0.7 * z) * pitch)
     if paints[m, FOLDS] > 0:
-        level *= 1 + paints[m, FOLDS] * noise_at(table, 1.1 * x + 0.9 * z + 0.3 * y + paints[m, U0], 0.45 * y + 0.2 * x + paints[m, V0])
+        level *= 1 + paints[m, FOLDS] * noise_at(
+            table, 1.1 * x + 0.9 * z + 0.3 * y + paints[m, U0], 0.45 * y + 0.2 * x + paints[m, V0]
+        )
     for k in range(3):
         other = paints[m, B + k]
         if kind == SKIN:

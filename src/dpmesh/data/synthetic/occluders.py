@@ -34,7 +34,9 @@ def _crate(rng: np.random.Generator) -> Boxes:
 
 def _table(rng: np.random.Generator) -> Boxes:
     w, d, h, leg = rng.uniform((0.6, 0.5, 0.45, 0.03), (2.0, 0.9, 1.0, 0.08))
-    legs: Boxes = [([x * (w - leg) / 2, h / 2, z * (d - leg) / 2], [leg, h, leg]) for x in (-1, 1) for z in (-1, 1)]
+    legs: Boxes = [
+        ([x * (w - leg) / 2, h / 2, z * (d - leg) / 2], [leg, h, leg]) for x in (-1, 1) for z in (-1, 1)
+    ]
     on: Boxes = []
     for _ in range(rng.integers(0, 4)):
         a = rng.uniform((0.05, 0.05, 0.05), (0.35, 0.4, 0.3))
@@ -86,7 +88,11 @@ def _post(rng: np.random.Generator) -> Boxes:
 def _vehicle(rng: np.random.Generator) -> Boxes:
     w, h, cabin = rng.uniform((2.4, 0.55, 0.4), (4.2, 0.8, 0.6))
     wheels: Boxes = [([x * w * 0.33, 0.3, z * 0.8], [0.6, 0.6, 0.2]) for x in (-1, 1) for z in (-1, 1)]
-    return [([0, 0.25 + h / 2, 0], [w, h, 1.6]), ([0, 0.25 + h + cabin / 2, 0], [w * 0.55, cabin, 1.4]), *wheels]
+    return [
+        ([0, 0.25 + h / 2, 0], [w, h, 1.6]),
+        ([0, 0.25 + h + cabin / 2, 0], [w * 0.55, cabin, 1.4]),
+        *wheels,
+    ]
 
 
 _KINDS = (_crate, _table, _chair, _sofa, _shelf, _counter, _fence, _post, _vehicle)
@@ -107,7 +113,9 @@ def _shapes() -> tuple[tuple[tuple[tuple[Array32, NDArray[np.int32], Array32], .
             parts = kind(rng)
             split = len(parts) if rng.random() < 0.6 else int(rng.integers(1, len(parts) + 1))
             some = [group for group in (parts[:split], parts[split:]) if group]
-            pieces.append(tuple(cuboids(np.array(group, _F32)[:, 0], np.array(group, _F32)[:, 1]) for group in some))
+            pieces.append(
+                tuple(cuboids(np.array(group, _F32)[:, 0], np.array(group, _F32)[:, 1]) for group in some)
+            )
         out.append(tuple(pieces))
     return tuple(out)
 
@@ -124,7 +132,11 @@ def furniture(rng: np.random.Generator, shares: tuple[float, ...] = _BEFORE) -> 
 
 
 def put_before(
-    rng: np.random.Generator, mesh: Mesh, view: Float32[Array32, "3 3"], before: Float32[Array32, "3"], ground: float
+    rng: np.random.Generator,
+    mesh: Mesh,
+    view: Float32[Array32, "3 3"],
+    before: Float32[Array32, "3"],
+    ground: float,
 ) -> Mesh:
     """Furniture between the camera and the point `before` (camera frame), on the floor where it can.
 
@@ -142,9 +154,7 @@ def put_before(
     return turned_.moved(np.eye(3, dtype=_F32), (place + view[:, 1] * _F32(bottom - height)).astype(_F32))
 
 
-def limb(
-    rng: np.random.Generator, before: Float32[Array32, "3"], focal: float, size: int
-) -> Mesh:
+def limb(rng: np.random.Generator, before: Float32[Array32, "3"], focal: float, size: int) -> Mesh:
     """Somebody's arm that reaches in from outside the picture to before a point: sleeve or bare, with a hand."""
     depth = before[2] * rng.uniform(0.45, 0.92)
     tip = before * _F32(depth / before[2]) + np.array([*rng.normal(0, 0.1, 2), 0], _F32)

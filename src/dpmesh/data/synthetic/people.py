@@ -133,7 +133,9 @@ class SyntheticPeople:
         if rng.random() < _FLAT:
             image[:] = backdrop(rng, SIZE)
         else:
-            balls = np.concatenate([everybody[:72] @ view, np.resize(_BALLS, len(everybody[:72]))[:, None]], 1)
+            balls = np.concatenate(
+                [everybody[:72] @ view, np.resize(_BALLS, len(everybody[:72]))[:, None]], 1
+            )
             around = draw_surroundings(rng, light, ground, everybody @ view)
             draw_behind(image, around, light, view, focal, balls.astype(_F32), canvas.raster.face)
         shade(image, canvas.raster, canvas.mesh(), light, focal)

@@ -40,12 +40,14 @@ def photograph(
     lift = 0.5 - 0.5 * contrast + rng.normal(0, 0.03)
     mix = saturation * np.eye(3) + (1 - saturation) * _GREY  # towards grey, then each channel's gain
     mix = np.concatenate([mix * (exposure * contrast * cast)[:, None], np.full((3, 1), lift)], 1) * 128
-    developed = cv2.transform(image, mix.astype(_F32))
+    developed = np.asarray(cv2.transform(image, mix.astype(_F32)), _F32)
     if haze > 0:
         _veil(developed, haze, u(-0.2, 1.2, 2) * size, u(0.4, 1.2) * size)
     curve = (_SHOULDER ** np.exp(rng.normal(0, 0.2)) * 255 + 0.5).astype(np.uint8)
-    picture = cv2.LUT(cv2.convertScaleAbs(cv2.max(developed, 0.0)), curve)
-    sigma = abs(rng.normal(0.45, 0.35)) + 0.25 if rng.random() < 0.96 else u(1.5, 3.0)  # one in 25 out of focus
+    picture = cv2.LUT(cv2.convertScaleAbs(np.maximum(developed, 0, out=developed)), curve)
+    sigma = (
+        abs(rng.normal(0.45, 0.35)) + 0.25 if rng.random() < 0.96 else u(1.5, 3.0)
+    )  # one in 25 out of focus
     picture = cv2.GaussianBlur(picture, (0, 0), sigma)
     if rng.random() < 0.08:
         picture = _shaken(rng, picture)
@@ -85,7 +87,8 @@ def _jpeg(picture: UInt8[NDArray[np.uint8], "s s 3"], quality: int) -> UInt8[NDA
     _, file = cv2.imencode(
         ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
-    return np.asarray(cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+    decoded = np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8)
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _veil(image: Array32, strength: float, middle: NDArray[np.float64], reach: float) -> None:

@@ -21,10 +21,18 @@ from dpmesh.skeletons import JOINTS30
 
 SIZE = CROP
 CENTRE = 128.0
-FOCAL_DIAGONALS = (0.6, 3.0)  # focal length in diagonals of the picture: a telephone's wide lens to a short tele lens
-CROP_DIAGONALS = (0.12, 0.8)  # side of the crop in diagonals: somebody in the distance to one who fills the picture
+FOCAL_DIAGONALS = (
+    0.6,
+    3.0,
+)  # focal length in diagonals of the picture: a telephone's wide lens to a short tele lens
+CROP_DIAGONALS = (
+    0.12,
+    0.8,
+)  # side of the crop in diagonals: somebody in the distance to one who fills the picture
 FLESH = 0.07  # metres between a joint and the end of the body, where a detector's box ends
-REDRAWN = 3  # times that a body is drawn again which goes through itself: of 4 % (2 % as recorded) few are left
+REDRAWN = (
+    3  # times that a body is drawn again which goes through itself: of 4 % (2 % as recorded) few are left
+)
 FEET = 0.06  # metres between the lowest joint and the floor
 NEAREST = 0.35  # metres between the camera and the nearest joint, at least
 OTHERS = (0.64, 0.2, 0.09, 0.04, 0.03)
@@ -155,7 +163,10 @@ def _cut_anywhere(
     """The joints on one side of a line across the picture, up to a share of them."""
     k = len(joints)
     side = rng.choice(4, k, p=CUT_SIDES)
-    along = np.where((side < 2)[:, None], joints[..., 1], joints[..., 0]) * np.where(side % 2 == 0, 1, -1)[:, None]
+    along = (
+        np.where((side < 2)[:, None], joints[..., 1], joints[..., 0])
+        * np.where(side % 2 == 0, 1, -1)[:, None]
+    )
     rank = along.argsort(1).argsort(1)
     return np.asarray(rank < (rng.uniform(*KEPT, k) * 30)[:, None])
 
@@ -186,7 +197,9 @@ def _draw_bodies(
     """Bodies as cameras of these views see them; those that go through themselves are drawn again."""
     n = len(view)
     if not n:
-        return Bodies(*(np.zeros((0, *shape), _F32) for shape in ((24, 3), (24, 3, 3), (10,), (30, 3), (17, 3))))
+        return Bodies(
+            *(np.zeros((0, *shape), _F32) for shape in ((24, 3), (24, 3, 3), (10,), (30, 3), (17, 3)))
+        )
     pose, betas, rotations, both = _any_bodies(rng, bank, body, view)
     for _ in range(REDRAWN):
         rows = np.flatnonzero(tangled(both[:, :30]))
@@ -226,7 +239,9 @@ def draw_betas(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32],
 
 SPREAD = np.array([1.1, 1.1, 1.3, 1.2, 1, 1, 1, 1, 1, 1])
 SEX = np.array([0.45, 0.8])
-YOUNG = 0.08  # 1.3 to 1.5 m tall with a large head: as near to a child of ten as ten components of adults come
+YOUNG = (
+    0.08  # 1.3 to 1.5 m tall with a large head: as near to a child of ten as ten components of adults come
+)
 LEAST = np.array([-4.5, -3, -2.5, -1.8, -2.5, -2.5, -2.5, -2.5, -2.5, -2.5])
 MOST = np.array([3, 3, 3, 3.2, 2.5, 2.5, 2.5, 2.5, 2.5, 2.5])
 

@@ -19,9 +19,7 @@ _F32 = np.float32
 Array32 = NDArray[np.float32]
 
 
-def shade(
-    image: Float32[Array32, "h w 3"], raster: Raster, mesh: Mesh, light: Light, focal: float
-) -> None:
+def shade(image: Float32[Array32, "h w 3"], raster: Raster, mesh: Mesh, light: Light, focal: float) -> None:
     """Draw the seen surfaces over `image`, in place. Two-sided: a normal that looks away is turned round."""
     _shade(
         image, raster.depth, raster.face, raster.bary, mesh.faces, mesh.place, mesh.normals, mesh.look, mesh.starts,
@@ -71,7 +69,7 @@ def _shade(
             for k in range(3):
                 n[k] = wa * normals[a, k] + wb * normals[b, k] + wc * normals[c, k]
                 p[k] = wa * place[a, k] + wb * place[b, k] + wc * place[c, k]
-            layer = starts[look[f]]
+            layer = int(starts[look[f]])
             while layer < starts[look[f] + 1] - 1 and inside(regions, layer, p[0], p[1], p[2]) <= 0:
                 layer += 1
             fade = min(1.0, 0.02 * focal / depth[i, j])  # a pixel of 2 cm sees half of what is finer
@@ -99,5 +97,3 @@ def _shade(
             for k in range(3):
                 light = lit(harmonics, k, x, y, z) * corner[i, j] + hard[k] * max(facing, 0.0) * shadow
                 image[i, j, k] = colour[k] * max(light, 0.02) + shine * hard[k]
-
-

@@ -66,7 +66,9 @@ def draw_surroundings(
 
     ground: height of the floor; people: points of theirs, world. Light kinds of rooms and of the open decide.
     """
-    open_air = light.kind in ("overcast", "sun", "backlight") or (light.kind == "flash" and rng.random() < 0.5)
+    open_air = light.kind in ("overcast", "sun", "backlight") or (
+        light.kind == "flash" and rng.random() < 0.5
+    )
     u, yaw = rng.uniform, rng.normal(0, 0.5) + rng.choice([0, 0, 0, np.pi / 2])
     c, s = np.cos(yaw), np.sin(yaw)
     turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], _F32)
@@ -96,11 +98,15 @@ def draw_surroundings(
         paints.append(surface(rng, 0.7) if rng.random() < 0.7 else material(
             WINDOWS, surface_colour(rng), light.on(np.array([0, -1, 0], _F32)).astype(np.float64) * u(0.6, 1.4),
             pitch=u(0.3, 1.2), duty=u(0.7, 0.95), grain=0.0))  # fmt: skip
-        panels.append([side, start, start + u(0.3, 1.8) * scale, bottom, bottom + u(0.4, 2.0) * scale, len(paints) - 1])
+        panels.append(
+            [side, start, start + u(0.3, 1.8) * scale, bottom, bottom + u(0.4, 2.0) * scale, len(paints) - 1]
+        )
     blue = rng.uniform(0, 1)
     if light.kind == "overcast":
         blue *= 0.3
-    sky = np.stack([[1 - 0.55 * blue, 1 - 0.3 * blue, 1.0], [1 - 0.2 * blue, 1 - 0.1 * blue, 1.0]]) * u(0.7, 1.1)
+    sky = np.stack([[1 - 0.55 * blue, 1 - 0.3 * blue, 1.0], [1 - 0.2 * blue, 1 - 0.1 * blue, 1.0]]) * u(
+        0.7, 1.1
+    )
     return Surroundings(
         turn, low.astype(_F32), high.astype(_F32), np.stack(paints),
         np.array(panels, _F32).reshape(-1, 6), sky.astype(_F32), u(0, 0.5) if open_air else 0.0, open_air,
@@ -120,8 +126,13 @@ def _far(rng: np.random.Generator, green: NDArray[np.float64]) -> Material:
 
 
 def draw_behind(
-    image: Float32[Array32, "s s 3"], around: Surroundings, light: Light, view: Float32[Array32, "3 3"], focal: float,
-    balls: Float32[Array32, "b 4"], taken: Int32[NDArray[np.int32], "s s"],
+    image: Float32[Array32, "s s 3"],
+    around: Surroundings,
+    light: Light,
+    view: Float32[Array32, "3 3"],
+    focal: float,
+    balls: Float32[Array32, "b 4"],
+    taken: Int32[NDArray[np.int32], "s s"],
 ) -> None:
     """Fill the picture where taken is negative. balls: x y z (world) and radius of what darkens the floor."""
     size = len(image)
@@ -188,8 +199,12 @@ def _behind(
             r, c = 2 * i, 2 * j
             r1, c1 = min(r + 3, 2 * height - 1), min(c + 3, 2 * width - 1)
             r0, c0 = max(r - 2, 0), max(c - 2, 0)
-            if taken[r0, c0] >= 0 and taken[r0, c1] >= 0 and taken[r1, c0] >= 0 and taken[r1, c1] >= 0 and (
-                taken[r, c] >= 0 and taken[r + 1, c + 1] >= 0
+            if (
+                taken[r0, c0] >= 0
+                and taken[r0, c1] >= 0
+                and taken[r1, c0] >= 0
+                and taken[r1, c1] >= 0
+                and (taken[r, c] >= 0 and taken[r + 1, c + 1] >= 0)
             ):
                 continue
             x, y = (j + 0.25 - 0.5 * width) / focal, (i + 0.25 - 0.5 * height) / focal
@@ -214,9 +229,13 @@ def _behind(
             up = 0.0
             if open_air and side != 0:
                 up = d[1] / np.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
-                end = high[1] + rough * (high[1] - low[1]) * noise_at(table, across * 0.013 + side * 0.21, 0.3 * side)
+                end = high[1] + rough * (high[1] - low[1]) * noise_at(
+                    table, across * 0.013 + side * 0.21, 0.3 * side
+                )
                 if side < 0 or p[1] > end:
-                    cloud = 0.12 * noise_at(table, 0.1 * d[0] / (abs(d[1]) + 0.2) + 0.5, 0.1 * d[2] / (abs(d[1]) + 0.2))
+                    cloud = 0.12 * noise_at(
+                        table, 0.1 * d[0] / (abs(d[1]) + 0.2) + 0.5, 0.1 * d[2] / (abs(d[1]) + 0.2)
+                    )
                     share = min(max(2 * up, 0.0), 1.0)
                     for k in range(3):
                         image[i, j, k] = sky[0, k] * share + sky[1, k] * (1 - share) + cloud
@@ -234,6 +253,10 @@ def _behind(
                 paint(table, paints, which, across, p[1] - low[1], 0.0, fade, colour)
             near_floor = min(1.0, 0.75 + 0.5 * (p[1] - low[1])) if side > 1 else 1.0
             for k in range(3):
-                light = soft[max(side, 0), k] * shadow[i, j, 0] if side == 0 else soft[max(side, 0), k] * near_floor
+                light = (
+                    soft[max(side, 0), k] * shadow[i, j, 0]
+                    if side == 0
+                    else soft[max(side, 0), k] * near_floor
+                )
                 light += facing[max(side, 0), k] * (shadow[i, j, 1] if side == 0 else 1.0)
                 image[i, j, k] = colour[k] * light
