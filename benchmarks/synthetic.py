@@ -3,8 +3,8 @@
 Figures are samples (or people, or images) per second of processor time, which depends on what else the
 machine is doing less than the clock on the wall does; both are written down. --workers N adds what N worker
 processes of a DataLoader give together, as in training: batches of 16, by the clock, after the first batch of each.
-Samples are independent, so that N free cores give about N times as many: 16 of them have to give 1,500 a second. --statistics N says instead how much is hidden in N rendered samples and in ten times
-as many keypoint-only ones.
+Samples are independent, so that N free cores give about N times as many: 16 of them have to give 1,500 a second.
+--statistics N says instead how much is hidden in N rendered samples and in ten times as many keypoint-only ones.
 """
 
 import os

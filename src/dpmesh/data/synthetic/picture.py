@@ -44,7 +44,9 @@ def photograph(
     if haze > 0:
         _veil(developed, haze, u(-0.2, 1.2, 2) * size, u(0.4, 1.2) * size)
     curve = (_SHOULDER ** np.exp(rng.normal(0, 0.2)) * 255 + 0.5).astype(np.uint8)
-    picture = np.asarray(cv2.LUT(cv2.convertScaleAbs(np.maximum(developed, 0, out=developed)), curve), np.uint8)
+    picture = np.asarray(
+        cv2.LUT(cv2.convertScaleAbs(np.maximum(developed, 0, out=developed)), curve), np.uint8
+    )
     sigma = (
         abs(rng.normal(0.45, 0.35)) + 0.25 if rng.random() < 0.96 else u(1.5, 3.0)
     )  # one in 25 out of focus
