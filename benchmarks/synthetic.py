@@ -1,7 +1,10 @@
-"""How fast training data is made, on one core: python benchmarks/synthetic.py [--count 300] [--json OUT.json]
+"""How fast training data is made: python benchmarks/synthetic.py [--count 300] [--workers N ...] [--json OUT.json]
 
 Figures are samples (or people, or images) per second of processor time, which depends on what else the
-machine is doing less than the clock on the wall does; both are written down.
+machine is doing less than the clock on the wall does; both are written down. --workers N adds what N worker
+processes of a DataLoader give together, as in training: batches of 16, by the clock, after the first batch of each.
+Samples are independent, so that N free cores give about N times as many: 16 of them have to give 1,500 a second.
+--statistics N says instead how much is hidden in N rendered samples and in ten times as many keypoint-only ones.
 """
 
 import os
@@ -15,7 +18,9 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import torch
 from machine import commit, machine
+from torch.utils.data import DataLoader, Dataset
 
 from dpmesh.body.files import free_body
 from dpmesh.data.noise import posefix
@@ -34,14 +39,78 @@ def rate(work: Callable[[int], object], calls: int, each: int = 1) -> dict[str, 
     return {"per_cpu_second": round(calls * each / cpu, 1), "per_wall_second": round(calls * each / wall, 1)}
 
 
+class Batches(Dataset[dict[str, object]]):
+    """Item k is the k-th batch of 16."""
+
+    def __init__(self) -> None:
+        self._people: SyntheticPeople | None = None
+
+    def __getitem__(self, index: int) -> dict[str, object]:
+        if self._people is None:  # in the worker
+            cv2.setNumThreads(1)
+            torch.set_num_threads(1)
+            self._people = SyntheticPeople(0, PoseBank.load("train"), free_body())
+        return {k: v for k, v in self._people.batch(16 * index, 16).items() if k != "record_id"}
+
+
+def together(workers: int, count: int) -> dict[str, float]:
+    """Samples per second of the clock that `workers` processes make."""
+    batches = count // 16 + 4 * workers
+    loader = DataLoader(
+        Batches(), batch_size=None, sampler=range(batches), num_workers=workers, prefetch_factor=4
+    )
+    wall, done = 0.0, -4 * workers  # what was made ahead during the start does not count
+    for _ in loader:
+        done += 1
+        if not done:
+            wall = time.perf_counter()
+    rate = round(16 * done / (time.perf_counter() - wall), 1)
+    return {"per_wall_second": rate, "load": round(os.getloadavg()[0], 1)}
+
+
+MAIN = [0, 1, 2, 4, 5, 7, 8, 12, 16, 17, 18, 19, 20, 21, 24, 27, 28]
+"""Of the 30 joints: COCO's without the eyes, pelvis and neck, as in SynthOcc."""
+
+
+def statistics(people: SyntheticPeople, count: int) -> dict[str, dict[str, float]]:
+    """Shares of the main joints outside the crop, and hidden inside it; how many of them are in sight."""
+    streams = {
+        "rendered": people.batch(0, count),
+        "keypoints alone": people.keypoints_only(np.random.default_rng(0), 10 * count),
+    }
+    result: dict[str, dict[str, float]] = {}
+    for name, batch in streams.items():
+        inside = ((batch["joints2d"] >= 0) & (batch["joints2d"] <= 255)).all(-1)[:, MAIN]
+        seen = batch["joint_visible"][:, MAIN] > 0
+        shares = {
+            "outside the crop": 1 - inside.mean(),
+            "hidden inside": 1 - seen[inside].mean(),
+            "in sight": seen.sum(1).mean(),
+            "people with at most 4 in sight": (seen.sum(1) <= 4).mean(),
+            "with at most 2": (seen.sum(1) <= 2).mean(),
+            "given": batch["visible"].sum(1).mean(),
+            "focal 5 %": np.quantile(batch["focal"], 0.05),
+            "focal 95 %": np.quantile(batch["focal"], 0.95),
+        }
+        result[name] = {key: round(float(value), 3) for key, value in shares.items()}
+    return result
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=300)
+    parser.add_argument(
+        "--workers", type=int, nargs="*", default=[], help="numbers of worker processes to try"
+    )
+    parser.add_argument("--statistics", type=int, metavar="N", help="what is hidden in N samples")
     parser.add_argument("--json")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     body = free_body()
     people = SyntheticPeople(0, PoseBank.load("train"), body)
+    if options.statistics:
+        print(json.dumps(statistics(people, options.statistics), indent=1))
+        return
 
     vertices = body.v_template * np.float32([1, -1, -1]) + np.float32([0, 0, 3])
     faces, K = body.faces.astype(np.int32), np.array([[400.0, 0, 128], [0, 400, 128], [0, 0, 1]])
@@ -58,6 +127,7 @@ def main() -> None:
             lambda _: posefix(rng, joints, ones, area, near, ones[:, None]), 20, 2000
         ),
     }
+    results |= {f"{n} workers, rendered samples": together(n, options.count) for n in options.workers}
     about = {
         "command": f"python benchmarks/synthetic.py --count {options.count}",
         "commit": commit(),
@@ -65,7 +135,7 @@ def main() -> None:
         "results": results,
     }
     for name, figures in results.items():
-        print(f"{name:45s} {figures['per_cpu_second']:>10} /cpu s {figures['per_wall_second']:>10} /s")
+        print(f"{name:45s}", ", ".join(f"{key} {value}" for key, value in figures.items()))
     print(about["machine"], about["commit"])
     if options.json:
         with open(options.json, "w") as file:

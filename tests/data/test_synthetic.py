@@ -12,10 +12,9 @@ from dpmesh.data.poses import PoseBank
 from dpmesh.data.record import Sample, stack
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.data.synthetic.body import FastBody, matrices
-from dpmesh.data.synthetic.clothes import vertex_normals
-from dpmesh.data.synthetic.occluders import boxes, furniture
-from dpmesh.data.synthetic.people import OTHER, PERSON, THING, seen
-from dpmesh.data.synthetic.scene import NEAREST, draw_scenes
+from dpmesh.data.synthetic.canvas import LOOSE, OTHER, PERSON, THING
+from dpmesh.data.synthetic.people import seen
+from dpmesh.data.synthetic.scene import CROP_DIAGONALS, FOCAL_DIAGONALS, NEAREST, OTHERS, draw_scenes
 from dpmesh.errors import InputError
 from dpmesh.skeletons import JOINTS30
 
@@ -104,9 +103,10 @@ def test_people_are_framed_as_a_detector_would(people: SyntheticPeople, bank: Po
     batch = people.keypoints_only(np.random.default_rng(1), 2000)
     extent = np.ptp(batch["joints2d"], axis=1).max(1)
     assert (
-        np.quantile(extent, 0.02) > 140 and 190 < np.median(extent) < 270
+        np.quantile(extent, 0.02) > 140 and 190 < np.median(extent) < 290
     )  # of 256 px; the tail is half bodies
-    assert batch["focal"].min() >= 300 and batch["focal"].max() <= 3000
+    widest, longest = (FOCAL_DIAGONALS[k] / CROP_DIAGONALS[1 - k] * 256 for k in range(2))
+    assert widest <= batch["focal"].min() < 1.3 * widest and 0.7 * longest < batch["focal"].max() <= longest
     assert batch["joints3d"][..., 2].min() > NEAREST - 1e-3
     beyond = [j for j, name in enumerate(JOINTS30.joints) if name in ("L_Toe", "Chest", "L_Hand", "Head_top")]
     given = batch["visible"][:, beyond].max(1)
@@ -116,8 +116,10 @@ def test_people_are_framed_as_a_detector_would(people: SyntheticPeople, bank: Po
         batch["joints2d"][:, head, 1] < batch["joints2d"][:, feet, 1].mean(1)
     ).mean() > 0.85  # upright: y down
     scenes = draw_scenes(np.random.default_rng(2), 500, bank, FastBody(free_body()))
-    assert 0.2 < scenes.has_other.mean() < 0.35
-    assert ((scenes.frame == [0, 0, 256, 256]).all(1)).mean() > 0.7
+    company = np.bincount(scenes.other_of, minlength=500)
+    assert (np.diff(scenes.other_of) >= 0).all() and company.max() == len(OTHERS) - 1
+    assert 0.25 < (company > 0).mean() < 0.4
+    assert 0.6 < ((scenes.frame == [0, 0, 256, 256]).all(1)).mean() < 0.85
 
 
 def test_left_is_left(people: SyntheticPeople) -> None:
@@ -145,6 +147,8 @@ def test_visibility_of_a_hand_made_scene() -> None:
         ("L_Wrist", PERSON, 1.9, True), ("R_Wrist", PERSON, 1.8, False), ("Pelvis", PERSON, 1.8, True),
         ("Neck", PERSON, 1.6, False), ("Nose", PERSON, 1.97, True), ("L_Eye", PERSON, 1.9, False),
         ("L_Hip", OTHER, 1.95, False), ("R_Hip", OTHER, 2.05, True), ("L_Knee", THING, 1.5, False),
+        ("L_Ear", LOOSE, 1.97, False), ("R_Ear", LOOSE, 1.99, True), ("R_Knee", LOOSE, 1.9, True),
+        ("L_Ankle", LOOSE, 1.8, False),
     ]  # fmt: skip
     for name, who, z, visible in cases:
         k = JOINTS30.index(name)
@@ -154,27 +158,9 @@ def test_visibility_of_a_hand_made_scene() -> None:
     assert (seen(joints, pixels, depth, owner) == expected).all()
 
 
-def test_boxes_face_outward() -> None:
-    mesh = boxes(
-        np.float32([[1, 2, 3], [0, 0, 0]]),
-        np.float32([[1, 2, 3], [1, 1, 1]]),
-        np.float32([[0, 0, 0], [1, 1, 1]]),
-    )
-    assert np.abs(vertex_normals(mesh.vertices, mesh.faces) - mesh.normals).max() < 1e-5
-    assert np.allclose(mesh.vertices[:24].max(0), [1.5, 3, 4.5]) and (mesh.colour[24:] == 1).all()
-
-
-def test_furniture_stands_before_the_person() -> None:
-    view = np.diag([1.0, -1.0, -1.0]).astype(np.float32)
-    point = np.float32([0.2, 0.3, 4])
-    for seed in range(20):
-        mesh = furniture(np.random.default_rng(seed), view, point)
-        assert mesh.vertices[:, 2].max() < max(4 - 0.1, 0.3 + np.ptp(mesh.vertices[:, 2]) + 1e-3)
-
-
 def test_objects_hide_joints_but_never_most_of_the_person(samples: list[Sample]) -> None:
     shares = [sample.joint_visible.mean() for sample in samples]
-    assert min(shares) < 0.7 < max(shares)
+    assert min(shares) < 0.6 < max(shares)
     assert all(sample.crop.std() > 2 for sample in samples)
 
 

@@ -104,3 +104,28 @@ def test_a_vertex_index_out_of_range_is_refused() -> None:
     for bad in (-1, 3):
         with pytest.raises(InputError):
             rasterize(np.ones((3, 3), np.float32), np.int32([[0, 1, bad]]), K, SIZE)
+
+
+def test_culling_leaves_the_picture_of_a_closed_surface_as_it_is() -> None:
+    ball = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
+    vertices = np.asarray(ball.vertices) @ np.diag([1.0, -1, -1]) + [
+        0.1,
+        0,
+        3,
+    ]  # a turn: still closed, outside out
+    plain, culled = (
+        rasterize(vertices, np.asarray(ball.faces), K, SIZE, cull=cull) for cull in (False, True)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(plain, culled, strict=True))
+    inside_out = rasterize(vertices, np.asarray(ball.faces)[:, ::-1], K, SIZE, cull=True)
+    assert (inside_out.depth[np.isfinite(plain.depth)] > plain.depth[np.isfinite(plain.depth)]).all()
+
+
+def test_drawing_onto_a_picture_is_drawing_together() -> None:
+    rng = np.random.default_rng(0)
+    vertices = rng.normal(0, 0.6, (60, 3)) + np.array([0, 0, 2.5])
+    faces = rng.integers(0, 60, (40, 3))
+    together = rasterize(vertices, faces, K, SIZE)
+    first = rasterize(vertices, faces[:15], K, SIZE)
+    then = rasterize(vertices, faces[15:], K, SIZE, onto=first, first=15)
+    assert then is first and all(np.array_equal(a, b) for a, b in zip(together, then, strict=True))

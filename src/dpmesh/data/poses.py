@@ -63,15 +63,17 @@ def descendants(joint: int) -> Bool[NDArray[np.bool_], "24"]:
     return mask
 
 
+_COLUMNS = [np.flatnonzero(descendants(SMPL24.index(joint))) for _, joint in EXCHANGES]
+
+
 def exchange_sources(rng: np.random.Generator, n: int, frames: int) -> Int[NDArray[np.int64], "n 24"]:
     """For each of n bodies and each joint the frame (< frames) that its rotation is taken from.
 
     A whole subtree always comes from one frame: limbs are exchanged at the joints of EXCHANGES.
     """
     sources = np.repeat(rng.integers(frames, size=(n, 1)), 24, axis=1)
-    for probability, joint in EXCHANGES:
+    for (probability, _), columns in zip(EXCHANGES, _COLUMNS, strict=True):
         rows = np.flatnonzero(rng.random(n) < probability)
-        columns = np.flatnonzero(descendants(SMPL24.index(joint)))
         sources[rows[:, None], columns] = rng.integers(frames, size=(len(rows), 1))
     return sources
 

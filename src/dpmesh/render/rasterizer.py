@@ -35,23 +35,29 @@ def rasterize(
     faces: Integer[NDArray[np.integer], "f 3"],
     K: Float[NDArray[np.floating], "3 3"],
     size: tuple[int, int],
+    cull: bool = False,
+    onto: Raster | None = None,
+    first: int = 0,
 ) -> Raster:
     """Draw triangles seen by the pinhole camera `K`; both sides of a triangle are drawn.
 
     vertices: camera frame, metres, x right, y down, z forward.  K: pixels.  size: (height, width) pixels.
+    cull: leave out triangles that turn clockwise, which is the same picture of a closed surface seen from outside.
+    onto: drawn over in place and returned, where the triangles are nearer than its depth; they count from `first`.
     Several meshes are drawn by concatenating them. A triangle with a corner that is not finite is dropped.
     Raises InputError for a vertex index out of range (the compiled loops do not check).
     """
     if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
         raise InputError("a triangle names a vertex that does not exist", where="faces")
     height, width = size
-    depth = np.full((height, width), np.inf, np.float32)
-    face = np.full((height, width), -1, np.int32)
-    bary = np.zeros((height, width, 3), np.float32)
+    if onto is None:
+        depth = np.full((height, width), np.inf, np.float32)
+        face = np.full((height, width), -1, np.int32)
+        onto = Raster(depth, face, np.zeros((height, width, 3), np.float32))
     points = np.ascontiguousarray(vertices, dtype=np.float64)
     corners = np.ascontiguousarray(faces, dtype=np.int32)
-    _draw(points, corners, np.ascontiguousarray(K, dtype=np.float64), depth, face, bary)
-    return Raster(depth, face, bary)
+    _draw(points, corners, np.ascontiguousarray(K, dtype=np.float64), *onto, cull, first)
+    return onto
 
 
 def interpolate(
@@ -75,6 +81,8 @@ def _draw(
     depth: NDArray[np.float32],
     face: NDArray[np.int32],
     bary: NDArray[np.float32],
+    cull: bool,
+    first: int,
 ) -> None:
     height, width = depth.shape
     count = points.shape[0]
@@ -100,16 +108,29 @@ def _draw(
             screen[c, 0],
             screen[c, 1],
         )
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if abs(area) < 1e-12 or (cull and area > 0):  # seen from behind: y runs down
+            continue
         left, right = max(min(ax, bx, cx), 0.0), min(max(ax, bx, cx), width - 1.0)
         top, bottom = max(min(ay, by, cy), 0.0), min(max(ay, by, cy), height - 1.0)
         if left > right or top > bottom:
             continue
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if abs(area) < 1e-12:
-            continue
         share = 1.0 / area
         for i in range(int(np.ceil(top)), int(np.floor(bottom)) + 1):
-            for j in range(int(np.ceil(left)), int(np.floor(right)) + 1):
+            start, end = np.ceil(left), np.floor(right)
+            if (
+                end - start > 6
+            ):  # of a large triangle only the row's own stretch, and a pixel more at each end
+                for w, slope in (
+                    ((bx * (cy - i) - (by - i) * cx) * share, (by - cy) * share),
+                    ((cx * (ay - i) - (cy - i) * ax) * share, (cy - ay) * share),
+                    ((ax * (by - i) - (ay - i) * bx) * share, (ay - by) * share),
+                ):
+                    if slope > 1e-12:
+                        start = max(start, np.floor(-w / slope) - 1)
+                    elif slope < -1e-12:
+                        end = min(end, np.ceil(-w / slope) + 1)
+            for j in range(int(start), int(end) + 1):
                 # Part areas over the whole: weights on the screen, positive inside whichever way it winds.
                 wa = ((bx - j) * (cy - i) - (by - i) * (cx - j)) * share
                 wb = ((cx - j) * (ay - i) - (cy - i) * (ax - j)) * share
@@ -121,7 +142,7 @@ def _draw(
                 z32 = np.float32(z)
                 if z32 < depth[i, j]:
                     depth[i, j] = z32
-                    face[i, j] = f
+                    face[i, j] = f + first
                     bary[i, j, 0] = wa * qa * z
                     bary[i, j, 1] = wb * qb * z
                     bary[i, j, 2] = wc * qc * z

@@ -105,7 +105,7 @@ class FastBody:
         terms = [np.ones((len(betas), 1), _F32), betas]
         if self._correctives:
             terms.append(_feature(rotations))
-        points = (np.concatenate(terms, 1) @ self._formulas.T).reshape(len(betas), -1, 3)
+        points = (np.concatenate(terms, 1) @ self._formulas.T).reshape(len(betas), len(self._outputs), 3)
         out = np.zeros((len(betas), self._count, 3), _F32)
         _gather(points, self.transforms(betas, rotations), self._outputs, self._pair_bones, self._sums, out)
         return out
@@ -118,40 +118,86 @@ class FastBody:
         self,
         betas: Float32[NDArray[np.float32], "10"],
         rotations: Float32[NDArray[np.float32], "24 3 3"],
-        clothing: Float32[NDArray[np.float32], "v 3"] | None = None,
     ) -> Float32[NDArray[np.float32], "v 3"]:
-        """One body's vertices, metres, transl 0. clothing: added to the rest-pose surface."""
-        rest = self.shaped(betas) if clothing is None else self.shaped(betas) + clothing
-        flat = np.ascontiguousarray(rest, _F32).reshape(-1)
+        """One body's vertices, metres, transl 0."""
+        return self.pose(self.shaped(betas), rotations, self.transforms(betas[None], rotations[None])[0])
+
+    def pose(
+        self,
+        rest: Float32[NDArray[np.float32], "v 3"],
+        rotations: Float32[NDArray[np.float32], "24 3 3"],
+        transforms: Float32[NDArray[np.float32], "24 3 4"],
+    ) -> Float32[NDArray[np.float32], "v 3"]:
+        """A rest-pose surface, shaped and perhaps clothed, posed by the transforms of its shape."""
+        flat = rest.reshape(-1).copy()
         feature = _feature(rotations[None]).reshape(23, 9)
         for joint, rows, block in self._correctives:
             flat[rows] += block @ feature[joint]
         out = np.empty_like(self.template)
-        _skin(
-            flat.reshape(-1, 3),
-            self.transforms(betas[None], rotations[None])[0],
-            self._bones,
-            self._weights,
-            out,
-        )
+        _skin(flat.reshape(-1, 3), transforms, self._bones, self._weights, out)
         return out
 
 
 def matrices(rotvec: Float[NDArray[np.floating], "*b 3"]) -> Float32[NDArray[np.float32], "*b 3 3"]:
     """Axis-angle (radians) to rotation matrices: Rodrigues' formula, fine at angle 0."""
-    angle = np.linalg.norm(rotvec, axis=-1, keepdims=True)
-    x, y, z = np.moveaxis(rotvec / np.maximum(angle, 1e-12), -1, 0)
-    s, c = np.sin(angle[..., 0]), np.cos(angle[..., 0])
-    d = 1 - c
-    rows = [c + x * x * d, x * y * d - z * s, x * z * d + y * s,
-            y * x * d + z * s, c + y * y * d, y * z * d - x * s,
-            z * x * d - y * s, z * y * d + x * s, c + z * z * d]  # fmt: skip
-    return np.stack(rows, -1).reshape(*rotvec.shape[:-1], 3, 3).astype(_F32)
+    flat = np.ascontiguousarray(rotvec, np.float64).reshape(-1, 3)
+    out = np.empty((len(flat), 3, 3), _F32)
+    _rodrigues(flat, out)
+    return out.reshape(*rotvec.shape[:-1], 3, 3)
+
+
+def rotvecs(rotations: Float32[NDArray[np.float32], "n 3 3"]) -> Float32[NDArray[np.float32], "n 3"]:
+    """Rotation matrices to axis-angle (radians, at most pi), by the quaternion's largest component."""
+    out = np.empty((len(rotations), 3), _F32)
+    _logarithm(np.ascontiguousarray(rotations, np.float64), out)
+    return out
 
 
 def _feature(rotations: Float32[NDArray[np.float32], "n 24 3 3"]) -> Float32[NDArray[np.float32], "n 207"]:
     """SMPL's pose feature: R - I of joints 1 to 23, row-major."""
-    return (rotations[:, 1:] - np.eye(3, dtype=_F32)).reshape(len(rotations), -1)
+    return (rotations[:, 1:] - np.eye(3, dtype=_F32)).reshape(len(rotations), 207)
+
+
+@compiled
+def _rodrigues(rotvec: NDArray[np.float64], out: Array32) -> None:
+    for i in range(rotvec.shape[0]):
+        a, b, c = rotvec[i, 0], rotvec[i, 1], rotvec[i, 2]
+        angle = np.sqrt(a * a + b * b + c * c)
+        size = 1 / max(angle, 1e-12)
+        x, y, z = a * size, b * size, c * size
+        s, c = np.sin(angle), np.cos(angle)
+        d = 1 - c
+        out[i, 0, 0], out[i, 0, 1], out[i, 0, 2] = c + x * x * d, x * y * d - z * s, x * z * d + y * s
+        out[i, 1, 0], out[i, 1, 1], out[i, 1, 2] = y * x * d + z * s, c + y * y * d, y * z * d - x * s
+        out[i, 2, 0], out[i, 2, 1], out[i, 2, 2] = z * x * d - y * s, z * y * d + x * s, c + z * z * d
+
+
+@compiled
+def _logarithm(rotations: NDArray[np.float64], out: Array32) -> None:
+    q = np.empty(4)
+    for i in range(rotations.shape[0]):
+        r = rotations[i]
+        trace = r[0, 0] + r[1, 1] + r[2, 2]
+        most, largest = 3, trace
+        for k in range(3):
+            if r[k, k] > largest:
+                most, largest = k, r[k, k]
+        if most == 3:
+            q[3] = 1 + trace
+            for k in range(3):
+                a, b = (k + 1) % 3, (k + 2) % 3
+                q[k] = r[b, a] - r[a, b]
+        else:
+            a, b = (most + 1) % 3, (most + 2) % 3
+            q[most] = 1 - trace + 2 * r[most, most]
+            q[a], q[b] = r[a, most] + r[most, a], r[b, most] + r[most, b]
+            q[3] = r[b, a] - r[a, b]
+        if q[3] < 0:
+            q *= -1
+        size = np.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2])
+        factor = 2 * np.arctan2(size, q[3]) / size if size > 1e-12 else 0.0
+        for k in range(3):
+            out[i, k] = factor * q[k]
 
 
 @compiled

@@ -1,62 +1,77 @@
-"""Colours of skin, hair and clothes for the vertices of a body, and the thickness that clothes and hair add.
+"""What people wear on the skin: layers, each a region of the rest pose with a material and a thickness.
 
-Nothing is drawn from pictures: a garment is a set of body parts with seams along the limbs, a colour and a
-pattern over the rest pose.
+A region is four half-spaces over (|x|, y, z, 1) of the rest pose, so that seams are exact at every pixel, whatever
+the mesh is like. Arms stretch along x in the rest pose, legs along -y: sleeves end at |x|, trousers at y. What
+hangs free (skirts, coats, long hair, hats, bags) is geometry of its own: loose.py.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from dpmesh.data.synthetic.body import FastBody
+from dpmesh.data.synthetic.materials import (
+    HAIR,
+    NOISE,
+    PLAIN,
+    Material,
+    cloth,
+    cloth_colour,
+    material,
+    noise_at,
+    skin,
+)
 from dpmesh.render.compiled import compiled
-from dpmesh.skeletons import JOINTS30, SMPL24
+from dpmesh.skeletons import JOINTS30
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]
+Skirt = Literal["none", "skirt", "dress", "coat"]
 
-_SKIN = (
-    np.array([[255, 226, 205], [241, 199, 168], [224, 172, 135], [190, 132, 95], [138, 88, 60], [84, 54, 40]])
-    / 255
-)
-_HAIR = (
-    np.array(
-        [
-            [22, 18, 16],
-            [45, 30, 22],
-            [85, 55, 35],
-            [150, 110, 65],
-            [200, 170, 120],
-            [150, 150, 150],
-            [120, 50, 25],
-        ]
-    )
-    / 255
-)
-_CLOTH = np.array([[20, 20, 24], [235, 235, 232], [128, 128, 130], [35, 45, 80], [70, 95, 135], [150, 30, 35],
-                   [60, 80, 60], [190, 170, 140], [90, 70, 55]]) / 255  # fmt: skip
-
-# A bone for the way along each part: from the joint of that name to this one.
-_BONES = {
-    "Pelvis": "Torso", "L_Hip": "L_Knee", "R_Hip": "R_Knee", "Torso": "Spine", "L_Knee": "L_Ankle",
-    "R_Knee": "R_Ankle", "Spine": "Chest", "L_Ankle": "L_Toe", "R_Ankle": "R_Toe", "Chest": "Neck",
-    "Neck": "Head",
-    "L_Thorax": "L_Shoulder", "R_Thorax": "R_Shoulder", "L_Shoulder": "L_Elbow", "R_Shoulder": "R_Elbow",
-    "L_Elbow": "L_Wrist", "R_Elbow": "R_Wrist", "L_Wrist": "L_Hand", "R_Wrist": "R_Hand",
-}  # fmt: skip
+LONG, CROPPED, SHORTS = 0.62, 0.08, 0.3
+"""Shares of what covers legs; trousers of the first length are the usual ones in pictures of grown people."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """colour (v, 3) RGB in [0, 1]; thickness (v, 3) metres, to add to the rest pose."""
+    """Layers from the outermost to the skin, which covers everything.
 
-    colour: Float32[NDArray[np.float32], "v 3"]
-    thickness: Float32[NDArray[np.float32], "v 3"]
+    regions: a place is inside where all four rows · (|x|, y, z, 1) are positive.
+    swell: thickness, and more of it for each metre below a height (rest pose, metres); depth of folds.
+    skirt: what hangs from the waist, of the material of layer skirt_of.  hair: its material; long: it hangs.
+    """
+
+    regions: Float32[Array32, "l 4 4"]
+    paints: Float32[Array32, "l 20"]
+    swell: Float32[Array32, "l 4"]
+    skirt: Skirt
+    skirt_paint: Material
+    hair: Material
+    long: bool
+    bald: bool
+
+
+class _Layers:
+    """Collects layers, outermost first."""
+
+    def __init__(self) -> None:
+        self.regions: list[list[tuple[float, float, float, float]]] = []
+        self.paints: list[Material] = []
+        self.swell: list[tuple[float, float, float, float]] = []
+
+    def add(
+        self, paint: Material, planes: list[tuple[float, float, float, float]], thick: float,
+        flare: float = 0.0, below: float = 0.0, folds: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.regions.append([*planes, *[(0.0, 0.0, 0.0, 1.0)] * (4 - len(planes))])
+        self.paints.append(paint)
+        self.swell.append((thick, flare, below, folds))
 
 
 class Wardrobe:
@@ -65,147 +80,124 @@ class Wardrobe:
     def __init__(self, body: FastBody) -> None:
         self._rest = body.template
         self._normals = vertex_normals(body.template, body.faces)
-        self._part = body.part
-        along = np.zeros(len(body.template), _F32)
-        for start, end in _BONES.items():
-            here = self._is(start)
-            a, b = (body.rest_joints[SMPL24.index(name)] for name in (start, end))
-            along[here] = (body.template[here] - a) @ (b - a) / max(float((b - a) @ (b - a)), 1e-6)
-        self._along = along
         landmarks, _ = body.joints(np.zeros((1, 10), _F32), np.tile(np.eye(3, dtype=_F32), (1, 24, 1, 1)))
-        face = {name: landmarks[0, JOINTS30.index(name)] for name in JOINTS30.joints[24:]}
-        ears = (face["L_Ear"] + face["R_Ear"]) / 2
-        height, front = (float(np.linalg.norm(face[name] - ears)) for name in ("Head_top", "Nose"))
-        # Heights above the ears in units of the top of the head, and forward of them in units of the nose.
-        self._up = (body.template[:, 1] - ears[1]) / max(height, 1e-6)
-        self._front = (body.template[:, 2] - ears[2]) / max(front, 1e-6)
-        self._eyes = self._near(face["L_Eye"], 0.016) | self._near(face["R_Eye"], 0.016)
-        mouth = face["Nose"] - np.array([0, 0.3 * height, 0.1 * front], _F32)
-        self._mouth = self._near(mouth, 0.024)
-        self._head = self._is("Head")
-
-    def _is(self, *names: str) -> NDArray[np.bool_]:
-        return np.array([name in names for name in SMPL24.joints])[self._part]
-
-    def _near(self, point: Array32, radius: float) -> NDArray[np.bool_]:
-        return np.linalg.norm(self._rest - point, axis=1) < radius
-
-    def _to(self, until: float, *names: str) -> NDArray[np.bool_]:
-        """The parts of these names up to the fraction `until` of their length."""
-        return self._is(*names) & (self._along < until)
+        self._at = {name: landmarks[0, k] for k, name in enumerate(JOINTS30.joints)}
 
     def dress(self, rng: np.random.Generator) -> Look:
         """A random person's look."""
-        tone = rng.uniform(0, len(_SKIN) - 1)
-        skin = np.array([np.interp(tone, np.arange(len(_SKIN)), _SKIN[:, c]) for c in range(3)])
-        skin *= rng.uniform(0.92, 1.06, 3)
-        colour = np.empty_like(self._rest)
-        colour[:] = skin * 0.96
-        colour *= 1 + 0.05 * self._waves(rng, 8.0)[:, None]
-        thick = np.zeros(len(colour), _F32)
-        colour[self._eyes] *= rng.uniform(0.2, 0.5)
-        colour[self._mouth] *= np.array([0.85, 0.55, 0.55], _F32)
-
-        bottom, top, sleeve = rng.random(), rng.random(), rng.random()
-        if bottom < 0.65:  # trousers
-            legs = self._to(rng.uniform(0.7, 1.2), "L_Knee", "R_Knee") | self._is("L_Hip", "R_Hip")
-        else:  # shorts, or very short ones
-            legs = self._to(rng.uniform(0.25, 1.0), "L_Hip", "R_Hip")
-        hips = self._is("Pelvis")
-        self._garment(rng, colour, thick, legs | hips, rng.uniform(0, 0.022))
-        feet = self._is("L_Ankle", "R_Ankle", "L_Toe", "R_Toe")
-        if rng.random() < 0.9:
-            high = self._is("L_Knee", "R_Knee") & (self._along > rng.uniform(0.75, 1.1))
-            self._garment(rng, colour, thick, feet | high, rng.uniform(0.003, 0.015), plain=True)
-
-        trunk = self._is("Torso", "Spine", "Chest", "L_Thorax", "R_Thorax") | (
-            hips & (self._along > rng.uniform(-0.8, 0.5))
-        )
-        if top > 0.04:
-            if sleeve < 0.45:  # short
-                arms = self._to(rng.uniform(0.25, 1.0), "L_Shoulder", "R_Shoulder")
-            elif sleeve < 0.9:  # long
-                arms = self._is("L_Shoulder", "R_Shoulder") | self._to(
-                    rng.uniform(0.3, 1.1), "L_Elbow", "R_Elbow"
-                )
-            else:
-                arms = np.zeros(len(colour), bool)
-                trunk = trunk & ~(self._is("L_Thorax", "R_Thorax") & (self._along > rng.uniform(0.3, 0.9)))
-            dress = legs & (self._along < rng.uniform(0.3, 0.9)) if rng.random() < 0.12 else arms
-            collar = self._to(rng.uniform(-0.5, 0.8), "Neck")
-            self._garment(rng, colour, thick, trunk | arms | dress | collar, rng.uniform(0, 0.03))
-            if rng.random() < 0.2:  # an open jacket, or a bib: another colour in the middle
-                middle = (
-                    trunk & (np.abs(self._rest[:, 0]) < rng.uniform(0.03, 0.08)) & (self._normals[:, 2] > 0)
-                )
-                self._garment(rng, colour, thick, middle, 0.0)
-        if rng.random() < 0.04:
-            self._garment(
-                rng, colour, thick, self._is("L_Wrist", "R_Wrist", "L_Hand", "R_Hand"), 0.003, plain=True
-            )
-        self._hair(rng, colour, thick)
-        return Look(np.clip(colour, 0, 1), self._normals * thick[:, None])
-
-    def _garment(
-        self,
-        rng: np.random.Generator,
-        colour: Array32,
-        thick: Array32,
-        where: NDArray[np.bool_],
-        depth: float,
-        plain: bool = False,
-    ) -> None:
-        """Colour the chosen vertices in place; the pattern follows the rest pose."""
-        base = _cloth(rng)
-        paint = np.empty((int(where.sum()), 3), _F32)
-        paint[:] = base
-        kind = 0.0 if plain else rng.random()
-        rest = self._rest[where]
-        if kind > 0.5:
-            axis = rng.choice([0, 1, 1, 2]) if kind < 0.85 else 1
-            pitch = rng.uniform(0.03, 0.16)
-            stripes = (rest[:, axis] / pitch) % 1 < rng.uniform(0.3, 0.7)
-            if kind > 0.75:  # checks
-                stripes ^= (rest[:, 0] / pitch) % 1 < 0.5
-            if kind > 0.85:  # blots
-                stripes = self._waves(rng, rng.uniform(10, 50))[where] > rng.uniform(-0.2, 0.6)
-            if kind > 0.93:  # two blocks
-                stripes = (
-                    rest[:, 1] > np.quantile(rest[:, 1], rng.uniform(0.3, 0.8)) if len(rest) else stripes
-                )
-            paint[stripes] = _cloth(rng)
-        paint *= 1 + rng.uniform(0.02, 0.12) * self._waves(rng, rng.uniform(15, 60))[where][:, None]  # folds
-        colour[where] = paint
-        thick[where] = depth
-
-    def _hair(self, rng: np.random.Generator, colour: Array32, thick: Array32) -> None:
-        line = rng.uniform(0.1, 0.45)
-        hair = self._head & (self._up > line + rng.uniform(0.3, 0.55) * np.maximum(self._front, -1.2))
-        if rng.random() < 0.3:  # long
-            back = self._is("Head", "Neck", "Chest") & (self._front < rng.uniform(-0.3, 0.1))
-            hair |= back & (self._up > rng.uniform(-2.2, -0.6))
+        at, u = self._at, rng.uniform
+        y = {name: float(point[1]) for name, point in at.items()}
+        across = {name: float(at[f"L_{name}"][0]) for name in ("Shoulder", "Elbow", "Wrist")}
+        layers, bare = _Layers(), rng.random() < 0.07  # the upper body
         kind = rng.random()
-        if kind < 0.07:
-            return
-        base = (
-            _HAIR[rng.integers(len(_HAIR))] * rng.uniform(0.8, 1.2) if kind < 0.88 else _cloth(rng)
-        )  # else a cap
-        colour[hair] = base * (1 + 0.25 * self._waves(rng, 60.0)[hair][:, None])
-        thick[hair] = rng.uniform(0.0, 0.03)
+        skirt: Skirt = (
+            "skirt" if kind < 0.08 else "dress" if kind < 0.15 else "coat" if kind < 0.23 else "none"
+        )
+        hair, long, bald = self._head(rng, layers)
 
-    def _waves(self, rng: np.random.Generator, frequency: float) -> Array32:
-        """A smooth random function over the rest pose in about [-1, 1]; frequency in radians per metre."""
-        directions = rng.standard_normal((3, 3)).astype(_F32) * _F32(frequency)
-        phase = rng.uniform(0, 6.28, 3).astype(_F32)
-        return np.sin(self._rest @ directions + phase) @ np.full(3, 0.47, _F32)
+        if rng.random() < 0.06:
+            layers.add(
+                cloth(rng, plain=True), [(1.0, 0.0, 0.0, -across["Wrist"] + u(-0.05, 0.01))], u(0.002, 0.008)
+            )
+        if rng.random() < 0.9:  # shoes; one in six high
+            high = u(0.1, 0.36) if rng.random() < 0.17 else u(-0.045, 0.05)
+            layers.add(cloth(rng, plain=True), [(0.0, -1.0, 0.0, y["L_Ankle"] + high)], u(0.004, 0.02))
+        socks = y["L_Ankle"] + (u(0.03, 0.12) if rng.random() < 0.75 else u(0.12, 0.38))
 
+        top, jacket = cloth(rng), cloth(rng, plain=rng.random() < 0.7)
+        collar = (0.0, -1.0, 0.0, y["Neck"] + u(-0.06, 0.03))
+        neckline = (u(0.2, 1.2), -1.0, -u(0.0, 0.5), y["Neck"] - u(-0.02, 0.09))
+        if skirt == "coat" or (not bare and skirt != "dress" and rng.random() < 0.2):
+            opening = (1.0, 0.0, -3.0, u(-0.01, 0.1) if rng.random() < 0.6 else 9.0)  # else buttoned up
+            layers.add(
+                jacket,
+                [opening, (-1.0, 0.0, 0.0, across["Wrist"] - u(0.0, 0.06)), (0.0, 1.0, 0.0, -u(-0.12, 0.02)), collar],
+                u(0.012, 0.04), folds=u(0.004, 0.014),
+            )  # fmt: skip
+        sleeve, ends = rng.random(), across["Shoulder"] + u(-0.06, 0.0)
+        if sleeve < 0.42:
+            ends = u(across["Shoulder"] + 0.03, across["Elbow"] + 0.03)
+        elif sleeve < 0.9:
+            ends = u(across["Elbow"] + 0.08, across["Wrist"] + 0.02)
+        hem = u(-0.1, 0.1) if rng.random() < 0.85 else u(0.1, 0.22)  # a short one shows the belly
+        if skirt == "dress":
+            hem = -0.12
+        loose = rng.beta(1.2, 2.5)  # from skin-tight to baggy
+        shirt = ([(0.0, 1.0, 0.0, -hem), (-1.0, 0.0, 0.0, ends), neckline, (0.0, -1.0, 0.0, y["Neck"] + 0.045)],
+                 0.003 + 0.03 * loose, u(0, 0.06) * loose, y["Chest"], 0.012 * loose)  # fmt: skip
 
-def _cloth(rng: np.random.Generator) -> NDArray[np.float64]:
-    """A cloth's colour: one of the usual, or any."""
-    if rng.random() < 0.5:
-        return np.clip(_CLOTH[rng.integers(len(_CLOTH))] * rng.uniform(0.8, 1.2, 3), 0.02, 0.98)
-    grey = rng.uniform(0.05, 0.95)
-    return np.clip(grey + (rng.random(3) - 0.5) * rng.uniform(0.1, 1.0), 0.02, 0.98)
+        cuff, paint = self._legs(rng, y), cloth(rng, plain=rng.random() < 0.75)
+        loose = rng.beta(1.2, 2.5)
+        trousers = ([(0.0, -1.0, 0.0, u(0.0, 0.11)), (0.0, 1.0, 0.0, -cuff)], 0.003 + 0.016 * loose,
+                    u(0, 0.07) * loose, y["L_Hip"], 0.012 * loose)  # fmt: skip
+        worn = [] if bare else [(top, shirt)]
+        if skirt not in ("skirt", "dress"):
+            worn.insert(
+                0 if rng.random() < 0.3 else len(worn), (paint, trousers)
+            )  # three in ten tuck the shirt in
+        elif rng.random() < 0.4:  # tights
+            worn.append(
+                (
+                    material(PLAIN, cloth_colour(rng), grain=0.03),
+                    ([(0.0, -1.0, 0.0, 0.0)], 0.002, 0.0, 0.0, 0.0),
+                )
+            )
+        else:
+            worn.append((paint, ([(0.0, -1.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.12)], 0.002, 0.0, 0.0, 0.0)))
+        for fabric, (planes, thick, flare, below, folds) in worn:
+            layers.add(fabric, planes, thick, flare, below, folds)
+        layers.add(cloth(rng, plain=True), [(0.0, -1.0, 0.0, socks)], 0.002)
+        eyes = np.array([abs(at["L_Eye"][0]), *at["L_Eye"][1:]], _F32)
+        mouth = at["Nose"] - np.array([0, 0.035, 0.025], _F32)
+        layers.add(skin(rng, eyes, mouth), [], 0.0)
+        hanging = jacket if skirt == "coat" else top if skirt == "dress" else cloth(rng)
+        return Look(
+            np.array(layers.regions, _F32), np.stack(layers.paints), np.array(layers.swell, _F32),
+            skirt, hanging, hair, long, bald,
+        )  # fmt: skip
+
+    def _legs(self, rng: np.random.Generator, y: dict[str, float]) -> float:
+        """The height at which trouser legs end."""
+        kind, u = rng.random(), rng.uniform
+        if kind < LONG:
+            return y["L_Ankle"] + u(-0.05, 0.04)
+        if kind < LONG + CROPPED:
+            return u(y["L_Ankle"] + 0.08, y["L_Knee"] - 0.08)
+        return (
+            u(y["L_Knee"] - 0.04, y["L_Hip"] - 0.1) if kind < LONG + CROPPED + SHORTS else y["L_Hip"] - 0.03
+        )
+
+    def _head(self, rng: np.random.Generator, layers: _Layers) -> tuple[Material, bool, bool]:
+        """Hair or a bathing cap, a beard: added to the layers. The hair's material, whether it is long, or none."""
+        ears = (self._at["L_Ear"] + self._at["R_Ear"]) / 2
+        top, nose = float(self._at["Head_top"][1] - ears[1]), float(self._at["Nose"][2] - ears[2])
+        kind, u = rng.random(), rng.uniform
+        base = HAIR[rng.integers(len(HAIR))] * u(0.8, 1.2)
+        capped = kind > 0.95
+        hair = material(PLAIN, cloth_colour(rng) if capped else base, grain=0.05 if capped else u(0.15, 0.4),
+                        grain_pitch=u(4, 9), folds=u(0, 0.3), gloss=u(0, 0.15))  # fmt: skip
+        bald, long = kind < 0.09, not capped and rng.random() < 0.38
+        if not bald:
+            # The hair line falls from the forehead to the neck: height over the ears against distance forward.
+            slope = u(0.35, 0.7) * top / nose
+            line = ears[1] + u(0.1, 0.42) * top
+            plane = (0.0, 1.0, -slope, float(-line + slope * ears[2]))
+            nape = (0.0, 1.0, 0.0, float(-self._at["Neck"][1] - u(0.0, 0.06)))
+            thick = u(0.0, 0.012) if capped else abs(rng.normal(0, 0.02)) + 0.003
+            layers.add(hair, [plane, nape], min(thick, 0.07), folds=0.006)
+        if rng.random() < 0.2:
+            low = (0.0, -1.0, 0.0, float(self._at["Nose"][1] - u(0.012, 0.04)))
+            front = (0.0, u(0.0, 0.4), 1.0, float(-ears[2] - u(0.1, 0.4) * nose - 0.1))
+            layers.add(
+                hair, [low, front, (0.0, 1.0, 0.0, float(-self._at["Neck"][1] - 0.02))], u(0.001, 0.012)
+            )
+        return hair, long, bald
+
+    def thickness(self, look: Look) -> Float32[Array32, "v 3"]:
+        """What clothes and hair add to the rest pose, metres along the normals."""
+        depth = np.zeros(len(self._rest), _F32)
+        _puff(self._rest, look.regions, look.swell, NOISE, depth)
+        return self._normals * depth[:, None]
 
 
 def vertex_normals(
@@ -215,6 +207,35 @@ def vertex_normals(
     out = np.zeros_like(vertices)
     _normals(vertices, faces, out)
     return out
+
+
+@compiled
+def inside(regions: Array32, layer: int, x: float, y: float, z: float) -> float:
+    """How far (about metres) a place of the rest pose lies inside a layer's region; negative outside."""
+    least = 1e9
+    for row in range(4):
+        depth = (
+            regions[layer, row, 0] * abs(x) + regions[layer, row, 1] * y + regions[layer, row, 2] * z
+            + regions[layer, row, 3]
+        )  # fmt: skip
+        if depth <= 0:
+            return depth
+        least = min(least, depth)
+    return least
+
+
+@compiled
+def _puff(rest: Array32, regions: Array32, swell: Array32, table: Array32, out: Array32) -> None:
+    for v in range(rest.shape[0]):
+        x, y, z = rest[v, 0], rest[v, 1], rest[v, 2]
+        for layer in range(regions.shape[0]):
+            depth = inside(regions, layer, x, y, z)
+            if depth > 0:
+                full = swell[layer, 0] + swell[layer, 1] * max(swell[layer, 2] - y, 0.0)
+                if swell[layer, 3] > 0:
+                    full += swell[layer, 3] * noise_at(table, 1.3 * (x + 0.7 * z), 0.6 * y + 0.3 * z)
+                out[v] = max(full, 0.0) * min(1.0, 0.3 + depth / 0.02)
+                break
 
 
 @compiled

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from dpmesh.data.noise import detector_like, joints30_of, posefix
 from dpmesh.data.record import Batch
 from dpmesh.data.synthetic.body import FastBody
-from dpmesh.data.synthetic.scene import SIZE, PoseSource, Scenes, draw_scenes, project
+from dpmesh.data.synthetic.scene import OTHERS, SIZE, PoseSource, Scenes, draw_scenes, project
 from dpmesh.skeletons import COCO17, JOINTS30, SMPL_PARENTS
 
 _COCO_ROWS = np.array(COCO17.indices_in(JOINTS30))
@@ -41,13 +41,9 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.b
     inside, coco_inside = _within(joints2d, scenes.frame), _within(coco2d, scenes.frame)
     area = np.prod(np.ptp(coco2d, axis=1), axis=1)
 
-    other2d = project(scenes.others.coco + scenes.other_transl[:, None], focal)
-    neighbour = scenes.has_other & (_overlap(coco2d, other2d) >= 0.1)
-    near_flags = _within(other2d, scenes.frame) & neighbour[:, None]
+    near, near_flags = _neighbours(scenes, coco2d)
     # A labelled joint is one inside the picture: the rates depend on how many there are.
-    noisy = posefix(
-        rng, coco2d, coco_inside.astype(_F32), area, other2d[:, None], near_flags[:, None].astype(_F32)
-    )
+    noisy = posefix(rng, coco2d, coco_inside.astype(_F32), area, near, near_flags)
     careful = rng.random(n) < 0.15  # some detections are simply good
     slight = coco2d + rng.standard_normal(coco2d.shape) * (0.015 * np.sqrt(area))[:, None, None]
     points = np.where(careful[:, None, None], slight, noisy.points)
@@ -93,23 +89,42 @@ def guess_hidden(rng: np.random.Generator, scenes: Scenes) -> Bool[NDArray[np.bo
     hidden = _behind_torso(joints, pixels) | _turned_away(joints)
 
     low, high = pixels.min(1), pixels.max(1)
-    for chance in (0.45, 0.2):
+    # Rates that bring each joint's share near the rendered stream's (docs/data.md has both).
+    for chance in OBJECTS:
         size = (high - low) * rng.uniform(0.15, 0.7, (n, 2))
         middle = low + (high - low) * rng.random((n, 2))
         covered = (np.abs(pixels - middle[:, None]) < size[:, None] / 2).all(-1)
         hidden |= covered & (rng.random(n) < chance)[:, None]
     below = (pixels[..., 1] > (low[:, 1] + (high - low)[:, 1] * rng.uniform(0.3, 0.9, n))[:, None]) & (
-        rng.random(n) < 0.12
+        rng.random(n) < 0.2
     )[:, None]  # a table, a counter, a wall
+    hidden |= _SKIRTED & (rng.random((n, 1)) < SKIRTS)
     limb = rng.integers(1, 24, n)
-    limb_hidden = _DESCENDANTS[limb] & (rng.random(n) < 0.15)[:, None]
+    limb_hidden = _DESCENDANTS[limb] & (rng.random(n) < 0.2)[:, None]
 
-    other = scenes.others.joints + scenes.other_transl[:, None]
-    others2d = project(other, scenes.focal)
-    front = scenes.has_other & (scenes.other_transl[:, 2] < scenes.transl[:, 2])
-    a, b = np.percentile(others2d, [15, 85], axis=1)
-    crossed = ((pixels > a[:, None]) & (pixels < b[:, None])).all(-1) & front[:, None]
-    return hidden | below | limb_hidden | crossed
+    of = scenes.other_of
+    others2d = project(scenes.others.joints + scenes.other_transl[:, None], scenes.focal[of])
+    front = scenes.other_transl[:, 2] < scenes.transl[of, 2]
+    a, b = (np.quantile(others2d, q, axis=1) if len(of) else np.zeros((0, 2)) for q in (0.15, 0.85))
+    crossed = ((pixels[of] > a[:, None]) & (pixels[of] < b[:, None])).all(-1) & front[:, None]
+    np.logical_or.at(hidden, of, crossed)
+    return hidden | below | limb_hidden
+
+
+def _neighbours(
+    scenes: Scenes, coco2d: Float32[NDArray[np.float32], "n 17 2"]
+) -> tuple[Float32[NDArray[np.float32], "n k 17 2"], Float32[NDArray[np.float32], "n k 17"]]:
+    """COCO joints of the others whose boxes overlap the person's, and which of them are inside the picture."""
+    of = scenes.other_of
+    points = np.zeros((len(coco2d), len(OTHERS) - 1, 17, 2), _F32)
+    flags = np.zeros(points.shape[:3], _F32)
+    if len(of):
+        place = np.arange(len(of)) - np.searchsorted(of, of)  # the how-manieth of its sample
+        others2d = project(scenes.others.coco + scenes.other_transl[:, None], scenes.focal[of])
+        near = _overlap(coco2d[of], others2d) >= 0.1
+        points[of, place] = others2d
+        flags[of, place] = _within(others2d, scenes.frame[of]) & near[:, None]
+    return points, flags
 
 
 def _behind_torso(
@@ -130,7 +145,7 @@ def _behind_torso(
 def _turned_away(joints: Float32[NDArray[np.float32], "n 30 3"]) -> NDArray[np.bool_]:
     """Nose, eyes and ears on the far side of the head."""
     middle = (joints[:, _J("L_Ear"), 2] + joints[:, _J("R_Ear"), 2]) / 2
-    return (joints[..., 2] > middle[:, None] + 0.04) & _FACE
+    return (joints[..., 2] > middle[:, None] + 0.02) & _FACE
 
 
 def _within(
@@ -159,6 +174,9 @@ def _descendants() -> NDArray[np.bool_]:
     return out
 
 
+OBJECTS = (0.6, 0.35, 0.2)  # probabilities of things before the person
+SKIRTS = 0.1  # long ones, which knees hang deep under
+_SKIRTED = np.array([joint.endswith("Knee") for joint in JOINTS30.joints])
 _DESCENDANTS = _descendants()
 _FACE = np.array([joint.endswith(("Nose", "Eye", "Ear")) for joint in JOINTS30.joints])
 _LIMBS = np.array(

@@ -1,105 +1,182 @@
-"""Things that stand before a person: furniture made of boxes, in space, and flat shapes at a depth."""
+"""Things that stand before a person or around: furniture of primitives, a limb of somebody near, flat shapes.
+
+SynthOcc keeps barrels, hedges, firs, columns, screens, balloons and boulders for itself; none is here.
+"""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
-from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32
 from numpy.typing import NDArray
 
-from dpmesh.data.synthetic.backdrop import cloud, colour
-from dpmesh.data.synthetic.body import matrices
+from dpmesh.data.synthetic.backdrop import cloud
+from dpmesh.data.synthetic.materials import cloth, pick, skin, surface
+from dpmesh.data.synthetic.solids import Mesh, cuboids, join, thing, turned
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]
-
-# The corners of a unit cube's faces, four a face, counter-clockwise from outside.
-_CUBE = (
-    np.array(
-        [[-1, -1, -1], [1, -1, -1], [1, 1, -1], [-1, 1, -1], [-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]]
-    )
-    / 2
-)
-_SIDES = np.array([[3, 2, 1, 0], [4, 5, 6, 7], [0, 4, 7, 3], [2, 6, 5, 1], [0, 1, 5, 4], [7, 6, 2, 3]])
-_NORMALS = np.array([[0, 0, -1], [0, 0, 1], [-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0]])
+Boxes = list[tuple[list[float | int], list[float | int]]]
+"""Centre and size of each, metres, y up, on the floor at y = 0."""
 
 
-@dataclass(frozen=True)
-class Mesh:
-    """vertices (v, 3) metres; faces; colour (v, 3) RGB in [0, 1]; normals (v, 3) unit."""
-
-    vertices: Float32[NDArray[np.float32], "v 3"]
-    faces: Int32[NDArray[np.int32], "f 3"]
-    colour: Float32[NDArray[np.float32], "v 3"]
-    normals: Float32[NDArray[np.float32], "v 3"]
-
-
-def boxes(
-    centres: Float32[NDArray[np.float32], "b 3"],
-    sizes: Float32[NDArray[np.float32], "b 3"],
-    colours: Float32[NDArray[np.float32], "b 3"],
-) -> Mesh:
-    """Boxes along the axes, each with a colour, as one mesh with flat sides."""
-    corners = _CUBE[_SIDES].reshape(24, 3)
-    vertices = (centres[:, None] + corners * sizes[:, None]).reshape(-1, 3)
-    first = np.arange(len(centres) * 6)[:, None] * 4
-    faces = np.concatenate([first + np.array([0, 1, 2]), first + np.array([0, 2, 3])])
-    normals = np.tile(np.repeat(_NORMALS, 4, 0), (len(centres), 1))
-    return Mesh(
-        vertices.astype(_F32),
-        faces.astype(np.int32),
-        np.repeat(colours, 24, 0).astype(_F32),
-        normals.astype(_F32),
-    )
+def _crate(rng: np.random.Generator) -> Boxes:
+    w, h, d = rng.uniform(0.25, 1.1, 3)
+    stack: Boxes = [([0, h / 2, 0], [w, h, d])]
+    if rng.random() < 0.4:
+        v, k = rng.uniform(0.5, 1.0, 2)
+        stack.append(([rng.normal(0, 0.05), h + v * h / 2, 0], [w * k, v * h, d * k]))
+    return stack
 
 
-def furniture(
+def _table(rng: np.random.Generator) -> Boxes:
+    w, d, h, leg = rng.uniform((0.6, 0.5, 0.45, 0.03), (2.0, 0.9, 1.0, 0.08))
+    legs: Boxes = [
+        ([x * (w - leg) / 2, h / 2, z * (d - leg) / 2], [leg, h, leg]) for x in (-1, 1) for z in (-1, 1)
+    ]
+    on: Boxes = []
+    for _ in range(rng.integers(0, 4)):
+        a = rng.uniform((0.05, 0.05, 0.05), (0.35, 0.4, 0.3))
+        on.append(([rng.uniform(-0.4, 0.4) * w, h + a[1] / 2, rng.uniform(-0.3, 0.3) * d], list(a)))
+    return [([0, h, 0], [w, rng.uniform(0.02, 0.08), d]), *legs, *on]
+
+
+def _chair(rng: np.random.Generator) -> Boxes:
+    w, h, back = rng.uniform((0.4, 0.4, 0.3), (0.6, 0.5, 0.6))
+    legs: Boxes = [([x * w * 0.45, h / 2, z * w * 0.45], [0.04, h, 0.04]) for x in (-1, 1) for z in (-1, 1)]
+    return [([0, h, 0], [w, 0.05, w]), ([0, h + back / 2, -w / 2], [w, back, 0.05]), *legs]
+
+
+def _sofa(rng: np.random.Generator) -> Boxes:
+    w, d, h, arm = rng.uniform((0.8, 0.7, 0.35, 0.12), (2.2, 1.0, 0.48, 0.25))
+    high = rng.uniform(0.75, 1.0)
+    return [
+        ([0, h / 2, 0], [w, h, d]), ([0, high / 2, -d / 2], [w, high, 0.2]),
+        ([-w / 2, (h + 0.2) / 2, 0], [arm, h + 0.2, d]), ([w / 2, (h + 0.2) / 2, 0], [arm, h + 0.2, d]),
+    ]  # fmt: skip
+
+
+def _shelf(rng: np.random.Generator) -> Boxes:
+    w, h, d = rng.uniform((0.5, 0.9, 0.25), (1.4, 2.1, 0.5))
+    boards: Boxes = [([0, y, 0], [w, 0.03, d]) for y in np.linspace(0.05, h, int(rng.integers(3, 6)))]
+    sides: Boxes = [([x * w / 2, h / 2, 0], [0.03, h, d]) for x in (-1, 1)]
+    goods: Boxes = []
+    for (_, y, _), _ in boards[:-1]:
+        a = rng.uniform((0.1, 0.1, 0.1), (0.5, 0.3, 0.3))
+        goods.append(([rng.uniform(-0.3, 0.3) * w, y + a[1] / 2, 0], list(a)))
+    return [*boards, *sides, *goods]
+
+
+def _counter(rng: np.random.Generator) -> Boxes:
+    w, h, d = rng.uniform((1.0, 0.7, 0.1), (3.0, 1.25, 0.6))
+    return [([0, h / 2, 0], [w, h, d]), ([0, h, 0], [w + 0.08, 0.04, d + 0.08])]
+
+
+def _fence(rng: np.random.Generator) -> Boxes:
+    step, h = rng.uniform(0.12, 0.4), rng.uniform(0.8, 1.5)
+    bars: Boxes = [([x * step, h / 2, 0], [rng.uniform(0.02, 0.08), h, 0.03]) for x in range(-6, 7)]
+    return [*bars, *[([0.0, y * h, 0.03], [13 * step, 0.06, 0.03]) for y in (0.2, 0.85)]]
+
+
+def _post(rng: np.random.Generator) -> Boxes:
+    return [([0, 1.5, 0], [rng.uniform(0.06, 0.4), 3.5, rng.uniform(0.06, 0.4)])]
+
+
+def _vehicle(rng: np.random.Generator) -> Boxes:
+    w, h, cabin = rng.uniform((2.4, 0.55, 0.4), (4.2, 0.8, 0.6))
+    wheels: Boxes = [([x * w * 0.33, 0.3, z * 0.8], [0.6, 0.6, 0.2]) for x in (-1, 1) for z in (-1, 1)]
+    return [
+        ([0, 0.25 + h / 2, 0], [w, h, 1.6]),
+        ([0, 0.25 + h + cabin / 2, 0], [w * 0.55, cabin, 1.4]),
+        *wheels,
+    ]
+
+
+_KINDS = (_crate, _table, _chair, _sofa, _shelf, _counter, _fence, _post, _vehicle)
+_BEFORE = (0.2, 0.17, 0.15, 0.1, 0.05, 0.13, 0.06, 0.1, 0.04)
+"""How often each kind is what hides: low ones mostly, as in rooms and streets; fences hide nothing for long."""
+
+
+_SHAPES = 24  # of each kind, made once and painted anew each time
+
+
+@cache
+def _shapes() -> tuple[tuple[tuple[tuple[Array32, NDArray[np.int32], Array32], ...], ...], ...]:
+    """For each kind pieces, each of one or two parts (of one material each): vertices, faces, normals."""
+    rng, out = np.random.default_rng(5), []
+    for kind in _KINDS:
+        pieces = []
+        for _ in range(_SHAPES):
+            parts = kind(rng)
+            split = len(parts) if rng.random() < 0.6 else int(rng.integers(1, len(parts) + 1))
+            some = [group for group in (parts[:split], parts[split:]) if group]
+            pieces.append(
+                tuple(cuboids(np.array(group, _F32)[:, 0], np.array(group, _F32)[:, 1]) for group in some)
+            )
+        out.append(tuple(pieces))
+    return tuple(out)
+
+
+def furniture(rng: np.random.Generator, shares: tuple[float, ...] = _BEFORE) -> Mesh:
+    """A piece on the floor at the origin, turned about y at random; world, y up. Two materials at most."""
+    parts = _shapes()[pick(rng, shares)][int(rng.random() * _SHAPES)]
+    angle = rng.uniform(-np.pi, np.pi)
+    c, s = np.cos(angle), np.sin(angle)
+    turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], _F32)
+    scale = _F32(rng.uniform(0.85, 1.2))
+    meshes = [thing(vertices * scale, faces, normals, surface(rng)) for vertices, faces, normals in parts]
+    return join(meshes).moved(turn, np.zeros(3, _F32))
+
+
+def put_before(
     rng: np.random.Generator,
-    view: Float32[NDArray[np.float32], "3 3"],
-    before: Float32[NDArray[np.float32], "3"],
+    mesh: Mesh,
+    view: Float32[Array32, "3 3"],
+    before: Float32[Array32, "3"],
+    ground: float,
 ) -> Mesh:
-    """A crate, table, chair, counter, fence or post that covers the point `before` as the camera sees it.
+    """Furniture between the camera and the point `before` (camera frame), on the floor where it can.
 
-    view: world (y up) to camera.  before: a point of a person, metres, camera frame.
+    ground: height of the floor in the world. Where the line of sight passes over the piece it is lifted, as if on
+    something else, until it reaches the point.
     """
-    kind = rng.integers(6)
-    u = rng.uniform
-    if kind == 0:  # crates and cupboards
-        parts = [([0, 0, 0], u(0.2, 0.9, 3))]
-    elif kind == 1:  # a table
-        w, d, h, leg = u(0.6, 1.8), u(0.5, 0.9), u(0.45, 1.0), u(0.03, 0.08)
-        parts = [([0, 0, 0], [w, u(0.02, 0.08), d])]
-        parts += [
-            ([x * (w - leg) / 2, -h / 2, z * (d - leg) / 2], [leg, h, leg]) for x in (-1, 1) for z in (-1, 1)
-        ]
-    elif kind == 2:  # a chair
-        w, h, back = u(0.4, 0.6), u(0.4, 0.5), u(0.3, 0.6)
-        parts = [([0, 0, 0], [w, 0.05, w]), ([0, back / 2, -w / 2], [w, back, 0.05])]
-        parts += [([x * w * 0.45, -h / 2, z * w * 0.45], [0.04, h, 0.04]) for x in (-1, 1) for z in (-1, 1)]
-    elif kind == 3:  # a counter or a wall
-        parts = [([0, -0.4, 0], [u(1.0, 3.0), u(0.7, 1.2), u(0.1, 0.6)])]
-    elif kind == 4:  # a fence
-        step = u(0.12, 0.4)
-        parts = [([x * step, 0, 0], [u(0.02, 0.08), 1.2, 0.03]) for x in range(-5, 6)]
-        parts += [([0, y, 0.03], [11 * step, 0.06, 0.03]) for y in (-0.35, 0.35)]
-    else:  # a post, a trunk
-        parts = [([0, 0, 0], [u(0.06, 0.35), 3.0, u(0.06, 0.35)])]
-    base = colour(rng, 0.3)
-    colours = np.clip(base * rng.uniform(0.85, 1.1, (len(parts), 1)), 0, 1)
-    mesh = boxes(
-        np.array([p for p, _ in parts], _F32), np.array([s for _, s in parts], _F32), colours.astype(_F32)
-    )
-    turn = view @ matrices(np.array([0, u(-np.pi, np.pi), 0], _F32))
-    turned = mesh.vertices @ turn.T
-    # Before the person as a whole: its far end in front of the point, as near as the camera allows.
-    depth = before[2] - u(0.12, 0.5) - float(turned[:, 2].max())
-    depth = max(depth, 0.3 - float(turned[:, 2].min()))
+    turned_ = mesh.moved(view, np.zeros(3, _F32))
+    depth = before[2] - rng.uniform(0.12, 0.7) - float(turned_.vertices[:, 2].max())
+    depth = max(depth, 0.3 - float(turned_.vertices[:, 2].min()))
     place = before * _F32(depth / before[2])
-    place[:2] += rng.normal(0, 0.08, 2)
-    return Mesh((turned + place).astype(_F32), mesh.faces, mesh.colour, (mesh.normals @ turn.T).astype(_F32))
+    place[:2] += rng.normal(0, 0.1, 2)
+    height = float(view[:, 1] @ place)
+    top = float(mesh.vertices[:, 1].max())
+    bottom = min(max(ground, height - 0.95 * top), height - 0.15 * top)
+    return turned_.moved(np.eye(3, dtype=_F32), (place + view[:, 1] * _F32(bottom - height)).astype(_F32))
+
+
+def limb(rng: np.random.Generator, before: Float32[Array32, "3"], focal: float, size: int) -> Mesh:
+    """Somebody's arm that reaches in from outside the picture to before a point: sleeve or bare, with a hand."""
+    depth = before[2] * rng.uniform(0.45, 0.92)
+    tip = before * _F32(depth / before[2]) + np.array([*rng.normal(0, 0.1, 2), 0], _F32)
+    angle, scale = rng.uniform(0, 2 * np.pi), depth * size / focal  # metres across the crop there
+    away = np.array([np.cos(angle), np.sin(angle), rng.normal(0, 0.3)])
+    length, r = max(0.75, 1.2 * scale), rng.uniform(0.9, 1.3)
+    heights = np.array([-0.1, -0.06, 0.0, 0.08, 0.1, 0.3, 0.55, length])
+    radii = r * np.array([0.012, 0.035, 0.045, 0.03, 0.03, 0.042, 0.055, 0.07])
+    vertices, faces = turned(heights, radii, radii * 0.8, 10)
+    axis = away / np.linalg.norm(away)
+    side = np.cross(axis, [0.1, 0.2, 1.0])
+    side /= np.linalg.norm(side)
+    turn = np.stack([side, axis, np.cross(side, axis)], 1).astype(_F32)
+    bare = skin(rng, np.full(3, 9, _F32), np.full(3, 9, _F32))
+    sleeve = cloth(rng) if rng.random() < 0.7 else bare
+    mesh = thing(vertices, faces, vertices * np.array([1, 0, 1], _F32), bare)
+    cut = np.array([[0, -1, 0, rng.uniform(0.08, 0.3)], *[[0, 0, 0, 1]] * 3], _F32)
+    worn = Mesh(
+        mesh.vertices, mesh.faces, mesh.normals, mesh.place, mesh.look, np.array([0, 2], np.int32),
+        np.stack([cut, mesh.regions[0]]), np.stack([bare, sleeve]),
+    )  # fmt: skip
+    return worn.moved(turn, tip.astype(_F32))
 
 
 def flat_shape(

@@ -6,38 +6,47 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int8, UInt8
+from jaxtyping import Bool, Float32, Int8, Int32, UInt8
 from numpy.typing import NDArray
 
 from dpmesh.body.files import BodyArrays
 from dpmesh.data.record import SCALARS, Batch, Sample, stack
-from dpmesh.data.synthetic.backdrop import backdrop, paste, spread, texture
+from dpmesh.data.synthetic.backdrop import backdrop, paste, texture
 from dpmesh.data.synthetic.body import FastBody
+from dpmesh.data.synthetic.canvas import LOOSE, MOST_HIDDEN, OTHER, PERSON, THING, Canvas
 from dpmesh.data.synthetic.clothes import Wardrobe, vertex_normals
 from dpmesh.data.synthetic.keypoints import describe, keypoints_only
-from dpmesh.data.synthetic.occluders import Mesh, flat_shape, furniture
-from dpmesh.data.synthetic.picture import Light, photograph, shade
+from dpmesh.data.synthetic.lights import Light
+from dpmesh.data.synthetic.loose import Attic, place_pieces
+from dpmesh.data.synthetic.materials import pick
+from dpmesh.data.synthetic.occluders import flat_shape, furniture, limb, put_before
+from dpmesh.data.synthetic.picture import photograph
 from dpmesh.data.synthetic.scene import CENTRE, SIZE, Bodies, PoseSource, Scenes, draw_scenes, project
-from dpmesh.render.rasterizer import Raster, rasterize
+from dpmesh.data.synthetic.shading import shade
+from dpmesh.data.synthetic.solids import Mesh
+from dpmesh.data.synthetic.surroundings import draw_behind, draw_surroundings
 from dpmesh.skeletons import JOINTS30
-
-PERSON, OTHER, THING = 1, 2, 3
-"""Who owns a pixel; 0 is the background."""
 
 STEP = 8
 """Pixels from one cell of record.Sample's parts and surface to the next."""
 
-MOST_HIDDEN = 0.6  # an object that hides more of the person than this is left out
-_SHAPES = (0.35, 0.3, 0.2, 0.15)  # probability of 0, 1, 2, 3 objects
+_OBJECTS = (0.4, 0.32, 0.18, 0.1)  # probability of 0, 1, 2, 3 objects before the person
+_WHAT = (0.62, 0.2, 0.18)  # furniture, somebody's limb, a flat shape
+_AROUND = 3  # pieces of furniture about the place, at most
+_FLAT = 0.12  # pictures with an abstract background instead of a place
 _FACE = ("Nose", "Eye", "Ear")
 _TRUNK = ("Pelvis", "Hip", "Torso", "Spine", "Chest", "Neck", "Thorax", "Shoulder")
 DEPTH_GAP = np.array(
     [0.06 if j.endswith(_FACE) else 0.28 if j.endswith(_TRUNK) else 0.13 for j in JOINTS30.joints]
 )
 """Metres that a joint may lie behind the person's own surface and still be seen: its depth in the body."""
+LOOSE_GAP = np.where([j.endswith(_FACE) for j in JOINTS30.joints], 0.02, DEPTH_GAP)
+"""The same for what hangs on the person: hair and hats hide a face that they lie before, a skirt what it hangs away
+from; a joint right under cloth is as visible as under trousers."""
 _LOW = [
     JOINTS30.index(name) for name in ("Pelvis", "L_Hip", "R_Hip", "L_Knee", "R_Knee", "L_Ankle", "R_Wrist")
 ]
+_BALLS = np.array([0.14 if j.endswith(_TRUNK) else 0.09 for j in JOINTS30.joints[:24]], np.float32)
 _F32 = np.float32
 
 
@@ -49,18 +58,19 @@ class SyntheticPeople:
         self._bank = bank
         self._body = FastBody(body)
         self._wardrobe = Wardrobe(self._body)
+        self._attic = Attic(self._body)
         self._part = body.weights.argmax(1).astype(np.uint8)  # the joint that moves each vertex most
 
     def sample(self, index: int) -> Sample:
         """Sample number `index` (>= 0)."""
         rng = np.random.default_rng([self.seed, index])
         scenes = draw_scenes(rng, 1, self._bank, self._body)
-        crop, canvas, raster = self._render(rng, scenes)
+        crop, canvas, depth, face = self._render(rng, scenes)
         joints = scenes.people.joints[0] + scenes.transl[0]
-        hidden = ~seen(joints, project(joints[None], scenes.focal)[0], canvas.depth, canvas.owner)
+        hidden = ~seen(joints, project(joints[None], scenes.focal)[0], canvas.raster.depth, canvas.owner)
         batch = describe(rng, scenes, hidden[None])
         rows: dict[str, Any] = {n: float(r[0]) if n in SCALARS else r[0] for n, r in batch.items()}
-        parts, surface = self._surface(raster, float(joints[0, 2]))
+        parts, surface = self._surface(depth, face, float(joints[0, 2]))
         record = f"synthetic/{self.seed}/{index}"
         return Sample(
             record_id=record,
@@ -73,10 +83,13 @@ class SyntheticPeople:
         )
 
     def _surface(
-        self, raster: Raster, pelvis: float
+        self,
+        depth: Float32[NDArray[np.float32], "s s"],
+        face: Int32[NDArray[np.int32], "s s"],
+        pelvis: float,
     ) -> tuple[UInt8[NDArray[np.uint8], "32 32"], Float32[NDArray[np.float32], "32 32"]]:
         """record.Sample's parts and surface, from the people without the objects. pelvis: its depth, metres."""
-        face, depth = raster.face[::STEP, ::STEP], raster.depth[::STEP, ::STEP]
+        face, depth = face[::STEP, ::STEP], depth[::STEP, ::STEP]
         own = (face >= 0) & (face < len(self._body.faces))
         parts = 1 + self._part[self._body.faces[np.where(own, face, 0), 0]]
         return np.where(own, parts, 0).astype(np.uint8), np.where(own, depth - pelvis, 0).astype(_F32)
@@ -91,74 +104,93 @@ class SyntheticPeople:
 
     def _render(
         self, rng: np.random.Generator, scenes: Scenes
-    ) -> tuple[NDArray[np.uint8], "_Canvas", Raster]:
-        """The picture, what was drawn on, and the people without the objects."""
-        focal = float(scenes.focal[0])
-        K = np.array([[focal, 0, CENTRE], [0, focal, CENTRE], [0, 0, 1]])
-        light = Light(rng)
-        image = backdrop(rng, SIZE)
-        people = [self._dressed(rng, scenes.people, scenes.transl[0])]
-        if scenes.has_other[0]:
-            people.append(self._dressed(rng, scenes.others, scenes.other_transl[0]))
-        mesh = _join(people)
-        raster = rasterize(mesh.vertices, mesh.faces, K, (SIZE, SIZE))
-        shade(image, raster, mesh.faces, mesh.colour, mesh.normals, light)
-        canvas = _Canvas(image, raster, len(people[0].faces))
-        for _ in range(rng.choice(len(_SHAPES), p=_SHAPES)):
-            solid = rng.random() < 0.5
-            joint = (
-                rng.choice(_LOW) if solid and rng.random() < 0.8 else rng.integers(30)
-            )  # furniture stands low
-            target = scenes.people.joints[0, joint] + scenes.transl[0]
-            if solid:
-                canvas.add_furniture(rng, furniture(rng, scenes.view[0], target), K, light)
-            else:
-                canvas.add_shape(rng, project(target[None, None], scenes.focal[:1])[0, 0])
-        return photograph(rng, image, scenes.frame[0]), canvas, raster
+    ) -> tuple[NDArray[np.uint8], Canvas, NDArray[np.float32], NDArray[np.int32]]:
+        """The picture, what was drawn on, and depth and faces of the people without the objects."""
+        focal, view = float(scenes.focal[0]), scenes.view[0]
+        most = MOST_HIDDEN[1] if rng.random() < MOST_HIDDEN[2] else MOST_HIDDEN[0]
+        canvas = Canvas(np.array([[focal, 0, CENTRE], [0, focal, CENTRE], [0, 0, 1]]), SIZE, most)
+        mesh, pieces = self._dressed(rng, scenes.people, 0, scenes.transl[0])
+        canvas.add(mesh, PERSON, closed=True)
+        loose = [(piece, LOOSE) for piece in pieces]
+        for k in range(len(scenes.other_of)):
+            if canvas.beyond(scenes.others.joints[k] + scenes.other_transl[k], 0.3):
+                continue
+            mesh, pieces = self._dressed(rng, scenes.others, k, scenes.other_transl[k])
+            if canvas.add(mesh, OTHER, closed=True):
+                loose += [(piece, OTHER) for piece in pieces]
+        depth, face = canvas.seen_faces()
+        for piece, who in loose:
+            canvas.add(piece, who)
 
-    def _dressed(self, rng: np.random.Generator, bodies: Bodies, transl: NDArray[np.float32]) -> Mesh:
-        look = self._wardrobe.dress(rng)
-        vertices = self._body.posed(bodies.betas[0], bodies.rotations[0], look.thickness) + transl
-        return Mesh(vertices, self._body.faces, look.colour, vertex_normals(vertices, self._body.faces))
+        joints = scenes.people.joints[0] + scenes.transl[0]
+        everybody = np.concatenate(
+            [joints[:24], (scenes.others.joints + scenes.other_transl[:, None])[:, :24].reshape(-1, 3)]
+        )
+        ground, light = float(scenes.ground[0]), Light(rng, view)
+        self._furnish(rng, canvas, view, ground, float(joints[0, 2]))
+        shapes = self._objects(rng, canvas, scenes, joints)
+        image = np.empty((SIZE, SIZE, 3), _F32)
+        if rng.random() < _FLAT:
+            image[:] = backdrop(rng, SIZE)
+        else:
+            balls = np.concatenate(
+                [everybody[:72] @ view, np.resize(_BALLS, len(everybody[:72]))[:, None]], 1
+            )
+            around = draw_surroundings(rng, light, ground, everybody @ view)
+            draw_behind(image, around, light, view, focal, balls.astype(_F32), canvas.raster.face)
+        shade(image, canvas.raster, canvas.mesh(), light, focal)
+        for mask in shapes:
+            paste(texture(rng, SIZE), mask, image)
+        glare = rng.uniform(0, 0.6) if light.kind == "backlight" else 0.15 * (rng.random() < 0.07)
+        return photograph(rng, image, scenes.frame[0], float(glare)), canvas, depth, face
 
-
-class _Canvas:
-    """A picture that objects are added to: colour, depth (metres, inf in the background), owner of each pixel."""
-
-    def __init__(self, image: NDArray[np.float32], people: Raster, faces: int) -> None:
-        """people: drawn already; the first `faces` triangles are the person's, the others another's."""
-        self.image, self.depth = image, people.depth.copy()
-        owner = np.where(people.face < 0, 0, np.where(people.face < faces, PERSON, OTHER))
-        self.owner: NDArray[np.int8] = owner.astype(np.int8)
-        self._whole = int((self.owner == PERSON).sum())
-
-    def add_furniture(
-        self, rng: np.random.Generator, mesh: Mesh, K: NDArray[np.float64], light: Light
+    def _furnish(
+        self, rng: np.random.Generator, canvas: Canvas, view: NDArray[np.float32], ground: float, depth: float
     ) -> None:
-        """Draw a mesh where it is the nearest, unless it hides too much of the person."""
-        raster = rasterize(mesh.vertices, mesh.faces, K, (SIZE, SIZE))
-        front = raster.depth < self.depth
-        if self._too_much(front):
-            return
-        shown = Raster(raster.depth, np.where(front, raster.face, -1).astype(np.int32), raster.bary)
-        shade(self.image, shown, mesh.faces, mesh.colour, mesh.normals, light)
-        if rng.random() < 0.6:  # the grain of the material, as a factor
-            grain = np.ascontiguousarray(texture(rng, SIZE)[..., 0])
-            paste(self.image * spread(_F32(0.75) + _F32(0.5) * grain), front, self.image)
-        self.depth[front], self.owner[front] = raster.depth[front], THING
+        """Furniture on the floor around and behind the person, who is `depth` metres away."""
+        for _ in range(rng.integers(0, _AROUND + 1)):
+            piece = furniture(rng)
+            far = depth + rng.uniform(0.6, 4.0)
+            across = rng.uniform(-0.6, 0.6) * far * SIZE / float(canvas.K[0, 0])
+            place = np.array([across, 0, far]) @ view  # world
+            place[1] = ground
+            canvas.add(piece.moved(view, (view @ place).astype(_F32)), THING, most=0.1)
 
-    def add_shape(self, rng: np.random.Generator, at: NDArray[np.float32]) -> None:
-        """Draw a flat textured shape before everything, near a pixel."""
-        x, y = at + rng.normal(0, 12, 2)
-        mask = flat_shape(rng, SIZE, (float(x), float(y)), rng.uniform(20, 170))
-        if self._too_much(mask) or not mask.any():
-            return
-        paste(texture(rng, SIZE), mask, self.image)
-        self.depth[mask], self.owner[mask] = max(float(self.depth.min()) - 0.1, 0.1), THING
+    def _objects(
+        self, rng: np.random.Generator, canvas: Canvas, scenes: Scenes, joints: NDArray[np.float32]
+    ) -> list[NDArray[np.bool_]]:
+        """What stands before the person. Masks of the flat ones, which are still to be coloured."""
+        shapes: list[NDArray[np.bool_]] = []
+        focal = scenes.focal
+        for _ in range(pick(rng, _OBJECTS)):
+            kind = pick(rng, _WHAT)
+            low = kind == 0 and rng.random() < 0.7  # furniture stands low
+            target = joints[rng.choice(_LOW) if low else rng.integers(30)]
+            if kind == 0:
+                piece = put_before(rng, furniture(rng), scenes.view[0], target, float(scenes.ground[0]))
+                canvas.add(piece, THING)
+            elif kind == 1:
+                canvas.add(limb(rng, target, float(focal[0]), SIZE), OTHER)
+            else:
+                x, y = project(target[None, None], focal[:1])[0, 0] + rng.normal(0, 12, 2)
+                shapes.append(flat_shape(rng, SIZE, (float(x), float(y)), rng.uniform(20, 170)))
+        return [mask for mask in shapes if canvas.cover(mask)]  # nearest of all: after the meshes
 
-    def _too_much(self, front: NDArray[np.bool_]) -> bool:
-        left = int(((self.owner == PERSON) & ~front).sum())
-        return left < (1 - MOST_HIDDEN) * self._whole
+    def _dressed(
+        self, rng: np.random.Generator, bodies: Bodies, k: int, transl: NDArray[np.float32]
+    ) -> tuple[Mesh, list[Mesh]]:
+        """Person k of bodies with what is worn on the skin; and the loose things, each a mesh."""
+        look = self._wardrobe.dress(rng)
+        betas, rotations = bodies.betas[k], bodies.rotations[k]
+        shaped, moves = self._body.shaped(betas), self._body.transforms(betas[None], rotations[None])[0]
+        vertices = self._body.pose(shaped + self._wardrobe.thickness(look), rotations, moves) + transl
+        mesh = Mesh(
+            vertices, self._body.faces, vertex_normals(vertices, self._body.faces), self._body.template,
+            np.zeros(len(self._body.faces), np.int32), np.array([0, len(look.paints)], np.int32),
+            look.regions, look.paints,
+        )  # fmt: skip
+        pieces = self._attic.pieces(rng, look, shaped, self._body.rest(betas[None])[0])
+        return mesh, place_pieces(pieces, moves, transl)
 
 
 def seen(
@@ -170,20 +202,10 @@ def seen(
     """Which joints nothing covers. Joints (metres, camera frame) outside the crop take the border pixel.
 
     The person's own surface covers a joint when it lies more than DEPTH_GAP before it (joints are inside the
-    body: the pelvis deeper than a wrist); anybody and anything else when it is nearer at all.
+    body: the pelvis deeper than a wrist), what hangs on the person by LOOSE_GAP; anybody and anything else when
+    it is nearer at all.
     """
     x, y = (np.clip(np.round(pixels[:, k]).astype(np.int64), 0, SIZE - 1) for k in range(2))
-    gap = np.where(owner[y, x] == PERSON, DEPTH_GAP, 0.0)
+    who = owner[y, x]
+    gap = np.where(who == PERSON, DEPTH_GAP, np.where(who == LOOSE, LOOSE_GAP, 0.0))
     return depth[y, x] >= joints[:, 2] - gap
-
-
-def _join(meshes: list[Mesh]) -> Mesh:
-    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
-    return Mesh(
-        np.concatenate([mesh.vertices for mesh in meshes]),
-        np.concatenate([mesh.faces + start for mesh, start in zip(meshes, starts, strict=True)]).astype(
-            np.int32
-        ),
-        np.concatenate([mesh.colour for mesh in meshes]),
-        np.concatenate([mesh.normals for mesh in meshes]),
-    )

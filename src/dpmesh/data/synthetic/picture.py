@@ -1,84 +1,87 @@
-"""Light on surfaces, and what a camera and a file do to a picture."""
+"""What a camera and a file do to a picture: exposure, haze, defocus, shaking, low resolution, noise, JPEG."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 
-from dpmesh.data.synthetic.backdrop import cloud, spread
-from dpmesh.render.compiled import compiled
-from dpmesh.render.rasterizer import Raster
+from dpmesh.data.synthetic.materials import pick
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]
+_WHITE = np.random.default_rng(7).standard_normal((512, 512)).astype(_F32)  # grain, taken at random offsets
 
+_RANGE = np.arange(256) / 128  # twice of what is white, so that highlights end softly, as on film
+_SHOULDER = np.where(_RANGE < 0.7, _RANGE, 1 - 0.3 * np.exp((0.7 - _RANGE) / 0.3))
+_GREY = np.tile(np.array([0.299, 0.587, 0.114]), (3, 1))
 
-class Light:
-    """A lamp from somewhere above, light from all around, a bounce from below, and a colour cast."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        # Camera frame: rather from above and from the camera's side.
-        direction = rng.normal((0, -1.2, -0.8), 1)
-        self.direction: Array32 = (direction / np.linalg.norm(direction)).astype(_F32)
-        ambient = rng.uniform(0.3, 0.8)
-        self.ambient = float(ambient)
-        self.lamp = float(rng.uniform(0.3, 1.25 - ambient))
-        self.gloss = float(rng.uniform(0, 0.12))
-        self.cast: Array32 = (1 + rng.normal(0, 0.05, 3)).astype(_F32)
-
-
-def shade(
-    image: Float32[NDArray[np.float32], "h w 3"],
-    raster: Raster,
-    faces: Int32[NDArray[np.int32], "f 3"],
-    colour: Float32[NDArray[np.float32], "v 3"],
-    normals: Float32[NDArray[np.float32], "v 3"],
-    light: Light,
-) -> None:
-    """Draw the seen surfaces over `image`, in place."""
-    _shade(
-        image, raster.face, raster.bary, faces,
-        np.ascontiguousarray(colour, _F32), np.ascontiguousarray(normals, _F32),
-        light.direction, light.cast, light.ambient, light.lamp, light.gloss,
-    )  # fmt: skip
+LOW = 0.22
+"""Share of pictures that were smaller than the crop: of far people, of video. Their side: LOW_SIDE px."""
+LOW_SIDE = (48, 200)
 
 
 def photograph(
     rng: np.random.Generator,
     image: Float32[NDArray[np.float32], "s s 3"],
     frame: Float32[NDArray[np.float32], "4"],
+    haze: float = 0.0,
 ) -> UInt8[NDArray[np.uint8], "s s 3"]:
-    """Shadow, exposure, defocus, low resolution, noise, JPEG; black outside `frame` (x1 y1 x2 y2 px)."""
-    size = len(image)
-    if rng.random() < 0.25:
-        shadow = cloud(rng, size, int(rng.integers(2, 7)), 1)[..., 0] * _F32(rng.uniform(0.1, 0.35))
-        image = np.asarray(image * spread(1 + shadow), _F32)
-    if rng.random() < 0.3:
-        grey = spread(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), _F32))
-        strength = rng.choice([0.0, 0.5, 0.7, 1.3], p=[0.12, 0.3, 0.3, 0.28])
-        image = np.asarray(grey + (image - grey) * _F32(strength), _F32)
-    image = np.asarray(cv2.GaussianBlur(image, (0, 0), abs(rng.normal(0.45, 0.35)) + 0.3), _F32)
-    if rng.random() < 0.25:
-        small = int(rng.uniform(72, 200))
-        little = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
-        image = np.asarray(cv2.resize(little, (size, size)), _F32)
-    contrast, brightness = rng.uniform(0.75, 1.2), rng.normal(0, 0.03) + 0.5
-    grain = rng.standard_normal((size, size), _F32) * _F32(abs(rng.normal(0, 0.014)) * 255)
-    grain += _F32((brightness - 0.5 * contrast) * 255 + 0.5)
-    image = image * _F32(contrast * rng.uniform(0.75, 1.2) * 255) + spread(grain)
-    picture = np.clip(image, 0, 255, out=image).astype(np.uint8)
-    if rng.random() < 0.5:
-        curve = np.linspace(0, 1, 256) ** np.exp(rng.normal(0, 0.2))
-        picture = np.asarray(cv2.LUT(picture, (curve * 255 + 0.5).astype(np.uint8)), np.uint8)
+    """8 bits; black outside `frame` (x1 y1 x2 y2 px). haze: strength of a bright veil, as of a sun in the picture."""
+    size, u = len(image), rng.uniform
+    saturation = (0.0, 0.5, 0.75, 1.0, 1.3)[pick(rng, (0.04, 0.1, 0.16, 0.5, 0.2))]
+    # A camera exposes for the middle of the picture; it errs, and now and then badly.
+    level = float(image[size // 4 : -size // 4 : 4, size // 4 : -size // 4 : 4].mean())
+    exposure = u(0.3, 0.55) / max(level, 0.02) * np.exp(rng.normal(0, 0.2))
+    contrast = u(0.75, 1.25)
+    cast = 1 + rng.normal(0, 0.04, 3)
+    lift = 0.5 - 0.5 * contrast + rng.normal(0, 0.03)
+    mix = saturation * np.eye(3) + (1 - saturation) * _GREY  # towards grey, then each channel's gain
+    mix = np.concatenate([mix * (exposure * contrast * cast)[:, None], np.full((3, 1), lift)], 1) * 128
+    developed = np.asarray(cv2.transform(image, mix.astype(_F32)), _F32)
+    if haze > 0:
+        _veil(developed, haze, u(-0.2, 1.2, 2) * size, u(0.4, 1.2) * size)
+    curve = (_SHOULDER ** np.exp(rng.normal(0, 0.2)) * 255 + 0.5).astype(np.uint8)
+    picture = np.asarray(
+        cv2.LUT(cv2.convertScaleAbs(np.maximum(developed, 0, out=developed)), curve), np.uint8
+    )
+    sigma = (
+        abs(rng.normal(0.45, 0.35)) + 0.25 if rng.random() < 0.96 else u(1.5, 3.0)
+    )  # one in 25 out of focus
+    picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)
+    if rng.random() < 0.08:
+        picture = _shaken(rng, picture)
+    small = size
+    if rng.random() < LOW:
+        small = int(np.exp(u(np.log(LOW_SIDE[0]), np.log(LOW_SIDE[1]))))
+        picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
+    strength = abs(rng.normal(0, 0.014)) * 255 if rng.random() < 0.93 else u(0.03, 0.09) * 255
+    place = rng.integers(0, len(_WHITE) - small, (3, 2))
+    place[1:] = place[0] if rng.random() < 0.5 else place[1:]  # grey grain, or coloured
+    grain = [_WHITE[r : r + small, c : c + small] * _F32(strength) for r, c in place]
+    picture = np.asarray(cv2.add(picture, cv2.merge(grain), dtype=cv2.CV_8U), np.uint8)
     if rng.random() < 0.7:
-        picture = _jpeg(picture, int(rng.integers(25, 96)))
+        quality = int(u(25, 96) if rng.random() < 0.85 else u(8, 25))
+        picture = _jpeg(picture, quality)
+    if small < size:
+        how = cv2.INTER_LINEAR if rng.random() < 0.7 else cv2.INTER_CUBIC
+        picture = cv2.resize(picture, (size, size), interpolation=how)
     x1, y1, x2, y2 = (int(edge) for edge in frame)
-    out = np.zeros_like(picture)
+    out = np.zeros((size, size, 3), np.uint8)
     out[y1:y2, x1:x2] = picture[y1:y2, x1:x2]
     return out
+
+
+def _shaken(rng: np.random.Generator, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Blur along a line of 3 to 15 pixels."""
+    length, angle = int(rng.integers(3, 16)), rng.uniform(0, np.pi)
+    kernel, middle = np.zeros((length, length), _F32), (length - 1) / 2
+    d = np.array([np.cos(angle), np.sin(angle)]) * middle
+    ends = [(round(middle + s * d[0]), round(middle + s * d[1])) for s in (-1, 1)]
+    cv2.line(kernel, ends[0], ends[1], 1.0)
+    return np.asarray(cv2.filter2D(picture, -1, kernel / kernel.sum()), np.uint8)
 
 
 def _jpeg(picture: UInt8[NDArray[np.uint8], "s s 3"], quality: int) -> UInt8[NDArray[np.uint8], "s s 3"]:
@@ -87,37 +90,13 @@ def _jpeg(picture: UInt8[NDArray[np.uint8], "s s 3"], quality: int) -> UInt8[NDA
         ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
     decoded = np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8)
-    return decoded[..., ::-1]
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-@compiled
-def _shade(
-    image: Array32, face: NDArray[np.int32], bary: Array32, faces: NDArray[np.int32],
-    colour: Array32, normals: Array32,
-    direction: Array32, cast: Array32, ambient: float, lamp: float, gloss: float,
-) -> None:  # fmt: skip
-    height, width = face.shape
-    n = np.empty(3, np.float32)
-    for i in range(height):
-        for j in range(width):
-            f = face[i, j]
-            if f < 0:
-                continue
-            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-            length = 1e-9
-            for k in range(3):
-                n[k] = (
-                    bary[i, j, 0] * normals[a, k]
-                    + bary[i, j, 1] * normals[b, k]
-                    + bary[i, j, 2] * normals[c, k]
-                )
-                length += n[k] * n[k]
-            facing = (n[0] * direction[0] + n[1] * direction[1] + n[2] * direction[2]) / np.sqrt(length)
-            up = -n[1] / np.sqrt(length)
-            level = ambient * (0.85 + 0.15 * up) + lamp * max(facing, 0.0)
-            shine = gloss * max(facing, 0.0) ** 16
-            for k in range(3):
-                value = (
-                    bary[i, j, 0] * colour[a, k] + bary[i, j, 1] * colour[b, k] + bary[i, j, 2] * colour[c, k]
-                )
-                image[i, j, k] = value * level * cast[k] + shine
+def _veil(image: Array32, strength: float, middle: NDArray[np.float64], reach: float) -> None:
+    """Scattered light of a sun at `middle` (x, y px), in place; image 0 to 128, white."""
+    axis = np.arange(len(image), dtype=_F32)
+    far = ((axis - _F32(middle[0])) ** 2 + (axis[:, None] - _F32(middle[1])) ** 2) * _F32(1 / reach**2)
+    bright = _F32(strength) * (_F32(0.35) + _F32(0.65) / (1 + 4 * far))
+    image *= (1 - bright)[..., None]
+    image += (128 * bright)[..., None]

@@ -6,23 +6,37 @@ Vectorised over samples. Frame: the crop camera's (docs/conventions.md), 256×25
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Int64
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs]
 
-from dpmesh.data.synthetic.body import FastBody, matrices
+from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
+from dpmesh.data.synthetic.contact import tangled
 from dpmesh.geometry import CROP
 from dpmesh.skeletons import JOINTS30
 
 SIZE = CROP
 CENTRE = 128.0
-FOCAL = (300.0, 3000.0)  # crop px, log-uniform
+FOCAL_DIAGONALS = (
+    0.6,
+    3.0,
+)  # focal length in diagonals of the picture: a telephone's wide lens to a short tele lens
+CROP_DIAGONALS = (
+    0.12,
+    0.8,
+)  # side of the crop in diagonals: somebody in the distance to one who fills the picture
 FLESH = 0.07  # metres between a joint and the end of the body, where a detector's box ends
+REDRAWN = (
+    3  # times that a body is drawn again which goes through itself: of 4 % (2 % as recorded) few are left
+)
+FEET = 0.06  # metres between the lowest joint and the floor
 NEAREST = 0.35  # metres between the camera and the nearest joint, at least
+OTHERS = (0.64, 0.2, 0.09, 0.04, 0.03)
+"""Probability of 0 to 4 further people: somebody else is in a third of the crops, a crowd in one of fourteen."""
 _F32 = np.float32
 
 
@@ -32,16 +46,22 @@ def _set(*names: str) -> NDArray[np.bool_]:
 
 _HEAD = ("Head_top", "Nose", "Eye", "Ear", "Head", "Neck")
 _UPPER = (*_HEAD, "Thorax", "Shoulder", "Elbow", "Wrist", "Hand", "Chest", "Spine", "Torso")
-# What the box is drawn around: (probability, joints).
+# What the box is drawn around: (probability, joints). The named regions are where photographers cut people; the last
+# row stands for a cut anywhere, at a side of the picture: `_cut_anywhere`.
 REGIONS = (
-    (0.75, np.ones(30, bool)),
-    (0.12, _set(*_UPPER, "Hip", "Pelvis")),
-    (0.05, _set(*_UPPER, "Hip", "Pelvis", "Knee")),
+    (0.63, np.ones(30, bool)),
+    (0.10, _set(*_UPPER, "Hip", "Pelvis")),
+    (0.04, _set(*_UPPER, "Hip", "Pelvis", "Knee")),
     (0.03, _set(*_HEAD, "Shoulder", "Chest", "Thorax")),
+    (0.03, _set(*_HEAD)),
     (0.02, _set("Pelvis", "Hip", "Knee", "Ankle", "Toe")),
-    (0.015, np.array([not joint.startswith("L_") for joint in JOINTS30.joints])),
-    (0.015, np.array([not joint.startswith("R_") for joint in JOINTS30.joints])),
+    (0.15, np.zeros(30, bool)),
 )
+KEPT = (0.1, 0.9)
+"""Share of the 30 joints on this side of a cut anywhere: four of them at least, a head or a pair of feet."""
+CUT = 0.6  # of the boxes around less than the person end at the border of the picture, the rest inside it
+CUT_SIDES = (0.5, 0.18, 0.16, 0.16)
+"""Which side is cut off: below, above, left, right. Cameras are held so that heads are in the picture."""
 
 
 @runtime_checkable
@@ -64,11 +84,11 @@ class Bodies:
 
 @dataclass(frozen=True)
 class Scenes:
-    """n samples: the person, where it stands, and a second person in some of them.
+    """n samples: the person, where it stands, and m further people in some of them.
 
     focal px.  frame (n, 4): x1 y1 x2 y2 in crop px, the part of the crop that the source picture covers.
-    has_other: whether there is a second person (`others` holds one for every sample all the same).
-    view (n, 3, 3): from the world, y up, to the camera.
+    other_of (m,): in whose sample each of the others is, in ascending order.
+    view (n, 3, 3): from the world, y up, to the camera.  ground (n,): height of the floor in the world.
     """
 
     people: Bodies
@@ -76,9 +96,10 @@ class Scenes:
     focal: Float32[NDArray[np.float32], "n"]
     frame: Float32[NDArray[np.float32], "n 4"]
     others: Bodies
-    other_transl: Float32[NDArray[np.float32], "n 3"]
-    has_other: Bool[NDArray[np.bool_], "n"]
+    other_transl: Float32[NDArray[np.float32], "m 3"]
+    other_of: Int64[NDArray[np.int64], "m"]
     view: Float32[NDArray[np.float32], "n 3 3"]
+    ground: Float32[NDArray[np.float32], "n"]
 
 
 def project(
@@ -92,26 +113,62 @@ def project(
 def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBody) -> Scenes:
     """n independent scenes."""
     view = _views(rng, n)
-    people, others = _draw_bodies(rng, bank, body, view), _draw_bodies(rng, bank, body, view)
-    focal = np.exp(rng.uniform(np.log(FOCAL[0]), np.log(FOCAL[1]), n)).astype(_F32)
+    people = _draw_bodies(rng, bank, body, view)
+    low, high = (np.log(ends) for ends in zip(FOCAL_DIAGONALS, CROP_DIAGONALS, strict=True))
+    focal = (SIZE * np.exp(rng.uniform(low[0], high[0], n) - rng.uniform(low[1], high[1], n))).astype(_F32)
 
     choice = rng.choice(len(REGIONS), n, p=[p for p, _ in REGIONS])
     region = np.stack([joints for _, joints in REGIONS])[choice]
+    anywhere = choice == len(REGIONS) - 1
+    region[anywhere] = _cut_anywhere(rng, people.joints[anywhere])
     scale = rng.uniform(0.85, 1.5, n)
     shift = rng.uniform(-0.15, 0.15, (n, 2)) * rng.random((n, 1)) * SIZE  # small shifts more often
     transl = _frame_region(people.joints, region, focal, scale, shift)
+    down = ((people.joints + transl[:, None]) * view[:, None, :, 1]).sum(-1).min(1)
+    ground = (down - FEET).astype(_F32)
 
-    # The second person: beside and a little before or behind, on about the same ground.
-    side = rng.choice([-1.0, 1.0], (n, 2))
-    apart = np.stack([rng.uniform(0.2, 0.9, n), rng.normal(0, 0.08, n), rng.uniform(0.25, 1.2, n)], 1)
-    apart[:, [0, 2]] *= side
-    other_transl = transl + apart
-    near = others.joints[..., 2].min(1) + other_transl[:, 2]
-    has_other = (rng.random(n) < 0.3) & (near > NEAREST)
+    of = np.repeat(np.arange(n), rng.choice(len(OTHERS), n, p=OTHERS))
+    others = _draw_bodies(rng, bank, body, view[of])
+    other_transl = _beside(rng, others, transl[of], view[of], ground[of]) if len(of) else np.zeros((0, 3))
+    kept = others.joints[..., 2].min(1) + other_transl[:, 2] > NEAREST
+    others = Bodies(*(getattr(others, item.name)[kept] for item in fields(Bodies)))
     return Scenes(
         people, transl.astype(_F32), focal, _frames(rng, people, transl, focal, region, choice),
-        others, other_transl.astype(_F32), has_other, view,
+        others, other_transl[kept].astype(_F32), of[kept], view, ground,
     )  # fmt: skip
+
+
+def _beside(
+    rng: np.random.Generator,
+    others: Bodies,
+    transl: Float[NDArray[np.floating], "m 3"],
+    view: Float32[NDArray[np.float32], "m 3 3"],
+    ground: Float32[NDArray[np.float32], "m"],
+) -> Float[NDArray[np.floating], "m 3"]:
+    """Where further people stand: in any direction over the floor, two of three within reach; a tenth not on it."""
+    m = len(transl)
+    apart = np.where(rng.random(m) < 0.65, rng.uniform(0.22, 1.0, m), rng.uniform(1.0, 4.0, m))
+    angle = rng.uniform(-np.pi, np.pi, m)
+    over = np.stack([apart * np.cos(angle), np.zeros(m), apart * np.sin(angle)], 1)
+    place = transl + (view @ over[..., None])[..., 0]
+    up = view[..., 1]
+    feet = (others.joints * up[:, None]).sum(-1).min(1) + (place * up).sum(-1) - FEET
+    lift = np.where(rng.random(m) < 0.9, ground - feet, rng.normal(0, 0.15, m))
+    return place + lift[:, None] * up
+
+
+def _cut_anywhere(
+    rng: np.random.Generator, joints: Float32[NDArray[np.float32], "k 30 3"]
+) -> Bool[NDArray[np.bool_], "k 30"]:
+    """The joints on one side of a line across the picture, up to a share of them."""
+    k = len(joints)
+    side = rng.choice(4, k, p=CUT_SIDES)
+    along = (
+        np.where((side < 2)[:, None], joints[..., 1], joints[..., 0])
+        * np.where(side % 2 == 0, 1, -1)[:, None]
+    )
+    rank = along.argsort(1).argsort(1)
+    return np.asarray(rank < (rng.uniform(*KEPT, k) * 30)[:, None])
 
 
 def _views(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 3 3"]:
@@ -134,23 +191,59 @@ def _any_rotations(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float
     return np.asarray(Rotation.from_quat(quaternions).as_matrix(), _F32).reshape(n, 3, 3)
 
 
-def _axis_angle(rotations: Float32[NDArray[np.float32], "n 3 3"]) -> Float32[NDArray[np.float32], "n 3"]:
-    return np.asarray(Rotation.from_matrix(rotations).as_rotvec(), _F32)
-
-
 def _draw_bodies(
     rng: np.random.Generator, bank: PoseSource, body: FastBody, view: Float32[NDArray[np.float32], "n 3 3"]
 ) -> Bodies:
+    """Bodies as cameras of these views see them; those that go through themselves are drawn again."""
     n = len(view)
-    pose = np.array(bank.sample(rng, n), _F32)
-    betas = np.clip(rng.standard_normal((n, 10)), -2.5, 2.5).astype(_F32)
+    if not n:
+        return Bodies(
+            *(np.zeros((0, *shape), _F32) for shape in ((24, 3), (24, 3, 3), (10,), (30, 3), (17, 3)))
+        )
+    pose, betas, rotations, both = _any_bodies(rng, bank, body, view)
+    for _ in range(REDRAWN):
+        rows = np.flatnonzero(tangled(both[:, :30]))
+        if not len(rows):
+            break
+        pose[rows], betas[rows], rotations[rows], both[rows] = _any_bodies(rng, bank, body, view[rows])
+    return Bodies(pose, rotations, betas, both[:, :30], both[:, 30:])
+
+
+def _any_bodies(
+    rng: np.random.Generator, bank: PoseSource, body: FastBody, view: Float32[NDArray[np.float32], "n 3 3"]
+) -> tuple[NDArray[np.float32], ...]:
+    """pose, betas, rotations, and the 30 and 17 joints one after the other."""
+    n = len(view)
+    pose, betas = np.array(bank.sample(rng, n), _F32), draw_betas(rng, n)
     yaw = np.zeros((n, 3))
     yaw[:, 1] = rng.uniform(-np.pi, np.pi, n)
     rotations = matrices(pose)
     rotations[:, 0] = view @ matrices(yaw) @ rotations[:, 0]
-    pose[:, 0] = _axis_angle(rotations[:, 0])
-    joints, coco = body.joints(betas, rotations)
-    return Bodies(pose, rotations, betas, joints, coco)
+    pose[:, 0] = rotvecs(rotations[:, 0])
+    return pose, betas, rotations, np.concatenate(body.joints(betas, rotations), 1)
+
+
+def draw_betas(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 10"]:
+    """Shapes: men and women, the young and small, wider than the free body's own population (docs/body.md).
+
+    A standard normal is that population, in which one who is in the middle of everything looks like a slim woman.
+    Component 0 is height (and a man's build above), 1 the build of a man (+) or woman (-), 2 weight, 3 girth: below
+    -2 its waist is thinner than anybody's, so that it is cut there.
+    """
+    betas = rng.standard_normal((n, 10)) * SPREAD
+    betas[:, :2] += np.where(rng.random(n) < 0.5, 1.0, -1.0)[:, None] * SEX
+    young = rng.random(n) < YOUNG
+    betas[young, 0] = rng.uniform(-4.5, -2.2, int(young.sum()))
+    return np.clip(betas, LEAST, MOST).astype(_F32)
+
+
+SPREAD = np.array([1.1, 1.1, 1.3, 1.2, 1, 1, 1, 1, 1, 1])
+SEX = np.array([0.45, 0.8])
+YOUNG = (
+    0.08  # 1.3 to 1.5 m tall with a large head: as near to a child of ten as ten components of adults come
+)
+LEAST = np.array([-4.5, -3, -2.5, -1.8, -2.5, -2.5, -2.5, -2.5, -2.5, -2.5])
+MOST = np.array([3, 3, 3, 3.2, 2.5, 2.5, 2.5, 2.5, 2.5, 2.5])
 
 
 def _frame_region(
@@ -204,7 +297,7 @@ def _frames(
     frame = np.tile(np.array([0, 0, SIZE, SIZE], np.float64), (n, 1))
     low, high = _box(people.joints + transl[:, None], region, focal)
     edges = np.concatenate([low, high], 1) + rng.uniform(-8, 8, (n, 4))
-    cut = (rng.random(n) < 0.4) & (choice > 0)
+    cut = (rng.random(n) < CUT) & (choice > 0)
     # The box of a truncated person ends at the picture's border, on the sides where the body goes on.
     whole_low, whole_high = _box(people.joints + transl[:, None], np.ones_like(region), focal)
     goes_on = np.concatenate([whole_low < low - 3, whole_high > high + 3], 1) & cut[:, None]

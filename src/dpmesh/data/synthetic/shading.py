@@ -1,0 +1,99 @@
+"""Draws what a raster sees: the material at each pixel, soft and hard light on it, darker in corners."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (numpy's own stubs leave clip, reshape, T and the like partly unknown)
+
+import cv2
+import numpy as np
+from jaxtyping import Float32
+from numpy.typing import NDArray
+
+from dpmesh.data.synthetic.clothes import inside
+from dpmesh.data.synthetic.lights import Light
+from dpmesh.data.synthetic.materials import FOLDS, GLOSS, NOISE, noise_at, paint
+from dpmesh.data.synthetic.solids import Mesh
+from dpmesh.render.compiled import compiled_fast
+from dpmesh.render.rasterizer import Raster
+
+_F32 = np.float32
+Array32 = NDArray[np.float32]
+
+
+def shade(image: Float32[Array32, "h w 3"], raster: Raster, mesh: Mesh, light: Light, focal: float) -> None:
+    """Draw the seen surfaces over `image`, in place. Two-sided: a normal that looks away is turned round."""
+    _shade(
+        image, raster.depth, raster.face, raster.bary, mesh.faces, mesh.place, mesh.normals, mesh.look, mesh.starts,
+        mesh.regions, mesh.paints, light.harmonics, light.direction, light.hard, NOISE, focal, corners(raster.depth),
+    )  # fmt: skip
+
+
+def corners(depth: Float32[Array32, "s s"]) -> Float32[Array32, "s s"]:
+    """Ambient occlusion by eye: how much darker a pixel is for lying deeper than its surroundings, 0.55 to 1.
+
+    Depth against its own mean over some twenty pixels, at quarter size; the background counts as a metre behind.
+    """
+    small = depth[1::4, 1::4]
+    seen = np.isfinite(small)
+    far = (float(small[seen].max()) if seen.any() else 1.0) + 1.0
+    small = np.where(seen, small, far).astype(_F32)
+    deeper = small - cv2.blur(small, (5, 5))
+    # Up to 15 cm of corner count in full; what is half a metre before something does not touch it.
+    factor = 1 - 0.45 * np.clip(deeper / 0.1, 0, 1) * np.clip((0.3 - deeper) / 0.15, 0, 1)
+    return np.asarray(cv2.resize(factor.astype(_F32), depth.shape[::-1]), _F32)
+
+
+@compiled_fast
+def lit(h: Array32, k: int, x: float, y: float, z: float) -> float:
+    """Soft light of one channel on a surface of normal (x, y, z): lights.Light.harmonics."""
+    return (
+        h[k, 0] + h[k, 1] * x + h[k, 2] * y + h[k, 3] * z + h[k, 4] * x * x + h[k, 5] * y * y + h[k, 6] * z * z
+        + h[k, 7] * x * y + h[k, 8] * x * z + h[k, 9] * y * z
+    )  # fmt: skip
+
+
+@compiled_fast
+def _shade(
+    image: Array32, depth: Array32, face: NDArray[np.int32], bary: Array32, faces: NDArray[np.int32], place: Array32,
+    normals: Array32, look: NDArray[np.int32], starts: NDArray[np.int32], regions: Array32, paints: Array32,
+    harmonics: Array32, sun: Array32, hard: Array32, table: Array32, focal: float, corner: Array32,
+) -> None:  # fmt: skip
+    height, width = face.shape
+    n, p, colour = np.empty(3, np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
+    for i in range(height):
+        for j in range(width):
+            f = face[i, j]
+            if f < 0:
+                continue
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            wa, wb, wc = bary[i, j, 0], bary[i, j, 1], bary[i, j, 2]
+            for k in range(3):
+                n[k] = wa * normals[a, k] + wb * normals[b, k] + wc * normals[c, k]
+                p[k] = wa * place[a, k] + wb * place[b, k] + wc * place[c, k]
+            layer = int(starts[look[f]])
+            while layer < starts[look[f] + 1] - 1 and inside(regions, layer, p[0], p[1], p[2]) <= 0:
+                layer += 1
+            fade = min(1.0, 0.02 * focal / depth[i, j])  # a pixel of 2 cm sees half of what is finer
+            paint(table, paints, layer, p[0], p[1], p[2], fade, colour)
+            if paints[layer, FOLDS] > 0:  # wrinkles tilt the normal a little
+                fold = paints[layer, FOLDS] * noise_at(table, 1.7 * p[0] + 0.5 * p[1], 0.7 * p[1] + p[2])
+                n[0] += 1.6 * fold
+                n[1] -= 1.2 * fold
+            # Towards the camera, as the ray sees it.
+            rx, ry = (j - 0.5 * width) / focal, (i - 0.5 * height) / focal
+            size = 1 / np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2] + 1e-12)
+            if n[0] * rx + n[1] * ry + n[2] > 0:
+                size = -size
+            x, y, z = n[0] * size, n[1] * size, n[2] * size
+            facing = x * sun[0] + y * sun[1] + z * sun[2]
+            shine = 0.0
+            if facing > 0 and paints[layer, GLOSS] > 0:  # the half vector between the sun and a viewer at -z
+                hx, hy, hz = sun[0], sun[1], sun[2] - 1
+                half = max((x * hx + y * hy + z * hz) / np.sqrt(hx * hx + hy * hy + hz * hz + 1e-6), 0.0)
+                half *= half
+                half *= half
+                half *= half  # to the eighth
+                shine = paints[layer, GLOSS] * half * half * half
+            shadow = 0.5 + 0.5 * corner[i, j]
+            for k in range(3):
+                light = lit(harmonics, k, x, y, z) * corner[i, j] + hard[k] * max(facing, 0.0) * shadow
+                image[i, j, k] = colour[k] * max(light, 0.02) + shine * hard[k]
