@@ -5,7 +5,7 @@
 
 Each large weight becomes a float16 initializer followed by a Cast to float32, which onnxruntime folds away when it
 opens the file, so that everything is still computed in float32. Of the box model's 90 classes one is of use: the rows
-of the others are left out of its last layers. Each class has a sigmoid of its own, so a person's score stays what it was.
+of the others are left out of its last layers. Each class has a sigmoid of its own, so a person's score stays the same.
 Needs `onnx` (the extra [build]). Two runs give the same bytes.
 """
 
