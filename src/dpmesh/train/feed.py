@@ -14,9 +14,11 @@ from dpmesh.body.files import free_body
 from dpmesh.data.mixture import Mixture
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.record import Batch
+from dpmesh.data.sampled import SampledPoses
 from dpmesh.data.sources import Source, open_source
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.errors import ConfigError
+from dpmesh.pose_prior.files import load_prior
 from dpmesh.train import settings
 from dpmesh.train.part import Part, parts_of
 from dpmesh.train.settings import Data, Settings
@@ -61,7 +63,8 @@ class Parts(Dataset[Batch]):
             return _poses(stage, pose_bank(data.motions, stage.poses))
         if data.real:
             return _mixed(data, self.seed)
-        people = SyntheticPeople(self.seed, pose_bank(data.motions), free_body())
+        poses = SampledPoses(pose_bank(data.motions), load_prior())
+        people = SyntheticPeople(self.seed, poses, free_body())
         if data.people:
             return _the_same(people, data.people, with_pictures=not isinstance(stage, Keypoints))
         return _synthetic(people, stage)
