@@ -1,4 +1,4 @@
-"""Poses from the prior: a function of the generator, within limits, between their parents, and unlike exchanged ones."""
+"""Poses from the prior: a function of the generator, within limits, what their parents say, and new."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def test_they_stay_within_the_limits(source: SampledPoses) -> None:
 class _OneSided(np.random.Generator):
     """Every token from the first parent."""
 
-    def random(self, size=None, *_: object, **__: object):  # noqa: ANN001, ANN202
+    def random(self, size=None, *_: object, **__: object):
         return np.zeros(size) if size is not None and size[-1] > 1 else np.ones(size)
 
 
@@ -50,7 +50,7 @@ def test_with_one_donor_they_are_what_the_prior_gives_back(source: SampledPoses)
     with torch.inference_mode():
         again = source.prior(given).rotations
     drawn = rotation_matrix(torch.from_numpy(source.drawn(rng, 50)))
-    off = (drawn[:, :21] - again[:, :21]).square().sum((-1, -2)).mean((-1))
+    off = (drawn[:, :21] - again[:, :21]).square().sum((-1, -2)).mean(-1)
     assert off.median() < 0.01  # clipped at the limits here and there
     mixed = rotation_matrix(torch.from_numpy(source.drawn(np.random.default_rng(5), 50)))
     nearest = torch.cdist(mixed[:, :21].flatten(1), given.flatten(1)).min(1).values
