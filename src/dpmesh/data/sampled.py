@@ -41,7 +41,9 @@ class SampledPoses:
         people is the donor, the first one for anything from none to all of them."""
         prior, frames = self.prior, self.bank.both_sides
         parents = frames[rng.integers(len(frames), size=(2, n)), 1 : prior.config.joints + 1]
-        codes, *_ = prior.quantise(prior.encode(rotation_matrix(torch.from_numpy(parents).flatten(0, 1))))
+        kind = prior.codebook.codes.dtype
+        given = rotation_matrix(torch.from_numpy(parents).flatten(0, 1)).to(kind)
+        codes, *_ = prior.quantise(prior.encode(given))
         first, second = codes.unflatten(0, (2, n))
         donor = torch.from_numpy(rng.random((n, prior.config.tokens)) < rng.random((n, 1)))
         vectors = axis_angle(prior.decode(torch.where(donor[..., None], first, second))).numpy()

@@ -43,6 +43,11 @@ def pose_bank(motions: str, path: str = "") -> PoseBank:
     return bank.select(held)
 
 
+def training_people(data: Data, seed: int) -> SyntheticPeople:
+    """Whom training sees where it has no data set."""
+    return SyntheticPeople(seed, SampledPoses(pose_bank(data.motions), load_prior()), free_body())
+
+
 class Parts(Dataset[Batch]):
     """`self[part]` is that part of a batch, as arrays."""
 
@@ -63,8 +68,7 @@ class Parts(Dataset[Batch]):
             return _poses(stage, pose_bank(data.motions, stage.poses))
         if data.real:
             return _mixed(data, self.seed)
-        poses = SampledPoses(pose_bank(data.motions), load_prior())
-        people = SyntheticPeople(self.seed, poses, free_body())
+        people = training_people(data, self.seed)
         if data.people:
             return _the_same(people, data.people, with_pictures=not isinstance(stage, Keypoints))
         return _synthetic(people, stage)

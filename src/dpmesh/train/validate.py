@@ -16,7 +16,7 @@ from dpmesh.metrics import mpjpe, mpve, pa_mpjpe
 from dpmesh.model import BodyParameters, DPMesh
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.skeletons import H36M14_ROWS
-from dpmesh.train.feed import Tensors, as_tensors, opened, pose_bank
+from dpmesh.train.feed import Tensors, as_tensors, opened, pose_bank, training_people
 from dpmesh.train.settings import Data
 
 SEED = 20_240_617
@@ -45,8 +45,7 @@ def validation_people(data: Data, count: int, seed: int) -> Tensors:
     """`count` people to look at meanwhile: of the validation splits that are named, or rendered ones whose motions are
     the pose bank's validation clips; the training's own where it is given only so many (Data.people, with `seed`)."""
     if data.people:
-        people = SyntheticPeople(seed, pose_bank(data.motions), free_body())
-        return as_tensors(people.batch(0, min(data.people, count)))
+        return as_tensors(training_people(data, seed).batch(0, min(data.people, count)))
     if not data.validation:
         people = SyntheticPeople(SEED, Recorded(pose_bank("validation")), free_body())
         return as_tensors(people.batch(0, count))
