@@ -51,7 +51,14 @@ class Row:
     losses: Mapping[str, float] | None = None
 
 
-PRIOR = {"name": "prior", "kind": "prior", "batch": 192, "learning_rate": 1e-3, "backbone_rate": 1.0}
+PRIOR = {
+    "name": "prior",
+    "kind": "prior",
+    "steps": 3000,
+    "batch": 192,
+    "learning_rate": 1e-3,
+    "backbone_rate": 1.0,
+}
 PRETRAIN = {"name": "pretrain", "kind": "pretrain", "learning_rate": 1e-3, "backbone_rate": 1.0}
 STUDENT = {"name": "student", "kind": "student"}
 ROWS = {
@@ -73,7 +80,8 @@ ROWS = {
     ),
     "nkr": Row("NKR", "student with NKR", "no_nkr", stages=(STUDENT,), start="teacher"),
 }  # fmt: skip
-"""The base of a row stands before it. VPoser's prior trains on poses alone, as the VQ-VAE's did: no picture is seen."""
+"""The base of a row stands before it. VPoser's prior trains as long as the shipped VQ-VAE did, on
+poses alone."""
 
 
 def settings(name: str, steps: int, seed: int, out: Path) -> Settings:
