@@ -42,10 +42,10 @@ class SampledPoses:
         prior, frames = self.prior, self.bank.both_sides
         parents = frames[rng.integers(len(frames), size=(2, n)), 1 : prior.config.joints + 1]
         kind = prior.codebook.codes.dtype
-        given = rotation_matrix(torch.from_numpy(parents).flatten(0, 1)).to(kind)
+        given = rotation_matrix(torch.as_tensor(parents).flatten(0, 1)).to(kind)
         codes, *_ = prior.quantise(prior.encode(given))
-        first, second = codes.unflatten(0, (2, n))
-        donor = torch.from_numpy(rng.random((n, prior.config.tokens)) < rng.random((n, 1)))
+        first, second = codes[:n], codes[n:]
+        donor = torch.as_tensor(rng.random((n, prior.config.tokens)) < rng.random((n, 1)))
         vectors = axis_angle(prior.decode(torch.where(donor[..., None], first, second))).numpy()
         low, high = self.bank.limits[:, 1:]
-        return np.clip(vectors, low, high).astype(np.float32)
+        return np.minimum(np.maximum(vectors, low), high, dtype=np.float32)
