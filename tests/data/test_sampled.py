@@ -8,13 +8,12 @@ import torch
 
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.sampled import SampledPoses
-from dpmesh.pose_prior.files import load_prior
 from dpmesh.pose_prior.rotations import rotation_matrix
 
 
 @pytest.fixture(scope="module")
 def source() -> SampledPoses:
-    return SampledPoses(PoseBank.load("train"), load_prior())
+    return SampledPoses(PoseBank.load("train"))
 
 
 def test_a_share_comes_from_the_prior_and_the_rest_from_the_bank(source: SampledPoses) -> None:

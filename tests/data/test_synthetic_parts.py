@@ -8,7 +8,7 @@ from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
 from dpmesh.data.synthetic.canvas import LOOSE, OTHER, PERSON, THING, Canvas
-from dpmesh.data.synthetic.clothes import Wardrobe, inside, vertex_normals
+from dpmesh.data.synthetic.clothes import Wardrobe, inside
 from dpmesh.data.synthetic.contact import tangled
 from dpmesh.data.synthetic.lights import KINDS, Light
 from dpmesh.data.synthetic.loose import Attic, place_pieces
@@ -30,6 +30,7 @@ from dpmesh.data.synthetic.shading import corners, lit
 from dpmesh.data.synthetic.solids import Mesh, boxes, join, turned
 from dpmesh.data.synthetic.surroundings import draw_behind, draw_surroundings
 from dpmesh.render.rasterizer import rasterize
+from dpmesh.render.shading import vertex_normals
 from dpmesh.skeletons import JOINTS30, SMPL24
 
 UPRIGHT = np.diag([1.0, -1.0, -1.0]).astype(np.float32)  # world, y up, to a level camera

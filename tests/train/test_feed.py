@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from dpmesh.data.record import Sample
+from dpmesh.data.sources import open_source
 from dpmesh.errors import ConfigError
 from dpmesh.train import feed as module
-from dpmesh.train.feed import feed, steps_of
+from dpmesh.train.feed import feed, steps_of, training_people
 from dpmesh.train.part import Part, parts_of
 from dpmesh.train.settings import Data, Settings, Source
 from dpmesh.train.stages import Images, Teacher
@@ -116,3 +117,13 @@ def test_the_rate_is_a_tenth_for_the_last_epochs(data: Data, tmp_path: Path, chi
     for run.step in range(6):
         rates.append(run.set_rates())
     assert rates == pytest.approx([1e-4] * 4 + [1e-5] * 2)
+
+
+def test_synthetic_people_are_the_same_alone_and_mixed_with_data_sets() -> None:
+    """Both ways to ask for them draw a share of the poses from the prior."""
+    alone = training_people(Data(motions="all"), 5)
+    mixed = open_source("synthetic", split="train", seed=5)
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        one, other = alone.sample(index), mixed.sample(index, rng)
+        assert np.array_equal(one.pose, other.pose) and np.array_equal(one.crop, other.crop)

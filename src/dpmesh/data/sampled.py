@@ -4,7 +4,7 @@ Exchanged limbs (poses.py) are recorded limbs on another trunk. The prior's toke
 something of the whole body, and what it decodes from a mixture is near what people do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from dpmesh.data.poses import PoseBank
+from dpmesh.pose_prior.files import load_prior
 from dpmesh.pose_prior.rotations import axis_angle, rotation_matrix
 from dpmesh.pose_prior.vqvae import PoseVQVAE
 
@@ -21,10 +22,10 @@ SHARE = 0.2
 
 @dataclass(frozen=True)
 class SampledPoses:
-    """A bank of which a share of the samples is drawn from the prior. See scene.PoseSource."""
+    """A bank of which a share of the samples is drawn from the prior (the shipped one). See scene.PoseSource."""
 
     bank: PoseBank
-    prior: PoseVQVAE
+    prior: PoseVQVAE = field(default_factory=load_prior)
     share: float = SHARE
 
     def sample(self, rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 24 3"]:

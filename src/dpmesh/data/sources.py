@@ -16,6 +16,7 @@ from dpmesh.data.person import Person
 from dpmesh.data.pictures import decode_rgb, read_bytes
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.record import Sample
+from dpmesh.data.sampled import SampledPoses
 from dpmesh.data.shards import ShardSource, is_packed
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.errors import ConfigError
@@ -64,8 +65,9 @@ class SyntheticSource:
 
     def __init__(self, seed: int, split: str, body: BodyArrays, length: int = 1_000_000) -> None:
         self.name, self._length = f"synthetic/{seed}", length
-        bank = PoseBank.load("train" if split == "train" else "test")
-        self._people = SyntheticPeople(seed, bank, body)
+        train = split == "train"
+        bank = PoseBank.load("train" if train else "test")
+        self._people = SyntheticPeople(seed, SampledPoses(bank) if train else bank, body)
 
     def __len__(self) -> int:
         return self._length

@@ -16,15 +16,28 @@ _WARM, _COOL = np.array([1.04, 1.0, 0.95]), np.array([0.9, 0.97, 1.1])
 def vertex_normals(
     vertices: Float[np.ndarray, "v 3"], faces: Integer[np.ndarray, "f 3"]
 ) -> Float32[np.ndarray, "v 3"]:
-    """Unit normals, each triangle weighing as its area; zero for a vertex that no triangle uses."""
-    corners = vertices[faces].astype(np.float64)
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros((len(vertices), 3))
-    for k in range(3):
-        for axis in range(3):
-            normals[:, axis] += np.bincount(faces[:, k], across[:, axis], len(vertices))
-    length = np.linalg.norm(normals, axis=1, keepdims=True)
-    return (normals / np.maximum(length, 1e-12)).astype(np.float32)
+    """Unit normals, outward for counter-clockwise faces, each triangle weighing as its area; zero for a vertex that no
+    triangle uses."""
+    out = np.zeros(vertices.shape, np.float32)
+    _normals(np.asarray(vertices, np.float32), np.asarray(faces, np.int32), out)
+    return out
+
+
+@compiled
+def _normals(vertices: NDArray[np.float32], faces: NDArray[np.int32], out: NDArray[np.float32]) -> None:
+    for f in range(faces.shape[0]):
+        p, q, r = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
+        ax, ay, az = q[0] - p[0], q[1] - p[1], q[2] - p[2]
+        bx, by, bz = r[0] - p[0], r[1] - p[1], r[2] - p[2]
+        for k in range(3):
+            at = out[faces[f, k]]
+            at[0] += ay * bz - az * by
+            at[1] += az * bx - ax * bz
+            at[2] += ax * by - ay * bx
+    for v in range(out.shape[0]):
+        length = np.sqrt(out[v, 0] ** 2 + out[v, 1] ** 2 + out[v, 2] ** 2)
+        for k in range(3):
+            out[v, k] /= max(length, np.float32(1e-12))
 
 
 def shade(

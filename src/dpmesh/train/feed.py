@@ -18,7 +18,6 @@ from dpmesh.data.sampled import SampledPoses
 from dpmesh.data.sources import Source, open_source
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.errors import ConfigError
-from dpmesh.pose_prior.files import load_prior
 from dpmesh.train import settings
 from dpmesh.train.part import Part, parts_of
 from dpmesh.train.settings import Data, Settings
@@ -45,7 +44,7 @@ def pose_bank(motions: str, path: str = "") -> PoseBank:
 
 def training_people(data: Data, seed: int) -> SyntheticPeople:
     """Whom training sees where it has no data set."""
-    return SyntheticPeople(seed, SampledPoses(pose_bank(data.motions), load_prior()), free_body())
+    return SyntheticPeople(seed, SampledPoses(pose_bank(data.motions)), free_body())
 
 
 class Parts(Dataset[Batch]):

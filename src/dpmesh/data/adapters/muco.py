@@ -16,8 +16,6 @@ from dpmesh.data.person import Person, inside_box, to30, with_neighbours
 from dpmesh.geometry.camera import project
 from dpmesh.skeletons import MUCO21
 
-PELVIS = MUCO21.index("Pelvis")
-
 
 def read(asked: Reading) -> Iterator[Person]:
     """The nearest person of every image (smallest depth of the pelvis); the others are its neighbours."""

@@ -28,6 +28,7 @@ from dpmesh.data.synthetic.materials import (
     skin,
 )
 from dpmesh.render.compiled import compiled
+from dpmesh.render.shading import vertex_normals
 from dpmesh.skeletons import JOINTS30
 
 _F32 = np.float32
@@ -200,15 +201,6 @@ class Wardrobe:
         return self._normals * depth[:, None]
 
 
-def vertex_normals(
-    vertices: Float32[NDArray[np.float32], "v 3"], faces: NDArray[np.int32]
-) -> Float32[NDArray[np.float32], "v 3"]:
-    """Unit normals, outward for counter-clockwise faces; area-weighted."""
-    out = np.zeros_like(vertices)
-    _normals(vertices, faces, out)
-    return out
-
-
 @compiled
 def inside(regions: Array32, layer: int, x: float, y: float, z: float) -> float:
     """How far (about metres) a place of the rest pose lies inside a layer's region; negative outside."""
@@ -236,20 +228,3 @@ def _puff(rest: Array32, regions: Array32, swell: Array32, table: Array32, out: 
                     full += swell[layer, 3] * noise_at(table, 1.3 * (x + 0.7 * z), 0.6 * y + 0.3 * z)
                 out[v] = max(full, 0.0) * min(1.0, 0.3 + depth / 0.02)
                 break
-
-
-@compiled
-def _normals(vertices: Array32, faces: NDArray[np.int32], out: Array32) -> None:
-    for f in range(faces.shape[0]):
-        p, q, r = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
-        ax, ay, az = q[0] - p[0], q[1] - p[1], q[2] - p[2]
-        bx, by, bz = r[0] - p[0], r[1] - p[1], r[2] - p[2]
-        for k in range(3):
-            at = out[faces[f, k]]
-            at[0] += ay * bz - az * by
-            at[1] += az * bx - ax * bz
-            at[2] += ax * by - ay * bx
-    for v in range(out.shape[0]):
-        length = np.sqrt(out[v, 0] ** 2 + out[v, 1] ** 2 + out[v, 2] ** 2)
-        for k in range(3):
-            out[v, k] /= max(length, np.float32(1e-12))

@@ -14,9 +14,10 @@ from jaxtyping import Float32, Int32
 from numpy.typing import NDArray
 
 from dpmesh.data.synthetic.body import FastBody
-from dpmesh.data.synthetic.clothes import Look, vertex_normals
+from dpmesh.data.synthetic.clothes import Look
 from dpmesh.data.synthetic.materials import Material, cloth, material, surface
 from dpmesh.data.synthetic.solids import Mesh, boxes, thing, turned
+from dpmesh.render.shading import vertex_normals
 from dpmesh.skeletons import SMPL24
 
 _F32 = np.float32

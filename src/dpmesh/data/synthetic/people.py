@@ -14,7 +14,7 @@ from dpmesh.data.record import SCALARS, Batch, Sample, stack
 from dpmesh.data.synthetic.backdrop import backdrop, paste, texture
 from dpmesh.data.synthetic.body import FastBody
 from dpmesh.data.synthetic.canvas import LOOSE, MOST_HIDDEN, OTHER, PERSON, THING, Canvas
-from dpmesh.data.synthetic.clothes import Wardrobe, vertex_normals
+from dpmesh.data.synthetic.clothes import Wardrobe
 from dpmesh.data.synthetic.keypoints import describe, keypoints_only
 from dpmesh.data.synthetic.lights import Light
 from dpmesh.data.synthetic.loose import Attic, place_pieces
@@ -25,6 +25,7 @@ from dpmesh.data.synthetic.scene import CENTRE, SIZE, Bodies, PoseSource, Scenes
 from dpmesh.data.synthetic.shading import shade
 from dpmesh.data.synthetic.solids import Mesh
 from dpmesh.data.synthetic.surroundings import draw_behind, draw_surroundings
+from dpmesh.render.shading import vertex_normals
 from dpmesh.skeletons import JOINTS30
 
 STEP = 8
