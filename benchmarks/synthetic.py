@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from dpmesh.body.files import free_body
 from dpmesh.data.noise import posefix
 from dpmesh.data.poses import PoseBank
+from dpmesh.data.sampled import SampledPoses
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.render.rasterizer import rasterize
 
@@ -49,7 +50,7 @@ class Batches(Dataset[dict[str, object]]):
         if self._people is None:  # in the worker
             cv2.setNumThreads(1)
             torch.set_num_threads(1)
-            self._people = SyntheticPeople(0, PoseBank.load("train"), free_body())
+            self._people = SyntheticPeople(0, SampledPoses(PoseBank.load("train")), free_body())
         return {k: v for k, v in self._people.batch(16 * index, 16).items() if k != "record_id"}
 
 
@@ -107,7 +108,9 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     body = free_body()
-    people = SyntheticPeople(0, PoseBank.load("train"), body)
+    poses = SampledPoses(PoseBank.load("train"))
+    people = SyntheticPeople(0, poses, body)
+    print(f"a pool of {len(poses.pool)} poses, decoded once")
     if options.statistics:
         print(json.dumps(statistics(people, options.statistics), indent=1))
         return

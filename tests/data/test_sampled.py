@@ -27,10 +27,13 @@ def test_a_share_comes_from_the_prior_and_the_rest_from_the_bank(source: Sampled
 
 
 def test_they_stay_within_the_limits(source: SampledPoses) -> None:
-    drawn = source.drawn(np.random.default_rng(1), 300)
     low, high = source.bank.limits[:, 1:]
-    assert drawn.shape == (300, 23, 3) and np.isfinite(drawn).all()
-    assert (drawn >= low).all() and (drawn <= high).all()
+    drawn = source.drawn(np.random.default_rng(1), 300)
+    noisy = replace(source, share=1.0).sample(np.random.default_rng(1), 300)[:, 1:]
+    for poses in (drawn, noisy):
+        assert poses.shape == (300, 23, 3) and np.isfinite(poses).all()
+        assert (poses >= low).all() and (poses <= high).all()
+    assert len(np.unique(noisy.reshape(300, -1), axis=0)) == 300  # noise: none twice
 
 
 class _OneSided(np.random.Generator):

@@ -140,10 +140,14 @@ class PoseBank:
         bank = self.both_sides
         sources = exchange_sources(rng, n, len(bank)) if exchange else rng.integers(len(bank), size=(n, 1))
         poses = bank[sources, np.arange(24)]
-        if noise > 0:
-            low, high = self.limits
-            moved = poses + rng.standard_normal(poses.shape, np.float32) * np.float32(noise)
-            bounded = np.minimum(np.maximum(moved, np.minimum(low, poses)), np.maximum(high, poses))
-            bounded[:, 0] = moved[:, 0]
-            poses = bounded
-        return poses
+        return self.noisy(rng, poses, noise) if noise > 0 else poses
+
+    def noisy(
+        self, rng: np.random.Generator, poses: Float32[NDArray[np.float32], "n 24 3"], noise: float = NOISE
+    ) -> Float32[NDArray[np.float32], "n 24 3"]:
+        """Poses with `sample`'s noise on them."""
+        low, high = self.limits
+        moved = poses + rng.standard_normal(poses.shape, np.float32) * np.float32(noise)
+        bounded = np.minimum(np.maximum(moved, np.minimum(low, poses)), np.maximum(high, poses))
+        bounded[:, 0] = moved[:, 0]
+        return bounded

@@ -5,6 +5,7 @@ something of the whole body, and what it decodes from a mixture is near what peo
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from dpmesh.pose_prior.vqvae import PoseVQVAE
 
 SHARE = 0.2
 """Of the poses: the prior knows the bank and nothing more, so most people keep what was captured."""
+
+POOL = 1024
+"""Poses that are decoded when the first is asked for: about a second."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,15 @@ class SampledPoses:
         poses = self.bank.sample(rng, n)
         rows = np.flatnonzero(rng.random(n) < self.share)
         if len(rows):
-            poses[rows, 1:] = self.drawn(rng, len(rows))
+            mixed = poses[rows]
+            mixed[:, 1:] = self.pool[rng.integers(len(self.pool), size=len(rows))]
+            poses[rows, 1:] = self.bank.noisy(rng, mixed)[:, 1:]
         return poses
+
+    @cached_property
+    def pool(self) -> Float32[NDArray[np.float32], "m 23 3"]:
+        """POOL poses of `drawn`, always the same ones of a bank."""
+        return self.drawn(np.random.default_rng(POOL), POOL)
 
     @torch.inference_mode()
     def drawn(self, rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 23 3"]:

@@ -44,7 +44,13 @@ def pose_bank(motions: str, path: str = "") -> PoseBank:
 
 def training_people(data: Data, seed: int) -> SyntheticPeople:
     """Whom training sees where it has no data set."""
-    return SyntheticPeople(seed, SampledPoses(pose_bank(data.motions)), free_body())
+    return SyntheticPeople(seed, _training_poses(data.motions), free_body())
+
+
+@cache
+def _training_poses(motions: str) -> SampledPoses:
+    """Once in a process: its pool takes a second."""
+    return SampledPoses(pose_bank(motions))
 
 
 class Parts(Dataset[Batch]):
