@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpmesh.assets import SHIPPED, sha256
+from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError, DPMeshError, InputError
 from dpmesh.evaluate import processes
 from dpmesh.evaluate.processes import _work, evaluate_job
 from dpmesh.evaluate.report import read
 from dpmesh.evaluate.rows import ARRAYS, Rows, concatenate, load, save
-from dpmesh.evaluate.run import PARTS, Job, evaluate, merge, run_parts
+from dpmesh.evaluate.run import PARTS, Job, evaluate, merge, run_parts, weights_record
 from dpmesh.evaluate.score import NO_MPVE
 
 PROTOCOL = "3dpw-crowd@as-run"
@@ -201,6 +203,39 @@ def test_a_finished_result_is_kept_unless_told(twin, whole: Path, settings: dict
     told: list[str] = []
     evaluate_job(Job(out=whole.parent, **settings), say=told.append)
     assert (whole / "result.json").stat().st_mtime_ns == before and "kept" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"limit": SOME - 1}, "other limit"),
+        ({"body": "some.npz"}, "other body"),
+        ({"weights": "there/is/none"}, "other weights"),
+    ],
+)
+def test_a_finished_result_of_another_run_is_refused(
+    twin, whole: Path, settings: dict, change: dict, told: str
+):
+    before = (whole / "result.json").read_bytes()
+    with pytest.raises(InputError, match=rf"{told}.*--overwrite"):
+        evaluate_job(Job(out=whole.parent, **(settings | change)))
+    assert (whole / "result.json").read_bytes() == before
+
+
+def test_what_uses_no_network_is_known_by_what_it_uses(tmp_path: Path):
+    """So that the slow fit need not be made again for new weights, and is for a new pose prior."""
+    (tmp_path / WEIGHTS).write_bytes(b"other weights")
+    methods = ("network", "lifter", "refine", "fit", "t-pose")
+    old, new = (
+        {
+            m: weights_record(Job(protocol=PROTOCOL, out=tmp_path, weights=w, method=m))["sha256"]
+            for m in methods
+        }
+        for w in ("embedded", str(tmp_path))
+    )
+    assert [m for m in methods if old[m] == new[m]] == ["fit", "t-pose"]
+    assert old["fit"] == sha256(SHIPPED / "prior" / WEIGHTS) and not old["t-pose"]
+    assert len({old[m] for m in ("network", "lifter", "refine")}) == 1 and old["network"] != old["fit"]
 
 
 def test_a_worker_tells_its_error(twin, settings: dict, tmp_path: Path):

@@ -3,12 +3,15 @@
 Each looks like a model (pipeline.predictor.MakesBodies), so that a run treats it as one.
 """
 
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from dpmesh.assets import SHIPPED
 from dpmesh.body.model import BodyModel
+from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh, Inputs, Prediction, project
 from dpmesh.pipeline.predictor import MakesBodies
@@ -23,6 +26,11 @@ METHODS = {
     "fit": "SMPLify-like: the body fitted to the keypoints under the shipped pose prior, no network",
     "refine": "the model, its answer then fitted to the keypoints",
 }
+
+
+def numbers_of(name: Method, weights: Path) -> Path | None:
+    """The file whose numbers decide what the method answers; `weights`: the model's folder."""
+    return {"t-pose": None, "fit": SHIPPED / "prior" / WEIGHTS}.get(name, weights / WEIGHTS)
 
 
 def method_of(name: Method, model: DPMesh) -> MakesBodies:

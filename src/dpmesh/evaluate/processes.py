@@ -8,8 +8,19 @@ from pathlib import Path
 from queue import Empty
 
 from dpmesh.errors import DPMeshError, InputError
-from dpmesh.evaluate.report import RESULT, result, write
-from dpmesh.evaluate.run import PARTS, Job, Opened, Say, merge, open_job, run_parts, torchrun
+from dpmesh.evaluate.report import RESULT, read, result, write
+from dpmesh.evaluate.run import (
+    PARTS,
+    Job,
+    Opened,
+    Say,
+    merge,
+    open_job,
+    plain,
+    run_parts,
+    torchrun,
+    weights_record,
+)
 from dpmesh.evaluate.worst import FOLDER, draw_worst
 
 _PATIENCE = timedelta(days=7)
@@ -43,11 +54,27 @@ def evaluate_job(job: Job, processes: int = 1, overwrite: bool = False, say: Say
 
 def _prepare(job: Job, overwrite: bool, say: Say) -> None:
     if (job.folder / RESULT).is_file() and not overwrite:
+        _refuse_other(job)
         say(f"{job.protocol}: done before, kept (--overwrite makes it again)")
     elif overwrite:
         for leftover in (PARTS, FOLDER):
             shutil.rmtree(job.folder / leftover, ignore_errors=True)
         (job.folder / RESULT).unlink(missing_ok=True)
+
+
+def _refuse_other(job: Job) -> None:
+    """Raise InputError where the finished result is not `job`'s, as far as can be told without its data."""
+    path, asked = job.folder / RESULT, plain(job)
+    found = read(path)
+    differs = [name for name in ("limit", "body", "regressors") if found["run"][name] != asked[name]]
+    if found["weights"]["sha256"] != weights_record(job)["sha256"]:
+        differs.insert(0, "weights")
+    if differs:
+        raise InputError(
+            f"the result that is there was made with other {' and '.join(differs)}",
+            where=str(path),
+            fix="Choose another --out, or --overwrite.",
+        )
 
 
 def _finish(opened: Opened) -> Path:

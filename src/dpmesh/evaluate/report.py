@@ -91,7 +91,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines = [f"# {protocol['title']} ({protocol['name']}, hash {protocol['hash']})", ""]
     lines += [f"* **{line}**" for line in warnings(found)]
     lines += [
-        f"* weights: {found['weights']['name']} (sha256 {found['weights']['sha256'][:12]}…), dpmesh {found['package']}",
+        f"* weights: {found['weights']['name']} ({_made_by(found)}), dpmesh {found['package']}",
         f"* data: {found['data']['layout']}; {persons['found']} persons found,"
         f" {persons['published'] if persons['published'] is not None else 'no number'} published,"
         f" {persons['evaluated']} evaluated",
@@ -119,6 +119,11 @@ def markdown(found: Mapping[str, Any]) -> str:
             shares = " | ".join(f"{100 * curve['shares'][at]:.1f} %" for curve in curves.values())
             lines.append(f"| {limit} mm | {shares} |")
     return "\n".join(lines) + "\n"
+
+
+def _made_by(found: Mapping[str, Any]) -> str:
+    name = found["weights"]["sha256"]
+    return f"sha256 {name[:12]}…" if name else "no file"
 
 
 def warnings(found: Mapping[str, Any]) -> list[str]:

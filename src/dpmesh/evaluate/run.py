@@ -17,9 +17,8 @@ import numpy as np
 import torch
 
 from dpmesh.assets import SHIPPED, sha256
-from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError, InputError
-from dpmesh.evaluate.methods import METHODS, Method, method_of
+from dpmesh.evaluate.methods import METHODS, Method, method_of, numbers_of
 from dpmesh.evaluate.opening import open_set
 from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.records import Source
@@ -114,17 +113,34 @@ def open_job(job: Job, rank: int = 0) -> Opened:
     chosen = choose_body(job.weights, job.body, job.regressors)
     model = DPMesh.from_pretrained(job.weights, chosen.arrays).to(device).eval()
     require_joints(model)
-    folder = Path(job.weights) if Path(job.weights).is_dir() else SHIPPED / job.weights
     record = {
-        "name": job.weights,
-        "sha256": sha256(folder / WEIGHTS),
-        "provenance": dict(model.provenance),
+        **weights_record(job),
+        "provenance": dict(model.provenance) if uses_weights(job) else {},
         "body": dict(chosen.record) or "the free body",
         "notes": list(chosen.notes),
     }
-    if job.method != "network":  # a row of its own in the tables
-        record |= {"name": f"{job.weights}: {job.method}", "method": METHODS[job.method]}
     return Opened(job, protocol, source, method_of(job.method, model), record, device)
+
+
+def weights_record(job: Job) -> dict[str, str]:
+    """What the answers are made by: for people (name, method), and to compare (sha256; "" without a file: T-pose)."""
+    path = numbers_of(job.method, _folder(job))
+    record = {"name": job.weights, "sha256": sha256(path) if path is not None and path.is_file() else ""}
+    if job.method == "network":
+        return record
+    name = (
+        f"{job.weights}: {job.method}" if uses_weights(job) else job.method
+    )  # a row of its own in the tables
+    return record | {"name": name, "method": METHODS[job.method]}
+
+
+def uses_weights(job: Job) -> bool:
+    path = numbers_of(job.method, folder := _folder(job))
+    return path is not None and path.parent == folder
+
+
+def _folder(job: Job) -> Path:
+    return Path(job.weights) if Path(job.weights).is_dir() else SHIPPED / job.weights
 
 
 def run_parts(opened: Opened, rank: int, world: int, say: Say = lambda _: None) -> None:
