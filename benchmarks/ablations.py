@@ -1,11 +1,15 @@
 """The paper's Table 4 on synthetic people, at the embedded model's widths, the same budget for each row.
 
-    python benchmarks/ablations.py OUT [--rows NAME ...] [--steps 500] [--seeds 1] [--persons 480] [--cache DIR]
+    python benchmarks/ablations.py OUT [--rows NAME ...] [--steps 250] [--seeds 1] [--persons 480] [--cache DIR]
 
 trains every row from configs/ablation.toml, measures it on SynthOcc with the noise model's keypoints and prints the
 table; --rows repeats some. What is finished in OUT is kept, what was interrupted goes on. A row's difference to its
 base has a 95 % interval, bootstrap over persons: it tells how sure the difference of these two weights is, not how
 much another seed would move it; for that give several --seeds.
+
+Most rows begin with the numbers of the shipped weights, as far as the row has the same parts, as the paper's begin with
+Stable Diffusion's: from random weights the few thousand pictures that a CPU gets through teach the mean pose and little
+else. The rows on starts and backbones begin with random weights all the same.
 """
 
 import os
@@ -21,13 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from machine import commit, machine
 
+from dpmesh.checkpoint import WEIGHTS
 from dpmesh.configurations import configuration
 from dpmesh.evaluate.compare import compare
 from dpmesh.evaluate.processes import evaluate_job
 from dpmesh.evaluate.report import read
 from dpmesh.evaluate.run import Job
+from dpmesh.model import DPMesh
 from dpmesh.plain import from_plain
 from dpmesh.train.begin import left_by
 from dpmesh.train.loop import train
@@ -35,19 +42,20 @@ from dpmesh.train.settings import Settings, tomllib
 
 CONFIG = Path(__file__).parents[1] / "configs" / "ablation.toml"
 PROTOCOL = "synthocc"
+SHIPPED = "shipped"
 
 
 @dataclass(frozen=True)
 class Row:
     """base: the row that it is compared with. stages: what comes before or instead of the images stage, each laid over
-    it. start: the row whose weights it begins with."""
+    it. start: what it begins with: SHIPPED weights, a row's, or random ones ("")."""
 
     group: str
     told: str
     base: str
     model: str = "bare"
     stages: tuple[Mapping[str, Any], ...] = ({},)
-    start: str = ""
+    start: str = SHIPPED
     losses: Mapping[str, float] | None = None
 
 
@@ -66,32 +74,36 @@ ROWS = {
     "z0": Row("conditions", "z0: the picture alone", "bare", "bare-z0"),
     "z0+cj": Row("conditions", "z0 + cj: heat maps, concatenated", "bare", "bare-z0+cj"),
     "z0+cj_added": Row("conditions", "z0 + cj: heat maps, added", "bare", "bare-z0+cj_added"),
-    "resnet10": Row("backbones", "ResNet-10-t", "bare", "bare-resnet10"),
-    "vit_ti": Row("backbones", "ViT-Ti/16", "bare", "bare-vit_ti"),
-    "swinv2_6m": Row("backbones", "Swin-V2, 48 wide", "bare", "bare-swinv2_6m"),
+    "soft": Row("pose heads", "a distribution over the codes", "bare", "bare-soft"),
     "direct": Row("pose heads", "6D rotations, no prior", "bare", "bare-direct"),
     "vposer": Row("pose heads", "VPoser-like VAE", "bare", "bare-vposer", (PRIOR, {})),
-    "pretrained": Row("start", "the same budget again before, denoising", "bare", stages=(PRETRAIN, {})),
-    "twice": Row("start", "from random weights, twice the budget", "pretrained", stages=({"longer": 2},)),
     "teacher": Row("NKR", "teacher: true keypoints", "", stages=({"name": "teacher", "kind": "teacher"},)),
     "no_nkr": Row(
         "NKR", "student from the teacher's weights, without NKR", "", stages=(STUDENT,), start="teacher",
         losses={"nkr_contrast": 0.0, "nkr_mse": 0.0},
     ),
     "nkr": Row("NKR", "student with NKR", "no_nkr", stages=(STUDENT,), start="teacher"),
+    "random": Row("start", "as `bare`, from random weights", "bare", start=""),
+    "pretrained": Row("start", "the same budget before, denoising", "random", stages=(PRETRAIN, {}), start=""),
+    "twice": Row("start", "random weights, twice the budget", "pretrained", stages=({"longer": 2},), start=""),
+    "resnet10": Row("backbones", "ResNet-10-t", "random", "bare-resnet10", start=""),
+    "vit_ti": Row("backbones", "ViT-Ti/16", "random", "bare-vit_ti", start=""),
+    "swinv2_6m": Row("backbones", "Swin-V2, 48 wide", "random", "bare-swinv2_6m", start=""),
 }  # fmt: skip
 """The base of a row stands before it. VPoser's prior trains as long as the shipped VQ-VAE did, on
 poses alone."""
 
 
 def settings(name: str, steps: int, seed: int, out: Path) -> Settings:
-    """The training of a row."""
+    """The training of a row; what it starts with must be there (`grafted`)."""
     row, plain = ROWS[name], tomllib.loads(CONFIG.read_text())
     (images,) = plain["stages"]
     plain["stages"] = [_stage(images, steps, change) for change in row.stages]
     plain |= {"model": row.model, "seed": seed, "out": str(_folder(out, name, seed) / "train")}
     plain["losses"] = dict(row.losses or {})
-    if row.start:
+    if row.start == SHIPPED:
+        plain["start"] = str(_folder(out, name, seed) / "start")
+    elif row.start:
         plain["start"] = str(_weights(row.start, steps, seed, out))
     return from_plain(Settings, plain, where=name)
 
@@ -111,10 +123,26 @@ def _weights(name: str, steps: int, seed: int, out: Path) -> Path:
     return left_by(given, len(given.stages) - 1)
 
 
+def grafted(name: str, weights: str, seed: int, folder: Path) -> None:
+    """The row's model with the numbers of `weights` where it has a tensor of the same name and shape."""
+    if (folder / WEIGHTS).is_file():
+        return
+    torch.manual_seed(seed)
+    model, donor = DPMesh.from_config(ROWS[name].model), DPMesh.from_pretrained(weights)
+    own, given = model.state_dict(), donor.state_dict()
+    shared = {n: v for n, v in given.items() if n in own and own[n].shape == v.shape}
+    model.load_state_dict({**own, **shared})
+    told = f"{len(shared)} of {len(own)} tensors of {weights}"
+    model.save_pretrained(folder, {"grafted": told, "from": dict(donor.provenance)})
+    logging.info("%s begins with %s", name, told)
+
+
 def measure(name: str, options: argparse.Namespace, seed: int) -> None:
     """Train the row and evaluate it, or what is left of that."""
     row = ROWS[name]
-    if row.start:
+    if row.start == SHIPPED:
+        grafted(name, options.start, seed, _folder(options.out, name, seed) / "start")
+    elif row.start:
         measure(row.start, options, seed)
     given = replace(settings(name, options.steps, seed, options.out), processes=options.processes)
     logging.info("%s, seed %d", name, seed)
@@ -179,7 +207,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="NAME")
-    parser.add_argument("--steps", type=int, default=500, help="of 24 people, in each stage of a row")
+    parser.add_argument("--steps", type=int, default=250, help="of 24 people, in each stage of a row")
+    parser.add_argument("--start", default="embedded", help="the weights that most rows begin with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--persons", type=int, default=480, help="the first of SynthOcc")
     parser.add_argument("--cache", type=Path, help="where SynthOcc's pictures are kept between rows")

@@ -168,7 +168,7 @@ def test_configurations_of_the_table():
     assert small == {
         "conditions": ["bare-z0", "bare-z0+cj", "bare-z0+cj_added", "bare"],
         "backbones": ["bare-resnet10", "bare-vit_ti", "bare-swinv2_6m", "bare"],
-        "pose heads": ["bare-straight_through", "bare-vposer", "bare-direct", "bare"],
+        "pose heads": ["bare-soft", "bare-straight_through", "bare-vposer", "bare-direct", "bare"],
     }
     for rows in (*ABLATIONS.values(), *SMALL_ABLATIONS.values()):
         for row in rows:
