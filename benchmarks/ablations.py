@@ -7,9 +7,9 @@ table; --rows repeats some. What is finished in OUT is kept, what was interrupte
 base has a 95 % interval, bootstrap over persons: it tells how sure the difference of these two weights is, not how
 much another seed would move it; for that give several --seeds.
 
-Most rows begin with the numbers of the shipped weights, as far as the row has the same parts, as the paper's begin with
-Stable Diffusion's: from random weights the few thousand pictures that a CPU gets through teach the mean pose and little
-else. The rows on starts and backbones begin with random weights all the same.
+Rows on `embedded` begin with the numbers of the shipped weights, as far as the row has the same parts, as the paper's
+begin with Stable Diffusion's. Rows on `bare` begin with random weights, from which the few thousand pictures that a CPU
+gets through teach little more than the mean pose: give them many more --steps before reading anything into them.
 """
 
 import os
@@ -53,7 +53,7 @@ class Row:
     group: str
     told: str
     base: str
-    model: str = "bare"
+    model: str = "embedded"
     stages: tuple[Mapping[str, Any], ...] = ({},)
     start: str = SHIPPED
     losses: Mapping[str, float] | None = None
@@ -69,26 +69,27 @@ PRIOR = {
 }
 PRETRAIN = {"name": "pretrain", "kind": "pretrain", "learning_rate": 1e-3, "backbone_rate": 1.0}
 STUDENT = {"name": "student", "kind": "student"}
+LIFTER = {"rehearsal": 128}
 ROWS = {
-    "bare": Row("conditions", "z0 + cj + ct: heat maps and prompt", ""),
-    "z0": Row("conditions", "z0: the picture alone", "bare", "bare-z0"),
-    "z0+cj": Row("conditions", "z0 + cj: heat maps, concatenated", "bare", "bare-z0+cj"),
-    "z0+cj_added": Row("conditions", "z0 + cj: heat maps, added", "bare", "bare-z0+cj_added"),
-    "soft": Row("pose heads", "a distribution over the codes", "bare", "bare-soft"),
-    "direct": Row("pose heads", "6D rotations, no prior", "bare", "bare-direct"),
-    "vposer": Row("pose heads", "VPoser-like VAE", "bare", "bare-vposer", (PRIOR, {})),
+    "all": Row("conditions", "z0 + cj + ct: heat maps and prompt", "", stages=(LIFTER,)),
+    "z0": Row("conditions", "z0: the picture alone", "all", "embedded-z0", (LIFTER,)),
+    "z0+cj": Row("conditions", "z0 + cj: heat maps, concatenated", "all", "embedded-z0+cj", (LIFTER,)),
+    "z0+cj_added": Row("conditions", "z0 + cj: heat maps, added", "all", "embedded-z0+cj_added", (LIFTER,)),
     "teacher": Row("NKR", "teacher: true keypoints", "", stages=({"name": "teacher", "kind": "teacher"},)),
     "no_nkr": Row(
         "NKR", "student from the teacher's weights, without NKR", "", stages=(STUDENT,), start="teacher",
         losses={"nkr_contrast": 0.0, "nkr_mse": 0.0},
     ),
     "nkr": Row("NKR", "student with NKR", "no_nkr", stages=(STUDENT,), start="teacher"),
-    "random": Row("start", "as `bare`, from random weights", "bare", start=""),
-    "pretrained": Row("start", "the same budget before, denoising", "random", stages=(PRETRAIN, {}), start=""),
-    "twice": Row("start", "random weights, twice the budget", "pretrained", stages=({"longer": 2},), start=""),
-    "resnet10": Row("backbones", "ResNet-10-t", "random", "bare-resnet10", start=""),
-    "vit_ti": Row("backbones", "ViT-Ti/16", "random", "bare-vit_ti", start=""),
-    "swinv2_6m": Row("backbones", "Swin-V2, 48 wide", "random", "bare-swinv2_6m", start=""),
+    "bare": Row("start", "from random weights", "", "bare", start=""),
+    "pretrained": Row("start", "the same budget before, denoising", "bare", "bare", (PRETRAIN, {}), start=""),
+    "twice": Row("start", "random weights, twice the budget", "pretrained", "bare", ({"longer": 2},), start=""),
+    "resnet10": Row("backbones", "ResNet-10-t", "bare", "bare-resnet10", start=""),
+    "vit_ti": Row("backbones", "ViT-Ti/16", "bare", "bare-vit_ti", start=""),
+    "swinv2_6m": Row("backbones", "Swin-V2, 48 wide", "bare", "bare-swinv2_6m", start=""),
+    "soft": Row("pose heads", "a distribution over the codes", "bare", "bare-soft", start=""),
+    "direct": Row("pose heads", "6D rotations, no prior", "bare", "bare-direct", start=""),
+    "vposer": Row("pose heads", "VPoser-like VAE", "bare", "bare-vposer", (PRIOR, {}), start=""),
 }  # fmt: skip
 """The base of a row stands before it. VPoser's prior trains as long as the shipped VQ-VAE did, on
 poses alone."""
@@ -208,7 +209,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="NAME")
     parser.add_argument("--steps", type=int, default=250, help="of 24 people, in each stage of a row")
-    parser.add_argument("--start", default="embedded", help="the weights that most rows begin with")
+    parser.add_argument("--start", default="embedded", help="the weights that rows on embedded begin with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--persons", type=int, default=480, help="the first of SynthOcc")
     parser.add_argument("--cache", type=Path, help="where SynthOcc's pictures are kept between rows")

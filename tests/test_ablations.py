@@ -166,9 +166,10 @@ def test_configurations_of_the_table():
     }
     small = {group: [row.name for row in rows] for group, rows in SMALL_ABLATIONS.items()}
     assert small == {
-        "conditions": ["bare-z0", "bare-z0+cj", "bare-z0+cj_added", "bare"],
-        "backbones": ["bare-resnet10", "bare-vit_ti", "bare-swinv2_6m", "bare"],
-        "pose heads": ["bare-soft", "bare-straight_through", "bare-vposer", "bare-direct", "bare"],
+        "conditions": ["embedded-z0", "embedded-z0+cj", "embedded-z0+cj_added", "embedded"],
+        "bare conditions": ["bare-z0", "bare-z0+cj", "bare-z0+cj_added", "bare"],
+        "bare backbones": ["bare-resnet10", "bare-vit_ti", "bare-swinv2_6m", "bare"],
+        "bare pose heads": ["bare-soft", "bare-straight_through", "bare-vposer", "bare-direct", "bare"],
     }
     for rows in (*ABLATIONS.values(), *SMALL_ABLATIONS.values()):
         for row in rows:

@@ -45,8 +45,8 @@ def describe(source: str) -> dict[str, Any]:
 
 
 def describe_ablations() -> list[dict[str, Any]]:
-    """A row for each model of the paper's Table 4 and of the same at the embedded model's widths, `paper` and `bare`
-    last in each group: group, name, parameters, trainable, GFLOP, and how much of the parameters and GFLOP is the
+    """A row for each model of the paper's Table 4 and of the same at the embedded model's widths, the base last in
+    each group: group, name, parameters, trainable, GFLOP, and how much of the parameters and GFLOP is the
     backbone's. Raises ConfigError without timm."""
     groups = [*ABLATIONS.items(), *SMALL_ABLATIONS.items()]
     names = dict.fromkeys(config.name for _, rows in groups for config in rows)

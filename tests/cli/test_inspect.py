@@ -53,7 +53,7 @@ def rows() -> list[dict[str, Any]]:
 def test_the_ablation_at_full_size(rows: list[dict[str, Any]]):
     """Every model of Table 4 runs on the meta device; what a condition or a backbone costs, to the unit."""
     by = {row["name"]: row for row in rows}
-    assert len(rows) == 13 + 13 and len(by) == 11 + 11  # of paper, and of bare
+    assert len(rows) == 13 + 17 and len(by) == 11 + 15  # of paper, and of bare
     assert [row["group"] for row in rows if row["name"] == "paper"] == [
         "conditions",
         "backbones",
@@ -96,7 +96,7 @@ def test_the_ablation_as_a_table_and_as_data(
     assert main(["inspect", "--all"]) == 0
     printed = capsys.readouterr().out
     for row in rows:
-        line = next(line for line in printed.splitlines() if f" {row['name']} " in line)
+        line = next(line for line in printed.splitlines() if f"│ {row['name']} " in line[2:])
         assert f"{row['parameters']:,}" in line and f"{row['gflop']:.2f}" in line
     with pytest.raises(SystemExit, match="2"):
         main(["inspect"])
