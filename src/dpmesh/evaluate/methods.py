@@ -3,6 +3,7 @@
 Each looks like a model (pipeline.predictor.MakesBodies), so that a run treats it as one.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,11 +19,12 @@ from dpmesh.pipeline.predictor import MakesBodies
 from dpmesh.pipeline.refine import Fitter, fitter_of
 from dpmesh.pose_prior.files import load_prior
 
-Method = Literal["network", "t-pose", "lifter", "fit", "refine"]
+Method = Literal["network", "t-pose", "lifter", "blank", "fit", "refine"]
 METHODS = {
     "network": "the model",
     "t-pose": "T-pose facing the camera, mean shape",
     "lifter": "the model's own lifter: the keypoints alone, no picture",
+    "blank": "the model, its picture black",
     "fit": "SMPLify-like: the body fitted to the keypoints under the shipped pose prior, no network",
     "refine": "the model, its answer then fitted to the keypoints",
 }
@@ -41,7 +43,14 @@ def method_of(name: Method, model: DPMesh) -> MakesBodies:
         return model
     if name == "lifter" and model.regressor.lifter is None:
         raise ConfigError("this model has no lifter", where=model.config.name, fix="Measure another method.")
-    return {"t-pose": TPose, "lifter": KeypointLifter, "fit": KeypointFit, "refine": Refined}[name](model)
+    methods = {
+        "t-pose": TPose,
+        "lifter": KeypointLifter,
+        "blank": Blank,
+        "fit": KeypointFit,
+        "refine": Refined,
+    }
+    return methods[name](model)
 
 
 class _Method:
@@ -71,6 +80,13 @@ class KeypointLifter(_Method):
         answer = self.model.regress(None, inputs.joints, inputs.visible)
         found = self.model.parameters_of(answer, inputs.focal)
         return _answer(self.body, found.rotations, found.betas, found.transl, inputs.focal)
+
+
+class Blank(_Method):
+    """What the backbone makes of the keypoints when there is nothing to see."""
+
+    def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+        return self.model(replace(inputs, crop=torch.zeros_like(inputs.crop)))
 
 
 class KeypointFit(_Method):

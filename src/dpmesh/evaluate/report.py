@@ -91,7 +91,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines = [f"# {protocol['title']} ({protocol['name']}, hash {protocol['hash']})", ""]
     lines += [f"* **{line}**" for line in warnings(found)]
     lines += [
-        f"* weights: {found['weights']['name']} ({_made_by(found)}), dpmesh {found['package']}",
+        f"* weights: {found['weights']['name']} ({made_by(found['weights'])}), dpmesh {found['package']}",
         f"* data: {found['data']['layout']}; {persons['found']} persons found,"
         f" {persons['published'] if persons['published'] is not None else 'no number'} published,"
         f" {persons['evaluated']} evaluated",
@@ -121,9 +121,8 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _made_by(found: Mapping[str, Any]) -> str:
-    name = found["weights"]["sha256"]
-    return f"sha256 {name[:12]}…" if name else "no file"
+def made_by(weights: Mapping[str, Any]) -> str:
+    return f"sha256 {weights['sha256'][:12]}…" if weights["sha256"] else "no file"
 
 
 def warnings(found: Mapping[str, Any]) -> list[str]:

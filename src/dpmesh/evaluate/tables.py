@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dpmesh.evaluate.report import mm, warnings
+from dpmesh.evaluate.report import made_by, mm, warnings
 
 PUBLISHED = Path(__file__).parent / "published.json"
 MEAN = "mean"
@@ -88,7 +88,7 @@ def _made(result: Mapping[str, Any], mark: str) -> str:
     protocol, weights, persons = result["protocol"], result["weights"], result["persons"]
     told = [
         f"{mark} {protocol['name']} (version {protocol['definition']['version']}, hash {protocol['hash']})",
-        f"weights {weights['name']} ({weights['sha256'][:12]}…), dpmesh {result['package']}",
+        f"weights {weights['name']} ({made_by(weights)}), dpmesh {result['package']}",
         f"{persons['evaluated']} persons from {result['data']['layout']}",
         *warnings(result),
         *(f"{n} × {name}" for name, n in result["fallbacks"].items()),
