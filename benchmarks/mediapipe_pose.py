@@ -120,7 +120,7 @@ def score(limit: int, weights: str, cache: Path | None, out: str | None) -> None
     import torch
     from machine import tell
 
-    from dpmesh.assets import SHIPPED, sha256
+    from dpmesh.assets import sha256, weights_folder
     from dpmesh.checkpoint import WEIGHTS
     from dpmesh.model import DPMesh
 
@@ -146,10 +146,9 @@ def score(limit: int, weights: str, cache: Path | None, out: str | None) -> None
         found, truth, sequences = ours(model, protocol, len(answers), cache)
         levels = np.array([int(name.split()[1]) for name in sequences])
         rows[protocol] = {name: row(joints) for name, joints in found.items()}
-    folder = Path(weights) if Path(weights).is_dir() else SHIPPED / weights
     result = {
         "weights": weights,
-        "sha256": sha256(folder / WEIGHTS),
+        "sha256": sha256(weights_folder(weights) / WEIGHTS),
         "mediapipe": str(peer["version"]),
         "mediapipe CPU s a person": round(float(peer["seconds"]), 3),
         "persons": len(there),

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from machine import commit, machine
 
-from dpmesh.assets import SHIPPED, sha256
+from dpmesh.assets import sha256, weights_folder
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError
 from dpmesh.evaluate.opening import open_source
@@ -148,7 +148,7 @@ def main() -> None:
         raise ConfigError(
             "these weights do not tell how sure they are", where=options.weights, fix="See docs/training.md."
         )
-    folder = Path(options.weights) if Path(options.weights).is_dir() else SHIPPED / options.weights
+    folder = weights_folder(options.weights)
     report = {
         "command": "python benchmarks/uncertainty.py",
         "commit": commit(),

@@ -23,7 +23,7 @@ from typing import Any
 
 from PIL import Image
 
-from dpmesh.assets import SHIPPED, sha256
+from dpmesh.assets import sha256, weights_folder
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import DPMeshError
 from dpmesh.evaluate.methods import METHODS, Method
@@ -57,7 +57,7 @@ def evaluated(job: Job, methods: Sequence[Method], processes: int) -> Results:
 
 
 def weights_of(name: str) -> str:
-    return sha256((Path(name) if Path(name).is_dir() else SHIPPED / name) / WEIGHTS)
+    return sha256(weights_folder(name) / WEIGHTS)
 
 
 def peer_of(job: Job) -> dict[str, Any]:

@@ -95,6 +95,11 @@ def shipped(name: str) -> Path:
     return path
 
 
+def weights_folder(source: str) -> Path:
+    """The folder of weights by what names them: itself, or the name of shipped ones. It need not be there."""
+    return Path(source) if Path(source).is_dir() else SHIPPED / source
+
+
 def asset_folder() -> Path:
     """Where the user's own files are: $DPMESH_ASSETS, else dpmesh in $XDG_DATA_HOME, else ~/.local/share/dpmesh."""
     if named := os.environ.get(FOLDER_VARIABLE):

@@ -30,9 +30,8 @@ METHODS = {
 }
 
 
-def numbers_of(name: Method, weights: Path) -> Path | None:
-    """The file whose numbers decide what the method answers; `weights`: the model's folder."""
-    return {"t-pose": None, "fit": SHIPPED / "prior" / WEIGHTS}.get(name, weights / WEIGHTS)
+WITHOUT_NETWORK: dict[Method, Path | None] = {"t-pose": None, "fit": SHIPPED / "prior" / WEIGHTS}
+"""The methods that do not depend on a model's weights, and the file that decides their answers instead, if one does."""
 
 
 def method_of(name: Method, model: DPMesh) -> MakesBodies:

@@ -66,7 +66,7 @@ def _refuse_other(job: Job) -> None:
     """Raise InputError where the finished result is not `job`'s, as far as can be told without its data."""
     path, asked = job.folder / RESULT, plain(job)
     found = read(path)
-    differs = [name for name in ("limit", "body", "regressors") if found["run"][name] != asked[name]]
+    differs = [name for name in ("limit", "body", "regressors") if found["run"].get(name) != asked[name]]
     if found["weights"]["sha256"] != weights_record(job)["sha256"]:
         differs.insert(0, "weights")
     if differs:

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dpmesh.assets import SHIPPED, sha256
+from dpmesh.assets import sha256, weights_folder
+from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError, InputError
-from dpmesh.evaluate.methods import METHODS, Method, method_of, numbers_of
+from dpmesh.evaluate.methods import METHODS, WITHOUT_NETWORK, Method, method_of
 from dpmesh.evaluate.opening import open_set
 from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.records import Source
@@ -115,7 +116,7 @@ def open_job(job: Job, rank: int = 0) -> Opened:
     require_joints(model)
     record = {
         **weights_record(job),
-        "provenance": dict(model.provenance) if uses_weights(job) else {},
+        "provenance": {} if job.method in WITHOUT_NETWORK else dict(model.provenance),
         "body": dict(chosen.record) or "the free body",
         "notes": list(chosen.notes),
     }
@@ -124,23 +125,13 @@ def open_job(job: Job, rank: int = 0) -> Opened:
 
 def weights_record(job: Job) -> dict[str, str]:
     """What the answers are made by: for people (name, method), and to compare (sha256; "" without a file: T-pose)."""
-    path = numbers_of(job.method, _folder(job))
+    path = WITHOUT_NETWORK.get(job.method, weights_folder(job.weights) / WEIGHTS)
     record = {"name": job.weights, "sha256": sha256(path) if path is not None and path.is_file() else ""}
     if job.method == "network":
         return record
-    name = (
-        f"{job.weights}: {job.method}" if uses_weights(job) else job.method
-    )  # a row of its own in the tables
+    # A row of its own in the tables.
+    name = job.method if job.method in WITHOUT_NETWORK else f"{job.weights}: {job.method}"
     return record | {"name": name, "method": METHODS[job.method]}
-
-
-def uses_weights(job: Job) -> bool:
-    path = numbers_of(job.method, folder := _folder(job))
-    return path is not None and path.parent == folder
-
-
-def _folder(job: Job) -> Path:
-    return Path(job.weights) if Path(job.weights).is_dir() else SHIPPED / job.weights
 
 
 def run_parts(opened: Opened, rank: int, world: int, say: Say = lambda _: None) -> None:
