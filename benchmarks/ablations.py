@@ -7,9 +7,10 @@ table; --rows repeats some. What is finished in OUT is kept, what was interrupte
 base has a 95 % interval, bootstrap over persons: it tells how sure the difference of these two weights is, not how
 much another seed would move it; for that give several --seeds.
 
-Rows on `embedded` begin with the numbers of the shipped weights, as far as the row has the same parts, as the paper's
-begin with Stable Diffusion's. Rows on `bare` begin with random weights, from which the few thousand pictures that a CPU
-gets through teach little more than the mean pose: give them many more --steps before reading anything into them.
+All rows begin with the numbers of the shipped weights, as the paper's begin with Stable Diffusion's: as far as the row
+has the same parts, and without the parts that it compares. Those begin with random numbers in every row of a group:
+the pose head and what feeds it, or the backbone. (From random weights altogether, the few thousand pictures
+that a CPU gets through teach the mean pose.)
 """
 
 import os
@@ -19,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,20 +44,21 @@ from dpmesh.train.settings import Settings, tomllib
 
 CONFIG = Path(__file__).parents[1] / "configs" / "ablation.toml"
 PROTOCOL = "synthocc"
-SHIPPED = "shipped"
 
 
 @dataclass(frozen=True)
 class Row:
     """base: the row that it is compared with. stages: what comes before or instead of the images stage, each laid over
-    it. start: what it begins with: SHIPPED weights, a row's, or random ones ("")."""
+    it. start: the row whose weights it begins with; without, the shipped ones. anew: names of the parameters that begin
+    with random numbers all the same, from the name's begin on."""
 
     group: str
     told: str
     base: str
     model: str = "embedded"
     stages: tuple[Mapping[str, Any], ...] = ({},)
-    start: str = SHIPPED
+    start: str = ""
+    anew: str = ""
     losses: Mapping[str, float] | None = None
 
 
@@ -67,9 +70,22 @@ PRIOR = {
     "learning_rate": 1e-3,
     "backbone_rate": 1.0,
 }
-PRETRAIN = {"name": "pretrain", "kind": "pretrain", "learning_rate": 1e-3, "backbone_rate": 1.0}
+PRETRAIN = {"name": "pretrain", "kind": "pretrain", "learning_rate": 1e-3, "backbone_rate": 1.0, "longer": 2}
 STUDENT = {"name": "student", "kind": "student"}
 LIFTER = {"rehearsal": 128}
+FIRST = LIFTER | {"longer": 2}  # a backbone that knows nothing needs more
+TWICE = LIFTER | {"longer": 4}
+SEEING = r"backbone\.|prompt\."
+POSING = r"pose_tokens\.|regressor\.(lifter\.pose|pose_head)\."
+"""The pose head, and the layers that regress what it is told."""
+KEYPOINTS = {
+    "name": "keypoints",
+    "kind": "keypoints",
+    "steps": 400,
+    "batch": 512,
+    "learning_rate": 1e-3,
+}
+POSE = (KEYPOINTS, LIFTER)
 ROWS = {
     "all": Row("conditions", "z0 + cj + ct: heat maps and prompt", "", stages=(LIFTER,)),
     "z0": Row("conditions", "z0: the picture alone", "all", "embedded-z0", (LIFTER,)),
@@ -81,18 +97,18 @@ ROWS = {
         losses={"nkr_contrast": 0.0, "nkr_mse": 0.0},
     ),
     "nkr": Row("NKR", "student with NKR", "no_nkr", stages=(STUDENT,), start="teacher"),
-    "bare": Row("start", "from random weights", "", "bare", start=""),
-    "pretrained": Row("start", "the same budget before, denoising", "bare", "bare", (PRETRAIN, {}), start=""),
-    "twice": Row("start", "random weights, twice the budget", "pretrained", "bare", ({"longer": 2},), start=""),
-    "resnet10": Row("backbones", "ResNet-10-t", "bare", "bare-resnet10", start=""),
-    "vit_ti": Row("backbones", "ViT-Ti/16", "bare", "bare-vit_ti", start=""),
-    "swinv2_6m": Row("backbones", "Swin-V2, 48 wide", "bare", "bare-swinv2_6m", start=""),
-    "soft": Row("pose heads", "a distribution over the codes", "bare", "bare-soft", start=""),
-    "direct": Row("pose heads", "6D rotations, no prior", "bare", "bare-direct", start=""),
-    "vposer": Row("pose heads", "VPoser-like VAE", "bare", "bare-vposer", (PRIOR, {}), start=""),
+    "unet": Row("start", "U-Net, random", "", "fused", (FIRST,), anew=SEEING),
+    "pretrained": Row("start", "U-Net, denoising before", "unet", "fused", (PRETRAIN, FIRST), anew=SEEING),
+    "twice": Row("start", "U-Net, random, twice as long", "pretrained", "fused", (TWICE,), anew=SEEING),
+    "resnet10": Row("backbones", "ResNet-10-t, random", "unet", "fused-resnet10", (FIRST,), anew=SEEING),
+    "vit_ti": Row("backbones", "ViT-Ti/16, random", "unet", "fused-vit_ti", (FIRST,), anew=SEEING),
+    "swinv2_6m": Row("backbones", "Swin-V2, 48 wide, random", "unet", "fused-swinv2_6m", (FIRST,), anew=SEEING),
+    "points": Row("pose heads", "VQ-VAE, a point for each token", "", "embedded", POSE, anew=POSING),
+    "soft": Row("pose heads", "VQ-VAE, a distribution over the codes", "points", "embedded-soft", POSE, anew=POSING),
+    "direct": Row("pose heads", "6D rotations, no prior", "points", "embedded-direct", POSE, anew=POSING),
+    "vposer": Row("pose heads", "VPoser-like VAE", "points", "embedded-vposer", (PRIOR, *POSE), anew=POSING),
 }  # fmt: skip
-"""The base of a row stands before it. VPoser's prior trains as long as the shipped VQ-VAE did, on
-poses alone."""
+"""The base of a row stands before it. VPoser's prior trains as long as the shipped VQ-VAE did, on poses alone."""
 
 
 def settings(name: str, steps: int, seed: int, out: Path) -> Settings:
@@ -102,10 +118,8 @@ def settings(name: str, steps: int, seed: int, out: Path) -> Settings:
     plain["stages"] = [_stage(images, steps, change) for change in row.stages]
     plain |= {"model": row.model, "seed": seed, "out": str(_folder(out, name, seed) / "train")}
     plain["losses"] = dict(row.losses or {})
-    if row.start == SHIPPED:
-        plain["start"] = str(_folder(out, name, seed) / "start")
-    elif row.start:
-        plain["start"] = str(_weights(row.start, steps, seed, out))
+    start = _weights(row.start, steps, seed, out) if row.start else _folder(out, name, seed) / "start"
+    plain["start"] = str(start)
     return from_plain(Settings, plain, where=name)
 
 
@@ -125,12 +139,15 @@ def _weights(name: str, steps: int, seed: int, out: Path) -> Path:
 
 
 def grafted(name: str, weights: str, seed: int, folder: Path) -> None:
-    """The row's model with the numbers of `weights` where it has a tensor of the same name and shape."""
+    """The row's model with the numbers of `weights` where it has a tensor of the same name and shape, but for what
+    begins anew."""
     if (folder / WEIGHTS).is_file():
         return
     torch.manual_seed(seed)
-    model, donor = DPMesh.from_config(ROWS[name].model), DPMesh.from_pretrained(weights)
-    own, given = model.state_dict(), donor.state_dict()
+    row, donor = ROWS[name], DPMesh.from_pretrained(weights)
+    model = DPMesh.from_config(row.model)
+    own = model.state_dict()
+    given = {n: v for n, v in donor.state_dict().items() if not (row.anew and re.match(row.anew, n))}
     shared = {n: v for n, v in given.items() if n in own and own[n].shape == v.shape}
     model.load_state_dict({**own, **shared})
     told = f"{len(shared)} of {len(own)} tensors of {weights}"
@@ -141,10 +158,10 @@ def grafted(name: str, weights: str, seed: int, folder: Path) -> None:
 def measure(name: str, options: argparse.Namespace, seed: int) -> None:
     """Train the row and evaluate it, or what is left of that."""
     row = ROWS[name]
-    if row.start == SHIPPED:
-        grafted(name, options.start, seed, _folder(options.out, name, seed) / "start")
-    elif row.start:
+    if row.start:
         measure(row.start, options, seed)
+    else:
+        grafted(name, options.start, seed, _folder(options.out, name, seed) / "start")
     given = replace(settings(name, options.steps, seed, options.out), processes=options.processes)
     logging.info("%s, seed %d", name, seed)
     train(given)
@@ -209,7 +226,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, metavar="NAME")
     parser.add_argument("--steps", type=int, default=250, help="of 24 people, in each stage of a row")
-    parser.add_argument("--start", default="embedded", help="the weights that rows on embedded begin with")
+    parser.add_argument("--start", default="embedded", help="the weights that rows begin with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--persons", type=int, default=480, help="the first of SynthOcc")
     parser.add_argument("--cache", type=Path, help="where SynthOcc's pictures are kept between rows")

@@ -12,7 +12,7 @@ from dpmesh.backbone.diffusion import Conditions
 from dpmesh.backbone.prompt import ConstantPrompt, JointPrompt
 from dpmesh.configurations import (
     ABLATIONS,
-    BARE,
+    FUSED,
     PAPER,
     SMALL_ABLATIONS,
     TIMM,
@@ -167,9 +167,14 @@ def test_configurations_of_the_table():
     small = {group: [row.name for row in rows] for group, rows in SMALL_ABLATIONS.items()}
     assert small == {
         "conditions": ["embedded-z0", "embedded-z0+cj", "embedded-z0+cj_added", "embedded"],
-        "bare conditions": ["bare-z0", "bare-z0+cj", "bare-z0+cj_added", "bare"],
-        "bare backbones": ["bare-resnet10", "bare-vit_ti", "bare-swinv2_6m", "bare"],
-        "bare pose heads": ["bare-soft", "bare-straight_through", "bare-vposer", "bare-direct", "bare"],
+        "backbones": ["fused-resnet10", "fused-vit_ti", "fused-swinv2_6m", "fused"],
+        "pose heads": [
+            "embedded-soft",
+            "embedded-straight_through",
+            "embedded-vposer",
+            "embedded-direct",
+            "embedded",
+        ],
     }
     for rows in (*ABLATIONS.values(), *SMALL_ABLATIONS.values()):
         for row in rows:
@@ -183,17 +188,17 @@ def test_configurations_of_the_table():
 
 def test_small_backbones_are_of_one_size():
     """Within a tenth of the diffusion backbone's parameters, heat maps and all."""
-    own = sum(p.numel() for p in DPMesh(BARE).backbone.parameters())
+    own = sum(p.numel() for p in DPMesh(FUSED).backbone.parameters())
     for name in TIMM_SMALL:
-        model = DPMesh(with_timm(BARE, name))
+        model = DPMesh(with_timm(FUSED, name))
         assert abs(sum(p.numel() for p in model.backbone.parameters()) / own - 1) < 0.12
         assert fused(model.eval(), inputs()).shape == (1, 256, 8, 8)
 
 
 def test_sizes_that_a_backbone_does_not_have_are_refused():
-    backbone = replace(with_timm(BARE, "resnet10").backbone, embed_dim=48)
+    backbone = replace(with_timm(FUSED, "resnet10").backbone, embed_dim=48)
     with pytest.raises(ConfigError, match="no such sizes"):
-        DPMesh(replace(BARE, backbone=backbone))
+        DPMesh(replace(FUSED, backbone=backbone))
 
 
 def test_what_does_not_go_together_is_refused():

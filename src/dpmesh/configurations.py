@@ -79,8 +79,8 @@ class DPMeshConfig:
 
     @property
     def reads(self) -> bool:
-        """Whether the backbone reads joints off its finest map."""
-        return isinstance(self.backbone, BackboneConfig) and self.backbone.reading
+        """Whether the backbone reads joints off its maps."""
+        return self.backbone.reading
 
     def as_stored(self) -> "DPMeshConfig":
         """For a model whose weights come from a file, or that has none: nothing is fetched from a hub."""
@@ -176,8 +176,8 @@ RELEASE = DPMeshConfig(
 )
 
 # The paper's design at the embedded model's widths, without what is ours: no lifter, no joints read off the maps, no
-# uncertainty. What the ablations are trained on where Stable Diffusion is too large. A point in code space for each
-# token stays: a distribution over the codes learns too slowly there, and is a row of its own (bare-soft).
+# uncertainty. A point in code space for each token stays. From random weights it wants 100,000 pictures to learn more
+# than the mean pose.
 BARE = replace(
     EMBEDDED,
     name="bare",
@@ -185,7 +185,16 @@ BARE = replace(
     regressor=replace(EMBEDDED.regressor, lifter=0, uncertainty=0),
 )
 
-PRESETS = {config.name: config for config in (EMBEDDED, PAPER, RELEASE, BARE)}
+# The embedded model with its joints read off the fused map, so that another backbone can take the U-Net's place and
+# be taught in the same way.
+FUSED = replace(
+    EMBEDDED,
+    name="fused",
+    backbone=replace(EMBEDDED.diffusion, read_from="fused"),
+    regressor=replace(EMBEDDED.regressor, uncertainty=0),
+)
+
+PRESETS = {config.name: config for config in (EMBEDDED, PAPER, RELEASE, BARE, FUSED)}
 
 
 def narrow(full: DPMeshConfig) -> DPMeshConfig:
@@ -220,7 +229,7 @@ TIMM_SMALL = {
         model="swinv2_tiny_window8_256", embed_dim=48, depths=(2, 2, 4, 2), num_heads=(2, 4, 8, 16)
     ),
 }
-"""Of about the size of BARE's own backbone (5.7 M parameters, 2.0 GFLOP)."""
+"""Of about the size of FUSED's own backbone."""
 
 
 def with_conditions(base: DPMeshConfig, conditions: Conditions) -> DPMeshConfig:
@@ -239,6 +248,7 @@ def with_timm(base: DPMeshConfig, model: str) -> DPMeshConfig:
         joints=old.joints,
         fused_channels=old.fused_channels,
         fused_groups=old.fused_groups,
+        reading=old.reading,
     )
     return replace(base, name=f"{base.name}-{model}", backbone=backbone, lora_rank=0, frozen=())
 
@@ -272,9 +282,10 @@ def ablations(base: DPMeshConfig, timm: Iterable[str]) -> dict[str, tuple[DPMesh
 ABLATIONS = ablations(PAPER, TIMM)
 SMALL_ABLATIONS = {
     "conditions": ablations(EMBEDDED, ())["conditions"],
-    **{f"bare {what}": rows for what, rows in ablations(BARE, TIMM_SMALL).items()},
+    "backbones": ablations(FUSED, TIMM_SMALL)["backbones"],
+    "pose heads": ablations(EMBEDDED, ())["pose heads"],
 }
-"""Conditions also on the model that ships: bare learns too slowly for what a CPU trains."""
+"""At the embedded model's widths: what a CPU can train (benchmarks/ablations.py)."""
 
 
 def configuration(name: str) -> DPMeshConfig:

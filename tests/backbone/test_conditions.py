@@ -1,9 +1,12 @@
 """Heatmaps, prompt and reading: places in pixels, unseen joints, identities."""
 
+from collections.abc import Callable
+
+import pytest
 import torch
 
 from dpmesh.backbone.prompt import JointPrompt, PromptConfig
-from dpmesh.backbone.reading import JointReading
+from dpmesh.backbone.reading import PARTS, FusedReading, JointReading, JointsRead
 from dpmesh.geometry.heatmap import draw_heatmaps
 
 
@@ -48,15 +51,26 @@ def test_identity_tells_joints_at_one_place_apart():
     assert not torch.equal(a, b)
 
 
-def test_reading_is_the_mean_of_its_distribution():
+def off_the_maps(finest: float) -> JointsRead:
+    """finest: a factor on the map of 32 cells."""
+    torch.manual_seed(0)
     reading = JointReading((8, 12, 16, 16), 4, joints=2, groups=4)
-    maps = [
-        torch.randn(3, 16, 4, 4),
-        torch.randn(3, 16, 8, 8),
-        torch.randn(3, 12, 16, 16),
-        torch.randn(3, 8, 32, 32),
-    ]
-    read = reading(maps, torch.randn(3, 4, 32, 32))
+    sizes = ((16, 4), (16, 8), (12, 16), (8, 32))
+    maps = [torch.randn(3, width, size, size) for width, size in sizes]
+    return reading([*maps[:3], finest * maps[3]], torch.randn(3, 4, 32, 32))
+
+
+def off_the_fused_map(factor: float) -> JointsRead:
+    torch.manual_seed(0)
+    reading = FusedReading(16, joints=2, groups=4, inner=8)
+    return reading(factor * torch.randn(3, 16, 8, 8))
+
+
+@pytest.mark.parametrize("look", [off_the_maps, off_the_fused_map])
+def test_reading_is_the_mean_of_its_distribution(look: Callable[[float], JointsRead]):
+    read = look(1.0)
+    assert read.scores.shape == (3, 2, 32, 32) and read.surface.shape == (3, PARTS + 2, 32, 32)
+    assert not torch.allclose(read.places, look(0.0).places)
     share = read.scores.flatten(2).softmax(-1).unflatten(-1, (32, 32))
     cells = torch.arange(32.0) * 8
     torch.testing.assert_close(read.places[..., 0], (share.sum(-2) * cells).sum(-1), atol=1e-3, rtol=1e-4)

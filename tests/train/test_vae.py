@@ -21,7 +21,7 @@ from dpmesh.train.vae import VAEObjective
 STAGE = {"name": "p", "kind": "prior", "steps": 100, "batch": 64, "warmup": 5, "learning_rate": 3e-3}
 
 
-def settings(out: Path, model: str = "bare-vposer", **more: object) -> Settings:
+def settings(out: Path, model: str = "embedded-vposer", **more: object) -> Settings:
     plain = {"model": model, "out": str(out), "workers": 0, "validate_every": 25, "stages": [STAGE], **more}
     return from_plain(Settings, plain)
 
@@ -47,12 +47,12 @@ def test_a_model_begins_with_it(trained: Path, tmp_path: Path):
     assert isinstance(begun.model, DPMesh)
     for name, value in load_any_prior(trained).state_dict().items():
         assert torch.equal(begun.model.pose_prior.state_dict()[name], value)
-    with pytest.raises(ConfigError, match="no pose prior of 'bare'"):
-        begin(settings(tmp_path, "bare", stages=[images], prior=str(trained)), 0)
-    direct = begin(settings(tmp_path, "bare-direct", stages=[images]), 0)  # has no prior and needs none
+    with pytest.raises(ConfigError, match="no pose prior of 'embedded'"):
+        begin(settings(tmp_path, "embedded", stages=[images], prior=str(trained)), 0)
+    direct = begin(settings(tmp_path, "embedded-direct", stages=[images]), 0)  # has no prior and needs none
     assert not list(direct.model.pose_prior.parameters())
     with pytest.raises(ConfigError, match="no prior to train"):
-        begin(settings(tmp_path, "bare-direct"), 0)
+        begin(settings(tmp_path, "embedded-direct"), 0)
 
 
 def test_the_distance_is_that_of_normal_distributions():

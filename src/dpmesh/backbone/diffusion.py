@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpmesh.backbone.features import Features
-from dpmesh.backbone.reading import JointReading
+from dpmesh.backbone.reading import FusedReading, JointReading
 from dpmesh.diffusion.controlnet import ControlNet, zero_convolution
 from dpmesh.diffusion.unet import UNet, UNetConfig
 from dpmesh.diffusion.vae import VAEConfig, VAEEncoder
@@ -25,7 +25,8 @@ class BackboneConfig:
     """joints: heatmap channels and prompt tokens. fused_channels: width of the 8×8 map for the regressor.
 
     conditions: all of them in the paper's model; fewer are its ablation (docs/ablations.md).
-    reading: also read joints off the finest map (reading.py). Not in the paper.
+    reading: also read joints off the maps (reading.py). Not in the paper. read_from: the U-Net's own maps down to the
+    finest, or the fused one, which other backbones have too.
     """
 
     kind: Literal["diffusion"] = "diffusion"
@@ -36,6 +37,7 @@ class BackboneConfig:
     fused_groups: int = 16
     conditions: Conditions = "z0+cj+ct"
     reading: bool = False
+    read_from: Literal["finest", "fused"] = "finest"
 
     @property
     def controlled(self) -> bool:
@@ -126,11 +128,11 @@ class DiffusionBackbone(nn.Module):
         self.unet = UNet(config.unet)
         self.fusion = Fusion(config)
         unet = config.unet
-        self.reading = (
-            JointReading(unet.channels, unet.latent_channels, config.joints, unet.groups)
-            if config.reading
-            else None
-        )
+        self.reading = None
+        if config.reading and config.read_from == "finest":
+            self.reading = JointReading(unet.channels, unet.latent_channels, config.joints, unet.groups)
+        elif config.reading:
+            self.reading = FusedReading(config.fused_channels, config.joints, config.fused_groups)
 
     def forward(
         self,
@@ -144,8 +146,10 @@ class DiffusionBackbone(nn.Module):
         hint = draw_heatmaps(joints, visible, size=size)  # (b, 30, 32, 32)
         control = self.control(latent, hint, prompt)
         features, maps = self.unet(latent, prompt, control)
-        read = None if self.reading is None else self.reading(features, latent)
-        return Features(self.fusion(features, maps), maps, read)
+        fused = self.fusion(features, maps)
+        if isinstance(self.reading, JointReading):
+            return Features(fused, maps, self.reading(features, latent))
+        return Features(fused, maps, None if self.reading is None else self.reading(fused))
 
     def control(
         self,

@@ -1,4 +1,4 @@
-"""Joints read off the U-Net's feature maps: the noisy keypoints, cleaned by what the picture shows.
+"""Joints read off a backbone's feature maps: the noisy keypoints, cleaned by what the picture shows.
 
 Not in the paper. A U-Net that starts from nothing, not from Stable Diffusion, learns from a target for every cell
 far sooner than through the regressor; and where the joints are is then a number that the regressor can use.
@@ -55,7 +55,6 @@ class JointReading(nn.Module):
         """channels: of the U-Net's levels, the finest first. latent: channels of the VAE's latent."""
         super().__init__()
         finest, medium, coarse, _ = channels
-        self.joints = joints
         self.from_finest = nn.Sequential(
             nn.GroupNorm(groups, finest), nn.SiLU(), nn.Conv2d(finest, inner, 3, padding=1)
         )
@@ -75,13 +74,36 @@ class JointReading(nn.Module):
         for coarser in (self.from_16(at_16), self.from_8(at_8)):
             x = x + F.interpolate(coarser, size=(size, size), mode="bilinear")
         x = F.silu(x + self.refine(x))
-        read, surface = self.joint_out(x).float(), self.surface_out(x).float()
-        scores, depths = read[:, : self.joints], read[:, self.joints :]
-        share = scores.flatten(2).softmax(-1)  # (b, j, s*s)
-        cells = torch.arange(size, device=read.device, dtype=read.dtype) * (CROP / size)
-        y, x = torch.meshgrid(cells, cells, indexing="ij")
-        flat = torch.stack(
-            [x.flatten(), y.flatten()], dim=-1
-        )  # (s*s, 2) crop pixels, the heatmaps' convention
-        depth = (share * depths.flatten(2)).sum(-1, keepdim=True)
-        return JointsRead(scores, torch.cat([share @ flat, depth], dim=-1), share.square().sum(-1), surface)
+        return joints_read(self.joint_out(x).float(), self.surface_out(x).float())
+
+
+class FusedReading(nn.Module):
+    """The same off the 8×8 map that the regressor looks at, which every backbone has: two transposed convolutions
+    bring it to 32 cells (Xiao et al., ECCV 2018). Backbones of any kind are taught alike by it."""
+
+    def __init__(self, channels: int, joints: int, groups: int, inner: int = 64) -> None:
+        """channels: of the fused map."""
+        super().__init__()
+        layers = list[nn.Module]()
+        for before, after in ((channels, 2 * inner), (2 * inner, inner)):
+            up = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
+            layers += [up, nn.GroupNorm(groups, after), nn.SiLU()]
+        self.up = nn.Sequential(*layers)
+        self.joint_out = nn.Conv2d(inner, 2 * joints, 1)
+        self.surface_out = nn.Conv2d(inner, PARTS + 2, 1)
+
+    def forward(self, fused: Float[Tensor, "b c 8 8"]) -> JointsRead:
+        x = self.up(fused)
+        return joints_read(self.joint_out(x).float(), self.surface_out(x).float())
+
+
+def joints_read(told: Float[Tensor, "b j2 s s"], surface: Float[Tensor, "b p s s"]) -> JointsRead:
+    """told: each joint's logits, then each joint's depths."""
+    scores, depths = told.chunk(2, dim=1)
+    size = scores.shape[-1]
+    share = scores.flatten(2).softmax(-1)  # (b, j, s*s)
+    cells = torch.arange(size, device=told.device, dtype=told.dtype) * (CROP / size)
+    y, x = torch.meshgrid(cells, cells, indexing="ij")
+    flat = torch.stack([x.flatten(), y.flatten()], dim=-1)  # (s*s, 2) crop pixels, the heatmaps' convention
+    depth = (share * depths.flatten(2)).sum(-1, keepdim=True)
+    return JointsRead(scores, torch.cat([share @ flat, depth], dim=-1), share.square().sum(-1), surface)

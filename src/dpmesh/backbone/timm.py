@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpmesh.backbone.features import Features
+from dpmesh.backbone.reading import FusedReading
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry import CROP
 from dpmesh.geometry.heatmap import draw_heatmaps
@@ -48,6 +49,7 @@ class TimmConfig:
 
     pretrained: start from timm's weights, fetched from its hub when a new model is built; never when stored weights
     are loaded. False starts at random.
+    reading: also read joints off the fused map (reading.py). Not in the paper.
     embed_dim, depths, num_heads: sizes other than those of the name, by timm's words for a Swin; empty are the name's.
     """
 
@@ -57,6 +59,7 @@ class TimmConfig:
     joints: int = 30
     fused_channels: int = 2048
     fused_groups: int = 16
+    reading: bool = False
     embed_dim: int = 0
     depths: tuple[int, ...] = ()
     num_heads: tuple[int, ...] = ()
@@ -91,6 +94,11 @@ class TimmBackbone(nn.Module):
             nn.GroupNorm(config.fused_groups, config.fused_channels),
             nn.ReLU(),
         )
+        self.reading = (
+            FusedReading(config.fused_channels, config.joints, config.fused_groups)
+            if config.reading
+            else None
+        )
         for name in ("mean", "std"):  # what the weights of that name were trained with
             values = torch.tensor(self.model.pretrained_cfg[name], dtype=torch.float32)
             self.register_buffer(name, values[:, None, None], persistent=False)
@@ -112,7 +120,8 @@ class TimmBackbone(nn.Module):
             handle.remove()
         if self.family.layout == "tokens":
             last = last[:, self.model.num_prefix_tokens :]
-        return Features(self.mix(self.down(self._to_maps(last))), {})  # (b, c, 8, 8)
+        fused = self.mix(self.down(self._to_maps(last)))  # (b, c, 8, 8)
+        return Features(fused, {}, None if self.reading is None else self.reading(fused))
 
     def with_heatmaps(
         self, early: Tensor, joints: Float[Tensor, "b j 2"], visible: Float[Tensor, "b j"]

@@ -74,6 +74,8 @@ def exchange_sources(rng: np.random.Generator, n: int, frames: int) -> Int[NDArr
     sources = np.repeat(rng.integers(frames, size=(n, 1)), 24, axis=1)
     for (probability, _), columns in zip(EXCHANGES, _COLUMNS, strict=True):
         rows = np.flatnonzero(rng.random(n) < probability)
+        if not len(rows):  # of a single body mostly
+            continue
         sources[rows[:, None], columns] = rng.integers(frames, size=(len(rows), 1))
     return sources
 

@@ -60,7 +60,7 @@ class Canvas:
         self.meshes.append(mesh)
         self._faces += len(mesh.faces)
         if who == PERSON:
-            self._whole = int((self.owner == PERSON).sum())
+            self._whole = int(np.count_nonzero(self.owner == PERSON))
         return True
 
     def cover(self, mask: Bool[NDArray[np.bool_], "s s"]) -> bool:
@@ -82,8 +82,8 @@ class Canvas:
 
     def _too_much(self, front: NDArray[np.bool_], most: float = 1.0) -> bool:
         own = self.owner == PERSON
-        lost = int((own & front).sum())
-        return lost > most * self._whole or int(own.sum()) - lost < (1 - self.most) * self._whole
+        lost = int(np.count_nonzero(own & front))
+        return lost > most * self._whole or int(np.count_nonzero(own)) - lost < (1 - self.most) * self._whole
 
     def beyond(self, points: Float32[NDArray[np.float32], "k 3"], margin: float = 0.0) -> bool:
         """Whether points (metres, camera frame) lie all beyond one side of the picture, by more than the margin."""

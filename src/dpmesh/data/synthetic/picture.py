@@ -59,9 +59,10 @@ def photograph(
         picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
     strength = abs(rng.normal(0, 0.014)) * 255 if rng.random() < 0.93 else u(0.03, 0.09) * 255
     place = rng.integers(0, len(_WHITE) - small, (3, 2))
-    place[1:] = place[0] if rng.random() < 0.5 else place[1:]  # grey grain, or coloured
-    grain = [_WHITE[r : r + small, c : c + small] * _F32(strength) for r, c in place]
-    picture = np.asarray(cv2.add(picture, cv2.merge(grain), dtype=cv2.CV_8U), np.uint8)
+    coloured = rng.random() >= 0.5
+    grain = [_WHITE[r : r + small, c : c + small] * _F32(strength) for r, c in place[: 3 if coloured else 1]]
+    grain = cv2.merge(grain if coloured else grain * 3)
+    picture = np.asarray(cv2.add(picture, grain, dtype=cv2.CV_8U), np.uint8)
     if rng.random() < 0.7:
         quality = int(u(25, 96) if rng.random() < 0.85 else u(8, 25))
         picture = _jpeg(picture, quality)
