@@ -12,6 +12,7 @@ from dpmesh.backbone.diffusion import Conditions
 from dpmesh.backbone.prompt import ConstantPrompt, JointPrompt
 from dpmesh.configurations import (
     ABLATIONS,
+    EMBEDDED,
     FUSED,
     PAPER,
     SMALL_ABLATIONS,
@@ -23,6 +24,7 @@ from dpmesh.configurations import (
     with_conditions,
     with_head,
     with_timm,
+    with_widths,
 )
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh, Inputs, Prediction
@@ -168,6 +170,7 @@ def test_configurations_of_the_table():
     assert small == {
         "conditions": ["embedded-z0", "embedded-z0+cj", "embedded-z0+cj_added", "embedded"],
         "backbones": ["fused-resnet10", "fused-vit_ti", "fused-swinv2_6m", "fused"],
+        "widths": ["fused-narrow", "fused-wide", "fused"],
         "pose heads": [
             "embedded-soft",
             "embedded-straight_through",
@@ -193,6 +196,11 @@ def test_small_backbones_are_of_one_size():
         model = DPMesh(with_timm(FUSED, name))
         assert abs(sum(p.numel() for p in model.backbone.parameters()) / own - 1) < 0.12
         assert fused(model.eval(), inputs()).shape == (1, 256, 8, 8)
+
+
+def test_widths_stay_within_the_limit():
+    """12 M parameters for the embedded model, which has an uncertainty head besides."""
+    assert sum(p.numel() for p in DPMesh(with_widths(EMBEDDED, "wide")).parameters()) < 12e6
 
 
 def test_sizes_that_a_backbone_does_not_have_are_refused():

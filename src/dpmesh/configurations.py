@@ -230,6 +230,8 @@ TIMM_SMALL = {
     ),
 }
 """Of about the size of FUSED's own backbone."""
+WIDTHS = {"narrow": (24, 48, 72, 72), "wide": (40, 80, 104, 104)}
+"""Channels of the U-Net's levels; wide is as wide as 12 M parameters in all allow."""
 
 
 def with_conditions(base: DPMeshConfig, conditions: Conditions) -> DPMeshConfig:
@@ -251,6 +253,13 @@ def with_timm(base: DPMeshConfig, model: str) -> DPMeshConfig:
         reading=old.reading,
     )
     return replace(base, name=f"{base.name}-{model}", backbone=backbone, lora_rank=0, frozen=())
+
+
+def with_widths(base: DPMeshConfig, size: str) -> DPMeshConfig:
+    """The same model with a narrower or wider U-Net and ControlNet. size: a name in WIDTHS."""
+    diffusion = base.diffusion
+    backbone = replace(diffusion, unet=replace(diffusion.unet, channels=WIDTHS[size]))
+    return replace(base, name=f"{base.name}-{size}", backbone=backbone)
 
 
 def with_head(base: DPMeshConfig, head: Head) -> DPMeshConfig:
@@ -283,6 +292,7 @@ ABLATIONS = ablations(PAPER, TIMM)
 SMALL_ABLATIONS = {
     "conditions": ablations(EMBEDDED, ())["conditions"],
     "backbones": ablations(FUSED, TIMM_SMALL)["backbones"],
+    "widths": (*(with_widths(FUSED, size) for size in WIDTHS), FUSED),
     "pose heads": ablations(EMBEDDED, ())["pose heads"],
 }
 """At the embedded model's widths: what a CPU can train (benchmarks/ablations.py)."""

@@ -53,7 +53,7 @@ def rows() -> list[dict[str, Any]]:
 def test_the_ablation_at_full_size(rows: list[dict[str, Any]]):
     """Every model of Table 4 runs on the meta device; what a condition or a backbone costs, to the unit."""
     by = {row["name"]: row for row in rows}
-    assert len(rows) == 13 + 13 and len(by) == 11 + 12  # of paper, and at embedded widths
+    assert len(rows) == 13 + 16 and len(by) == 11 + 14  # of paper, and at embedded widths
     assert [row["group"] for row in rows if row["name"] == "paper"] == [
         "conditions",
         "backbones",
