@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dpmesh.diffusion.attention import Attention
+from dpmesh.diffusion.attention import Attention, attend
 from dpmesh.diffusion.blocks import sinusoid
 from dpmesh.diffusion.controlnet import ControlNet
 from dpmesh.diffusion.lora import LoRALinear, cross_attention, inject_lora, merge_lora, released_targets
@@ -74,6 +74,14 @@ def test_map_path_equals_fused_path():
     explicit, mean_map = attention(x, context, want_map=True)
     assert no_map is None and mean_map is not None
     torch.testing.assert_close(plain, explicit, atol=1e-6, rtol=1e-5)
+
+
+def test_attention_is_the_same_with_and_without_gradients():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
+    with torch.no_grad():
+        fused = attend(q, k, v)
+    torch.testing.assert_close(attend(q, k, v), fused)
 
 
 def test_latent_is_the_scaled_mean_and_eight_times_smaller():

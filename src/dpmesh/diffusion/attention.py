@@ -9,6 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def attend(
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], v: Float[Tensor, "b h m d"]
+) -> Float[Tensor, "b h n d"]:
+    """softmax(QKᵀ/√d) V. Where gradients are wanted on a CPU, as plain products: of torch's own kernels the fused one
+    is slower backwards for so few tokens, and the other one also looks for rows in which nothing may be attended to."""
+    if torch.is_grad_enabled() and q.device.type == "cpu":
+        return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
 class Attention(nn.Module):
     """Multi-head attention; `context_width=None` makes it self-attention.
 
@@ -38,7 +48,7 @@ class Attention(nn.Module):
             probabilities = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
             attended, mean_map = probabilities @ v, probabilities.mean(1)
         else:
-            attended, mean_map = F.scaled_dot_product_attention(q, k, v), None
+            attended, mean_map = attend(q, k, v), None
         return self.to_out[0](attended.transpose(1, 2).flatten(2)), mean_map
 
     def _split(self, x: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from dpmesh.diffusion.attention import attend
 from dpmesh.diffusion.blocks import Downsample, ResnetBlock, silu
 from dpmesh.errors import ConfigError
 
@@ -62,7 +62,7 @@ class MidAttention(nn.Module):
         q, k, v = (
             layer(tokens)[:, None] for layer in (self.to_q, self.to_k, self.to_v)
         )  # one head: (b, 1, n, c)
-        attended = F.scaled_dot_product_attention(q, k, v)[:, 0]
+        attended = attend(q, k, v)[:, 0]
         return x + self.to_out[0](attended).transpose(1, 2).unflatten(2, x.shape[-2:])
 
 

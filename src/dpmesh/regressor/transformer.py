@@ -5,7 +5,8 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from dpmesh.diffusion.attention import attend
 
 _TABLES = "cpu"
 """Fixed tables are no weights: they have numbers even where a model is built without any (torch's meta device)."""
@@ -26,7 +27,7 @@ class MultiHeadAttention(nn.Module):
             projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projected in (self.q(query), self.k(key), self.v(value))
         )
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(attend(q, k, v).transpose(1, 2).flatten(2))
 
 
 class EncoderLayer(nn.Module):
