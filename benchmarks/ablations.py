@@ -195,7 +195,9 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
             if base.joinpath("result.json").is_file()
         ]
         found[name] = {
-            "group": row.group, "told": row.told, "model": row.model, "seeds": list(results), **told, "base": row.base,
+            "group": row.group, "told": row.told, "model": row.model, "seeds": list(results),
+            "steps": {stage.name: stage.steps for stage in settings(name, options.steps, 1, options.out).stages},
+            **told, "base": row.base,
             "MPJPE to base": [round(d["difference"], 2) for d in differences],
             "intervals": [[round(v, 2) for v in d["interval over persons"]] for d in differences],
         }  # fmt: skip
@@ -246,7 +248,7 @@ def main() -> None:
     print(table(rows))
     if options.json is not None:
         told = {
-            "commit": commit(), "machine": machine(), "steps": options.steps, "batch": 24, "persons": options.persons,
+            "commit": commit(), "machine": machine(), "persons": options.persons,
             "protocol": PROTOCOL, "rows": rows,
         }  # fmt: skip
         options.json.write_text(json.dumps(told, indent=1) + "\n")

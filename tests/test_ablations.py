@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dpmesh.backbone.diffusion import Conditions
 from dpmesh.backbone.prompt import ConstantPrompt, JointPrompt
+from dpmesh.backbone.reading import FusedReading
 from dpmesh.configurations import (
     ABLATIONS,
     EMBEDDED,
@@ -196,6 +197,16 @@ def test_small_backbones_are_of_one_size():
         model = DPMesh(with_timm(FUSED, name))
         assert abs(sum(p.numel() for p in model.backbone.parameters()) / own - 1) < 0.12
         assert fused(model.eval(), inputs()).shape == (1, 256, 8, 8)
+
+
+@pytest.mark.parametrize("config", [FUSED, with_timm(FUSED, "resnet10")], ids=lambda config: config.name)
+@torch.no_grad()
+def test_joints_are_read_off_the_fused_map(config: DPMeshConfig):
+    """Of every backbone, and off nothing else."""
+    given, model = inputs(), DPMesh(config).eval()
+    seen = model.look(given.crop, given.joints, given.visible)
+    assert isinstance(model.backbone.reading, FusedReading) and seen.read is not None
+    torch.testing.assert_close(seen.read.places, model.backbone.reading(seen.fused).places)
 
 
 def test_widths_stay_within_the_limit():

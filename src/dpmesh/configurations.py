@@ -176,8 +176,7 @@ RELEASE = DPMeshConfig(
 )
 
 # The paper's design at the embedded model's widths, without what is ours: no lifter, no joints read off the maps, no
-# uncertainty. A point in code space for each token stays. From random weights it wants 100,000 pictures to learn more
-# than the mean pose.
+# uncertainty. A point in code space for each token stays. From random weights 6,000 pictures teach it the mean pose.
 BARE = replace(
     EMBEDDED,
     name="bare",

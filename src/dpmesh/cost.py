@@ -45,10 +45,10 @@ def describe(source: str) -> dict[str, Any]:
 
 
 def describe_ablations() -> list[dict[str, Any]]:
-    """A row for each model of the paper's Table 4 and of the same at the embedded model's widths, the base last in
-    each group: group, name, parameters, trainable, GFLOP, and how much of the parameters and GFLOP is the
+    """A row for each model of the paper's Table 4 and of the same at the embedded model's widths ("small"), the base
+    last in each group: group, name, parameters, trainable, GFLOP, and how much of the parameters and GFLOP is the
     backbone's. Raises ConfigError without timm."""
-    groups = [*ABLATIONS.items(), *SMALL_ABLATIONS.items()]
+    groups = [*ABLATIONS.items(), *((f"small {what}", rows) for what, rows in SMALL_ABLATIONS.items())]
     names = dict.fromkeys(config.name for _, rows in groups for config in rows)
     counted = {name: _row(describe(name)) for name in names}
     return [{"group": group, **counted[config.name]} for group, rows in groups for config in rows]

@@ -54,6 +54,7 @@ def test_the_ablation_at_full_size(rows: list[dict[str, Any]]):
     """Every model of Table 4 runs on the meta device; what a condition or a backbone costs, to the unit."""
     by = {row["name"]: row for row in rows}
     assert len(rows) == 13 + 16 and len(by) == 11 + 14  # of paper, and at embedded widths
+    assert len({row["group"] for row in rows}) == 3 + 4
     assert [row["group"] for row in rows if row["name"] == "paper"] == [
         "conditions",
         "backbones",

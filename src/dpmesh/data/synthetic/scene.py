@@ -10,14 +10,13 @@ from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs]
 
 from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
 from dpmesh.data.synthetic.contact import tangled
 from dpmesh.geometry import CROP
-from dpmesh.render.compiled import compiled
 from dpmesh.skeletons import JOINTS30
 
 SIZE = CROP
@@ -250,10 +249,10 @@ MOST = np.array([3, 3, 3, 3.2, 2.5, 2.5, 2.5, 2.5, 2.5, 2.5])
 def _frame_region(
     joints: Float32[NDArray[np.float32], "n 30 3"],
     region: Bool[NDArray[np.bool_], "n 30"],
-    focal: Float32[NDArray[np.float32], "n"],
+    focal: Float[NDArray[np.floating], "n"],
     scale: Float[NDArray[np.floating], "n"],
     shift: Float[NDArray[np.floating], "n 2"],
-) -> Float64[NDArray[np.float64], "n 3"]:
+) -> Float[NDArray[np.floating], "n 3"]:
     """The translation that makes the crop `scale` times the region's square box, off centre by `shift` px."""
     transl = np.zeros((len(joints), 3))
     transl[:, 2] = focal * 1.6 * scale / SIZE
@@ -273,37 +272,23 @@ def _frame_region(
 
 
 def _box(
-    points: Float64[NDArray[np.float64], "n 30 3"],
+    points: Float[NDArray[np.floating], "n 30 3"],
     region: Bool[NDArray[np.bool_], "n 30"],
-    focal: Float32[NDArray[np.float32], "n"],
+    focal: Float[NDArray[np.floating], "n"],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Corners (n, 2) of the box a detector would draw around the region's joints, crop px."""
+    pixels = project(points, focal).astype(np.float64)
     flesh = (FLESH * focal / np.maximum(points[..., 2].mean(1), 0.05))[:, None]
-    low, high = np.full((len(points), 2), np.inf), np.full((len(points), 2), -np.inf)
-    _widen(points, region, focal, low, high)
-    return low - flesh, high + flesh
-
-
-@compiled
-def _widen(
-    points: NDArray[np.float64], region: NDArray[np.bool_], focal: NDArray[np.float32],
-    low: NDArray[np.float64], high: NDArray[np.float64],
-) -> None:  # fmt: skip
-    """Corners that hold the region's joints, each as `project` has it."""
-    for i in range(points.shape[0]):
-        for j in range(points.shape[1]):
-            if region[i, j]:
-                depth = max(points[i, j, 2], 0.05)
-                for k in range(2):
-                    pixel = np.float64(np.float32(points[i, j, k] / depth * focal[i] + CENTRE))
-                    low[i, k], high[i, k] = min(low[i, k], pixel), max(high[i, k], pixel)
+    low = np.where(region[..., None], pixels, np.inf).min(1) - flesh
+    high = np.where(region[..., None], pixels, -np.inf).max(1) + flesh
+    return low, high
 
 
 def _frames(
     rng: np.random.Generator,
     people: Bodies,
-    transl: Float64[NDArray[np.float64], "n 3"],
-    focal: Float32[NDArray[np.float32], "n"],
+    transl: Float[NDArray[np.floating], "n 3"],
+    focal: Float[NDArray[np.floating], "n"],
     region: Bool[NDArray[np.bool_], "n 30"],
     choice: NDArray[np.int64],
 ) -> Float32[NDArray[np.float32], "n 4"]:
