@@ -13,15 +13,16 @@ from dpmesh.data.synthetic.contact import tangled
 from dpmesh.data.synthetic.lights import KINDS, Light
 from dpmesh.data.synthetic.loose import Attic, place_pieces
 from dpmesh.data.synthetic.materials import (
-    COLUMNS,
     NOISE,
     PLAIN,
     STRIPES,
     TABLE,
+    between,
     material,
     noise_at,
     paint,
     pick,
+    pick_each,
 )
 from dpmesh.data.synthetic.occluders import furniture, limb, put_before
 from dpmesh.data.synthetic.picture import photograph
@@ -87,22 +88,30 @@ def test_furniture_stands_before_the_person_and_covers_the_point() -> None:
 
 
 def test_materials() -> None:
-    out = np.zeros(3, np.float32)
-    paint(NOISE, RED[None], 0, 0.3, -0.2, 0.1, 1.0, out)
-    assert RED.shape == (COLUMNS,) and np.allclose(out, [1, 0, 0])
+    red = paint(NOISE, RED[None], 0, 0.3, -0.2, 0.1, 1.0)
+    assert RED.shape == (20,) and np.allclose(red, [1, 0, 0])
     stripes = material(STRIPES, np.zeros(3), np.ones(3), pitch=0.1, duty=0.3, grain=0.0)
     shades = []
-    for x in np.linspace(0, 1, 500, endpoint=False):
-        paint(NOISE, stripes[None], 0, x, 0.0, 0.0, 1.0, out)
-        shades.append(out[0])
+    for x in np.linspace(0, 1, 487, endpoint=False):
+        shades.append(paint(NOISE, stripes[None], 0, x, 0.0, 0.0, 1.0)[0])
     assert set(np.round(shades, 3)) == {0, 1} and abs(np.mean(shades) - 0.3) < 0.02
-    paint(NOISE, stripes[None], 0, 0.01, 0.0, 0.0, 0.0, out)
-    assert np.allclose(out, 0.5)  # far away stripes run together
+    assert np.allclose(
+        paint(NOISE, stripes[None], 0, 0.01, 0.0, 0.0, 0.0), 0.5
+    )  # far away stripes run together
     assert abs(noise_at(NOISE, 0.3, 0.7) - noise_at(NOISE, 1.3, -0.3)) < 1e-3  # tileable
     assert noise_at(NOISE, 5 / TABLE, 9 / TABLE) == pytest.approx(NOISE[9, 5], abs=1e-3)
     rng = np.random.default_rng(0)
     drawn = np.bincount([pick(rng, (0.2, 0.5, 0.3)) for _ in range(3000)]) / 3000
     assert np.abs(drawn - [0.2, 0.5, 0.3]).max() < 0.04
+
+
+def test_the_short_ways_draw_what_numpy_draws() -> None:
+    """A sample of a seed stays what it was."""
+    ours, numpys, shares = np.random.default_rng(3), np.random.default_rng(3), (0.2, 0.5, 0.3)
+    for _ in range(50):
+        assert np.array_equal(pick_each(ours, shares, 4), numpys.choice(3, 4, p=shares))
+        assert pick(ours, shares) == numpys.choice(3, p=shares)
+        assert between(ours, -0.3, 2.7) == numpys.uniform(-0.3, 2.7)
 
 
 def test_layers_end_in_skin_and_thicken_outward(body: FastBody) -> None:
@@ -124,7 +133,7 @@ def test_layers_end_in_skin_and_thicken_outward(body: FastBody) -> None:
 
         bare_hands += all(layer(body.template[v]) == last for v in hands[::20])
         bare_noses += layer(nose) == last
-        thick = wardrobe.thickness(look)
+        thick = wardrobe.clothed(look, body.template) - body.template
         along = (thick * normals).sum(1)
         assert (
             (along >= -1e-6).all()
@@ -240,9 +249,9 @@ def test_soft_light_is_near_the_clamped_cosine() -> None:
     light._lobe(d, np.array([1.0, 2, 3]))
     normals = np.random.default_rng(1).standard_normal((300, 3)).astype(np.float32)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    for n in normals:
-        assert np.abs(light.on(n) - max(n @ d, 0) * np.array([1, 2, 3])).max() < 3 * 0.1
-        assert lit(light.harmonics, 1, *n) == pytest.approx(light.on(n)[1], abs=1e-4)
+    for n, colour in zip(normals, light.on(normals), strict=True):
+        assert np.abs(colour - max(n @ d, 0) * np.array([1, 2, 3])).max() < 3 * 0.1
+        assert lit(light.harmonics, 1, *n) == pytest.approx(colour[1], abs=1e-4)
     kinds = {Light(np.random.default_rng(seed), UPRIGHT).kind for seed in range(80)}
     assert kinds == set(KINDS)
 

@@ -47,7 +47,8 @@ def rasterize(
     Several meshes are drawn by concatenating them. A triangle with a corner that is not finite is dropped.
     Raises InputError for a vertex index out of range (the compiled loops do not check).
     """
-    if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
+    corners = np.ascontiguousarray(faces, dtype=np.int32)
+    if not _known(corners, len(vertices)):
         raise InputError("a triangle names a vertex that does not exist", where="faces")
     height, width = size
     if onto is None:
@@ -55,7 +56,6 @@ def rasterize(
         face = np.full((height, width), -1, np.int32)
         onto = Raster(depth, face, np.zeros((height, width, 3), np.float32))
     points = np.ascontiguousarray(vertices, dtype=np.float64)
-    corners = np.ascontiguousarray(faces, dtype=np.int32)
     _draw(points, corners, np.ascontiguousarray(K, dtype=np.float64), *onto, cull, first)
     return onto
 
@@ -71,6 +71,16 @@ def interpolate(
     corners = np.ascontiguousarray(faces, dtype=np.int32)
     _carry(raster.face, raster.bary, corners, np.ascontiguousarray(values, dtype=np.float32), out)
     return out
+
+
+@compiled
+def _known(faces: NDArray[np.int32], count: int) -> bool:
+    """Whether every corner is one of `count` vertices."""
+    wrong = 0
+    for f in range(faces.shape[0]):
+        for k in range(3):
+            wrong += faces[f, k] < 0 or faces[f, k] >= count
+    return wrong == 0
 
 
 @compiled
@@ -111,13 +121,13 @@ def _draw(
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         if abs(area) < 1e-12 or (cull and area > 0):  # seen from behind: y runs down
             continue
-        left, right = max(min(ax, bx, cx), 0.0), min(max(ax, bx, cx), width - 1.0)
-        top, bottom = max(min(ay, by, cy), 0.0), min(max(ay, by, cy), height - 1.0)
-        if left > right or top > bottom:
+        left, right = np.ceil(max(min(ax, bx, cx), 0.0)), np.floor(min(max(ax, bx, cx), width - 1.0))
+        top, bottom = np.ceil(max(min(ay, by, cy), 0.0)), np.floor(min(max(ay, by, cy), height - 1.0))
+        if left > right or top > bottom:  # outside, or between the pixels
             continue
         share = 1.0 / area
-        for i in range(int(np.ceil(top)), int(np.floor(bottom)) + 1):
-            start, end = np.ceil(left), np.floor(right)
+        for i in range(int(top), int(bottom) + 1):
+            start, end = left, right
             if (
                 end - start > 6
             ):  # of a large triangle only the row's own stretch, and a pixel more at each end

@@ -32,15 +32,14 @@ class FastBody:
         self.faces = np.ascontiguousarray(arrays.faces, np.int32)
         self.part = arrays.weights.argmax(1).astype(np.int32)
         v = len(self.template)
-        self._shapedirs = np.ascontiguousarray(arrays.shapedirs.reshape(v * 3, -1), _F32)
+        self._shapedirs = np.ascontiguousarray(arrays.shapedirs.reshape(v * 3, -1).T, _F32)
         # Pose correctives by joint, without the vertices that the joint does not correct.
         by_joint = arrays.posedirs.reshape(v * 3, 23, 9)
         touched = [np.flatnonzero(by_joint[:, j].any(1)) for j in range(23)]
-        self._correctives = [
-            (j, rows, np.ascontiguousarray(by_joint[rows, j], _F32))
-            for j, rows in enumerate(touched)
-            if len(rows)
-        ]
+        self._corrected = np.concatenate(touched)
+        self._ends = np.cumsum([len(rows) for rows in touched])
+        blocks = [by_joint[rows, j].T for j, rows in enumerate(touched)]
+        self._correctives = np.ascontiguousarray(np.concatenate(blocks, 1), _F32)
 
         most = int((arrays.weights > 0).sum(1).max())
         self._bones = np.argsort(-arrays.weights, axis=1, kind="stable")[:, :most].astype(np.int32)
@@ -51,7 +50,7 @@ class FastBody:
         basis = np.concatenate([arrays.v_template[..., None], arrays.shapedirs, arrays.posedirs], 2).astype(
             np.float64
         )
-        if not self._correctives:
+        if not len(self._corrected):
             basis = basis[..., : 1 + arrays.shapedirs.shape[2]]
         rest = np.einsum("jv,vcd->jcd", arrays.J_regressor.astype(np.float64), basis[..., :11]).astype(_F32)
         self.rest_joints, self._rest_shape = (
@@ -103,7 +102,7 @@ class FastBody:
     ) -> Float32[NDArray[np.float32], "n k 3"]:
         """The joints of all regressors, one after the other, of posed bodies, metres, transl 0."""
         terms = [np.ones((len(betas), 1), _F32), betas]
-        if self._correctives:
+        if len(self._corrected):
             terms.append(_feature(rotations))
         points = (np.concatenate(terms, 1) @ self._formulas.T).reshape(len(betas), len(self._outputs), 3)
         out = np.zeros((len(betas), self._count, 3), _F32)
@@ -112,7 +111,7 @@ class FastBody:
 
     def shaped(self, betas: Float32[NDArray[np.float32], "10"]) -> Float32[NDArray[np.float32], "v 3"]:
         """One body's rest-pose surface, before pose correctives."""
-        return np.asarray(self.template + (self._shapedirs @ betas).reshape(-1, 3), _F32)
+        return np.asarray(self.template + (betas @ self._shapedirs).reshape(-1, 3), _F32)
 
     def posed(
         self,
@@ -131,8 +130,7 @@ class FastBody:
         """A rest-pose surface, shaped and perhaps clothed, posed by the transforms of its shape."""
         flat = rest.reshape(-1).copy()
         feature = _feature(rotations[None]).reshape(23, 9)
-        for joint, rows, block in self._correctives:
-            flat[rows] += block @ feature[joint]
+        _correct(flat, self._corrected, self._ends, self._correctives, feature)
         out = np.empty_like(self.template)
         _skin(flat.reshape(-1, 3), transforms, self._bones, self._weights, out)
         return out
@@ -242,6 +240,20 @@ def _gather(
                 for k in range(3):
                     value += t[r, k] * points[i, p, k]
                 out[i, outputs[p], r] += value
+
+
+@compiled
+def _correct(
+    flat: Array32, rows: NDArray[np.int64], ends: NDArray[np.int64], correctives: Array32, feature: Array32
+) -> None:
+    moved, start = np.zeros(len(rows), np.float32), 0
+    for joint in range(len(ends)):
+        for k in range(9):
+            for n in range(start, ends[joint]):
+                moved[n] += correctives[k, n] * feature[joint, k]
+        start = ends[joint]
+    for n in range(len(rows)):
+        flat[rows[n]] += moved[n]
 
 
 @compiled

@@ -30,11 +30,14 @@ class Canvas:
         self._faces = 0
         self.raster, self._scratch = (
             Raster(
-                np.full((size, size), np.inf, np.float32), np.full((size, size), -1, np.int32),
-                np.empty((size, size, 3), np.float32),
+                np.empty((size, size), _F32),
+                np.empty((size, size), np.int32),
+                np.empty((size, size, 3), _F32),
             )
             for _ in range(2)
-        )  # fmt: skip
+        )
+        self.raster.depth.fill(np.inf)
+        self.raster.face.fill(-1)
         self.owner: Int8[NDArray[np.int8], "s s"] = np.zeros((size, size), np.int8)
         self._whole = 0
 
@@ -49,23 +52,24 @@ class Canvas:
             return False
         if not self._whole or who == LOOSE:
             rasterize(mesh.vertices, mesh.faces, self.K, self.owner.shape, closed, self.raster, self._faces)
-            self.owner[self.raster.face >= self._faces] = who
+            seen = _take(self.owner, self.raster.face, self._faces, who)
+            if who == PERSON:
+                self._whole = seen
         else:
             new = self._scratch
             new.depth.fill(np.inf)  # face and weights count only where there is a depth
             rasterize(mesh.vertices, mesh.faces, self.K, self.owner.shape, closed, new, self._faces)
-            if self._too_much(new.depth < self.raster.depth, most):
+            if self._too_much(*_covered(self.owner, self.raster.depth, new.depth), most):
                 return False
             _merge(*self.raster, self.owner, *new, who)
         self.meshes.append(mesh)
         self._faces += len(mesh.faces)
-        if who == PERSON:
-            self._whole = int(np.count_nonzero(self.owner == PERSON))
         return True
 
     def cover(self, mask: Bool[NDArray[np.bool_], "s s"]) -> bool:
         """A flat thing before everything else, unless it hides too much; its colour is the caller's business."""
-        if not mask.any() or self._too_much(mask):
+        own = self.owner == PERSON
+        if not mask.any() or self._too_much(int(np.count_nonzero(own)), int(np.count_nonzero(own & mask))):
             return False
         self.raster.depth[mask] = max(float(self.raster.depth.min()) - 0.1, 0.1)
         self.raster.face[mask] = -1
@@ -80,21 +84,59 @@ class Canvas:
         """Depth and face as they are now: copies."""
         return self.raster.depth.copy(), self.raster.face.copy()
 
-    def _too_much(self, front: NDArray[np.bool_], most: float = 1.0) -> bool:
-        own = self.owner == PERSON
-        lost = int(np.count_nonzero(own & front))
-        return lost > most * self._whole or int(np.count_nonzero(own)) - lost < (1 - self.most) * self._whole
+    def _too_much(self, own: int, lost: int, most: float = 1.0) -> bool:
+        """Of the person's own pixels these are seen so far, and these of them would not be any more."""
+        return lost > most * self._whole or own - lost < (1 - self.most) * self._whole
 
     def beyond(self, points: Float32[NDArray[np.float32], "k 3"], margin: float = 0.0) -> bool:
         """Whether points (metres, camera frame) lie all beyond one side of the picture, by more than the margin."""
-        low, high = points.min(0), points.max(0)
-        if high[2] < 0.05:
-            return True
-        if low[2] < 0.05:
-            return False
-        sides = points[:, :2] * _F32(2 * self.K[0, 0] / self.size)
-        z, margin = points[:, 2:], margin * 2 * float(self.K[0, 0]) / self.size
-        return bool(((sides - z).min(0) > margin).any() or ((sides + z).max(0) < -margin).any())
+        slope = 2 * float(self.K[0, 0]) / self.size
+        return _beyond(points, slope, slope * margin)
+
+
+@compiled
+def _beyond(points: NDArray[np.float32], slope: float, margin: float) -> bool:
+    """slope: of the picture's sides, in the frame of the camera."""
+    near = far = left = right = above = below = 0
+    for p in range(points.shape[0]):
+        x, y, z = points[p, 0] * slope, points[p, 1] * slope, points[p, 2]
+        if z < 0.05:
+            near += 1
+        else:
+            far += 1
+        left += x + z < -margin
+        right += x - z > margin
+        above += y + z < -margin
+        below += y - z > margin
+    if near:
+        return far == 0
+    return far in (left, right, above, below)
+
+
+@compiled
+def _take(owner: NDArray[np.int8], face: NDArray[np.int32], first: int, who: int) -> int:
+    """Give the pixels of faces from `first` on to their owner; how many they are."""
+    taken = 0
+    for i in range(face.shape[0]):
+        for j in range(face.shape[1]):
+            if face[i, j] >= first:
+                owner[i, j] = who
+                taken += 1
+    return taken
+
+
+@compiled
+def _covered(
+    owner: NDArray[np.int8], depth: NDArray[np.float32], new_depth: NDArray[np.float32]
+) -> tuple[int, int]:
+    """How many pixels are the person's, and before how many of those the new thing lies."""
+    own, lost = 0, 0
+    for i in range(depth.shape[0]):
+        for j in range(depth.shape[1]):
+            mine = owner[i, j] == PERSON
+            own += mine
+            lost += mine & (new_depth[i, j] < depth[i, j])
+    return own, lost
 
 
 @compiled

@@ -9,6 +9,7 @@ hangs free (skirts, coats, long hair, hats, bags) is geometry of its own: loose.
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from dpmesh.data.synthetic.materials import (
     NOISE,
     PLAIN,
     Material,
+    between,
     cloth,
     cloth_colour,
     material,
@@ -81,12 +83,14 @@ class Wardrobe:
     def __init__(self, body: FastBody) -> None:
         self._rest = body.template
         self._normals = vertex_normals(body.template, body.faces)
+        self._creases = np.empty(len(body.template))  # of cloth, by the vertex
+        _crease(body.template, NOISE, self._creases)
         landmarks, _ = body.joints(np.zeros((1, 10), _F32), np.tile(np.eye(3, dtype=_F32), (1, 24, 1, 1)))
         self._at = {name: landmarks[0, k] for k, name in enumerate(JOINTS30.joints)}
 
     def dress(self, rng: np.random.Generator) -> Look:
         """A random person's look."""
-        at, u = self._at, rng.uniform
+        at, u = self._at, partial(between, rng)
         y = {name: float(point[1]) for name, point in at.items()}
         across = {name: float(at[f"L_{name}"][0]) for name in ("Shoulder", "Elbow", "Wrist")}
         layers, bare = _Layers(), rng.random() < 0.07  # the upper body
@@ -159,7 +163,7 @@ class Wardrobe:
 
     def _legs(self, rng: np.random.Generator, y: dict[str, float]) -> float:
         """The height at which trouser legs end."""
-        kind, u = rng.random(), rng.uniform
+        kind, u = rng.random(), partial(between, rng)
         if kind < LONG:
             return y["L_Ankle"] + u(-0.05, 0.04)
         if kind < LONG + CROPPED:
@@ -172,7 +176,7 @@ class Wardrobe:
         """Hair or a bathing cap, a beard: added to the layers. The hair's material, whether it is long, or none."""
         ears = (self._at["L_Ear"] + self._at["R_Ear"]) / 2
         top, nose = float(self._at["Head_top"][1] - ears[1]), float(self._at["Nose"][2] - ears[2])
-        kind, u = rng.random(), rng.uniform
+        kind, u = rng.random(), partial(between, rng)
         base = HAIR[rng.integers(len(HAIR))] * u(0.8, 1.2)
         capped = kind > 0.95
         hair = material(PLAIN, cloth_colour(rng) if capped else base, grain=0.05 if capped else u(0.15, 0.4),
@@ -194,11 +198,11 @@ class Wardrobe:
             )
         return hair, long, bald
 
-    def thickness(self, look: Look) -> Float32[Array32, "v 3"]:
-        """What clothes and hair add to the rest pose, metres along the normals."""
-        depth = np.zeros(len(self._rest), _F32)
-        _puff(self._rest, look.regions, look.swell, NOISE, depth)
-        return self._normals * depth[:, None]
+    def clothed(self, look: Look, shaped: Float32[Array32, "v 3"]) -> Float32[Array32, "v 3"]:
+        """A rest-pose surface with what clothes and hair add to it along the normals."""
+        out = shaped.copy()
+        _puff(self._rest, self._normals, self._creases, look.regions, look.swell, out)
+        return out
 
 
 @compiled
@@ -217,7 +221,16 @@ def inside(regions: Array32, layer: int, x: float, y: float, z: float) -> float:
 
 
 @compiled
-def _puff(rest: Array32, regions: Array32, swell: Array32, table: Array32, out: Array32) -> None:
+def _crease(rest: Array32, table: Array32, out: NDArray[np.float64]) -> None:
+    for v in range(rest.shape[0]):
+        x, y, z = rest[v, 0], rest[v, 1], rest[v, 2]
+        out[v] = noise_at(table, 1.3 * (x + 0.7 * z), 0.6 * y + 0.3 * z)
+
+
+@compiled
+def _puff(
+    rest: Array32, normals: Array32, creases: NDArray[np.float64], regions: Array32, swell: Array32, out: Array32
+) -> None:  # fmt: skip
     for v in range(rest.shape[0]):
         x, y, z = rest[v, 0], rest[v, 1], rest[v, 2]
         for layer in range(regions.shape[0]):
@@ -225,6 +238,8 @@ def _puff(rest: Array32, regions: Array32, swell: Array32, table: Array32, out: 
             if depth > 0:
                 full = swell[layer, 0] + swell[layer, 1] * max(swell[layer, 2] - y, 0.0)
                 if swell[layer, 3] > 0:
-                    full += swell[layer, 3] * noise_at(table, 1.3 * (x + 0.7 * z), 0.6 * y + 0.3 * z)
-                out[v] = max(full, 0.0) * min(1.0, 0.3 + depth / 0.02)
+                    full += swell[layer, 3] * creases[v]
+                thick = np.float32(max(full, 0.0) * min(1.0, 0.3 + depth / 0.02))
+                for k in range(3):
+                    out[v, k] += normals[v, k] * thick
                 break

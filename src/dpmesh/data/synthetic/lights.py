@@ -8,11 +8,14 @@ expansion to second order, c (1/4 + t/2 + 15/32 (t² - 1/3)) with t = n·d (Rama
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
+import math
+from functools import partial
+
 import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-from dpmesh.data.synthetic.materials import pick
+from dpmesh.data.synthetic.materials import between, pick
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]
@@ -27,7 +30,7 @@ class Light:
 
     def __init__(self, rng: np.random.Generator, view: Float32[Array32, "3 3"]) -> None:
         """view: world, y up, to camera."""
-        u, self.kind = rng.uniform, KINDS[pick(rng, SHARES)]
+        u, self.kind = partial(between, rng), KINDS[pick(rng, SHARES)]
         self.harmonics: Array32 = np.zeros((3, 10), _F32)
         up = view[:, 1]
         warm = rng.normal(0, 0.07)  # the white balance: reddish to bluish, and a little green or magenta
@@ -60,13 +63,13 @@ class Light:
         self, rng: np.random.Generator, view: Float32[Array32, "3 3"], where: str
     ) -> NDArray[np.floating]:
         """A unit direction in the camera frame, above the horizon."""
-        mean = {"front": np.pi, "any": rng.uniform(-np.pi, np.pi), "side": rng.choice([-1, 1]) * np.pi / 2,
+        mean = {"front": np.pi, "any": between(rng, -np.pi, np.pi), "side": (-1, 1)[rng.integers(2)] * np.pi / 2,
                 "behind": 0.0}[where]  # fmt: skip
-        around, height = rng.normal(mean, 0.7), np.radians(rng.uniform(8, 30 if where == "side" else 75))
-        flat = np.array([np.sin(around), 0, np.cos(around)])  # 0 is straight ahead of the camera
+        around, height = rng.normal(mean, 0.7), math.radians(between(rng, 8, 30 if where == "side" else 75))
+        flat = np.array([math.sin(around), 0, math.cos(around)])  # 0 is straight ahead of the camera
         level = flat - (flat @ view[:, 1]) * view[:, 1]
-        level /= max(float(np.linalg.norm(level)), 1e-3)
-        return level * np.cos(height) + view[:, 1] * np.sin(height)
+        level /= max(math.sqrt(level @ level), 1e-3)
+        return level * math.cos(height) + view[:, 1] * math.sin(height)
 
     def _constant(self, level: float) -> None:
         self.harmonics[:, 0] += (level * self._cast).astype(_F32)
@@ -78,7 +81,8 @@ class Light:
                  2 * k * y * z]  # fmt: skip
         self.harmonics += ((strength * self._cast)[:, None] * np.array(terms)).astype(_F32)
 
-    def on(self, normal: Float32[Array32, "3"]) -> Float32[Array32, "3"]:
-        """Colour of the soft light on a surface of this normal."""
-        x, y, z = normal
-        return self.harmonics @ np.array([1, x, y, z, x * x, y * y, z * z, x * y, x * z, y * z], _F32)
+    def on(self, normals: Float32[Array32, "n 3"]) -> Float32[Array32, "n 3"]:
+        """Colours of the soft light on surfaces of these normals."""
+        x, y, z = normals.T
+        terms = np.stack([np.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, x * z, y * z], 1)
+        return np.asarray(terms @ self.harmonics.T, _F32)

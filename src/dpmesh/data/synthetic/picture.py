@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 
+from dpmesh.data.synthetic.backdrop import spread
 from dpmesh.data.synthetic.materials import pick
 
 _F32 = np.float32
@@ -60,9 +61,9 @@ def photograph(
     strength = abs(rng.normal(0, 0.014)) * 255 if rng.random() < 0.93 else u(0.03, 0.09) * 255
     place = rng.integers(0, len(_WHITE) - small, (3, 2))
     coloured = rng.random() >= 0.5
-    grain = [_WHITE[r : r + small, c : c + small] * _F32(strength) for r, c in place[: 3 if coloured else 1]]
+    grain = [_WHITE[r : r + small, c : c + small] for r, c in place[: 3 if coloured else 1]]
     grain = cv2.merge(grain if coloured else grain * 3)
-    picture = np.asarray(cv2.add(picture, grain, dtype=cv2.CV_8U), np.uint8)
+    picture = np.asarray(cv2.addWeighted(picture, 1, grain, strength, 0, dtype=cv2.CV_8U), np.uint8)
     if rng.random() < 0.7:
         quality = int(u(25, 96) if rng.random() < 0.85 else u(8, 25))
         picture = _jpeg(picture, quality)
@@ -98,6 +99,6 @@ def _veil(image: Array32, strength: float, middle: NDArray[np.float64], reach: f
     """Scattered light of a sun at `middle` (x, y px), in place; image 0 to 128, white."""
     axis = np.arange(len(image), dtype=_F32)
     far = ((axis - _F32(middle[0])) ** 2 + (axis[:, None] - _F32(middle[1])) ** 2) * _F32(1 / reach**2)
-    bright = _F32(strength) * (_F32(0.35) + _F32(0.65) / (1 + 4 * far))
-    image *= (1 - bright)[..., None]
-    image += (128 * bright)[..., None]
+    bright = spread(_F32(strength) * (_F32(0.35) + _F32(0.65) / (1 + 4 * far)))
+    image *= 1 - bright
+    image += 128 * bright

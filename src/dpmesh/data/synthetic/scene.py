@@ -10,13 +10,15 @@ from dataclasses import dataclass, fields
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs]
 
 from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
 from dpmesh.data.synthetic.contact import tangled
+from dpmesh.data.synthetic.materials import pick_each
 from dpmesh.geometry import CROP
+from dpmesh.render.compiled import compiled
 from dpmesh.skeletons import JOINTS30
 
 SIZE = CROP
@@ -29,6 +31,7 @@ CROP_DIAGONALS = (
     0.12,
     0.8,
 )  # side of the crop in diagonals: somebody in the distance to one who fills the picture
+_LOG_FOCAL, _LOG_CROP = ((float(np.log(a)), float(np.log(b))) for a, b in (FOCAL_DIAGONALS, CROP_DIAGONALS))
 FLESH = 0.07  # metres between a joint and the end of the body, where a detector's box ends
 REDRAWN = (
     3  # times that a body is drawn again which goes through itself: of 4 % (2 % as recorded) few are left
@@ -38,6 +41,7 @@ NEAREST = 0.35  # metres between the camera and the nearest joint, at least
 OTHERS = (0.64, 0.2, 0.09, 0.04, 0.03)
 """Probability of 0 to 4 further people: somebody else is in a third of the crops, a crowd in one of fourteen."""
 _F32 = np.float32
+Array32 = NDArray[np.float32]
 
 
 def _set(*names: str) -> NDArray[np.bool_]:
@@ -57,6 +61,7 @@ REGIONS = (
     (0.02, _set("Pelvis", "Hip", "Knee", "Ankle", "Toe")),
     (0.15, np.zeros(30, bool)),
 )
+_REGIONS = np.stack([joints for _, joints in REGIONS])
 KEPT = (0.1, 0.9)
 """Share of the 30 joints on this side of a cut anywhere: four of them at least, a head or a pair of feet."""
 CUT = 0.6  # of the boxes around less than the person end at the border of the picture, the rest inside it
@@ -114,20 +119,21 @@ def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBo
     """n independent scenes."""
     view = _views(rng, n)
     people = _draw_bodies(rng, bank, body, view)
-    low, high = (np.log(ends) for ends in zip(FOCAL_DIAGONALS, CROP_DIAGONALS, strict=True))
-    focal = (SIZE * np.exp(rng.uniform(low[0], high[0], n) - rng.uniform(low[1], high[1], n))).astype(_F32)
+    diagonals = rng.uniform(*_LOG_FOCAL, n) - rng.uniform(*_LOG_CROP, n)
+    focal = (SIZE * np.exp(diagonals)).astype(_F32)
 
-    choice = rng.choice(len(REGIONS), n, p=[p for p, _ in REGIONS])
-    region = np.stack([joints for _, joints in REGIONS])[choice]
-    anywhere = choice == len(REGIONS) - 1
-    region[anywhere] = _cut_anywhere(rng, people.joints[anywhere])
+    choice = pick_each(rng, tuple(share for share, _ in REGIONS), n)
+    region = _REGIONS[choice]
+    anywhere = np.flatnonzero(choice == len(REGIONS) - 1)
+    if len(anywhere):
+        region[anywhere] = _cut_anywhere(rng, people.joints[anywhere])
     scale = rng.uniform(0.85, 1.5, n)
     shift = rng.uniform(-0.15, 0.15, (n, 2)) * rng.random((n, 1)) * SIZE  # small shifts more often
     transl = _frame_region(people.joints, region, focal, scale, shift)
     down = ((people.joints + transl[:, None]) * view[:, None, :, 1]).sum(-1).min(1)
     ground = (down - FEET).astype(_F32)
 
-    of = np.repeat(np.arange(n), rng.choice(len(OTHERS), n, p=OTHERS))
+    of = np.repeat(np.arange(n), pick_each(rng, OTHERS, n))
     others = _draw_bodies(rng, bank, body, view[of])
     other_transl = _beside(rng, others, transl[of], view[of], ground[of]) if len(of) else np.zeros((0, 3))
     kept = others.joints[..., 2].min(1) + other_transl[:, 2] > NEAREST
@@ -162,7 +168,7 @@ def _cut_anywhere(
 ) -> Bool[NDArray[np.bool_], "k 30"]:
     """The joints on one side of a line across the picture, up to a share of them."""
     k = len(joints)
-    side = rng.choice(4, k, p=CUT_SIDES)
+    side = pick_each(rng, CUT_SIDES, k)
     along = (
         np.where((side < 2)[:, None], joints[..., 1], joints[..., 0])
         * np.where(side % 2 == 0, 1, -1)[:, None]
@@ -180,8 +186,9 @@ def _views(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 
     turn = matrices(np.radians(np.stack([zero, zero, roll], 1)))
     upright = np.diag([1.0, -1.0, -1.0])  # y up, facing the camera -> y down, z away from it
     view = (turn @ tilt @ upright).astype(_F32)
-    anyhow = rng.random(n) < 0.03
-    view[anyhow] = _any_rotations(rng, int(anyhow.sum()))
+    anyhow = np.flatnonzero(rng.random(n) < 0.03)
+    if len(anyhow):
+        view[anyhow] = _any_rotations(rng, len(anyhow))
     return view
 
 
@@ -249,57 +256,81 @@ MOST = np.array([3, 3, 3, 3.2, 2.5, 2.5, 2.5, 2.5, 2.5, 2.5])
 def _frame_region(
     joints: Float32[NDArray[np.float32], "n 30 3"],
     region: Bool[NDArray[np.bool_], "n 30"],
-    focal: Float[NDArray[np.floating], "n"],
-    scale: Float[NDArray[np.floating], "n"],
-    shift: Float[NDArray[np.floating], "n 2"],
-) -> Float[NDArray[np.floating], "n 3"]:
+    focal: Float32[NDArray[np.float32], "n"],
+    scale: Float64[NDArray[np.float64], "n"],
+    shift: Float64[NDArray[np.float64], "n 2"],
+) -> Float64[NDArray[np.float64], "n 3"]:
     """The translation that makes the crop `scale` times the region's square box, off centre by `shift` px."""
-    transl = np.zeros((len(joints), 3))
+    transl, edges = np.zeros((len(joints), 3)), np.empty((len(joints), 4))
     transl[:, 2] = focal * 1.6 * scale / SIZE
     closest = NEAREST - joints[..., 2].min(1)
     for _ in range(
         6
     ):  # perspective makes the box depend on the depth: a fixed point, reached to a pixel or so
-        transl[:, 2] = np.maximum(transl[:, 2], closest)
-        low, high = _box(joints + transl[:, None], region, focal)
-        side = (high - low).max(1)
-        ratio = np.clip(side * scale / SIZE, 0.5, 2)
-        middle = (low + high) / 2
-        transl[:, :2] += (CENTRE + shift - middle) / focal[:, None] * transl[:, 2:]
-        transl *= ratio[:, None]
+        _nearer(joints, region, focal, scale, shift, closest, transl, edges)
     transl[:, 2] = np.maximum(transl[:, 2], closest)
     return transl
 
 
+@compiled
+def _nearer(
+    joints: Array32, region: NDArray[np.bool_], focal: Array32, scale: NDArray[np.float64],
+    shift: NDArray[np.float64], closest: Array32, transl: NDArray[np.float64], edges: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """A step of the fixed point, in place."""
+    transl[:, 2] = np.maximum(transl[:, 2], closest)
+    _edges(joints, transl, region, focal, edges)
+    for i in range(len(joints)):
+        side = max(edges[i, 2] - edges[i, 0], edges[i, 3] - edges[i, 1])
+        ratio = min(max(side * scale[i] / SIZE, 0.5), 2.0)
+        for k in range(2):
+            middle = (edges[i, k] + edges[i, 2 + k]) / 2
+            transl[i, k] += (CENTRE + shift[i, k] - middle) / focal[i] * transl[i, 2]
+        for k in range(3):
+            transl[i, k] *= ratio
+
+
 def _box(
-    points: Float[NDArray[np.floating], "n 30 3"],
-    region: Bool[NDArray[np.bool_], "n 30"],
-    focal: Float[NDArray[np.floating], "n"],
+    people: Bodies, transl: NDArray[np.float64], region: NDArray[np.bool_], focal: Array32
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Corners (n, 2) of the box a detector would draw around the region's joints, crop px."""
-    pixels = project(points, focal).astype(np.float64)
-    flesh = (FLESH * focal / np.maximum(points[..., 2].mean(1), 0.05))[:, None]
-    low = np.where(region[..., None], pixels, np.inf).min(1) - flesh
-    high = np.where(region[..., None], pixels, -np.inf).max(1) + flesh
-    return low, high
+    edges = np.empty((len(transl), 4))
+    _edges(people.joints, transl, region, focal, edges)
+    return edges[:, :2], edges[:, 2:]
+
+
+@compiled
+def _edges(
+    joints: Array32, transl: NDArray[np.float64], region: NDArray[np.bool_], focal: Array32, out: NDArray[np.float64]
+) -> None:  # fmt: skip
+    for i in range(len(joints)):
+        depths = joints[i, :, 2] + transl[i, 2]
+        flesh = np.float32(FLESH) * focal[i] / max(depths.mean(), 0.05)
+        for k in range(2):
+            low, high = np.inf, -np.inf
+            for j in range(joints.shape[1]):
+                if region[i, j]:
+                    at = (joints[i, j, k] + transl[i, k]) / max(depths[j], 0.05) * focal[i] + CENTRE
+                    low, high = min(low, np.float32(at)), max(high, np.float32(at))  # as `project` rounds
+            out[i, k], out[i, 2 + k] = low - flesh, high + flesh
 
 
 def _frames(
     rng: np.random.Generator,
     people: Bodies,
-    transl: Float[NDArray[np.floating], "n 3"],
-    focal: Float[NDArray[np.floating], "n"],
+    transl: Float64[NDArray[np.float64], "n 3"],
+    focal: Float32[NDArray[np.float32], "n"],
     region: Bool[NDArray[np.bool_], "n 30"],
     choice: NDArray[np.int64],
 ) -> Float32[NDArray[np.float32], "n 4"]:
     """Where the source picture ends inside the crop: rarely, or where a truncated person's box ends."""
     n = len(transl)
     frame = np.tile(np.array([0, 0, SIZE, SIZE], np.float64), (n, 1))
-    low, high = _box(people.joints + transl[:, None], region, focal)
+    low, high = _box(people, transl, region, focal)
     edges = np.concatenate([low, high], 1) + rng.uniform(-8, 8, (n, 4))
     cut = (rng.random(n) < CUT) & (choice > 0)
     # The box of a truncated person ends at the picture's border, on the sides where the body goes on.
-    whole_low, whole_high = _box(people.joints + transl[:, None], np.ones_like(region), focal)
+    whole_low, whole_high = _box(people, transl, np.ones_like(region), focal)
     goes_on = np.concatenate([whole_low < low - 3, whole_high > high + 3], 1) & cut[:, None]
     frame[goes_on] = edges[goes_on]
     padded = rng.random(n) < 0.1

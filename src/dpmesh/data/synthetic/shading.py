@@ -52,13 +52,24 @@ def lit(h: Array32, k: int, x: float, y: float, z: float) -> float:
 
 
 @compiled_fast
+def _mixed(
+    values: Array32, a: int, b: int, c: int, wa: float, wb: float, wc: float
+) -> tuple[float, float, float]:
+    """What lies between a triangle's corners."""
+    return (
+        wa * values[a, 0] + wb * values[b, 0] + wc * values[c, 0],
+        wa * values[a, 1] + wb * values[b, 1] + wc * values[c, 1],
+        wa * values[a, 2] + wb * values[b, 2] + wc * values[c, 2],
+    )
+
+
+@compiled_fast
 def _shade(
     image: Array32, depth: Array32, face: NDArray[np.int32], bary: Array32, faces: NDArray[np.int32], place: Array32,
     normals: Array32, look: NDArray[np.int32], starts: NDArray[np.int32], regions: Array32, paints: Array32,
     harmonics: Array32, sun: Array32, hard: Array32, table: Array32, focal: float, corner: Array32,
 ) -> None:  # fmt: skip
     height, width = face.shape
-    n, p, colour = np.empty(3, np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
     for i in range(height):
         for j in range(width):
             f = face[i, j]
@@ -66,24 +77,23 @@ def _shade(
                 continue
             a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
             wa, wb, wc = bary[i, j, 0], bary[i, j, 1], bary[i, j, 2]
-            for k in range(3):
-                n[k] = wa * normals[a, k] + wb * normals[b, k] + wc * normals[c, k]
-                p[k] = wa * place[a, k] + wb * place[b, k] + wc * place[c, k]
+            px, py, pz = _mixed(place, a, b, c, wa, wb, wc)
+            x, y, z = _mixed(normals, a, b, c, wa, wb, wc)
             layer = int(starts[look[f]])
-            while layer < starts[look[f] + 1] - 1 and inside(regions, layer, p[0], p[1], p[2]) <= 0:
+            while layer < starts[look[f] + 1] - 1 and inside(regions, layer, px, py, pz) <= 0:
                 layer += 1
             fade = min(1.0, 0.02 * focal / depth[i, j])  # a pixel of 2 cm sees half of what is finer
-            paint(table, paints, layer, p[0], p[1], p[2], fade, colour)
+            colour = paint(table, paints, layer, px, py, pz, fade)
             if paints[layer, FOLDS] > 0:  # wrinkles tilt the normal a little
-                fold = paints[layer, FOLDS] * noise_at(table, 1.7 * p[0] + 0.5 * p[1], 0.7 * p[1] + p[2])
-                n[0] += 1.6 * fold
-                n[1] -= 1.2 * fold
+                fold = paints[layer, FOLDS] * noise_at(table, 1.7 * px + 0.5 * py, 0.7 * py + pz)
+                x += 1.6 * fold
+                y -= 1.2 * fold
             # Towards the camera, as the ray sees it.
             rx, ry = (j - 0.5 * width) / focal, (i - 0.5 * height) / focal
-            size = 1 / np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2] + 1e-12)
-            if n[0] * rx + n[1] * ry + n[2] > 0:
+            size = 1 / np.sqrt(x * x + y * y + z * z + 1e-12)
+            if x * rx + y * ry + z > 0:
                 size = -size
-            x, y, z = n[0] * size, n[1] * size, n[2] * size
+            x, y, z = x * size, y * size, z * size
             facing = x * sun[0] + y * sun[1] + z * sun[2]
             shine = 0.0
             if facing > 0 and paints[layer, GLOSS] > 0:  # the half vector between the sun and a viewer at -z

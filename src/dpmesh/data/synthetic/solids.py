@@ -4,6 +4,7 @@
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -99,10 +100,18 @@ def turned(
     vertices[..., 0] = across[:, None] * np.sin(angles)
     vertices[..., 1] = heights[:, None]
     vertices[..., 2] = deep[:, None] * np.cos(angles)
+    return vertices.reshape(-1, 3), _rings(n, m, sides)
+
+
+@cache
+def _rings(n: int, m: int, sides: int) -> Int32[NDArray[np.int32], "f 3"]:
+    """Faces between n rings of m vertices each."""
     ring, step = np.arange(n - 1)[:, None] * m, np.arange(sides)
     a, b = ring + step, ring + (step + 1) % m
     faces = np.stack([np.stack([a, b, b + m], -1), np.stack([a, b + m, a + m], -1)], 2).reshape(-1, 3)
-    return vertices.reshape(-1, 3), faces.astype(np.int32)
+    faces = faces.astype(np.int32)
+    faces.setflags(write=False)  # all shapes of these numbers share them
+    return faces
 
 
 def join(meshes: list[Mesh]) -> Mesh:

@@ -8,6 +8,7 @@ below the sky. Frame: world, metres, y up, origin at the camera.
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from dpmesh.data.synthetic.materials import (
     PLAIN,
     WINDOWS,
     Material,
+    between,
     material,
     noise_at,
     paint,
@@ -69,11 +71,11 @@ def draw_surroundings(
     open_air = light.kind in ("overcast", "sun", "backlight") or (
         light.kind == "flash" and rng.random() < 0.5
     )
-    u, yaw = rng.uniform, rng.normal(0, 0.5) + rng.choice([0, 0, 0, np.pi / 2])
+    u, yaw = partial(between, rng), rng.normal(0, 0.5) + (0, 0, 0, np.pi / 2)[rng.integers(4)]
     c, s = np.cos(yaw), np.sin(yaw)
     turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], _F32)
     points = np.concatenate([people, np.zeros((1, 3), _F32)]) @ turn.T
-    space = u(4, 30, 4) if open_air else np.abs(rng.normal(0, 1.3, 4)) + 0.6
+    space = rng.uniform(4, 30, 4) if open_air else np.abs(rng.normal(0, 1.3, 4)) + 0.6
     low, high = points.min(0), points.max(0)
     low[[0, 2]] -= space[:2]
     high[[0, 2]] += space[2:]
@@ -94,14 +96,15 @@ def draw_surroundings(
     for _ in range(rng.integers(0, 7)):  # windows, doors, pictures, cupboards; posters and signs out of doors
         side, scale = int(rng.integers(2, 6)), 3.0 if open_air else 1.0
         across = (low[2], high[2]) if side in (LEFT, RIGHT) else (low[0], high[0])
-        start, bottom = u(*across), ground + rng.choice([0.0, u(0.4, 1.5)]) * scale
+        start = u(float(across[0]), float(across[1]))
+        bottom = ground + (0.0, u(0.4, 1.5))[rng.integers(2)] * scale
         paints.append(surface(rng, 0.7) if rng.random() < 0.7 else material(
-            WINDOWS, surface_colour(rng), light.on(np.array([0, -1, 0], _F32)).astype(np.float64) * u(0.6, 1.4),
+            WINDOWS, surface_colour(rng), light.on(_FROM_ABOVE)[0].astype(np.float64) * u(0.6, 1.4),
             pitch=u(0.3, 1.2), duty=u(0.7, 0.95), grain=0.0))  # fmt: skip
         panels.append(
             [side, start, start + u(0.3, 1.8) * scale, bottom, bottom + u(0.4, 2.0) * scale, len(paints) - 1]
         )
-    blue = rng.uniform(0, 1)
+    blue = rng.random()
     if light.kind == "overcast":
         blue *= 0.3
     sky = np.stack([[1 - 0.55 * blue, 1 - 0.3 * blue, 1.0], [1 - 0.2 * blue, 1 - 0.1 * blue, 1.0]]) * u(
@@ -115,7 +118,7 @@ def draw_surroundings(
 
 def _far(rng: np.random.Generator, green: NDArray[np.float64]) -> Material:
     """What stands far away: trees and hedges, houses, or nothing but haze."""
-    kind, u = rng.random(), rng.uniform
+    kind, u = rng.random(), partial(between, rng)
     if kind < 0.45:
         return material(BLOTS, green * u(0.4, 1.0), np.clip(green * u(0.9, 1.8), 0, 1), pitch=u(4, 12), duty=u(0, 0.4),
                         grain=u(0.3, 0.8), grain_pitch=u(0.1, 0.5))  # fmt: skip
@@ -137,7 +140,7 @@ def draw_behind(
     """Fill the picture where taken is negative. balls: x y z (world) and radius of what darkens the floor."""
     size = len(image)
     to_box = np.ascontiguousarray(around.turn @ view.T, _F32)  # camera to the box's axes
-    soft = np.stack([light.on(n @ to_box) for n in _INWARD])
+    soft = light.on(_INWARD @ to_box)
     facing = np.maximum(_INWARD @ (to_box @ light.direction), 0)[:, None] * light.hard
     shadow = np.ones((_SHADOW_CELLS, _SHADOW_CELLS, 2), _F32)
     placed = np.ascontiguousarray(np.concatenate([balls[:, :3] @ around.turn.T, balls[:, 3:]], 1), _F32)
@@ -151,6 +154,7 @@ def draw_behind(
     cv2.resize(half, (size, size), dst=image)
 
 
+_FROM_ABOVE = np.array([[0, -1, 0]], _F32)
 _INWARD = np.array([[0, 1, 0], [0, -1, 0], [1, 0, 0], [-1, 0, 0], [0, 0, 1], [0, 0, -1]], _F32)
 
 
@@ -192,7 +196,7 @@ def _behind(
     taken: NDArray[np.int32],
 ) -> None:  # fmt: skip
     height, width = image.shape[:2]
-    d, p, colour = np.empty(3, np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
+    d, p = np.empty(3, np.float32), np.empty(3, np.float32)
     for i in range(height):
         for j in range(width):
             # A cell at the edge of what is drawn before it is drawn too: its neighbours look at it.
@@ -248,9 +252,9 @@ def _behind(
                     which = int(panels[m, 5])
             fade = min(1.0, 0.02 * focal / max(nearest, 0.1))
             if side == 0:
-                paint(table, paints, which, p[0], p[2], 0.0, fade, colour)
+                colour = paint(table, paints, which, p[0], p[2], 0.0, fade)
             else:
-                paint(table, paints, which, across, p[1] - low[1], 0.0, fade, colour)
+                colour = paint(table, paints, which, across, p[1] - low[1], 0.0, fade)
             near_floor = min(1.0, 0.75 + 0.5 * (p[1] - low[1])) if side > 1 else 1.0
             for k in range(3):
                 light = (
