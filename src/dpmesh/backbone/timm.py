@@ -144,7 +144,7 @@ class TimmBackbone(nn.Module):
 
 def _build(config: TimmConfig) -> tuple[Any, Family]:
     """timm's model without its classifier, and its family."""
-    timm = _timm()
+    timm = load_timm("this backbone")
     where = f"TimmConfig.model={config.model}"
     if not timm.is_model(config.model):
         raise ConfigError("timm has no such model", where=where, fix='List them with timm.list_models("*").')
@@ -173,14 +173,15 @@ def _build(config: TimmConfig) -> tuple[Any, Family]:
     return model, family
 
 
-def _timm() -> ModuleType:
+def load_timm(what: str) -> ModuleType:
+    """timm, which `what` needs. Raises ConfigError where it is not installed."""
     try:
         let_torchvision_load()
         return importlib.import_module("timm")
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"this backbone needs timm, and {error.name} is not installed",
-            where="TimmConfig",
+            f"{what} needs timm, and {error.name} is not installed",
+            where="timm",
             fix="Install it with: pip install 'dpmesh[ablation]'",
         ) from error
 

@@ -119,7 +119,10 @@ class MeshObjective(Objective):
         backbone = [p for p in self.model.backbone.parameters() if p.requires_grad]
         inside = {id(p) for p in backbone}
         rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in inside]
-        found = [Group("regressor", rest), Group("backbone", backbone, self.stage.backbone_rate)]
+        found = [
+            Group("regressor", rest),
+            Group("backbone", backbone, self.stage.backbone_rate, backbone=True),
+        ]
         if self.balance is not None:
             found.append(Group("loss weights", [self.balance], loss_weights=True))
         return [group for group in found if group.parameters]

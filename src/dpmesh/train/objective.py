@@ -17,12 +17,14 @@ from dpmesh.train.part import Part
 class Group:
     """Parameters with a learning rate of their own: `factor` times the stage's.
 
+    backbone: of the image backbone, whose matrices `Settings.optimizer` may treat otherwise.
     loss_weights: they weigh losses, and are neither decayed nor counted in the clipping.
     """
 
     name: str
     parameters: list[nn.Parameter]
     factor: float = 1.0
+    backbone: bool = False
     loss_weights: bool = False
 
 

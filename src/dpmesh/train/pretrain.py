@@ -118,7 +118,7 @@ class DenoisingObjective(Objective):
         return F.mse_loss(self.head(features[-1]).float(), noise)
 
     def groups(self) -> list[Group]:
-        return [Group("backbone", [p for p in self.parameters() if p.requires_grad])]
+        return [Group("backbone", [p for p in self.parameters() if p.requires_grad], backbone=True)]
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:

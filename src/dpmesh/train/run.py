@@ -16,7 +16,6 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-from torch.optim import AdamW
 
 from dpmesh.errors import ConfigError
 from dpmesh.train.average import Average
@@ -25,6 +24,7 @@ from dpmesh.train.checkpoints import State
 from dpmesh.train.feed import steps_of
 from dpmesh.train.machines import average_scalars, is_sharded, recompute_activations, whole
 from dpmesh.train.objective import Objective
+from dpmesh.train.optimizers import make_optimizer
 from dpmesh.train.settings import Settings
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -41,23 +41,11 @@ class Run:
             recompute_activations(objective)
         self.module: Any = fabric.setup_module(objective)
         self.groups = objective.groups()
-        self.optimizer: Any = fabric.setup_optimizers(self._adamw())
-        self.average = Average(objective, settings.ema) if settings.ema else None
-
-    def _adamw(self) -> AdamW:
-        """A group of parameters for each of the objective's, whose rates really differ."""
-        decay = self.settings.weight_decay
-        groups = [
-            {
-                "params": group.parameters,
-                "factor": group.factor,
-                "weight_decay": 0.0 if group.loss_weights else decay,
-            }
-            for group in self.groups
-        ]
-        return AdamW(
-            groups, lr=self.stage.learning_rate, betas=(0.9, 0.98), fused=not is_sharded(self.fabric)
+        optimizer = make_optimizer(
+            self.groups, self.stage.learning_rate, settings, sharded=is_sharded(fabric)
         )
+        self.optimizer: Any = fabric.setup_optimizers(optimizer)
+        self.average = Average(objective, settings.ema) if settings.ema else None
 
     def set_rates(self) -> float:
         """The rate of the step that comes, in every group; returns the one of factor 1."""

@@ -1,0 +1,42 @@
+"""The optimiser of a stage: AdamW for everything, or Muon for the image backbone's matrices and NAdamW for the rest."""
+
+import importlib
+from typing import Any
+
+from torch.optim import AdamW, Optimizer
+
+from dpmesh.backbone.timm import load_timm
+from dpmesh.errors import ConfigError
+from dpmesh.train.objective import Group
+from dpmesh.train.settings import Settings
+
+BETAS = (0.9, 0.98)
+
+
+def make_optimizer(groups: list[Group], rate: float, settings: Settings, *, sharded: bool) -> Optimizer:
+    """With a group of parameters for each of `groups`; each keeps its `factor` on the rate `rate`.
+
+    sharded: no process has a whole matrix (FSDP), which Muon needs. Raises ConfigError for that, and without timm.
+    """
+    told: list[dict[str, Any]] = [
+        {
+            "params": group.parameters,
+            "factor": group.factor,
+            "weight_decay": 0.0 if group.loss_weights else settings.weight_decay,
+        }
+        for group in groups
+    ]
+    if settings.optimizer == "adamw":
+        return AdamW(told, lr=rate, betas=BETAS, fused=not sharded)
+    if sharded:
+        raise ConfigError(
+            "muon needs whole matrices, and under fsdp no process has one",
+            where="optimizer",
+            fix='Take strategy = "ddp", or optimizer = "adamw".',
+        )
+    load_timm("the optimiser muon")
+    muon: Any = importlib.import_module("timm.optim.muon").Muon
+    for group, options in zip(groups, told, strict=True):
+        options["use_fallback"] = not group.backbone
+    # Steps of the size that AdamW's have (arXiv 2502.16982), so that one rate fits both.
+    return muon(told, lr=rate, betas=BETAS, nesterov=True, adjust_lr_fn="match_rms_adamw")
