@@ -19,6 +19,7 @@ from dpmesh.skeletons import SMPL_PARENTS
 
 _PARENTS = np.array(SMPL_PARENTS)
 _F32 = np.float32
+_NOWHERE = np.zeros(3, _F32)
 Array32 = NDArray[np.float32]
 
 
@@ -126,13 +127,14 @@ class FastBody:
         rest: Float32[NDArray[np.float32], "v 3"],
         rotations: Float32[NDArray[np.float32], "24 3 3"],
         transforms: Float32[NDArray[np.float32], "24 3 4"],
+        transl: Float32[NDArray[np.float32], "3"] = _NOWHERE,
     ) -> Float32[NDArray[np.float32], "v 3"]:
         """A rest-pose surface, shaped and perhaps clothed, posed by the transforms of its shape."""
         flat = rest.reshape(-1).copy()
         feature = _feature(rotations[None]).reshape(23, 9)
         _correct(flat, self._corrected, self._ends, self._correctives, feature)
         out = np.empty_like(self.template)
-        _skin(flat.reshape(-1, 3), transforms, self._bones, self._weights, out)
+        _skin(flat.reshape(-1, 3), transforms, transl, self._bones, self._weights, out)
         return out
 
 
@@ -248,9 +250,11 @@ def _correct(
 ) -> None:
     moved, start = np.zeros(len(rows), np.float32), 0
     for joint in range(len(ends)):
+        own = moved[start : ends[joint]]
         for k in range(9):
-            for n in range(start, ends[joint]):
-                moved[n] += correctives[k, n] * feature[joint, k]
+            turned, along = feature[joint, k], correctives[k, start : ends[joint]]
+            for n in range(len(own)):
+                own[n] += along[n] * turned
         start = ends[joint]
     for n in range(len(rows)):
         flat[rows[n]] += moved[n]
@@ -258,17 +262,22 @@ def _correct(
 
 @compiled
 def _skin(
-    rest: Array32, transforms: Array32, bones: NDArray[np.int32], weights: Array32, out: Array32
+    rest: Array32,
+    transforms: Array32,
+    transl: Array32,
+    bones: NDArray[np.int32],
+    weights: Array32,
+    out: Array32,
 ) -> None:
     for v in range(rest.shape[0]):
-        for r in range(3):
-            out[v, r] = 0.0
-        for b in range(bones.shape[1]):
-            w = weights[v, b]
+        a, b, c = rest[v, 0], rest[v, 1], rest[v, 2]
+        x, y, z = np.float32(0), np.float32(0), np.float32(0)
+        for k in range(bones.shape[1]):
+            w = weights[v, k]
             if w == 0:
                 break
-            t = transforms[bones[v, b]]
-            for r in range(3):
-                out[v, r] += w * (
-                    t[r, 0] * rest[v, 0] + t[r, 1] * rest[v, 1] + t[r, 2] * rest[v, 2] + t[r, 3]
-                )
+            t = transforms[bones[v, k]]
+            x += w * (t[0, 0] * a + t[0, 1] * b + t[0, 2] * c + t[0, 3])
+            y += w * (t[1, 0] * a + t[1, 1] * b + t[1, 2] * c + t[1, 3])
+            z += w * (t[2, 0] * a + t[2, 1] * b + t[2, 2] * c + t[2, 3])
+        out[v, 0], out[v, 1], out[v, 2] = x + transl[0], y + transl[1], z + transl[2]

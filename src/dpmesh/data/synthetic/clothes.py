@@ -81,7 +81,7 @@ class Wardrobe:
     """Dresses one body: what is fixed about its vertices is worked out once."""
 
     def __init__(self, body: FastBody) -> None:
-        self._rest = body.template
+        self._across = np.ascontiguousarray(body.template.T)
         self._normals = vertex_normals(body.template, body.faces)
         self._creases = np.empty(len(body.template))  # of cloth, by the vertex
         _crease(body.template, NOISE, self._creases)
@@ -200,13 +200,14 @@ class Wardrobe:
 
     def clothed(self, look: Look, shaped: Float32[Array32, "v 3"]) -> Float32[Array32, "v 3"]:
         """A rest-pose surface with what clothes and hair add to it along the normals."""
-        out = shaped.copy()
-        _puff(self._rest, self._normals, self._creases, look.regions, look.swell, out)
+        thick, out = np.zeros(len(shaped), _F32), shaped.copy()
+        _thicken(self._across, self._creases, look.regions, look.swell, thick)
+        _grow(self._normals, thick, out)
         return out
 
 
 @compiled
-def inside(regions: Array32, layer: int, x: float, y: float, z: float) -> float:
+def inside(regions: NDArray[np.floating], layer: int, x: float, y: float, z: float) -> float:
     """How far (about metres) a place of the rest pose lies inside a layer's region; negative outside."""
     least = 1e9
     for row in range(4):
@@ -228,18 +229,41 @@ def _crease(rest: Array32, table: Array32, out: NDArray[np.float64]) -> None:
 
 
 @compiled
-def _puff(
-    rest: Array32, normals: Array32, creases: NDArray[np.float64], regions: Array32, swell: Array32, out: Array32
+def _plane(regions: Array32, layer: int, row: int) -> tuple[float, float, float, float]:
+    r = regions[layer, row]
+    return r[0], r[1], r[2], r[3]
+
+
+@compiled
+def _thicken(
+    rest: Array32, creases: NDArray[np.float64], regions: Array32, swell: Array32, out: Array32
 ) -> None:  # fmt: skip
-    for v in range(rest.shape[0]):
-        x, y, z = rest[v, 0], rest[v, 1], rest[v, 2]
-        for layer in range(regions.shape[0]):
-            depth = inside(regions, layer, x, y, z)
-            if depth > 0:
-                full = swell[layer, 0] + swell[layer, 1] * max(swell[layer, 2] - y, 0.0)
-                if swell[layer, 3] > 0:
-                    full += swell[layer, 3] * creases[v]
-                thick = np.float32(max(full, 0.0) * min(1.0, 0.3 + depth / 0.02))
-                for k in range(3):
-                    out[v, k] += normals[v, k] * thick
-                break
+    """Thickness at each vertex. Layers from the skin outwards, over all vertices at once: no branch to guess wrong.
+
+    rest: (3, v).
+    """
+    for layer in range(regions.shape[0] - 1, -1, -1):
+        (a0, a1, a2, a3), (b0, b1, b2, b3) = _plane(regions, layer, 0), _plane(regions, layer, 1)
+        (c0, c1, c2, c3), (d0, d1, d2, d3) = _plane(regions, layer, 2), _plane(regions, layer, 3)
+        thick, more, below, folds = (
+            swell[layer, 0],
+            swell[layer, 1],
+            swell[layer, 2],
+            max(swell[layer, 3], 0.0),
+        )
+        for v in range(rest.shape[1]):
+            x, y, z = abs(rest[0, v]), rest[1, v], rest[2, v]
+            depth = min(
+                min(a0 * x + a1 * y + a2 * z + a3, b0 * x + b1 * y + b2 * z + b3),
+                min(c0 * x + c1 * y + c2 * z + c3, d0 * x + d1 * y + d2 * z + d3),
+            )
+            full = thick + more * max(below - y, 0.0) + folds * creases[v]
+            here = np.float32(max(full, 0.0) * min(1.0, 0.3 + depth / 0.02))
+            out[v] = here if depth > 0 else out[v]
+
+
+@compiled
+def _grow(normals: Array32, thick: Array32, out: Array32) -> None:
+    for v in range(out.shape[0]):
+        for k in range(3):
+            out[v, k] += normals[v, k] * thick[v]

@@ -192,7 +192,7 @@ def _cell(table: Array32, u: float, v: float) -> float:
 
 @compiled_fast
 def paint(
-    table: Array32, paints: Array32, m: int, x: float, y: float, z: float, fade: float
+    table: Array32, paints: NDArray[np.floating], m: int, x: float, y: float, z: float, fade: float
 ) -> tuple[float, float, float]:
     """The colour of material m at a place. fade 1 near, towards 0 where a pixel holds many periods."""
     kind = int(paints[m, KIND])

@@ -184,7 +184,7 @@ class SyntheticPeople:
         look = self._wardrobe.dress(rng)
         betas, rotations = bodies.betas[k], bodies.rotations[k]
         shaped, moves = self._body.shaped(betas), self._body.transforms(betas[None], rotations[None])[0]
-        vertices = self._body.pose(self._wardrobe.clothed(look, shaped), rotations, moves) + transl
+        vertices = self._body.pose(self._wardrobe.clothed(look, shaped), rotations, moves, transl)
         mesh = Mesh(
             vertices, self._body.faces, vertex_normals(vertices, self._body.faces), self._body.template,
             np.zeros(len(self._body.faces), np.int32), np.array([0, len(look.paints)], np.int32),

@@ -34,6 +34,7 @@ from dpmesh.render.compiled import compiled_fast
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]
+Array64 = NDArray[np.float64]
 LEFT, RIGHT = 2, 3  # sides are floor, ceiling, then those at low and high x, and at low and high z
 _SHADOW_CELLS = 32  # along a side of the picture
 _GREENS = np.array([[0.3, 0.36, 0.16], [0.22, 0.3, 0.12], [0.42, 0.42, 0.22], [0.36, 0.3, 0.16]])
@@ -147,9 +148,9 @@ def draw_behind(
     _shadows(shadow, to_box, placed, around.low, to_box @ light.direction, focal, size)
     half = np.zeros((size // 2, size // 2, 3), _F32)  # what is behind is seldom as sharp as the person
     _behind(
-        half, to_box, around.low, around.high, around.paints, around.panels, around.sky, around.rough,
-        around.open_air, soft.astype(_F32), facing.astype(_F32), np.asarray(cv2.resize(shadow, half.shape[:2]), _F32),
-        NOISE, focal / 2, taken,
+        half, to_box, around.low, around.high, around.paints.astype(np.float64), around.panels, around.sky,
+        around.rough, around.open_air, soft.astype(_F32), facing.astype(_F32),
+        np.asarray(cv2.resize(shadow, half.shape[:2]), _F32), NOISE, focal / 2, taken,
     )  # fmt: skip
     cv2.resize(half, (size, size), dst=image)
 
@@ -191,7 +192,7 @@ def _shadows(
 
 @compiled_fast
 def _behind(
-    image: Array32, to_box: Array32, low: Array32, high: Array32, paints: Array32, panels: Array32, sky: Array32,
+    image: Array32, to_box: Array32, low: Array32, high: Array32, paints: Array64, panels: Array32, sky: Array32,
     rough: float, open_air: bool, soft: Array32, facing: Array32, shadow: Array32, table: Array32, focal: float,
     taken: NDArray[np.int32],
 ) -> None:  # fmt: skip
