@@ -25,7 +25,7 @@ from dpmesh.data.synthetic.materials import (
     pick_each,
 )
 from dpmesh.data.synthetic.occluders import furniture, limb, put_before
-from dpmesh.data.synthetic.picture import photograph
+from dpmesh.data.synthetic.picture import _shaken, photograph
 from dpmesh.data.synthetic.scene import KEPT, _cut_anywhere, draw_betas
 from dpmesh.data.synthetic.shading import corners, lit
 from dpmesh.data.synthetic.solids import Mesh, boxes, join, turned
@@ -140,6 +140,13 @@ def test_layers_end_in_skin_and_thicken_outward(body: FastBody) -> None:
             and np.abs(thick - along[:, None] * normals).max() < 1e-6
             and along.max() < 0.15
         )
+        for v in range(0, len(along), 331):  # the outermost layer alone, each vertex by itself
+            k, (x, y, z) = layer(body.template[v]), body.template[v]
+            crease = noise_at(NOISE, 1.3 * (x + 0.7 * z), 0.6 * y + 0.3 * z)
+            thickness, more, below, folds = look.swell[k]
+            full = max(thickness + more * max(below - y, 0) + folds * crease, 0)
+            rise = min(1, 0.3 + inside(look.regions, k, x, y, z) / 0.02)
+            assert along[v] == pytest.approx(full * rise, abs=2e-6)
     assert skirts == {"none", "skirt", "dress", "coat"} and bare_hands > 50 and bare_noses > 50
 
 
@@ -352,3 +359,14 @@ def test_the_keypoint_stream_hides_about_as_much_as_the_pictures() -> None:
         inside_ = ((batch["joints2d"] >= 0) & (batch["joints2d"] <= 255)).all(-1)[:, main]
         shares.append(1 - batch["joint_visible"][:, main][inside_].mean())
     assert abs(shares[0] - shares[1]) < 0.1
+
+
+def test_a_shaken_picture_stays_in_its_place() -> None:
+    """A dot becomes a line of as much light about the same place: kernels lose their empty rows, not their middle."""
+    dot = np.zeros((65, 65, 3), np.uint8)
+    dot[32, 32] = 255
+    for seed in range(60):
+        line = _shaken(np.random.default_rng(seed), dot)[..., 0].astype(float)
+        assert line.sum() == pytest.approx(255, rel=0.05) and line.max() < 130
+        rows, columns = np.nonzero(line)
+        assert abs(rows.mean() - 32) <= 0.75 and abs(columns.mean() - 32) <= 0.75

@@ -101,9 +101,9 @@ def test_what_cannot_be_drawn_is_left_out() -> None:
 
 
 def test_a_vertex_index_out_of_range_is_refused() -> None:
-    for bad in (-1, 3):
+    for bad in (-1, 3, 2**32 + 2):  # the last is 2 in 32 bits
         with pytest.raises(InputError):
-            rasterize(np.ones((3, 3), np.float32), np.int32([[0, 1, bad]]), K, SIZE)
+            rasterize(np.ones((3, 3), np.float32), np.int64([[0, 1, bad]]), K, SIZE)
 
 
 def test_culling_leaves_the_picture_of_a_closed_surface_as_it_is() -> None:

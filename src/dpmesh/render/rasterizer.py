@@ -47,8 +47,7 @@ def rasterize(
     Several meshes are drawn by concatenating them. A triangle with a corner that is not finite is dropped.
     Raises InputError for a vertex index out of range (the compiled loops do not check).
     """
-    corners = np.ascontiguousarray(faces, dtype=np.int32)
-    if not _known(corners, len(vertices)):
+    if not _known(faces, len(vertices)):  # as given: a huge number would become a small one in 32 bits
         raise InputError("a triangle names a vertex that does not exist", where="faces")
     height, width = size
     if onto is None:
@@ -56,6 +55,7 @@ def rasterize(
         face = np.full((height, width), -1, np.int32)
         onto = Raster(depth, face, np.zeros((height, width, 3), np.float32))
     points = np.ascontiguousarray(vertices, dtype=np.float64)
+    corners = np.ascontiguousarray(faces, dtype=np.int32)
     _draw(points, corners, np.ascontiguousarray(K, dtype=np.float64), *onto, cull, first)
     return onto
 
@@ -74,7 +74,7 @@ def interpolate(
 
 
 @compiled
-def _known(faces: NDArray[np.int32], count: int) -> bool:
+def _known(faces: NDArray[np.integer], count: int) -> bool:
     """Whether every corner is one of `count` vertices."""
     wrong = 0
     for f in range(faces.shape[0]):
