@@ -185,7 +185,7 @@ def test_the_two_rates_really_differ(child: ModuleType, tmp_path: Path):
 
     def farthest(names: str) -> float:
         return max(
-            float((before[name] - p).abs().max())
+            float((before[name] - p.detach()).abs().max())
             for name, p in run.objective.named_parameters()
             if name.startswith(names) and p.requires_grad
         )
