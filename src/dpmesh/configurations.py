@@ -16,6 +16,9 @@ from dpmesh.pose_prior.vposer import VPoserConfig
 from dpmesh.pose_prior.vqvae import Mode, PoseVQVAEConfig
 from dpmesh.regressor.cascade import RegressorConfig
 
+BackbonePart = Literal["vae", "controlnet"]
+"""What of the diffusion backbone training may leave as it is, besides the U-Net under LoRA."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DPMeshConfig:
@@ -44,7 +47,7 @@ class DPMeshConfig:
     shared_focal: bool = False
     lora_rank: int = 0
     lora_targets: Literal["cross", "released"] = "cross"
-    frozen: tuple[Literal["vae", "controlnet"], ...] = ()
+    frozen: tuple[BackbonePart, ...] = ()
 
     def __post_init__(self) -> None:
         backbone, regressor = self.backbone, self.regressor

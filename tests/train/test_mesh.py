@@ -9,6 +9,8 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from dpmesh.configurations import configuration, with_conditions
+from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_prior
 from dpmesh.train.begin import begin
@@ -174,6 +176,24 @@ def test_under_paper_only_what_the_paper_trains_moves(child: ModuleType, tmp_pat
     assert all(torch.equal(before[name], run.objective.get_parameter(name)) for name in frozen)
     optimised = {id(p) for group in run.optimizer.param_groups for p in group["params"]}
     assert optimised == {id(p) for p in run.objective.parameters() if p.requires_grad}
+
+
+def test_a_stage_leaves_a_part_of_the_backbone_as_it_is():
+    stage = Images(**COMMON, frozen=("vae",))
+    objective = MeshObjective(model(), stage, SETTINGS)
+    trained = {id(p) for group in objective.groups() for p in group.parameters}
+    backbone = objective.model.backbone
+    assert not trained & {id(p) for p in backbone.get_submodule("vae").parameters()}
+    assert {id(p) for p in backbone.get_submodule("controlnet").parameters()} <= trained
+    assert objective.model.config.frozen == ()  # the weights are as any others
+    objective(batch_of(stage), FIRST)[0].backward()
+    assert all(p.grad is None for p in backbone.get_submodule("vae").parameters())
+
+
+def test_a_stage_cannot_leave_a_part_that_the_backbone_lacks():
+    bare = DPMesh(with_conditions(configuration("embedded"), "z0"))
+    with pytest.raises(ConfigError, match="frozen has controlnet, which the backbone lacks"):
+        MeshObjective(bare, Images(**COMMON, frozen=("controlnet",)), SETTINGS)
 
 
 def test_the_two_rates_really_differ(child: ModuleType, tmp_path: Path):

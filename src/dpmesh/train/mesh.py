@@ -1,5 +1,6 @@
 """The stages that regress bodies: keypoints, images, teacher, student. The only place where model and targets meet."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ class MeshObjective(Objective):
         self.bf16 = settings.precision == "bf16-mixed"
         if isinstance(stage, Keypoints):  # without pictures it gets no gradient
             model.backbone.requires_grad_(False)
+        if isinstance(stage, Images):
+            for part in replace(model.config, frozen=stage.frozen).frozen:  # which refuses what there is not
+                model.backbone.get_submodule(part).requires_grad_(False)
         self.balance = nn.Parameter(torch.ones(len(TERMS))) if settings.losses.automatic else None
         self.teaching = None if teacher is None else Teaching(teacher, model)
 

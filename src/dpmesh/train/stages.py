@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from dpmesh.configurations import BackbonePart
 from dpmesh.errors import ConfigError
 
 
@@ -89,12 +90,15 @@ class Images(Stage):
     no_features, scrambled: shares of samples whose fused map is zeroed, or whose crop is somebody else's, so that
     the keypoints alone keep carrying an answer.
     rehearsal: synthetic people without a picture in each step besides, so that the lifter forgets nothing.
+    frozen: parts of the backbone that this stage leaves as they are, besides those that the model's config never
+    trains.
     """
 
     kind: Literal["images"] = "images"
     no_features: float = 0.0
     scrambled: float = 0.0
     rehearsal: int = 0
+    frozen: tuple[BackbonePart, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
