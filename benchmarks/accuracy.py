@@ -20,13 +20,11 @@ import numpy as np
 import torch
 from machine import tell
 
-from dpmesh.body.files import free_body
 from dpmesh.data.poses import PoseBank
-from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.geometry import CROP
 from dpmesh.model import BodyParameters, DPMesh
-from dpmesh.train.feed import Tensors, as_tensors
-from dpmesh.train.validate import SEED, Figures, Recorded, figures, held_out, predict
+from dpmesh.train.feed import Tensors
+from dpmesh.train.validate import SEED, Figures, figures, held_out, predict, rendered
 
 
 def t_pose(count: int) -> BodyParameters:
@@ -135,9 +133,7 @@ def main() -> None:
         "T-pose": t_pose(options.people),
     }
     errors = {name: figures(model.body, answer, batch) for name, answer in answers.items()}
-    familiar = as_tensors(
-        SyntheticPeople(SEED, Recorded(PoseBank.load("train")), free_body()).batch(0, options.people)
-    )
+    familiar = rendered(PoseBank.load("train"), options.people)
     errors["model, motions of the training"] = figures(model.body, predict(model, familiar), familiar)
     result = {
         "weights": options.weights,

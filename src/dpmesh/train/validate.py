@@ -37,7 +37,12 @@ class Recorded:
 
 def held_out(count: int, seed: int = SEED) -> Tensors:
     """`count` rendered people whose motions belong to the test split: for benchmarks, never for a training."""
-    return as_tensors(SyntheticPeople(seed, Recorded(PoseBank.load("test")), free_body()).batch(0, count))
+    return rendered(PoseBank.load("test"), count, seed)
+
+
+def rendered(bank: PoseBank, count: int, seed: int = SEED) -> Tensors:
+    """`count` people in poses of the bank as they were recorded."""
+    return as_tensors(SyntheticPeople(seed, Recorded(bank), free_body()).batch(0, count))
 
 
 @lru_cache(maxsize=1)
@@ -47,8 +52,7 @@ def validation_people(data: Data, count: int, seed: int) -> Tensors:
     if data.people:
         return as_tensors(training_people(data, seed).batch(0, min(data.people, count)))
     if not data.validation:
-        people = SyntheticPeople(SEED, Recorded(pose_bank("validation")), free_body())
-        return as_tensors(people.batch(0, count))
+        return rendered(pose_bank("validation"), count)
     sources = [opened(source) for source in data.validation]
     share = -(-count // len(sources))
     rng = np.random.default_rng(SEED)
