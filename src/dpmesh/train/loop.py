@@ -15,7 +15,7 @@ from dpmesh.errors import ConfigError, DPMeshError
 from dpmesh.train.begin import begin, left_by
 from dpmesh.train.checkpoints import latest_checkpoint, save_checkpoint
 from dpmesh.train.feed import feed
-from dpmesh.train.machines import is_sharded, make_fabric, whole
+from dpmesh.train.machines import in_bf16, is_sharded, make_fabric, whole
 from dpmesh.train.report import Report
 from dpmesh.train.run import Run
 from dpmesh.train.settings import Settings
@@ -62,7 +62,9 @@ def run_stage(run: Run, out: Path) -> None:
     with Report(
         out, stage.name, run.step, run.steps, tells=fabric.global_rank == 0, tensorboard=settings.tensorboard
     ) as report:
-        report.say(f"stage {stage.name}: steps {run.step} to {run.steps} of batch {stage.batch}")
+        mixed = run.objective.mixed and in_bf16(settings.precision, fabric.device.type)
+        told = f"steps {run.step} to {run.steps} of batch {stage.batch}, {'bf16' if mixed else 'fp32'}"
+        report.say(f"stage {stage.name}: {told}")
         while run.step < run.steps:
             rate = run.set_rates()
             run.optimizer.zero_grad(set_to_none=True)

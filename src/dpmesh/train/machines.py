@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
@@ -17,10 +18,12 @@ from torch.utils.checkpoint import checkpoint
 from dpmesh.diffusion.attention import Transformer2D
 from dpmesh.diffusion.blocks import ResnetBlock
 from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer
-from dpmesh.train.settings import Settings
+from dpmesh.train.settings import Precision, Settings
 
 BLOCKS = (ResnetBlock, Transformer2D, EncoderLayer, DecoderLayer)
 """What FSDP shards, and checkpointing computes again, one by one."""
+BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
+"""Of x86, x86 and ARM, as torch.cpu.get_capabilities names them."""
 
 
 def make_fabric(settings: Settings) -> Fabric:
@@ -72,6 +75,19 @@ def whole(module: nn.Module) -> Generator[None, None, None]:
     yield
     if isinstance(module, FSDPModule):
         module.reshard()
+
+
+def in_bf16(precision: Precision, device: str) -> bool:
+    """Whether matrix products are done in bf16 on a device of this type ("cpu", "cuda").
+
+    "auto": where the device has instructions for it. A processor without them takes up to a hundred times as long.
+    """
+    if precision != "auto":
+        return precision == "bf16-mixed"
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict[str, Any])  # an older torch cannot tell
+    return device == "cpu" and any(capabilities().get(name, False) for name in BF16_INSTRUCTIONS)
 
 
 def attention_kernels(device: str) -> AbstractContextManager[Any]:

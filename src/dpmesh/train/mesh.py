@@ -17,7 +17,7 @@ from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
 from dpmesh.train.feed import BLIND, Tensors
 from dpmesh.train.imagined import imagined_reading
-from dpmesh.train.machines import attention_kernels
+from dpmesh.train.machines import attention_kernels, in_bf16
 from dpmesh.train.nkr import Teaching
 from dpmesh.train.objective import Group, Objective
 from dpmesh.train.part import Part
@@ -32,8 +32,8 @@ MeshStage = Keypoints | Images | Teacher | Student
 class MeshObjective(Objective):
     """The model with the losses of Eq. 9.
 
-    bf16: matrix products in bf16. Fabric's own "bf16-mixed" also rounds what goes in, and a target of four metres
-    is then off by up to 16 mm; so Fabric runs in fp32 and the autocast is here.
+    Fabric's own "bf16-mixed" also rounds what goes in, and a target of four metres is then off by up to 16 mm; so
+    Fabric runs in fp32 and the autocast is here.
     """
 
     def __init__(
@@ -42,7 +42,6 @@ class MeshObjective(Objective):
         """teacher: of a student; it is locked, and no part of this module."""
         super().__init__()
         self.model, self.stage, self.settings = model, stage, settings
-        self.bf16 = settings.precision == "bf16-mixed"
         if isinstance(stage, Keypoints):  # without pictures it gets no gradient
             model.backbone.requires_grad_(False)
         if isinstance(stage, Images):
@@ -53,7 +52,8 @@ class MeshObjective(Objective):
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
         device = batch["joints"].device.type
-        with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=self.bf16):
+        bf16 = in_bf16(self.settings.precision, device)
+        with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=bf16):
             terms = self._terms(batch, part)
             total = self.settings.losses.total(terms, self.balance)
             blind = {name.removeprefix(BLIND): v for name, v in batch.items() if name.startswith(BLIND)}

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -29,7 +29,12 @@ class Group:
 
 
 class Objective(nn.Module, ABC):
-    """One stage at work. The model inside knows nothing of it."""
+    """One stage at work. The model inside knows nothing of it.
+
+    mixed: Settings.precision is for its steps; others are always in fp32.
+    """
+
+    mixed: ClassVar[bool] = True
 
     @abstractmethod
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,8 +1,10 @@
 """The optimiser of a stage: AdamW for everything, or Muon for the image backbone's matrices and NAdamW for the rest."""
 
 import importlib
+from functools import partial
 from typing import Any
 
+import torch
 from torch.optim import AdamW, Optimizer
 
 from dpmesh.backbone.timm import load_timm
@@ -35,8 +37,26 @@ def make_optimizer(groups: list[Group], rate: float, settings: Settings, *, shar
             fix='Take strategy = "ddp", or optimizer = "adamw".',
         )
     load_timm("the optimiser muon")
-    muon: Any = importlib.import_module("timm.optim.muon").Muon
+    module: Any = importlib.import_module("timm.optim.muon")
+    on_cpu = all(p.device.type == "cpu" for group in groups for p in group.parameters)
+    muon = in_fp32(module) if on_cpu else module.Muon
     for group, options in zip(groups, told, strict=True):
         options["use_fallback"] = not group.backbone
     # Steps of the size that AdamW's have (arXiv 2502.16982), so that one rate fits both.
     return muon(told, lr=rate, betas=BETAS, nesterov=True, adjust_lr_fn="match_rms_adamw")
+
+
+def in_fp32(module: Any) -> Any:
+    """timm's Muon with its products in fp32. It takes bf16, of which a CPU is no faster or, without instructions for
+    it, a hundred times slower; timm's function has a `dtype` for that, and its class does not pass one."""
+    orthogonal = module.zeropower_via_newtonschulz
+
+    class Muon(module.Muon):
+        def step(self, closure: Any = None) -> Any:
+            module.zeropower_via_newtonschulz = partial(orthogonal, dtype=torch.float32)
+            try:
+                return super().step(closure)
+            finally:
+                module.zeropower_via_newtonschulz = orthogonal
+
+    return Muon

@@ -24,7 +24,7 @@ from dpmesh.errors import ConfigError
 from dpmesh.geometry.heatmap import draw_heatmaps
 from dpmesh.model import DPMesh
 from dpmesh.train.feed import Tensors
-from dpmesh.train.machines import attention_kernels
+from dpmesh.train.machines import attention_kernels, in_bf16
 from dpmesh.train.mesh import crop_of, true_joints
 from dpmesh.train.objective import Group, Objective
 from dpmesh.train.part import Part
@@ -67,7 +67,6 @@ class DenoisingObjective(Objective):
     def __init__(self, model: DPMesh, stage: Pretrain, settings: Settings) -> None:
         super().__init__()
         self.model, self.stage, self.settings = model, stage, settings
-        self.bf16 = settings.precision == "bf16-mixed"
         backbone = model.backbone
         if not isinstance(backbone, DiffusionBackbone) or model.prompt is None or model.config.lora_rank:
             raise ConfigError(
@@ -93,7 +92,8 @@ class DenoisingObjective(Objective):
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
         crop = crop_of(batch)
         device = crop.device.type
-        with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=self.bf16):
+        bf16 = in_bf16(self.settings.precision, device)
+        with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=bf16):
             latent = self.backbone.vae(crop.contiguous(memory_format=torch.channels_last))
             joints, visible = true_joints(batch)
             terms = {"denoise": self._denoise(latent.detach().float(), joints, visible, part)}

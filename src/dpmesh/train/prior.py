@@ -80,6 +80,7 @@ class PriorObjective(Objective):
     With several processes the codebook is that of the first: its moving averages see its share of the batch.
     """
 
+    mixed = False
     rest: Tensor
 
     def __init__(self, config: PoseVQVAEConfig, stage: Prior) -> None:

@@ -69,6 +69,9 @@ class Data:
         return bool(self.group3d or self.group2d)
 
 
+Precision = Literal["auto", "32-true", "bf16-mixed"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """model: a named configuration. start: weights to begin from (a folder or a shipped name) instead of random ones.
@@ -78,7 +81,8 @@ class Settings:
 
     processes: on this machine (under torchrun, what it was told); threads: of each; workers: that make batches.
     strategy: how several processes share a model. "ddp": each has all of it. "fsdp": each has a part of every layer.
-    precision: bf16-mixed does matrix products in bf16; weights and targets stay in fp32.
+    precision: bf16-mixed does matrix products in bf16; weights and targets stay in fp32. auto is this where the device
+    has instructions for bf16, and 32-true where it has none.
     checkpointing: the backbone's activations are computed again in the backward pass instead of kept.
     optimizer: "adamw", or "muon": Muon (timm's; pip install 'dpmesh[ablation]') for the image backbone's matrices and
     kernels, NAdamW for everything else, at the same rates. Some 12 % more time a step; not under fsdp.
@@ -102,7 +106,7 @@ class Settings:
     threads: int = 1
     workers: int = 1
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    precision: Precision = "auto"
     checkpointing: bool = False
     optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.01

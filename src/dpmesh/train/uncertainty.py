@@ -24,7 +24,7 @@ from dpmesh.train.calibrate import calibrate
 from dpmesh.train.feed import BLIND, Tensors
 from dpmesh.train.hiding import drop, hide
 from dpmesh.train.imagined import imagined_reading
-from dpmesh.train.machines import attention_kernels
+from dpmesh.train.machines import attention_kernels, in_bf16
 from dpmesh.train.mesh import crop_of
 from dpmesh.train.objective import Group, Objective
 from dpmesh.train.part import Part
@@ -62,7 +62,6 @@ class UncertaintyObjective(Objective):
             )
         self.model, self.stage, self.settings = model.requires_grad_(False), stage, settings
         self.head = model.regressor.uncertainty.requires_grad_(True)
-        self.bf16 = settings.precision == "bf16-mixed"
 
     def train(self, mode: bool = True) -> "UncertaintyObjective":
         """What is locked stays as it will be used."""
@@ -114,7 +113,7 @@ class UncertaintyObjective(Objective):
         """The locked model's answers (crop=None: without a picture, `read` as DPMesh.regress), and the head's view of
         them, which alone has a gradient."""
         model, device = self.model, joints.device.type
-        bf16 = self.bf16 and self.training
+        bf16 = self.training and in_bf16(self.settings.precision, device)
         with torch.no_grad():
             with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=bf16):
                 seen = None if crop is None else model.look(crop, joints, visible)

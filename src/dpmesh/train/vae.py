@@ -29,6 +29,7 @@ class VAEObjective(Objective):
     """Rotations and joints of poses given back from a draw, and how far the draws' distribution is from a unit
     normal one (Kullback-Leibler)."""
 
+    mixed = False
     rest: Tensor
 
     def __init__(self, config: VPoserConfig, stage: Prior) -> None:
