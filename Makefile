@@ -1,7 +1,9 @@
 # `make demo` and `make test` on a bare machine: Python 3.10 or later and make are all they need.
-# Set PIP_FLAGS to reach another package source, PYTHON to choose an interpreter.
+# Set PIP_FLAGS to reach another package source, PYTHON to choose an interpreter, JOBS for tests side by side (each
+# takes a core and some 2 GiB).
 
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -12,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/dpmesh predict examples --out demo-out --overwrite
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
