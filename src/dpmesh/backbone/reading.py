@@ -103,7 +103,7 @@ def joints_read(told: Float[Tensor, "b j2 s s"], surface: Float[Tensor, "b p s s
     size = scores.shape[-1]
     share = scores.flatten(2).softmax(-1)  # (b, j, s*s)
     cells = torch.arange(size, device=told.device, dtype=told.dtype) * (CROP / size)
-    y, x = torch.meshgrid(cells, cells, indexing="ij")
-    flat = torch.stack([x.flatten(), y.flatten()], dim=-1)  # (s*s, 2) crop pixels, the heatmaps' convention
-    depth = (share * depths.flatten(2)).sum(-1, keepdim=True)
-    return JointsRead(scores, torch.cat([share @ flat, depth], dim=-1), share.square().sum(-1), surface)
+    y, x = torch.meshgrid(cells, cells, indexing="ij")  # crop pixels, the heatmaps' convention
+    # Sums and no matrix product, which autocast would round to half a pixel.
+    means = [(share * of_cell).sum(-1) for of_cell in (x.flatten(), y.flatten(), depths.flatten(2))]
+    return JointsRead(scores, torch.stack(means, dim=-1), share.square().sum(-1), surface)
