@@ -80,6 +80,16 @@ def test_with_them_they_are(
     assert "stage images: steps 0 to 1 of batch 4, fp32" in caplog.text
 
 
+def test_a_prior_is_trained_in_fp32_whatever_there_is(
+    child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    processor(monkeypatch, "amx_bf16")
+    caplog.set_level(logging.INFO)
+    found, _ = trained(child, tmp_path, "prior")
+    assert torch.float32 in found and torch.bfloat16 not in found
+    assert "stage prior: steps 0 to 1 of batch 4, fp32" in caplog.text
+
+
 def trained(child: ModuleType, tmp_path: Path, kind: str, **more: Any) -> tuple[set[torch.dtype], Settings]:
     settings: Settings = child.settings(
         tmp_path / "run", child.stage(kind, steps=1), model="reading", precision="auto", **more
