@@ -69,7 +69,7 @@ def measure(*words: str) -> dict[str, float]:
 def released(temporary: Path) -> dict[str, Any]:
     file, out = temporary / "twin.pth.tar", temporary / "out"
     made = measure(str(ROOT / "tools" / "released_twin.py"), str(file))
-    convert = ("-m", "dpmesh.cli.main", "convert", "released", str(file), str(out))
+    convert = ("-m", "dpmesh", "convert", "released", str(file), str(out))
     return {
         "file_gb": gigabytes(file),
         "making_it": made,
@@ -82,7 +82,7 @@ def released(temporary: Path) -> dict[str, Any]:
 
 def stable_diffusion(temporary: Path) -> dict[str, Any]:
     out = temporary / "out"
-    convert = ("-m", "dpmesh.cli.main", "convert", "sd15")
+    convert = ("-m", "dpmesh", "convert", "sd15")
     found: dict[str, Any] = {"making_folders": measure("-c", FOLDERS, str(temporary))}
     folder, control = temporary / "sd", temporary / "controlnet"
     found["convert_folders"] = measure(*convert, str(folder), str(out), "--controlnet", str(control))

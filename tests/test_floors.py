@@ -19,6 +19,7 @@ FLOORS = (
     ("train", "pipeline"),
     ("evaluate",),
     ("cli",),
+    ("__main__",),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -213,6 +213,13 @@ def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_pat
     assert predict(photos, "--out", tmp_path / "o") == 130
 
 
+def test_python_m_is_the_command() -> None:
+    """torchrun wants a module; a mistake there has the status and the line that the command gives."""
+    command = [sys.executable, "-m", "dpmesh", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("dpmesh: unknown verb 'nothing'"), done.stderr
+
+
 def test_help_is_light() -> None:
     """Neither the list of verbs nor a verb's help may load torch or a picture library."""
     script = (

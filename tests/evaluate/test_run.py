@@ -170,7 +170,7 @@ def test_killed_then_finished_by_torchrun(twin, whole: Path, settings: dict, tmp
     """SIGKILL, then two processes of torchrun: what was saved is taken as it is, the rest is made."""
     parts = tmp_path / PROTOCOL / PARTS
     run = subprocess.Popen(
-        [sys.executable, "-m", "dpmesh.cli.main", *words(settings, tmp_path)],
+        [sys.executable, "-m", "dpmesh", *words(settings, tmp_path)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -185,7 +185,7 @@ def test_killed_then_finished_by_torchrun(twin, whole: Path, settings: dict, tmp
     save(kept[0], replace(rows, mpjpe=rows.mpjpe + 1000), header)  # a mark: is it made again?
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*torchrun, "-m", "dpmesh.cli.main", *words(settings, tmp_path)],
+        [*torchrun, "-m", "dpmesh", *words(settings, tmp_path)],
         capture_output=True,
         text=True,
         check=False,

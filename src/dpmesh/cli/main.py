@@ -80,7 +80,3 @@ def _top(words: list[str]) -> int:
     else:
         parser.print_help()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
