@@ -1,0 +1,129 @@
+"""What moves the image backbone: python benchmarks/gradients.py [CONFIG.toml] [--batches 10] [--set.NAME VALUE]
+
+For each loss term, times its factor, over the first batches of the config's last stage, at the weights that it begins
+with:
+
+* share: the mean square of the term's gradient in a matrix (or kernel) of the backbone, as a share of all terms',
+  averaged over the matrices. Muon's steps have one size in each matrix, so shares and not sizes decide.
+* signal: of that mean square, the part that the batches have in common, averaged likewise; the rest is noise, which
+  another batch has otherwise (McCandlish et al. 2018, section 2.2). Estimated without bias, so that it may fall
+  below 0 where there is next to none; `error` is how far the matrices' mean may be off, as if they were independent.
+
+Rehearsed people have no picture and are left out.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one core
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import tell
+from torch import Tensor
+
+from dpmesh.cli.train import changes
+from dpmesh.errors import ConfigError
+from dpmesh.train.begin import begin
+from dpmesh.train.feed import feed
+from dpmesh.train.mesh import MeshObjective
+from dpmesh.train.settings import Settings, read_settings
+from dpmesh.train.stages import Images
+
+CONFIG = Path(__file__).parents[1] / "configs" / "embedded_more.toml"
+
+
+class Moments:
+    """Of one term's gradients over the batches, for each matrix: their sum, and the sum of their squares."""
+
+    def __init__(self, matrices: list[Tensor]) -> None:
+        self.batches = 0
+        self.total = [torch.zeros_like(m) for m in matrices]
+        self.squares = torch.zeros(len(matrices), dtype=torch.float64)
+
+    def add(self, gradients: list[Tensor]) -> None:
+        self.batches += 1
+        for i, gradient in enumerate(gradients):
+            self.total[i] += gradient
+            self.squares[i] += gradient.double().square().sum()
+
+    def power(self) -> Tensor:
+        """Mean square norm, for each matrix."""
+        return self.squares / self.batches
+
+    def signal(self) -> Tensor:
+        """What two batches' gradients have in common, as a share of the power; 0 where there is no gradient."""
+        whole = torch.stack([t.double().square().sum() for t in self.total])
+        common = (whole - self.squares) / (self.batches * (self.batches - 1))
+        return torch.where(self.squares > 0, common / self.power().clamp(min=1e-30), 0.0)
+
+
+def figures(moments: dict[str, Moments]) -> dict[str, dict[str, float]]:
+    """Share, signal and its error of each term."""
+    powers = {name: m.power() for name, m in moments.items()}
+    everything = torch.stack(list(powers.values())).sum(0).clamp(min=1e-30)
+    found = dict[str, dict[str, float]]()
+    for name, m in moments.items():
+        touched = m.signal()[m.squares > 0]
+        found[name] = {
+            "share": round((powers[name] / everything).mean().item(), 4),
+            "signal": round(touched.mean().item(), 4) if len(touched) else 0.0,
+            "error": round((touched.std() / len(touched) ** 0.5).item(), 4) if len(touched) > 1 else 0.0,
+        }
+    return found
+
+
+def measure(settings: Settings, batches: int) -> dict[str, Any]:
+    number = len(settings.stages) - 1
+    stage = settings.stages[number]
+    if isinstance(stage, Images):
+        stage = replace(stage, rehearsal=0)
+        settings = replace(settings, stages=(*settings.stages[:number], stage))
+    objective = begin(settings, number).train()
+    matrices = [p for g in objective.groups() if g.backbone for p in g.parameters if p.ndim > 1]
+    if not isinstance(objective, MeshObjective) or not matrices:
+        raise ConfigError("nothing of the backbone is trained by pictures", where=f"stage {stage.name}")
+    moments = dict[str, Moments]()
+    for part, _, batch in feed(stage, settings, range(batches)):
+        _, terms = objective(batch, part)
+        for name, term in terms.items():
+            factor = getattr(settings.losses, name)
+            if not factor or not term.requires_grad:
+                continue
+            gradients = torch.autograd.grad(factor * term, matrices, retain_graph=True, allow_unused=True)
+            known = [
+                torch.zeros_like(m) if g is None else g for g, m in zip(gradients, matrices, strict=True)
+            ]
+            moments.setdefault(name, Moments(matrices)).add(known)
+    found = figures({name: m for name, m in moments.items() if m.squares.any()})
+    return {
+        "stage": stage.name,
+        "people": batches * stage.batch,
+        "batch": stage.batch,
+        "matrices": len(matrices),
+        "terms": dict(sorted(found.items(), key=lambda item: -item[1]["share"])),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("config", type=Path, nargs="?", default=CONFIG)
+    parser.add_argument("--batches", type=int, default=10)
+    parser.add_argument("--json", type=Path, metavar="OUT.json")
+    options, rest = parser.parse_known_args()
+    if options.batches < 2:
+        parser.error("--batches: signal and noise are told apart from two batches on")
+    torch.set_num_threads(1)
+    start = time.monotonic()
+    found = measure(read_settings(options.config, changes(rest)), options.batches)
+    for name, one in found["terms"].items():
+        print(f"{name:16s} share {one['share']:.3f}  signal {one['signal']:+.4f} ± {one['error']:.4f}")
+    tell({**found, "seconds": round(time.monotonic() - start)}, options.json)
+
+
+if __name__ == "__main__":
+    main()
