@@ -1,4 +1,4 @@
-"""What moves the image backbone: python benchmarks/gradients.py [CONFIG.toml] [--batches 10] [--set.NAME VALUE]
+"""What moves the image backbone: python benchmarks/gradients.py [--batches 10] CONFIG.toml [--set.NAME VALUE]
 
 For each loss term, times its factor, over the first batches of the config's last stage, at the weights that it begins
 with:
@@ -6,8 +6,8 @@ with:
 * share: the mean square of the term's gradient in a matrix (or kernel) of the backbone, as a share of all terms',
   averaged over the matrices. Muon's steps have one size in each matrix, so shares and not sizes decide.
 * signal: of that mean square, the part that the batches have in common, averaged likewise; the rest is noise, which
-  another batch has otherwise (McCandlish et al. 2018, section 2.2). Estimated without bias, so that it may fall
-  below 0 where there is next to none; `error` is how far the matrices' mean may be off, as if they were independent.
+  another batch has otherwise (McCandlish et al. 2018, section 2.2). Estimated without bias, so that next to none
+  comes out on either side of 0: the lowest figure of a run shows how far chance goes in it.
 
 Rehearsed people have no picture and are left out.
 """
@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: one core
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,11 @@ from dpmesh.train.mesh import MeshObjective
 from dpmesh.train.settings import Settings, read_settings
 from dpmesh.train.stages import Images
 
-CONFIG = Path(__file__).parents[1] / "configs" / "embedded_more.toml"
-
 
 class Moments:
     """Of one term's gradients over the batches, for each matrix: their sum, and the sum of their squares."""
 
-    def __init__(self, matrices: list[Tensor]) -> None:
+    def __init__(self, matrices: Sequence[Tensor]) -> None:
         self.batches = 0
         self.total = [torch.zeros_like(m) for m in matrices]
         self.squares = torch.zeros(len(matrices), dtype=torch.float64)
@@ -63,7 +62,7 @@ class Moments:
 
 
 def figures(moments: dict[str, Moments]) -> dict[str, dict[str, float]]:
-    """Share, signal and its error of each term."""
+    """Share and signal of each term."""
     powers = {name: m.power() for name, m in moments.items()}
     everything = torch.stack(list(powers.values())).sum(0).clamp(min=1e-30)
     found = dict[str, dict[str, float]]()
@@ -72,7 +71,6 @@ def figures(moments: dict[str, Moments]) -> dict[str, dict[str, float]]:
         found[name] = {
             "share": round((powers[name] / everything).mean().item(), 4),
             "signal": round(touched.mean().item(), 4) if len(touched) else 0.0,
-            "error": round((touched.std() / len(touched) ** 0.5).item(), 4) if len(touched) > 1 else 0.0,
         }
     return found
 
@@ -111,17 +109,20 @@ def measure(settings: Settings, batches: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("config", type=Path, nargs="?", default=CONFIG)
     parser.add_argument("--batches", type=int, default=10)
     parser.add_argument("--json", type=Path, metavar="OUT.json")
-    options, rest = parser.parse_known_args()
+    parser.add_argument("config", type=Path)
+    parser.add_argument(
+        "rest", nargs=argparse.REMAINDER, metavar="--set.NAME VALUE", help="as of dpmesh train"
+    )
+    options = parser.parse_args()
     if options.batches < 2:
         parser.error("--batches: signal and noise are told apart from two batches on")
     torch.set_num_threads(1)
     start = time.monotonic()
-    found = measure(read_settings(options.config, changes(rest)), options.batches)
+    found = measure(read_settings(options.config, changes(options.rest)), options.batches)
     for name, one in found["terms"].items():
-        print(f"{name:16s} share {one['share']:.3f}  signal {one['signal']:+.4f} ± {one['error']:.4f}")
+        print(f"{name:16s} share {one['share']:.3f}  signal {one['signal']:+.4f}")
     tell({**found, "seconds": round(time.monotonic() - start)}, options.json)
 
 
