@@ -7,7 +7,8 @@ with:
   averaged over the matrices. Muon's steps have one size in each matrix, so shares and not sizes decide.
 * signal: of that mean square, the part that the batches have in common, averaged likewise; the rest is noise, which
   another batch has otherwise (McCandlish et al. 2018, section 2.2). Estimated without bias, so that next to none
-  comes out on either side of 0: the lowest figure of a run shows how far chance goes in it.
+  comes out on either side of 0: the lowest figure of a run shows how far chance goes in it. Near the end of a
+  training a term may have a signal for want of weight alone: the others hold against it.
 
 Rehearsed people have no picture and are left out.
 """
