@@ -56,27 +56,27 @@ class Moments:
         return self.squares / self.batches
 
     def signal(self) -> Tensor:
-        """What two batches' gradients have in common, as a share of the power; 0 where there is no gradient."""
+        """What two batches' gradients have in common, as a share of the power, for each matrix that has a gradient."""
         whole = torch.stack([t.double().square().sum() for t in self.total])
         common = (whole - self.squares) / (self.batches * (self.batches - 1))
-        return torch.where(self.squares > 0, common / self.power().clamp(min=1e-30), 0.0)
+        return (common / self.power())[self.squares > 0]
 
 
 def figures(moments: dict[str, Moments]) -> dict[str, dict[str, float]]:
-    """Share and signal of each term."""
-    powers = {name: m.power() for name, m in moments.items()}
-    everything = torch.stack(list(powers.values())).sum(0).clamp(min=1e-30)
-    found = dict[str, dict[str, float]]()
-    for name, m in moments.items():
-        touched = m.signal()[m.squares > 0]
-        found[name] = {
-            "share": round((powers[name] / everything).mean().item(), 4),
-            "signal": round(touched.mean().item(), 4) if len(touched) else 0.0,
+    """Share and signal of each term that has a gradient."""
+    everything = torch.stack([m.power() for m in moments.values()]).sum(0).clamp(min=1e-30)
+    return {
+        name: {
+            "share": round((m.power() / everything).mean().item(), 4),
+            "signal": round(m.signal().mean().item(), 4),
         }
-    return found
+        for name, m in moments.items()
+        if m.squares.any()
+    }
 
 
 def measure(settings: Settings, batches: int) -> dict[str, Any]:
+    """Of the last stage. Raises ConfigError where pictures train nothing of the backbone in it."""
     number = len(settings.stages) - 1
     stage = settings.stages[number]
     if isinstance(stage, Images):
@@ -98,7 +98,7 @@ def measure(settings: Settings, batches: int) -> dict[str, Any]:
                 torch.zeros_like(m) if g is None else g for g, m in zip(gradients, matrices, strict=True)
             ]
             moments.setdefault(name, Moments(matrices)).add(known)
-    found = figures({name: m for name, m in moments.items() if m.squares.any()})
+    found = figures(moments)
     return {
         "stage": stage.name,
         "people": batches * stage.batch,

@@ -1,13 +1,11 @@
 """benchmarks/gradients.py tells signal from noise where both are known, and measures a real stage's terms."""
 
-import importlib.util
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from gradients import Moments, figures, measure
 
 from dpmesh.errors import ConfigError
 from dpmesh.losses import TERMS, LossWeights
@@ -16,41 +14,27 @@ from dpmesh.train.settings import read_settings
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    folder = ROOT / "benchmarks"
-    sys.path.insert(0, str(folder))  # a script's own folder, as python has it
-    try:
-        spec = importlib.util.spec_from_file_location("gradients_bench", folder / "gradients.py")
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(folder))
-
-
-def test_signal_and_noise_that_are_known(bench: ModuleType):
+def test_signal_and_noise_that_are_known():
     """Two terms in two matrices: one the same in every batch, one a third signal and, in one matrix, alone."""
     draw = torch.Generator().manual_seed(0)
     matrices = [torch.empty(60, 50), torch.empty(40, 50)]
-    steady, noisy = bench.Moments(matrices), bench.Moments(matrices)
+    steady, noisy = Moments(matrices), Moments(matrices)
     always = [torch.randn(m.shape, generator=draw) for m in matrices]
     for _ in range(8):
         steady.add([always[0], torch.zeros(40, 50)])
         noisy.add([a + 2**0.5 * torch.randn(a.shape, generator=draw) for a in always])
-    found = bench.figures({"steady": steady, "noisy": noisy})
+    found = figures({"steady": steady, "noisy": noisy})
     assert found["steady"]["signal"] == pytest.approx(1, abs=1e-4)
     assert found["noisy"]["signal"] == pytest.approx(1 / 3, abs=0.02)
     assert found["steady"]["share"] == pytest.approx((1 / 4 + 0) / 2, abs=0.01)
     assert found["noisy"]["share"] == pytest.approx((3 / 4 + 1) / 2, abs=0.01)
 
 
-def test_a_stage(bench: ModuleType):
+def test_a_stage():
     settings = read_settings(
         ROOT / "configs/embedded_more.toml", {"workers": 0, "precision": "32-true", "images.batch": 2}
     )
-    found = bench.measure(settings, 2)
+    found = measure(settings, 2)
     assert found["people"] == 4 and found["matrices"] > 200
     terms = found["terms"]
     weights = LossWeights()
@@ -59,11 +43,14 @@ def test_a_stage(bench: ModuleType):
     assert set(terms) == wanted
     assert sum(one["share"] for one in terms.values()) == pytest.approx(1, abs=0.01)
     assert all(one["share"] > 0 for one in terms.values())
+    other = measure(replace(settings, losses=replace(weights, read_cells=2.0, joints3d=0.0)), 2)["terms"]
+    assert set(other) == wanted - {"joints3d"}  # a term counts times its factor
+    assert other["read_cells"]["share"] > 10 * terms["read_cells"]["share"]
 
 
-def test_a_stage_without_pictures_is_refused(bench: ModuleType):
+def test_a_stage_without_pictures_is_refused():
     settings = read_settings(ROOT / "configs/embedded.toml", {"workers": 0})
     keypoints = [stage for stage in settings.stages if stage.kind == "keypoints"]
     assert keypoints
     with pytest.raises(ConfigError, match="nothing of the backbone"):
-        bench.measure(replace(settings, stages=(keypoints[0],)), 2)
+        measure(replace(settings, stages=(keypoints[0],)), 2)
