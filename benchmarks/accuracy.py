@@ -1,11 +1,15 @@
 """How good weights are on held-out synthetic people: python benchmarks/accuracy.py [--weights embedded] [--people 1000]
 
 The people's motions belong to the test split (other subjects and actions than in training), shapes, clothes,
-cameras, occluders and keypoint noise come from another seed. Rows: the model; the model with every picture
-blanked, or exchanged for the next person's (the keypoints are right, the picture is not); keypoints alone; and
-a T-pose facing the camera. What limits it: the lifter alone with the true places of the given keypoints, of all
-joints inside the crop, and with true places, true depths or both as if they had been read; and the model on as
-many other people whose motions are the training's, as recorded: whether it fails on strange motions or on all.
+cameras, occluders and keypoint noise come from another seed. Rows: the model; the model shown every picture's mirror
+image as well (`dpmesh predict --flip`); the model with every picture blanked, or exchanged for the next person's
+(the keypoints are right, the picture is not); keypoints alone; and a T-pose facing the camera. What limits it: the
+lifter alone with the true places of the given keypoints, of all joints inside the crop, and with true places, true
+depths or both as if they had been read; and the model on as many other people whose motions are the training's, as
+recorded: whether it fails on strange motions or on all.
+
+--given FILE measures people that another commit's generator has drawn; that commit writes them with
+    python -c "import torch; from dpmesh.train.validate import held_out; torch.save(dict(held_out(500)), 'people.pt')"
 
 MPJPE and PA-MPJPE are over 14 Human3.6M joints, MPVE over all vertices, millimetres.
 """
@@ -22,7 +26,8 @@ from machine import tell
 
 from dpmesh.data.poses import PoseBank
 from dpmesh.geometry import CROP
-from dpmesh.model import BodyParameters, DPMesh
+from dpmesh.model import BodyParameters, DPMesh, Inputs, Prediction
+from dpmesh.pipeline.flip import FlipTest
 from dpmesh.train.feed import Tensors
 from dpmesh.train.validate import SEED, Figures, figures, held_out, predict, rendered
 
@@ -33,6 +38,18 @@ def t_pose(count: int) -> BodyParameters:
     return BodyParameters(
         torch.cat([upright, rest], 1), torch.zeros(count, 10), torch.zeros(count, 3), torch.zeros(0)
     )
+
+
+@torch.inference_mode()
+def looked_twice(model: DPMesh, batch: Tensors) -> BodyParameters:
+    flip, found = FlipTest(model), list[Prediction]()
+    for start in range(0, len(batch["focal"]), 16):
+        part = {name: values[start : start + 16] for name, values in batch.items()}
+        crop = part["crop"].permute(0, 3, 1, 2).float() / 255
+        found.append(flip(Inputs(crop, part["joints"], part["visible"], part["focal"])))
+    turns = [torch.cat([one.global_orient[:, None], one.body_rotations], 1) for one in found]
+    betas, transl = (torch.cat([getattr(one, name) for one in found]) for name in ("betas", "transl"))
+    return BodyParameters(torch.cat(turns), betas, transl, torch.zeros(0))
 
 
 SURE = 0.05  # how sure a good reading is (JointsRead.sure)
@@ -116,29 +133,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", default="embedded")
     parser.add_argument("--people", type=int, default=1000)
+    parser.add_argument("--given", metavar="FILE", help="people that are drawn already")
     parser.add_argument("--json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = DPMesh.from_pretrained(options.weights)
-    batch = held_out(options.people)
+    batch = torch.load(options.given, weights_only=True) if options.given else held_out(options.people)
+    people = len(batch["focal"])
     blank = {**batch, "crop": torch.zeros_like(batch["crop"])}
     exchanged = {**batch, "crop": batch["crop"].roll(1, 0)}
     own = read_off(model, batch)
     answers = {
         "model": predict(model, batch),
+        "model, flip test": looked_twice(model, batch),
         "blank pictures": predict(model, blank),
         "exchanged pictures": predict(model, exchanged),
         "keypoints alone": predict(model, batch, images=False),
         **told(model, batch, own),
-        "T-pose": t_pose(options.people),
+        "T-pose": t_pose(people),
     }
     errors = {name: figures(model.body, answer, batch) for name, answer in answers.items()}
-    familiar = rendered(PoseBank.load("train"), options.people)
-    errors["model, motions of the training"] = figures(model.body, predict(model, familiar), familiar)
+    if not options.given:
+        familiar = rendered(PoseBank.load("train"), people)
+        errors["model, motions of the training"] = figures(model.body, predict(model, familiar), familiar)
     result = {
         "weights": options.weights,
-        "people": options.people,
-        "seed": SEED,
+        "people": people,
+        "drawn": options.given or f"seed {SEED}",
         "read, off": reading(batch, own),
         "rows": {name: means(found) for name, found in errors.items()},
         "model by occlusion": {

@@ -35,7 +35,7 @@ from dpmesh.evaluate.robustness.run import run as run_bench
 from dpmesh.evaluate.run import Job
 from dpmesh.evaluate.synthocc.scenes import RANGES, SUBSETS
 
-ORDER: tuple[Method, ...] = ("network", "lifter", "refine", "fit", "t-pose")
+ORDER: tuple[Method, ...] = ("network", "flip", "lifter", "refine", "fit", "t-pose")
 PROTOCOLS = {"synthocc": "noise model", "synthocc@detector": "shipped detector"}
 MEASURES = ("MPJPE", "PA-MPJPE", "MPVE")
 PEER = Path(__file__).parents[1] / "benchmarks" / "mediapipe_pose.py"

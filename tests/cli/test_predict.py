@@ -73,9 +73,9 @@ def test_one_picture(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_options_reach_the_predictor(loads: list[tuple[object, ...]], photos: Path, tmp_path: Path) -> None:
     words = ("--weights", "w", "--device", "cpu", "--threads", 2, "--fast", "--save", "json", "--focal", 123)
-    words += ("--body", "b.pkl", "--regressors", "r", "--refine", "--no-turn")
+    words += ("--body", "b.pkl", "--regressors", "r", "--refine", "--no-turn", "--flip")
     assert predict(photos / "a.png", "--out", tmp_path / "o", *words) == 0
-    assert loads == [("w", "cpu", 2, True, "b.pkl", "r", True, False)]
+    assert loads == [("w", "cpu", 2, True, "b.pkl", "r", True, False, True)]
     assert names(tmp_path / "o" / "a") == {"scene.json"}
     data = json.loads((tmp_path / "o" / "a" / "scene.json").read_text())
     assert data["K"][0][0] == 123 and data["focal_source"] == "given"

@@ -51,7 +51,7 @@ def test_the_t_pose_faces_the_camera(model: DPMesh, inputs: Inputs) -> None:
 
 def test_who_looks_at_the_picture(model: DPMesh, inputs: Inputs) -> None:
     other = Inputs(inputs.crop.flip(-1), inputs.joints, inputs.visible, inputs.focal)
-    for name in ("lifter", "blank", "network", "refine"):
+    for name in ("lifter", "blank", "network", "refine", "flip"):
         method = method_of(name, model)
         assert isinstance(method, MakesBodies)
         with torch.inference_mode():

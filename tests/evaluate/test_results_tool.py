@@ -36,13 +36,13 @@ def test_all_baselines_stand_in_one_table() -> None:
     lines = baselines(FOUND, PEER)
     rows = [line for line in lines if line.startswith("| ") and "MPVE" not in line]
     assert len(rows) == 2 * len(ORDER) + 1
-    assert "| 102.0 | 51.0 | – | 3 | 42.0 | 43.0 |" in rows[2]  # refine
+    assert "| 102.0 | 51.0 | – | 3 | 42.0 | 43.0 |" in rows[2]  # lifter
     assert rows[-1].endswith("| – | – | – | 3 of 12 | 7.5 | 8.5 |")
     assert {line.count("|") for line in lines[2:]} == {9}
     assert "12 of 5040 persons" in lines[0] and "9 of the first 12" in lines[0]
     told = by_level(FOUND)
     assert sum(line.startswith("| clean 0 | 4 |") for line in told) == 4
-    assert "| clean 0 | 4 | 100 | 101 | 102 | 103 | 104 |" in told
+    assert "| clean 0 | 4 | 100 | 101 | 102 | 103 | 104 | 105 |" in told
 
 
 def test_the_page_has_the_marks_and_keeps_the_rest() -> None:

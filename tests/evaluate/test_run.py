@@ -225,7 +225,7 @@ def test_a_finished_result_of_another_run_is_refused(
 def test_what_uses_no_network_is_known_by_what_it_uses(tmp_path: Path):
     """So that the slow fit need not be made again for new weights, and is for a new pose prior."""
     (tmp_path / WEIGHTS).write_bytes(b"other weights")
-    methods = ("network", "lifter", "blank", "refine", "fit", "t-pose")
+    methods = ("network", "lifter", "blank", "refine", "flip", "fit", "t-pose")
     old, new = (
         {
             m: weights_record(Job(protocol=PROTOCOL, out=tmp_path, weights=w, method=m))["sha256"]
@@ -236,7 +236,8 @@ def test_what_uses_no_network_is_known_by_what_it_uses(tmp_path: Path):
     assert [m for m in methods if old[m] == new[m]] == ["fit", "t-pose"]
     assert old["fit"] == sha256(SHIPPED / "prior" / WEIGHTS) and not old["t-pose"]
     assert (
-        len({old[m] for m in ("network", "lifter", "blank", "refine")}) == 1 and old["network"] != old["fit"]
+        len({old[m] for m in ("network", "lifter", "blank", "refine", "flip")}) == 1
+        and old["network"] != old["fit"]
     )
 
 

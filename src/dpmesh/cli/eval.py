@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--method",
         default="network",
-        choices=("network", "t-pose", "lifter", "blank", "fit", "refine"),
+        choices=("network", "t-pose", "lifter", "blank", "fit", "refine", "flip"),
         help="what is measured: the model, or a baseline on the same persons (default: network)",
     )
     add("--processes", type=count, default=1, metavar="N", help="share the persons (default: 1; or torchrun)")

@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="then fit every body to its 2D keypoints (slower; docs/results.md)",
     )
     add(
+        "--flip",
+        action="store_true",
+        help="look at every person's mirror image as well, and average (better, slower; docs/embedded.md)",
+    )
+    add(
         "--no-turn",
         action="store_true",
         help="do not look for keypoints twice where somebody leans or lies (docs/detection.md)",
@@ -98,6 +103,7 @@ def _predict(
         args.regressors,
         args.refine,
         not args.no_turn,
+        args.flip,
     )
     if args.colour == "sigma" and not predictor.tells_sigma:
         raise ConfigError(

@@ -15,11 +15,12 @@ from dpmesh.body.model import BodyModel
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh, Inputs, Prediction, project
+from dpmesh.pipeline.flip import FlipTest
 from dpmesh.pipeline.predictor import MakesBodies
 from dpmesh.pipeline.refine import Fitter, fitter_of
 from dpmesh.pose_prior.files import load_prior
 
-Method = Literal["network", "t-pose", "lifter", "blank", "fit", "refine"]
+Method = Literal["network", "t-pose", "lifter", "blank", "fit", "refine", "flip"]
 METHODS = {
     "network": "the model",
     "t-pose": "T-pose facing the camera, mean shape",
@@ -27,6 +28,7 @@ METHODS = {
     "blank": "the model, its picture black",
     "fit": "SMPLify-like: the body fitted to the keypoints under the shipped pose prior, no network",
     "refine": "the model, its answer then fitted to the keypoints",
+    "flip": "the model, asked of the picture and of its mirror image, averaged",
 }
 
 
@@ -48,6 +50,7 @@ def method_of(name: Method, model: DPMesh) -> MakesBodies:
         "blank": Blank,
         "fit": KeypointFit,
         "refine": Refined,
+        "flip": FlipTest,
     }
     return methods[name](model)
 

@@ -13,6 +13,7 @@ from dpmesh.geometry.camera import project
 from dpmesh.model import DPMesh, Inputs, Prediction
 from dpmesh.pipeline.bodies import choose_body
 from dpmesh.pipeline.detect import Detector
+from dpmesh.pipeline.flip import FlipTest
 from dpmesh.pipeline.given import Given
 from dpmesh.pipeline.images import MAX_PIXELS
 from dpmesh.pipeline.job import FindsPeople, Job, Source, Work, model_inputs, read_job
@@ -21,6 +22,7 @@ from dpmesh.pipeline.refine import Fitter, fitter_of
 from dpmesh.pipeline.scene import Person, Scene
 from dpmesh.skeletons import JOINTS30
 
+FLIPPED = "the mean of what was made of the picture and of its mirror image (--flip)"
 REFINED = "fitted to the keypoints after the network (--refine)"
 _PICTURES = 16
 """At most so many decoded pictures wait for one batch of people."""
@@ -64,7 +66,7 @@ class Predictor:
         )
         self.notes = notes if fitter is None else (*notes, REFINED)
         self.fitter = fitter
-        self.tells_sigma = fitter is None and isinstance(model, DPMesh) and model.tells_sigma
+        self.tells_sigma = fitter is None and isinstance(model, DPMesh | FlipTest) and model.tells_sigma
         self.device = model.body.faces.device
 
     @classmethod
@@ -78,16 +80,22 @@ class Predictor:
         regressors: str | Path | None = None,
         refine: bool = False,
         turn: bool = True,
+        flip: bool = False,
     ) -> "Predictor":
         """weights: a shipped name or a folder. device: "auto" (CUDA where there is one, else the CPU), "cpu",
         "cuda", "mps". threads: of torch and the detector, for this process. fast: the one-pass detector.
         body, regressors: a body file (.npz, SMPL's .pkl) and the folder of its joint regressors; without them
         the imported ones where the weights were trained with SMPL, else the free body (`bodies.choose_body`).
         refine: fit every answer to its person's keypoints (pipeline/refine.py). turn: let the detector look twice at
-        people who lean (pipeline/turned.py).
+        people who lean (pipeline/turned.py). flip: look at every person's mirror image as well (pipeline/flip.py); not
+        with refine, which goes on from one look.
 
         Raises WeightsError, AssetError, ConfigError, InputError.
         """
+        if flip and refine:
+            raise ConfigError(
+                "a fit goes on from one look", where="flip with refine", fix="Drop one of them."
+            )
         place_on = pick_device(device)
         if threads is not None:
             torch.set_num_threads(threads)
@@ -96,7 +104,8 @@ class Predictor:
         detector = Detector(threads=threads or 1, fast=fast, turn=turn)
         batch = 8 if place_on.type == "cpu" else 32
         fitter = fitter_of(model) if refine else None
-        return cls(model, detector, str(weights), batch, chosen.record, chosen.notes, fitter)
+        asked, notes = (FlipTest(model), (*chosen.notes, FLIPPED)) if flip else (model, chosen.notes)
+        return cls(asked, detector, str(weights), batch, chosen.record, notes, fitter)
 
     def __call__(
         self,

@@ -25,6 +25,11 @@ def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
     return torch.stack([first, second, torch.cross(first, second, dim=-1)], dim=-1)
 
 
+def nearest_rotation(matrices: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
+    """The rotations nearest to any matrices, say to means of rotations."""
+    return _roma().special_procrustes(matrices)
+
+
 def axis_angle(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:
     """Rotation vectors, radians."""
     return _roma().rotmat_to_rotvec(rotations)

@@ -1,0 +1,93 @@
+"""Two looks instead of one: at the crop and at its mirror image, the two bodies averaged.
+
+The flip test of the pose field. Half of what goes wrong in one look does not go wrong in the other: how much that is
+worth is measured (docs/embedded.md); it costs twice the work. Not in the paper.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dpmesh.body.model import BodyModel
+from dpmesh.geometry import CROP
+from dpmesh.model import DPMesh, Inputs, Prediction, camera_translation, project
+from dpmesh.pose_prior.rotations import nearest_rotation, rotation_to_6d
+from dpmesh.skeletons import GRAPH15, JOINTS30, SMPL24
+
+_JOINTS, _PLACES, _BODY = list(JOINTS30.flip), list(GRAPH15.flip), list(SMPL24.flip)
+
+
+class FlipTest:
+    """A model that looks twice, called like the model (pipeline.predictor.MakesBodies). The mirrored question has the
+    mirrored answer, exactly but for the crop's first column, whose mirror image lies outside."""
+
+    def __init__(self, model: DPMesh) -> None:
+        self.model = model
+        self.body: BodyModel = model.body
+        self.provenance: dict[str, Any] = model.provenance
+
+    @property
+    def camera(self) -> Literal["crop", "image"]:
+        return self.model.camera
+
+    @property
+    def tells_sigma(self) -> bool:
+        return self.model.tells_sigma
+
+    def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+        """The mean of both. pose_latent is the first look's, which body_rotations is then not decoded from; features
+        there are none: ask the model itself."""
+        other = mirrored(inputs)
+        names = ("crop", "joints", "visible", "focal")
+        both = self.model(Inputs(*(torch.cat([getattr(inputs, n), getattr(other, n)]) for n in names)))
+        turns = mean(torch.cat([both.global_orient[:, None], both.body_rotations], 1), mirrored_rotations)
+        rotations = nearest_rotation(turns)
+        betas = mean(both.betas, lambda betas: betas)
+        camera = mean(both.camera, lambda camera: camera * camera.new_tensor([-1.0, 1.0, 1.0]))
+        focal = both.focal[: len(inputs.focal)]
+        transl = camera_translation(camera, focal, self.model.config.depth_scale)
+        posed = self.body(betas, rotations, transl)
+        sigma = both.joint_sigma
+        return Prediction(
+            root_6d=rotation_to_6d(rotations[:, 0]),
+            pose_latent=both.pose_latent[: len(focal)],
+            body_rotations=rotations[:, 1:],
+            betas=betas,
+            camera=camera,
+            joints_img=mean(both.joints_img, _mirrored_places),
+            global_orient=rotations[:, 0],
+            transl=transl,
+            vertices=posed.vertices,
+            joints3d=posed.joints30,
+            joints2d=project(posed.joints30, focal),
+            focal=focal,
+            joint_sigma=None if sigma is None else mean(sigma, lambda sigma: sigma[:, _JOINTS]),
+        )
+
+
+def mirrored(inputs: Inputs) -> Inputs:
+    """What a mirror shows: pixel 128 stays where it is (docs/conventions.md), left joints become right ones."""
+    first = inputs.crop[..., -1:]  # pixel 256, which there is none of: its neighbour stands in
+    crop = torch.cat([first, inputs.crop[..., 1:].flip(-1)], -1)
+    joints = torch.stack([CROP - inputs.joints[..., 0], inputs.joints[..., 1]], -1)[:, _JOINTS]
+    return Inputs(crop, joints, inputs.visible[:, _JOINTS], inputs.focal)
+
+
+def mirrored_rotations(rotations: Float[Tensor, "b 24 3 3"]) -> Float[Tensor, "b 24 3 3"]:
+    """Of a body, root first: those of its mirror image, left and right exchanged."""
+    side = rotations.new_tensor([-1.0, 1.0, 1.0])
+    return rotations[:, _BODY] * side[:, None] * side
+
+
+def _mirrored_places(places: Float[Tensor, "b 15 3"]) -> Float[Tensor, "b 15 3"]:
+    """Prediction.joints_img in the mirror."""
+    return torch.cat([1 - places[..., :1], places[..., 1:]], -1)[:, _PLACES]
+
+
+def mean(both: Tensor, unmirror: Callable[[Tensor], Tensor]) -> Tensor:
+    """Of the first half and the second, which is of the mirror image and is turned back."""
+    first, second = both.chunk(2)
+    return (first + unmirror(second)) / 2
