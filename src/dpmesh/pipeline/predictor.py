@@ -22,7 +22,7 @@ from dpmesh.pipeline.refine import Fitter, fitter_of
 from dpmesh.pipeline.scene import Person, Scene
 from dpmesh.skeletons import JOINTS30
 
-FLIPPED = "the mean of what was made of the picture and of its mirror image (--flip)"
+FLIPPED = "mean of the picture's and its mirror image's body (--flip)"
 REFINED = "fitted to the keypoints after the network (--refine)"
 _PICTURES = 16
 """At most so many decoded pictures wait for one batch of people."""
