@@ -73,13 +73,14 @@ def test_one_picture(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_options_reach_the_predictor(loads: list[tuple[object, ...]], photos: Path, tmp_path: Path) -> None:
     words = ("--weights", "w", "--device", "cpu", "--threads", 2, "--fast", "--save", "json", "--focal", 123)
-    words += ("--body", "b.pkl", "--regressors", "r", "--refine", "--no-turn", "--flip")
+    words += ("--body", "b.pkl", "--regressors", "r", "--refine", "--no-turn")
     assert predict(photos / "a.png", "--out", tmp_path / "o", *words) == 0
-    assert loads == [("w", "cpu", 2, True, "b.pkl", "r", True, False, True)]
+    assert loads == [("w", "cpu", 2, True, "b.pkl", "r", True, False, False)]
     assert names(tmp_path / "o" / "a") == {"scene.json"}
     data = json.loads((tmp_path / "o" / "a" / "scene.json").read_text())
     assert data["K"][0][0] == 123 and data["focal_source"] == "given"
-    assert predict(photos / "b.jpg", "--out", tmp_path / "o", "--fov", 90, "--save", "json") == 0
+    assert predict(photos / "b.jpg", "--out", tmp_path / "o", "--fov", 90, "--save", "json", "--flip") == 0
+    assert loads[1][-3:] == (False, True, True)
     assert json.loads((tmp_path / "o" / "b" / "scene.json").read_text())["K"][0][0] == pytest.approx(40)
 
 
@@ -194,7 +195,7 @@ def test_keypoints_for_one_picture(photos: Path, tmp_path: Path, capsys: pytest.
         [*X, "--focal", "-1"], [*X, "--focal", "wide"],
         [*X, "--focal", "9", "--fov", "9"], [*X, "--fov", "180"],
         [*X, "--save", "fbx"], [*X, "--device", "tpu"],
-        [*X, "--max-people", "0"], [*X, "--threads", "1.5"],
+        [*X, "--max-people", "0"], [*X, "--threads", "1.5"], [*X, "--flip", "--refine"],
     ],
 )  # fmt: skip
 def test_wrong_argument_is_two_and_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

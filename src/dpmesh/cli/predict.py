@@ -29,12 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_people(parser)
     add_model(parser)
-    add(
+    after = parser.add_mutually_exclusive_group()
+    after.add_argument(
         "--refine",
         action="store_true",
         help="then fit every body to its 2D keypoints (slower; docs/results.md)",
     )
-    add(
+    after.add_argument(
         "--flip",
         action="store_true",
         help="look at every person's mirror image as well, and average (better, slower; docs/embedded.md)",
