@@ -1,7 +1,7 @@
 """DPMesh: a crop of a person and noisy 2D keypoints in, a body out. `DPMesh.forward` is the paper's Figure 3."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,7 @@ from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry import CROP
 from dpmesh.plain import from_plain, to_plain
 from dpmesh.pose_prior.prior import build_prior
-from dpmesh.pose_prior.rotations import rotation_from_6d
+from dpmesh.pose_prior.rotations import rotation_from_6d, rotation_to_6d
 from dpmesh.regressor.cascade import Regression, Regressor
 from dpmesh.regressor.tokens import pose_head
 
@@ -71,6 +71,41 @@ class Prediction:
     focal: Float[Tensor, " b"]
     joint_sigma: Float[Tensor, "b 30"] | None = None
     features: Features | None = None
+
+    @classmethod
+    def of_body(
+        cls,
+        body: BodyModel,
+        rotations: Float[Tensor, "b 24 3 3"],
+        betas: Float[Tensor, "b 10"],
+        transl: Float[Tensor, "b 3"],
+        focal: Float[Tensor, " b"],
+        *,
+        root_6d: Float[Tensor, "b 6"] | None = None,
+        pose_latent: Float[Tensor, "b *o"] | None = None,
+        camera: Float[Tensor, "b 3"] | None = None,
+        joints_img: Float[Tensor, "b 15 3"] | None = None,
+        features: Features | None = None,
+    ) -> "Prediction":
+        """From a body's parameters (rotations with the root first) all that follows from them: the one place where
+        it does. What only a network has and is not given is zeros, pose_latent empty; root_6d is that of the root.
+        """
+        posed, b = body(betas, rotations, transl), len(focal)
+        return cls(
+            root_6d=rotation_to_6d(rotations[:, 0]) if root_6d is None else root_6d,
+            pose_latent=betas.new_zeros(b, 0) if pose_latent is None else pose_latent,
+            body_rotations=rotations[:, 1:],
+            betas=betas,
+            camera=betas.new_zeros(b, 3) if camera is None else camera,
+            joints_img=betas.new_zeros(b, 15, 3) if joints_img is None else joints_img,
+            global_orient=rotations[:, 0],
+            transl=transl,
+            vertices=posed.vertices,
+            joints3d=posed.joints30,
+            joints2d=project(posed.joints30, focal),
+            focal=focal,
+            features=features,
+        )
 
 
 @dataclass(frozen=True)
@@ -130,24 +165,19 @@ class DPMesh(nn.Module):
         answer = self.regress(seen, inputs.joints, inputs.visible)
         focal = inputs.focal[:1].expand_as(inputs.focal) if self.config.shared_focal else inputs.focal
         parameters = self.parameters_of(answer, focal)
-        posed = self.body(parameters.betas, parameters.rotations, parameters.transl)
-        joints2d = project(posed.joints30, focal)
-        return Prediction(
+        found = Prediction.of_body(
+            self.body,
+            parameters.rotations,
+            answer.betas,
+            parameters.transl,
+            focal,
             root_6d=answer.root_6d,
             pose_latent=parameters.pose_latent,
-            body_rotations=parameters.rotations[:, 1:],
-            betas=answer.betas,
             camera=answer.camera,
             joints_img=answer.joints_img,
-            global_orient=parameters.rotations[:, 0],
-            transl=parameters.transl,
-            vertices=posed.vertices,
-            joints3d=posed.joints30,
-            joints2d=joints2d,
-            focal=focal,
-            joint_sigma=self.sigma_of(answer, posed.joints30, joints2d),
             features=seen if features else None,
         )
+        return replace(found, joint_sigma=self.sigma_of(answer, found.joints3d, found.joints2d))
 
     def look(
         self,

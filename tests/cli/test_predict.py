@@ -196,6 +196,7 @@ def test_keypoints_for_one_picture(photos: Path, tmp_path: Path, capsys: pytest.
         [*X, "--focal", "9", "--fov", "9"], [*X, "--fov", "180"],
         [*X, "--save", "fbx"], [*X, "--device", "tpu"],
         [*X, "--max-people", "0"], [*X, "--threads", "1.5"], [*X, "--flip", "--refine"],
+        [*X, "--colour", "sigma", "--refine"],
     ],
 )  # fmt: skip
 def test_wrong_argument_is_two_and_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

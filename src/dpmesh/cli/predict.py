@@ -62,19 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of overlay and side view: one for each person, or by how sure each joint is",
     )
     add("--overwrite", action="store_true", help="make again what DIR already holds")
+    parser.set_defaults(refuse=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
     """0: all pictures done (nobody in one is fine); 1: some could not be read or written."""
+    if args.colour == "sigma" and args.refine:
+        args.refuse(
+            "--colour sigma: a refined body has no sigma, the network judged the body before --refine"
+        )
     out = Path(args.out)
     if args.keypoints is not None and not Path(args.keypoints).is_file():
         raise InputError("no such file", where=args.keypoints, fix="Give a JSON file of keypoints.")
-    if args.colour == "sigma" and args.refine:
-        raise ConfigError(
-            "a refined body has no sigma: the network judged the body before",
-            where="--colour",
-            fix="Drop --refine.",
-        )
     names = name_results(find_pictures(args.inputs))
     _check_writable(out)
     done, failed, todo = _sort_out(names, out, args)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
 
 from dpmesh.assets import SHIPPED
 from dpmesh.body.model import BodyModel
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError
-from dpmesh.model import DPMesh, Inputs, Prediction, project
+from dpmesh.model import DPMesh, Inputs, Prediction
 from dpmesh.pipeline.flip import FlipTest
 from dpmesh.pipeline.predictor import MakesBodies
 from dpmesh.pipeline.refine import Fitter, fitter_of
@@ -74,14 +73,15 @@ class TPose(_Method):
         root = torch.diag(torch.tensor([1.0, -1.0, -1.0], device=focal.device)).expand(b, 1, 3, 3)
         rest = torch.eye(3, device=focal.device).expand(b, 23, 3, 3)
         transl = torch.stack([torch.zeros_like(focal), torch.zeros_like(focal), focal / 128], 1)
-        return _answer(self.body, torch.cat([root, rest], 1), focal.new_zeros(b, 10), transl, focal)
+        rotations = torch.cat([root, rest], 1)
+        return Prediction.of_body(self.body, rotations, focal.new_zeros(b, 10), transl, focal)
 
 
 class KeypointLifter(_Method):
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         answer = self.model.regress(None, inputs.joints, inputs.visible)
         found = self.model.parameters_of(answer, inputs.focal)
-        return _answer(self.body, found.rotations, found.betas, found.transl, inputs.focal)
+        return Prediction.of_body(self.body, found.rotations, found.betas, found.transl, inputs.focal)
 
 
 class Blank(_Method):
@@ -109,23 +109,3 @@ class Refined(_Method):
 
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         return self.fitter.refine(self.model(inputs), inputs.joints, inputs.visible)
-
-
-def _answer(body: BodyModel, rotations: Tensor, betas: Tensor, transl: Tensor, focal: Tensor) -> Prediction:
-    """A body as a Prediction; what only the whole network has is zero."""
-    posed = body(betas, rotations, transl)
-    zeros = focal.new_zeros
-    return Prediction(
-        root_6d=rotations[:, 0, :, :2].flatten(1),
-        pose_latent=zeros(len(focal), 0),
-        body_rotations=rotations[:, 1:],
-        betas=betas,
-        camera=zeros(len(focal), 3),
-        joints_img=zeros(len(focal), 15, 3),
-        global_orient=rotations[:, 0],
-        transl=transl,
-        vertices=posed.vertices,
-        joints3d=posed.joints30,
-        joints2d=project(posed.joints30, focal),
-        focal=focal,
-    )

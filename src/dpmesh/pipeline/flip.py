@@ -5,6 +5,7 @@ worth is measured (docs/embedded.md); it costs twice the work. Not in the paper.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from dpmesh.body.model import BodyModel
 from dpmesh.geometry import CROP
-from dpmesh.model import DPMesh, Inputs, Prediction, camera_translation, project
-from dpmesh.pose_prior.rotations import nearest_rotation, rotation_to_6d
+from dpmesh.model import DPMesh, Inputs, Prediction, camera_translation
+from dpmesh.pose_prior.rotations import nearest_rotation
 from dpmesh.skeletons import GRAPH15, JOINTS30, SMPL24
 
 _JOINTS, _PLACES, _BODY = list(JOINTS30.flip), list(GRAPH15.flip), list(SMPL24.flip)
@@ -49,22 +50,19 @@ class FlipTest:
         camera = mean(both.camera, lambda camera: camera * camera.new_tensor([-1.0, 1.0, 1.0]))
         focal = both.focal[: len(inputs.focal)]
         transl = camera_translation(camera, focal, self.model.config.depth_scale)
-        posed = self.body(betas, rotations, transl)
-        sigma = both.joint_sigma
-        return Prediction(
-            root_6d=rotation_to_6d(rotations[:, 0]),
+        averaged = Prediction.of_body(
+            self.body,
+            rotations,
+            betas,
+            transl,
+            focal,
             pose_latent=both.pose_latent[: len(focal)],
-            body_rotations=rotations[:, 1:],
-            betas=betas,
             camera=camera,
             joints_img=mean(both.joints_img, _mirrored_places),
-            global_orient=rotations[:, 0],
-            transl=transl,
-            vertices=posed.vertices,
-            joints3d=posed.joints30,
-            joints2d=project(posed.joints30, focal),
-            focal=focal,
-            joint_sigma=None if sigma is None else mean(sigma, lambda sigma: sigma[:, _JOINTS]),
+        )
+        sigma = both.joint_sigma
+        return replace(
+            averaged, joint_sigma=None if sigma is None else mean(sigma, lambda sigma: sigma[:, _JOINTS])
         )
 
 

@@ -152,22 +152,17 @@ class Fitter:
         has (camera, joints_img, pose_latent) is `before`'s, or zeros."""
         with torch.no_grad():
             rotations = torch.cat([rotation_from_6d(found.root_6d)[:, None], self.decode(found.latent)], 1)
-            posed = self.body(found.betas, rotations, found.transl)
-        b = len(found.betas)
-        fresh = Prediction(
-            root_6d=found.root_6d,
-            pose_latent=found.latent if before is None else before.pose_latent,
-            body_rotations=rotations[:, 1:],
-            betas=found.betas,
-            camera=found.betas.new_zeros(b, 3) if before is None else before.camera,
-            joints_img=found.betas.new_zeros(b, 15, 3) if before is None else before.joints_img,
-            global_orient=rotations[:, 0],
-            transl=found.transl,
-            vertices=posed.vertices,
-            joints3d=posed.joints30,
-            joints2d=project(posed.joints30, focal),
-            focal=focal,
-        )
+            fresh = Prediction.of_body(
+                self.body,
+                rotations,
+                found.betas,
+                found.transl,
+                focal,
+                root_6d=found.root_6d,
+                pose_latent=found.latent if before is None else before.pose_latent,
+                camera=None if before is None else before.camera,
+                joints_img=None if before is None else before.joints_img,
+            )
         if before is None or changed is None:
             return fresh
         names = (
