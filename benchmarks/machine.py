@@ -9,10 +9,13 @@ from typing import Any
 
 
 def commit() -> str:
-    """Short hash of HEAD, with a plus when files differ from it."""
+    """Short hash of this checkout's HEAD, wherever the benchmark was called, with a plus when files differ from it."""
+    here = str(Path(__file__).parent)
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", here, *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     return git("rev-parse", "--short", "HEAD") + (
         "+" if git("status", "--porcelain", "--untracked-files=no") else ""
