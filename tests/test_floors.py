@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent / "src" / "dpmesh"
 
 FLOORS = (
     ("errors",),
+    ("io",),
     ("skeletons", "assets", "plain"),
     ("geometry", "body", "checkpoint"),
     ("diffusion", "pose_prior", "render"),
