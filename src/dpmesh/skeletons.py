@@ -1,9 +1,12 @@
 """Every joint set, once: names, flip pairs, limbs, and the way from one set to another by name.
 
 Sources: the SMPL kinematic tree (24 joints); the 30-joint superset, the 15-joint graph and the 17 Human3.6M
-rows of 3DCrowdNet, JOTR and DPMesh; COCO keypoints; OpenPose's 18- and 25-point people format.
+rows of 3DCrowdNet, JOTR and DPMesh; COCO keypoints; OpenPose's models; Halpe, COCO-WholeBody, MPII, PoseTrack,
+AI Challenger and MediaPipe as MMPose's data set tables and the tools' documentation list them.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -121,6 +124,50 @@ OPENPOSE25 = Skeleton(
      "L_Heel", "R_BigToe", "R_SmallToe", "R_Heel"),
 )  # fmt: skip
 
+_FEET = ("L_BigToe", "L_SmallToe", "L_Heel", "R_BigToe", "R_SmallToe", "R_Heel")
+_PARTS = (
+    *(f"Face_{i}" for i in range(68)),
+    *(f"L_Finger_{i}" for i in range(21)),
+    *(f"R_Finger_{i}" for i in range(21)),
+)
+
+OPENPOSE25B = Skeleton("OpenPose-25B", (*COCO17.joints, "Upper_neck", "Head_top", *_FEET))
+"""As many joints as BODY_25, in another order."""
+
+HALPE26 = Skeleton(
+    "HALPE-26",
+    (*COCO17.joints, "Head_top", "Neck", "Pelvis", "L_BigToe", "R_BigToe", "L_SmallToe", "R_SmallToe", "L_Heel",
+     "R_Heel"),
+)  # fmt: skip
+
+HALPE136 = Skeleton("HALPE-136", (*HALPE26.joints, *_PARTS))
+
+WHOLEBODY133 = Skeleton("COCO-WholeBody-133", (*COCO17.joints, *_FEET, *_PARTS))
+
+MPII16 = Skeleton(
+    "MPII-16",
+    ("R_Ankle", "R_Knee", "R_Hip", "L_Hip", "L_Knee", "L_Ankle", "Pelvis", "Thorax", "Upper_neck", "Head_top",
+     "R_Wrist", "R_Elbow", "R_Shoulder", "L_Shoulder", "L_Elbow", "L_Wrist"),
+)  # fmt: skip
+
+POSETRACK17 = Skeleton(
+    "PoseTrack-17", ("Nose", "Upper_neck", "Head_top", "L_Ear", "R_Ear", *COCO17.joints[5:])
+)
+
+AICHALLENGER14 = Skeleton(
+    "AI-Challenger-14",
+    ("R_Shoulder", "R_Elbow", "R_Wrist", "L_Shoulder", "L_Elbow", "L_Wrist", "R_Hip", "R_Knee", "R_Ankle", "L_Hip",
+     "L_Knee", "L_Ankle", "Head_top", "Neck"),
+)  # fmt: skip
+
+MEDIAPIPE33 = Skeleton(
+    "MediaPipe-33",
+    ("Nose", "L_EyeInner", "L_Eye", "L_EyeOuter", "R_EyeInner", "R_Eye", "R_EyeOuter", "L_Ear", "R_Ear", "L_Mouth",
+     "R_Mouth", "L_Shoulder", "R_Shoulder", "L_Elbow", "R_Elbow", "L_Wrist", "R_Wrist", "L_Pinky", "R_Pinky",
+     "L_Index", "R_Index", "L_Thumb", "R_Thumb", "L_Hip", "R_Hip", "L_Knee", "R_Knee", "L_Ankle", "R_Ankle",
+     "L_Heel", "R_Heel", "L_FootTip", "R_FootTip"),
+)  # fmt: skip
+
 MUCO21 = Skeleton(
     "MuCo-21",
     ("Head_top", "Thorax", "R_Shoulder", "R_Elbow", "R_Wrist", "L_Shoulder", "L_Elbow", "L_Wrist", "R_Hip", "R_Knee",
@@ -178,3 +225,57 @@ def convert(points: NDArray[np.floating], source: Skeleton, target: Skeleton) ->
             middle[..., -1] = a[..., -1] * b[..., -1]
             out[..., target.index(centre), :] = middle
     return out
+
+
+_BASES = {
+    "nose": "Nose", "eye": "Eye", "ear": "Ear", "shoulder": "Shoulder", "elbow": "Elbow", "wrist": "Wrist",
+    "hip": "Hip", "knee": "Knee", "ankle": "Ankle", "neck": "Neck", "head_top": "Head_top", "top_head": "Head_top",
+    "top_of_head": "Head_top", "pelvis": "Pelvis", "mid_hip": "Pelvis", "midhip": "Pelvis", "hip_center": "Pelvis",
+}  # fmt: skip
+_SIDES = {"left": "L_", "l": "L_", "right": "R_", "r": "R_"}
+_PAIRED = {"Eye", "Ear", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle"}
+ANIMAL = re.compile(r"tail|paw|hoof|withers|snout|beak|wing|throat")
+"""In joint names: of animals, never of people."""
+
+
+def joint_of(name: str) -> str | None:
+    """Our name of a joint that a file calls `name` ("left_shoulder", "LShoulder", "shoulder-left"); None if unknown.
+
+    A hip without a side is the middle one (HALPE).
+    """
+    split = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=^[LR])(?=[A-Z][a-z])", "_", name)
+    words = [word for word in re.split(r"[\s_.\-]+", split.lower()) if word]
+    sides = [_SIDES[word] for word in words if word in _SIDES]
+    rest = "_".join(word for word in words if word not in _SIDES)
+    if not sides and (match := re.fullmatch(r"(left|right|l|r)(.+)", rest)) and match[2] in _BASES:
+        sides, rest = [_SIDES[match[1]]], match[2]
+    base = _BASES.get(rest)
+    if base is None or len(sides) > 1:
+        return None
+    if base == "Hip" and not sides:
+        return "Pelvis"
+    if (base in _PAIRED) != bool(sides):
+        return None
+    return (sides[0] if sides else "") + base
+
+
+def named_skeleton(names: Sequence[str], title: str) -> Skeleton:
+    """The joint set of a file that names its joints. What is unknown keeps a place and is not used.
+
+    Raises ConfigError where the names are no person's: fewer than six of COCO's joints, or an animal's.
+    """
+    if animal := next((name for name in names if ANIMAL.search(name.lower())), None):
+        raise ConfigError(f"the joints are an animal's, not a person's ({animal})", where=title)
+    taken: set[str] = set()
+    joints: list[str] = []
+    for i, name in enumerate(names):
+        joint = joint_of(name)
+        joint = joint if joint and joint not in taken else f"unknown_{i}"
+        taken.add(joint)
+        joints.append(joint)
+    if len(taken & set(COCO17.joints)) < 6:
+        raise ConfigError(
+            f"the joints are no person's: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}",
+            where=title,
+        )
+    return Skeleton(title, tuple(joints))

@@ -9,12 +9,26 @@ import numpy as np
 import pytest
 
 from dpmesh.errors import InputError
-from dpmesh.pipeline import keypoint_files
-from dpmesh.pipeline.keypoint_files import read_boxes, read_keypoint_file, read_keypoints
+from dpmesh.pipeline.keypoints import files as keypoint_files
+from dpmesh.pipeline.keypoints.boxes import read_boxes
+from dpmesh.pipeline.keypoints.files import read_keypoint_file, read_keypoints
 from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, OPENPOSE25
 
 SIZE = (400, 600)
 RNG = np.random.default_rng(0)
+
+
+def openpose(skeleton: Any, confidence: float = 1.0) -> np.ndarray:
+    """A person whose neck and mid hip lie where OpenPose puts them, a little off the middle."""
+    points = np.concatenate(
+        [RNG.uniform(50, 350, (len(skeleton), 2)), np.full((len(skeleton), 1), confidence)], 1
+    )
+    for middle, sides in (("Neck", ("L_Shoulder", "R_Shoulder")), ("Pelvis", ("L_Hip", "R_Hip"))):
+        if middle in skeleton.joints:
+            points[skeleton.index(middle), :2] = points[[skeleton.index(s) for s in sides], :2].mean(0) + 5
+    return points
+
+
 PERSON = np.concatenate([RNG.uniform(50, 350, (17, 2)), np.ones((17, 1))], 1).round(2)
 
 
@@ -64,7 +78,7 @@ def test_pelvis_and_neck_are_added_to_coco(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("skeleton", [OPENPOSE18, OPENPOSE25])
 def test_openpose_of_both_sizes(tmp_path: Path, skeleton: Any) -> None:
-    points = np.concatenate([RNG.uniform(50, 350, (len(skeleton), 2)), np.full((len(skeleton), 1), 0.5)], 1)
+    points = openpose(skeleton, 0.5)
     person = read(tmp_path, {"version": 1.3, "people": [{"pose_keypoints_2d": points.reshape(-1).tolist()}]})[
         0
     ]
@@ -80,7 +94,7 @@ def test_openpose_of_both_sizes(tmp_path: Path, skeleton: Any) -> None:
 
 
 def test_openpose_pelvis_is_the_given_one(tmp_path: Path) -> None:
-    points = np.concatenate([RNG.uniform(50, 350, (25, 2)), np.ones((25, 1))], 1)
+    points = openpose(OPENPOSE25)
     person = read(tmp_path, {"people": [{"pose_keypoints_2d": points.reshape(-1).tolist()}]})[0]
     pelvis = person.keypoints30[JOINTS30.index("Pelvis")]
     np.testing.assert_allclose(pelvis, points[OPENPOSE25.index("Pelvis")], rtol=1e-5)
@@ -118,14 +132,14 @@ def test_results_by_name_number_or_for_the_only_picture(tmp_path: Path) -> None:
 
 
 def test_entries_that_may_belong_elsewhere_are_refused(tmp_path: Path) -> None:
-    refused(tmp_path, [coco()], "no entry belongs to a.jpg", only_image=False)
-    refused(tmp_path, [coco(), {**coco(), "image_id": 8}], "no entry belongs to a.jpg")
-    refused(tmp_path, [coco(file_name="b.jpg")], "no entry belongs to a.jpg")
-    refused(tmp_path, {"people": []}, "names no picture", only_image=False)
+    refused(tmp_path, [coco()], "knows no image a.jpg", only_image=False)
+    refused(tmp_path, [coco(), {**coco(), "image_id": 8}], "knows no image a.jpg")
+    refused(tmp_path, [coco(file_name="b.jpg")], "knows no image a.jpg")
+    refused(tmp_path, {"people": []}, "names no image", only_image=False)
     refused(
         tmp_path,
         {"images": [{"id": 1, "file_name": "c.jpg"}], "annotations": []},
-        "no picture a.jpg",
+        "knows no image a.jpg",
         "c.jpg",
     )
 
@@ -170,34 +184,102 @@ def test_all_unseen_is_skipped_unless_there_is_a_box(tmp_path: Path) -> None:
 
 
 def test_errors_name_the_person_and_the_field(tmp_path: Path) -> None:
-    lacking = coco()
-    del lacking["keypoints"]
-    refused(tmp_path, [coco(), lacking], "results[1]", "keypoints is missing")
-    refused(tmp_path, {"people": [{}]}, "people[0]", "pose_keypoints_2d is missing")
-    refused(tmp_path, {"people": [{"pose_keypoints_2d": [1.0] * 51}]}, "people[0]", "51 numbers", "54 or 75")
-    refused(tmp_path, [{**coco(), "keypoints": [1.0] * 54}], "results[0].keypoints", "54 numbers", "51")
-    refused(tmp_path, [{**coco(), "keypoints": ["1"] * 51}], "results[0].keypoints", "not a number")
-    refused(tmp_path, [{**coco(), "keypoints": [True] * 51}], "results[0].keypoints", "not a number")
-    refused(tmp_path, [{**coco(), "keypoints": "1 2 3"}], "results[0].keypoints", "not a list")
-    refused(tmp_path, [coco(bbox=[1, 2, 0, 5])], "results[0].bbox", "no area")
-    refused(tmp_path, [coco(bbox=[1, 2, 5])], "results[0].bbox", "4 numbers")
-    refused(tmp_path, [coco(bbox=[1, 2, 5, math.nan])], "results[0].bbox", "not finite")
-    refused(tmp_path, [coco(score="high")], "results[0].score", "not a number")
-    refused(tmp_path, dataset({"keypoints": [0] * 51}), "annotations[0]", "image_id is missing")
+    refused(
+        tmp_path,
+        {"people": [{"pose_keypoints_2d": [1.0] * 60}]},
+        "people[0]",
+        "60 numbers",
+        "75 (OpenPose-25)",
+    )
+    refused(tmp_path, [{**coco(), "keypoints": [1.0] * 54}], "results[0]", "54 numbers", "51")
+    refused(tmp_path, [{**coco(), "keypoints": ["1"] * 51}], "results[0]", "not a number")
+    refused(tmp_path, [{**coco(), "keypoints": [True] * 51}], "results[0]", "not a number")
+    refused(tmp_path, [{**coco(), "keypoints": "1 2 3"}], "results[0]", "not a list")
+    refused(tmp_path, [coco(bbox=[1, 2, 5])], "results[0]", "bbox", "4 finite numbers")
+    refused(tmp_path, [coco(bbox=[1, 2, 5, math.nan])], "results[0]", "bbox", "4 finite numbers")
+    refused(tmp_path, [coco(score="high")], "results[0]", "not a number")
     refused(tmp_path, {"images": [{"id": 1}], "annotations": []}, "images[0]", "file_name is missing")
-    refused(tmp_path, [3], "results[0]", "not an object")
+    refused(tmp_path, [3], "no keypoint file of a known format")
     refused(tmp_path, {"people": {}}, "people is not a list")
+
+
+def test_one_bad_person_costs_that_person(tmp_path: Path) -> None:
+    """It is counted; without another person it is the error."""
+    bad = {**coco(), "keypoints": [1.0] * 50}
+    found = read_keypoint_file(write(tmp_path, [coco(), bad, {**coco(), "keypoints": None}]), "a.jpg", SIZE)
+    assert len(found.people) == 1 and found.malformed == 1 and found.skipped == 1
+    refused(tmp_path, [bad], "results[0]", "50 numbers")
+
+
+def test_boxes_of_a_detector_are_no_keypoints(tmp_path: Path) -> None:
+    """Otherwise every image would be an empty scene, in silence."""
+    row = {"image_id": "a.jpg", "bbox": [1, 2, 30, 40], "category_id": 1, "score": 0.9}
+    refused(tmp_path, [row, row], "no entry has keypoints", "--boxes")
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        (PERSON * [1 / 600, 1 / 400, 1], "parts of the image, not pixels"),
+        (PERSON * [5, 5, 1], "lie outside the 600×400 image"),
+        (np.c_[PERSON[:, :2], np.full(17, 255.0)], "confidences go up to 255"),
+    ],
+)
+def test_coordinates_that_cannot_belong_to_the_image(tmp_path: Path, points: np.ndarray, said: str) -> None:
+    refused(tmp_path, [coco(points)], said)
+
+
+def test_an_image_of_another_size_in_the_file(tmp_path: Path) -> None:
+    """The file says how large its image was: half as large is twice the coordinates, another shape is refused."""
+    half = dataset(coco(PERSON * [0.5, 0.5, 1]))
+    half["images"][0] |= {"width": 300, "height": 200}
+    np.testing.assert_allclose(read(tmp_path, half)[0].keypoints[:, :2], PERSON[:, :2], atol=1e-3)
+    half["images"][0] |= {"width": 400, "height": 600}
+    refused(tmp_path, half, "400×600", "600×400", "turned by EXIF")
+
+
+def test_a_named_order_overrides(tmp_path: Path) -> None:
+    points = np.concatenate([RNG.uniform(50, 350, (14, 2)), np.ones((14, 1))], 1)
+    path = write(tmp_path, [{**coco(), "keypoints": points.reshape(-1).tolist()}])
+    with pytest.raises(InputError, match="42 numbers"):
+        read_keypoint_file(path, "a.jpg", SIZE)
+    person = read_keypoint_file(path, "a.jpg", SIZE, format="aichallenger").people[0]
+    np.testing.assert_allclose(person.keypoints[COCO17.index("R_Shoulder")], points[0], atol=1e-3)
+    person = read_keypoint_file(path, "a.jpg", SIZE, format="crowdpose").people[0]
+    np.testing.assert_allclose(person.keypoints[COCO17.index("L_Shoulder")], points[0], atol=1e-3)
+
+
+def test_a_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5,000 images of one file would otherwise be 5,000 times its decoding."""
+    calls: list[Path] = []
+    real = keypoint_files.read_bytes
+    monkeypatch.setattr(
+        keypoint_files, "read_bytes", lambda path, *a: (calls.append(path), real(path, *a))[1]
+    )
+    path = write(tmp_path, [coco(file_name=f"{i}.jpg") for i in range(50)])
+    for i in range(50):
+        assert len(read_keypoints(path, f"{i}.jpg", SIZE, only_image=False)) == 1
+    assert calls == [path]
+    path.write_text(json.dumps([coco(file_name="other.jpg")]))
+    assert len(read_keypoints(path, "other.jpg", SIZE)) == 1, "a changed file is read again"
+
+
+def test_images_that_were_not_asked_for_are_known(tmp_path: Path) -> None:
+    path = write(tmp_path, [coco(file_name="a.jpg"), coco(file_name="b.jpg")])
+    file = keypoint_files.open_keypoints(path)
+    file.people("a.jpg", SIZE)
+    assert file.unused() == ["b.jpg"]
 
 
 def test_not_a_keypoint_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("", "{", "not json", "\x00\x01", "[" * 100_000):
-        refused(tmp_path, text, "not JSON")
-    refused(tmp_path, {"something": 1}, "neither COCO nor OpenPose")
-    refused(tmp_path, "3", "neither COCO nor OpenPose")
+        refused(tmp_path, text, "is not JSON")
+    refused(tmp_path, {"something": 1}, "no keypoint file of a known format")
+    refused(tmp_path, "3", "no keypoint file of a known format")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="is not JSON"):
         read_keypoints(tmp_path / "binary.json", "a.jpg", SIZE)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file"):
         read_keypoints(tmp_path / "absent.json", "a.jpg", SIZE)
     monkeypatch.setattr(keypoint_files, "LARGEST_FILE", 10)
     refused(tmp_path, [coco()], "larger than")
@@ -205,13 +287,13 @@ def test_not_a_keypoint_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_boxes_of_every_form(tmp_path: Path) -> None:
     wanted = np.asarray([[1, 2, 30, 40], [5.5, 6, 70, 80]], np.float32)
-    assert np.array_equal(read_boxes("1,2,30,40; 5.5,6,70,80", "a.jpg", SIZE), wanted)
+    assert np.array_equal(read_boxes("1,2,30,40; 5.5,6,70,80", "a.jpg", SIZE).xyxy, wanted)
     path = tmp_path / "boxes.json"
     path.write_text(json.dumps(wanted.tolist()))
-    assert np.array_equal(read_boxes(path, "a.jpg", SIZE), wanted)
+    assert np.array_equal(read_boxes(path, "a.jpg", SIZE).xyxy, wanted)
     path.write_text(json.dumps({"x/a.jpg": wanted.tolist(), "b.jpg": [[0, 0, 1, 1]]}))
-    assert np.array_equal(read_boxes(str(path), "a.jpg", SIZE), wanted)
-    with pytest.raises(InputError, match=r"no boxes for c\.jpg"):
+    assert np.array_equal(read_boxes(str(path), "a.jpg", SIZE).xyxy, wanted)
+    with pytest.raises(InputError, match=r"has no boxes for c\.jpg"):
         read_boxes(path, "c.jpg", SIZE)
 
 
@@ -222,14 +304,48 @@ def test_boxes_of_every_form(tmp_path: Path) -> None:
         ("10,20,30,20", "no area"),
         ("30,10,10,20", "no area"),
         ("700,10,800,20", "outside"),
-        ("1,2,3", "not 4 numbers"),
-        ("1,2,3,x", "not four numbers"),
+        ("1,2,3", "not four numbers"),
+        ("1,2,3,x", "not a number"),
         ("1,2,3,nan", "not finite"),
         ("", "no boxes"),
-        ("absent.json", "cannot be read"),
+        ("absent.json", "no such file"),
         ("1,2,3,4;5,5,5,5", "box 1"),
     ],
 )
 def test_boxes_that_are_none(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         read_boxes(text, "a.jpg", SIZE)
+
+
+def boxes_of(folder: Path, content: Any) -> Any:
+    path = folder / "boxes.json"
+    path.write_text(json.dumps(content))
+    return read_boxes(path, "a.jpg", SIZE)
+
+
+def test_boxes_of_detectors(tmp_path: Path) -> None:
+    """COCO detections with scores; other classes are skipped and counted; xywh and xyxy by name."""
+    row = {"image_id": "a.jpg", "bbox": [10, 20, 30, 40], "category_id": 1, "score": 0.9}
+    found = boxes_of(tmp_path, [row, {**row, "category_id": 18}, {**row, "image_id": "b.jpg"}])
+    np.testing.assert_array_equal(found.xyxy, [[10, 20, 40, 60]])
+    assert found.scores == pytest.approx([0.9]) and found.skipped == 1
+    named = {"xyxy": [10, 20, 40, 60]}, {"xywh": [10, 20, 30, 40]}, {"x1": 10, "y1": 20, "x2": 40, "y2": 60}
+    np.testing.assert_array_equal(boxes_of(tmp_path, list(named)).xyxy, [[10, 20, 40, 60]] * 3)
+    annotated = dataset({"image_id": 7, "bbox": [10, 20, 30, 40]}, {"image_id": 8, "bbox": [1, 1, 2, 2]})
+    np.testing.assert_array_equal(boxes_of(tmp_path, annotated).xyxy, [[10, 20, 40, 60]])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([[0.1, 0.2, 0.5, 0.9]], "parts of the image, not pixels"),
+        ([{"image_id": "b.jpg", "bbox": [1, 2, 3, 4]}], "has no boxes for a.jpg. It has: b.jpg"),
+        ([{"bbox": [1, 2, 3, 4], "category_id": 3}], "no entry is a person"),
+        ([{"score": 1}], "box 0: no box"),
+        ({"a.jpg": 3}, "holds no list of boxes"),
+        ([[1, 2, 3, None]], "box 0: None is not a number"),
+    ],
+)
+def test_boxes_that_cannot_be_meant(tmp_path: Path, content: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        boxes_of(tmp_path, content)

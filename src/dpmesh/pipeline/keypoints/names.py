@@ -1,0 +1,101 @@
+"""Which entry of a user's file belongs to an image: by name, whatever Unicode, case, suffix or folder."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Generic, TypeVar
+
+from dpmesh.errors import InputError
+
+Entry = TypeVar("Entry")
+_LONGEST = 18
+"""Digits of a number that names an image."""
+
+
+class ImageIndex(Generic[Entry]):
+    """Entries by the names that a file has for their images."""
+
+    def __init__(self, entries: Iterable[tuple[str, Entry]]) -> None:
+        """entries: (label, entry). A label is a name, a path with separators of either system, or a number."""
+        self.labels: list[str] = []
+        self._by_name: dict[str, list[tuple[str, Entry]]] = {}
+        self._by_number: dict[int, list[tuple[str, Entry]]] = {}
+        for label, entry in entries:
+            self.labels.append(label)
+            name = parts_of(label)[-1]
+            for key in {name, fold(name), stem(name), fold(stem(name))}:
+                self._by_name.setdefault(key, []).append((label, entry))
+            if label.isdecimal() and len(label) <= _LONGEST:
+                self._by_number.setdefault(int(label), []).append((label, entry))
+
+    def find(self, image_name: str, where: str) -> list[Entry]:
+        """The entries of the image at the path `image_name`; none where the file does not know it.
+
+        Its name as it stands comes first, then without regard to case, then without suffix, then as a number
+        (`000000000139.jpg` is 139). Raises InputError where several images of the file have its name and its folders
+        do not tell which.
+        """
+        return [entry for _, entry in self.find_labelled(image_name, where)]
+
+    def find_labelled(self, image_name: str, where: str) -> list[tuple[str, Entry]]:
+        """The same with the labels."""
+        name = parts_of(image_name)[-1]
+        for wanted, made in (
+            (name, str),
+            (fold(name), fold),
+            (stem(name), str),
+            (fold(stem(name)), fold),
+        ):
+            candidates = self._by_name.get(wanted, [])
+            found = [one for one in candidates if made(parts_of(one[0])[-1]) == wanted]
+            if found:
+                return _by_folder(found, image_name, where)
+        number = re.search(r"(?:^|_)0*(\d+)$", stem(name))
+        if number is None or len(number[1]) > _LONGEST:
+            return []
+        return self._by_number.get(int(number[1]), [])
+
+    def some(self) -> str:
+        """The first labels, for an error."""
+        return some(self.labels)
+
+
+def some(names: Iterable[str]) -> str:
+    listed = list(dict.fromkeys(names))
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "") or "none"
+
+
+def _by_folder(found: list[tuple[str, Entry]], image_name: str, where: str) -> list[tuple[str, Entry]]:
+    labels = list(dict.fromkeys(label for label, _ in found))
+    if len(labels) == 1:
+        return found
+    own = parts_of(str(Path(image_name).absolute()))
+
+    def shared(label: str) -> int:
+        pairs = zip(reversed(parts_of(label)), reversed(own), strict=False)
+        return next((i for i, (a, b) in enumerate(pairs) if i and a != b), len(parts_of(label)))
+
+    best = max(map(shared, labels))
+    chosen = [label for label in labels if shared(label) == best]
+    if len(chosen) > 1 or best < 2:
+        raise InputError(
+            f"more than one image is called {parts_of(image_name)[-1]}: {some(labels)}",
+            where=where,
+            fix="Give the image with the folder that the file has for it.",
+        )
+    return [one for one in found if one[0] == chosen[0]]
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """Folders and name, in composed Unicode."""
+    return PurePosixPath(unicodedata.normalize("NFC", name).replace("\\", "/")).parts or ("",)
+
+
+def stem(name: str) -> str:
+    return PurePosixPath(name).stem
+
+
+def fold(name: str) -> str:
+    """Without regard to case."""
+    return unicodedata.normalize("NFC", name.casefold())
