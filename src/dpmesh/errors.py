@@ -4,6 +4,12 @@ The command line prints one of these as a single line and exits; a library user 
 """
 
 
+def printable(text: str) -> str:
+    """The text as one line that cannot steer a terminal: control characters, line breaks, marks that turn the reading
+    direction, and bytes that are no UTF-8 stand as their escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class DPMeshError(Exception):
     """Base of all errors of this package.
 
@@ -12,7 +18,7 @@ class DPMeshError(Exception):
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         self.what, self.where, self.fix = what, where, fix
-        place = f"{where}: " if where else ""
+        place = f"{printable(where)}: " if where else ""
         gap = " " if what.endswith((".", ")", "?")) else ". "
         hint = f"{gap}{fix}" if fix else ""
         super().__init__(f"{place}{what}{hint}")

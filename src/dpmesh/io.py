@@ -95,7 +95,7 @@ def atomic_path(path: Path) -> Generator[Path]:
     try:
         _make_parent(path)
         yield part
-        _flush(part)
+        flush(part)
         os.replace(part, path)
     except OSError as failure:
         raise _unwritable(path, failure) from failure
@@ -126,7 +126,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """What was written is on the disk before it gets its name: after a power cut the name never holds less."""
     handle = os.open(path, os.O_RDWR)
     try:

@@ -30,9 +30,8 @@ def choose_body(
     Raises AssetError where the former is missing (the free body would silently take SMPL's shape coefficients),
     InputError for files that cannot be used.
     """
-    folder = Path(weights)
-    provenance = read_config(folder)[1] if folder.is_dir() else {}
-    released = provenance.get("source") == SOURCE or bool(provenance.get("body"))  # or trained with one
+    provenance = _provenance(weights)
+    released = _trained_with_one(provenance)
     if body is None and not released:
         if regressors is not None:
             raise InputError("regressors without a body", where=str(regressors), fix="Give --body as well.")
@@ -53,6 +52,20 @@ def choose_body(
         )
     told = _misfits(record, provenance.get("body") or {}) if released else (_FREE,)
     return ChosenBody(arrays, record, told)
+
+
+def needs_body(weights: str | Path) -> bool:
+    """Whether these weights were trained with a body that the user must bring. Raises WeightsError."""
+    return _trained_with_one(_provenance(weights))
+
+
+def _provenance(weights: str | Path) -> dict[str, Any]:
+    folder = Path(weights)
+    return read_config(folder)[1] if folder.is_dir() else {}
+
+
+def _trained_with_one(provenance: Mapping[str, Any]) -> bool:
+    return provenance.get("source") == SOURCE or bool(provenance.get("body"))
 
 
 _FREE = "the weights were trained with the free body: their shape coefficients mean other shapes on this one"

@@ -3,11 +3,12 @@
 The header is checked before anything is decoded, so a bomb costs nothing.
 """
 
+import hashlib
 import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -36,11 +37,13 @@ _guard = Lock()
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture: `rgb` upright; `exif_focal` px or None; `notes` on what was done to it."""
+    """A decoded picture: `rgb` upright; `exif_focal` px or None; `notes` on what was done to it; `sha256` of the file's
+    bytes that were decoded, empty where there was no file."""
 
     rgb: UInt8[np.ndarray, "h w 3"]
     exif_focal: float | None = None
     notes: tuple[str, ...] = ()
+    sha256: str = ""
 
 
 def read_image(
@@ -75,7 +78,7 @@ def read_image(
             raise InputError("is not a picture that Pillow can read", where=name) from None
         except (OSError, ValueError, SyntaxError) as error:
             raise InputError(f"is a damaged picture ({_line(error)})", where=name) from None
-    return _decode(image, max_pixels, name)
+    return replace(_decode(image, max_pixels, name), sha256=hashlib.sha256(data).hexdigest())
 
 
 def _decode(image: Image.Image, max_pixels: int, name: str) -> Picture:
