@@ -1,13 +1,11 @@
 """`dpmesh predict` as a user meets it: exit status, one line for what is wrong, files that are whole."""
 
-import importlib.util
 import json
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from PIL import Image
 from dpmesh.cli.main import main
 from dpmesh.cli.predict import find_pictures, name_results
 from dpmesh.errors import InputError
-from dpmesh.pipeline.options import model_options
 from dpmesh.pipeline.predictor import Predictor
 from dpmesh.pipeline.record import MARKER
 
@@ -24,31 +21,6 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 X = ("predict", "x.png", "--out", "o")
 FAKES = Path(__file__).parents[1] / "pipeline" / "conftest.py"
 Run = Callable[..., int]
-
-
-def load_fakes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pipeline_fakes", FAKES)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """The real command with the fake model; returns how it was asked for."""
-    fakes, calls = load_fakes(), []
-
-    def from_pretrained(*asked: object) -> Predictor:
-        calls.append(asked)
-        weights, _, _, fast, body, regressors, refine, turn, flip = asked
-        files = (weights, body, regressors)
-        options = model_options(*files, fast, refine, turn, flip) if weights == "embedded" else None  # pyright: ignore[reportArgumentType]
-        detector = fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)])
-        return Predictor(fakes.FakeModel(), detector, "fake", 4, options=options)
-
-    monkeypatch.setattr(Predictor, "from_pretrained", from_pretrained)
-    return calls
 
 
 @pytest.fixture
@@ -251,7 +223,6 @@ from pathlib import Path
 import importlib.util
 spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
 fakes = importlib.util.module_from_spec(spec); spec.loader.exec_module(fakes)
-from dpmesh.pipeline.options import model_options
 from dpmesh.pipeline.predictor import Predictor
 from dpmesh.pipeline.record import MARKER
 from dpmesh.cli.main import main

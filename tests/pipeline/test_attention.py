@@ -79,9 +79,9 @@ def test_files(predictor: Build, tmp_path: Path) -> None:
     seen = attention_of(predictor(), tmp_path / "a.png")
     folder = seen.save(tmp_path / "o")
     kinds = ("joints.png", "mean.png")
-    assert {p.name for p in folder.iterdir()} - {MARKER} == {f"person_{i:02d}_{k}" for i in (0, 1) for k in kinds} | {
-        f"person_{i:02d}.npz" for i in (0, 1)
-    }
+    assert {p.name for p in folder.iterdir()} - {MARKER} == {
+        f"person_{i:02d}_{k}" for i in (0, 1) for k in kinds
+    } | {f"person_{i:02d}.npz" for i in (0, 1)}
     sheet = np.asarray(Image.open(folder / "person_00_joints.png"))
     assert sheet.shape == (30 // COLUMNS * (TILE + LABEL), COLUMNS * TILE, 3)
     person = seen.people[1]

@@ -81,7 +81,7 @@ def _fail_unforeseen(error: Exception) -> int:
 
         where = "standard output"
         if error.filename is not None:
-            where = str(error.filename)
+            where = str(error.filename)[:200]
         else:
             try:
                 flush_stdout()

@@ -5,6 +5,7 @@ What is forgiven is counted (KeypointPeople); all else raises InputError with fi
 
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -93,7 +94,7 @@ def read_boxes(
     dictionary of such lists by file name. A box without area or wholly outside raises InputError.
     """
     text = str(source)
-    if text.lower().endswith(".json") or Path(text).is_file():
+    if text.lower().endswith(".json") or os.path.isfile(text):  # False also for what no path may be
         content, where = _read_json(Path(text)), text
         if isinstance(content, dict):
             table = cast("dict[str, Any]", content)

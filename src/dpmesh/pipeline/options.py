@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpmesh.assets import find_asset, weights_folder
 from dpmesh.errors import InputError, WeightsError
-from dpmesh.io import open_regular
+from dpmesh.io import open_regular, reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,8 @@ def _input(given: "str | Path | np.ndarray | None") -> object:
     if given is None:
         return None
     if isinstance(given, (str, Path)):
-        return _named(Path(given).name, Path(given))
+        path = Path(given)
+        return _folder(path) if os.path.isdir(path) else _named(path.name, path)
     return {
         "file": "an array",
         "sha256": hashlib.sha256(str(given.shape).encode() + given.tobytes()).hexdigest(),
@@ -111,6 +112,16 @@ def _named(name: str, *files: Path) -> dict[str, Any]:
     digests = [file_sha256(path) for path in files]
     together = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     return {"file": name, "sha256": together}
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    """A folder with a file for each image: their names and contents."""
+    try:
+        files = sorted(p for p in path.iterdir() if os.path.isfile(p))
+    except OSError as error:
+        raise InputError(f"cannot be read ({reason(error)})", where=str(path)) from None
+    listed = "".join(f"{p.name!r} {file_sha256(p)}\n" for p in files)
+    return {"file": path.name, "sha256": hashlib.sha256(listed.encode()).hexdigest()}
 
 
 def _body(weights: str | Path, body: str | Path | None, regressors: str | Path | None) -> object:
