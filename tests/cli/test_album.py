@@ -79,10 +79,11 @@ def assert_unmixed(folder: Path) -> None:
 def test_every_combination(album: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """One after the other in the same album, so that each run meets what the others left."""
     before = originals(album)
-    images = [str(album), *(str(album / name) for name in ("park", "photo", RAW))]
+    images = [str(album / name) for name in ("park", "photo", RAW)]
     outs = [album, album / "park", album.parent / "link", album.parent / "nowhere"]
     options = [("--save", "json"), ("--save", "obj", "--focal", "99"), ("--save", "json", "--overwrite")]
-    for image, out, words in product(images, outs, options):
+    runs = [*product([str(album)], outs[:1], options), *product(images, outs, options)]
+    for image, out, words in runs:
         status = main(["predict", image, "--out", str(out), *words])
         told, err = capfd.readouterr()
         assert status in (0, 1) and (status == 1) == bool(err), (image, out, words)
