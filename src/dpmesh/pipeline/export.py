@@ -54,8 +54,9 @@ def _contents(scene: Scene, formats: Sequence[str], colour: Colouring) -> dict[s
     if "glb" in formats:
         files["scene.glb"] = _glb(scene, layers)
     if "obj" in formats:
+        triangles = _obj_faces(scene) if scene.people else b""
         for i, person in enumerate(scene.people):
-            files[f"person_{i:02d}.obj"] = _obj(person.vertices, scene, i)
+            files[f"person_{i:02d}.obj"] = _obj_vertices(person.vertices, i) + triangles
     if "npz" in formats:
         files["scene.npz"] = _npz(scene)
     if "json" in formats:
@@ -160,10 +161,16 @@ def _empty_glb() -> bytes:
     return head + len(text).to_bytes(4, "little") + b"JSON" + text
 
 
-def _obj(vertices: Float[np.ndarray, "v 3"], scene: Scene, index: int) -> bytes:
+def _obj_vertices(vertices: Float[np.ndarray, "v 3"], index: int) -> bytes:
     """One body in the same frame as the GLB (metres, y up)."""
     file = io.StringIO()
     file.write(f"# dpmesh: metres, y up, camera at the origin looking along -z\no person_{index:02d}\n")
     np.savetxt(file, vertices * _TO_GLTF, fmt="v %.5f %.5f %.5f")
+    return file.getvalue().encode()
+
+
+def _obj_faces(scene: Scene) -> bytes:
+    """The same for everybody, so written once."""
+    file = io.StringIO()
     np.savetxt(file, scene.faces + 1, fmt="f %d %d %d")
     return file.getvalue().encode()
