@@ -6,10 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from dpmesh.cli.streams import discard_stdout, flush_stdout, open_streams
 from dpmesh.errors import DPMeshError, printable
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 TRACEBACK = "DPMESH_TRACEBACK"
 """Environment variable: an error that was not foreseen is raised instead of told in a line."""
@@ -31,6 +34,10 @@ VERBS = {
 
 class _OneLineParser(argparse.ArgumentParser):
     """A wrong argument is one line on stderr and status 2; the usage is for --help."""
+
+    def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
+        """argparse's own swallows it when the help cannot be written."""
+        (file or sys.stdout).write(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         line = printable(" ".join(message.split()))
