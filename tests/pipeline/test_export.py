@@ -171,6 +171,79 @@ def test_killed_in_the_middle_leaves_nothing_half_written(
     assert names(tmp_path / "a") >= FILES and names(tmp_path) == {"a", "before"}
 
 
+@pytest.mark.parametrize("formats", [["json"], ["npz", "obj"]])
+@pytest.mark.parametrize("moves", range(6))
+def test_killed_while_files_are_exchanged(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, formats: list[str], moves: int
+) -> None:
+    """Until the next run the record says so; that run makes all again, and the user's own file stays."""
+    known = replace(scene, source_sha256="0" * 64)
+    folder = known.save(tmp_path, "a", ["json", "npz", "obj"])
+    (folder / "notes.txt").write_text("mine")
+    left, real = [moves], os.replace
+
+    class Killed(BaseException):
+        pass
+
+    def counted(a: object, b: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        real(a, b)  # pyright: ignore[reportArgumentType]
+
+    one = replace(known, people=known.people[:1], source_sha256="1" * 64)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", counted)
+        try:
+            one.save(tmp_path, "a", formats)
+        except Killed:
+            assert moves < 5
+    pending = json.loads((folder / MARKER).read_text())["pending"]
+    assert bool(pending) == (0 < moves < 5)
+    if pending:
+        one.save(tmp_path, "a", formats, overwrite=False)
+    elif moves == 0:
+        one.save(tmp_path, "a", formats)
+    assert names(folder) == {"scene.json", "scene.npz", "person_00.obj", "notes.txt"}
+    assert len(json.loads((folder / "scene.json").read_text())["people"]) == 1
+    with np.load(folder / "scene.npz") as file:
+        assert len(file["vertices"]) == 1
+
+
+def test_names_of_folders(scene: Scene, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "mine.txt").write_text("mine")
+    for name in (".", "..", "a/b", "../a", str(tmp_path / "a"), "a\0b"):
+        with pytest.raises(OutputError):
+            scene.save(out, name)
+    for source, name in (
+        ("x/..jpg", "..jpg"),
+        ("x/...jpg", "...jpg"),
+        ("..", "scene"),
+        ("", "scene"),
+        ("a.b.c", "a.b"),
+    ):
+        assert replace(scene, source=source).save(out, formats=["json"]) == out / name
+    assert names(tmp_path) == {"out", "mine.txt"}
+
+
+def test_formats_from_python(scene: Scene, tmp_path: Path) -> None:
+    """With overwrite a scene's formats are made anew with those that were there; without it they add up."""
+    known = replace(scene, source_sha256="0" * 64)
+    folder = known.save(tmp_path, "a", ["npz"])
+    known.save(tmp_path, "a", ["json"], overwrite=False)
+    assert names(folder) == {"scene.npz", "scene.json"}
+    time = (folder / "scene.npz").stat().st_mtime_ns
+    assert known.save(tmp_path, "a", ["npz"], overwrite=False) == folder
+    assert (folder / "scene.npz").stat().st_mtime_ns == time
+    with pytest.raises(OutputError, match="--max-people was 20, is 3"):
+        replace(known, options={"max_people": 3}).save(tmp_path, "a", ["npz"], overwrite=False)
+    replace(known, options={"max_people": 3}).save(tmp_path, "a", ["obj"])
+    assert names(folder) == {"scene.npz", "scene.json", "person_00.obj", "person_01.obj"}
+    assert (folder / "scene.npz").stat().st_mtime_ns != time
+    assert json.loads((folder / "scene.json").read_text())["options"] == {"max_people": 3}
+
+
 def test_unwritable_folder(scene: Scene, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file in the way")
     with pytest.raises(OutputError) as caught:

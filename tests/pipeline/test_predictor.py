@@ -1,6 +1,8 @@
 """Pictures to scenes: batching changes nothing, the camera says where it is from, bad input is told apart."""
 
+import hashlib
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from dpmesh.errors import ConfigError, DPMeshError, InputError
 from dpmesh.geometry.camera import crop_focal
 from dpmesh.geometry.crop import Crop
 from dpmesh.model import DPMesh
+from dpmesh.pipeline import job
 from dpmesh.pipeline.detect import Detector
+from dpmesh.pipeline.images import Picture, read_image
 from dpmesh.pipeline.job import EXPAND, choose_focal, read_job
 from dpmesh.pipeline.predictor import Predictor, pick_device
 from dpmesh.pipeline.scene import Scene
@@ -52,6 +56,65 @@ def test_a_bad_file_gives_its_error_and_the_rest_goes_on(predictor: Build, tmp_p
     results = dict(predictor().predict_many(tmp_path / n for n in ("a.png", "b.png", "c.png")))
     kinds = [isinstance(r, DPMeshError) for r in results.values()]
     assert kinds == [False, True, False]
+
+
+def test_waiting_images_are_bounded_by_their_bytes(
+    predictor: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody in them, so that no batch ever fills; what has been handed out is not held."""
+    paths = [tmp_path / f"{i}.png" for i in range(9)]
+    for path in paths:
+        Image.fromarray(PICTURE).save(path)
+    images: list[weakref.ref[Picture]] = []
+    most = 0
+
+    def counted(*args: object) -> Picture:
+        nonlocal most
+        picture = read_image(*args)  # pyright: ignore[reportArgumentType]
+        images.append(weakref.ref(picture))
+        most = max(most, sum(image() is not None for image in images))
+        return picture
+
+    monkeypatch.setattr(job, "read_image", counted)
+    for limit, wanted in ((10**9, 9), (3 * PICTURE.nbytes, 4), (1, 2)):
+        monkeypatch.setattr("dpmesh.pipeline.predictor.WAITING_BYTES", limit)
+        images.clear()
+        most = 0
+        assert [path for path, _ in predictor([]).predict_many(paths)] == paths
+        assert most <= wanted and (limit < 10**9 or most == wanted)  # and one that is just being read
+
+
+def test_the_checksum_is_of_the_bytes_that_were_decoded(
+    predictor: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the file is replaced, or deleted, while it is being worked on."""
+    path = tmp_path / "a.png"
+    for change in (lambda: path.write_bytes(b"another"), path.unlink):
+        Image.fromarray(PICTURE).save(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+
+        def changed(*args: object, change: Callable[[], object] = change) -> Picture:
+            picture = read_image(*args)  # pyright: ignore[reportArgumentType]
+            change()
+            return picture
+
+        monkeypatch.setattr(job, "read_image", changed)
+        scene = predictor()(path)
+        assert scene.people and scene.source_sha256 == digest
+
+
+def test_options_are_recorded(predictor: Build, tmp_path: Path) -> None:
+    file = openpose(tmp_path, points18())
+    scene = predictor()(PICTURE, keypoints=file, fov=50.0, max_people=3)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert scene.options == {
+        "weights": {"file": "fake"}, "keypoints": {"file": "k.json", "sha256": digest}, "boxes": None,
+        "focal": None, "fov": 50.0, "max_people": 3,
+    }  # fmt: skip
+    arrays = [
+        predictor()(PICTURE, boxes=np.array([[1.0, 2, 30, 40 + i]])).options["boxes"] for i in (0, 0, 1)
+    ]
+    assert arrays[0] == arrays[1] != arrays[2]
 
 
 def test_nobody_is_an_empty_scene(predictor: Build) -> None:
