@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpmesh.body import pickle_arrays as stand_ins
 from dpmesh.body.pickle_arrays import Foreign, Malformed, Name, Unfinished
@@ -313,35 +314,33 @@ def _shown(name: str) -> str:
 
 
 _M = _Machine
-_STEPS: dict[int, Callable[[_Machine], None]] = {
-    ord(code): step
-    for code, step in {
-        b"\x80": _M.protocol, b"\x95": _M.nothing, b"(": _M.mark,
-        b"N": lambda m: m.push(None), b"\x88": lambda m: m.push(True), b"\x89": lambda m: m.push(False),
-        b"I": lambda m: m.whole(m.line()), b"L": lambda m: m.whole(m.line()),
-        b"J": lambda m: m.push(m.number("<i")), b"K": lambda m: m.push(m.number("<B")),
-        b"M": lambda m: m.push(m.number("<H")),
-        b"\x8a": lambda m: m.long(m.number("<B")), b"\x8b": lambda m: m.long(m.number("<i")),
-        b"F": lambda m: m.push(float(m.line())), b"G": lambda m: m.push(m.number(">d")),
-        b"S": _M.quoted, b"U": lambda m: m.text2(m.number("<B")), b"T": lambda m: m.text2(m.number("<i")),
-        b"V": lambda m: m.push(m.line(-1).decode("raw_unicode_escape")),
-        b"\x8c": lambda m: m.text(m.number("<B")), b"X": lambda m: m.text(m.number("<I")),
-        b"\x8d": lambda m: m.text(m.number("<Q")),
-        b"C": lambda m: m.push(m.take(m.number("<B"))), b"B": lambda m: m.push(m.take(m.number("<I"))),
-        b"\x8e": lambda m: m.push(m.take(m.number("<Q"))), b"\x96": lambda m: m.push(m.take(m.number("<Q"))),
-        b"]": lambda m: m.push([]), b"l": lambda m: m.push(m.pop_mark()), b"a": _M.append, b"e": _M.extend,
-        b")": lambda m: m.push(()), b"t": lambda m: m.push(tuple(m.pop_mark())),
-        b"\x85": lambda m: m.tuple_of(1), b"\x86": lambda m: m.tuple_of(2), b"\x87": lambda m: m.tuple_of(3),
-        b"}": lambda m: m.push({}), b"d": _M.dictionary, b"s": _M.set_item, b"u": _M.set_items,
-        b"\x8f": lambda m: m.push(set()), b"\x90": _M.add_items, b"\x91": lambda m: m.push(_set(m.pop_mark())),
-        b"p": lambda m: m.put(int(m.line()[:20])), b"q": lambda m: m.put(m.number("<B")),
-        b"r": lambda m: m.put(m.number("<I")), b"\x94": lambda m: m.put(len(m.memo)),
-        b"g": lambda m: m.get(int(m.line()[:20])), b"h": lambda m: m.get(m.number("<B")),
-        b"j": lambda m: m.get(m.number("<I")),
-        b"c": _M.ask_lines, b"\x93": _M.ask_stack, b"i": _M.instance,
-        b"R": _M.reduce, b"\x81": _M.new_object, b"b": _M.build,
-    }.items()
+_OPCODES: dict[bytes, Callable[[_Machine], None]] = {
+    b"\x80": _M.protocol, b"\x95": _M.nothing, b"(": _M.mark,
+    b"N": lambda m: m.push(None), b"\x88": lambda m: m.push(True), b"\x89": lambda m: m.push(False),
+    b"I": lambda m: m.whole(m.line()), b"L": lambda m: m.whole(m.line()),
+    b"J": lambda m: m.push(m.number("<i")), b"K": lambda m: m.push(m.number("<B")),
+    b"M": lambda m: m.push(m.number("<H")),
+    b"\x8a": lambda m: m.long(m.number("<B")), b"\x8b": lambda m: m.long(m.number("<i")),
+    b"F": lambda m: m.push(float(m.line())), b"G": lambda m: m.push(m.number(">d")),
+    b"S": _M.quoted, b"U": lambda m: m.text2(m.number("<B")), b"T": lambda m: m.text2(m.number("<i")),
+    b"V": lambda m: m.push(m.line(-1).decode("raw_unicode_escape")),
+    b"\x8c": lambda m: m.text(m.number("<B")), b"X": lambda m: m.text(m.number("<I")),
+    b"\x8d": lambda m: m.text(m.number("<Q")),
+    b"C": lambda m: m.push(m.take(m.number("<B"))), b"B": lambda m: m.push(m.take(m.number("<I"))),
+    b"\x8e": lambda m: m.push(m.take(m.number("<Q"))), b"\x96": lambda m: m.push(m.take(m.number("<Q"))),
+    b"]": lambda m: m.push([]), b"l": lambda m: m.push(m.pop_mark()), b"a": _M.append, b"e": _M.extend,
+    b")": lambda m: m.push(()), b"t": lambda m: m.push(tuple(m.pop_mark())),
+    b"\x85": lambda m: m.tuple_of(1), b"\x86": lambda m: m.tuple_of(2), b"\x87": lambda m: m.tuple_of(3),
+    b"}": lambda m: m.push({}), b"d": _M.dictionary, b"s": _M.set_item, b"u": _M.set_items,
+    b"\x8f": lambda m: m.push(set()), b"\x90": _M.add_items, b"\x91": lambda m: m.push(_set(m.pop_mark())),
+    b"p": lambda m: m.put(int(m.line()[:20])), b"q": lambda m: m.put(m.number("<B")),
+    b"r": lambda m: m.put(m.number("<I")), b"\x94": lambda m: m.put(len(m.memo)),
+    b"g": lambda m: m.get(int(m.line()[:20])), b"h": lambda m: m.get(m.number("<B")),
+    b"j": lambda m: m.get(m.number("<I")),
+    b"c": _M.ask_lines, b"\x93": _M.ask_stack, b"i": _M.instance,
+    b"R": _M.reduce, b"\x81": _M.new_object, b"b": _M.build,
 }  # fmt: skip
+_STEPS = {ord(code): step for code, step in _OPCODES.items()}
 
 
 def _check_size(root: Value, most: int) -> None:
@@ -351,6 +350,7 @@ def _check_size(root: Value, most: int) -> None:
     """
     done: dict[int, int] = {}  # id -> elements in it, what is shared counted each time
     path: list[tuple[Value, Iterator[Value], list[int]]] = [(root, iter(_inside(root)), [_own(root)])]
+    child: Value
     inside = {id(root)}
     while path:
         value, rest, total = path[-1]
@@ -366,7 +366,7 @@ def _check_size(root: Value, most: int) -> None:
             raise Malformed("something holds itself")
         if id(child) in done:
             total[0] += done[id(child)]
-        elif isinstance(child, _CONTAINERS):
+        elif type(child) in _CONTAINERS:
             if len(path) == DEEPEST:
                 raise Malformed("it is nested too deeply")
             inside.add(id(child))
@@ -386,9 +386,13 @@ def _inside(value: Value) -> list[Value]:
     if isinstance(value, dict):
         return list(cast("dict[Any, Any]", value).values())
     if isinstance(value, np.ndarray):
-        return list(value.flat) if value.dtype == object else []
+        array = cast("NDArray[Any]", value)
+        return list(array.flat) if array.dtype.kind == "O" else []
     return list(cast("list[Any]", value)) if isinstance(value, list | tuple | set) else []
 
 
 def _own(value: Value) -> int:
-    return 1 + (int(value.size) if isinstance(value, np.ndarray) and value.dtype != object else 0)
+    if not isinstance(value, np.ndarray):
+        return 1
+    array = cast("NDArray[Any]", value)
+    return 1 if array.dtype.kind == "O" else 1 + array.size

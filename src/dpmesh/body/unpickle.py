@@ -77,7 +77,7 @@ def _array(value: object) -> NDArray[np.generic] | None:
 
 def _dense(value: Foreign) -> NDArray[np.generic]:
     fields = value.fields
-    height, width = (operator.index(n) for n in fields.get("_shape", fields.get("shape")))
+    height, width = (operator.index(n) for n in fields["_shape" if "_shape" in fields else "shape"])
     if min(height, width) < 0 or height * width > LARGEST_DENSE:
         raise Malformed(f"a sparse matrix of {height}×{width}")
     data = _line(fields["data"], "fiub").astype(np.float64)
