@@ -4,6 +4,7 @@ Counted on torch's meta device: shapes without numbers, so that 1.3 thousand mil
 """
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def describe(source: str) -> dict[str, Any]:
     the configuration is read.
     """
     config, provenance = _read(source)
-    with building(Path(source)):
+    with building(Path(source)) if os.path.isdir(source) else nullcontext():
         model = without_numbers(config)
         flops = count_flops(model)
     total = flops["total"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 _NUMBERS = re.compile(r"b1|[iu][1248]|f[248]|c8|c16")
 _TEXT = re.compile(r"[SU]([1-9]\d{0,5})")
-_ORDERS = {"<": "<", ">": ">", "|": "|", "=": "="}
+_ORDERS = ("<", ">", "|", "=")
 _MOST_DIMENSIONS = 32
 _LONGEST_EMPTY = 10_000
 """Of an array without elements no axis is longer: a shape costs nothing there, and readers allocate by it."""
@@ -68,9 +68,9 @@ def _dtype(code: str, state: object) -> np.dtype[Any]:
     parts = cast("tuple[object, ...]", state) if isinstance(state, tuple) else ()
     if len(parts) != 8 or parts[0] != 3 or any(part is not None for part in parts[2:5]):
         raise Malformed("a dtype has fields, a subarray or metadata")
-    order, flags = _ORDERS.get(_text(parts[1])), parts[7]
+    order, flags = _text(parts[1]), parts[7]
     text = _TEXT.fullmatch(code)
-    if order is None or not (_NUMBERS.fullmatch(code) or text or code in ("O8", "O4", "O")):
+    if order not in _ORDERS or not (_NUMBERS.fullmatch(code) or text or code in ("O8", "O4", "O")):
         raise Malformed(f"a dtype {code[:20]!r} is none of plain numbers")
     wide = (int(text[1]) * (4 if code[0] == "U" else 1), 4 if code[0] == "U" else 1) if text else (-1, -1)
     expected = {"U": (0, 8), "O": (63,)}.get(code[0], (0,))
@@ -78,7 +78,7 @@ def _dtype(code: str, state: object) -> np.dtype[Any]:
         raise Malformed(f"a dtype {code!r} with sizes or flags that are not its own")
     if code[0] == "O":
         return np.dtype(object)
-    return np.dtype(code).newbyteorder(order)
+    return np.dtype(f"{order}{code}")
 
 
 def new_array(cls: object, *_: object) -> Unfinished:
@@ -95,7 +95,8 @@ def _array_of_state(state: object) -> NDArray[Any]:
         raise Malformed("the state of an array is not one")
     _, shape, dtype, fortran, data = parts
     found = _array(dtype, shape, data, "F" if fortran else "C")
-    return found.astype(found.dtype.newbyteorder("="), order="K", copy=False)  # as numpy reads a state
+    own = cast("np.dtype[Any]", found.dtype.newbyteorder("="))
+    return found.astype(own, order="K", copy=False)  # as numpy reads a state
 
 
 def from_buffer(
