@@ -1,15 +1,16 @@
 """Which body a model's weights are used with: the free one, or the user's licensed one."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dpmesh.body.files import BodyArrays
-from dpmesh.checkpoint import read_config
+from dpmesh.checkpoint import CONFIG, read_config
 from dpmesh.convert.bodies import user_body
 from dpmesh.convert.released import SOURCE
-from dpmesh.errors import AssetError, InputError
+from dpmesh.errors import AssetError, InputError, WeightsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +32,12 @@ def choose_body(
     InputError for files that cannot be used.
     """
     folder = Path(weights)
-    provenance = read_config(folder)[1] if folder.is_dir() else {}
-    released = provenance.get("source") == SOURCE or bool(provenance.get("body"))  # or trained with one
+    provenance = read_config(folder)[1] if os.path.isdir(folder) else {}
+    recorded = provenance.get("body") or {}
+    if not isinstance(recorded, dict):
+        raise WeightsError("its provenance names no body but something else", where=str(folder / CONFIG))
+    recorded = cast("dict[str, Any]", recorded)
+    released = provenance.get("source") == SOURCE or bool(recorded)  # or trained with one
     if body is None and not released:
         if regressors is not None:
             raise InputError("regressors without a body", where=str(regressors), fix="Give --body as well.")
@@ -51,7 +56,7 @@ def choose_body(
             where=record["file"],
             fix="Give SMPL's own mesh, or a .npz that save_body wrote with one.",
         )
-    told = _misfits(record, provenance.get("body") or {}) if released else (_FREE,)
+    told = _misfits(record, recorded) if released else (_FREE,)
     return ChosenBody(arrays, record, told)
 
 
@@ -63,9 +68,11 @@ def _misfits(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str
     if "sha256" not in recorded:
         return ("the body was never compared with the checkpoint's (none was named at the conversion)",)
     if given["sha256"] != recorded["sha256"]:
-        return (f"the body {given['file']} is not {recorded['file']}, which the conversion recorded",)
-    if not (told := recorded.get("differs_from_checkpoint")):
+        return (f"the body {given['file']} is not {recorded.get('file')}, which the conversion recorded",)
+    told = recorded.get("differs_from_checkpoint")
+    if not isinstance(told, list) or not told:
         return ()
+    told = cast("list[object]", told)
     more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
     return (f"the body is not the checkpoint's: {told[0]}{more}",)
 
