@@ -37,6 +37,11 @@ def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> 
     values = {name: _value(hints[name], value, f"{place}.{name}") for name, value in data.items()}
     try:
         return kind(**values)
+    except ConfigError as error:  # which knows the setting, but not the file
+        if not where:
+            raise
+        inside = f": {error.where}" if error.where not in ("", kind.__name__) else ""
+        raise ConfigError(error.what, where=f"{place}{inside}", fix=error.fix) from None
     except TypeError as error:
         raise ConfigError(str(error).replace("__init__() ", ""), where=place) from None
 

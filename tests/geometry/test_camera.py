@@ -109,7 +109,7 @@ def test_what_is_no_camera_is_refused(K: np.ndarray) -> None:
         crop_focal(K, CROPS[0])
     if K[0, 0] != 1e300:  # a direction is still one
         with pytest.raises(InputError):
-            crop_rotation(K, CROPS[0])
+            crop_rotation(K, CROPS[1])
     with pytest.raises(InputError):
         solve_translation(points, np.zeros((30, 2)), K, np.ones(30))
 

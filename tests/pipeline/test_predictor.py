@@ -97,7 +97,7 @@ def test_of_the_outermost_lenses_every_number_is_finite(predictor: Build, diagon
         assert np.isfinite(scene.stacked(name)).all(), name
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_an_answer_that_is_not_finite_is_one_line(predictor: Build, value: float) -> None:
     made = predictor()
 
