@@ -10,6 +10,7 @@ from dpmesh.backbone.timm import TimmConfig
 from dpmesh.diffusion.unet import UNetConfig
 from dpmesh.diffusion.vae import VAEConfig
 from dpmesh.errors import ConfigError
+from dpmesh.plain import check_sizes
 from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.prior import PriorConfig
 from dpmesh.pose_prior.vposer import VPoserConfig
@@ -50,6 +51,7 @@ class DPMeshConfig:
     frozen: tuple[BackbonePart, ...] = ()
 
     def __post_init__(self) -> None:
+        check_sizes(self, ("lora_rank",))
         backbone, regressor = self.backbone, self.regressor
         pairs = [
             ("regressor.fused_channels", regressor.fused_channels, "backbone.fused_channels", backbone.fused_channels),
@@ -59,6 +61,13 @@ class DPMeshConfig:
         if isinstance(backbone, BackboneConfig):
             there = ("vae", "controlnet") if backbone.controlled else ("vae",)
             vae, unet = backbone.vae, backbone.unet
+            if not {8, 16} <= set(unet.map_sizes) <= {8, 16, 32}:
+                raise ConfigError(
+                    f"map_sizes={unet.map_sizes} must hold 8 and 16, may hold 32", where="UNetConfig"
+                )
+            for level, size in enumerate((32, 16, 8)):
+                if size in unet.map_sizes and not unet.attention[level]:
+                    raise ConfigError(f"no attention at {size}, whose maps are wanted", where="UNetConfig")
             pairs += [
                 ("prompt.width", self.prompt.width, "backbone.unet.context_width", unet.context_width),
                 ("prompt.joints", self.prompt.joints, "backbone.joints", backbone.joints),

@@ -3,6 +3,8 @@
 Counted on torch's meta device: shapes without numbers, so that 1.3 thousand million parameters need no memory.
 """
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpmesh.checkpoint import Provenance, read_config
+from dpmesh.checkpoint import CONFIG, Provenance, building, read_config
 from dpmesh.configurations import ABLATIONS, SMALL_ABLATIONS, DPMeshConfig, configuration
 from dpmesh.geometry import CROP
 from dpmesh.model import DPMesh, Inputs
@@ -24,8 +26,9 @@ def describe(source: str) -> dict[str, Any]:
     the configuration is read.
     """
     config, provenance = _read(source)
-    model = without_numbers(config)
-    flops = count_flops(model)
+    with building(Path(source)) if os.path.isdir(source) else nullcontext():
+        model = without_numbers(config)
+        flops = count_flops(model)
     total = flops["total"]
     parts = {
         name: {
@@ -65,10 +68,11 @@ def _row(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(source: str) -> tuple[DPMeshConfig, Provenance]:
-    if not Path(source).is_dir():
+    if not os.path.isdir(source):
         return configuration(source), {}
     plain, provenance = read_config(Path(source))
-    return from_plain(DPMeshConfig, plain, where=str(Path(source) / "config.json")), provenance
+    with building(Path(source) / CONFIG):
+        return from_plain(DPMeshConfig, plain, where=str(Path(source) / CONFIG)), provenance
 
 
 def without_numbers(config: DPMeshConfig) -> DPMesh:

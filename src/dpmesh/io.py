@@ -60,7 +60,11 @@ def read_bytes(path: Path, limit: int = LARGEST_FILE, error: type[DPMeshError] =
     """All of a regular file of at most `limit` bytes; raises `error`."""
     with open_regular(path, error) as file:
         try:
-            data = file.read(limit + 1)
+            # Not limit + 1 at once: as much memory would be asked for, whatever the file's size.
+            expected = min(limit, os.fstat(file.fileno()).st_size)
+            data = file.read(expected + 1)
+            if len(data) > expected:  # it grows, or the system does not say its size
+                data += file.read(limit + 1 - len(data))
         except OSError as failure:
             raise error(f"cannot be read ({reason(failure)})", where=str(path)) from None
         except MemoryError:

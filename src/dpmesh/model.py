@@ -1,5 +1,6 @@
 """DPMesh: a crop of a person and noisy 2D keypoints in, a body out. `DPMesh.forward` is the paper's Figure 3."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,17 @@ from dpmesh.backbone.prompt import ConstantPrompt, JointPrompt
 from dpmesh.backbone.timm import TimmBackbone
 from dpmesh.body.files import BodyArrays, free_body
 from dpmesh.body.model import BodyModel
-from dpmesh.checkpoint import Provenance, load_weights, read_config, save_weights, uninitialised
-from dpmesh.configurations import DPMeshConfig, configuration
+from dpmesh.checkpoint import (
+    CONFIG,
+    Provenance,
+    building,
+    check_stored,
+    load_weights,
+    read_config,
+    save_weights,
+    uninitialised,
+)
+from dpmesh.configurations import PRESETS, DPMeshConfig, configuration
 from dpmesh.diffusion.lora import cross_attention, inject_lora, released_targets
 from dpmesh.diffusion.precision import TYPES, run_in
 from dpmesh.diffusion.unet import EncoderHalf
@@ -244,7 +254,7 @@ class DPMesh(nn.Module):
         Raises WeightsError where the folder does not hold exactly this model.
         """
         folder = Path(source)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # which no name, however long, makes fail
             if (source := str(source)) not in SHIPPED_WEIGHTS:
                 raise WeightsError(
                     "there is no such folder and no such shipped weights",
@@ -253,11 +263,15 @@ class DPMesh(nn.Module):
                 )
             folder = shipped(f"{source}/config.json").parent
         plain, provenance = read_config(folder)
-        with uninitialised():
-            config = from_plain(DPMeshConfig, plain, where=str(folder / "config.json"))
-            model = cls(config.as_stored(), body)
-        model.run_backbone_in(dtype)
-        load_weights(model, folder)
+        with building(folder / CONFIG):
+            config = from_plain(DPMeshConfig, plain, where=str(folder / CONFIG)).as_stored()
+            if config not in PRESETS.values():  # of another's sizes nothing is known: first without memory
+                with torch.device("meta"):
+                    check_stored(cls(config, body).state_dict(), folder)
+            with uninitialised():
+                model = cls(config, body)
+            model.run_backbone_in(dtype)
+            load_weights(model, folder)
         model.provenance = provenance
         return model.eval()
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,14 @@ import roma
 import torch
 from PIL import Image
 
-from dpmesh.errors import ConfigError, DPMeshError, InputError
+from dpmesh.errors import ConfigError, DPMeshError, InputError, WeightsError
 from dpmesh.geometry.camera import crop_focal
 from dpmesh.geometry.crop import Crop
-from dpmesh.model import DPMesh
+from dpmesh.model import DPMesh, Inputs, Prediction
 from dpmesh.pipeline import job
 from dpmesh.pipeline.detect import Detector
 from dpmesh.pipeline.images import Picture, read_image
-from dpmesh.pipeline.job import EXPAND, choose_focal, read_job
+from dpmesh.pipeline.job import EXPAND, NARROWEST, WIDEST, choose_focal, read_job
 from dpmesh.pipeline.predictor import Predictor, pick_device
 from dpmesh.pipeline.scene import Scene
 from dpmesh.skeletons import JOINTS30
@@ -138,11 +139,41 @@ def test_focal_length_given_then_exif_then_diagonal() -> None:
 
 
 @pytest.mark.parametrize(
-    "lens", [(0.0, None), (-1.0, None), (float("nan"), None), (None, 0.0), (None, 180.0), (9.0, 9.0)]
-)
+    "lens",
+    [(0.0, None), (-1.0, None), (float("nan"), None), (None, 0.0), (None, 180.0), (9.0, 9.0), (1e-300, None),
+     (1e300, None), (None, 1e-300), (None, 179.9999), (None, float("nan")), (float("inf"), None)],
+)  # fmt: skip
 def test_impossible_lenses_are_refused(lens: tuple[float | None, float | None]) -> None:
     with pytest.raises(InputError):
         choose_focal(*lens, None, (90, 160))
+
+
+@pytest.mark.parametrize("exif", [0.0, 1e-300, 1e300, float("nan")])
+def test_an_impossible_lens_of_the_picture_itself_is_ignored(exif: float) -> None:
+    assert choose_focal(None, None, exif, (30, 40)) == (50, "diagonal")
+
+
+@pytest.mark.parametrize("diagonals", [WIDEST, NARROWEST])
+def test_of_the_outermost_lenses_every_number_is_finite(predictor: Build, diagonals: float) -> None:
+    scene = predictor()(PICTURE, focal=diagonals * float(np.hypot(*PICTURE.shape[:2])))
+    for name in ("transl", "vertices", "joints3d", "joints2d", "global_orient"):
+        assert np.isfinite(scene.stacked(name)).all(), name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_answer_that_is_not_finite_is_one_line(predictor: Build, value: float) -> None:
+    made = predictor()
+
+    class Broken:
+        body, provenance, camera = made.model.body, made.model.provenance, made.model.camera
+
+        def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+            answer = first(inputs)
+            return replace(answer, betas=torch.full_like(answer.betas, value))
+
+    first, made.model = made.model, Broken()
+    with pytest.raises(WeightsError, match="the model's answer"):
+        made(PICTURE)
 
 
 def test_focal_length_scales_the_distance(predictor: Build) -> None:

@@ -14,6 +14,7 @@ from dpmesh.diffusion.controlnet import ControlNet, zero_convolution
 from dpmesh.diffusion.unet import UNet, UNetConfig
 from dpmesh.diffusion.vae import VAEConfig, VAEEncoder
 from dpmesh.geometry.heatmap import draw_heatmaps
+from dpmesh.plain import check_sizes
 
 Conditions = Literal["z0", "z0+cj", "z0+cj_added", "z0+cj+ct"]
 """What the U-Net is told besides the picture z0 (paper, Table 4). cj: the heatmaps, through a ControlNet; `added` to
@@ -38,6 +39,9 @@ class BackboneConfig:
     conditions: Conditions = "z0+cj+ct"
     reading: bool = False
     read_from: Literal["finest", "fused"] = "finest"
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
 
     @property
     def controlled(self) -> bool:

@@ -1,6 +1,7 @@
 """`dpmesh convert released FILE OUT` and `dpmesh convert sd15 SOURCE OUT`."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dpmesh.checkpoint import CONFIG
 
-    if (args.out / CONFIG).exists() and not args.overwrite:
+    if os.path.exists(args.out / CONFIG) and not args.overwrite:
         raise OutputError(
             "the folder holds weights already", where=str(args.out), fix="Use --overwrite or another folder."
         )

@@ -1,6 +1,7 @@
 """Stable Diffusion 1.5, and a ControlNet for it, as the start of a training. Both layouts: diffusers' folders and the
 original single files (CompVis')."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from dpmesh.checkpoint import Provenance, refuse_misfits
 from dpmesh.configurations import DPMeshConfig
 from dpmesh.convert.fitting import DOWN, UP, fit, wanted_shapes
 from dpmesh.convert.ldm import unet_name, vae_name
-from dpmesh.convert.reading import read_tensors
+from dpmesh.convert.reading import read_tensors, refuse_numbers
 from dpmesh.errors import WeightsError
 from dpmesh.model import DPMesh
 
@@ -54,7 +55,9 @@ def convert_sd15(
     _widen(found, wanted[FIRST])
     state, came = fit(found, wanted)
     shapes = {name: tuple(value.shape) for name, value in state.items()}
-    refuse_misfits(pretrained, shapes, str(source if controlnet is None else f"{source}, {controlnet}"), came)
+    where = str(source if controlnet is None else f"{source}, {controlnet}")
+    refuse_misfits(pretrained, shapes, where, came)
+    refuse_numbers(state, where, came)
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]  (torch's stub)
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         model = DPMesh.from_config(config)
@@ -81,7 +84,7 @@ def convert_sd15(
 
 def read_stable_diffusion(source: Path, layers: int) -> tuple[list[Path], dict[str, Tensor]]:
     """(the files read, U-Net and VAE encoder under our names)."""
-    if source.is_dir():
+    if os.path.isdir(source):
         unet, vae = (_diffusers_file(source / part) for part in ("unet", "vae"))
         found = _prefixed(UNET, read_tensors(unet), _NOT_RUN)
         return [unet, vae], found | _prefixed(VAE, _renamed_attention(read_tensors(vae)), _DECODER)
@@ -105,7 +108,7 @@ def read_stable_diffusion(source: Path, layers: int) -> tuple[list[Path], dict[s
 
 def read_controlnet(source: Path, layers: int) -> tuple[Path, dict[str, Tensor]]:
     """(the file read, ControlNet under our names), from a diffusers folder or either layout's file."""
-    file = _diffusers_file(source) if source.is_dir() else source
+    file = _diffusers_file(source) if os.path.isdir(source) else source
     tensors = read_tensors(file)
     if any(name.startswith("controlnet_down_blocks.") for name in tensors):
         return file, _prefixed(CONTROL, tensors, _NOT_RUN)

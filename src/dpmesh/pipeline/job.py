@@ -27,6 +27,9 @@ EXPAND = 1.25
 SURE_DETECTED, SURE_GIVEN = 0.2, 0.05
 """Below this confidence a joint counts as unseen: of the detector, and of keypoints that the user gave."""
 
+WIDEST, NARROWEST = 0.01, 1000.0
+"""Focal lengths in diagonals of the picture: 0.4 mm and 43 m of a full-frame camera. Lenses lie well within."""
+
 Source = str | Path | Image.Image | np.ndarray
 
 
@@ -133,17 +136,29 @@ def _focal(camera: Literal["crop", "image"], job: Job, crop: Crop) -> float:
 def choose_focal(
     focal: float | None, fov: float | None, exif: float | None, size: tuple[int, int]
 ) -> tuple[float, FocalSource]:
-    """Focal length in px of a picture (h, w) and where it came from. fov: degrees across the width."""
+    """Focal length in px of a picture (h, w) and where it came from. fov: degrees across the width.
+
+    Raises InputError for a lens that no camera has (NARROWEST, WIDEST); one of that kind in the EXIF data is ignored.
+    """
     if focal is not None and fov is not None:
         raise InputError("both a focal length and a field of view", where="focal", fix="Give one of them.")
+    diagonal = float(np.hypot(*size))
+    least, most = diagonal * WIDEST, diagonal * NARROWEST
     if focal is not None:
-        if not (np.isfinite(focal) and focal > 0):
-            raise InputError("must be a positive number of pixels", where="focal")
+        if not least <= focal <= most:  # nor NaN
+            told = f"must be a positive number of pixels, of this picture between {least:.3g} and {most:.3g}"
+            raise InputError(told, where="focal")
         return float(focal), "given"
     if fov is not None:
         if not 0 < fov < 180:
             raise InputError("must lie between 0 and 180 degrees", where="fov")
-        return float(size[1] / 2 / np.tan(np.deg2rad(fov) / 2)), "given"
-    if exif is not None:
+        wide = size[1] / 2
+        used = float(wide / np.tan(np.deg2rad(fov) / 2))
+        if not least <= used <= most:
+            narrow, broad = (np.rad2deg(2 * np.arctan(wide / f)) for f in (most, least))
+            told = f"must lie between {narrow:.3g} and {broad:.4g} degrees for this picture"
+            raise InputError(told, where="fov")
+        return used, "given"
+    if exif is not None and least <= exif <= most:
         return exif, "exif"
-    return float(np.hypot(*size)), "diagonal"
+    return diagonal, "diagonal"

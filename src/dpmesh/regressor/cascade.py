@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpmesh.errors import ConfigError
+from dpmesh.plain import check_sizes
 from dpmesh.regressor.lifter import Lifter
 from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer, sine_position_2d
 from dpmesh.regressor.uncertainty import Evidence, UncertaintyHead
@@ -48,6 +49,7 @@ class RegressorConfig:
     uncertainty: int = 0
 
     def __post_init__(self) -> None:
+        check_sizes(self, ("lifter", "lifter_layers", "uncertainty", "encoder_layers", "volume_layers"))
         if self.width % self.heads or self.width % 4:
             raise ConfigError(
                 f"width={self.width} must be a multiple of heads={self.heads} and of 4",
