@@ -60,12 +60,13 @@ def read_bytes(path: Path, limit: int = LARGEST_FILE, error: type[DPMeshError] =
     """All of a regular file of at most `limit` bytes; raises `error`."""
     with open_regular(path, error) as file:
         try:
-            data = file.read(limit + 1)
+            whole = os.fstat(file.fileno()).st_size <= limit  # of a file that is too large nothing is read
+            data = file.read(limit + 1) if whole else b""
         except OSError as failure:
             raise error(f"cannot be read ({reason(failure)})", where=str(path)) from None
         except MemoryError:
             raise error("does not fit into memory", where=str(path)) from None
-    if len(data) > limit:
+    if not whole or len(data) > limit:
         raise error(f"is larger than {limit:,} bytes", where=str(path))
     return data
 

@@ -15,10 +15,11 @@ from jaxtyping import UInt8
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
 from dpmesh.data.person import Person
-from dpmesh.data.pictures import decode_rgb, read_bytes, size_of
+from dpmesh.data.pictures import decode_rgb, read_bytes
 from dpmesh.data.record import Sample
 from dpmesh.data.shards import MANIFEST, index_of, read_object, torn
 from dpmesh.data.sources import Source
+from dpmesh.decode import image_size
 from dpmesh.errors import InputError
 from dpmesh.geometry import CROP
 from dpmesh.geometry.camera import project
@@ -70,7 +71,7 @@ def check_people(people: Sequence[Person], pictures: bool = True) -> Report:
 
 def _size(path: Path) -> tuple[int, int] | None:
     try:
-        return size_of(read_bytes(path), str(path))
+        return image_size(path)
     except InputError:
         return None
 

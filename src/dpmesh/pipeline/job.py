@@ -1,6 +1,5 @@
 """A picture read, its people found, their crops made ready for the model: the start of every verb on pictures."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,10 +102,9 @@ def read_job(
         sure = SURE_DETECTED if keypoints is None else SURE_GIVEN
         counts["dropped"] = max(0, len(people) - limit)
         people = sorted(people, key=lambda p: -p.score)[:limit]
-    digest = hashlib.sha256(Path(named).read_bytes()).hexdigest() if named else ""
     K = intrinsics(used, (height, width))
     crops = [Crop.around(person.box, EXPAND) for person in people]
-    return Job(named, digest, picture, K, focal_source, people, sure, counts, crops)
+    return Job(named, picture.sha256, picture, K, focal_source, people, sure, counts, crops)
 
 
 def model_inputs(part: Sequence[Work], camera: Literal["crop", "image"], device: torch.device) -> Inputs:

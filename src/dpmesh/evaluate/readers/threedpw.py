@@ -14,10 +14,10 @@ import numpy as np
 import roma
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from dpmesh.assets import sha256
 from dpmesh.body.unpickle import load_pickle
+from dpmesh.decode import image_size
 from dpmesh.errors import InputError
 from dpmesh.evaluate.fields import entry, numbers
 from dpmesh.evaluate.protocols import Protocol
@@ -165,12 +165,9 @@ def _inside(
 
 def _picture_size(path: Path) -> tuple[int, int]:
     """(h, w) from the header of a sequence's first picture: the pickles do not say it."""
-    try:
-        with Image.open(path) as image:
-            return image.size[1], image.size[0]
-    except FileNotFoundError:
+    if not path.exists():
         raise InputError(
             "no such picture", where=str(path), fix="Unpack 3DPW's imageFiles.zip beside sequenceFiles."
-        ) from None
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise InputError(f"the picture cannot be read ({error})", where=str(path)) from None
+        )
+    width, height = image_size(path)
+    return height, width
