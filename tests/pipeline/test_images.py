@@ -9,6 +9,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageFile, ImageOps, TiffImagePlugin
@@ -210,7 +211,8 @@ def test_every_suffix_opens_as_its_format(tmp_path: Path) -> None:
                 60,
                 3,
             )
-    stereo = stored(tmp_path, Image.fromarray(SMOOTH), "b.jpg", format="MPO", save_all=True, append_images=[Image.new("RGB", (9, 9))])  # fmt: skip
+    more = {"format": "MPO", "save_all": True, "append_images": [Image.new("RGB", (9, 9))]}
+    stereo = stored(tmp_path, Image.fromarray(SMOOTH), "b.jpg", **more)
     assert read_image(stereo).rgb.shape == (40, 60, 3)
 
 
@@ -365,6 +367,17 @@ def test_a_tile_larger_than_any_image_is_refused(tmp_path: Path) -> None:
     for refused in (lambda: read_image(tmp_path / "a.tif"), lambda: decode_rgb(out, "a.tif")):
         with pytest.raises(InputError, match="tiles of 40,000"):
             refused()
+
+
+def test_a_png_that_claims_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV makes room for a chunk's length before it looks whether the chunk is there."""
+    data = bytearray(stored(tmp_path, Image.fromarray(SMOOTH), "a.png").read_bytes())
+    assert decode_rgb(bytes(data), "a.png").shape == (40, 60, 3)
+    at = data.index(b"IDAT") - 4
+    data[at : at + 4] = b"\x7f\xff\xff\xff"
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(InputError, match="damaged"):
+        decode_rgb(bytes(data), "a.png")
 
 
 MODES = {"TIFF": "CMYK", "GIF": "P"}

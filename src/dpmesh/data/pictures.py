@@ -26,6 +26,8 @@ def decode_rgb(data: bytes, name: str) -> UInt8[np.ndarray, "h w 3"]:
     if width * height > MAX_PIXELS:
         raise InputError(f"the picture has {width:,}×{height:,} pixels, more than {MAX_PIXELS:,}", where=name)
     refuse_tiles(image, MAX_PIXELS, name)
+    if image.format == "PNG" and not _whole_chunks(data):
+        raise InputError("the picture is damaged", where=name)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     with its_own_error(name), _quietly():
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -40,6 +42,17 @@ def read_bytes(path: Path) -> bytes:
     if not data:
         raise InputError("the picture is empty", where=str(path))
     return data
+
+
+def _whole_chunks(data: bytes) -> bool:
+    """Whether a PNG's chunks lie inside the file: OpenCV makes room for what they claim, gigabytes at worst."""
+    at = 8
+    while at < len(data):
+        kind = data[at + 4 : at + 8]
+        at += int.from_bytes(data[at : at + 4], "big") + 12
+        if kind == b"IEND":
+            break
+    return at <= len(data)
 
 
 @contextmanager
