@@ -92,7 +92,7 @@ def image_size(path: Path) -> tuple[int, int]:
         return _open(file, str(path)).size
 
 
-def _open(file: io.BufferedIOBase | BinaryIO, name: str) -> Image.Image:
+def _open(file: io.BytesIO | io.BufferedReader | BinaryIO, name: str) -> Image.Image:
     Image.init()
     with decoding(name):
         image = Image.open(file, formats=[known for known in FORMATS if known in Image.OPEN])

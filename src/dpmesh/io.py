@@ -23,6 +23,9 @@ LARGEST_JSON = 2 * 2**30
 LARGEST_FILE = 8 * 2**30
 """Bytes. Default limit of `read_bytes`."""
 
+LONGEST_NAME = 255
+"""Bytes of a file's name that every common file system admits."""
+
 LOCK = ".dpmesh.lock"
 
 
@@ -155,3 +158,16 @@ def folder_lock(folder: Path, what: str) -> Generator[None]:
         except (OSError, ValueError) as failure:
             raise _unwritable(folder, failure) from failure
         yield
+
+
+def path_inside(folder: Path, name: str, where: str, error: type[DPMeshError] = InputError) -> Path:
+    """`folder`/`name` for a name that stands in somebody's file (`where`), separators of both systems.
+
+    Raises `error` for a name that leads out of the folder (absolute, or with ..) or that no path may have.
+    """
+    parts = name.replace("\\", "/").split("/")
+    bad = not name or not parts[0] or ".." in parts or parts[0].endswith(":") or not name.isprintable()
+    if bad or max(len(part.encode(errors="replace")) for part in parts) > LONGEST_NAME or len(name) > 4000:
+        shown = "".join(c if c.isprintable() else "?" for c in name[:60])
+        raise error(f"{shown!r} is no name of a file inside {folder.name or folder}", where=where)
+    return folder.joinpath(*parts)
