@@ -77,7 +77,9 @@ def euler(order: str, degrees: Float[NDArray[np.float64], "n k"]) -> Float64[NDA
     return np.asarray(Rotation.from_euler(order, degrees, degrees=True).as_matrix(), np.float64)
 
 
-def _refusing(kind: str) -> Callable[[Callable[Concatenate[Path, P], Read]], Callable[Concatenate[Path, P], Read]]:
+def _refusing(
+    kind: str,
+) -> Callable[[Callable[Concatenate[Path, P], Read]], Callable[Concatenate[Path, P], Read]]:
     """A reader whose every failure is an InputError that names the file, and which gives finite numbers only."""
 
     def of(reader: Callable[Concatenate[Path, P], Read]) -> Callable[Concatenate[Path, P], Read]:
@@ -357,7 +359,12 @@ def read_amass(path: Path) -> tuple[Float64[NDArray[np.float64], "f 24 3"], floa
         if key is None or "poses" not in file:
             raise InputError("not an AMASS file: poses or mocap_framerate is missing", where=str(path))
         poses, fps = np.asarray(file["poses"], np.float64), float(file[key])
-    if poses.ndim != 2 or poses.shape[1] not in (72, 156, 165) or not np.isfinite(poses).all() or not 0 < fps < np.inf:
+    if (
+        poses.ndim != 2
+        or poses.shape[1] not in (72, 156, 165)
+        or not np.isfinite(poses).all()
+        or not 0 < fps < np.inf
+    ):
         raise InputError(f"poses of shape {poses.shape}, expected (frames, 72, 156 or 165)", where=str(path))
     out = np.zeros((len(poses), 24, 3))
     out[:, :22] = np.reshape(poses[:, :66], (-1, 22, 3))

@@ -192,7 +192,9 @@ def damage(person: Person) -> str:
 
 def invertible(K: NDArray[np.floating]) -> bool:
     """Whether a finite K is that of a pinhole camera: positive focal lengths, last row 0 0 1."""
-    return bool(K[0, 0] > 1e-6 and K[1, 1] > 1e-6 and abs(np.linalg.det(K)) > 1e-9 and (K[2] == [0, 0, 1]).all())
+    return bool(
+        K[0, 0] > 1e-6 and K[1, 1] > 1e-6 and abs(np.linalg.det(K)) > 1e-9 and (K[2] == [0, 0, 1]).all()
+    )
 
 
 _LONGEST_ID, _LARGEST_SIDE, _LARGEST = 1000, 100_000, 1e9

@@ -22,6 +22,10 @@ from dpmesh.errors import InputError
 Array = NDArray[np.float64]
 
 
+LARGEST = 1e9
+"""Larger numbers are no measurement, in whatever unit, and leave no room for float32."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """What an adapter is asked: the set's folder, the split, the bodies of its fits (None: joints alone).
@@ -43,7 +47,9 @@ def read_json(path: Path) -> Any:
     try:
         return io.read_json(path)
     except InputError as error:
-        raise InputError(error.what, where=error.where, fix="docs/data.md says where it comes from.") from None
+        raise InputError(
+            error.what, where=error.where, fix="docs/data.md says where it comes from."
+        ) from None
 
 
 def numbers(value: Any, *shape: int, where: str) -> Float64[Array, "..."]:
@@ -54,6 +60,8 @@ def numbers(value: Any, *shape: int, where: str) -> Float64[Array, "..."]:
         raise InputError(f"expected {'×'.join(map(str, shape))} numbers ({error})", where=where) from None
     if not np.isfinite(out).all():
         raise InputError("NaN or infinity among the numbers", where=where)
+    if (np.abs(out) > LARGEST).any():
+        raise InputError("a number is beyond anything measured", where=where)
     return out
 
 
