@@ -166,7 +166,7 @@ def path_inside(folder: Path, name: str, where: str, error: type[DPMeshError] = 
     Raises `error` for a name that leads out of the folder (absolute, or with ..) or that no path may have.
     """
     parts = name.replace("\\", "/").split("/")
-    bad = not name or not parts[0] or ".." in parts or parts[0].endswith(":") or not name.isprintable()
+    bad = not parts[0] or not parts[-1] or ".." in parts or parts[0].endswith(":") or not name.isprintable()
     if bad or max(len(part.encode(errors="replace")) for part in parts) > LONGEST_NAME or len(name) > 4000:
         shown = "".join(c if c.isprintable() else "?" for c in name[:60])
         raise error(f"{shown!r} is no name of a file inside {folder.name or folder}", where=where)

@@ -160,10 +160,12 @@ def from_plain(data: object, image: Path, where: str) -> Person:
         for name in ("betas_valid", "fit_valid"):
             values[name] = float(told[name])
         values["record_id"], values["middle_pelvis"] = told["record_id"], bool(told["middle_pelvis"])
+        if len(values["neighbours"]) != len(values["neighbour_flags"]):
+            raise ValueError("neighbour_flags")
+        person = Person(**values)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         line = " ".join(str(error).split())[:80]
         raise InputError(f"a field of the record is missing or damaged ({line})", where=where) from None
-    person = Person(**values)
     if wrong := damage(person):
         raise InputError(wrong, where=where)
     return person

@@ -76,8 +76,9 @@ def _person(
     joints3d, there = to30(seen, H36M17)
     joints2d, _ = to30(project(seen, K), H36M17)
     name = str(image["file_name"])
+    picture = path_inside(asked.folder / "images", name, where)
     return Person(
-        f"h36m/{Path(name).with_suffix('')}", path_inside(asked.folder / "images", name, where), size, box, K,
+        f"h36m/{Path(name).with_suffix('')}", picture, size, box, K,
         joints2d, there, joints3d=joints3d, joints3d_valid=there,
     )  # fmt: skip
 
