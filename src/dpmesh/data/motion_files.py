@@ -322,6 +322,8 @@ def read_deepmimic(path: Path) -> Motion:
     here to look along +z. Frames may have different durations: fps is their mean."""
     content: Any = read_json(path, LARGEST_TEXT)
     table = np.array(content["Frames"], np.float64)
+    if not np.isfinite(table).all():
+        raise InputError("a number of the frames is not finite", where=str(path))
     if table.ndim != 2 or table.shape[1] != 4 + sum(width for _, _, width in DEEPMIMIC):
         raise InputError(f"frames of shape {table.shape}, expected (frames, 44)", where=str(path))
     turn = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])  # x forward -> z forward
@@ -358,7 +360,10 @@ def read_amass(path: Path) -> tuple[Float64[NDArray[np.float64], "f 24 3"], floa
         key = next((k for k in ("mocap_framerate", "mocap_frame_rate") if k in file), None)
         if key is None or "poses" not in file:
             raise InputError("not an AMASS file: poses or mocap_framerate is missing", where=str(path))
-        poses, fps = np.asarray(file["poses"], np.float64), float(file[key])
+        stored, fps = file["poses"], float(file[key])
+    if stored.dtype.kind not in "fiu":
+        raise InputError(f"poses of {stored.dtype} are no numbers", where=str(path))
+    poses = np.asarray(stored, np.float64)
     if (
         poses.ndim != 2
         or poses.shape[1] not in (72, 156, 165)
