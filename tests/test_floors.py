@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent / "src" / "dpmesh"
 FLOORS = (
     ("errors",),
     ("io",),
-    ("skeletons", "assets", "plain"),
+    ("skeletons", "assets", "plain", "decode"),
     ("geometry", "body", "checkpoint"),
     ("diffusion", "pose_prior", "render"),
     ("backbone", "regressor", "data"),

@@ -236,7 +236,7 @@ def test_fits_need_smpl_and_joints_alone_do_not(
         (("coco", "", "test2017"), "evaluation alone"),
         (("h36m", "", "validation"), "no validation split"),
         (("agora", ""), "no data set is called"),
-        (("coco", "/nowhere"), "annotation file is missing"),
+        (("coco", "/nowhere"), "no such file"),
         (("3dpw", "/nowhere"), "neither"),
     ],
 )
@@ -263,7 +263,7 @@ def _short_keypoints(path: Path) -> None:
     ("harm", "match"),
     [
         (_no_lists, "'annotations' is missing"),
-        (_cut, "not a readable JSON"),
+        (_cut, "is not JSON"),
         (_short_keypoints, "17×3 numbers"),
     ],
 )

@@ -72,7 +72,7 @@ def test_packing_goes_on_where_it_stopped(folder: FolderSource, packed: Path) ->
     before = {p.name: p.read_bytes() for p in packed.iterdir()}
     stamp = first.stat().st_mtime_ns
     second.unlink()
-    (packed / "coco-train-00001.tar.part").write_bytes(b"half")
+    (packed / ".coco-train-00001.tar.0a1b2c3d.part").write_bytes(b"half")  # of a run that was killed
     done = pack(folder.people, packed, "coco-train", SMALL)
     assert (done.written, done.found, done.people) == (1, 1, 3) and first.stat().st_mtime_ns == stamp
     assert {p.name: p.read_bytes() for p in packed.iterdir()} == before

@@ -1,6 +1,7 @@
 """`dpmesh data check ROOT` and `dpmesh data pack ROOT OUT`: the training sets, before a training needs them."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def _sets(root: Path, args: argparse.Namespace) -> list[str]:
     if unknown := [name for name in args.sets or () if name not in SETS]:
         raise ConfigError(f"no data set is called {unknown[0]!r}", fix=f"There are: {', '.join(SETS)}.")
     found = args.sets or [
-        name for name, s in SETS.items() if s.folder(root).is_dir() and args.split in s.splits
+        name for name, s in SETS.items() if os.path.isdir(s.folder(root)) and args.split in s.splits
     ]
     if not found:
         raise InputError(
@@ -93,7 +94,8 @@ def _check(root: Path, args: argparse.Namespace) -> int:
     from dpmesh.data.augment import AugmentConfig
     from dpmesh.data.check import check_people, folder_sheet, source_sheet
     from dpmesh.data.sources import read_folder
-    from dpmesh.errors import DPMeshError, OutputError
+    from dpmesh.errors import DPMeshError
+    from dpmesh.io import atomic_write
 
     console, bad, out = Console(highlight=False, soft_wrap=True), False, Path(args.out)
     for name in _sets(root, args):
@@ -118,18 +120,13 @@ def _check(root: Path, args: argparse.Namespace) -> int:
             console.print(
                 f"  LOOK: {what}: {finding.count:,}, such as {', '.join(finding.examples)}", markup=False
             )
-        try:
-            sheet = source_sheet(source, AugmentConfig()) if args.augmented else folder_sheet(source.people)
-            if sheet is not None:
-                out.mkdir(parents=True, exist_ok=True)
-                file = io.BytesIO()
-                Image.fromarray(sheet).save(file, "JPEG", quality=90)
-                target = out / f"{name}-{args.split}.jpg"
-                target.with_suffix(".part").write_bytes(file.getvalue())
-                target.with_suffix(".part").replace(target)
-                console.print(f"  sheet: {target}", markup=False)
-        except OSError as error:
-            raise OutputError(f"cannot be written ({error.strerror})", where=str(out)) from error
+        sheet = source_sheet(source, AugmentConfig()) if args.augmented else folder_sheet(source.people)
+        if sheet is not None:
+            file = io.BytesIO()
+            Image.fromarray(sheet).save(file, "JPEG", quality=90)
+            target = out / f"{name}-{args.split}.jpg"
+            atomic_write(target, file.getvalue())
+            console.print(f"  sheet: {target}", markup=False)
     return 1 if bad else 0
 
 
@@ -145,7 +142,10 @@ def _check_shards(root: Path, args: argparse.Namespace) -> int:
     for shard, reason in torn.items():
         console.print(f"TORN {shard}: {reason}", markup=False)
     if torn:
-        console.print(f"{len(torn)} shards are torn; dpmesh data pack writes them again.", markup=False)
+        shards = sum(name.endswith(".tar") for name in torn)
+        print_torn = f"{shards} shards are torn; dpmesh data pack writes them again."
+        people = f"{len(torn) - shards} people are damaged; pack them again in another folder."
+        console.print("\n".join([print_torn] * (shards > 0) + [people] * (len(torn) > shards)), markup=False)
     return 1 if torn else 0
 
 

@@ -3,15 +3,16 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
+from dpmesh.errors import InputError
 from dpmesh.skeletons import COCO17, JOINTS30, Skeleton
 
 _F32 = np.float32
@@ -145,15 +146,60 @@ def to_plain(person: Person) -> dict[str, Any]:
     return out
 
 
-def from_plain(data: Mapping[str, Any], image: Path) -> Person:
-    """The inverse. Raises KeyError, TypeError or ValueError for data that are not a person's."""
-    values: dict[str, Any] = {"image": image, "size": (int(data["size"][0]), int(data["size"][1]))}
-    for name, shape in _SHAPES.items():
-        kind = np.float64 if name in ("box", "K") else _F32
-        values[name] = np.array(data[name], kind).reshape(shape)
-    for name in ("record_id", "betas_valid", "fit_valid", "middle_pelvis"):
-        values[name] = data[name]
-    return Person(**values)
+def from_plain(data: object, image: Path, where: str) -> Person:
+    """The inverse. Raises InputError, naming `where`, for data that are not a person's or are damaged."""
+    if not isinstance(data, dict):
+        raise InputError("this is no person's record", where=where)
+    told = cast("dict[str, Any]", data)
+    try:
+        values: dict[str, Any] = {"image": image, "size": (int(told["size"][0]), int(told["size"][1]))}
+        with np.errstate(over="ignore"):  # becomes infinite, which `damage` names
+            for name, shape in _SHAPES.items():
+                kind = np.float64 if name in ("box", "K") else _F32
+                values[name] = np.array(told[name], kind).reshape(shape)
+        for name in ("betas_valid", "fit_valid"):
+            values[name] = float(told[name])
+        values["record_id"], values["middle_pelvis"] = told["record_id"], bool(told["middle_pelvis"])
+        if len(values["neighbours"]) != len(values["neighbour_flags"]):
+            raise ValueError("neighbour_flags")
+        person = Person(**values)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        line = " ".join(str(error).split())[:80]
+        raise InputError(f"a field of the record is missing or damaged ({line})", where=where) from None
+    if wrong := damage(person):
+        raise InputError(wrong, where=where)
+    return person
+
+
+def damage(person: Person) -> str:
+    """Why nothing can be computed from a person's record, "" for nothing: numbers, camera, box, name."""
+    name: object = person.record_id
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_ID or not name.isprintable():
+        return "the record's id is no printable text"
+    if not all(0 < side < _LARGEST_SIDE for side in person.size):
+        return "the image's size is damaged"
+    numbers = np.concatenate([np.ravel(getattr(person, field)) for field in _SHAPES])
+    if not (np.abs(numbers) < _LARGEST).all():  # NaN is not
+        return "a number of the record is not finite, or beyond anything measured"
+    if not invertible(person.K):
+        return "the camera K cannot be inverted"
+    if (person.box[2:] <= person.box[:2]).any():
+        return "the box has no area"
+    if len(person.neighbours) != len(person.neighbour_flags) or len(person.given) not in (0, 30):
+        return "neighbours or given keypoints are incomplete"
+    if not (0 <= person.betas_valid <= 1 and 0 <= person.fit_valid <= 1):
+        return "a mask of the record is damaged"
+    return ""
+
+
+def invertible(K: NDArray[np.floating]) -> bool:
+    """Whether a finite K is that of a pinhole camera: positive focal lengths, last row 0 0 1."""
+    return bool(
+        K[0, 0] > 1e-6 and K[1, 1] > 1e-6 and abs(np.linalg.det(K)) > 1e-9 and (K[2] == [0, 0, 1]).all()
+    )
+
+
+_LONGEST_ID, _LARGEST_SIDE, _LARGEST = 1000, 100_000, 1e9
 
 
 _SHAPES: dict[str, tuple[int, ...]] = {

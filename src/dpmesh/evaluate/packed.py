@@ -15,7 +15,7 @@ from jaxtyping import Integer
 
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.person import Person
-from dpmesh.data.shards import MANIFEST, ShardSource, is_packed, read_object
+from dpmesh.data.shards import MANIFEST, ShardSource, is_packed, packed_sets
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.evaluate.protocols import OWN_JOINTS, Keypoints, Measure, Protocol, Selection, Stored, Truth
 from dpmesh.evaluate.records import Census, Persons
@@ -127,7 +127,7 @@ def open_packed(path: Path) -> PackedPeople:
             where=str(path),
             fix="Make one: dpmesh data pack ROOT OUT.",
         )
-    names = sorted(read_object(folder / MANIFEST).get("sets", {}))
+    names = sorted(packed_sets(folder))
     if not wanted and len(names) != 1:
         raise ConfigError(
             "several sets are packed in this folder" if names else "no set is packed in this folder",

@@ -9,7 +9,14 @@ from jaxtyping import Float, UInt8
 
 from dpmesh.errors import InputError
 from dpmesh.pipeline.detect import Detection
-from dpmesh.pipeline.keypoint_files import KeypointPeople, read_boxes, read_keypoint_file
+from dpmesh.pipeline.keypoint_files import (
+    KeypointPeople,
+    checked_box,
+    cleaned,
+    few_enough,
+    read_boxes,
+    read_keypoint_file,
+)
 
 Given = str | Path | np.ndarray | None
 _ENLARGED = 1.2
@@ -39,51 +46,77 @@ def detections_of(
     size = (image.shape[0], image.shape[1])
     window = None
     if boxes is not None:
-        window = _boxes(boxes) if isinstance(boxes, np.ndarray) else read_boxes(boxes, name, size)
+        window = _boxes(boxes, size) if isinstance(boxes, np.ndarray) else read_boxes(boxes, name, size)
     if keypoints is None:
         assert window is not None
         people = list(detector.keypoints_in_boxes(image, window))
         return people, Counter(unposed=sum(not p.posed for p in people), turned=sum(p.turned for p in people))
     if isinstance(keypoints, np.ndarray):
-        array = _keypoints(keypoints)
-        read = KeypointPeople(tuple(_person(p, size) for p in array))
+        read = _people(keypoints, size, window)
     else:
         read = read_keypoint_file(Path(keypoints), name, size, only_image)
     people = list(read.people)
     if window is not None:
-        if len(window) != len(people):
-            raise InputError(
-                f"{len(window)} boxes for {len(people)} people", where="boxes", fix="Give one box for each."
-            )
+        _one_each(len(window), len(people))
         pairs = zip(window, people, strict=True)
         people = [Detection(box, p.keypoints, p.score, p.keypoints30) for box, p in pairs]
     return people, Counter(non_finite=read.non_finite, far_outside=read.far_outside, skipped=read.skipped)
 
 
-def _boxes(boxes: np.ndarray) -> Float[np.ndarray, "p 4"]:
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+def _one_each(boxes: int, people: int) -> None:
+    if boxes != people:
+        raise InputError(f"{boxes} boxes for {people} people", where="boxes", fix="Give one box for each.")
+
+
+def _boxes(boxes: np.ndarray, size: tuple[int, int]) -> Float[np.ndarray, "p 4"]:
+    rows = _numbers(boxes, "boxes")
+    if rows.ndim != 2 or rows.shape[1] != 4 or not np.isfinite(rows).all():
         raise InputError("boxes must be P×4 finite numbers, x1 y1 x2 y2", where="boxes")
-    boxes = boxes.astype(np.float32)
-    if ((boxes[:, 2:] - boxes[:, :2]) <= 0).any():
-        raise InputError("a box must have x1 < x2 and y1 < y2", where="boxes")
-    return boxes
+    few_enough(len(rows), "boxes")
+    checked = [checked_box([float(v) for v in row], f"boxes[{i}]", size) for i, row in enumerate(rows)]
+    return np.stack(checked) if checked else np.zeros((0, 4), np.float32)
 
 
-def _keypoints(keypoints: np.ndarray) -> Float[np.ndarray, "p 17 3"]:
-    if keypoints.ndim != 3 or keypoints.shape[1:] != (17, 3):
+def _people(
+    keypoints: np.ndarray, size: tuple[int, int], boxes: Float[np.ndarray, "p 4"] | None
+) -> KeypointPeople:
+    """People of an array, cleaned as those of a file; raises InputError for one who is not seen and has no box."""
+    rows = _numbers(keypoints, "keypoints")
+    if rows.ndim != 3 or rows.shape[1:] != (17, 3):
         raise InputError("keypoints must be P×17×3: COCO order, x y confidence", where="keypoints")
-    keypoints = keypoints.astype(np.float32)
-    broken = ~np.isfinite(keypoints).all(-1)
-    keypoints[broken] = 0  # an unseen joint, as in the files
-    return keypoints
+    if boxes is not None:
+        _one_each(len(boxes), len(rows))
+    people: list[Detection] = []
+    non_finite = far_outside = 0
+    for i, row in enumerate(rows):
+        points, broken, far = cleaned(row, size)
+        non_finite, far_outside = non_finite + broken, far_outside + far
+        people.append(_person(points.astype(np.float32), size, None if boxes is None else boxes[i], i))
+    return KeypointPeople(tuple(people), non_finite, far_outside)
 
 
-def _person(keypoints: Float[np.ndarray, "17 3"], size: tuple[int, int]) -> Detection:
-    seen = keypoints[keypoints[:, 2] > 0, :2]
-    if not len(seen):
-        raise InputError("no joint of this person is seen", where="keypoints", fix="Give boxes as well.")
-    low, high = seen.min(0), seen.max(0)
-    middle, least = (low + high) / 2, max(size) / 20  # so that a lone joint has a box too
-    reach = np.maximum((high - low) * _ENLARGED, least) / 2
-    box = np.concatenate([middle - reach, middle + reach]).astype(np.float32)
-    return Detection(box, keypoints, float(keypoints[keypoints[:, 2] > 0, 2].mean()))
+def _numbers(array: np.ndarray, where: str) -> np.ndarray:
+    """In float64; raises InputError for an array of anything else than real numbers."""
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"must be an array of numbers; this is {array.dtype}", where=where)
+    return array.astype(np.float64)
+
+
+def _person(
+    keypoints: Float[np.ndarray, "17 3"],
+    size: tuple[int, int],
+    box: Float[np.ndarray, "4"] | None,
+    index: int,
+) -> Detection:
+    seen = keypoints[keypoints[:, 2] > 0]
+    if not len(seen) and box is None:
+        raise InputError(
+            "no joint of this person is seen", where=f"keypoints[{index}]", fix="Give boxes as well."
+        )
+    score = float(seen[:, 2].mean()) if len(seen) else 1.0
+    if box is None:
+        low, high = seen[:, :2].min(0), seen[:, :2].max(0)
+        middle, least = (low + high) / 2, max(size) / 20  # so that a lone joint has a box too
+        reach = np.maximum((high - low) * _ENLARGED, least) / 2
+        box = np.concatenate([middle - reach, middle + reach]).astype(np.float32)
+    return Detection(box, keypoints, score)

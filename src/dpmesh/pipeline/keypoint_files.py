@@ -3,10 +3,9 @@
 What is forgiven is counted (KeypointPeople); all else raises InputError with file, person and field.
 """
 
-import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -15,12 +14,17 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from dpmesh.errors import InputError
+from dpmesh.io import read_json
 from dpmesh.pipeline.detect import Detection
 from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, OPENPOSE25, Skeleton, convert
 
 LARGEST_FILE = 64 * 2**20
 FAR_OUTSIDE = 0.5
 """A point further outside than this part of the picture's long side is taken for a mistake: unseen."""
+MOST_BOXES = 1000
+"""Of one image: each is looked into, which takes some hundredths of a second."""
+FARTHEST_BOX = 10.0
+"""A box that reaches further outside than this many long sides of the image is taken for a mistake."""
 MARGIN = 0.15
 """A box around keypoints leaves this part of its long side free: heads and hands reach past their joints."""
 
@@ -74,7 +78,7 @@ def read_keypoint_file(
         rows = _rows(content["annotations"], path, "annotations")
         if "images" in content:
             ids = _ids_of(_rows(content["images"], path, "images"), image_name, path)
-            rows = [row for row in rows if _field(row[1], "image_id", f"annotations[{row[0]}]", path) in ids]
+            rows = [row for row in rows if _id(row[1], "image_id", f"annotations[{row[0]}]", path) in ids]
             return _collect(rows, "annotations", path, image_size, _coco_person)
         return _collect(
             _named(rows, image_name, only_image, path), "annotations", path, image_size, _coco_person
@@ -100,16 +104,24 @@ def read_boxes(
             table = cast("dict[str, Any]", content)
             names = [name for name in table if _same_file(name, image_name)]
             if not names:
-                raise InputError(f"no boxes for {image_name}", where=where, fix=f"It has: {_some(table)}.")
+                has = f"It has: {_some(list(table))}."
+                raise InputError(f"no boxes for {image_name}", where=where, fix=has)
             content = table[names[0]]
         rows = content
     else:
         rows, where = [part.split(",") for part in text.split(";") if part.strip()], "boxes"
     if not isinstance(rows, list) or not rows:
         raise InputError("no boxes", where=where, fix='Give "x1,y1,x2,y2;..." or a JSON list of them.')
+    few_enough(len(cast("list[Any]", rows)), where)
     return np.stack(
         [_box(row, f"{where}: box {i}", image_size) for i, row in enumerate(cast("list[Any]", rows))]
     )
+
+
+def few_enough(boxes: int, where: str) -> None:
+    """Raise InputError for more boxes than are looked into."""
+    if boxes > MOST_BOXES:
+        raise InputError(f"{boxes:,} boxes, more than {MOST_BOXES:,}", where=where)
 
 
 _Row = tuple[int, dict[str, Any]]
@@ -120,17 +132,10 @@ _Person = tuple[Float64[np.ndarray, "j 3"], Skeleton, list[float] | None, float 
 
 def _read_json(path: Path) -> Any:
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError(
-                f"larger than {LARGEST_FILE >> 20} MB", where=str(path), fix="Split it by picture."
-            )
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(
-            f"cannot be read ({error.strerror})", where=str(path), fix="Check the path."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not JSON ({str(error)[:80]})", where=str(path), fix=_FORMATS) from error
+        return read_json(path, LARGEST_FILE)
+    except InputError as error:
+        fix = _FORMATS if "JSON" in error.what else "Give a JSON file of one image's people."
+        raise InputError(error.what, where=error.where, fix=fix) from None
 
 
 def _rows(value: Any, path: Path, name: str) -> list[_Row]:
@@ -149,24 +154,41 @@ def _field(row: dict[str, Any], name: str, where: str, path: Path) -> Any:
 
 
 def _same_file(named: Any, image_name: str) -> bool:
-    """File names are compared without their folders; separators of both systems."""
-    return (
-        PurePosixPath(str(named).replace("\\", "/")).name == PurePosixPath(image_name.replace("\\", "/")).name
-    )
+    """File names are compared without their folders; separators of both systems. They never become a path."""
+    return isinstance(named, str) and _base(named) == _base(image_name)
 
 
-def _some(names: Any) -> str:
-    listed = [str(name) for name in names]
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "") or "none"
+def _base(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).name
 
 
-def _ids_of(images: list[_Row], image_name: str, path: Path) -> list[Any]:
+def _some(names: Sequence[Any]) -> str:
+    shown = ", ".join(map(_shown, names[:3]))
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "none"
+
+
+def _shown(value: Any) -> str:
+    """A name or number of the file for a message: short, on one line, nothing that a terminal would obey."""
+    if not isinstance(value, (str, int, float)):
+        return f"a {type(value).__name__}"
+    text = str(value)
+    return "".join(c if c.isprintable() else "?" for c in text[:60]) + ("..." if len(text) > 60 else "")
+
+
+def _id(row: dict[str, Any], name: str, where: str, path: Path) -> Any:
+    value = _field(row, name, where, path)
+    if not isinstance(value, (str, int, float)):
+        raise InputError("neither a number nor a name", where=f"{path}: {where}.{name}")
+    return value
+
+
+def _ids_of(images: list[_Row], image_name: str, path: Path) -> set[Any]:
     names = [_field(row, "file_name", f"images[{i}]", path) for i, row in images]
-    ids = [
-        _field(row, "id", f"images[{i}]", path)
+    ids = {
+        _id(row, "id", f"images[{i}]", path)
         for (i, row), name in zip(images, names, strict=True)
         if _same_file(name, image_name)
-    ]
+    }
     if not ids:
         raise InputError(f"no picture {image_name}", where=f"{path}: images", fix=f"It has: {_some(names)}.")
     return ids
@@ -185,12 +207,12 @@ def _named(rows: list[_Row], image_name: str, only_image: bool, path: Path) -> l
     if found or not rows:
         return found
     by_name = any(isinstance(label, str) for label in labels)
-    if only_image and not by_name and len({str(label) for label in labels}) == 1:
+    if only_image and not by_name and len(set(map(_shown, labels))) == 1:
         return rows  # Nothing says which picture, and there is but one.
     raise InputError(
         f"no entry belongs to {image_name}",
         where=str(path),
-        fix=f"It has: {_some(dict.fromkeys(map(str, labels)))}. Add file_name to each entry.",
+        fix=f"It has: {_some(list(dict.fromkeys(map(_shown, labels))))}. Add file_name to each entry.",
     )
 
 
@@ -222,23 +244,14 @@ def _collect(
     people: list[Detection] = []
     non_finite = far_outside = skipped = 0
     long_side = max(image_size)
-    limit = np.asarray([image_size[1], image_size[0]]) + FAR_OUTSIDE * long_side
     for index, row in rows:
         where = f"{name}[{index}]"
         if row.get("iscrowd") == 1:
             skipped += 1
             continue
         points, skeleton, given, score = parse(row, where, path)
-        broken = ~np.isfinite(points).all(-1)
-        far = (
-            ~broken
-            & (points[:, 2] > 0)
-            & ((points[:, :2] < -FAR_OUTSIDE * long_side) | (points[:, :2] > limit)).any(-1)
-        )
-        points[broken | far] = 0
-        points[:, 2] = points[:, 2].clip(0, 1)
-        points[points[:, 2] == 0] = 0
-        non_finite, far_outside = non_finite + int(broken.sum()), far_outside + int(far.sum())
+        points, broken, far = cleaned(points, image_size)
+        non_finite, far_outside = non_finite + broken, far_outside + far
         seen = points[points[:, 2] > 0]
         if not len(seen) and given is None:
             skipped += 1
@@ -250,6 +263,22 @@ def _collect(
             Detection(box, convert(exact, skeleton, COCO17), score, convert(exact, skeleton, JOINTS30))
         )
     return KeypointPeople(tuple(people), non_finite, far_outside, skipped)
+
+
+def cleaned(
+    points: Float64[np.ndarray, "j 3"], image_size: tuple[int, int]
+) -> tuple[Float64[np.ndarray, "j 3"], int, int]:
+    """Points that can be used, confidences in [0, 1], the others unseen; how many were not finite, and how many lay
+    far outside the image (h, w)."""
+    reach = FAR_OUTSIDE * max(image_size)
+    limit = np.asarray([image_size[1], image_size[0]]) + reach
+    broken = ~np.isfinite(points).all(-1)
+    outside = ((points[:, :2] < -reach) | (points[:, :2] > limit)).any(-1)
+    far = ~broken & (points[:, 2] > 0) & outside
+    out = np.where((broken | far)[:, None], 0, points)
+    out[:, 2] = out[:, 2].clip(0, 1)
+    out[out[:, 2] == 0] = 0
+    return out, int(broken.sum()), int(far.sum())
 
 
 def _points(value: Any, allowed: tuple[Skeleton, ...], where: str) -> Float64[np.ndarray, "j 3"]:
@@ -270,7 +299,7 @@ def _points(value: Any, allowed: tuple[Skeleton, ...], where: str) -> Float64[np
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{value!r:.40} is not a number", where=where)
+        raise InputError(f"{_shown(value)} is not a number", where=where)
     try:
         return float(value)
     except OverflowError:  # An integer of hundreds of digits.
@@ -293,15 +322,26 @@ def _box(row: Any, where: str, image_size: tuple[int, int]) -> Float32[np.ndarra
         try:
             row = [float(v) for v in cast("list[str]", row)]
         except ValueError as error:
-            raise InputError(
-                f"{','.join(cast('list[str]', row))!r} is not four numbers", where=where
-            ) from error
-    x1, y1, x2, y2 = _numbers(row, 4, where)
+            text = _shown(",".join(cast("list[str]", row)))
+            raise InputError(f"{text!r} is not four numbers", where=where) from error
+    return checked_box(_numbers(row, 4, where), where, image_size)
+
+
+def checked_box(box: Sequence[float], where: str, image_size: tuple[int, int]) -> Float32[np.ndarray, "4"]:
+    """x1 y1 x2 y2, finite, as a box that can be looked into; raises InputError for any other."""
+    x1, y1, x2, y2 = box
+    far = FARTHEST_BOX * max(image_size)
     fix = "Give x1,y1,x2,y2 in pixels (COCO's bbox: x, y, width, height)."
     if x2 <= x1 or y2 <= y1:
         raise InputError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} has no area", where=where, fix=fix)
     if x1 >= image_size[1] or y1 >= image_size[0] or x2 <= 0 or y2 <= 0:
         raise InputError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is outside the picture", where=where, fix=fix)
+    if min(x1, y1) < -far or max(x2, y2) > max(image_size) + far:
+        raise InputError(
+            f"the box {x1:g},{y1:g},{x2:g},{y2:g} reaches far outside the picture", where=where, fix=fix
+        )
+    if max(x2 - x1, y2 - y1) < 1:
+        raise InputError(f"the box {x1:g},{y1:g},{x2:g},{y2:g} is smaller than a pixel", where=where, fix=fix)
     return np.asarray([x1, y1, x2, y2], np.float32)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from dpmesh.data.adapters.files import Array, Reading, by_image, camera, listed, numbers, read_json
 from dpmesh.data.person import Person, inside_box, to30, with_neighbours
 from dpmesh.geometry.camera import intrinsics
+from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, Skeleton
 
 YEARS = {"train": "train2017", "validation": "val2017"}
@@ -30,7 +31,8 @@ def read(asked: Reading) -> Iterator[Person]:
     fits = fits_of(asked, folder / "MSCOCO_train_SMPL_NeuralAnnot.json")
     for image in images:
         name = str(image["file_name"])
-        file = asked.folder / "images" / (name if "/" in name else f"{year}/{name}")
+        where = f"{folder}, image {image['id']}"
+        file = path_inside(asked.folder / "images", name if "/" in name else f"{year}/{name}", where)
         size = (int(image["width"]), int(image["height"]))
         kept: list[Mapping[str, Any]] = []
         for annotation in people_of.get(int(image["id"]), []):
