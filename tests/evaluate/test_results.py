@@ -263,7 +263,11 @@ def test_compare_and_table_print(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["3dpw", "3dwp", "--out", "o"], 1, "no protocol '3dwp'"),
         (["3dpw", "--out", "o"], 1, "needs its data set"),
         (["3dpw", "--out", "o", "--data", "nowhere"], 1, "no such folder"),
-        (["compare", "a", "b"], 1, "cannot be read"),
+        (["compare", "a", "b"], 1, "no such file. Give a result.json"),
+        (["compare", "a" * 300, "b"], 1, "no such file. Give a result.json"),
+        (["table", "a" * 300], 1, "no such file"),
+        (["3dpw", "--out", "o", "--data", "d" * 300], 1, "no such folder"),
+        (["3dpw", "--out", "o" * 300, "--data", "d"], 1, "the name is longer than a path may be"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -1,29 +1,18 @@
 """Fields of foreign files, checked: every misfit is an InputError that names the file and the place."""
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpmesh import io
 from dpmesh.errors import InputError
-
-LARGEST_FILE = 2 * 2**30
-"""Bytes. The largest real file (3DPW_latest_train.json) has a quarter of that."""
 
 
 def read_json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError("larger than 2 GiB", where=str(path), fix="This is not the set's file.")
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"not JSON ({str(error)[:80]})", where=str(path), fix="Download it again."
-        ) from error
+    """Of a foreign file; raises InputError."""
+    return io.read_json(path)
 
 
 def entry(row: object, name: str, where: str) -> Any:
