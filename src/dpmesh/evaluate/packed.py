@@ -20,6 +20,7 @@ from dpmesh.data.person import Person
 from dpmesh.data.record import Sample
 from dpmesh.data.shards import MANIFEST, ShardSource, is_packed, read_object
 from dpmesh.errors import ConfigError, InputError
+from dpmesh.evaluate.names import line
 from dpmesh.evaluate.protocols import OWN_JOINTS, Keypoints, Measure, Protocol, Selection, Stored, Truth
 from dpmesh.evaluate.records import Census, Persons
 from dpmesh.geometry import CROP
@@ -29,6 +30,8 @@ from dpmesh.skeletons import H36M14_ROWS, H36M17, JOINTS30
 
 UNSEEN = "keypoints: none given"
 _SEED = 5
+_MISSING = 1000
+"""A manifest that names so many more shards than there are files is damaged."""
 _AT = list(H36M17.indices_in(JOINTS30))
 _COLLARS = [JOINTS30.index("L_Thorax"), JOINTS30.index("R_Thorax")]
 """Only SMPL's skeleton has them: where most people's are measured, all of a set's joints are SMPL's."""
@@ -63,7 +66,7 @@ class PackedPeople:
         self._measured, self._chosen = measured, [int(i) for i in np.flatnonzero(whole)]
         if not self._chosen:
             raise InputError("nobody's joints are all known in 3D", where=name, fix="See docs/data.md.")
-        content = hashlib.sha256("\n".join(shards.sums.values()).encode()).hexdigest()
+        content = hashlib.sha256("\n".join(shards.sums.values()).encode("utf-8", "replace")).hexdigest()
         self.protocol = Protocol(
             name=name,
             edition="annotated" if annotated else "paper",
@@ -123,7 +126,12 @@ class PackedPeople:
 
     def _person(self, index: int) -> Person:
         with _damage(f"{self._shards.name}, person {index}"):
-            return self._shards.person(index)
+            found = self._shards.person(index)
+            if not isinstance(found.record_id, str) or found.record_id != line(found.record_id):
+                raise ValueError("record_id is no name")
+            if found.fit_valid not in (0, 1) or found.betas_valid not in (0, 1):
+                raise ValueError("fit_valid or betas_valid is neither 0 nor 1")
+            return found
 
     def _sample(self, index: int, person: Person) -> Sample:
         with _damage(person.record_id):
@@ -143,7 +151,16 @@ def _damage(where: str) -> Generator[None]:
     """A record whose fields are not what `dpmesh data pack` writes is named in one line."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, cv2.error) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        OSError,
+        OverflowError,
+        cv2.error,
+    ) as error:
         told = " ".join(str(error).split())[:80] or type(error).__name__
         raise InputError(
             f"this record is not what dpmesh data pack writes ({told})",
@@ -176,6 +193,13 @@ def open_packed(path: Path, *, annotated: bool = False) -> PackedPeople:
     name = wanted or names[0]
     kind, _, split = name.rpartition("-")
     with _damage(str(folder / MANIFEST)):
+        count = sets[name]["shards"] if name in sets else 0
+        if (
+            isinstance(count, bool)
+            or count != int(count)
+            or not 0 <= count <= _MISSING + len(list(folder.glob("*.tar")))
+        ):
+            raise ValueError(f"{str(count)[:20]} shards")
         shards = ShardSource(folder, kind, split)
     return PackedPeople(shards, name, annotated=annotated)
 

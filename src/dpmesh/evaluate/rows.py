@@ -2,6 +2,7 @@
 
 import io
 import json
+import tokenize
 import zipfile
 import zlib
 from collections import Counter
@@ -102,7 +103,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 _FIX = "Delete the file and run the evaluation again."
 _UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, AttributeError, RuntimeError, MemoryError,
-    OverflowError, zlib.error, zipfile.BadZipFile,
+    OverflowError, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
 )  # fmt: skip
 """What zipfile and numpy raise for a damaged archive (RuntimeError: encrypted, or packed in an unknown way)."""
 

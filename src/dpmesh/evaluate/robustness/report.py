@@ -50,7 +50,8 @@ def page(found: Mapping[str, Any]) -> str:
         "td,th{padding:2px 10px;text-align:right}</style>",
         f"<h1>Robustness on {_text(protocol['title'])}</h1>",
         f"<p>{persons['measured']} of {persons['found']} persons, protocol {_text(protocol['name'])}, hash"
-        f" {protocol['hash']}. Severities are nested: each does all that the milder ones do.{left}</p><ul>{told}</ul>",
+        f" {_text(protocol['hash'])}. Severities are nested: each does all that the milder ones do.{left}</p>",
+        f"<ul>{told}</ul>",
         _image(curves(found)),
     ]
     if found["map"]:
