@@ -171,4 +171,6 @@ def _means(values: np.ndarray) -> list[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of an empty mean
         mean = np.nanmean(values, 0).round(2).transpose(2, 0, 1)
-    return np.where(np.isfinite(mean), mean.astype(object), None).tolist()
+    found = mean.astype(object)
+    found[~np.isfinite(mean)] = None
+    return found.tolist()
