@@ -224,10 +224,10 @@ def test_3dpw_is_found_where_training_looks(twin, tmp_path: Path):
         place = tmp_path / layout / inner
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(twin.data / "3DPW") if inner else (tmp_path / layout).symlink_to(twin.data / "3DPW")
-    from dpmesh.evaluate.opening import data_files, open_set
+    from dpmesh.evaluate.opening import data_files, entry, open_set
 
-    files = [data_files("3dpw", tmp_path / layout) for layout in "abc"]
+    files = [data_files(entry("3dpw"), tmp_path / layout) for layout in "abc"]
     assert files[0] == files[1] == files[2] and files[0]
     assert len(open_set("3dpw", tmp_path / "a")[1]) == len(open_set("3dpw", tmp_path / "b")[1])
     with pytest.raises(InputError, match=r"PW3D/data or .*neither 3DPW_latest_test\.json nor sequenceFiles"):
-        data_files("3dpw", tmp_path)
+        data_files(entry("3dpw"), tmp_path)

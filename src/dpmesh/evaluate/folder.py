@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmesh.errors import DPMeshError, InputError
+from dpmesh.evaluate.names import line
 from dpmesh.evaluate.opening import data_files, entry
 from dpmesh.evaluate.report import LARGEST, RESULT, ROWS, TEXT, read
 from dpmesh.evaluate.rows import load
@@ -37,7 +38,7 @@ def kept(job: Job, overwrite: bool, say: Say) -> bool:
             where=str(job.folder / RESULT),
             fix="Choose another --out, or --overwrite.",
         )
-    say(f"{job.protocol}: done before, kept (--overwrite makes it again)")
+    say(f"{line(job.protocol)}: done before, kept (--overwrite makes it again)")
     return True
 
 
@@ -47,7 +48,8 @@ def differences(job: Job, found: dict[str, Any]) -> list[str]:
     The data is compared where it is given; batch, processes and device decide no more than the last digits.
     """
     asked, run = plain(job), found["run"]
-    differs = ["protocol"] if entry(job.protocol).protocol.hash != found["protocol"]["hash"] else []
+    one = entry(job.protocol)
+    differs = ["protocol"] if one.protocol.hash != found["protocol"]["hash"] else []
     if run.get("method", "network") != job.method:
         differs.append("method")
     wanted, there = weights_record(job), found["weights"]
@@ -64,7 +66,7 @@ def differences(job: Job, found: dict[str, Any]) -> list[str]:
         if same_words:
             raise
         differs.append("body")
-    if job.data is not None and (files := data_files(job.protocol, job.data)) is not None:
+    if job.data is not None and (files := data_files(one, job.data)) is not None:
         differs += ["data"] if files != found["data"]["files"] else []
     return differs
 

@@ -70,9 +70,8 @@ def open_set(name: str, data: Path | None) -> tuple[Protocol, Source]:
     return found.protocol, found.open(found.protocol, data)
 
 
-def data_files(name: str, data: Path) -> dict[str, str] | None:
-    """The SHA-256 of the files of a protocol's data set; None where none is read from `data`. Errors as open_set."""
-    found = entry(name)
+def data_files(found: Entry, data: Path) -> dict[str, str] | None:
+    """The SHA-256 of the files of an entry's data set; None where none is read from `data`. Errors as open_set."""
     return dict(_read(found.protocol, data)[1].files) if found.needs_data else None
 
 

@@ -20,6 +20,7 @@ from dpmesh.assets import sha256, weights_folder
 from dpmesh.checkpoint import CONFIG, WEIGHTS
 from dpmesh.errors import ConfigError, InputError, WeightsError
 from dpmesh.evaluate.methods import METHODS, WITHOUT_NETWORK, Method, method_of
+from dpmesh.evaluate.names import line
 from dpmesh.evaluate.opening import open_set
 from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.records import Source
@@ -176,7 +177,7 @@ def run_parts(opened: Opened, rank: int, world: int, say: Say = lambda _: None) 
         else:
             refuse_foreign(path, load(path)[1], {**header, "part": number})
         say(
-            f"{opened.protocol.full_name}: part {done} of {len(mine)} ({indices.stop} of {opened.count} persons)"
+            f"{line(opened.protocol.full_name)}: part {done} of {len(mine)} ({indices.stop} of {opened.count} persons)"
         )
 
 

@@ -29,12 +29,12 @@ _AGAIN = "Choose another --out, or --overwrite."
 
 def made_of(bench: Bench) -> dict[str, Any]:
     """What decides a report, by the names that an error tells; no picture is read for it."""
-    protocol = entry(bench.protocol).protocol
+    measured = entry(bench.protocol)
     jobs = [Job(protocol=bench.protocol, out=Path(), weights=weights) for weights in bench.weights]
     records = [weights_record(job) for job in jobs]
-    files = None if bench.data is None else data_files(bench.protocol, bench.data)
+    files = None if bench.data is None else data_files(measured, bench.data)
     return {
-        "protocol": [protocol.full_name, protocol.hash],
+        "protocol": [measured.protocol.full_name, measured.protocol.hash],
         "weights": [[one["sha256"], one["config_sha256"]] for one in records],
         "data": files,
         "persons": [bench.persons, bench.map_persons],
