@@ -17,8 +17,9 @@ FLOORS = (
     ("configurations",),
     ("model",),
     ("cost", "losses", "metrics", "convert", "optimise", "export"),
-    ("train", "pipeline"),
+    ("pipeline",),
     ("evaluate",),
+    ("train",),
     ("cli",),
     ("__main__",),
 )

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from dpmesh.errors import ConfigError, DPMeshError
 from dpmesh.train.begin import begin, left_by
+from dpmesh.train.benchmarks import prepare_validation
+from dpmesh.train.best import keep_best
 from dpmesh.train.checkpoints import latest_checkpoint, save_checkpoint
 from dpmesh.train.feed import feed
 from dpmesh.train.machines import in_bf16, is_sharded, make_fabric, whole
@@ -28,6 +30,8 @@ class DivergedError(DPMeshError):
 def train(settings: Settings) -> Path:
     """Run all stages (or what is left of them); returns the folder that the last one leaves.
 
+    Opens the validation sets first, so that what they lack is said before the first step.
+
     `settings.out` holds last.ckpt and before.ckpt (resume), log_STAGE.csv, validation.csv, sheets/, and what each
     stage leaves (begin.left_by).
     """
@@ -35,6 +39,7 @@ def train(settings: Settings) -> Path:
     fabric = make_fabric(settings)
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
+    prepare_validation(settings)
     state = latest_checkpoint(out) or {"stage": 0, "step": 0}
     if state["stage"] > len(settings.stages):
         raise ConfigError(
@@ -91,7 +96,11 @@ def run_stage(run: Run, out: Path) -> None:
                 with run.looked_at(), whole(run.objective):
                     report.sheet(run.step, run.objective.sheet(batch))
             if _due(run, settings.validate_every) and _shared(fabric):
-                report.validation(run.step, settings.validation_people, run.figures())
+                judged = run.validations()
+                for row in judged:
+                    report.validation(run.step, settings.validation_people, row)
+                if settings.keep_best:
+                    keep_best(run, judged)
 
 
 def _due(run: Run, every: int, *, at_end: bool = True) -> bool:

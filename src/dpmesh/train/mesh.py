@@ -10,11 +10,13 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
+from dpmesh.evaluate.methods import KeypointLifter
 from dpmesh.geometry import CROP
 from dpmesh.losses import TERMS, Answer, Known, loss_terms, reading_terms, surface_terms, uncertainty_term
 from dpmesh.model import DPMesh, project
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
+from dpmesh.train.benchmarks import Row, benchmarks
 from dpmesh.train.feed import BLIND, Tensors
 from dpmesh.train.imagined import imagined_reading
 from dpmesh.train.machines import attention_kernels, in_bf16
@@ -24,7 +26,7 @@ from dpmesh.train.part import Part
 from dpmesh.train.settings import Settings
 from dpmesh.train.sheet import draw_sheet
 from dpmesh.train.stages import Images, Keypoints, Student, Teacher
-from dpmesh.train.validate import figures, predict, validation_people
+from dpmesh.train.validate import figures, predict, synthetic_people
 
 MeshStage = Keypoints | Images | Teacher | Student
 
@@ -131,14 +133,28 @@ class MeshObjective(Objective):
             found.append(Group("loss weights", [self.balance], loss_weights=True))
         return [group for group in found if group.parameters]
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
+        """Of the first set that it is validated on."""
+        return self.validations()[0]
+
+    def validations(self) -> list[Row]:
+        """Data sets under their protocols first, with the inputs that the stage has: a teacher's keypoints are the
+        ground truth, the keypoints stage has no picture. Then synthetic people."""
         settings = self.settings
-        batch = validation_people(settings.data, settings.validation_people, settings.seed)
-        joints, visible = self.given(batch)
-        told = {**batch, "joints": joints, "visible": visible}
-        answer = predict(self.model, told, images=not isinstance(self.stage, Keypoints))
-        errors = figures(self.model.body, answer, batch)
-        return {name: round(float(values.mean()), 2) for name, values in errors.items()}
+        blind = isinstance(self.stage, Keypoints)
+        model = KeypointLifter(self.model) if blind else self.model
+        device = next(self.model.parameters()).device
+        sets = benchmarks(
+            settings.data, settings.validation_people, annotated=isinstance(self.stage, Teacher)
+        )
+        found = [one.figures(model, device) for one in sets]
+        batch = synthetic_people(settings.data, settings.validation_people, settings.seed)
+        if batch is not None:
+            joints, visible = self.given(batch)
+            told = {**batch, "joints": joints, "visible": visible}
+            errors = figures(self.model.body, predict(self.model, told, images=not blind), batch)
+            found.append({name: round(float(values.mean()), 2) for name, values in errors.items()})
+        return found
 
     def sheet(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
         return draw_sheet(self.model, batch, *self.given(batch))

@@ -79,11 +79,11 @@ class Run:
         """The objective as it is to be judged and kept."""
         return nullcontext() if self.average is None else self.average.in_place(self.objective)
 
-    def figures(self) -> dict[str, float]:
+    def validations(self) -> list[dict[str, Any]]:
         """The objective's, in evaluation mode."""
         self.objective.eval()
         with self.looked_at(), whole(self.objective):
-            found = self.objective.figures()
+            found = self.objective.validations()
         self.objective.train()
         return found
 
@@ -128,14 +128,19 @@ class Run:
 
     def save(self, folder: Path) -> None:
         """What the stage leaves, the average where there is one."""
+        self.leave(folder)
+        self.fabric.barrier()
+
+    def leave(self, folder: Path, more: dict[str, Any] | None = None) -> None:
+        """`save` without waiting: the first process alone may do it, but under FSDP all must. more: of provenance."""
         told = {**provenance(self.settings, self.number), "steps": self.step, "ema": self.settings.ema}
+        told |= more or {}
         self.objective.eval()
         with self.looked_at():
             if is_sharded(self.fabric):
                 self._save_whole(folder, told)
             elif self.fabric.global_rank == 0:
                 self.objective.save(folder, told)
-        self.fabric.barrier()
 
     def _save_whole(self, folder: Path, told: dict[str, Any]) -> None:
         """Under FSDP: the gathered weights, put into an objective of one process."""

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dpmesh.data.adapters import SETS
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.errors import ConfigError
 from dpmesh.losses import LossWeights
 from dpmesh.plain import from_plain
-from dpmesh.train.stages import AnyStage, Prior
+from dpmesh.train.stages import AnyStage, Images, Keypoints, Pretrain, Prior, Student, Teacher
 
 try:
     import tomllib
@@ -44,7 +45,8 @@ class Data:
 
     group3d, group2d: data sets with and without measured 3D joints, mixed 1:1 (datasets.md §4.6).
     augment: of the data sets' people (data/augment.py); synthetic people bring their own.
-    validation: what the model is looked at on; held-out synthetic people without.
+    validation: what the model is validated on, sets with a true pose (3dpw, synthetic); held-out synthetic people
+    without. `fits` does not matter there.
     people: only so many synthetic people, again and again: can a model learn them by heart? 0: ever new ones.
     motions: "train" keeps the validation clips of the pose bank out of the training; "all" trains on them too, as the
     shipped weights were.
@@ -89,6 +91,9 @@ class Settings:
     clip: norm of the gradient at most. ema: decay of a moving average of the weights, which is then what is validated
     and kept; 0 for none.
 
+    keep_best: keep, beside the last weights, those with the lowest MPJPE on the first set of `data.validation` (without
+    one on the held-out synthetic people): weights_best/, with the figures in its provenance.
+
     validate_every, log_every, sheet_every: steps; 0 for never. checkpoint_every: seconds.
     validation_people: how many are looked at.
     """
@@ -112,6 +117,7 @@ class Settings:
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.0
+    keep_best: bool = False
     validate_every: int = 1000
     validation_people: int = 256
     log_every: int = 50
@@ -132,7 +138,19 @@ class Settings:
             raise ConfigError(f"ema={self.ema} is not in [0, 1)", where="Settings")
         if any(isinstance(stage, Prior) for stage in self.stages[1:]):
             raise ConfigError("the prior stage must be the first", where="stages")
-        sources = (*self.data.group3d, *self.data.group2d, *self.data.validation)
+        if self.keep_best and not self.validate_every:
+            raise ConfigError(
+                "keep_best needs validation figures", where="keep_best", fix="Set validate_every above 0."
+            )
+        if self.keep_best and not any(
+            isinstance(s, Images | Keypoints | Student | Teacher) for s in self.stages
+        ):
+            raise ConfigError(
+                "no stage here regresses bodies, of which the best could be kept", where="keep_best"
+            )
+        if any(not isinstance(stage, Prior | Pretrain) for stage in self.stages):
+            _refuse_poseless(self.data.validation)
+        sources = (*self.data.group3d, *self.data.group2d)  # validation has its truth from the evaluation
         fitted = [s.dataset for s in sources if s.dataset != "synthetic" and s.fits == "smpl"]
         if fitted and self.body != "smpl":
             raise ConfigError(
@@ -142,6 +160,17 @@ class Settings:
             )
         if self.strategy == "fsdp" and len(self.stages) > 1:
             raise ConfigError("fsdp takes one stage at a time", fix="Make a config for each.")
+
+
+def _refuse_poseless(sources: tuple[Source, ...]) -> None:
+    """Raise ConfigError for a validation set without measured poses: fits to its keypoints are no truth."""
+    for source in sources:
+        if source.dataset in SETS and not SETS[source.dataset].measured:
+            raise ConfigError(
+                f"{SETS[source.dataset].title} has no true pose to validate against",
+                where="data.validation",
+                fix="Name 3dpw or synthetic, or nothing: held-out synthetic people then.",
+            )
 
 
 TABLES = ("data", "losses", "stages")

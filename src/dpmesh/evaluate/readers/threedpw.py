@@ -21,7 +21,7 @@ from dpmesh.decode import image_size
 from dpmesh.errors import InputError
 from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, rotations
 from dpmesh.evaluate.protocols import Protocol
-from dpmesh.evaluate.readers.threedpw_json import within
+from dpmesh.evaluate.readers.threedpw_json import projected, within
 from dpmesh.evaluate.records import BodyTruth, Census, Gender, Record
 from dpmesh.skeletons import JOINTS30, OPENPOSE18, convert
 
@@ -83,7 +83,8 @@ def _sequence(protocol: Protocol, path: Path, pictures: Path, left_out: Counter[
         pose[:, :3] = _turned(rotation, pose[:, :3])
         transl = np.einsum("fij,fj->fi", rotation, values["trans"]) + cameras[:, :3, 3]
         joints = np.einsum("fij,fkj->fki", rotation, values["jointPositions"].reshape(frames, 24, 3))
-        inside, boxes = _inside(joints + cameras[:, None, :3, 3], K, size)
+        joints = joints + cameras[:, None, :3, 3]
+        inside, boxes = _inside(joints, K, size)
         keypoints = values["poses2d"].transpose(0, 2, 1)  # (f, 18, 3)
         for frame in range(frames):
             if not within(protocol, sequence, frame):
@@ -99,7 +100,9 @@ def _sequence(protocol: Protocol, path: Path, pictures: Path, left_out: Counter[
                     picture=pictures / f"image_{frame:05d}.jpg",
                     size=size,
                     box=boxes[frame],
-                    keypoints=convert(keypoints[frame], OPENPOSE18, JOINTS30),
+                    keypoints=projected(joints[frame], K)
+                    if protocol.keypoints.source == "annotated"
+                    else convert(keypoints[frame], OPENPOSE18, JOINTS30),
                     truth=BodyTruth(
                         gender,
                         pose[frame].reshape(24, 3),

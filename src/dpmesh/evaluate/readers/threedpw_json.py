@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from dpmesh.assets import sha256
 from dpmesh.errors import InputError
 from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, read_json, rows, whole
-from dpmesh.evaluate.protocols import Protocol
+from dpmesh.evaluate.protocols import Protocol, SelectionWithout
 from dpmesh.evaluate.records import BodyTruth, Census, Record
 from dpmesh.io import path_inside
-from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, convert
+from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, SMPL24, convert
 
 FILES = {
     "3dpw": "3DPW_latest_test.json",
     "3dpw-oc": "3DPW_oc.json",
     "3dpw-pc": "3DPW_pc.json",
     "3dpw-crowd": "3DPW_latest_validation.json",
+    "3dpw-validation": "3DPW_latest_validation.json",
 }
 CROWD_KEYPOINTS = "3DPW_validation_crowd_hhrnet_result.json"
 _DEFINES_ITSELF = ("3dpw-oc", "3dpw-pc")
@@ -72,7 +73,11 @@ def _read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
                 counts["outside the protocol's sequences"] += 1
                 continue
             counts["kept, though outside the published definition"] += 1
+        K = _camera(entry(image, "cam_param", place), f"{place}.cam_param")
         points, matched = _keypoints(row, better, where)
+        if protocol.keypoints.source == "annotated":
+            solid = numbers(entry(row, "joint_cam", where), (24, 3), f"{where}.joint_cam")
+            points = projected(solid, K)
         counts["no HigherHRNet pose matched: OpenPose's taken"] += better is not None and not matched
         person = whole(entry(row, "person_id", where), f"{where}.person_id", high=10**6)
         named = f"{sequence}/{entry(image, 'file_name', place)}"
@@ -87,7 +92,7 @@ def _read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
             box=_xyxy(numbers(entry(row, "bbox", where), (4,), f"{where}.bbox")),
             keypoints=points,
             truth=_truth(entry(row, "smpl_param", where), f"{where}.smpl_param"),
-            K=_camera(entry(image, "cam_param", place), f"{place}.cam_param"),
+            K=K,
         )
         found.append(((sequence, frame, person), record))
     found.sort(key=lambda item: item[0])
@@ -98,6 +103,8 @@ def _read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
 def within(protocol: Protocol, sequence: str, frame: int) -> bool:
     """Whether the selection's sequences, families and frames admit this one."""
     chosen = protocol.selection
+    if isinstance(chosen, SelectionWithout) and chosen.leaves_out(sequence):
+        return False
     if chosen.sequences and sequence not in chosen.sequences:
         return False
     if chosen.families and sequence.rpartition("_")[0] not in chosen.families:
@@ -105,6 +112,16 @@ def within(protocol: Protocol, sequence: str, frame: int) -> bool:
     return not chosen.frames or any(
         name == sequence and first <= frame < end for name, first, end in chosen.frames
     )
+
+
+def projected(joints: Float[np.ndarray, "24 3"], K: Float[np.ndarray, "3 3"]) -> Float32[np.ndarray, "30 3"]:
+    """SMPL's joints (metres, camera frame) as keypoints that are sure, but for those behind the camera."""
+    before = joints[:, 2] > 0
+    flat = joints @ np.asarray(K, np.float64).T
+    points = np.zeros((24, 3))
+    points[before, :2] = flat[before, :2] / flat[before, 2:]
+    points[:, 2] = before
+    return convert(points, SMPL24, JOINTS30)
 
 
 def _keypoints(
