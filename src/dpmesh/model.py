@@ -17,14 +17,14 @@ from dpmesh.backbone.timm import TimmBackbone
 from dpmesh.body.files import BodyArrays, free_body
 from dpmesh.body.model import BodyModel
 from dpmesh.checkpoint import Provenance, load_weights, read_config, save_weights, uninitialised
-from dpmesh.configurations import DPMeshConfig, configuration
+from dpmesh.configurations import DPMeshConfig, configuration, stored_config
 from dpmesh.diffusion.lora import cross_attention, inject_lora, released_targets
 from dpmesh.diffusion.precision import TYPES, run_in
 from dpmesh.diffusion.unet import EncoderHalf
 from dpmesh.diffusion.vae import VAEEncoder
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry import CROP
-from dpmesh.plain import from_plain, to_plain
+from dpmesh.plain import to_plain
 from dpmesh.pose_prior.prior import build_prior
 from dpmesh.pose_prior.rotations import rotation_from_6d, rotation_to_6d
 from dpmesh.regressor.cascade import Regression, Regressor
@@ -254,7 +254,7 @@ class DPMesh(nn.Module):
             folder = shipped(f"{source}/config.json").parent
         plain, provenance = read_config(folder)
         with uninitialised():
-            config = from_plain(DPMeshConfig, plain, where=str(folder / "config.json"))
+            config = stored_config(plain, str(folder / "config.json"))
             model = cls(config.as_stored(), body)
         model.run_backbone_in(dtype)
         load_weights(model, folder)
