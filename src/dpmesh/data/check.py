@@ -17,7 +17,7 @@ from dpmesh.data.crops import make_sample
 from dpmesh.data.person import Person
 from dpmesh.data.pictures import decode_rgb, read_bytes, size_of
 from dpmesh.data.record import Sample
-from dpmesh.data.shards import MANIFEST, index_of, read_object, torn
+from dpmesh.data.shards import index_of, read_manifest, torn
 from dpmesh.data.sources import Source
 from dpmesh.errors import InputError
 from dpmesh.geometry import CROP
@@ -119,7 +119,7 @@ def check_shards(root: Path) -> tuple[dict[str, int], dict[str, str]]:
     """People in whole shards by set, and the torn shards with what is wrong; all bytes are read."""
     counts: Counter[str] = Counter()
     bad: dict[str, str] = {}
-    for name, about in read_object(root / MANIFEST).get("sets", {}).items():
+    for name, about in read_manifest(root).get("sets", {}).items():
         counts[name] = 0
         for number in range(int(about["shards"])):
             shard = root / f"{name}-{number:05d}.tar"

@@ -27,6 +27,10 @@ from dpmesh.errors import ConfigError, InputError
 MANIFEST = "pack.json"
 """In the folder of the shards: what was packed, from where, how."""
 
+FORMAT = 2
+"""Of the annotations in a shard. 2 has the set's own box and where the set's image lies (person.Person.annotated,
+full_size, full_place), and neighbours by those boxes."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +47,19 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError("this holds no JSON object", where=str(path))
     return content  # pyright: ignore[reportUnknownVariableType]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of shards; raises InputError, also for one of another format than FORMAT."""
+    manifest = read_object(folder / MANIFEST)
+    if manifest.get("format") != FORMAT:
+        raise InputError(
+            f"these shards have format {manifest.get('format')}, this version reads and writes {FORMAT}: in the"
+            " older ones the size of the keypoint noise is missing",
+            where=str(folder),
+            fix="Pack the sets again into another folder: dpmesh data pack ROOT OUT.",
+        )
+    return manifest
 
 
 def torn(shard: Path, index: Mapping[str, Any] | None, whole: bool) -> str:
@@ -74,7 +91,7 @@ class ShardSource:
     def __init__(self, root: Path, kind: str, split: str) -> None:
         """Raises ConfigError where the set was not packed or no shard is whole, InputError for a bad manifest."""
         self.name, self._root = kind, root
-        sets = read_object(root / MANIFEST).get("sets", {})
+        sets = read_manifest(root).get("sets", {})
         if f"{kind}-{split}" not in sets:
             raise ConfigError(
                 f"{kind} {split} has not been packed in {root}",

@@ -57,7 +57,7 @@ def validation_people(data: Data, count: int, seed: int) -> Tensors:
     share = -(-count // len(sources))
     rng = np.random.default_rng(SEED)
     samples = [
-        source.sample(int(index), rng, AugmentConfig.still())
+        source.sample(int(index), rng, AugmentConfig.still(focal=data.augment.focal))
         for source in sources
         for index in np.linspace(0, len(source) - 1, min(share, len(source))).astype(int)
     ]

@@ -13,7 +13,7 @@ from typing import Any
 
 from dpmesh.data.adapters.files import Array, Reading, camera, listed, numbers, read_json
 from dpmesh.data.fits import moved, turned
-from dpmesh.data.person import Person, inside_box, to30
+from dpmesh.data.person import Person, corners, inside_box, to30
 from dpmesh.geometry.camera import project
 from dpmesh.skeletons import H36M17
 
@@ -77,7 +77,7 @@ def _person(
     name = str(image["file_name"])
     return Person(
         f"h36m/{Path(name).with_suffix('')}", asked.folder / "images" / name, size, box, K,
-        joints2d, there, joints3d=joints3d, joints3d_valid=there,
+        joints2d, there, joints3d=joints3d, joints3d_valid=there, annotated=corners(annotation["bbox"]),
     )  # fmt: skip
 
 
