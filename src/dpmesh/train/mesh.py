@@ -15,6 +15,7 @@ from dpmesh.losses import TERMS, Answer, Known, loss_terms, reading_terms, surfa
 from dpmesh.model import DPMesh, project
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
+from dpmesh.train.camera import in_own_camera
 from dpmesh.train.feed import BLIND, Tensors
 from dpmesh.train.imagined import imagined_reading
 from dpmesh.train.machines import attention_kernels, in_bf16
@@ -51,7 +52,7 @@ class MeshObjective(Objective):
         self.teaching = None if teacher is None else Teaching(teacher, model)
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        device = batch["joints"].device.type
+        device, batch = batch["joints"].device.type, in_own_camera(batch, self.model.config)
         bf16 = in_bf16(self.settings.precision, device)
         with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=bf16):
             terms = self._terms(batch, part)
@@ -133,7 +134,8 @@ class MeshObjective(Objective):
 
     def figures(self) -> dict[str, float]:
         settings = self.settings
-        batch = validation_people(settings.data, settings.validation_people, settings.seed)
+        people = validation_people(settings.data, settings.validation_people, settings.seed)
+        batch = in_own_camera(people, self.model.config)
         joints, visible = self.given(batch)
         told = {**batch, "joints": joints, "visible": visible}
         answer = predict(self.model, told, images=not isinstance(self.stage, Keypoints))
