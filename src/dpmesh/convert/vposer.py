@@ -1,4 +1,4 @@
-"""The VPoser that the user imported (`dpmesh assets import`), as the pose prior of a model that has its configuration."""
+"""The VPoser that the user imported (`dpmesh assets import`), as a pose prior."""
 
 from pathlib import Path
 

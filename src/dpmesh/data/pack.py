@@ -73,7 +73,7 @@ def pack(
         "people": len(people), "side": config.side, "per_shard": config.per_shard, "quality": config.quality,
         "records": hashlib.sha256("\n".join(p.record_id for p in people).encode()).hexdigest(),
     }  # fmt: skip
-    manifest = read_manifest(out) if is_packed(out) else {"format": FORMAT, "sets": {}}
+    manifest: dict[str, Any] = read_manifest(out) if is_packed(out) else {"format": FORMAT, "sets": {}}
     before = manifest["sets"].get(name)
     shards = -(-len(people) // config.per_shard)
     if before is not None and before != {**what, "shards": shards}:
