@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpmesh.configurations import EMBEDDED, PAPER, RELEASE
-from dpmesh.regressor.cascade import CascadeHead, Regressor
+from dpmesh.regressor.cascade import CascadeHead, Regressor, inverse_sigmoid
 from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer, MultiHeadAttention, sine_position_2d
 
 WIDTH, HEADS, DEPTH, FUSED = 16, 2, 8, 12
@@ -188,6 +188,13 @@ def test_the_normed_output_feeds_the_next_layer(regressor: Regressor, fused: Ten
     for before, after in zip(left, entered[1:], strict=False):
         torch.testing.assert_close(after, normed(regressor.norm, before))
         assert (after - before).abs().max() > 0.1
+
+
+def test_the_inverse_sigmoid_holds_both_odds_above_a_hundred_thousandth():
+    """ln(1e-5) = -11.51293; ln(1e-4 / 0.9999) = -9.21024."""
+    found = inverse_sigmoid(torch.tensor([0.0, 1e-4, 0.25, 0.5, 0.75, 1.0]))
+    expected = torch.tensor([-11.51293, -9.21024, -1.09861, 0.0, 1.09861, 11.51293])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_queries_of_the_body_share_one_start_and_those_of_the_joints_another(regressor: Regressor):
