@@ -1,8 +1,8 @@
 """The named configurations of the one model, and its ablations."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from dpmesh.backbone.diffusion import BackboneConfig, Conditions
 from dpmesh.backbone.prompt import PromptConfig
@@ -10,7 +10,7 @@ from dpmesh.backbone.timm import TimmConfig
 from dpmesh.diffusion.unet import UNetConfig
 from dpmesh.diffusion.vae import VAEConfig
 from dpmesh.errors import ConfigError
-from dpmesh.plain import check_sizes
+from dpmesh.plain import check_sizes, from_plain
 from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.prior import PriorConfig
 from dpmesh.pose_prior.vposer import VPoserConfig
@@ -101,6 +101,24 @@ class DPMeshConfig:
         return self
 
 
+def stored_config(plain: Mapping[str, Any], where: str) -> DPMeshConfig:
+    """The config of a weights folder, from its config.json. Raises ConfigError, also for a `release` that was stored
+    before `regressor.position_table` was a setting: its outputs would be others than the released code's."""
+    regressor = plain.get("regressor")
+    if (
+        plain.get("name") == "release"
+        and isinstance(regressor, Mapping)
+        and "position_table" not in regressor
+    ):
+        raise ConfigError(
+            "these weights were stored without regressor.position_table, and the released position table is needed",
+            where=where,
+            fix="Convert the checkpoint again (dpmesh convert released). For weights that were trained here without"
+            ' it, add "position_table": "detr" to the regressor.',
+        )
+    return from_plain(DPMeshConfig, plain, where=where)
+
+
 EMBEDDED = DPMeshConfig(
     name="embedded",
     backbone=BackboneConfig(
@@ -178,7 +196,7 @@ RELEASE = DPMeshConfig(
         unet=UNetConfig(timestep=1, map_sizes=(8, 16)),
     ),
     prompt=PromptConfig(layers=1, visible_only=False),
-    regressor=RegressorConfig(pose_code=32, shared_content=True, place_mlp=True),
+    regressor=RegressorConfig(pose_code=32, shared_content=True, place_mlp=True, position_table="released"),
     pose_prior=VPoserConfig(),
     camera="image",
     shared_focal=True,

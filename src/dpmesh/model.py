@@ -27,14 +27,14 @@ from dpmesh.checkpoint import (
     save_weights,
     uninitialised,
 )
-from dpmesh.configurations import PRESETS, DPMeshConfig, configuration
+from dpmesh.configurations import PRESETS, DPMeshConfig, configuration, stored_config
 from dpmesh.diffusion.lora import cross_attention, inject_lora, released_targets
 from dpmesh.diffusion.precision import TYPES, run_in
 from dpmesh.diffusion.unet import EncoderHalf
 from dpmesh.diffusion.vae import VAEEncoder
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry import CROP
-from dpmesh.plain import from_plain, to_plain
+from dpmesh.plain import to_plain
 from dpmesh.pose_prior.prior import build_prior
 from dpmesh.pose_prior.rotations import rotation_from_6d, rotation_to_6d
 from dpmesh.regressor.cascade import Regression, Regressor
@@ -264,7 +264,7 @@ class DPMesh(nn.Module):
             folder = shipped(f"{source}/config.json").parent
         plain, provenance = read_config(folder)
         with building(folder / CONFIG):
-            config = from_plain(DPMeshConfig, plain, where=str(folder / CONFIG)).as_stored()
+            config = stored_config(plain, str(folder / CONFIG)).as_stored()
             if config not in PRESETS.values():  # of another's sizes nothing is known: first without memory
                 with torch.device("meta"):
                     check_stored(cls(config, body).state_dict(), folder)

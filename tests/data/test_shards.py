@@ -59,6 +59,40 @@ def test_shards_give_what_the_folder_gives(folder: FolderSource, packed: Path) -
             assert inner.mean() > 0.5 and np.abs(a.crop.astype(int) - b.crop)[inner].mean() < 3
 
 
+def test_shards_keep_the_annotated_box_and_where_the_whole_image_lies(
+    folder: FolderSource, packed: Path
+) -> None:
+    source = open_source("coco", packed)
+    assert isinstance(source, ShardSource)
+    for k in range(3):
+        before, after = folder.people[k], source.person(k)
+        (x, y, zoom) = after.full_place
+        assert after.full_size == before.size and zoom <= 1 and after.diagonal == before.diagonal
+        moved = before.annotated * zoom + np.tile([x, y], 2)
+        assert np.abs(after.annotated - moved).max() < 1e-3
+        for camera in ("K", "diagonal_camera"):  # a direction is the same through both pictures
+            ray = np.linalg.solve(getattr(before, camera), [*before.box[:2], 1.0])
+            again = np.linalg.solve(getattr(after, camera), [*after.box[:2], 1.0])
+            assert np.abs(ray - again).max() < 1e-5, camera
+
+
+def test_shards_of_an_older_format_are_refused_in_one_line(
+    folder: FolderSource, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((packed / "pack.json").read_text())
+    assert manifest["format"] == 2
+    (packed / "pack.json").write_text(json.dumps(manifest | {"format": 1}))
+    for use in (
+        lambda: open_source("coco", packed),
+        lambda: pack(folder.people, packed, "coco-train", SMALL),
+    ):
+        with pytest.raises(InputError, match="format 1") as caught:
+            use()
+        assert "dpmesh data pack" in caught.value.fix
+    assert main(["data", "check", str(packed)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_webdataset_reads_the_shards(packed: Path) -> None:
     import webdataset
 

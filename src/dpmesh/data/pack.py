@@ -25,7 +25,7 @@ from jaxtyping import UInt8
 from dpmesh.assets import sha256
 from dpmesh.data.person import Person, damage, to_plain
 from dpmesh.data.pictures import decode_rgb, read_bytes
-from dpmesh.data.shards import MANIFEST, index_of, is_packed, read_manifest, torn
+from dpmesh.data.shards import FORMAT, MANIFEST, index_of, is_packed, read_manifest, torn
 from dpmesh.errors import ConfigError, InputError, OutputError
 from dpmesh.geometry.crop import sample_window
 from dpmesh.io import LOCK, atomic_path, atomic_write, folder_lock, reason
@@ -103,7 +103,7 @@ def _pack(
         "people": len(people), "side": config.side, "per_shard": config.per_shard, "quality": config.quality,
         "records": hashlib.sha256("\n".join(p.record_id for p in people).encode()).hexdigest(),
     }  # fmt: skip
-    manifest: dict[str, Any] = read_manifest(out) if is_packed(out) else {"format": 1, "sets": {}}
+    manifest: dict[str, Any] = read_manifest(out) if is_packed(out) else {"format": FORMAT, "sets": {}}
     before = manifest["sets"].get(name)
     shards = -(-len(people) // config.per_shard)
     if before is not None and before != {**what, "shards": shards}:
@@ -161,6 +161,8 @@ def stored(
         joints2d=moved(person.joints2d, person.joints2d_valid),
         neighbours=moved(person.neighbours, person.neighbour_flags),
         given=given,
+        annotated=(person.annotated.reshape(2, 2) - low).reshape(4) * zoom,
+        full_place=np.array([*((person.full_place[:2] - low) * zoom), person.full_place[2] * zoom]),
     )
     return person, small
 

@@ -13,6 +13,7 @@ from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
 from dpmesh.errors import InputError
+from dpmesh.geometry.camera import intrinsics
 from dpmesh.skeletons import COCO17, JOINTS30, Skeleton
 
 _F32 = np.float32
@@ -30,12 +31,16 @@ class Person:
 
     record_id: "SET/PLACE".  image: the file.  size: (width, height) px.
     box: x1 y1 x2 y2 inside the image, between pixel centres.  K: pinhole camera of the image.
+    annotated: x1 y1 x2 y2, the set's own box as it is, perhaps beyond the image: by it the noise scales and
+    neighbours overlap. Where none is named it is `box`.
+    full_size, full_place: the set's image, of which the stored one may be a part: (width, height) in its own px;
+    x y of its first pixel in px of the stored image, and how many of these one of its px is.
     joints2d and joints3d with the masks of what is annotated; zeros elsewhere.  joint_clear: 0 where a 2D joint
     is annotated as hidden.
     Fit (where fit_valid is 1): pose (axis-angle, row 0 in the camera frame), betas, transl; fit_joints3d, joints
     of the fitted mesh, in its place; rest_root, the pelvis joint of the shape in the rest pose, which
     the root turns about. pose_valid: rows of pose that are known; betas_valid: 0 for a gendered body's.
-    neighbours: COCO-17 joints (px) of people whose tight boxes overlap by an IoU of 0.1 or more; flags: labelled.
+    neighbours: COCO-17 joints (px) of people whose annotated boxes overlap by an IoU of 0.1 or more; flags: labelled.
     given: joints (x, y, confidence) of a real detector, instead of noise.  middle_pelvis: Pelvis is no
     annotation but the middle of the hips.
     """
@@ -62,6 +67,29 @@ class Person:
     neighbour_flags: Float32[Array32, "k 17"] = field(default_factory=blank(0, 17))
     given: Float32[Array32, "n 3"] = field(default_factory=blank(0, 3))  # 30 rows, or none
     middle_pelvis: bool = False
+    annotated: Float64[NDArray[np.float64], "4"] = field(default_factory=lambda: np.zeros(4))
+    full_size: tuple[int, int] = (0, 0)
+    full_place: Float64[NDArray[np.float64], "3"] = field(default_factory=lambda: np.array([0.0, 0.0, 1.0]))
+
+    def __post_init__(self) -> None:
+        if not self.annotated.any():
+            object.__setattr__(self, "annotated", self.box)
+        if self.full_size == (0, 0):
+            object.__setattr__(self, "full_size", self.size)
+
+    @property
+    def diagonal(self) -> float:
+        """Of the set's image, in its own px."""
+        return float(np.hypot(*self.full_size))
+
+    @property
+    def diagonal_camera(self) -> Float64[NDArray[np.float64], "3 3"]:
+        """K (3, 3) of the stored image if the focal length were the diagonal of the set's image, with the axis through
+        the middle of that: what one assumes who knows nothing of the camera."""
+        x, y, zoom = (float(v) for v in self.full_place)
+        width, height = self.full_size
+        to_stored = np.array([[zoom, 0.0, x], [0.0, zoom, y], [0.0, 0.0, 1.0]])
+        return to_stored @ intrinsics(self.diagonal, (height, width))
 
 
 def to30(
@@ -107,8 +135,8 @@ def overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def with_neighbours(people: Sequence[Person]) -> list[Person]:
-    """People of one image, each with those whose tight boxes overlap its own (IoU >= 0.1)."""
-    boxes = [tight_box(p.joints2d, p.joints2d_valid) for p in people]
+    """People of one image, each with those whose annotated boxes overlap its own (IoU >= 0.1)."""
+    boxes = [person.annotated for person in people]
     joints = [coco_rows(p.joints2d, p.joints2d_valid) for p in people]
     out: list[Person] = []
     for i, person in enumerate(people):
@@ -118,6 +146,12 @@ def with_neighbours(people: Sequence[Person]) -> list[Person]:
             person = replace(person, neighbours=points * flags[..., None], neighbour_flags=flags)
         out.append(person)
     return out
+
+
+def corners(box: Sequence[Any] | NDArray[np.floating]) -> Float64[NDArray[np.float64], "4"]:
+    """x y w h as the sets give it to x1 y1 x2 y2, as Person.annotated is."""
+    x, y, w, h = (float(v) for v in box)
+    return np.array([x, y, x + w, y + h])
 
 
 def inside_box(
@@ -152,10 +186,12 @@ def from_plain(data: object, image: Path, where: str) -> Person:
         raise InputError("this is no person's record", where=where)
     told = cast("dict[str, Any]", data)
     try:
-        values: dict[str, Any] = {"image": image, "size": (int(told["size"][0]), int(told["size"][1]))}
+        values: dict[str, Any] = {"image": image}
+        for name in ("size", "full_size"):
+            values[name] = (int(told[name][0]), int(told[name][1]))
         with np.errstate(over="ignore"):  # becomes infinite, which `damage` names
             for name, shape in _SHAPES.items():
-                kind = np.float64 if name in ("box", "K") else _F32
+                kind = np.float64 if name in ("box", "K", "annotated", "full_place") else _F32
                 values[name] = np.array(told[name], kind).reshape(shape)
         for name in ("betas_valid", "fit_valid"):
             values[name] = float(told[name])
@@ -206,5 +242,5 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     "box": (4,), "K": (3, 3), "joints2d": (30, 2), "joints2d_valid": (30,), "joint_clear": (30,),
     "joints3d": (30, 3), "joints3d_valid": (30,), "pose": (24, 3), "pose_valid": (24,), "betas": (10,),
     "transl": (3,), "rest_root": (3,), "fit_joints3d": (30, 3), "neighbours": (-1, 17, 2),
-    "neighbour_flags": (-1, 17), "given": (-1, 3),
+    "neighbour_flags": (-1, 17), "given": (-1, 3), "annotated": (4,), "full_place": (3,),
 }  # fmt: skip

@@ -36,6 +36,9 @@ LARGEST_PART = 2**26
 """Bytes of an index, and of a person's picture or annotation."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+FORMAT = 2
+"""Of the annotations in a shard. 2 has the set's own box and where the set's image lies (person.Person.annotated,
+full_size, full_place), and neighbours by those boxes."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +60,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     manifest = read_object(path)
     sets = manifest.get("sets")
-    if manifest.get("format") != 1 or not isinstance(sets, dict):
+    if not isinstance(sets, dict) or type(manifest.get("format")) is not int:
         raise InputError("this is no manifest of packed people", where=str(path))
+    if manifest["format"] != FORMAT:
+        raise InputError(
+            f"these shards have format {manifest['format']}, this version reads and writes {FORMAT}: in the"
+            " older ones the size of the keypoint noise is missing",
+            where=str(folder),
+            fix="Pack the sets again into another folder: dpmesh data pack ROOT OUT.",
+        )
     for name, about in cast("dict[str, Any]", sets).items():
         if not _NAME.fullmatch(name):
             raise InputError(f"{name[:60]!r} is no name of a set", where=str(path))

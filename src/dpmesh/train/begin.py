@@ -8,6 +8,7 @@ from typing import Any
 from dpmesh.body.files import BodyArrays
 from dpmesh.configurations import configuration
 from dpmesh.convert.bodies import user_body
+from dpmesh.convert.vposer import imported_vposer
 from dpmesh.errors import AssetError, ConfigError
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.direct import DirectConfig
@@ -97,12 +98,12 @@ def _stored(settings: Settings, source: str, *, may_lack_uncertainty: bool = Fal
         log.warning("%s tell no uncertainty: what tells it begins untrained", source)
         model = _with_uncertainty(model, DPMesh(wanted.as_stored(), _body(settings)[0]))
     if model.config != wanted:
-        fix = "They lack regressor.uncertainty: train it first (configs/embedded_sigma.toml)."
-        raise ConfigError(
-            f"these are not weights of {settings.model!r}",
-            where=source,
-            fix=fix if model.config == lacking else "",
-        )
+        fix = ""
+        if model.config == lacking:
+            fix = "They lack regressor.uncertainty: train it first (configs/embedded_sigma.toml)."
+        elif model.config == replace(wanted, lora_rank=0):
+            fix = "Their LoRA is merged: convert the checkpoint again, without --merge-lora."
+        raise ConfigError(f"these are not weights of {settings.model!r}", where=source, fix=fix)
     if (prior := _prior(settings)) is not None and source == settings.start:
         _put(prior, model, settings)
     codes = model.pose_prior
@@ -125,15 +126,20 @@ def _with_uncertainty(model: DPMesh, fresh: DPMesh) -> DPMesh:
 
 def _fresh(settings: Settings) -> DPMesh:
     """Random weights with a trained pose prior, where the model has one."""
-    if isinstance(configuration(settings.model).pose_prior, DirectConfig):
+    wanted = configuration(settings.model).pose_prior
+    if isinstance(wanted, DirectConfig):
         return DPMesh.from_config(settings.model, _body(settings)[0])
     given = _prior(settings)
+    if given is None and isinstance(wanted, VPoserConfig):
+        given = imported_vposer(wanted)
     prior = given or load_prior()
-    if given is None and configuration(settings.model).pose_prior != prior.config:
+    if given is None and wanted != prior.config:
+        own = " `dpmesh assets import` your VPoser 1.0;" if isinstance(wanted, VPoserConfig) else ""
         raise ConfigError(
             f"no pose prior for {settings.model!r} is shipped",
             where="start",
-            fix="Give a folder with weights to start from (`dpmesh convert`), or one of a prior as `prior`.",
+            fix=f"Do one of these:{own} name a folder with weights as `start` (`dpmesh convert`), or one of a prior"
+            " as `prior`.",
         )
     model = DPMesh.from_config(settings.model, _body(settings)[0])
     _put(prior, model, settings)

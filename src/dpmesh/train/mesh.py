@@ -17,6 +17,7 @@ from dpmesh.model import DPMesh, project
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
 from dpmesh.train.benchmarks import Row, benchmarks
+from dpmesh.train.camera import in_own_camera
 from dpmesh.train.feed import BLIND, Tensors
 from dpmesh.train.imagined import imagined_reading
 from dpmesh.train.machines import attention_kernels, in_bf16
@@ -53,7 +54,7 @@ class MeshObjective(Objective):
         self.teaching = None if teacher is None else Teaching(teacher, model)
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        device = batch["joints"].device.type
+        device, batch = batch["joints"].device.type, in_own_camera(batch, self.model.config)
         bf16 = in_bf16(self.settings.precision, device)
         with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=bf16):
             terms = self._terms(batch, part)
@@ -148,8 +149,9 @@ class MeshObjective(Objective):
             settings.data, settings.validation_people, annotated=isinstance(self.stage, Teacher)
         )
         found = [one.figures(model, device) for one in sets]
-        batch = synthetic_people(settings.data, settings.validation_people, settings.seed)
-        if batch is not None:
+        people = synthetic_people(settings.data, settings.validation_people, settings.seed)
+        if people is not None:
+            batch = in_own_camera(people, self.model.config)
             joints, visible = self.given(batch)
             told = {**batch, "joints": joints, "visible": visible}
             errors = figures(self.model.body, predict(self.model, told, images=not blind), batch)

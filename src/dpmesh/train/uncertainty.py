@@ -22,6 +22,7 @@ from dpmesh.model import BodyParameters, DPMesh, project
 from dpmesh.train import validate
 from dpmesh.train.benchmarks import benchmarks
 from dpmesh.train.calibrate import calibrate
+from dpmesh.train.camera import in_own_camera
 from dpmesh.train.feed import BLIND, Tensors
 from dpmesh.train.hiding import drop, hide
 from dpmesh.train.imagined import imagined_reading
@@ -72,7 +73,7 @@ class UncertaintyObjective(Objective):
         return self
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        rng = np.random.default_rng([part.own_seed, 23])
+        rng, batch = np.random.default_rng([part.own_seed, 23]), in_own_camera(batch, self.model.config)
         terms: dict[str, Tensor] = {}
         blind = {name.removeprefix(BLIND): v for name, v in batch.items() if name.startswith(BLIND)}
         if "crop" not in batch:
@@ -175,7 +176,7 @@ class UncertaintyObjective(Objective):
         device = self.head.bias.device
         settings = self.settings
         found = validate.validation_people(settings.data, settings.validation_people, settings.seed)
-        return {name: value.to(device) for name, value in found.items()}
+        return {name: value.to(device) for name, value in in_own_camera(found, self.model.config).items()}
 
     def _validated(self, batch: Tensors) -> tuple[Judged, Tensor]:
         """judge_twice of many people: first all as they are, then all with something hidden; always the same."""

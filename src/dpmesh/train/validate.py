@@ -61,7 +61,7 @@ def validation_people(data: Data, count: int, seed: int) -> Tensors:
     share = -(-count // len(sources))
     rng = np.random.default_rng(SEED)
     samples = [
-        source.sample(index, rng, AugmentConfig.still())
+        source.sample(index, rng, AugmentConfig.still(focal=data.augment.focal))
         for source in sources
         for index in spread(len(source), share)
     ]

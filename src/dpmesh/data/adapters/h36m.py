@@ -13,7 +13,7 @@ from typing import Any
 
 from dpmesh.data.adapters.files import Array, Reading, camera, listed, numbers, read_json
 from dpmesh.data.fits import moved, turned
-from dpmesh.data.person import Person, inside_box, to30
+from dpmesh.data.person import Person, corners, inside_box, to30
 from dpmesh.geometry.camera import project
 from dpmesh.io import path_inside
 from dpmesh.skeletons import H36M17
@@ -79,7 +79,7 @@ def _person(
     picture = path_inside(asked.folder / "images", name, where)
     return Person(
         f"h36m/{Path(name).with_suffix('')}", picture, size, box, K,
-        joints2d, there, joints3d=joints3d, joints3d_valid=there,
+        joints2d, there, joints3d=joints3d, joints3d_valid=there, annotated=corners(annotation["bbox"]),
     )  # fmt: skip
 
 

@@ -18,7 +18,16 @@ import numpy as np
 from dpmesh.body.unpickle import load_pickle
 from dpmesh.data.adapters.files import Array, Reading, by_image, camera, listed, numbers
 from dpmesh.data.fits import POSE_KNOWN, moved, turned
-from dpmesh.data.person import Array32, Person, inside_box, invertible, tight_box, to30, with_neighbours
+from dpmesh.data.person import (
+    Array32,
+    Person,
+    corners,
+    inside_box,
+    invertible,
+    tight_box,
+    to30,
+    with_neighbours,
+)
 from dpmesh.data.subsets_3dpw import tested_on
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import project
@@ -149,7 +158,7 @@ def _person(
     given[given[:, 2] <= DETECTED] = 0
     return Person(
         record, picture, size, inside, K, joints2d, there,
-        joints3d=joints3d, joints3d_valid=there, given=given,
+        joints3d=joints3d, joints3d_valid=there, given=given, annotated=corners(box),
     )  # fmt: skip
 
 
