@@ -15,7 +15,9 @@ from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs] (it has none)
 
+from dpmesh.data.poses import UNREADABLE
 from dpmesh.errors import InputError
+from dpmesh.io import open_regular
 
 Array = NDArray[np.float64]
 
@@ -296,20 +298,30 @@ def read_amass(path: Path) -> tuple[Float64[NDArray[np.float64], "f 24 3"], floa
     """AMASS `.npz`: (poses as axis-angle of SMPL's 24 joints in a y-up world, frames per second).
 
     `poses` has 156 (SMPL+H), 165 (SMPL-X) or 72 (SMPL) numbers a frame: root and 21 body joints come first
-    in all. AMASS worlds have z up. The hands become identity.
+    in all. SMPL-X files have the same as `root_orient` and `pose_body`, which are enough. AMASS worlds have z up.
+    The hands become identity. Raises InputError for another file: AMASS's own shape files have no poses.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            key = next(k for k in ("mocap_framerate", "mocap_frame_rate") if k in file)
-            poses, fps = np.asarray(file["poses"], np.float64), float(file[key])
-    except (OSError, KeyError, ValueError, StopIteration) as error:
+        with open_regular(path) as opened, np.load(opened, allow_pickle=False) as file:
+            key = next((k for k in ("mocap_framerate", "mocap_frame_rate") if k in file), None)
+            parts = ("poses",) if "poses" in file else ("root_orient", "pose_body")
+            if key is None or any(part not in file for part in parts):
+                raise InputError("no poses or no frame rate, as AMASS has them", where=str(path))
+            poses = np.concatenate([np.asarray(file[part], np.float64) for part in parts], axis=-1)
+            fps = float(np.asarray(file[key], np.float64).reshape(()))
+    except (*UNREADABLE, AttributeError, TypeError) as error:  # the last two: an .npy, no .npz
+        raise InputError(f"not an AMASS file ({error})", where=str(path)) from error
+    wide = (66,) if len(parts) > 1 else (72, 156, 165)
+    if poses.ndim != 2 or poses.shape[1] not in wide or not np.isfinite(poses).all():
         raise InputError(
-            f"not an AMASS file: poses or mocap_framerate is missing ({error})", where=str(path)
-        ) from error
-    if poses.ndim != 2 or poses.shape[1] not in (72, 156, 165) or not np.isfinite(poses).all():
-        raise InputError(f"poses of shape {poses.shape}, expected (frames, 72, 156 or 165)", where=str(path))
+            f"poses of shape {poses.shape}, expected finite (frames, {' or '.join(map(str, wide))})",
+            where=str(path),
+        )
+    if not 0 < fps < 1e5:
+        raise InputError(f"{fps} frames a second", where=str(path))
     out = np.zeros((len(poses), 24, 3))
     out[:, :22] = np.reshape(poses[:, :66], (-1, 22, 3))
     upright = Rotation.from_rotvec([-np.pi / 2, 0, 0])
-    out[:, 0] = (upright * Rotation.from_rotvec(out[:, 0])).as_rotvec()
+    if len(poses):
+        out[:, 0] = (upright * Rotation.from_rotvec(out[:, 0])).as_rotvec()
     return out, fps
