@@ -1,9 +1,10 @@
 """DPMesh: a crop of a person and noisy 2D keypoints in, a body out. `DPMesh.forward` is the paper's Figure 3."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -229,9 +230,11 @@ class DPMesh(nn.Module):
                 run_in(part, dtype)
 
     @classmethod
-    def from_config(cls, config: str | DPMeshConfig, body: BodyArrays | None = None) -> "DPMesh":
-        """A model with random weights. config: a name ("embedded") or a DPMeshConfig."""
-        return cls(configuration(config) if isinstance(config, str) else config, body)
+    def from_config(
+        cls, config: str | Mapping[str, Any] | DPMeshConfig, body: BodyArrays | None = None
+    ) -> "DPMesh":
+        """A model with random weights. config: a DPMeshConfig, or what `configuration` makes one of ("embedded")."""
+        return cls(config if isinstance(config, DPMeshConfig) else configuration(config), body)
 
     @classmethod
     def from_pretrained(
@@ -258,6 +261,7 @@ class DPMesh(nn.Module):
             model = cls(config.as_stored(), body)
         model.run_backbone_in(dtype)
         load_weights(model, folder)
+        model.config = config  # with what a new model would start from, too: it is saved as it was read
         model.provenance = provenance
         return model.eval()
 

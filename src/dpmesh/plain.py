@@ -28,8 +28,33 @@ def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> 
     values = {name: _value(hints[name], value, f"{place}.{name}") for name, value in data.items()}
     try:
         return kind(**values)
-    except TypeError as error:
+    except (
+        TypeError,
+        ValueError,
+        ArithmeticError,
+    ) as error:  # the two last: of numbers that no check foresaw
         raise ConfigError(str(error).replace("__init__() ", ""), where=place) from None
+
+
+def changed(config: Config, changes: Mapping[str, Any], where: str = "") -> Config:
+    """The config with the values of nested tables laid over its own; raises ConfigError as from_plain does.
+
+    A table that names another `kind` than the config has takes nothing from it but that kind's defaults.
+    """
+    return from_plain(type(config), _laid_over(to_plain(config), changes), where)
+
+
+def _laid_over(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(plain)
+    for name, value in changes.items():
+        old = plain.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            table = typing.cast("Mapping[str, Any]", value)
+            same = table.get("kind", old.get("kind")) == old.get("kind")
+            found[name] = _laid_over(typing.cast("Mapping[str, Any]", old), table) if same else dict(table)
+        else:
+            found[name] = value
+    return found
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -42,7 +67,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return from_plain(kinds[kind], given, where)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_plain(typing.cast("type[Any]", hint), typing.cast("Mapping[str, Any]", value), where)
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{value!r} is not a list", where=where)
         items = typing.cast("list[Any]", value)
         return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
     if origin is Literal:
