@@ -77,12 +77,27 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise ConfigError(f"{value!r} is not one of {', '.join(map(repr, arguments))}", where=where)
         return value
     if origin in (typing.Union, types.UnionType):
+        return _one_of(arguments, value, where)
+    if isinstance(origin, type):
+        if not isinstance(value, origin):
+            raise ConfigError(f"{value!r} is not a {origin.__name__}", where=where)
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
         raise ConfigError(f"{value!r} is not a {hint.__name__}", where=where)
     return value
+
+
+def _one_of(members: tuple[Any, ...], value: Any, where: str) -> Any:
+    """The value as the first member of a union that it can be."""
+    for member in members:
+        try:
+            return _value(member, value, where)
+        except ConfigError:
+            continue
+    names = " or ".join(getattr(member, "__name__", str(member)) for member in members)
+    raise ConfigError(f"{value!r} is not a {names}", where=where)
 
 
 def _kinds(union: tuple[Any, ...]) -> dict[str, Any]:

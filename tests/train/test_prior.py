@@ -104,6 +104,8 @@ def test_the_rule_of_the_config_decides(amass: Path) -> None:
     assert len(prior_poses(named, "all").names) == 20
     with pytest.raises(ConfigError, match="every clip of the pose file is held out"):
         prior_poses(Prior(**common, held_out=("amass:",)), "train")
+    with pytest.raises(ConfigError, match=r"begin with 'amass:SFU/'.*begin as 'amass:ACCAD/s0/walk_0_poses'"):
+        held_out_poses(Prior(**common, held_out=("amass:ACCAD/s2/", "amass:SFU/")))
     with pytest.raises(ConfigError, match=r"held_out_share=1\.0 is not in"):
         Prior(**common, held_out_share=1.0)
 

@@ -84,6 +84,17 @@ def held_out(
     return tuple(place <= limit if limit == min(places) else place < limit for place in places)
 
 
+def refuse_unmatched(names: Sequence[str], prefixes: Sequence[str], where: str) -> None:
+    """Raise ConfigError where no name begins with one of the prefixes; the default ones may be missing."""
+    for prefix in prefixes:
+        if prefix not in VALIDATION_CLIPS and not any(name.startswith(prefix) for name in names):
+            raise ConfigError(
+                f"held_out names clips that begin with {prefix!r}, and the pose file has none",
+                where=where,
+                fix=f"Names begin as {names[0][:80]!r} does." if names else "",
+            )
+
+
 def mirror(poses: Float32[NDArray[np.float32], "n 24 3"]) -> Float32[NDArray[np.float32], "n 24 3"]:
     """The poses seen in a mirror: left and right exchanged, rotations about y and z turned round."""
     return poses[:, _FLIP] * _MIRROR

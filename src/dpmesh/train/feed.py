@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dpmesh.body.files import free_body
 from dpmesh.data.mixture import Mixture
-from dpmesh.data.poses import PoseBank, held_out
+from dpmesh.data.poses import PoseBank, held_out, refuse_unmatched
 from dpmesh.data.record import Batch
 from dpmesh.data.sampled import SampledPoses
 from dpmesh.data.sources import Source, open_source
@@ -51,6 +51,7 @@ def held_out_poses(stage: Prior) -> PoseBank | None:
 
 def _prior_clips(stage: Prior) -> tuple[PoseBank, tuple[bool, ...]]:
     bank = PoseBank.load("train", Path(stage.poses) if stage.poses else None)
+    refuse_unmatched(bank.names, stage.held_out, f"stage {stage.name}")
     held = held_out(bank.names, stage.held_out, stage.held_out_share)
     if all(held):
         raise ConfigError(

@@ -151,12 +151,10 @@ class Settings:
 
     def _refuse_model(self) -> None:
         """ConfigError where the table makes no model. A table of a name alone is the name."""
-        if not isinstance(self.model, Mapping):
-            raise ConfigError(f"{self.model!r} is neither a name nor a table", where="model")
         config = configuration(self.model)
         if set(self.model) == {"name"}:
             object.__setattr__(self, "model", config.name)
-        else:
+        elif config.as_stored() != configuration(config.name).as_stored():  # a start alone changes no size
             refuse_misshapen(config)
 
 
