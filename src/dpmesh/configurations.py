@@ -10,7 +10,7 @@ from dpmesh.backbone.timm import TimmConfig
 from dpmesh.diffusion.unet import UNetConfig
 from dpmesh.diffusion.vae import VAEConfig
 from dpmesh.errors import ConfigError
-from dpmesh.plain import check_sizes, from_plain
+from dpmesh.plain import changed, check_sizes, from_plain
 from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.prior import PriorConfig
 from dpmesh.pose_prior.vposer import VPoserConfig
@@ -327,8 +327,20 @@ SMALL_ABLATIONS = {
 """At the embedded model's widths: what a CPU can train (benchmarks/ablations.py)."""
 
 
-def configuration(name: str) -> DPMeshConfig:
-    """A named configuration, an ablation's included; raises ConfigError for an unknown name."""
+def configuration(model: str | Mapping[str, Any]) -> DPMeshConfig:
+    """A named configuration, an ablation's included; raises ConfigError for an unknown name.
+
+    model: the name, or a table {"name": ..., "backbone": {"pretrained": True}} whose other values are laid over the
+    named configuration's, nested as its fields are. It keeps its name.
+    """
+    if not isinstance(model, str):
+        changes = dict(model)
+        if not isinstance(name := changes.pop("name", None), str):
+            raise ConfigError(
+                "it names no configuration", where="model", fix='Write name = "paper" into [model].'
+            )
+        return changed(configuration(name), changes, "model")
+    name = model
     groups = (*ABLATIONS.values(), *SMALL_ABLATIONS.values())
     rows = {row.name: row for group in groups for row in group if row.name not in PRESETS}
     if (found := (PRESETS | rows).get(name)) is None:

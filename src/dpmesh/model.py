@@ -1,10 +1,11 @@
 """DPMesh: a crop of a person and noisy 2D keypoints in, a body out. `DPMesh.forward` is the paper's Figure 3."""
 
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -239,9 +240,11 @@ class DPMesh(nn.Module):
                 run_in(part, dtype)
 
     @classmethod
-    def from_config(cls, config: str | DPMeshConfig, body: BodyArrays | None = None) -> "DPMesh":
-        """A model with random weights. config: a name ("embedded") or a DPMeshConfig."""
-        return cls(configuration(config) if isinstance(config, str) else config, body)
+    def from_config(
+        cls, config: str | Mapping[str, Any] | DPMeshConfig, body: BodyArrays | None = None
+    ) -> "DPMesh":
+        """A model with random weights. config: a DPMeshConfig, or what `configuration` makes one of ("embedded")."""
+        return cls(config if isinstance(config, DPMeshConfig) else configuration(config), body)
 
     @classmethod
     def from_pretrained(
@@ -264,7 +267,8 @@ class DPMesh(nn.Module):
             folder = shipped(f"{source}/config.json").parent
         plain, provenance = read_config(folder)
         with building(folder / CONFIG):
-            config = stored_config(plain, str(folder / CONFIG)).as_stored()
+            stored = stored_config(plain, str(folder / CONFIG))
+            config = stored.as_stored()
             if config not in PRESETS.values():  # of another's sizes nothing is known: first without memory
                 with torch.device("meta"):
                     check_stored(cls(config, body).state_dict(), folder)
@@ -272,6 +276,7 @@ class DPMesh(nn.Module):
                 model = cls(config, body)
             model.run_backbone_in(dtype)
             load_weights(model, folder)
+        model.config = stored  # with what a new model would start from, too: it is saved as it was read
         model.provenance = provenance
         return model.eval()
 

@@ -42,8 +42,33 @@ def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> 
             raise
         inside = f": {error.where}" if error.where not in ("", kind.__name__) else ""
         raise ConfigError(error.what, where=f"{place}{inside}", fix=error.fix) from None
-    except TypeError as error:
+    except (
+        TypeError,
+        ValueError,
+        ArithmeticError,
+    ) as error:  # the two last: of numbers that no check foresaw
         raise ConfigError(str(error).replace("__init__() ", ""), where=place) from None
+
+
+def changed(config: Config, changes: Mapping[str, Any], where: str = "") -> Config:
+    """The config with the values of nested tables laid over its own; raises ConfigError as from_plain does.
+
+    A table that names another `kind` than the config has takes nothing from it but that kind's defaults.
+    """
+    return from_plain(type(config), _laid_over(to_plain(config), changes), where)
+
+
+def _laid_over(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(plain)
+    for name, value in changes.items():
+        old = plain.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            table = typing.cast("Mapping[str, Any]", value)
+            same = table.get("kind", old.get("kind")) == old.get("kind")
+            found[name] = _laid_over(typing.cast("Mapping[str, Any]", old), table) if same else dict(table)
+        else:
+            found[name] = value
+    return found
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -67,6 +92,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         raise ConfigError(f"{_shown(value)} is not one of {', '.join(map(repr, arguments))}", where=where)
     if origin in (typing.Union, types.UnionType):
         return _any_of(arguments, value, where)
+    if isinstance(origin, type):
+        if not isinstance(value, origin):
+            raise ConfigError(f"{_shown(value)} is not a {origin.__name__}", where=where)
+        return value
     return _plain(hint, value, where)
 
 

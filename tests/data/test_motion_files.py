@@ -219,8 +219,34 @@ def test_amass_keeps_the_body_and_stands_up(tmp_path: Path, width: int, key: str
     up = Rotation.from_rotvec(read[:, 0]).as_matrix()
     z_up = Rotation.from_rotvec(poses[:, :3]).as_matrix()
     assert np.allclose(up[:, 1], z_up[:, 2]) and np.allclose(up[:, 2], -z_up[:, 1])  # z becomes y
+    apart = {"root_orient": poses[:, :3], "pose_body": poses[:, 3:66]}
+    np.savez(tmp_path / "b_poses.npz", **apart, **extra)
+    assert np.array_equal(read_amass(tmp_path / "b_poses.npz")[0], read)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"trans": np.zeros((5, 3))}, "AMASS"),
+        ({"poses": np.zeros((5, 156))}, "no frame rate"),
+        ({"poses": np.zeros((5, 100)), "mocap_framerate": 60.0}, "156"),
+        ({"poses": np.full((5, 72), np.nan), "mocap_framerate": 60.0}, "finite"),
+        ({"poses": np.zeros((5, 72)), "mocap_framerate": 0.0}, "0.0 frames a second"),
+        ({"poses": np.zeros((5, 72)), "mocap_framerate": np.nan}, "nan frames a second"),
+        (
+            {"root_orient": np.zeros((5, 3)), "pose_body": np.zeros((4, 63)), "mocap_frame_rate": 60.0},
+            "AMASS",
+        ),
+        ({"root_orient": np.zeros((5, 3)), "pose_body": np.zeros((5, 60)), "mocap_frame_rate": 60.0}, "66"),
+    ],
+)
+def test_what_is_no_amass_clip_is_one_line(tmp_path: Path, arrays: dict[str, object], said: str) -> None:
+    np.savez(tmp_path / "b.npz", **arrays)
+    with pytest.raises(InputError, match=said):
+        read_amass(tmp_path / "b.npz")
+    data = (tmp_path / "b.npz").read_bytes()
+    (tmp_path / "b.npz").write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match="AMASS"):
-        np.savez(tmp_path / "b.npz", trans=np.zeros((5, 3)))
         read_amass(tmp_path / "b.npz")
 
 

@@ -1,5 +1,7 @@
 """A training config refuses what it does not know; settings change from the command line by dotted names."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +9,13 @@ import pytest
 
 from dpmesh.cli.main import main
 from dpmesh.cli.train import changes
+from dpmesh.configurations import EMBEDDED, configuration
 from dpmesh.errors import ConfigError
+from dpmesh.plain import from_plain, to_plain
+from dpmesh.pose_prior.direct import DirectConfig
+from dpmesh.train import settings
 from dpmesh.train.begin import begin
-from dpmesh.train.settings import read_settings
+from dpmesh.train.settings import Settings, read_settings
 from dpmesh.train.stages import Images, Prior, Student
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -20,10 +26,70 @@ ONE = (
 
 
 def test_configs_in_the_repository_are_valid():
-    paths = sorted(CONFIGS.glob("*.toml"))
-    assert len(paths) >= 7
+    paths = sorted(CONFIGS.rglob("*.toml"))
+    assert len(paths) >= 20
     for path in paths:
         assert read_settings(path).stages
+
+
+def test_values_are_laid_over_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In the file, from the command line, and over each other; the rest stays the named configuration's."""
+    monkeypatch.setattr(
+        settings, "refuse_misshapen", lambda config: None
+    )  # has tests of its own, and takes a second
+    path = tmp_path / "c.toml"
+    table = '[model]\nname = "embedded"\nbackbone.unet.channels = [24, 48, 72, 72]\n'
+    path.write_text("\n".join((table, ONE.split("\n", 1)[1])))
+    own = configuration(read_settings(path).model)
+    unet = replace(EMBEDDED.diffusion.unet, channels=(24, 48, 72, 72))
+    assert own == replace(EMBEDDED, backbone=replace(EMBEDDED.diffusion, unet=unet))
+    words = ["--set.model.token_mode", "soft", "--set.model.backbone.unet.heads=4"]
+    both = configuration(read_settings(path, changes(words)).model)
+    assert both == replace(
+        own, token_mode="soft", backbone=replace(own.diffusion, unet=replace(unet, heads=4))
+    )
+    fused = configuration(read_settings(path, changes(["--set.model.name", "fused"])).model)
+    assert fused.name == "fused" and fused.diffusion.unet == unet
+    assert read_settings(path, changes(["--set.model", "fused"])).model == "fused"  # the whole table
+    other = configuration(
+        read_settings(path, changes(["--set.model.pose_prior.kind", "direct", *NO_CODES])).model
+    )
+    assert other.pose_prior == DirectConfig()  # nothing of the VQ-VAE's
+    path.write_text(ONE)
+    plain = read_settings(path, changes(["--set.model.name", "fused"]))
+    assert plain.model == "fused"  # a table of a name alone
+    given = read_settings(path, changes(words))
+    assert from_plain(Settings, json.loads(json.dumps(to_plain(given)))) == given
+
+
+NO_CODES = ["--set.model.regressor.pose_code", "126"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set.model.backbon.pretrained", "true"], "model: unknown setting 'backbon'"),
+        (["--set.model.backbone.pretrained", "true"], "model.backbone: unknown setting 'pretrained'"),
+        (["--set.model.backbone.unet.channels", "32"], "model.backbone.unet.channels: 32 is not a list"),
+        (["--set.model.backbone.unet.channels", "[32, 64, 96]"], "must name 4 levels"),
+        (["--set.model.backbone.unet.heads", "0"], "model.backbone.unet: "),
+        (["--set.model.backbone.unet.map_sizes", "[7]"], "a model with these sizes cannot work"),
+        (["--set.model.backbone.fused_groups", "7"], "a model with these sizes cannot work"),
+        (["--set.model.regressor.joints", "14"], "must be 15"),
+        (["--set.model.backbone.kind", "resnet"], "kind must be one of diffusion, timm"),
+        (["--set.model.token_mode", "hard"], "'hard' is not one of"),
+        (["--set.model.name", "embeded"], "there is no configuration 'embeded'"),
+        (["--set.model.name.x", "1"], "unknown setting 'model.name.x'"),
+        (["--set.model", "3"], "3 is not a str or Mapping"),
+        (["--set.model", '{ token_mode = "soft" }'], "it names no configuration"),
+    ],
+)
+def test_a_value_that_the_model_lacks_is_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["train", str(CHAIN), *words]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
 
 
 def test_the_papers_values():

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from dpmesh.assets import sha256
+from dpmesh.backbone.diffusion import BackboneConfig
 from dpmesh.checkpoint import Provenance, refuse_misfits
 from dpmesh.configurations import DPMeshConfig
 from dpmesh.convert.fitting import DOWN, UP, fit, wanted_shapes
 from dpmesh.convert.ldm import unet_name, vae_name
 from dpmesh.convert.reading import read_tensors, refuse_numbers
-from dpmesh.errors import WeightsError
+from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.model import DPMesh
+from dpmesh.pose_prior.vposer import VPoserDecoder
 
 UNET, VAE, CONTROL = "backbone.unet.", "backbone.vae.", "backbone.controlnet."
 FIRST = f"{CONTROL}conv_in.weight"
@@ -38,9 +40,11 @@ def convert_sd15(
 
     source: a diffusers folder with unet/ and vae/, or one file in the original layout. controlnet: the same; of its
     first convolution the four latent channels are taken and the heatmaps start at zero. Without it the ControlNet
-    starts, as any does, as a copy of the U-Net's encoder half whose outputs are zero. Raises WeightsError with the
-    first names that are missing, unexpected or mis-shaped, OutputError.
+    starts, as any does, as a copy of the U-Net's encoder half whose outputs are zero. A VPoser decoder is zeros, so
+    that no training takes it for a trained one. Raises WeightsError with the first names that are missing, unexpected
+    or mis-shaped; ConfigError for a model without a U-Net, or a ControlNet that it has no place for; OutputError.
     """
+    _refuse_other_models(config, controlnet)
     files, found = read_stable_diffusion(source, config.diffusion.unet.layers)
     control_file: Path | None = None
     if controlnet is not None:
@@ -52,7 +56,8 @@ def convert_sd15(
     pretrained = {name: shape for name, shape in wanted.items() if not name.endswith((DOWN, UP))}
     if control_file is None:
         _copy_encoder(found, pretrained)
-    _widen(found, wanted[FIRST])
+    if FIRST in wanted:
+        _widen(found, wanted[FIRST])
     state, came = fit(found, wanted)
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     where = str(source if controlnet is None else f"{source}, {controlnet}")
@@ -65,21 +70,41 @@ def convert_sd15(
     with torch.no_grad():
         for name, value in state.items():
             own[name].copy_(value)
+        if isinstance(model.pose_prior, VPoserDecoder):
+            for value in model.pose_prior.parameters():
+                value.zero_()
     provenance: Provenance = {
         "source": "Stable Diffusion 1.5, a start for training: not a trained model",
         "files": [
             {"file": file.name, "sha256": sha256(file)} for file in [*files, *filter(None, [control_file])]
         ],
         "pretrained": [UNET[:-1], VAE[:-1], *([] if control_file is None else [CONTROL[:-1]])],
-        "controlnet": "pretrained"
-        if control_file
-        else "a copy of the U-Net's encoder half, its outputs zero",
+        "controlnet": _told_controlnet(config, control_file),
         "random": "all other parts",
         "seed": seed,
         "licence": LICENCE,
     }
     model.save_pretrained(out, provenance)
     return provenance
+
+
+def _refuse_other_models(config: DPMeshConfig, controlnet: Path | None) -> None:
+    if not isinstance(config.backbone, BackboneConfig):
+        raise ConfigError(
+            f"{config.name} has no U-Net to start from Stable Diffusion",
+            where="--config",
+            fix="It starts from timm's weights when it is trained: [model] backbone.pretrained = true.",
+        )
+    if controlnet is not None and not config.backbone.controlled:
+        raise ConfigError(
+            f"{config.name} has no ControlNet", where="--controlnet", fix="Leave --controlnet out."
+        )
+
+
+def _told_controlnet(config: DPMeshConfig, file: Path | None) -> str:
+    if not config.diffusion.controlled:
+        return "none: this model is told no keypoints"
+    return "a copy of the U-Net's encoder half, its outputs zero" if file is None else "pretrained"
 
 
 def read_stable_diffusion(source: Path, layers: int) -> tuple[list[Path], dict[str, Tensor]]:

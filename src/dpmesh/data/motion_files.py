@@ -349,7 +349,8 @@ def read_amass(path: Path) -> tuple[Float64[NDArray[np.float64], "f 24 3"], floa
     """AMASS `.npz`: (poses as axis-angle of SMPL's 24 joints in a y-up world, frames per second).
 
     `poses` has 156 (SMPL+H), 165 (SMPL-X) or 72 (SMPL) numbers a frame: root and 21 body joints come first
-    in all. AMASS worlds have z up. The hands become identity.
+    in all. SMPL-X files have the same as `root_orient` and `pose_body`, which are enough. AMASS worlds have z up.
+    The hands become identity. Raises InputError for another file: AMASS's own shape files have no poses.
     """
     data = io.BytesIO(read_bytes(path, LARGEST_ARRAY))
     with zipfile.ZipFile(data) as archive:
@@ -358,21 +359,26 @@ def read_amass(path: Path) -> tuple[Float64[NDArray[np.float64], "f 24 3"], floa
     data.seek(0)
     with np.load(data, allow_pickle=False) as file:
         key = next((k for k in ("mocap_framerate", "mocap_frame_rate") if k in file), None)
-        if key is None or "poses" not in file:
-            raise InputError("not an AMASS file: poses or mocap_framerate is missing", where=str(path))
-        stored, fps = file["poses"], float(file[key])
-    if stored.dtype.kind not in "fiu":
-        raise InputError(f"poses of {stored.dtype} are no numbers", where=str(path))
-    poses = np.asarray(stored, np.float64)
-    if (
-        poses.ndim != 2
-        or poses.shape[1] not in (72, 156, 165)
-        or not np.isfinite(poses).all()
-        or not 0 < fps < np.inf
-    ):
-        raise InputError(f"poses of shape {poses.shape}, expected (frames, 72, 156 or 165)", where=str(path))
+        parts = ("poses",) if "poses" in file else ("root_orient", "pose_body")
+        if key is None or any(part not in file for part in parts):
+            raise InputError("no poses or no frame rate, as AMASS has them", where=str(path))
+        stored = [np.asarray(file[part]) for part in parts]
+        fps = float(np.asarray(file[key], np.float64).reshape(()))
+    for array in stored:
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"poses of {array.dtype} are no numbers", where=str(path))
+    poses = np.concatenate([array.astype(np.float64) for array in stored], axis=-1)
+    wide = (66,) if len(parts) > 1 else (72, 156, 165)
+    if poses.ndim != 2 or poses.shape[1] not in wide or not np.isfinite(poses).all():
+        raise InputError(
+            f"poses of shape {poses.shape}, expected finite (frames, {' or '.join(map(str, wide))})",
+            where=str(path),
+        )
+    if not 0 < fps < 1e5:
+        raise InputError(f"{fps} frames a second", where=str(path))
     out = np.zeros((len(poses), 24, 3))
     out[:, :22] = np.reshape(poses[:, :66], (-1, 22, 3))
     upright = Rotation.from_rotvec([-np.pi / 2, 0, 0])
-    out[:, 0] = (upright * Rotation.from_rotvec(out[:, 0])).as_rotvec()
+    if len(poses):
+        out[:, 0] = (upright * Rotation.from_rotvec(out[:, 0])).as_rotvec()
     return out, fps

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from dpmesh.body.files import BodyArrays
 from dpmesh.configurations import configuration
 from dpmesh.convert.bodies import user_body
@@ -106,14 +108,20 @@ def _stored(settings: Settings, source: str, *, may_lack_uncertainty: bool = Fal
         raise ConfigError(f"these are not weights of {settings.model!r}", where=source, fix=fix)
     if (prior := _prior(settings)) is not None and source == settings.start:
         _put(prior, model, settings)
-    codes = model.pose_prior
-    if isinstance(codes, PoseVQVAE) and not codes.codebook.codes.any():
+    if _never_trained(model.pose_prior):
         raise ConfigError(
             "the pose prior in these weights was never trained",
             where=source,
             fix="Train one (configs/paper_prior.toml) and name its folder as `prior`.",
         )
     return model
+
+
+def _never_trained(prior: nn.Module) -> bool:
+    """As `dpmesh convert sd15` leaves it."""
+    if isinstance(prior, PoseVQVAE):
+        return not prior.codebook.codes.any()
+    return isinstance(prior, VPoserDecoder) and not prior.bodyprior_dec_out.weight.any()
 
 
 def _with_uncertainty(model: DPMesh, fresh: DPMesh) -> DPMesh:

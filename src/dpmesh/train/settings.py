@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dpmesh.configurations import DPMeshConfig, configuration
+from dpmesh.cost import refuse_misshapen
 from dpmesh.data.adapters import SETS
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.errors import ConfigError
@@ -76,7 +78,9 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """model: a named configuration. start: weights to begin from (a folder or a shipped name) instead of random ones.
+    """model: a named configuration; or a table of its `name` and of values laid over it, nested as the fields of
+    DPMeshConfig are: [model] name = "paper-resnet50", backbone.pretrained = true (configurations.configuration).
+    start: weights to begin from (a folder or a shipped name) instead of random ones.
     prior: folder of a pose prior (of a "prior" stage) instead of the shipped one.
     body: "smpl" is the one that you imported (docs/weights.md), which fits of data sets need.
     seed: of weights and data.
@@ -98,7 +102,7 @@ class Settings:
     validation_people: how many are looked at.
     """
 
-    model: str
+    model: str | Mapping[str, Any]
     stages: tuple[AnyStage, ...]
     data: Data = field(default_factory=Data)
     losses: LossWeights = field(default_factory=LossWeights)
@@ -126,6 +130,8 @@ class Settings:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, str):
+            self._refuse_model()
         if not self.stages:
             raise ConfigError("a training config needs at least one [[stages]] table", where="Settings")
         names = [stage.name for stage in self.stages]
@@ -161,6 +167,14 @@ class Settings:
         if self.strategy == "fsdp" and len(self.stages) > 1:
             raise ConfigError("fsdp takes one stage at a time", fix="Make a config for each.")
 
+    def _refuse_model(self) -> None:
+        """ConfigError where the table makes no model. A table of a name alone is the name."""
+        config = configuration(self.model)
+        if set(self.model) == {"name"}:
+            object.__setattr__(self, "model", config.name)
+        elif config.as_stored() != configuration(config.name).as_stored():  # a start alone changes no size
+            refuse_misshapen(config)
+
 
 def _refuse_poseless(sources: tuple[Source, ...]) -> None:
     """Raise ConfigError for a validation set without measured poses: fits to its keypoints are no truth."""
@@ -173,12 +187,13 @@ def _refuse_poseless(sources: tuple[Source, ...]) -> None:
             )
 
 
-TABLES = ("data", "losses", "stages")
+TABLES = ("data", "losses", "model", "stages")
 """Settings that hold others: no stage may have such a name."""
 
 
 def read_settings(path: Path, changes: Mapping[str, Any] | None = None) -> Settings:
-    """Settings of a TOML file with changes laid over: {"out": "x", "student.steps": 10, "stages.0.batch": 2}.
+    """Settings of a TOML file with changes laid over: {"out": "x", "student.steps": 10, "stages.0.batch": 2,
+    "model.backbone.pretrained": True}.
 
     A stage is named by its number or its name. Raises ConfigError for anything unknown.
     """
@@ -196,11 +211,31 @@ def read_settings(path: Path, changes: Mapping[str, Any] | None = None) -> Setti
     return from_plain(Settings, data, where=str(path))
 
 
+def model_of(source: str, changes: Mapping[str, Any]) -> DPMeshConfig:
+    """The model of a training config (FILE.toml) or of a configuration's name, with changes as read_settings takes
+    them."""
+    if source.endswith(".toml"):
+        return configuration(read_settings(Path(source), changes).model)
+    data: dict[str, Any] = {"model": source}
+    for name, value in changes.items():
+        if not name.startswith("model."):
+            raise ConfigError(
+                f"{name!r} is no setting of a model", fix="Names begin with model., such as model.lora_rank."
+            )
+        _lay_over(data, name, value)
+    config = configuration(data["model"])
+    if changes:
+        refuse_misshapen(config)
+    return config
+
+
 def _lay_over(data: dict[str, Any], name: str, value: Any) -> None:
     """Set one value by its dotted name; what is wrong with name or value from_plain tells."""
     *path, last = name.split(".")
     by_name = {str(stage.get("name")): stage for stage in data.get("stages", ())}
     here: Any = data
+    if path[:1] == ["model"] and isinstance(data.get("model"), str):
+        data["model"] = {"name": data["model"]}
     try:
         if path and path[0] not in TABLES:
             here = by_name[path.pop(0)]

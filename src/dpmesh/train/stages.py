@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dpmesh.configurations import BackbonePart
+from dpmesh.data.poses import HELD_OUT_SHARE, VALIDATION_CLIPS
 from dpmesh.errors import ConfigError
 
 
@@ -53,6 +54,9 @@ class Prior(Stage):
     distance of the rotations has 1.
     smooth: (VQ-VAE) share of the poses that are decoded from latents that were not quantised, so that the decoder also
     knows what lies between the codes. noise: radians per axis on the recorded poses. poses: another pose file.
+    held_out: clips that validation looks at and training leaves out, by how their names begin; the default names the
+    shipped ones. held_out_share: of a file in which no name begins so, this share of the clips, by a hash of the name
+    (data/poses.py); 0 for none, and then nothing is validated.
     """
 
     kind: Literal["prior"] = "prior"
@@ -62,6 +66,15 @@ class Prior(Stage):
     smooth: float = 0.1
     noise: float = 0.06
     poses: str = ""
+    held_out: tuple[str, ...] = VALIDATION_CLIPS
+    held_out_share: float = HELD_OUT_SHARE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.held_out_share < 1:
+            raise ConfigError(
+                f"held_out_share={self.held_out_share} is not in [0, 1)", where=f"stage {self.name}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
