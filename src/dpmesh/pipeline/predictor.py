@@ -1,6 +1,7 @@
 """Pictures in, scenes out: `Predictor.from_pretrained("embedded")("photo.jpg")`."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -154,6 +155,11 @@ class Predictor:
                 yield from self._finish(waiting)
                 waiting = []
         yield from self._finish(waiting)
+
+    def predict_job(self, job: Job) -> Scene:
+        """Everybody in an image whose people are known (`job.read_job`); the job is left as it was, so that several
+        predictors can have the same."""
+        return self._run([replace(job, fallbacks=job.fallbacks.copy())])[0]
 
     def _finish(
         self, waiting: list[tuple[Path, Job | DPMeshError]]
