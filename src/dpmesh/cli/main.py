@@ -20,6 +20,7 @@ TRACEBACK = "DPMESH_TRACEBACK"
 VERBS = {
     "predict": "pictures in, bodies out: overlays, meshes, parameters",
     "attention": "where the model looks for each joint, over each person",
+    "compare": "several weights or methods on the same people of your images: sheets as in a paper",
     "inspect": "parameters, work and provenance of a model",
     "train": "train a model from a configuration file, resumable",
     "eval": "measure a model on the published benchmarks, exactly stated; compare, tables",

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -119,14 +119,20 @@ def model_inputs(part: Sequence[Work], camera: Literal["crop", "image"], device:
     crops = np.stack([crop.warp(job.picture.rgb) for job, _, crop in part])
     joints, visible = np.zeros((len(part), 30, 2), np.float32), np.zeros((len(part), 30), np.float32)
     for i, (job, person, crop) in enumerate(part):
-        xy = crop.to_crop(person.keypoints30[:, :2].astype(np.float64))
-        seen = (person.keypoints30[:, 2] > job.sure) & (xy >= 0).all(1) & (xy < Crop.SIZE).all(1)
-        joints[i], visible[i] = xy, seen
+        joints[i] = crop.to_crop(person.keypoints30[:, :2].astype(np.float64))
+        seen = visible_joints(job, person, crop)
+        visible[i] = seen
         job.fallbacks["no_keypoints"] += not seen.any()
     focal = np.array([_focal(camera, job, crop) for job, _, crop in part], np.float32)
     rgb = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float() / 255
     rest = (torch.from_numpy(a).to(device) for a in (joints, visible, focal))
     return Inputs(rgb, *rest)
+
+
+def visible_joints(job: Job, person: Detection, crop: Crop) -> Bool[np.ndarray, "30"]:
+    """The joints that a model is given as visible: sure enough, and inside the person's crop."""
+    xy = crop.to_crop(person.keypoints30[:, :2].astype(np.float64))
+    return (person.keypoints30[:, 2] > job.sure) & (xy >= 0).all(1) & (xy < Crop.SIZE).all(1)
 
 
 def _focal(camera: Literal["crop", "image"], job: Job, crop: Crop) -> float:

@@ -1,6 +1,7 @@
 """Pictures in, scenes out: `Predictor.from_pretrained("embedded")("photo.jpg")`."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -168,6 +169,11 @@ class Predictor:
             if self._full(waiting):
                 yield from self._finish(waiting, options)
         yield from self._finish(waiting, options)
+
+    def predict_job(self, job: Job, options: Options | None = None) -> Scene:
+        """Everybody in an image whose people are known (`job.read_job`); the job is left as it was, so that several
+        predictors can have the same. options: as the scene shall record them."""
+        return self._run([replace(job, fallbacks=job.fallbacks.copy())], options or {})[0]
 
     def _full(self, waiting: "Waiting") -> bool:
         jobs = [job for _, job in waiting if isinstance(job, Job)]

@@ -50,12 +50,21 @@ def _lay(canvas: UInt8[np.ndarray, "h w 3"], paint: Float32[np.ndarray, "h2 w2 4
     canvas[at] = to_uint8(canvas[at] * (1 - paint[..., 3:]) + 255 * paint[..., :3])
 
 
-def draw_side(layers: Sequence[Layer], faces: Integer[np.ndarray, "f 3"]) -> UInt8[np.ndarray, "900 1200 3"]:
-    """The same bodies from the side, on a floor with a line every half metre; without any, a wall."""
+def draw_side(
+    layers: Sequence[Layer],
+    faces: Integer[np.ndarray, "f 3"],
+    around: Float[np.ndarray, "n 3"] | None = None,
+) -> UInt8[np.ndarray, "900 1200 3"]:
+    """The same bodies from the side, on a floor with a line every half metre; without any, a wall.
+
+    around: points (metres, camera frame) that the view is to hold, floor under the lowest, so that several drawings
+    have one camera; None: the bodies themselves.
+    """
     canvas = side.backdrop()
     if not layers:
         return to_uint8(255 * canvas)
-    points = np.concatenate([layer.vertices for layer in layers]).astype(np.float64)
+    points = np.concatenate([layer.vertices for layer in layers]) if around is None else around
+    points = points.astype(np.float64)
     R, t = side.side_camera(points)
     side.draw_floor(canvas, points, R, t)
     for layer in layers:
