@@ -6,6 +6,9 @@ compare(open_columns(["embedded", "runs/mine"], ["network", "flip"]), "photo.jpg
 """
 
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -17,8 +20,8 @@ import numpy as np
 from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.evaluate.qualitative.columns import Column
 from dpmesh.evaluate.qualitative.figure import SIDE, Panel, draw_panels, draw_sheet, observed_confidence
-from dpmesh.io import read_json
-from dpmesh.pipeline.folder import png, write_folder
+from dpmesh.io import atomic_write, read_json, reason
+from dpmesh.pipeline.folder import png
 from dpmesh.pipeline.given import Given
 from dpmesh.pipeline.images import MAX_PIXELS
 from dpmesh.pipeline.job import Job, Source, read_job
@@ -110,7 +113,7 @@ class Comparison:
             "asked": dict(asked or {}),
         }
         files[RECORD] = (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
-        return write_folder(out, name, files, overwrite=True)
+        return _write(out, name, files)
 
 
 def compare(
@@ -151,6 +154,41 @@ def stored_record(folder: Path) -> dict[str, Any] | None:
     ):
         return None
     return found if inside == {RECORD, *map(str, found["files"])} else None
+
+
+def _write(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
+    """A new folder appears whole or not at all; an old comparison's files are exchanged, its record last."""
+    target = out / name
+    try:
+        if os.path.lexists(target):
+            before = stored_record(target) or {}
+            (target / RECORD).unlink(missing_ok=True)  # killed here, the folder is no comparison
+            for file in set(map(str, before.get("files", []))) - set(files):
+                (target / file).unlink(missing_ok=True)
+            for file, data in sorted(files.items(), key=lambda item: item[0] == RECORD):
+                atomic_write(target / file, data)
+            return target
+        out.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".dpmesh-", suffix=".part", dir=out))
+        try:
+            for file, data in files.items():
+                atomic_write(aside / file, data)
+            aside.chmod(0o777 & ~_umask())
+            os.rename(aside, target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)  # made here, with a name that nobody else has
+            raise
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"cannot be written ({reason(error)})", where=str(target), fix="Choose another --out."
+        ) from error
+    return target
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def refuse_foreign(folder: Path, overwrite: bool) -> None:
