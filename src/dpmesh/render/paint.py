@@ -159,9 +159,9 @@ def _paint_visible(
     for start in range(0, size[0], _ROWS):
         rows = slice(start, start + _ROWS)
         inside = np.flatnonzero(raster.face[rows] >= 0)
-        face, bary = raster.face[rows].reshape(-1)[inside], raster.bary[rows].reshape(-1, 3)[inside]
+        face, bary = np.reshape(raster.face[rows], -1)[inside], np.reshape(raster.bary[rows], (-1, 3))[inside]
         values = (_carried(face, bary, corners, part) for part in (points, normals, base))
-        _lay_visible(paint[rows].reshape(-1, 4), inside, shade(*values), rim[rows].reshape(-1))
+        _lay_visible(np.reshape(paint[rows], (-1, 4)), inside, shade(*values), np.reshape(rim[rows], -1))
     return owner
 
 
@@ -233,12 +233,15 @@ def _paint_hidden(
 
 def _meeting(surfaces: Sequence[_Surface]) -> list[int]:
     """Those whose window meets another's: only they can be hidden."""
-    edges = np.array([[p.start if e == 0 else p.stop for p in s.window for e in (0, 1)] for s in surfaces])
-    top, bottom, left, right = edges.T
+    top, bottom, left, right = (
+        floats([(w.start, w.stop)[end] for w in (s.window[axis] for s in surfaces)])
+        for axis in (0, 1)
+        for end in (0, 1)
+    )
     meets = (
         (top[:, None] < bottom) & (top < bottom[:, None]) & (left[:, None] < right) & (left < right[:, None])
     )
-    return [int(i) for i in np.flatnonzero(meets.sum(1) > 1)]
+    return [i for i in range(len(surfaces)) if np.count_nonzero(meets[i]) > 1]  # each meets itself
 
 
 def _alone(
@@ -253,9 +256,9 @@ def _alone(
     memory = Raster(np.empty(most, np.float32), np.empty(most, np.int32), np.empty((most, 3), np.float32))
     for i, (h, w) in zip(chosen, sizes, strict=True):
         raster = Raster(
-            memory.depth[: h * w].reshape(h, w),
-            memory.face[: h * w].reshape(h, w),
-            memory.bary[: h * w].reshape(h, w, 3),
+            np.reshape(memory.depth[: h * w], (h, w)),
+            np.reshape(memory.face[: h * w], (h, w)),
+            np.reshape(memory.bary[: h * w], (h, w, 3)),
         )
         raster.depth.fill(np.inf)
         raster.face.fill(-1)
@@ -293,18 +296,18 @@ def _hatch(
                     + bary[i, j, 1] * rgb[faces[f, 1], k]
                     + bary[i, j, 2] * rgb[faces[f, 2], k]
                 )
-                value = (one - tint) * paint[i, j, k] + tint * here
+                paint[i, j, k] = (one - tint) * paint[i, j, k] + tint * here
                 if striped:
-                    value = (one - stripe) * value + stripe * (plain * colour[k] + lit * here)
+                    paint[i, j, k] = (one - stripe) * paint[i, j, k] + stripe * (
+                        plain * colour[k] + lit * here
+                    )
                 if rim[i, j]:
-                    value = (one - edge) * value + edge * (plain * colour[k] + lit)
-                paint[i, j, k] = value
-            cover = (one - tint) * paint[i, j, 3] + tint
+                    paint[i, j, k] = (one - edge) * paint[i, j, k] + edge * (plain * colour[k] + lit)
+            paint[i, j, 3] = (one - tint) * paint[i, j, 3] + tint
             if striped:
-                cover = (one - stripe) * cover + stripe
+                paint[i, j, 3] = (one - stripe) * paint[i, j, 3] + stripe
             if rim[i, j]:
-                cover = (one - edge) * cover + edge
-            paint[i, j, 3] = cover
+                paint[i, j, 3] = (one - edge) * paint[i, j, 3] + edge
 
 
 def _rims(owner: NDArray[np.uint16], width: float) -> Bool[np.ndarray, "h w"]:
