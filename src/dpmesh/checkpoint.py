@@ -105,10 +105,13 @@ def _shallow(value: object) -> bool:
     """Whether nothing is nested so deeply that it could not be printed."""
     level = [value]
     for _ in range(DEEPEST):
-        tables = (
-            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)
-        )
-        level = [inner for table in tables for inner in cast("list[object]", table)]
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += cast("dict[str, object]", one).values()
+            elif isinstance(one, list):
+                inner += cast("list[object]", one)
+        level = inner
     return not level
 
 

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,8 +174,8 @@ def _truths(array: object) -> NDArray[np.generic]:
     """An array as it is; truth values other than 0 and 1 mislead numpy's own code, which counts by adding bytes."""
     if not isinstance(array, np.ndarray):
         raise ValueError("a member is no array")
-    found = cast("NDArray[np.generic]", array)
-    return found.view(np.uint8) != 0 if found.dtype.kind == "b" else found
+    found = cast("NDArray[Any]", array)
+    return np.not_equal(found.view(np.uint8), 0) if found.dtype.kind == "b" else found  # pyright: ignore[reportUnknownMemberType]
 
 
 def _assemble(raw: Mapping[str, NDArray[np.generic]], rows: Mapping[str, NDArray[np.generic]]) -> BodyArrays:

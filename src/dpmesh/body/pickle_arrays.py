@@ -4,6 +4,9 @@ No class of numpy is ever told what a pickle says of it. A dtype from a file is 
 up here; an array is bytes of exactly the length that dtype and shape ask for.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# (a dtype that a file names is none that types know)
+
 import math
 import pickle
 import re
@@ -95,7 +98,8 @@ def _array_of_state(state: object) -> NDArray[Any]:
         raise Malformed("the state of an array is not one")
     _, shape, dtype, fortran, data = parts
     found = _array(dtype, shape, data, "F" if fortran else "C")
-    own = cast("np.dtype[Any]", found.dtype.newbyteorder("="))
+    dtype = cast("np.dtype[Any]", dtype)
+    own: np.dtype[Any] = np.dtype(f"={dtype.str[1:]}") if dtype.kind != "O" else dtype
     return found.astype(own, order="K", copy=False)  # as numpy reads a state
 
 
@@ -104,7 +108,7 @@ def from_buffer(
 ) -> NDArray[Any]:
     """`numpy._core.numeric._frombuffer` of protocol 5."""
     if order == "K" and axes is not None:
-        found = _array(dtype, shape, data, "C")
+        found: Any = _array(dtype, shape, data, "C")
         if sorted(_sizes(axes)) != list(range(found.ndim)):
             raise Malformed("the axes of an array are not its own")
         return found.transpose(cast("tuple[int, ...]", axes))
@@ -118,16 +122,17 @@ def scalar(dtype: object, data: object = b"") -> Any:
     return _array(dtype, (), data, "C")[()]
 
 
-def _array(dtype: object, shape: object, data: object, order: str) -> NDArray[Any]:
-    if not isinstance(dtype, np.dtype):
+def _array(kind: object, shape: object, data: object, order: str) -> NDArray[Any]:
+    if not isinstance(kind, np.dtype):
         raise Malformed("an array without a dtype")
+    dtype = cast("np.dtype[Any]", kind)
     sizes = _sizes(shape)
     count = math.prod(sizes)
     if dtype.kind == "O":
         items = cast("list[object]", data)
         if not isinstance(data, list) or len(items) != count or not sizes:
             raise Malformed("an array of objects without as many objects")
-        found = np.empty(count, object)
+        found: NDArray[Any] = np.empty(count, object)
         for i, item in enumerate(items):
             found[i] = item
         return found.reshape(sizes, order="F" if order == "F" else "C")
@@ -138,11 +143,8 @@ def _array(dtype: object, shape: object, data: object, order: str) -> NDArray[An
         return np.zeros(sizes, dtype)
     # On memory of its own, which may be written to. A truth value of 7 misleads numpy's code, which adds up bytes.
     truth = dtype.kind == "b"
-    flat = np.frombuffer(raw, np.uint8) != 0 if truth else np.frombuffer(raw, dtype).copy()
-    if (
-        dtype.kind == "U"
-        and flat.view(np.dtype("u4").newbyteorder(dtype.byteorder)).max(initial=0) > 0x10FFFF
-    ):
+    flat: Any = np.frombuffer(raw, np.uint8) != 0 if truth else np.frombuffer(raw, dtype).copy()
+    if dtype.kind == "U" and flat.view(dtype.str.replace("U", "u")[:2] + "4").max(initial=0) > 0x10FFFF:
         raise Malformed("a text holds what is no character")
     return flat.reshape(sizes, order="F" if order == "F" else "C")
 
