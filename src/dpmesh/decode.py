@@ -6,6 +6,7 @@ all on damaged bytes; here it becomes that image's InputError.
 """
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Generator, Mapping
@@ -89,6 +90,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) from the header of a file, the rest of which is not read; raises InputError."""
     with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > LARGEST_IMAGE:  # some decoders read all of a file for its header
+            raise InputError(f"is larger than {LARGEST_IMAGE:,} bytes", where=str(path))
         return _open(file, str(path)).size
 
 

@@ -3,6 +3,7 @@
 import ast
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -15,7 +16,7 @@ import pytest
 from PIL import EpsImagePlugin, Image, ImageFile, ImageOps, TiffImagePlugin
 
 from dpmesh.data.pictures import decode_rgb
-from dpmesh.decode import FORMATS, MOST_SCANS, image_size
+from dpmesh.decode import FORMATS, MOST_SCANS, SUFFIXES, image_size
 from dpmesh.errors import InputError
 from dpmesh.pipeline.images import read_image
 
@@ -201,8 +202,13 @@ def test_arrays_of_another_kind_are_refused(array: np.ndarray) -> None:
 
 
 def test_every_suffix_opens_as_its_format(tmp_path: Path) -> None:
-    """The table of formats is true: what Pillow writes under a suffix is read, and its name is Pillow's own."""
+    """The table of formats is true: what Pillow writes under a suffix is read, and its name is Pillow's own. The
+    manual names the same formats and suffixes."""
     known = Image.registered_extensions()
+    manual = (Path(__file__).parents[2] / "docs" / "detection.md").read_text()
+    said = next(line for line in manual.splitlines() if line.startswith("Read are JPEG"))
+    assert re.findall(r"([A-Z0-9]+) \(", said) == list(FORMATS)
+    assert set(re.findall(r"`(\.\w+)`", said)) == SUFFIXES
     for name, suffixes in FORMATS.items():
         for suffix in suffixes:
             assert known[suffix] == name
@@ -313,8 +319,9 @@ def test_only_regular_files_are_read(tmp_path: Path, special: str) -> None:
 def test_a_file_larger_than_any_image_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "a.png").open("wb") as file:
         file.truncate(2**30 + 1)  # sparse: no byte of it is written
-    with pytest.raises(InputError, match="larger than"):
-        read_image(tmp_path / "a.png")
+    for reader in (read_image, image_size):
+        with pytest.raises(InputError, match="larger than"):
+            reader(tmp_path / "a.png")
 
 
 def pages(count: int) -> bytes:

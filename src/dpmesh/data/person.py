@@ -209,7 +209,7 @@ def from_plain(data: object, image: Path, where: str) -> Person:
 
 def damage(person: Person) -> str:
     """Why nothing can be computed from a person's record, "" for nothing: numbers, camera, box, name."""
-    name: object = person.record_id
+    name = cast("object", person.record_id)
     if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_ID or not name.isprintable():
         return "the record's id is no printable text"
     if not all(0 < side < _LARGEST_SIDE for side in person.size):
