@@ -18,7 +18,7 @@ from dpmesh.configurations import PAPER, RELEASE, configuration, stored_config
 from dpmesh.cost import without_numbers
 from dpmesh.diffusion.lora import LoRALinear
 from dpmesh.errors import ConfigError
-from dpmesh.model import DPMesh, Inputs
+from dpmesh.model import DPMesh, Inputs, project
 from dpmesh.plain import to_plain
 from dpmesh.pose_prior.vposer import VPoserConfig
 
@@ -321,3 +321,11 @@ def test_every_norm_has_the_released_epsilon(model: DPMesh):
         if isinstance(layer, nn.GroupNorm | nn.LayerNorm):
             small = ".vae." in name or (".attentions." in name and name.endswith(".norm"))
             assert layer.eps == (1e-6 if small else 1e-5), name
+
+
+def test_a_tenth_of_a_millimetre_is_added_to_the_depth():
+    """1000 px · 1 m / 1.0001 m + 128, and 1000 px · 0.1 mm / 0.1 mm + 128 for a point in the camera's own plane."""
+    points = torch.tensor([[[1.0, -1.0, 1.0], [1e-4, 0.0, 0.0]]])
+    found = project(points, torch.tensor([1000.0]))
+    expected = torch.tensor([[[1127.9000, -871.9000], [1128.0, 128.0]]])
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
