@@ -308,7 +308,7 @@ def read_amass(path: Path) -> tuple[Float64[NDArray[np.float64], "f 24 3"], floa
             if key is None or any(part not in file for part in parts):
                 raise InputError("no poses or no frame rate, as AMASS has them", where=str(path))
             poses = np.concatenate([np.asarray(file[part], np.float64) for part in parts], axis=-1)
-            fps = float(np.asarray(file[key], np.float64).reshape(()))
+            fps = float(np.asarray(file[key], np.float64).item())
     except (*UNREADABLE, AttributeError, TypeError) as error:  # the last two: an .npy, no .npz
         raise InputError(f"not an AMASS file ({error})", where=str(path)) from error
     wide = (66,) if len(parts) > 1 else (72, 156, 165)
