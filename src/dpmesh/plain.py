@@ -63,9 +63,9 @@ def _laid_over(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
     for name, value in changes.items():
         old = plain.get(name)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            table = typing.cast("Mapping[str, Any]", value)
-            same = table.get("kind", old.get("kind")) == old.get("kind")
-            found[name] = _laid_over(typing.cast("Mapping[str, Any]", old), table) if same else dict(table)
+            table, own = typing.cast("Mapping[str, Any]", value), typing.cast("Mapping[str, Any]", old)
+            same = table.get("kind", own.get("kind")) == own.get("kind")
+            found[name] = _laid_over(own, table) if same else dict(table)
         else:
             found[name] = value
     return found

@@ -107,7 +107,7 @@ def test_the_rule_of_the_config_decides(amass: Path) -> None:
     with pytest.raises(ConfigError, match=r"begin with 'amass:SFU/'.*begin as 'amass:ACCAD/s0/walk_0_poses'"):
         held_out_poses(Prior(**common, held_out=("amass:ACCAD/s2/", "amass:SFU/")))
     with pytest.raises(ConfigError, match=r"held_out_share=1\.0 is not in"):
-        Prior(**common, held_out_share=1.0)
+        held_out_poses(Prior(**common, held_out_share=1.0))
 
 
 def test_what_mixtures_of_codes_give_back() -> None:

@@ -363,7 +363,7 @@ def read_amass(path: Path) -> tuple[Float64[NDArray[np.float64], "f 24 3"], floa
         if key is None or any(part not in file for part in parts):
             raise InputError("no poses or no frame rate, as AMASS has them", where=str(path))
         stored = [np.asarray(file[part]) for part in parts]
-        fps = float(np.asarray(file[key], np.float64).reshape(()))
+        fps = float(np.asarray(file[key], np.float64).item())
     for array in stored:
         if array.dtype.kind not in "fiu":
             raise InputError(f"poses of {array.dtype} are no numbers", where=str(path))

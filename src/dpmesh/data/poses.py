@@ -73,8 +73,10 @@ def held_out(
 
     Clips whose names begin with one of `prefixes`. Of a file in which no name does: `share` of the clips by a hash of
     the name, which does not change when others come or go; one at least, and never all. A share of 0, or a single
-    clip: none.
+    clip: none. Raises ConfigError for a share outside [0, 1).
     """
+    if not 0 <= share < 1:
+        raise ConfigError(f"held_out_share={share} is not in [0, 1)", where="the prior's stage")
     if any(chosen := [name.startswith(tuple(prefixes)) for name in names]):
         return tuple(chosen)
     places = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names]

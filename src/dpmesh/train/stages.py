@@ -69,13 +69,6 @@ class Prior(Stage):
     held_out: tuple[str, ...] = VALIDATION_CLIPS
     held_out_share: float = HELD_OUT_SHARE
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.held_out_share < 1:
-            raise ConfigError(
-                f"held_out_share={self.held_out_share} is not in [0, 1)", where=f"stage {self.name}"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain(Stage):
