@@ -29,10 +29,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from kinds import KINDS, Files
+from kinds import KINDS, Files, Kind
 from mutate import MARKER, mutate
 
 from dpmesh.errors import DPMeshError
+
+__all__ = ["KINDS", "Kind", "main"]
 
 MEMORY = 2 * 2**30
 """Bytes that a case may ask for beyond what the process has."""

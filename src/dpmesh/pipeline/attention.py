@@ -94,7 +94,6 @@ class Attention:
         crop, file = person.crop, io.BytesIO()
         np.savez_compressed(
             file,
-            allow_pickle=False,
             crop_box=np.array([crop.x1, crop.y1, crop.x1 + crop.side, crop.y1 + crop.side], np.float64),
             joint_names=np.array(JOINTS30.joints, dtype=np.str_),
             joints=person.joints,

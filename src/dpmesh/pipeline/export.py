@@ -114,7 +114,6 @@ def _npz(scene: Scene) -> bytes:
     file = io.BytesIO()
     np.savez_compressed(
         file,
-        allow_pickle=False,
         image_size=np.array(scene.image_size, np.int64),
         K=np.asarray(scene.K, np.float64),
         boxes=scene.stacked("box"),

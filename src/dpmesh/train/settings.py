@@ -1,5 +1,6 @@
 """What a training config (TOML) may say. Unknown names are refused."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,6 @@ from dpmesh.errors import ConfigError
 from dpmesh.losses import LossWeights
 from dpmesh.plain import from_plain
 from dpmesh.train.stages import AnyStage, Images, Keypoints, Pretrain, Prior, Student, Teacher
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 
 @dataclass(frozen=True, kw_only=True)
