@@ -224,6 +224,7 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
 fakes = importlib.util.module_from_spec(spec); spec.loader.exec_module(fakes)
 from dpmesh.pipeline.predictor import Predictor
+from dpmesh.pipeline.options import model_options
 from dpmesh.pipeline.record import MARKER
 from dpmesh.cli.main import main
 found = fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)])
