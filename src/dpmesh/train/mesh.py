@@ -117,8 +117,7 @@ class MeshObjective(Objective):
             or not isinstance(backbone, DiffusionBackbone)
         ):
             return None
-        with torch.no_grad():
-            return backbone.encode(crop)
+        return backbone.encode(crop)
 
     def _crop(self, batch: Tensors, part: Part) -> tuple[Tensor, Tensor, Tensor]:
         """Crops (b, 3, 256, 256), some the next person's; which are their own; and 1 where the features count."""

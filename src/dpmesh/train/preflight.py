@@ -36,7 +36,7 @@ from dpmesh.train.begin import (
 from dpmesh.train.costs import Cost, cost_of, free_memory
 from dpmesh.train.feed import mixture_of, opened, pose_bank, refuse_uneven, steps_of
 from dpmesh.train.settings import Settings
-from dpmesh.train.stages import AnyStage, Keypoints, Prior, Uncertainty
+from dpmesh.train.stages import AnyStage, Prior, Uncertainty
 from dpmesh.train.stored import refuse_bad_numbers
 
 GIB = 2**30
@@ -104,10 +104,8 @@ def examine(
         if isinstance(stage, Prior):
             found.look(lambda s=stage: pose_bank(settings.data.motions, s.poses))
             found.look(lambda s=stage: pose_bank("validation", s.poses))
-        if settings.data.real and not isinstance(stage, Prior | Keypoints):
-            for group in ("group3d", "group2d", "validation"):
-                for source in getattr(settings.data, group):
-                    found.look(lambda s=source: _first_and_last(s))
+        for source in _sources(settings, stage):
+            found.look(lambda s=source: _first_and_last(s))
         if found.look(lambda s=stage, n=number: costs.append(cost_of(settings, n, world))):
             found.look(lambda: costs[-1].refuse_memory(settings, free_memory(device, here), device))
             if not found.problems:
@@ -207,6 +205,15 @@ def _headless(model: DPMeshConfig) -> DPMeshConfig:
     return replace(model, regressor=replace(model.regressor, uncertainty=0))
 
 
+def _sources(settings: Settings, stage: AnyStage) -> Iterator[config.Source]:
+    """The data sets that a stage reads."""
+    if isinstance(stage, Prior):
+        return
+    yield from (*settings.data.group3d, *settings.data.group2d)
+    if settings.validate_every or isinstance(stage, Uncertainty):
+        yield from settings.data.validation
+
+
 def _first_and_last(source: config.Source) -> None:
     """A data set can be opened, and people of it made."""
     people, rng = opened(source), np.random.default_rng(0)
@@ -236,7 +243,7 @@ def _lines(settings: Settings, stage: AnyStage, cost: Cost) -> list[str]:
     """What one stage will be."""
     steps, _ = steps_of(stage, settings.data)
     length = f"{steps:,} steps of {stage.batch}"
-    if settings.data.real and not isinstance(stage, Prior | Keypoints):
+    if settings.data.real and not isinstance(stage, Prior):
         epoch = mixture_of(settings.data, 0).epoch
         length += f", {epoch:,} people an epoch, {max(epoch // stage.batch, 1):,} steps of it"
     return [f"stage {stage.name} ({stage.kind}): {length}", f"  {cost.told()}"]
