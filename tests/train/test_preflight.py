@@ -38,8 +38,8 @@ def test_everything_that_is_missing_is_told_at_once(
     }
     student = child.stage("student", teacher=str(tmp_path / "teacher"), epochs=2, steps=0)
     settings = child.settings(
-        tmp_path / "run", student, start=str(tmp_path / "start"), prior=str(tmp_path / "nowhere"), data=data, validate_every=1,
-        body="smpl", tensorboard=True,
+        tmp_path / "run", student, start=str(tmp_path / "start"), prior=str(tmp_path / "nowhere"), data=data,
+        validate_every=1, body="smpl", tensorboard=True,
     )  # fmt: skip
     assert cli._check(settings) == 1
     told = capsys.readouterr().out

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from dpmesh.backbone.timm import load_timm
 from dpmesh.checkpoint import read_config
 from dpmesh.configurations import DPMeshConfig, configuration
 from dpmesh.data.augment import AugmentConfig
-from dpmesh.errors import ConfigError, DPMeshError, OutputError
+from dpmesh.errors import AssetError, ConfigError, DPMeshError, OutputError
 from dpmesh.plain import from_plain
 from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.files import load_any_prior
@@ -117,7 +117,7 @@ def examine(
 
 def _of_the_run(settings: Settings) -> Iterator[Callable[[], object]]:
     """What no stage has for itself."""
-    yield lambda: body_of(settings)
+    yield lambda: _body(settings)
     if settings.optimizer == "muon":
         yield lambda: load_timm("the optimiser muon")
     if settings.tensorboard:
@@ -126,6 +126,18 @@ def _of_the_run(settings: Settings) -> Iterator[Callable[[], object]]:
         yield lambda: mixture_of(settings.data, 0)
     if not settings.data.real and not settings.data.validation and settings.validate_every:
         yield lambda: pose_bank("validation")
+
+
+def _body(settings: Settings) -> None:
+    """The body is there, and the regressor of the joints that are measured while training."""
+    arrays, _ = body_of(settings)
+    measured = settings.validate_every and not all(isinstance(stage, Prior) for stage in settings.stages)
+    if arrays is not None and measured and "h36m17" not in arrays.regressors:
+        raise AssetError(
+            "the Human3.6M joint regressor was not imported, and validation measures by it",
+            where="body",
+            fix="Import it: dpmesh assets import J_regressor_h36m_correct.npy.",
+        )
 
 
 def _tensorboard() -> None:
@@ -200,7 +212,6 @@ def _stored(source: str, wanted: DPMeshConfig, settings: Settings, numbers: bool
 
 
 def _headless(model: DPMeshConfig) -> DPMeshConfig:
-    from dataclasses import replace
 
     return replace(model, regressor=replace(model.regressor, uncertainty=0))
 
