@@ -157,7 +157,7 @@ def test_splits_that_training_may_not_see_are_refused(group: str, split: str, sa
 def test_a_model_without_a_shipped_prior_needs_one(tmp_path: Path):
     for name in ("paper", "release"):
         path = tmp_path / "c.toml"
-        path.write_text(ONE.replace("embedded", name))
+        path.write_text("allow_random_backbone = true\n" + ONE.replace("embedded", name))
         with pytest.raises(ConfigError, match="no pose prior for"):
             begin(read_settings(path), 0)
 

@@ -7,7 +7,7 @@ often something is written or looked at, how many processes share the same batch
 import hashlib
 import json
 import subprocess
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -147,7 +147,8 @@ def refuse_another(stored: Any, settings: Settings, state: tuple[int, int], now:
         finished = number < state[0]
         new = settings_of(settings, number)
         for name in sorted(set(old["settings"]) | set(new)):
-            one, other = old["settings"].get(name, _default(stage, name)), new.get(name)
+            one = old["settings"][name] if name in old["settings"] else _default(stage, name)
+            other = new.get(name)
             if one == other:
                 continue
             told = f"{name.replace('stage.', f'{stage.name}.')} was {one!r}, is {other!r}"
@@ -195,7 +196,7 @@ def _default(stage: Any, name: str) -> Any:
     """Of a setting that an older version did not know."""
     table: Any = stage if name.startswith("stage.") else Settings
     for part in name.removeprefix("stage.").split("."):
-        field = {f.name: f for f in fields(table)}.get(part)
+        field = {f.name: f for f in fields(table)}.get(part) if is_dataclass(table) else None
         if field is None:
             return None
         table = field.default if field.default_factory is MISSING else field.default_factory()
