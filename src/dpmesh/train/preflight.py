@@ -213,7 +213,8 @@ def _stored(source: str, wanted: DPMeshConfig, settings: Settings, numbers: bool
 
 def _headless(model: DPMeshConfig) -> DPMeshConfig:
 
-    return replace(model, regressor=replace(model.regressor, uncertainty=0))
+    stored = model.as_stored()
+    return replace(stored, regressor=replace(stored.regressor, uncertainty=0))
 
 
 def _sources(settings: Settings, stage: AnyStage) -> Iterator[config.Source]:

@@ -68,15 +68,20 @@ def ending_together(fabric: Fabric) -> Generator[None]:
     try:
         yield
     except BaseException as error:
-        another = isinstance(error, RuntimeError) and _one_ended(children)
+        another = isinstance(error, RuntimeError) and (_cut_off(error) or _one_ended(children))
         _end(children)
         if another:  # a collective failed because somebody is gone
             raise ProcessError(
                 "another process of this training ended with an error",
                 where="processes",
-                fix="Its line stands above.",
+                fix="It has told why, or was killed; the same command goes on from the last checkpoint.",
             ) from error
         raise
+
+
+def _cut_off(error: RuntimeError) -> bool:
+    """Whether gloo or NCCL say that somebody is gone."""
+    return isinstance(error, dist.DistError) or "by peer" in str(error)
 
 
 def _one_ended(children: list[Any]) -> bool:
