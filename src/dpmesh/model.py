@@ -195,11 +195,16 @@ class DPMesh(nn.Module):
         crop: Float[Tensor, "b 3 256 256"],
         joints: Float[Tensor, "b j 2"],
         visible: Float[Tensor, "b j"],
+        latent: Float[Tensor, "b z h w"] | None = None,
     ) -> Features:
-        """What the backbone makes of the crop, told where the joints are as the configuration has it."""
+        """What the backbone makes of the crop, told where the joints are as the configuration has it. latent: as
+        DiffusionBackbone.forward."""
         if self.prompt is None:
             return self.backbone(crop, joints, visible)
-        return self.backbone(crop, joints, visible, self.prompt(joints, visible))  # prompt (b, 30, d)
+        prompt = self.prompt(joints, visible)  # (b, 30, d)
+        if latent is None:
+            return self.backbone(crop, joints, visible, prompt)
+        return self.backbone(crop, joints, visible, prompt, latent)
 
     def regress(
         self,

@@ -236,3 +236,21 @@ def test_the_command_checks_and_packs(sets: Sets, tmp_path: Path, capsys: pytest
     assert "muco-train: 2 people; 1 shards written" in capsys.readouterr().out
     assert main(["data", "check", str(tmp_path)]) == 1
     assert "no data set with a train split" in capsys.readouterr().err
+
+
+def test_every_split_that_is_there_is_packed(
+    sets: Sets, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A training looks at 3DPW's validation split, which need not be asked for."""
+    root, out = tmp_path / "sets", str(tmp_path / "out")
+    shutil.copytree(sets[0], root)
+    folder = root / ("PW3D/data" if (root / "PW3D").is_dir() else "3DPW")
+    shutil.copy(folder / "3DPW_latest_train.json", folder / "3DPW_latest_validation.json")
+    assert main(["data", "pack", str(root), out, "--no-fits", "--sets", "3dpw", "coco"]) == 0
+    told = capsys.readouterr().out
+    assert "3dpw-validation: 3 people" in told and "coco-train: 3 people" in told
+    assert "coco-validation: not packed: " in told and "is missing" in told
+    assert len(open_source("3dpw", out, "validation")) == 3
+    shutil.rmtree(folder)
+    folder.mkdir()
+    assert main(["data", "pack", str(root), out, "--no-fits", "--sets", "3dpw"]) == 1

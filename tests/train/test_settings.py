@@ -1,6 +1,7 @@
 """A training config refuses what it does not know; settings change from the command line by dotted names."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,12 @@ def test_values_from_the_command_line():
         (["--set.student.steps", "ten"], "'ten' is not a int"),
         (["--set.student.steps"], "not understood"),
         (["--out", "x"], "not understood"),
+        (["--set.data", "3"], "data"),
+        (["--set.stages", "3"], "stages are tables"),
+        (["--set.stages.0", "3"], "unknown setting 'stages.0'"),
+        (["--set.losses.betas.x", "3"], "losses"),
+        (["--set.processes", "0"], "processes=0"),
+        (["--set.seed", "[" * 50_000], "is not a int"),
     ],
 )
 def test_a_wrong_name_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]):
@@ -160,7 +167,34 @@ def test_a_wrong_name_is_one_line(words: list[str], said: str, capsys: pytest.Ca
             "must be the first",
         ),
         ('strategy = "fsdp"\n' + ONE + ONE.split("\n", 1)[1].replace('"x"', '"y"'), "one stage at a time"),
-        ("ema = 1.0\n" + ONE, "not in"),
+        ("ema = 1.0\n" + ONE, "ema=1.0 is not between 0 and 1"),
+        ("processes = 0\n" + ONE, "processes=0 is not between 1"),
+        ("workers = -1\n" + ONE, "workers=-1"),
+        ("seed = -1\n" + ONE, "seed=-1"),
+        ("validation_people = 0\n" + ONE, "validation_people=0"),
+        ("checkpoint_every = nan\n" + ONE, "checkpoint_every=nan"),
+        ("validate_every = -5\n" + ONE, "validate_every=-5"),
+        ("weight_decay = inf\n" + ONE, "weight_decay=inf"),
+        ("clip = 0.0\n" + ONE, "clip=0.0"),
+        ("betas = [0.9]\n" + ONE, "must be two numbers"),
+        ("betas = [0.9, 1.0]\n" + ONE, "betas=1.0"),
+        ('out = ""\n' + ONE, "`out` is empty"),
+        (ONE + "[losses]\njoints3d = -1.0\n", "joints3d=-1.0"),
+        (ONE + "[losses]\npose = nan\n", "pose=nan"),
+        (ONE + "[data]\npeople = -2\n", "people=-2"),
+        (ONE.replace("steps = 1", "steps = -1\nepochs = 2"), "steps=-1"),
+        (ONE.replace("1.0", "inf"), "learning_rate=inf"),
+        (ONE.replace("1.0", "0.0"), "learning_rate must be above 0"),
+        (ONE + "scrambled = 1.5\n", "scrambled=1.5"),
+        (ONE + "rehearsal = -8\n", "rehearsal=-8"),
+        (ONE.replace('"images"', '"student"') + "drop = 2.0\n", "drop=2.0"),
+        (ONE.replace('"images"', '"prior"') + "smooth = -0.1\n", "smooth=-0.1"),
+        ('model = "embedded"\nstages = 3\n', "stages are tables of their own"),
+        ('model = "embedded"\nstages = ["images"]\n', "stages are tables of their own"),
+        ('model = "embedded"\n[stages]\nname = "x"\n', "stages are tables of their own"),
+        ("model = " + "[" * 100_000 + "\n", "not a readable TOML file"),
+        ("model = " + "{a=" * 3_000 + "\n", "not a readable TOML file"),
+        ("model = 'x'\n" + "#" * 2**20, "larger than"),
     ],
 )
 def test_nonsense_is_refused(text: str, said: str, tmp_path: Path):
@@ -189,7 +223,7 @@ def test_splits_that_training_may_not_see_are_refused(group: str, split: str, sa
 def test_a_model_without_a_shipped_prior_needs_one(tmp_path: Path):
     for name in ("paper", "release"):
         path = tmp_path / "c.toml"
-        path.write_text(ONE.replace("embedded", name))
+        path.write_text("allow_random_backbone = true\n" + ONE.replace("embedded", name))
         with pytest.raises(ConfigError, match="no pose prior for"):
             begin(read_settings(path), 0)
 
@@ -209,6 +243,14 @@ def test_a_stage_without_what_it_needs_is_refused(tmp_path: Path, child: Any):
             tmp_path / "run", child.stage("teacher"), start=str(tmp_path / "codeless"), prior=""
         )
         begin(settings, 0)
+
+
+def test_what_is_no_config_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    os.mkfifo(tmp_path / "fifo.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    for name in ("fifo.toml", "bytes.toml", "none.toml", "x" * 300, "."):
+        assert main(["train", str(tmp_path / name)]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_images_keep_their_options():

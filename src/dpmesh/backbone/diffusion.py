@@ -144,8 +144,10 @@ class DiffusionBackbone(nn.Module):
         joints: Float[Tensor, "b j 2"],
         visible: Float[Tensor, "b j"],
         prompt: Float[Tensor, "b j d"],
+        latent: Float[Tensor, "b z h w"] | None = None,
     ) -> Features:
-        latent = self.vae(crop.contiguous(memory_format=torch.channels_last))  # (b, 4, 32, 32)
+        """latent: what `encode` makes of the crop, where it has been made already."""
+        latent = self.encode(crop) if latent is None else latent  # (b, 4, 32, 32)
         size = int(latent.shape[-1])  # int: in a trace, sizes are tensors
         hint = draw_heatmaps(joints, visible, size=size)  # (b, 30, 32, 32)
         control = self.control(latent, hint, prompt)
@@ -154,6 +156,10 @@ class DiffusionBackbone(nn.Module):
         if isinstance(self.reading, JointReading):
             return Features(fused, maps, self.reading(features, latent))
         return Features(fused, maps, None if self.reading is None else self.reading(fused))
+
+    def encode(self, crop: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b z h w"]:
+        """The latent z0."""
+        return self.vae(crop.contiguous(memory_format=torch.channels_last))
 
     def control(
         self,

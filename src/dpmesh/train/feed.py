@@ -172,16 +172,24 @@ def steps_of(stage: Stage, data: Data) -> tuple[int, int]:
     return stage.epochs * epoch, stage.low * epoch
 
 
+def refuse_uneven(stage: AnyStage, world: int) -> None:
+    """Raise ConfigError where a batch cannot be cut into equal parts."""
+    people = {"batch": stage.batch} | (
+        {"rehearsal": stage.rehearsal} if isinstance(stage, Images | Uncertainty) else {}
+    )
+    for name, count in people.items():
+        if count % (world * stage.accumulate):
+            raise ConfigError(
+                f"{name}={count} cannot be shared by {world} processes × accumulate={stage.accumulate}",
+                where=f"stage {stage.name}",
+            )
+
+
 def feed(
     stage: AnyStage, given: Settings, steps: range, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[Part, list[str], Tensors]]:
     """For each step this process's parts: which one, the people's record ids, the arrays as tensors."""
-    people = [stage.batch, *([stage.rehearsal] if isinstance(stage, Images | Uncertainty) else [])]
-    if any(count % (world * stage.accumulate) for count in people):
-        raise ConfigError(
-            f"batch={stage.batch} cannot be shared by {world} processes × accumulate={stage.accumulate}",
-            where=f"stage {stage.name}",
-        )
+    refuse_uneven(stage, world)
     cut = (given.seed, steps, stage.accumulate, rank, world)
     workers = given.workers
     options: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": False} if workers else {}

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
+from dpmesh.backbone.diffusion import DiffusionBackbone
 from dpmesh.evaluate.methods import KeypointLifter
 from dpmesh.geometry import CROP
 from dpmesh.losses import TERMS, Answer, Known, loss_terms, reading_terms, surface_terms, uncertainty_term
@@ -67,10 +68,11 @@ class MeshObjective(Objective):
     def _terms(self, batch: Tensors, part: Part) -> dict[str, Tensor]:
         model, (truth, known) = self.model, targets_of(batch)
         joints, visible = self.given(batch, part)
-        seen, read, extra = None, None, dict[str, Tensor]()
+        seen, read, latent, extra = None, None, None, dict[str, Tensor]()
         if "crop" in batch:
             crop, own, felt = self._crop(batch, part)
-            seen = model.look(crop, joints, visible)
+            latent = self._latent(crop)
+            seen = model.look(crop, joints, visible, latent)
             if seen.read is not None:  # somebody else's picture still shows the hint, and where to doubt it
                 extra |= reading_terms(seen.read.scores, seen.read.places, truth, known)
                 shown = own & (batch["surface_valid"] > 0)
@@ -83,7 +85,7 @@ class MeshObjective(Objective):
         else:
             with self.teaching.watch(model) as features:
                 answer = model.regress(seen, joints, visible, read)
-            extra |= self.teaching.terms(features, crop_of(batch), *true_joints(batch))
+            extra |= self.teaching.terms(features, crop_of(batch), *true_joints(batch), latent)
         parameters = model.parameters_of(answer, batch["focal"])
         with torch.autocast(batch["joints"].device.type, enabled=False):
             joints3d = model.body.joints30_only(parameters.betas, parameters.rotations, parameters.transl)
@@ -108,6 +110,17 @@ class MeshObjective(Objective):
             kept = part.chance(count, people, salt=DROPPED).T.to(visible.device) >= self.stage.drop
             visible = visible * kept
         return joints, visible
+
+    def _latent(self, crop: Tensor) -> Tensor | None:
+        """The student's and the teacher's at once, where one frozen encoder makes both; None: each makes its own."""
+        backbone = self.model.backbone
+        if (
+            self.teaching is None
+            or not self.teaching.one_encoder
+            or not isinstance(backbone, DiffusionBackbone)
+        ):
+            return None
+        return backbone.encode(crop)
 
     def _crop(self, batch: Tensors, part: Part) -> tuple[Tensor, Tensor, Tensor]:
         """Crops (b, 3, 256, 256), some the next person's; which are their own; and 1 where the features count."""

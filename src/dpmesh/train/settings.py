@@ -4,16 +4,20 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from dpmesh.configurations import DPMeshConfig, configuration
 from dpmesh.cost import refuse_misshapen
 from dpmesh.data.adapters import SETS
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.errors import ConfigError
-from dpmesh.losses import LossWeights
+from dpmesh.io import read_bytes
+from dpmesh.losses import TERMS, LossWeights
 from dpmesh.plain import from_plain
-from dpmesh.train.stages import AnyStage, Images, Keypoints, Pretrain, Prior, Student, Teacher
+from dpmesh.train.stages import AnyStage, Images, Keypoints, Pretrain, Prior, Student, Teacher, in_range
+
+LARGEST_CONFIG = 2**20
+"""Bytes of a training config."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,7 @@ class Data:
             for source in sources:
                 if source.split != split:
                     raise ConfigError(f"{source.dataset}'s split must be {split!r} here", where="data")
+        in_range("data", people=(self.people, 0, 10**9))
 
     @property
     def real(self) -> bool:
@@ -88,6 +93,7 @@ class Settings:
     checkpointing: the backbone's activations are computed again in the backward pass instead of kept.
     optimizer: "adamw", or "muon": Muon (timm's; pip install 'dpmesh[ablation]') for the image backbone's matrices and
     kernels, NAdamW for everything else, at the same rates. Some 12 % more time a step; not under fsdp.
+    betas: decays of the two moving averages of AdamW (under muon of NAdamW; Muon has a momentum of its own).
     clip: norm of the gradient at most. ema: decay of a moving average of the weights, which is then what is validated
     and kept; 0 for none.
 
@@ -96,6 +102,8 @@ class Settings:
 
     validate_every, log_every, sheet_every: steps; 0 for never. checkpoint_every: seconds.
     validation_people: how many are looked at.
+    allow_random_backbone: without start weights, train a model that keeps a part of its backbone as it is: the part is
+    then random numbers for good. For tests.
     """
 
     model: str | Mapping[str, Any]
@@ -114,6 +122,7 @@ class Settings:
     precision: Precision = "auto"
     checkpointing: bool = False
     optimizer: Literal["adamw", "muon"] = "adamw"
+    betas: tuple[float, ...] = (0.9, 0.98)
     weight_decay: float = 0.01
     clip: float = 1.0
     ema: float = 0.0
@@ -124,10 +133,12 @@ class Settings:
     sheet_every: int = 500
     checkpoint_every: float = 120.0
     tensorboard: bool = False
+    allow_random_backbone: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str):
             self._refuse_model()
+        self._refuse_values()
         if not self.stages:
             raise ConfigError("a training config needs at least one [[stages]] table", where="Settings")
         names = [stage.name for stage in self.stages]
@@ -136,8 +147,6 @@ class Settings:
                 f"stages need names of their own, other than {', '.join(TABLES)}: {', '.join(names)}",
                 where="stages",
             )
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"ema={self.ema} is not in [0, 1)", where="Settings")
         if any(isinstance(stage, Prior) for stage in self.stages[1:]):
             raise ConfigError("the prior stage must be the first", where="stages")
         if self.keep_best and not self.validate_every:
@@ -171,6 +180,37 @@ class Settings:
         elif config.as_stored() != configuration(config.name).as_stored():  # a start alone changes no size
             refuse_misshapen(config)
 
+    def _refuse_values(self) -> None:
+        """ConfigError for the first number that is out of its range."""
+        if not self.out.strip():
+            raise ConfigError(
+                "`out` is empty", where="Settings", fix="Name the folder that the run writes to."
+            )
+        in_range(
+            "Settings",
+            seed=(self.seed, 0, 2**32 - 1),
+            processes=(self.processes, 1, 1024),
+            threads=(self.threads, 1, 1024),
+            workers=(self.workers, 0, 1024),
+            weight_decay=(self.weight_decay, 0, 1e6),
+            ema=(self.ema, 0, BELOW_ONE),
+            validate_every=(self.validate_every, 0, 10**9),
+            validation_people=(self.validation_people, 1, 10**7),
+            log_every=(self.log_every, 0, 10**9),
+            sheet_every=(self.sheet_every, 0, 10**9),
+            checkpoint_every=(self.checkpoint_every, 0, 1e9),
+        )
+        if not 0 < self.clip < float("inf"):
+            raise ConfigError(f"clip={self.clip} is not a number above 0", where="Settings")
+        if len(self.betas) != 2:
+            raise ConfigError(f"betas={list(self.betas)} must be two numbers", where="Settings")
+        for value in self.betas:
+            in_range("Settings", betas=(value, 0, BELOW_ONE))
+        in_range("losses", **{name: (getattr(self.losses, name), 0, 1e9) for name in TERMS})
+
+
+BELOW_ONE = 1 - 1e-9
+
 
 def _refuse_poseless(sources: tuple[Source, ...]) -> None:
     """Raise ConfigError for a validation set without measured poses: fits to its keypoints are no truth."""
@@ -193,13 +233,16 @@ def read_settings(path: Path, changes: Mapping[str, Any] | None = None) -> Setti
 
     A stage is named by its number or its name. Raises ConfigError for anything unknown.
     """
+    text = read_bytes(path, LARGEST_CONFIG, ConfigError)
     try:
-        data = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"not a readable TOML file ({error})", where=str(path)) from error
+        data = tomllib.loads(text.decode())
+    except (ValueError, RecursionError) as error:  # both of tomllib's and of the encoding
+        line = " ".join(str(error).split())[:120]
+        raise ConfigError(f"not a readable TOML file ({line})", where=str(path)) from None
+    _stages_of(data, str(path))
     for name, value in (changes or {}).items():
         _lay_over(data, name, value)
-    for stage in data.get("stages", ()):
+    for stage in _stages_of(data, str(path)):
         if "source" in stage:
             raise ConfigError("a stage's `source` is now called `kind`", where=str(path))
         if "kind" not in stage:
@@ -225,6 +268,14 @@ def model_of(source: str, changes: Mapping[str, Any]) -> DPMeshConfig:
     return config
 
 
+def _stages_of(data: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    """The [[stages]] tables; raises ConfigError where they are something else."""
+    stages = data.get("stages", [])
+    if not isinstance(stages, list) or not all(isinstance(s, dict) for s in cast("list[Any]", stages)):
+        raise ConfigError("stages are tables of their own", where=where, fix="Write [[stages]] above each.")
+    return cast("list[dict[str, Any]]", stages)
+
+
 def _lay_over(data: dict[str, Any], name: str, value: Any) -> None:
     """Set one value by its dotted name; what is wrong with name or value from_plain tells."""
     *path, last = name.split(".")
@@ -238,7 +289,7 @@ def _lay_over(data: dict[str, Any], name: str, value: Any) -> None:
         for step in path:
             here = here[int(step)] if isinstance(here, list) else here.setdefault(step, {})
         here.setdefault(last)
-    except (KeyError, ValueError, IndexError, AttributeError):
+    except (KeyError, ValueError, IndexError, AttributeError, TypeError):
         raise ConfigError(
             f"unknown setting {name!r}", fix=f"Tables: {', '.join(TABLES)}; stages: {', '.join(by_name)}."
         ) from None
@@ -249,5 +300,5 @@ def read_value(word: str) -> Any:
     """A value as TOML writes it (3, 1e-3, true, ["a"]); what is none is a string."""
     try:
         return tomllib.loads(f"value = {word}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return word
