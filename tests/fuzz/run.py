@@ -32,14 +32,12 @@ import torch
 from kinds import KINDS, Files, Kind
 from mutate import MARKER, mutate
 
-from dpmesh.errors import DPMeshError
+from dpmesh.errors import LONGEST, DPMeshError
 
 __all__ = ["KINDS", "Kind", "main"]
 
 MEMORY = 2 * 2**30
 """Bytes that a case may ask for beyond what the process has."""
-LINE = 600
-"""Characters of a message that is one line to a reader."""
 
 
 @dataclass
@@ -89,7 +87,7 @@ def run_case(kind: str, folder: Path, damaged: bool = True) -> str:
         line = " ".join(str(error).split())
         if not damaged:
             wrong = f"the undamaged seed is refused: {line}"
-        elif not line or len(line) > LINE + len(str(folder)):
+        elif not line or len(line) > LONGEST:
             wrong = f"a message of {len(line)} characters: {line[:200]}"
         elif not line.isprintable():
             wrong = f"a message that is not printable: {line[:200]!r}"

@@ -22,7 +22,7 @@ BROKEN = {
     "hang": ("time.sleep(600)", "hangs"),
     "memory": ("bytearray(2**34)", "MemoryError"),
     "code": ("os.mknod('dpmesh-fuzz-was-run')", "code of the file was run"),
-    "long": ("raise DPMeshError('x' * 5000)", "a message of 5000 characters"),
+    "empty": ("raise DPMeshError('')", "a message of 0 characters"),
     "seed": ("raise DPMeshError('no')", "the undamaged seed is refused"),
 }
 
