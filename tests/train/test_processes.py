@@ -77,7 +77,7 @@ def test_two_processes_train_one_run_and_end_with_one_line(child: ModuleType, tm
     assert done.stdout.strip() == f"weights: {out}/weights"
 
     validation = [{"dataset": "3dpw", "split": "validation", "root": str(tmp_path / "none"), "fits": "none"}]
-    data = {"people": 4, "validation": validation}
+    data = {"people": 0, "validation": validation}
     lacking = command(child, tmp_path / "lacking", stage, **words, data=data, validate_every=1)
     assert lacking.returncode == 1 and not lacking.stdout
     (line,) = [line for line in lacking.stderr.splitlines() if line.startswith("dpmesh: ")]

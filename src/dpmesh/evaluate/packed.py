@@ -178,7 +178,8 @@ def open_packed(path: Path, *, annotated: bool = False) -> PackedPeople:
             where=str(path),
             fix="Make one: dpmesh data pack ROOT OUT.",
         )
-    names = sorted(packed_sets(folder))
+    sets = packed_sets(folder)
+    names = sorted(sets)
     if not wanted and len(names) != 1:
         raise ConfigError(
             "several sets are packed in this folder" if names else "no set is packed in this folder",
@@ -188,13 +189,8 @@ def open_packed(path: Path, *, annotated: bool = False) -> PackedPeople:
     name = wanted or names[0]
     kind, _, split = name.rpartition("-")
     with _damage(str(folder / MANIFEST)):
-        count = sets[name]["shards"] if name in sets else 0
-        if (
-            isinstance(count, bool)
-            or count != int(count)
-            or not 0 <= count <= _MISSING + len(list(folder.glob("*.tar")))
-        ):
-            raise ValueError(f"{str(count)[:20]} shards")
+        if not sets.get(name, 0) <= _MISSING + len(list(folder.glob("*.tar"))):
+            raise ValueError(f"{sets[name]} shards")
         shards = ShardSource(folder, kind, split)
     return PackedPeople(shards, name, annotated=annotated)
 
