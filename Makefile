@@ -1,4 +1,4 @@
-# `make demo` and `make test` on a bare machine: Python 3.10 or later and make are all they need.
+# `make demo` and `make test` on a bare machine: Python 3.11 or later and make are all they need.
 # Set PIP_FLAGS to reach another package source, PYTHON to choose an interpreter, JOBS for tests side by side (each
 # takes a core and some 2 GiB).
 
@@ -7,14 +7,35 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST := .venv-lowest
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-lowest fuzz lint clean
 
 demo: $(STAMP)
 	$(BIN)/dpmesh predict examples --out demo-out --overwrite
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+
+# Damaged files by the thousand (tests/fuzz/run.py --help). SECONDS bounds the whole run, MUTATIONS each kind.
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzz/run.py --mutations $(MUTATIONS) --seconds $(FUZZ_SECONDS)
+
+MUTATIONS ?= 2000
+FUZZ_SECONDS ?= 1200
+
+# With the lowest versions that pyproject.toml promises: what depends on other packages most.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest tests/pipeline tests/render tests/body tests/test_io.py tests/test_checkpoint.py \
+		tests/data/test_noise.py tests/data/test_shards.py
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install -q $(PIP_FLAGS) 'torch==$(TORCH_LOWEST)+cpu' || $(LOWEST)/bin/pip install -q $(PIP_FLAGS) 'torch==$(TORCH_LOWEST)'
+	$(LOWEST)/bin/pip install -q $(PIP_FLAGS) -c constraints-lowest.txt -e '.[data]' pytest beartype
+	touch $@
+
+TORCH_LOWEST := $(shell sed -n 's/^torch==//p' constraints-lowest.txt)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -30,4 +51,4 @@ $(STAMP): pyproject.toml constraints.txt
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) $(LOWEST) demo-out

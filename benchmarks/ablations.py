@@ -21,6 +21,7 @@ import argparse
 import json
 import logging
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +41,7 @@ from dpmesh.model import DPMesh
 from dpmesh.plain import from_plain
 from dpmesh.train.begin import left_by
 from dpmesh.train.loop import train
-from dpmesh.train.settings import Settings, tomllib
+from dpmesh.train.settings import Settings
 
 CONFIG = Path(__file__).parents[1] / "configs" / "ablation.toml"
 PROTOCOL = "synthocc"

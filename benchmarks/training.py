@@ -21,6 +21,7 @@ import torch
 from machine import tell
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from dpmesh.body.files import free_body
 from dpmesh.checkpoint import uninitialised
@@ -118,6 +119,27 @@ def counted() -> dict[str, Any]:
     return report
 
 
+def step_gflop() -> dict[str, float]:
+    """Work of a training step for one person, forward and backward, on the meta device. A student's teacher takes the
+    student's latent where both have one frozen encoder."""
+    model = without_numbers(PAPER)
+    with torch.device("meta"):
+        crop, joints, visible = torch.rand(1, 3, 256, 256), torch.rand(1, 30, 2), torch.ones(1, 30)
+        focal, latent = torch.rand(1), torch.rand(1, 4, 32, 32)
+    with FlopCounterMode(display=False) as counter:
+        answer = model.regress(model.look(crop, joints, visible), joints, visible)
+        parameters = model.parameters_of(answer, focal)
+        body = model.body.joints30_only(parameters.betas, parameters.rotations, parameters.transl)
+        (body.sum() + answer.joints_img.sum() + parameters.rotations.sum()).backward()
+        teacher = counter.get_total_flops()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.requires_grad_(False)
+        model.regressor.remember(model.look(crop, joints, visible, latent).fused)
+        watched = counter.get_total_flops()
+    student = teacher + watched
+    return {"teacher": round(teacher / 1e9, 1), "student": round(student / 1e9, 1)}
+
+
 def step(precision: str) -> dict[str, Any]:
     """One step of one person after nothing: wall and CPU seconds of its parts, memory at most."""
     torch.set_num_threads(1)
@@ -171,6 +193,7 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {"torch": torch.__version__}
     result["counted"] = counted()
+    result["step_gflop"] = step_gflop()
     if options.step:
         result["step"] = step(options.precision)
     tell(result, options.json)

@@ -11,8 +11,12 @@ import torch
 from torch import nn
 
 from dpmesh import checkpoint
-from dpmesh.checkpoint import load_weights, save_weights, uninitialised, write_weights
+from dpmesh.assets import shipped
+from dpmesh.checkpoint import load_weights, read_config, save_weights, uninitialised, write_weights
+from dpmesh.configurations import EMBEDDED
 from dpmesh.errors import OutputError, WeightsError
+from dpmesh.model import DPMesh
+from dpmesh.plain import to_plain
 
 
 def layers(seed: int = 0) -> nn.Module:
@@ -114,3 +118,91 @@ def test_uninitialised_layers_cost_no_random_numbers():
     torch.manual_seed(0)
     nn.Linear(4, 5)  # outside, layers begin at random again
     assert not torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float):
+    state = dict(layers().state_dict())
+    state["2.weight"] = state["2.weight"].clone()
+    state["2.weight"][1, 2] = value
+    write_weights(tmp_path, state, {}, {})
+    with pytest.raises(WeightsError, match=r"model\.safetensors: 2\.weight holds NaN or infinity"):
+        load_weights(layers(), tmp_path)
+
+
+def test_a_number_too_large_for_the_models_type_is_refused(tmp_path: Path):
+    model = nn.Linear(2, 2)
+    write_weights(tmp_path, {n: torch.full_like(v, 1e6) for n, v in model.state_dict().items()}, {}, {})
+    load_weights(model, tmp_path)
+    with pytest.raises(WeightsError, match="holds NaN or infinity"):
+        load_weights(model.half(), tmp_path)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.uint8, torch.bool])
+def test_weights_of_another_kind_are_refused(tmp_path: Path, kind: torch.dtype):
+    """Whole numbers in the place of weights once gave a wrong answer."""
+    state = {**layers().state_dict(), "2.weight": torch.ones(5, 4, dtype=kind)}
+    write_weights(tmp_path, state, {}, {})
+    before = layers(1)
+    with pytest.raises(WeightsError, match=r"2\.weight is stored as [A-Z]+\d*, which is no F32"):
+        load_weights(before, tmp_path)
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(before.parameters(), layers(1).parameters(), strict=True)
+    )
+    for own in (torch.float16, torch.bfloat16, torch.float64):
+        write_weights(tmp_path, {**state, "2.weight": torch.ones(5, 4, dtype=own)}, {}, {})
+        load_weights(before, tmp_path)
+        assert (before[2].weight == 1).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", "null", "{}", '{"config": {}}', '{"config": [], "provenance": {}}',
+     '{"config": {}, "provenance": 5}', "[" * 100_000, 
+     '{"config": {}, "provenance": {"a": ' + "[" * 99 + "]" * 99 + "}}",
+     '{"config": {"a": ' + "9" * 10_000 + '}, "provenance": {}}', "\ud800", "\x00"],
+)  # fmt: skip
+def test_a_damaged_config_is_one_line(tmp_path: Path, text: str):
+    (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(WeightsError, match=r"no readable config\.json") as caught:
+        read_config(tmp_path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_what_is_no_regular_file_is_one_line(tmp_path: Path):
+    for name in ("config.json", "model.safetensors"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(WeightsError, match=r"config\.json \(is not a regular file\)"):
+        read_config(tmp_path)
+    with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read \(is not a regular file\)"):
+        load_weights(layers(), tmp_path)
+
+
+def test_damage_anywhere_in_the_header_is_one_line(tmp_path: Path):
+    save_weights(layers(), tmp_path, {}, {})
+    path, generator = tmp_path / "model.safetensors", torch.Generator().manual_seed(0)
+    whole = path.read_bytes()
+    for _ in range(150):
+        blob = bytearray(whole)
+        for at in torch.randint(0, 420, (2,), generator=generator).tolist():
+            blob[at] = int(torch.randint(0, 256, (), generator=generator))
+        path.write_bytes(blob)
+        try:
+            load_weights(layers(), tmp_path)
+        except WeightsError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "change", [{"width": 65_536, "inner": 65_536}, {"decoder_layers": 100}, {"heads": 3}, {"joints": 14}]
+)
+def test_a_config_of_other_sizes_than_the_weights_takes_no_memory(tmp_path: Path, change: dict[str, int]):
+    """Found out from the shapes alone: the widest of these models has some hundred GB of numbers."""
+    plain = to_plain(EMBEDDED)
+    plain["regressor"] |= change
+    (tmp_path / "config.json").write_text(json.dumps({"config": plain, "provenance": {}}))
+    (tmp_path / "model.safetensors").symlink_to(shipped("embedded/model.safetensors"))
+    with pytest.raises(WeightsError) as caught:
+        DPMesh.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """The ONNX file is the same function, for any number of people."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -127,3 +128,49 @@ def test_a_model_in_half_precision_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="fp32"):
         export_onnx(optimised(DPMesh(EMBEDDED), dtype=torch.bfloat16), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("model.safetensors", ["--overwrite"], "does not end in .onnx"),
+        ("notes", ["--overwrite"], "does not end in .onnx"),
+        ("folder.onnx", ["--overwrite"], "is a folder"),
+        ("old.onnx", [], "already"),
+        ("link.onnx", [], "already"),
+        ("new.onnx", [], "new.onnx.data: there is such a file already"),
+        ("x" * 5000 + ".onnx", [], "longer than a path"),
+        ("caf\udce9.onnx", [], "cannot be written"),
+        ("old.onnx/new.onnx", [], "cannot be written"),
+    ],
+)
+def test_what_an_export_leaves_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    words: list[str],
+    told: str,
+) -> None:
+    monkeypatch.setattr("dpmesh.export._trace", lambda _, file: file.write_bytes(b"a model"))
+    for file in ("model.safetensors", "notes", "old.onnx", "new.onnx.data"):
+        (tmp_path / file).write_text("mine")
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "link.onnx").symlink_to(tmp_path / "nowhere")
+    before = {p.name for p in tmp_path.iterdir()}
+    assert main(["export", "onnx", "embedded", str(tmp_path / name), *words]) == 1
+    err = capsys.readouterr().err
+    assert told in err and err.count("\n") == 1, err
+    assert {p.name for p in tmp_path.iterdir()} == before
+    assert {(tmp_path / file).read_text() for file in ("model.safetensors", "notes", "old.onnx")} == {"mine"}
+
+
+def test_an_exported_file_has_the_umasks_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dpmesh.export._trace", lambda _, file: file.write_bytes(b"a model"))
+    old = os.umask(0o022)
+    try:
+        assert main(["export", "onnx", "embedded", str(tmp_path / "new" / "a.onnx")]) == 0
+    finally:
+        os.umask(old)
+    assert (tmp_path / "new" / "a.onnx").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755

@@ -10,15 +10,16 @@ ROOT = Path(__file__).parent.parent / "src" / "dpmesh"
 FLOORS = (
     ("errors",),
     ("io",),
-    ("skeletons", "assets", "plain"),
+    ("skeletons", "assets", "plain", "decode"),
     ("geometry", "body", "checkpoint"),
     ("diffusion", "pose_prior", "render"),
     ("backbone", "regressor", "data"),
     ("configurations",),
     ("model",),
     ("cost", "losses", "metrics", "convert", "optimise", "export"),
-    ("train", "pipeline"),
+    ("pipeline",),
     ("evaluate",),
+    ("train",),
     ("cli",),
     ("__main__",),
 )

@@ -4,7 +4,9 @@ The numbers are those of the public code as shared/reference/released_model.md h
 nothing is computed by the package that is also what a test expects. The regressor: regressor/test_released.py.
 """
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmesh.configurations import PAPER, RELEASE
+from dpmesh.configurations import PAPER, RELEASE, configuration, stored_config
 from dpmesh.cost import without_numbers
 from dpmesh.diffusion.lora import LoRALinear
-from dpmesh.model import DPMesh, Inputs
+from dpmesh.errors import ConfigError
+from dpmesh.model import DPMesh, Inputs, project
+from dpmesh.plain import to_plain
 from dpmesh.pose_prior.vposer import VPoserConfig
 
 BACKBONE, REGRESSOR = RELEASE.backbone, RELEASE.regressor
@@ -292,3 +296,36 @@ def test_frozen_parts_get_no_gradient_and_the_rest_does(model: DPMesh, inputs: I
         assert p.requires_grad == learns, name
         assert (p.grad is not None) == learns, name
     model.zero_grad()
+
+
+def test_weights_stored_before_the_position_table_was_a_setting(model: DPMesh, tmp_path: Path):
+    """A `release` without the field would run with DETR's table, and other outputs; other weights have DETR's."""
+    model.save_pretrained(tmp_path, {})
+    again = DPMesh.from_pretrained(tmp_path)
+    assert again.config.regressor.position_table == "released"
+    content = json.loads((tmp_path / "config.json").read_text())
+    del content["config"]["regressor"]["position_table"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="position_table") as caught:
+        DPMesh.from_pretrained(tmp_path)
+    assert "dpmesh convert released" in caught.value.fix
+    stored = to_plain(configuration("embedded"))
+    del stored["regressor"]["position_table"]
+    assert stored_config(stored, "").regressor.position_table == "detr"
+
+
+def test_every_norm_has_the_released_epsilon(model: DPMesh):
+    """1e-6 in the encoder and before the transformer blocks of both nets, 1e-5 elsewhere. Random features are too
+    large for an output to show it."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.GroupNorm | nn.LayerNorm):
+            small = ".vae." in name or (".attentions." in name and name.endswith(".norm"))
+            assert layer.eps == (1e-6 if small else 1e-5), name
+
+
+def test_a_tenth_of_a_millimetre_is_added_to_the_depth():
+    """1000 px · 1 m / 1.0001 m + 128, and 1000 px · 0.1 mm / 0.1 mm + 128 for a point in the camera's own plane."""
+    points = torch.tensor([[[1.0, -1.0, 1.0], [1e-4, 0.0, 0.0]]])
+    found = project(points, torch.tensor([1000.0]))
+    expected = torch.tensor([[[1127.9000, -871.9000], [1128.0, 128.0]]])
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)

@@ -1,18 +1,19 @@
-"""Build src/dpmesh/shipped/poses/poses.npz from motion capture.
+"""Build a pose file (src/dpmesh/shipped/poses/poses.npz, or your own) from motion capture.
 
-    python tools/build_poses.py MOCAP_DIR --out src/dpmesh/shipped/poses/poses.npz
+    python tools/build_poses.py MOCAP_DIR --out poses.npz
 
 MOCAP_DIR holds archives (.tar.xz) or unpacked folders of: CMU ASF/AMC subjects, CMU as BVH (DAZ or CMU
-names), CMU action text (exponential maps), DeepMimic JSON; and AMASS .npz, where a user has it. See
-docs/pose_prior.md.
+names), CMU action text (exponential maps), DeepMimic JSON; or AMASS's data sets, unpacked (ACCAD/, CMU/, ...).
+See docs/pose_prior.md.
 """
 
 import argparse
 import dataclasses
-import os
+import sys
 import tarfile
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from dpmesh.data.motion_files import (
     read_expmap,
 )
 from dpmesh.data.retarget import AMC, DEEPMIMIC, EXPMAP, Layout, layout_of, retarget
-from dpmesh.errors import InputError
+from dpmesh.errors import DPMeshError, InputError
+from dpmesh.io import atomic_path
 from dpmesh.skeletons import SMPL24
 
 FPS = 10.0
@@ -100,26 +102,46 @@ def clips(folder: Path, rest: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
             except InputError as error:  # a pose file of ours, or AMASS's shape.npz
                 print(f"left out: {error}")
                 continue
-            yield f"amass:{where}", poses[:: max(1, round(fps / FPS))].astype(np.float32)
+            name = path.relative_to(folder).with_suffix("").as_posix()  # the data set first: splits go by it
+            yield f"amass:{name}", poses[:: max(1, round(fps / FPS))].astype(np.float32)
 
 
 def save(out: Path, found: list[tuple[str, np.ndarray]]) -> None:
     """fp16, each angle's course in one piece, LZMA: 0.5 MB less than numpy's own way, and np.load reads it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     poses = np.concatenate([p for _, p in found]).astype(np.float16)
     arrays = {
         "poses": np.asfortranarray(poses),
         "lens": np.array([len(p) for _, p in found], np.int32),
         "names": np.array([n for n, _ in found]),
     }
-    with zipfile.ZipFile(f"{out}.part", "w") as archive:
+    with atomic_path(out) as part, zipfile.ZipFile(part, "w") as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy")  # without the time: the same bytes again
             entry.compress_type = zipfile.ZIP_LZMA
             with archive.open(entry, "w") as file:
                 np.save(file, array)
-    os.replace(f"{out}.part", out)
+    sources = Counter(name.partition("/")[0] if "/" in name else name.partition(":")[0] for name, _ in found)
     print(f"{out}: {len(found)} clips, {len(poses)} poses, {out.stat().st_size / 1e6:.2f} MB")
+    print("clips by how their names begin: " + ", ".join(f"{name} {n}" for name, n in sources.items()))
+
+
+def build(mocap: Path, out: Path) -> None:
+    """Raises InputError where there is no motion."""
+    body = free_body()
+    rest = (body.J_regressor @ body.v_template).astype(np.float32)
+    for packed in sorted({*mocap.glob("*.tar.bz2"), *mocap.glob("*.tar.gz"), *mocap.glob("*.zip")}):
+        print(f"not read, unpack it (tar xf): {packed}")
+    with tempfile.TemporaryDirectory() as unpacked:
+        for archive in sorted(mocap.glob("*.tar.xz")):
+            with tarfile.open(archive) as tar:
+                tar.extractall(Path(unpacked) / archive.name[:-7], filter="data")
+        found = list(clips(Path(unpacked), rest))
+        found += clips(mocap, rest)
+    if not (found := [(name, poses) for name, poses in found if len(poses)]):
+        raise InputError(
+            "no motion was found", where=str(mocap), fix="docs/pose_prior.md names what is read."
+        )
+    save(out, found)
 
 
 def main() -> None:
@@ -129,15 +151,10 @@ def main() -> None:
     parser.add_argument("mocap", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    body = free_body()
-    rest = (body.J_regressor @ body.v_template).astype(np.float32)
-    with tempfile.TemporaryDirectory() as unpacked:
-        for archive in sorted(arguments.mocap.glob("*.tar.xz")):
-            with tarfile.open(archive) as tar:
-                tar.extractall(Path(unpacked) / archive.name[:-7], filter="data")
-        found = list(clips(Path(unpacked), rest))
-        found += clips(arguments.mocap, rest)
-    save(arguments.out, found)
+    try:
+        build(arguments.mocap, arguments.out)
+    except DPMeshError as error:
+        sys.exit(f"build_poses: {error}")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def main() -> None:
         right.legend(fontsize=7, loc="upper right", frameon=False)
     drawn = BytesIO()
     figure.savefig(drawn, dpi=80)
-    Image.open(drawn).convert("RGB").quantize(32).save(out, optimize=True)
+    Image.open(drawn, formats=["PNG"]).convert("RGB").quantize(32).save(out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -173,7 +173,7 @@ def main() -> None:
         text = options.write.read_text()
         for name, lines in blocks.items():
             text = written(text, name, lines)
-        curves = Image.open(io.BytesIO(robustness.curves(bench))).convert("RGB")
+        curves = Image.open(io.BytesIO(robustness.curves(bench)), formats=["PNG"]).convert("RGB")
         small = curves.quantize(32, dither=Image.Dither.NONE)  # a quarter of the bytes
         small.save(options.write.parent / "images" / "robustness.png", optimize=True)
         options.write.write_text(text)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpmesh.errors import AssetError
+from dpmesh.io import open_regular
 
 SHIPPED = Path(__file__).parent / "shipped"
 FOLDER_VARIABLE = "DPMESH_ASSETS"
@@ -97,7 +98,7 @@ def shipped(name: str) -> Path:
 
 def weights_folder(source: str) -> Path:
     """The folder of weights by what names them: itself, or the name of shipped ones. It need not be there."""
-    return Path(source) if Path(source).is_dir() else SHIPPED / source
+    return Path(source) if os.path.isdir(source) else SHIPPED / source
 
 
 def asset_folder() -> Path:
@@ -114,7 +115,7 @@ def find_asset(name: str) -> Path | None:
     asset = USER_ASSETS[name]
     for suffix in asset.suffixes:
         path = asset_folder() / (asset.place + suffix)
-        if path.is_file():
+        if os.path.isfile(path):
             return path
     return None
 
@@ -132,9 +133,9 @@ def require_asset(name: str) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file of any size."""
+    """Hex digest of a regular file of any size. Raises InputError."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()

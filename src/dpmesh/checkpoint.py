@@ -5,23 +5,27 @@ into the memory that the model has already, and a model that is about to be fill
 """
 
 import json
-import os
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dpmesh.errors import OutputError, WeightsError
+from dpmesh.errors import ConfigError, WeightsError
+from dpmesh.io import atomic_path, open_regular, read_json
 
 Provenance = dict[str, Any]
 """Where weights come from: commit, data, steps, figures, licence. Plain JSON."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+LARGEST_CONFIG = 16 * 2**20
+"""Bytes; a provenance with its checksums has some ten thousand."""
+DEEPEST = 30
+"""Levels of a config's and a provenance's nesting; ours have five."""
 BATCH = 16 * 2**20
 """Bytes of the file that are mapped at a time while weights are read."""
 
@@ -29,6 +33,7 @@ _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def save_weights(
@@ -48,19 +53,9 @@ def write_weights(
 ) -> None:
     """Write both files aside (fp16 if half), then rename them; raises OutputError where that is impossible."""
     text = json.dumps({"config": config, "provenance": provenance}, indent=1) + "\n"
-    aside = {name: folder / f"{name}.part" for name in (WEIGHTS, CONFIG)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _stream(aside[WEIGHTS], state, half)
-        aside[CONFIG].write_text(text)
-        for name, part in aside.items():
-            os.replace(part, folder / name)
-    except OSError as error:
-        raise OutputError(f"weights cannot be written ({error})", where=str(folder)) from error
-    finally:
-        for part in aside.values():
-            if part.is_file():  # what an error or an interruption left
-                part.unlink()
+    with atomic_path(folder / CONFIG) as config_part, atomic_path(folder / WEIGHTS) as weights_part:
+        _stream(weights_part, state, half)
+        config_part.write_text(text)
 
 
 def _stream(path: Path, state: Mapping[str, Tensor], half: bool) -> None:
@@ -91,34 +86,104 @@ def _stream(path: Path, state: Mapping[str, Tensor], half: bool) -> None:
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], Provenance]:
-    """The config as plain data, and the provenance."""
+    """The config as plain data, and the provenance. Raises WeightsError."""
+    fix = "Give a folder that save_pretrained wrote."
     try:
-        found = json.loads((folder / CONFIG).read_text())
-        return dict(found["config"]), dict(found["provenance"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = read_json(folder / CONFIG, LARGEST_CONFIG, WeightsError)
+    except WeightsError as error:
+        raise WeightsError(f"no readable {CONFIG} ({error.what})", where=str(folder), fix=fix) from None
+    parts = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    config, provenance = parts.get("config"), parts.get("provenance")
+    if not isinstance(config, dict) or not isinstance(provenance, dict) or not _shallow(parts):
         raise WeightsError(
-            f"no readable {CONFIG} ({error})",
-            where=str(folder),
-            fix="Give a folder that save_pretrained wrote.",
-        ) from error
+            f"no readable {CONFIG} (it does not hold a config and a provenance)", where=str(folder), fix=fix
+        )
+    return cast("dict[str, Any]", config), cast("dict[str, Any]", provenance)
+
+
+def _shallow(value: object) -> bool:
+    """Whether nothing is nested so deeply that it could not be printed."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner: list[object] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += cast("dict[str, object]", one).values()
+            elif isinstance(one, list):
+                inner += cast("list[object]", one)
+        level = inner
+    return not level
+
+
+@contextmanager
+def building(where: Path) -> Generator[None]:
+    """Building and loading a model of what `where` says: whatever torch objects to becomes a WeightsError.
+
+    Single sizes are checked when a config is made; that they fit one another, only the layers know.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise WeightsError(error.what, where=error.where or str(where), fix=error.fix) from error
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
+            ValueError) as error:  # fmt: skip
+        told = " ".join(str(error).split())[:120] or type(error).__name__
+        raise WeightsError(f"no model can be made of it ({told})", where=str(where)) from error
+
+
+def check_stored(state: Mapping[str, Tensor], folder: Path, *, unstored: Collection[str] = ()) -> None:
+    """Raise WeightsError unless the folder's weights have the names, shapes and kinds of numbers of a model's state.
+
+    No tensor is read, and the state's may be without numbers: so a config that does not fit costs no memory.
+    """
+    own = {name: value for name, value in state.items() if name not in unstored}
+    with _reading(folder) as path, _open(path) as file:
+        slices = {str(name): file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        stored = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        kinds = {name: str(part.get_dtype()) for name, part in slices.items()}
+    refuse_misfits({name: tuple(value.shape) for name, value in own.items()}, stored, str(path))
+    for name, value in own.items():
+        kind = kinds[name]
+        if (kind in _FLOATS) != value.is_floating_point() or kind not in _NAMES.values():
+            raise WeightsError(
+                f"{name} is stored as {kind}, which is no {_NAMES.get(value.dtype, value.dtype)}",
+                where=str(path),
+            )
 
 
 @torch.no_grad()
 def load_weights(model: nn.Module, folder: Path, *, unstored: Collection[str] = ()) -> None:
     """Copy the stored tensors into the model; raises WeightsError with the first names that do not fit.
 
-    The model is touched only when all names and shapes fit. unstored: names of the model that no file has.
+    The model is touched only when all names and shapes fit. unstored: names of the model that no file has. A number
+    that is not finite, or not in the model's type, is refused as well: every answer would be empty or wrong.
     """
-    path = folder / WEIGHTS
     own = {name: value for name, value in model.state_dict().items() if name not in unstored}
-    try:
-        with _open(path) as file:
-            stored = {str(name): tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        refuse_misfits({name: tuple(value.shape) for name, value in own.items()}, stored, str(path))
+    check_stored(own, folder)
+    with _reading(folder) as path:
         for names in _batches(own):
             with _open(path) as file:  # closing it gives the mapped pages back
                 for name in names:
                     own[name].copy_(file.get_tensor(name))
+                    if own[name].is_floating_point() and not torch.isfinite(own[name]).all():
+                        raise WeightsError(
+                            f"{name} holds NaN or infinity",
+                            where=str(path),
+                            fix="The training that wrote it failed, or the file is damaged: take another one.",
+                        )
+
+
+@contextmanager
+def _reading(folder: Path) -> Generator[Path]:
+    """The path of a folder's weights, which is a regular file; what cannot be read of it is a WeightsError."""
+    path = folder / WEIGHTS
+    try:
+        with open_regular(path, WeightsError):
+            pass
+    except WeightsError as error:
+        raise WeightsError(f"{WEIGHTS} cannot be read ({error.what})", where=str(folder)) from None
+    try:
+        yield path
     except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{WEIGHTS} cannot be read ({error})", where=str(folder)) from error
 

@@ -1,8 +1,8 @@
 """The named configurations of the one model, and its ablations."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from dpmesh.backbone.diffusion import BackboneConfig, Conditions
 from dpmesh.backbone.prompt import PromptConfig
@@ -10,6 +10,7 @@ from dpmesh.backbone.timm import TimmConfig
 from dpmesh.diffusion.unet import UNetConfig
 from dpmesh.diffusion.vae import VAEConfig
 from dpmesh.errors import ConfigError
+from dpmesh.plain import changed, check_sizes, from_plain
 from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.prior import PriorConfig
 from dpmesh.pose_prior.vposer import VPoserConfig
@@ -50,6 +51,7 @@ class DPMeshConfig:
     frozen: tuple[BackbonePart, ...] = ()
 
     def __post_init__(self) -> None:
+        check_sizes(self, ("lora_rank",))
         backbone, regressor = self.backbone, self.regressor
         pairs = [
             ("regressor.fused_channels", regressor.fused_channels, "backbone.fused_channels", backbone.fused_channels),
@@ -59,6 +61,13 @@ class DPMeshConfig:
         if isinstance(backbone, BackboneConfig):
             there = ("vae", "controlnet") if backbone.controlled else ("vae",)
             vae, unet = backbone.vae, backbone.unet
+            if not {8, 16} <= set(unet.map_sizes) <= {8, 16, 32}:
+                raise ConfigError(
+                    f"map_sizes={unet.map_sizes} must hold 8 and 16, may hold 32", where="UNetConfig"
+                )
+            for level, size in enumerate((32, 16, 8)):
+                if size in unet.map_sizes and not unet.attention[level]:
+                    raise ConfigError(f"no attention at {size}, whose maps are wanted", where="UNetConfig")
             pairs += [
                 ("prompt.width", self.prompt.width, "backbone.unet.context_width", unet.context_width),
                 ("prompt.joints", self.prompt.joints, "backbone.joints", backbone.joints),
@@ -90,6 +99,24 @@ class DPMeshConfig:
         if isinstance(self.backbone, TimmConfig) and self.backbone.pretrained:
             return replace(self, backbone=replace(self.backbone, pretrained=False))
         return self
+
+
+def stored_config(plain: Mapping[str, Any], where: str) -> DPMeshConfig:
+    """The config of a weights folder, from its config.json. Raises ConfigError, also for a `release` that was stored
+    before `regressor.position_table` was a setting: its outputs would be others than the released code's."""
+    regressor = plain.get("regressor")
+    if (
+        plain.get("name") == "release"
+        and isinstance(regressor, Mapping)
+        and "position_table" not in regressor
+    ):
+        raise ConfigError(
+            "these weights were stored without regressor.position_table, and the released position table is needed",
+            where=where,
+            fix="Convert the checkpoint again (dpmesh convert released). For weights that were trained here without"
+            ' it, add "position_table": "detr" to the regressor.',
+        )
+    return from_plain(DPMeshConfig, plain, where=where)
 
 
 EMBEDDED = DPMeshConfig(
@@ -169,7 +196,7 @@ RELEASE = DPMeshConfig(
         unet=UNetConfig(timestep=1, map_sizes=(8, 16)),
     ),
     prompt=PromptConfig(layers=1, visible_only=False),
-    regressor=RegressorConfig(pose_code=32, shared_content=True, place_mlp=True),
+    regressor=RegressorConfig(pose_code=32, shared_content=True, place_mlp=True, position_table="released"),
     pose_prior=VPoserConfig(),
     camera="image",
     shared_focal=True,
@@ -300,8 +327,20 @@ SMALL_ABLATIONS = {
 """At the embedded model's widths: what a CPU can train (benchmarks/ablations.py)."""
 
 
-def configuration(name: str) -> DPMeshConfig:
-    """A named configuration, an ablation's included; raises ConfigError for an unknown name."""
+def configuration(model: str | Mapping[str, Any]) -> DPMeshConfig:
+    """A named configuration, an ablation's included; raises ConfigError for an unknown name.
+
+    model: the name, or a table {"name": ..., "backbone": {"pretrained": True}} whose other values are laid over the
+    named configuration's, nested as its fields are. It keeps its name.
+    """
+    if not isinstance(model, str):
+        changes = dict(model)
+        if not isinstance(name := changes.pop("name", None), str):
+            raise ConfigError(
+                "it names no configuration", where="model", fix='Write name = "paper" into [model].'
+            )
+        return changed(configuration(name), changes, "model")
+    name = model
     groups = (*ABLATIONS.values(), *SMALL_ABLATIONS.values())
     rows = {row.name: row for group in groups for row in group if row.name not in PRESETS}
     if (found := (PRESETS | rows).get(name)) is None:

@@ -3,6 +3,9 @@
 Counted on torch's meta device: shapes without numbers, so that 1.3 thousand million parameters need no memory.
 """
 
+import os
+from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpmesh.checkpoint import Provenance, read_config
+from dpmesh.checkpoint import CONFIG, Provenance, building, read_config
 from dpmesh.configurations import ABLATIONS, SMALL_ABLATIONS, DPMeshConfig, configuration
+from dpmesh.errors import ConfigError, DPMeshError
 from dpmesh.geometry import CROP
 from dpmesh.model import DPMesh, Inputs
 from dpmesh.plain import from_plain
@@ -24,8 +28,9 @@ def describe(source: str) -> dict[str, Any]:
     the configuration is read.
     """
     config, provenance = _read(source)
-    model = without_numbers(config)
-    flops = count_flops(model)
+    with building(Path(source)) if os.path.isdir(source) else nullcontext():
+        model = without_numbers(config)
+        flops = count_flops(model)
     total = flops["total"]
     parts = {
         name: {
@@ -65,16 +70,33 @@ def _row(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(source: str) -> tuple[DPMeshConfig, Provenance]:
-    if not Path(source).is_dir():
+    if not os.path.isdir(source):
         return configuration(source), {}
     plain, provenance = read_config(Path(source))
-    return from_plain(DPMeshConfig, plain, where=str(Path(source) / "config.json")), provenance
+    with building(Path(source) / CONFIG):
+        return from_plain(DPMeshConfig, plain, where=str(Path(source) / CONFIG)), provenance
 
 
 def without_numbers(config: DPMeshConfig) -> DPMesh:
     """The model on the meta device, in evaluation mode."""
     with torch.device("meta"):
         return DPMesh(config.as_stored()).to("meta").eval()
+
+
+@lru_cache(maxsize=16)
+def refuse_misshapen(config: DPMeshConfig) -> None:
+    """Raise ConfigError where no model can be made with these sizes, or none that makes a body of a crop: what the
+    config's own checks did not foresee. Takes a second or two, and no memory."""
+    if config.regressor.joints != 15:  # every loss and file has as many
+        raise ConfigError(f"joints={config.regressor.joints} must be 15", where="model.regressor")
+    try:
+        with torch.no_grad():
+            without_numbers(config)(_somebody(torch.device("meta")))
+    except DPMeshError:
+        raise
+    except Exception as error:  # whatever torch makes of sizes that do not go together
+        line = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ConfigError(f"a model with these sizes cannot work ({line})", where="model") from error
 
 
 def parts_of(model: DPMesh) -> list[str]:
@@ -92,15 +114,8 @@ def count_flops(model: DPMesh) -> dict[str, int]:
     trainable = [p for p in model.parameters() if p.requires_grad]
     for parameter in trainable:  # the counter's hooks stumble over parameters that want gradients
         parameter.requires_grad_(False)
-    with device:
-        inputs = Inputs(
-            torch.rand(1, 3, CROP, CROP),
-            torch.rand(1, 30, 2) * CROP,
-            torch.ones(1, 30),
-            torch.full((1,), 1000.0),
-        )
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(inputs)
+        model(_somebody(device))
     for parameter in trainable:
         parameter.requires_grad_(True)
     counted = counter.get_flop_counts()
@@ -110,6 +125,16 @@ def count_flops(model: DPMesh) -> dict[str, int]:
         for part in parts_of(model)
     }
     return {**found, "total": counter.get_total_flops()}
+
+
+def _somebody(device: torch.device) -> Inputs:
+    with device:
+        return Inputs(
+            torch.rand(1, 3, CROP, CROP),
+            torch.rand(1, 30, 2) * CROP,
+            torch.ones(1, 30),
+            torch.full((1,), 1000.0),
+        )
 
 
 def _sum(counted: dict[str, dict[Any, int]], name: str, module: nn.Module) -> int:

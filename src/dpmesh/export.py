@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dpmesh.errors import ConfigError, OutputError
 from dpmesh.geometry import CROP
+from dpmesh.io import reason
 from dpmesh.model import DPMesh, Inputs
 
 INPUTS = ("crop", "joints", "visible", "focal")
@@ -71,7 +72,10 @@ def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
     training = model.training
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
+        path.name.encode()  # protobuf has UTF-8 only, and the file names the one beside it
+        with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=".dpmesh."
+        ) as aside:  # as short as path.name allows
             part = Path(aside) / path.name
             _trace(_Flat(model.eval()), part)
             files = [part]
@@ -79,8 +83,10 @@ def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
                 files.append(_join(part))
             for file in reversed(files):  # the weights before what points to them
                 os.replace(file, path.parent / file.name)
-    except OSError as error:
-        raise OutputError(f"the model cannot be written ({error})", where=str(path)) from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+            raise
+        raise OutputError(f"the model cannot be written ({reason(error)})", where=str(path)) from error
     finally:
         model.train(training)
     return [path.parent / file.name for file in files]

@@ -23,6 +23,9 @@ LARGEST_JSON = 2 * 2**30
 LARGEST_FILE = 8 * 2**30
 """Bytes. Default limit of `read_bytes`."""
 
+LONGEST_NAME = 255
+"""Bytes of a file's name that every common file system admits."""
+
 LOCK = ".dpmesh.lock"
 
 
@@ -60,12 +63,16 @@ def read_bytes(path: Path, limit: int = LARGEST_FILE, error: type[DPMeshError] =
     """All of a regular file of at most `limit` bytes; raises `error`."""
     with open_regular(path, error) as file:
         try:
-            data = file.read(limit + 1)
+            size = os.fstat(file.fileno()).st_size
+            # Of a file that is too large nothing is read; and not limit + 1 at once: as much memory would be asked for.
+            data = file.read(min(limit, size) + 1) if size <= limit else b""
+            if len(data) > size:  # it grows, or the system does not say its size
+                data += file.read(limit + 1 - len(data))
         except OSError as failure:
             raise error(f"cannot be read ({reason(failure)})", where=str(path)) from None
         except MemoryError:
             raise error("does not fit into memory", where=str(path)) from None
-    if len(data) > limit:
+    if size > limit or len(data) > limit:
         raise error(f"is larger than {limit:,} bytes", where=str(path))
     return data
 
@@ -95,7 +102,7 @@ def atomic_path(path: Path) -> Generator[Path]:
     try:
         _make_parent(path)
         yield part
-        _flush(part)
+        flush(part)
         os.replace(part, path)
     except OSError as failure:
         raise _unwritable(path, failure) from failure
@@ -126,7 +133,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """What was written is on the disk before it gets its name: after a power cut the name never holds less."""
     handle = os.open(path, os.O_RDWR)
     try:
@@ -154,3 +161,16 @@ def folder_lock(folder: Path, what: str) -> Generator[None]:
         except (OSError, ValueError) as failure:
             raise _unwritable(folder, failure) from failure
         yield
+
+
+def path_inside(folder: Path, name: str, where: str, error: type[DPMeshError] = InputError) -> Path:
+    """`folder`/`name` for a name that stands in somebody's file (`where`), separators of both systems.
+
+    Raises `error` for a name that leads out of the folder (absolute, or with ..) or that no path may have.
+    """
+    parts = name.replace("\\", "/").split("/")
+    bad = not parts[0] or not parts[-1] or ".." in parts or parts[0].endswith(":") or not name.isprintable()
+    if bad or max(len(part.encode(errors="replace")) for part in parts) > LONGEST_NAME or len(name) > 4000:
+        shown = "".join(c if c.isprintable() else "?" for c in name[:60])
+        raise error(f"{shown!r} is no name of a file inside {folder.name or folder}", where=where)
+    return folder.joinpath(*parts)

@@ -1,9 +1,11 @@
 """DPMesh: a crop of a person and noisy 2D keypoints in, a body out. `DPMesh.forward` is the paper's Figure 3."""
 
+import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,15 +18,24 @@ from dpmesh.backbone.prompt import ConstantPrompt, JointPrompt
 from dpmesh.backbone.timm import TimmBackbone
 from dpmesh.body.files import BodyArrays, free_body
 from dpmesh.body.model import BodyModel
-from dpmesh.checkpoint import Provenance, load_weights, read_config, save_weights, uninitialised
-from dpmesh.configurations import DPMeshConfig, configuration
+from dpmesh.checkpoint import (
+    CONFIG,
+    Provenance,
+    building,
+    check_stored,
+    load_weights,
+    read_config,
+    save_weights,
+    uninitialised,
+)
+from dpmesh.configurations import PRESETS, DPMeshConfig, configuration, stored_config
 from dpmesh.diffusion.lora import cross_attention, inject_lora, released_targets
 from dpmesh.diffusion.precision import TYPES, run_in
 from dpmesh.diffusion.unet import EncoderHalf
 from dpmesh.diffusion.vae import VAEEncoder
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry import CROP
-from dpmesh.plain import from_plain, to_plain
+from dpmesh.plain import to_plain
 from dpmesh.pose_prior.prior import build_prior
 from dpmesh.pose_prior.rotations import rotation_from_6d, rotation_to_6d
 from dpmesh.regressor.cascade import Regression, Regressor
@@ -184,11 +195,16 @@ class DPMesh(nn.Module):
         crop: Float[Tensor, "b 3 256 256"],
         joints: Float[Tensor, "b j 2"],
         visible: Float[Tensor, "b j"],
+        latent: Float[Tensor, "b z h w"] | None = None,
     ) -> Features:
-        """What the backbone makes of the crop, told where the joints are as the configuration has it."""
+        """What the backbone makes of the crop, told where the joints are as the configuration has it. latent: as
+        DiffusionBackbone.forward."""
         if self.prompt is None:
             return self.backbone(crop, joints, visible)
-        return self.backbone(crop, joints, visible, self.prompt(joints, visible))  # prompt (b, 30, d)
+        prompt = self.prompt(joints, visible)  # (b, 30, d)
+        if latent is None:
+            return self.backbone(crop, joints, visible, prompt)
+        return self.backbone(crop, joints, visible, prompt, latent)
 
     def regress(
         self,
@@ -229,9 +245,11 @@ class DPMesh(nn.Module):
                 run_in(part, dtype)
 
     @classmethod
-    def from_config(cls, config: str | DPMeshConfig, body: BodyArrays | None = None) -> "DPMesh":
-        """A model with random weights. config: a name ("embedded") or a DPMeshConfig."""
-        return cls(configuration(config) if isinstance(config, str) else config, body)
+    def from_config(
+        cls, config: str | Mapping[str, Any] | DPMeshConfig, body: BodyArrays | None = None
+    ) -> "DPMesh":
+        """A model with random weights. config: a DPMeshConfig, or what `configuration` makes one of ("embedded")."""
+        return cls(config if isinstance(config, DPMeshConfig) else configuration(config), body)
 
     @classmethod
     def from_pretrained(
@@ -244,7 +262,7 @@ class DPMesh(nn.Module):
         Raises WeightsError where the folder does not hold exactly this model.
         """
         folder = Path(source)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # which no name, however long, makes fail
             if (source := str(source)) not in SHIPPED_WEIGHTS:
                 raise WeightsError(
                     "there is no such folder and no such shipped weights",
@@ -253,11 +271,17 @@ class DPMesh(nn.Module):
                 )
             folder = shipped(f"{source}/config.json").parent
         plain, provenance = read_config(folder)
-        with uninitialised():
-            config = from_plain(DPMeshConfig, plain, where=str(folder / "config.json"))
-            model = cls(config.as_stored(), body)
-        model.run_backbone_in(dtype)
-        load_weights(model, folder)
+        with building(folder / CONFIG):
+            stored = stored_config(plain, str(folder / CONFIG))
+            config = stored.as_stored()
+            if config not in PRESETS.values():  # of another's sizes nothing is known: first without memory
+                with torch.device("meta"):
+                    check_stored(cls(config, body).state_dict(), folder)
+            with uninitialised():
+                model = cls(config, body)
+            model.run_backbone_in(dtype)
+            load_weights(model, folder)
+        model.config = stored  # with what a new model would start from, too: it is saved as it was read
         model.provenance = provenance
         return model.eval()
 

@@ -1,9 +1,12 @@
 """Config dataclasses as plain data (JSON, TOML) and back: unknown names and wrong types are refused by name."""
 
 import dataclasses
+import math
+import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 from dpmesh.errors import ConfigError
@@ -17,48 +20,150 @@ def to_plain(config: object) -> dict[str, Any]:
 
 
 def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> Config:
-    """A config dataclass from nested dictionaries (JSON, TOML); raises ConfigError on unknown or missing names."""
+    """A config dataclass from nested dictionaries (JSON, TOML).
+
+    Raises ConfigError on unknown or missing names, values of other types than the field's, and numbers that are not
+    finite.
+    """
     hints = typing.get_type_hints(kind)
     names = {f.name for f in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
     place = where or kind.__name__
-    if unknown := sorted(set(data) - names):
+    if unknown := [name for name in data if name not in names]:
         raise ConfigError(
-            f"unknown setting {unknown[0]!r}", where=place, fix=f"There are: {', '.join(sorted(names))}."
+            f"unknown setting {_shown(unknown[0])}",
+            where=place,
+            fix=f"There are: {', '.join(sorted(names))}.",
         )
     values = {name: _value(hints[name], value, f"{place}.{name}") for name, value in data.items()}
     try:
         return kind(**values)
-    except TypeError as error:
+    except ConfigError as error:  # which knows the setting, but not the file
+        if not where:
+            raise
+        inside = f": {error.where}" if error.where not in ("", kind.__name__) else ""
+        raise ConfigError(error.what, where=f"{place}{inside}", fix=error.fix) from None
+    except (
+        TypeError,
+        ValueError,
+        ArithmeticError,
+    ) as error:  # the two last: of numbers that no check foresaw
         raise ConfigError(str(error).replace("__init__() ", ""), where=place) from None
+
+
+def changed(config: Config, changes: Mapping[str, Any], where: str = "") -> Config:
+    """The config with the values of nested tables laid over its own; raises ConfigError as from_plain does.
+
+    A table that names another `kind` than the config has takes nothing from it but that kind's defaults.
+    """
+    return from_plain(type(config), _laid_over(to_plain(config), changes), where)
+
+
+def _laid_over(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(plain)
+    for name, value in changes.items():
+        old = plain.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            table, own = typing.cast("Mapping[str, Any]", value), typing.cast("Mapping[str, Any]", old)
+            same = table.get("kind", own.get("kind")) == own.get("kind")
+            found[name] = _laid_over(own, table) if same else dict(table)
+        else:
+            found[name] = value
+    return found
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if kinds := _kinds(arguments):
         given = typing.cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {"kind": "?"}
-        kind = str(given.get("kind", next(iter(kinds))))
-        if kind not in kinds:
+        kind = given.get("kind", next(iter(kinds)))
+        if not isinstance(kind, str) or kind not in kinds:
             raise ConfigError(f"its kind must be one of {', '.join(kinds)}", where=where)
         return from_plain(kinds[kind], given, where)
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{_shown(value)} is no table of settings", where=where)
         return from_plain(typing.cast("type[Any]", hint), typing.cast("Mapping[str, Any]", value), where)
-    if origin is tuple and isinstance(value, list):
-        items = typing.cast("list[Any]", value)
-        return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if origin is tuple:
+        return _items(arguments, value, where)
     if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"{value!r} is not one of {', '.join(map(repr, arguments))}", where=where)
-        return value
+        for argument in arguments:
+            if type(value) is type(argument) and value == argument:  # True is no 1
+                return argument
+        raise ConfigError(f"{_shown(value)} is not one of {', '.join(map(repr, arguments))}", where=where)
     if origin in (typing.Union, types.UnionType):
+        return _any_of(arguments, value, where)
+    if isinstance(origin, type):
+        if not isinstance(value, origin):
+            raise ConfigError(f"{_shown(value)} is not a {origin.__name__}", where=where)
         return value
+    return _plain(hint, value, where)
+
+
+def _items(hints: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    """Of tuple[X, ...] any number, of tuple[X, Y] just these."""
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{_shown(value)} is not a list", where=where)
+    items = typing.cast("list[Any]", value)
+    if len(hints) == 2 and hints[1] is Ellipsis:
+        hints = (hints[0],) * len(items)
+    if len(items) != len(hints):
+        raise ConfigError(f"{len(items)} values instead of {len(hints)}", where=where)
+    each = enumerate(zip(hints, items, strict=True))
+    return tuple(_value(hint, item, f"{where}[{i}]") for i, (hint, item) in each)
+
+
+def _any_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
+    """The first of a union's members that the value is one of."""
+    for hint in hints:
+        with suppress(ConfigError):
+            return _value(hint, value, where)
+    told = " or ".join(
+        "none" if hint is type(None) else getattr(hint, "__name__", str(hint)) for hint in hints
+    )
+    raise ConfigError(f"{_shown(value)} is not {told}", where=where)
+
+
+def _plain(hint: Any, value: Any, where: str) -> Any:
+    """A number, a truth value, a text or nothing."""
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < 2**1000 else math.inf
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise ConfigError(f"{value!r} is not a {hint.__name__}", where=where)
+        name = "none" if hint is type(None) else hint.__name__
+        raise ConfigError(f"{_shown(value)} is not a {name}", where=where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError("the number is not finite", where=where)
     return value
+
+
+def _shown(value: object) -> str:
+    """A value in a few letters, however large or deep it is."""
+    return reprlib.repr(value)
 
 
 def _kinds(union: tuple[Any, ...]) -> dict[str, Any]:
     """The dataclasses of a union by their `kind`; the first is meant where a file names none."""
     members = (member for member in union if dataclasses.is_dataclass(member))
     return {str(f.default): m for m in members for f in dataclasses.fields(m) if f.name == "kind"}
+
+
+MOST_LAYERS, LARGEST_SIZE = 100, 65_536
+"""Bounds of every size in a configuration; the largest here has 12 layers and a width of 2,048."""
+
+
+def check_sizes(config: object, zero: Collection[str] = ()) -> None:
+    """Raise ConfigError unless all whole numbers of a config dataclass are sizes that a model can have, and its other
+    numbers finite and positive. zero: fields that may be 0."""
+    where = type(config).__name__
+    for item in dataclasses.fields(config):  # pyright: ignore[reportArgumentType]  (any dataclass instance)
+        value: object = getattr(config, item.name)
+        several = typing.cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+        most = MOST_LAYERS if "layers" in item.name or "depth" in item.name else LARGEST_SIZE
+        if len(several) > MOST_LAYERS:
+            raise ConfigError(f"{item.name} has {len(several)} values", where=where)
+        for size in several:
+            if isinstance(size, bool) or not isinstance(size, int | float):
+                continue
+            least = 0 if item.name in zero else 1 if isinstance(size, int) else math.ulp(0.0)
+            if not least <= size <= most:
+                told = f"between {least} and {most:,}" if isinstance(size, int) else "positive and finite"
+                raise ConfigError(f"{item.name}={_shown(size)} must be {told}", where=where)

@@ -6,6 +6,7 @@ import pickle
 import struct
 import sys
 import types
+import zipfile
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from dpmesh.body.files import BodyArrays, free_body, load_body, save_body
+from dpmesh.body.files import BodyArrays, free_body, load_body, load_npz, save_body
 from dpmesh.errors import InputError, OutputError
 from dpmesh.skeletons import SMPL_PARENTS
 
@@ -44,6 +45,7 @@ def test_round_trip_and_equal_bytes(tmp_path: Path, body: BodyArrays) -> None:
 
 
 def test_unwritable_folder(tmp_path: Path, body: BodyArrays) -> None:
+    (tmp_path / "nowhere").write_text("a file")
     with pytest.raises(OutputError, match=r"nowhere.*cannot be written"):
         save_body(tmp_path / "nowhere" / "a.npz", body)
 
@@ -56,6 +58,20 @@ def test_unwritable_folder(tmp_path: Path, body: BodyArrays) -> None:
         ({"faces": np.array([[0, 1, 6904]])}, "faces name vertices that do not exist"),
         ({"posedirs": np.zeros((6904, 3, 9), np.float32)}, r"posedirs has shape \(6904, 3, 9\)"),
         ({"parents": (-1,) * 24}, "kinematic tree"),
+        ({"shapedirs": np.full((6904, 3, 10), 1e30, np.float32)}, r"shapedirs holds 1e\+30"),
+        ({"faces": np.array([[0, 1, -1]])}, "faces name vertices that do not exist"),
+        ({"faces": np.zeros((0, 3), np.int64)}, "faces have shape"),
+        (
+            {
+                "v_template": np.zeros((0, 3), np.float32),
+                "shapedirs": np.zeros((0, 3, 10), np.float32),
+                "posedirs": np.zeros((0, 3, 207), np.float32),
+                "weights": np.zeros((0, 24), np.float32),
+                "J_regressor": np.zeros((24, 0), np.float32),
+                "regressors": {},
+            },
+            "no vertices",
+        ),
         ({"regressors": {"joints31": np.zeros((31, 6904), np.float32)}}, "regressor 'joints31' is unknown"),
     ],
 )
@@ -85,6 +101,82 @@ def test_npz_refusals_name_the_file(tmp_path: Path, body: BodyArrays) -> None:
     other.write_bytes(b"v 0 0 0")
     with pytest.raises(InputError, match=r"does not end in '\.obj'"):
         load_body(other)
+
+
+def raw_body(body: BodyArrays) -> dict[str, np.ndarray]:
+    """A body under SMPL's field names."""
+    names = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights")
+    tree = np.array([(2**32 - 1, *SMPL_PARENTS[1:]), range(24)], np.uint32)
+    return {**{name: getattr(body, name) for name in names}, "kintree_table": tree, "f": body.faces}
+
+
+DAMAGE = {
+    "a tree without rows": ({"kintree_table": np.zeros((0, 24), np.int64)}, r"kintree_table is .*\(0, 24\)"),
+    "a tree of NaN": ({"kintree_table": np.full((2, 24), np.nan)}, "kintree_table is float64"),
+    "a tree out of range": ({"kintree_table": np.full((2, 24), 2**63, np.uint64)}, "kinematic tree"),
+    "faces out of range": ({"f": np.full((4, 3), 2**63 + 5, np.uint64)}, "vertices that do not exist"),
+    "faces of floats": ({"f": np.full((4, 3), np.nan)}, "f is float64"),
+    "numbers too large": ({"v_template": np.full((6904, 3), 1e300)}, "v_template holds NaN or infinity"),
+    "a number alone": ({"v_template": np.array(3.0)}, r"v_template is float64 of shape \(\)"),
+    "texts": ({"J_regressor": np.full((24, 6904), "a")}, "J_regressor is <U1"),
+    "times": ({"weights": np.zeros((6904, 24), "M8[s]")}, "weights is datetime64"),
+    "rows for other vertices": ({"J_regressor": np.ones((24, 3))}, r"J_regressor has shape \(24, 3\)"),
+    "two shapes": ({"shapedirs": np.zeros((6904, 3, 2))}, r"shapedirs has shape \(6904, 3, 2\)"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGE.values(), ids=DAMAGE.keys())
+def test_damaged_fields_are_one_line(
+    tmp_path: Path, body: BodyArrays, change: dict[str, np.ndarray], message: str
+) -> None:
+    for path in (tmp_path / "body.npz", tmp_path / "body.pkl"):
+        raw = raw_body(body) | change
+        if path.suffix == ".npz":
+            np.savez(path, **raw)  # pyright: ignore[reportArgumentType]
+        elif raw["weights"].dtype.kind != "M":  # which the reader of pickles does not take at all
+            path.write_bytes(pickle.dumps(raw, 2))
+        else:
+            continue
+        with pytest.raises(InputError, match=rf"body{path.suffix}.*{message}"):
+            load_body(path)
+
+
+def test_an_npz_that_unpacks_to_more_than_a_body_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "body.npz"
+    np.savez_compressed(path, v_template=np.zeros(2**18))
+    assert path.stat().st_size < 4000
+    with pytest.raises(InputError, match=r"body\.npz.*unpacked it would have 2,097,280 bytes"):
+        load_npz(path, 2**20)
+    # A member that claims more than there is: 10^15 numbers.
+    header = (
+        b"\x93NUMPY\x01\x00v\x00"
+        + f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({10**15},), }}".encode()
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("v_template.npy", header.ljust(127) + b"\n" + bytes(64))
+    with pytest.raises(InputError, match=r"not a readable \.npz"):
+        load_npz(path)
+
+
+def test_damage_anywhere_in_an_npz_is_one_line(tmp_path: Path) -> None:
+    path, rng = tmp_path / "body.npz", np.random.default_rng(0)
+    np.savez_compressed(path, a=np.arange(9), b=np.array([True, False]))
+    whole = np.frombuffer(path.read_bytes(), "u1")
+    for _ in range(200):
+        blob = whole.copy()
+        blob[rng.integers(0, len(blob), 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(blob.tobytes())
+        try:
+            load_npz(path)
+        except InputError as error:
+            assert "body.npz" in str(error)
+
+
+def test_names_that_no_file_has(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.npz")
+    for name in ("x" * 5000 + ".npz", "a\0b.pkl", "a.npz"):
+        with pytest.raises(InputError, match="no such body file"):
+            load_body(tmp_path / name)
 
 
 # SMPL's pickles

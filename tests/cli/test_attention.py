@@ -29,13 +29,16 @@ def test_everybody_in_a_picture(weights: Path, tmp_path: Path, capsys: pytest.Ca
     out, err = capsys.readouterr()
     folder = tmp_path / "o" / "two_people"
     assert "2 people" in out and str(folder) in out and err == ""
-    assert len(list(folder.iterdir())) == 6
+    assert len(list(folder.iterdir())) == 6 + 1  # and the record
     kept = (folder / "person_00.npz").read_bytes()
-    assert attention(*words) == 1
-    assert "--overwrite" in capsys.readouterr().err
+    assert attention(*words) == 0
+    assert "kept" in capsys.readouterr().out
+    assert attention(*words, "--boxes", "100,100,400,700") == 1
+    err = capsys.readouterr().err
+    assert "--boxes was not given, is 100,100,400,700" in err and "--overwrite" in err
     assert (folder / "person_00.npz").read_bytes() == kept
     assert attention(*words, "--overwrite", "--boxes", "100,100,400,700") == 0
-    assert len(list(folder.iterdir())) == 3  # one person now, nothing of the old result left
+    assert len(list(folder.iterdir())) == 3 + 1  # one person now, nothing of the old result left
     with np.load(folder / "person_00.npz", allow_pickle=False) as stored:
         np.testing.assert_allclose(stored["crop_box"].reshape(2, 2).mean(0), [250, 400])
 

@@ -110,8 +110,17 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "config.json").write_text(json.dumps(broken))
     for source, told in (
         (str(tmp_path), "kind must be one of"),
+        ("x" * 5000, "There are: embedded"),
         ("huge", "There are: embedded, paper, release"),
     ):
         assert main(["inspect", source]) != 0
         error = capsys.readouterr().err
         assert told in error and error.count("\n") <= 2
+
+
+def test_a_name_is_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    text = {"config": {**to_plain(EMBEDDED), "name": "[/bold]x[red]"}, "provenance": {"source": "[/nothing]"}}
+    (tmp_path / "config.json").write_text(json.dumps(text))
+    assert main(["inspect", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "[/bold]x[red], one person" in told and "source: [/nothing]" in told

@@ -1,13 +1,11 @@
 """`dpmesh predict` as a user meets it: exit status, one line for what is wrong, files that are whole."""
 
-import importlib.util
 import json
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,32 +15,12 @@ from dpmesh.cli.main import main
 from dpmesh.cli.predict import find_pictures, name_results
 from dpmesh.errors import InputError
 from dpmesh.pipeline.predictor import Predictor
+from dpmesh.pipeline.record import MARKER
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 X = ("predict", "x.png", "--out", "o")
 FAKES = Path(__file__).parents[1] / "pipeline" / "conftest.py"
 Run = Callable[..., int]
-
-
-def load_fakes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pipeline_fakes", FAKES)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """The real command with the fake model; returns how it was asked for."""
-    fakes, calls = load_fakes(), []
-
-    def from_pretrained(*asked: object) -> Predictor:
-        calls.append(asked)
-        return Predictor(fakes.FakeModel(), fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)]), "fake", 4)
-
-    monkeypatch.setattr(Predictor, "from_pretrained", from_pretrained)
-    return calls
 
 
 @pytest.fixture
@@ -60,7 +38,8 @@ def predict(*words: object) -> int:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """All but the record, which is everywhere."""
+    return {path.name for path in folder.iterdir()} - {MARKER}
 
 
 @pytest.mark.usefixtures("loads")
@@ -131,8 +110,10 @@ def test_second_run_keeps_what_is_there(
     assert capsys.readouterr().out.count("--overwrite") == 3
     assert len(loads) == 1  # no model was loaded for nothing
     assert marker.exists()
+    record = (tmp_path / "o" / "a" / MARKER).stat().st_ino
     assert predict(*words, "--overwrite") == 0
-    assert not marker.exists()
+    assert len(loads) == 2 and (tmp_path / "o" / "a" / MARKER).stat().st_ino != record  # written anew
+    assert marker.exists()  # it is none of ours
 
 
 @pytest.mark.usefixtures("loads")
@@ -143,7 +124,7 @@ def test_result_of_another_picture_is_not_taken_for_this_one(
     other = tmp_path / "a.png"
     Image.fromarray(PICTURE[:30]).save(other)
     assert predict(other, "--out", tmp_path / "o", "--save", "json") == 1
-    assert "another picture" in capsys.readouterr().err
+    assert "another image" in capsys.readouterr().err
     assert predict(other, "--out", tmp_path / "o", "--save", "json", "--overwrite") == 0
 
 
@@ -243,12 +224,14 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
 fakes = importlib.util.module_from_spec(spec); spec.loader.exec_module(fakes)
 from dpmesh.pipeline.predictor import Predictor
+from dpmesh.pipeline.options import model_options
+from dpmesh.pipeline.record import MARKER
 from dpmesh.cli.main import main
 found = fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)])
-Predictor.from_pretrained = lambda *_: Predictor(fakes.FakeModel(), found)
+Predictor.from_pretrained = lambda *_: Predictor(fakes.FakeModel(), found, options=model_options())
 write = Path.write_bytes
 def slow(path, data):
-    if path.name == "scene.json" and path.parent.name == ".b.partial":
+    if path.name == "scene.json" and path.parent.name == ".b.dpmesh-part":
         write(path, data[: len(data) // 2])
         print("half", flush=True)
         time.sleep(600)
@@ -274,4 +257,5 @@ def test_killed_in_the_middle_then_run_again(photos: Path, tmp_path: Path) -> No
     assert names(tmp_path / "o" / "a") == {"scene.npz", "scene.json"}
     assert predict(*words) == 0
     assert names(tmp_path / "o") == {"a", "b", "c"}
+    assert names(tmp_path / "o" / "b") == {"scene.npz", "scene.json"}
     assert json.loads((tmp_path / "o" / "b" / "scene.json").read_text())["people"]

@@ -252,3 +252,41 @@ def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert asset_folder() == tmp_path / ".local" / "share" / "dpmesh"
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     assert asset_folder() == tmp_path / "data" / "dpmesh"
+
+
+def test_one_damaged_file_keeps_none_of_the_others(
+    smpl: Arrays, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    source = tmp_path / "downloads"
+    source.mkdir()
+    np.save(source / "a.npy", regressor(17))
+    (source / "b_cut.npy").write_bytes((source / "a.npy").read_bytes()[:5000])
+    np.save(source / "c_nan.npy", np.full((9, V), np.nan))
+    (source / "d_neutral.pkl").write_bytes(pickle.dumps(smpl, protocol=2)[:-100_000])
+    np.savez(source / "e_male.npz", **{**smpl, "v_template": np.full((V, 3), np.nan)})
+    (source / "f.npz").write_bytes(b"PK\x03\x04" + bytes(500))
+    os.mkfifo(source / "g.pkl")
+    torch.save({"bodyprior_dec_fc1.weight": torch.full((512, 32), torch.inf)}, source / "h.pt")
+    np.save(source / "z.npy", regressor(9))
+    (source / os.fsdecode(b"\xff.npy")).write_bytes((source / "z.npy").read_bytes())
+    absent = str(tmp_path / ("x" * 5000))
+    assert main(["assets", "import", absent, str(tmp_path / "a\0b"), str(source)]) == 1
+    told = capsys.readouterr()
+    assert told.out.count("→") == 3 and r"\xff.npy" in told.out
+    lines = told.err.splitlines()
+    for name in (
+        "no such file or folder",
+        "b_cut.npy",
+        "c_nan.npy",
+        "d_neutral.pkl",
+        "e_male.npz",
+        "f.npz",
+        "h.pt",
+    ):
+        assert sum(name in line and line.startswith("dpmesh: ") for line in lines) == 1 + name.startswith(
+            "no"
+        ), name
+    assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == [
+        "J_regressor_extra.npy",
+        "J_regressor_h36m_correct.npy",
+    ]

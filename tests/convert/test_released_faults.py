@@ -30,6 +30,16 @@ def shorter(value: Tensor) -> Tensor:
     return value[:-1]
 
 
+def not_a_number(value: Tensor) -> Tensor:
+    value = value.clone()
+    value.view(-1)[-1] = torch.nan
+    return value
+
+
+def whole(value: Tensor) -> Tensor:
+    return value.to(torch.int8)
+
+
 def extra(_: None) -> Tensor:
     return torch.zeros(3)
 
@@ -50,6 +60,14 @@ FAULTS = {
     "shape": (
         {"cascade_shaoe_out.1.weight": shorter},
         r"1 mis-shaped: cascade_shaoe_out\.1\.weight 9×26 instead of 10×26",
+    ),
+    "NaN": (
+        {"cascade_pose_out.0.weight": not_a_number},
+        r"cascade_pose_out\.0\.weight holds NaN or infinity",
+    ),
+    "whole numbers": (
+        {"cascade_pose_out.0.weight": whole},
+        r"cascade_pose_out\.0\.weight is stored as torch\.int8, which no weights are",
     ),
     "packed shape": ({PACKED: shorter}, rf"3 mis-shaped: {PACKED} 47×16 instead of 16×16"),
     "half a LoRA": (

@@ -79,6 +79,12 @@ def test_joints_are_the_truth_in_metres_before_the_camera(
             assert not person.joints3d_valid.any()
             assert person.joints2d[J("L_Wrist"), 1] < person.joints2d[J("R_Wrist"), 1] - 50
         assert person.image.is_file() and person.image.is_relative_to(sets[0])
+        pixels = truth.pixels(
+            truth.joints
+        )  # the twins annotate a box 8 px around them, also beyond the image
+        around = np.concatenate([pixels.min(0) - 8, pixels.max(0) + 8])
+        assert np.abs(person.annotated - around).max() < 1e-6
+        assert person.full_size == person.size and person.full_place.tolist() == [0, 0, 1]
         x1, y1, x2, y2 = person.box
         assert 0 <= x1 < x2 <= person.size[0] - 1 and 0 <= y1 < y2 <= person.size[1] - 1
 
@@ -236,7 +242,7 @@ def test_fits_need_smpl_and_joints_alone_do_not(
         (("coco", "", "test2017"), "evaluation alone"),
         (("h36m", "", "validation"), "no validation split"),
         (("agora", ""), "no data set is called"),
-        (("coco", "/nowhere"), "annotation file is missing"),
+        (("coco", "/nowhere"), "no such file"),
         (("3dpw", "/nowhere"), "neither"),
     ],
 )
@@ -263,7 +269,7 @@ def _short_keypoints(path: Path) -> None:
     ("harm", "match"),
     [
         (_no_lists, "'annotations' is missing"),
-        (_cut, "not a readable JSON"),
+        (_cut, "is not JSON"),
         (_short_keypoints, "17×3 numbers"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from dpmesh.data.augment import AugmentConfig, View
 from dpmesh.data.detections import detect, tight_area
 from dpmesh.data.noise import posefix
-from dpmesh.data.person import COCO_IN_30, Person
+from dpmesh.data.person import COCO_IN_30, Person, with_neighbours
 from dpmesh.geometry.crop import Crop
 from dpmesh.skeletons import COCO17, JOINTS30
 
@@ -154,7 +154,43 @@ def test_a_middle_pelvis_follows_the_hips_and_a_detector_is_taken_as_it_is() -> 
     points, seen = detect(np.random.default_rng(3), replace(person, given=given), view, joints, ONES, NOISE)
     assert seen[JOINTS30.index("R_Wrist")] == 0 and seen.sum() == 29  # mirrored with the person
     assert np.allclose(points[0], joints[0] + [-3 * 1.28, 3 * 1.28], atol=1e-3)
-    assert abs(tight_area(person, view) - np.prod(np.ptp(person.joints2d, axis=0)) * 1.28**2) < 1
+
+
+def test_noise_scales_with_the_annotated_box_and_not_with_the_labelled_joints() -> None:
+    """The box is 300 × 240 px of the image, partly outside it: 72,000 px², times 1.28² in the crop. With one labelled
+    joint the extent is nothing, and there would be no noise."""
+    person, view, joints = someone(flip=False)
+    nose = JOINTS30.index("Nose")
+    only = np.zeros(30, np.float32)
+    only[nose] = 1
+    person = replace(person, annotated=np.array([-20.0, 60, 280, 300]), joints2d_valid=only)
+    assert tight_area(person, view) == pytest.approx(72_000 * 1.28**2)
+    assert tight_area(replace(person, joints2d_valid=ONES), view) == tight_area(person, view)
+    off = []
+    for seed in range(400):
+        points, seen = detect(np.random.default_rng(seed), person, view, joints, only, NOISE)
+        off += [np.linalg.norm(points[nose] - joints[nose])] if seen[nose] else []
+    radius = 0.026 * np.sqrt(72_000) * 1.28
+    # good to 1.14, jitter to 2.35, miss to 4.29 radii (0.69, 0.15 and 0.15 of them), uniform each
+    assert np.max(off) > 3.5 * radius and np.mean(off) == pytest.approx(1.16 * radius, rel=0.1)
+    bare = Person("x/1", Path(), (640, 480), person.box, person.K, person.joints2d, ONES)
+    assert bare.annotated.tolist() == person.box.tolist()  # where no other box is known
+
+
+def test_neighbours_overlap_by_their_annotated_boxes() -> None:
+    """The joints of the two lie apart; their boxes overlap by 20 × 100 of 180 × 100 px, an IoU of a ninth."""
+    person, _, _ = someone(flip=False)
+
+    def at(x: float, box: list[float]) -> Person:
+        joints = np.stack([np.linspace(x, x + 10, 30), np.linspace(100, 200, 30)], 1).astype(np.float32)
+        return replace(person, joints2d=joints, annotated=np.array(box))
+
+    left, right = at(110, [100.0, 100, 200, 200]), at(260, [180.0, 100, 280, 200])
+    assert [len(p.neighbours) for p in with_neighbours([left, right])] == [1, 1]
+    apart = replace(right, annotated=np.array([190.0, 100, 290, 200]))
+    assert [len(p.neighbours) for p in with_neighbours([left, apart])] == [0, 0]
+    near = at(112, [220.0, 100, 280, 200])  # the joints of the two do overlap
+    assert [len(p.neighbours) for p in with_neighbours([left, near])] == [0, 0]
 
 
 def test_joints_are_dropped_at_the_rate_asked_for() -> None:

@@ -1,12 +1,15 @@
 """Readers of motion files, on small files written in the real layouts."""
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from dpmesh.data import motion_files
 from dpmesh.data.motion_files import (
     DEEPMIMIC,
     EXPMAP_NAMES,
@@ -216,6 +219,96 @@ def test_amass_keeps_the_body_and_stands_up(tmp_path: Path, width: int, key: str
     up = Rotation.from_rotvec(read[:, 0]).as_matrix()
     z_up = Rotation.from_rotvec(poses[:, :3]).as_matrix()
     assert np.allclose(up[:, 1], z_up[:, 2]) and np.allclose(up[:, 2], -z_up[:, 1])  # z becomes y
-    with pytest.raises(InputError, match="AMASS"):
-        np.savez(tmp_path / "b.npz", trans=np.zeros((5, 3)))
+    apart = {"root_orient": poses[:, :3], "pose_body": poses[:, 3:66]}
+    np.savez(tmp_path / "b_poses.npz", **apart, **extra)
+    assert np.array_equal(read_amass(tmp_path / "b_poses.npz")[0], read)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"trans": np.zeros((5, 3))}, "AMASS"),
+        ({"poses": np.zeros((5, 156))}, "no frame rate"),
+        ({"poses": np.zeros((5, 100)), "mocap_framerate": 60.0}, "156"),
+        ({"poses": np.full((5, 72), np.nan), "mocap_framerate": 60.0}, "finite"),
+        ({"poses": np.zeros((5, 72)), "mocap_framerate": 0.0}, "0.0 frames a second"),
+        ({"poses": np.zeros((5, 72)), "mocap_framerate": np.nan}, "nan frames a second"),
+        (
+            {"root_orient": np.zeros((5, 3)), "pose_body": np.zeros((4, 63)), "mocap_frame_rate": 60.0},
+            "AMASS",
+        ),
+        ({"root_orient": np.zeros((5, 3)), "pose_body": np.zeros((5, 60)), "mocap_frame_rate": 60.0}, "66"),
+    ],
+)
+def test_what_is_no_amass_clip_is_one_line(tmp_path: Path, arrays: dict[str, object], said: str) -> None:
+    np.savez(tmp_path / "b.npz", **arrays)
+    with pytest.raises(InputError, match=said):
         read_amass(tmp_path / "b.npz")
+    data = (tmp_path / "b.npz").read_bytes()
+    (tmp_path / "b.npz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match="AMASS"):
+        read_amass(tmp_path / "b.npz")
+
+
+def test_hostile_motion_files_are_one_line(tmp_path: Path) -> None:
+    """Unknown channels, a cycle of bones, no frame, arrays larger than the memory, specials, mutations."""
+    for text in (
+        BVH.replace("Zrotation", "Qrotation"),
+        BVH.replace("Zrotation Yrotation Xrotation", "Zrotation Zrotation Zrotation"),
+        BVH.replace("Xposition", "Qposition"),
+        BVH.replace("0 20.5 -0.5", "0 20.5"),
+        BVH.replace("0 20.5 -0.5", "0 nan 1"),
+        BVH.replace("0.008333333", "nan"),
+        BVH.replace("0.008333333", "1e999"),
+    ):
+        with pytest.raises(InputError, match=r"a\.bvh"):
+            read_bvh(write(tmp_path, "a.bvh", text))
+    for text in (
+        ASF.replace("root lhipjoint", "ltibia lhipjoint"),
+        ASF.replace("name lfemur", "name"),
+        ASF.replace("0.34202 -0.939693 0", "0.3"),
+    ):
+        with pytest.raises(InputError, match=r"a\.as?m?[fc]"):
+            read_amc(write(tmp_path, "a.amc", AMC), read_asf(write(tmp_path, "a.asf", text)))
+    with pytest.raises(InputError, match="not finite"):
+        read_amc(
+            write(tmp_path, "a.amc", AMC.replace("5 6 7", "nan 6 7")), read_asf(write(tmp_path, "b.asf", ASF))
+        )
+    for content in (
+        {"Frames": [[0.0] * 44]},
+        {"Frames": [[1e999] * 44]},
+        {"Frames": [[10**400]]},
+        {"Frames": {}},
+        [],
+    ):
+        with pytest.raises(InputError, match=r"a\.json"):
+            read_deepmimic(write(tmp_path, "a.json", json.dumps(content)))
+    os.mkfifo(tmp_path / "fifo")
+    for reader in (read_bvh, read_asf, read_expmap, read_deepmimic, read_amass):
+        with pytest.raises(InputError, match="not a regular file"):
+            reader(tmp_path / "fifo")
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        text = list((BVH, ASF, AMC)[seed % 3])
+        for at in rng.integers(len(text), size=3):
+            text[at] = chr(rng.integers(32, 127))
+        path = write(tmp_path, "m", "".join(text[: len(text) if seed % 2 else int(rng.integers(len(text)))]))
+        with suppress(InputError):
+            (read_bvh, read_asf, lambda p: read_amc(p, read_asf(tmp_path / "b.asf")))[seed % 3](path)
+
+
+def test_an_amass_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small archive that unpacks to more than is read, a damaged one, and one with pickles."""
+    path = tmp_path / "a.npz"
+    monkeypatch.setattr(motion_files, "LARGEST_ARRAY", 2**20)
+    np.savez_compressed(path, poses=np.zeros(2**18), mocap_framerate=120.0)
+    assert path.stat().st_size < 2**13
+    with pytest.raises(InputError, match="more than"):
+        read_amass(path)
+    path.write_bytes(b"PK\3\4" + bytes(100))
+    with pytest.raises(InputError, match="not an AMASS file"):
+        read_amass(path)
+    for poses in (np.array([{}]), np.full((2, 72), np.nan), np.zeros((2, 72), complex)):
+        np.savez(path, poses=poses, mocap_framerate=120.0)
+        with pytest.raises(InputError, match=r"a\.npz"):
+            read_amass(path)

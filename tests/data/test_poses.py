@@ -1,10 +1,15 @@
 """The pose bank: split, mirror, exchange along the tree, noise within limits."""
 
+import hashlib
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from dpmesh.data.poses import PoseBank, descendants, exchange_sources, is_test, mirror
+from dpmesh.assets import shipped
+from dpmesh.data.poses import PoseBank, descendants, exchange_sources, held_out, is_test, mirror
 from dpmesh.errors import AssetError
 from dpmesh.skeletons import SMPL24
 from dpmesh.train.prior import body_rotations, forward_kinematics, rest_joints
@@ -23,6 +28,39 @@ def test_splits_are_whole_clips_and_do_not_meet(bank: PoseBank) -> None:
     assert sum(bank.lens) == len(bank) > 20_000 and sum(test.lens) == len(test) > 2_000
     # Two dancers of one take have clips of one length: both or neither is held out.
     assert is_test("daz:salsa_05") and is_test("daz:salsa_20")
+
+
+def test_the_shipped_split_stays_as_it_is() -> None:
+    """The shipped weights and all published figures were made with these clips."""
+    train = PoseBank.load("train")
+    held = held_out(train.names)
+    names = [n for n, h in zip(train.names, held, strict=True) if h]
+    assert (len(train.names), len(names), len(PoseBank.load("test").names)) == (170, 12, 17)
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    assert digest.startswith("a17a18423fd4d66a")
+
+
+AMASS = tuple(f"amass:ACCAD/s{i % 7}/walk_{i}_poses" for i in range(400))
+
+
+def test_clips_of_other_captures_are_held_out_by_a_hash_of_their_names() -> None:
+    held = held_out(AMASS)
+    assert 8 <= sum(held) <= 32  # 5 % of 400
+    fewer = held_out(AMASS[::2])
+    assert fewer == held[::2]  # whatever else is in the file
+    assert sum(held_out(AMASS, share=0.5)) > 150
+    assert held_out(AMASS, ["amass:ACCAD/s3/"], 0.05) == tuple("/s3/" in n for n in AMASS)
+
+
+@pytest.mark.parametrize("names", [AMASS[:2], AMASS[5:8], AMASS[40:60]])
+@pytest.mark.parametrize("share", [1e-9, 0.05, 0.999999])
+def test_one_clip_at_least_is_held_out_and_never_all(names: tuple[str, ...], share: float) -> None:
+    assert 0 < sum(held_out(names, share=share)) < len(names)
+
+
+def test_nothing_is_held_out_where_there_is_nothing_to_choose() -> None:
+    assert held_out(AMASS, share=0.0) == (False,) * len(AMASS)
+    assert held_out(AMASS[:1]) == (False,) and held_out(("a", "a")) == (False, False) and held_out(()) == ()
 
 
 def test_hands_are_identity_and_angles_at_most_pi(bank: PoseBank) -> None:
@@ -82,10 +120,23 @@ def test_noise_stays_within_the_limits(bank: PoseBank) -> None:
     assert not moved[:, 22:].any()
 
 
-def test_another_file_is_refused(tmp_path) -> None:
+def test_another_file_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", poses=np.zeros((3, 23, 3)), names=np.array(["a"]), lens=np.array([3]))
     with pytest.raises(AssetError, match="do not fit"):
         PoseBank.read(tmp_path / "x.npz")
-    (tmp_path / "y.npz").write_text("nothing")
-    with pytest.raises(AssetError, match=r"y\.npz"):
-        PoseBank.read(tmp_path / "y.npz")
+    whole = shipped("poses/poses.npz").read_bytes()
+    good = {"poses": np.zeros((3, 24, 3)), "names": np.array(["a"]), "lens": np.array([3])}
+    faults = {"poses": np.full((3, 24, 3), np.nan), "names": np.array("a"), "lens": np.array([3.0])}
+    for i, (name, fault) in enumerate(faults.items()):
+        np.savez(tmp_path / f"fault{i}.npz", **{**good, name: fault})
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    (tmp_path / "text.npz").write_text("nothing")
+    (tmp_path / "cut.npz").write_bytes(whole[:-2000])
+    (tmp_path / "damaged.npz").write_bytes(whole[:90_000] + bytes(200) + whole[90_200:])
+    os.mkfifo(tmp_path / "fifo.npz")
+    refused = sorted({*tmp_path.glob("*.npz"), tmp_path / "absent.npz"} - {tmp_path / "x.npz"})
+    assert len(refused) == 9
+    for path in refused:
+        with pytest.raises(AssetError, match=path.name):
+            PoseBank.read(path)

@@ -59,6 +59,40 @@ def test_shards_give_what_the_folder_gives(folder: FolderSource, packed: Path) -
             assert inner.mean() > 0.5 and np.abs(a.crop.astype(int) - b.crop)[inner].mean() < 3
 
 
+def test_shards_keep_the_annotated_box_and_where_the_whole_image_lies(
+    folder: FolderSource, packed: Path
+) -> None:
+    source = open_source("coco", packed)
+    assert isinstance(source, ShardSource)
+    for k in range(3):
+        before, after = folder.people[k], source.person(k)
+        (x, y, zoom) = after.full_place
+        assert after.full_size == before.size and zoom <= 1 and after.diagonal == before.diagonal
+        moved = before.annotated * zoom + np.tile([x, y], 2)
+        assert np.abs(after.annotated - moved).max() < 1e-3
+        for camera in ("K", "diagonal_camera"):  # a direction is the same through both pictures
+            ray = np.linalg.solve(getattr(before, camera), [*before.box[:2], 1.0])
+            again = np.linalg.solve(getattr(after, camera), [*after.box[:2], 1.0])
+            assert np.abs(ray - again).max() < 1e-5, camera
+
+
+def test_shards_of_an_older_format_are_refused_in_one_line(
+    folder: FolderSource, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((packed / "pack.json").read_text())
+    assert manifest["format"] == 2
+    (packed / "pack.json").write_text(json.dumps(manifest | {"format": 1}))
+    for use in (
+        lambda: open_source("coco", packed),
+        lambda: pack(folder.people, packed, "coco-train", SMALL),
+    ):
+        with pytest.raises(InputError, match="format 1") as caught:
+            use()
+        assert "dpmesh data pack" in caught.value.fix
+    assert main(["data", "check", str(packed)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_webdataset_reads_the_shards(packed: Path) -> None:
     import webdataset
 
@@ -72,7 +106,7 @@ def test_packing_goes_on_where_it_stopped(folder: FolderSource, packed: Path) ->
     before = {p.name: p.read_bytes() for p in packed.iterdir()}
     stamp = first.stat().st_mtime_ns
     second.unlink()
-    (packed / "coco-train-00001.tar.part").write_bytes(b"half")
+    (packed / ".coco-train-00001.tar.0a1b2c3d.part").write_bytes(b"half")  # of a run that was killed
     done = pack(folder.people, packed, "coco-train", SMALL)
     assert (done.written, done.found, done.people) == (1, 1, 3) and first.stat().st_mtime_ns == stamp
     assert {p.name: p.read_bytes() for p in packed.iterdir()} == before
@@ -202,3 +236,21 @@ def test_the_command_checks_and_packs(sets: Sets, tmp_path: Path, capsys: pytest
     assert "muco-train: 2 people; 1 shards written" in capsys.readouterr().out
     assert main(["data", "check", str(tmp_path)]) == 1
     assert "no data set with a train split" in capsys.readouterr().err
+
+
+def test_every_split_that_is_there_is_packed(
+    sets: Sets, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A training looks at 3DPW's validation split, which need not be asked for."""
+    root, out = tmp_path / "sets", str(tmp_path / "out")
+    shutil.copytree(sets[0], root)
+    folder = root / ("PW3D/data" if (root / "PW3D").is_dir() else "3DPW")
+    shutil.copy(folder / "3DPW_latest_train.json", folder / "3DPW_latest_validation.json")
+    assert main(["data", "pack", str(root), out, "--no-fits", "--sets", "3dpw", "coco"]) == 0
+    told = capsys.readouterr().out
+    assert "3dpw-validation: 3 people" in told and "coco-train: 3 people" in told
+    assert "coco-validation: not packed: " in told and "is missing" in told
+    assert len(open_source("3dpw", out, "validation")) == 3
+    shutil.rmtree(folder)
+    folder.mkdir()
+    assert main(["data", "pack", str(root), out, "--no-fits", "--sets", "3dpw"]) == 1

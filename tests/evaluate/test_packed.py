@@ -13,6 +13,7 @@ from PIL import Image
 from dpmesh.body.files import free_body
 from dpmesh.body.model import BodyModel
 from dpmesh.cli.main import main
+from dpmesh.data import shards
 from dpmesh.data.pack import PackConfig, pack
 from dpmesh.data.person import Person
 from dpmesh.errors import ConfigError, InputError
@@ -228,3 +229,60 @@ def test_the_commands_take_a_folder(
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and "no folder of records" in told and "dpmesh data pack" in told
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"record_id": ["a"]}, ""),
+        ({"record_id": "a\nb"}, "record_id is no name"),
+        ({"fit_valid": None}, ""),
+        ({"betas_valid": 1e308}, "betas_valid"),
+        ({"K": [[1, 2, 3]]}, "cannot reshape"),
+        ({"box": "x"}, "could not convert"),
+    ],
+)
+def test_a_damaged_record_is_one_line(
+    records: Path, change: dict, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = shards.from_plain
+    monkeypatch.setattr(shards, "from_plain", lambda data, image: plain({**data, **change}, image))
+    with pytest.raises(
+        InputError, match=rf"walk, person 0: this record is not what dpmesh data pack writes.*{told}"
+    ):
+        open_packed(records)
+
+
+@pytest.mark.parametrize("count", [10**30, -1, 1.5, None, "x", True])
+def test_a_damaged_manifest_is_one_line_and_does_not_hang(records: Path, count: object) -> None:
+    found = json.loads((records / "pack.json").read_text())
+    found["sets"]["walk-test"]["shards"] = count
+    (records / "pack.json").write_text(json.dumps(found))
+    with pytest.raises(InputError, match="this record is not what dpmesh data pack writes"):
+        open_packed(records)
+    (records / "pack.json").write_text('{"sets": [1]}')
+    with pytest.raises(InputError, match="list of sets is damaged"):
+        open_packed(records)
+
+
+def test_an_index_that_points_outside_is_one_line(records: Path) -> None:
+    path = records / "walk-test-00000.json"
+    found = json.loads(path.read_text())
+    found["people"][0][0] = -1
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match="not what dpmesh data pack writes"):
+        open_packed(records)
+
+
+def test_a_record_with_nan_is_the_records_fault(crowd: Crowd, tmp_path: Path) -> None:
+    found = people(crowd, tmp_path)
+    spoiled = found[2].joints3d.copy()
+    spoiled[AT[3]] = np.nan
+    found[2] = replace(found[2], joints3d=spoiled)
+    pack(found, tmp_path / "mine", "walk-test", SMALL)
+    source = open_packed(tmp_path / "mine")
+    persons = source.persons(range(len(source)))
+    said = answer(crowd, source, range(len(source)), "crop")
+    measure = source.protocol.measure
+    rows = score(measure, range(len(source)), persons, predicted(measure, Body(crowd, "crop"), said, persons))
+    assert [str(name) for name in rows.ids[rows.unusable]] == [found[2].record_id] and not rows.failed.any()

@@ -18,6 +18,8 @@ HASHES = {
     "3dpw-pc@as-run": "5e20abc60adbe60d",
     "3dpw-crowd": "81842ce65f9050e9",
     "3dpw-crowd@as-run": "fba9b1aac604500f",
+    "3dpw-validation": "d1eddb7e48f8675a",
+    "3dpw-validation@annotated": "03ea8e360c8ff7ad",
     "3doh": "c99e072ed71ffffc",
     "3doh@as-run": "4557a28b2bd31040",
     "3doh@detector": "7d63db61edd89c9a",

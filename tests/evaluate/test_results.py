@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dpmesh.cli.main import main
-from dpmesh.errors import InputError
+from dpmesh.errors import AssetError, InputError
 from dpmesh.evaluate import processes, report
+from dpmesh.evaluate import tables as tables_module
 from dpmesh.evaluate.compare import compare, text
 from dpmesh.evaluate.opening import register
 from dpmesh.evaluate.rows import Rows, save
@@ -263,7 +264,11 @@ def test_compare_and_table_print(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["3dpw", "3dwp", "--out", "o"], 1, "no protocol '3dwp'"),
         (["3dpw", "--out", "o"], 1, "needs its data set"),
         (["3dpw", "--out", "o", "--data", "nowhere"], 1, "no such folder"),
-        (["compare", "a", "b"], 1, "cannot be read"),
+        (["compare", "a", "b"], 1, "no such file. Give a result.json"),
+        (["compare", "a" * 300, "b"], 1, "no such file. Give a result.json"),
+        (["table", "a" * 300], 1, "no such file"),
+        (["3dpw", "--out", "o", "--data", "d" * 300], 1, "no such folder"),
+        (["3dpw", "--out", "o" * 300, "--data", "d"], 1, "the name is longer than a path may be"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -328,3 +333,109 @@ def test_a_foreign_json_is_no_result(tmp_path: Path):
     (tmp_path / "result.json").write_text("{")
     with pytest.raises(InputError, match="not JSON"):
         report.read(tmp_path)
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (("figures", "mean", "MPJPE", "mean"), "x", "figures.mean.MPJPE.mean is not a finite number"),
+        (("figures", "mean", "MPJPE", "mean"), float("nan"), "not a finite number"),
+        (("figures", "mean", "MPJPE", "mean"), 10**400, "not a finite number|is not JSON"),
+        (("figures", "pck", "MPJPE", "shares"), [0.1], "not as many points"),
+        (("figures", "pck"), [], "figures.pck is not an object"),
+        (("figures", "by_sequence"), {"s": None}, "figures.by_sequence.s is not an object"),
+        (("weights", "sha256"), None, "weights.sha256 is not a text"),
+        (("persons", "evaluated"), True, "persons.evaluated is not a count"),
+        (("persons", "evaluated"), -1, "persons.evaluated is not a count"),
+        (("data", "left_out"), {"a": []}, "data.left_out.a is not a count"),
+        (("protocol", "notes"), "x", "protocol.notes is not a list"),
+        (("protocol", "hash"), "0" * 16, "not that of its hash"),
+        (("format",), 2, "not a result of this version"),
+    ],
+)
+def test_a_changed_result_is_one_line(tmp_path: Path, place: tuple[str, ...], value: object, told: str):
+    folder = write(tmp_path / "a", rows(np.full(4, 50.0)))
+    content = json.loads((folder / report.RESULT).read_text())
+    inner = content
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    (folder / report.RESULT).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=told) as caught:
+        report.read(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_deep_or_huge_result_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    with pytest.raises(InputError, match="not JSON"):
+        report.read(tmp_path / "deep.json")
+    monkeypatch.setattr(report, "LARGEST", 100)
+    (tmp_path / "huge.json").write_text("0" * 200)
+    with pytest.raises(InputError, match="larger than 100 bytes"):
+        report.read(tmp_path / "huge.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "told"),
+    [
+        ("index", np.zeros(4, np.int64), "indices"),
+        ("index", np.arange(4) - 1, "indices"),
+        ("index", np.arange(4.0), "index is float64"),
+        ("ids", np.array(["a"] * 4), "a person is there twice"),
+        ("ids", np.arange(4), "ids is int64"),
+        ("joint", np.zeros((4, 3)), "joint_pa is float64 of shape"),
+        ("mpjpe", np.full(4, -5.0), "below zero"),
+        ("failed", np.ones(4, bool), "a failed person has an error"),
+        ("failed", np.zeros(4), "failed is float64"),
+        ("mpve", np.zeros(3), "mpve is float64 of shape"),
+        ("about", np.array("{"), "is not JSON"),
+        ("about", np.array(1), "about is not a text"),
+        ("about", np.array('{"header": {}, "fallbacks": {"a": "b"}}'), "fallbacks.a is not a count"),
+    ],
+)
+def test_changed_rows_are_one_line(tmp_path: Path, name: str, array: np.ndarray, told: str):
+    folder = write(tmp_path / "a", rows(np.full(4, 50.0)))
+    arrays = {**np.load(folder / report.ROWS), name: array}
+    np.savez(folder / report.ROWS, **arrays)
+    with pytest.raises(InputError, match=told) as caught:
+        compare(folder, folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_header_of_an_array_that_was_hit_is_one_line(tmp_path: Path):
+    """numpy reads headers by Python's own parser: a flipped bit there is a TokenError."""
+    folder = write(tmp_path / "a", rows(np.full(4, 50.0)))
+    data = (folder / report.ROWS).read_bytes()
+    at = data.index(b"'shape': (4, 14), }") + 40
+    (folder / report.ROWS).write_bytes(data[:at] + b"(" + data[at + 1 :])
+    with pytest.raises(InputError, match="not a readable"):
+        compare(folder, folder)
+
+
+def test_rows_of_another_result_are_refused(tmp_path: Path):
+    one, two = (write(tmp_path / n, rows(np.full(4, v))) for n, v in (("a", 50.0), ("b", 60.0)))
+    (one / report.ROWS).write_bytes((two / report.ROWS).read_bytes())
+    with pytest.raises(InputError, match=r"these are not the persons of the result\.json beside them"):
+        compare(one, two)
+
+
+def test_a_comparison_replaces_no_other_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    one = str(write(tmp_path / "a", rows(np.full(4, 50.0))))
+    (tmp_path / "mine.json").write_text('{"mine": 1}')
+    words = ["eval", "compare", one, one, "--json"]
+    assert main([*words, str(tmp_path / "mine.json")]) == 1
+    assert "was not written by dpmesh eval compare" in capsys.readouterr().err
+    assert (tmp_path / "mine.json").read_text() == '{"mine": 1}'
+    for _ in range(2):
+        assert main([*words, str(tmp_path / "own.json")]) == 0
+
+
+def test_a_damaged_table_of_the_paper_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "p.json").write_text('{"source": "x", "tables": [{}]}')
+    monkeypatch.setattr(tables_module, "PUBLISHED", tmp_path / "p.json")
+    with pytest.raises(AssetError, match=r"tables\[0\].name is missing.*Install again"):
+        published()

@@ -166,6 +166,33 @@ def test_two_models_in_one_call(tmp_path: Path, capsys: pytest.CaptureFixture[st
         path.write_bytes(one)
         assert Image.open(path).size[0] > 500
     assert "keypoints dropped" in capsys.readouterr().out
+    _same_again(tmp_path, capsys, [*words, "--only", "dropped", "blur"])
+
+
+def _same_again(out: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    """The same bench is kept; another, or a file that is not ours, is refused; nothing is measured for either."""
+    before = (out / JSON).read_bytes()
+    command = ["bench", "robustness", "--out", str(out)]
+    assert main([*command, *words]) == 0
+    assert "kept (--overwrite" in capsys.readouterr().out
+    for more, told in (
+        (["--persons", "3"], "persons"),
+        (["--grid", "3"], "grid"),
+        (["--set", "synthocc@detector"], "protocol"),
+        (["--only", "blur"], "corruptions"),
+        (["--weights", "embedded"], "weights"),
+    ):
+        assert main([*command, *words, *more]) == 1
+        assert f"made with other {told}" in capsys.readouterr().err
+    found = json.loads(before)
+    del found["made of"]
+    for content, told in (
+        (json.dumps(found), "an earlier version"),
+        ("{}", "was not written by dpmesh bench"),
+    ):
+        (out / JSON).write_text(content)
+        assert main([*command, *words]) == 1
+        assert told in capsys.readouterr().err and (out / JSON).read_text() == content
 
 
 def test_every_option_reaches_the_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

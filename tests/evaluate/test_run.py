@@ -22,6 +22,7 @@ from dpmesh.evaluate.report import read
 from dpmesh.evaluate.rows import ARRAYS, Rows, concatenate, load, save
 from dpmesh.evaluate.run import PARTS, Job, evaluate, merge, run_parts, weights_record
 from dpmesh.evaluate.score import NO_MPVE
+from dpmesh.io import LOCK
 
 PROTOCOL = "3dpw-crowd@as-run"
 PERSONS = 12
@@ -81,9 +82,10 @@ def test_parts_of_another_run_are_refused(twin, opened):
     run = opened(PROTOCOL, about(twin), batch=2, part=4)
     run_parts(run, 0, 1)
     for other, told in (
-        (opened(PROTOCOL, about(twin), batch=4, part=4), "other weights, data or batches"),
-        (opened(PROTOCOL, about(twin), batch=2, part=4, limit=6), "persons 12"),
-        (replace(run, record={**run.record, "sha256": "1" * 64}), "other weights"),
+        (opened(PROTOCOL, about(twin), batch=4, part=4), "another batch"),
+        (opened(PROTOCOL, about(twin), batch=2, part=4, limit=6), "another persons .12; now 6"),
+        (replace(run, record={**run.record, "sha256": "1" * 64}), "another weights"),
+        (replace(run, record={**run.record, "body": {"sha256": "1"}}), "another body"),
         (replace(run, protocol=replace(run.protocol, version=2)), "hash"),
     ):
         with pytest.raises(InputError, match=rf"another run.*{told}.*--overwrite"):
@@ -140,7 +142,8 @@ def test_what_a_result_holds(whole: Path):
     found = read(whole)
     persons = found["persons"]
     assert persons == {
-        "evaluated": SOME, "failures": 0, "partial": True, "found": 12, "published": 1923, "difference": 12 - 1923,
+        "evaluated": SOME, "failures": 0, "unusable": 0, "partial": True, "found": 12, "published": 1923,
+        "difference": 12 - 1923,
     }  # fmt: skip
     assert found["protocol"]["hash"] == "fba9b1aac604500f" and len(found["weights"]["sha256"]) == 64
     assert found["weights"]["provenance"] and found["package"]
@@ -151,7 +154,8 @@ def test_what_a_result_holds(whole: Path):
     )
     text = (whole / "result.md").read_text()
     assert "partial: the first 3 of 12 persons" in text and "1911 persons fewer than published" in text
-    assert sorted(p.name for p in whole.iterdir()) == ["result.json", "result.md", "rows.npz", "worst"]
+    found = sorted(p.name for p in whole.iterdir() if p.name != LOCK)
+    assert found == ["result.json", "result.md", "rows.npz", "worst"]
     rows = load(whole / "rows.npz")[0]
     worst = sorted(p.name for p in (whole / "worst").iterdir())
     assert len(worst) == SOME and worst[0].startswith(

@@ -211,3 +211,64 @@ def test_measures_that_a_protocol_lacks_are_not_failures():
     assert isinstance(rows, Rows) and not rows.failed.any()
     assert np.isnan(rows.pa_mpjpe).all() and np.isnan(rows.mpve).all()
     assert set(figures(Measure(metrics=("MPJPE",)), rows)["mean"]) == {"MPJPE"}
+
+
+def test_a_record_at_fault_is_no_failure_and_in_no_figure():
+    """In its truth or in what the model was given, whatever the model then answers."""
+    who = persons(6)
+    said = answer(who, 0.01)
+    clean = figures(MEASURE, score(MEASURE, range(6), who, said))
+    who.truth_joints[1, 3] = np.nan
+    who.truth_vertices[2, 7] = np.inf
+    who.joints[3, 0] = np.nan
+    said.joints[3] = np.nan
+    said.vertices[5, 0] = np.nan  # the model's own
+    rows = score(MEASURE, range(6), who, said)
+    assert list(np.flatnonzero(rows.unusable)) == [1, 2, 3] and list(np.flatnonzero(rows.failed)) == [5]
+    found = figures(MEASURE, rows)
+    for name in MEASURE.metrics:
+        assert found["mean"][name]["count"] == 2 and found["mean"][name]["failures"] == 1
+        left = getattr(score(MEASURE, [0, 4], take(who, [0, 4]), picked(said, [0, 4])), ATTRIBUTES[name])
+        assert found["mean"][name]["mean"] == pytest.approx(left.mean())
+    assert found["failures"] == 1 and found["pck"]["MPJPE"]["shares"][-1] == pytest.approx(2 / 3, abs=1e-6)
+    assert clean["mean"]["MPJPE"]["count"] == 6
+
+
+def test_nothing_but_records_at_fault_has_no_figure():
+    who = persons(2)
+    who.truth_joints[:] = np.nan
+    found = figures(MEASURE, score(MEASURE, range(2), who, answer(persons(2))))
+    assert found["mean"]["MPJPE"] == {"mean": None, "median": None, "count": 0, "failures": 0}
+    assert found["pck"]["MPJPE"]["auc"] is None and found["failures"] == 0
+
+
+def test_a_joint_that_was_not_measured_may_be_anything():
+    who = persons(3)
+    who.measured[1, 4] = 0
+    plain = score(PANOPTIC, range(3), who, said := answer(who))
+    who.truth_joints[1, 4] = np.nan
+    rows = score(PANOPTIC, range(3), who, said)
+    assert not rows.unusable.any()
+    np.testing.assert_array_equal(rows.mpjpe, plain.mpjpe)
+
+
+def test_an_answer_too_far_away_for_a_distance_is_a_failure():
+    who = persons(2)
+    said = answer(who)
+    said.joints[0, 1] = 1e200
+    rows = score(MEASURE, range(2), who, said)
+    assert list(rows.failed) == [True, False] and not rows.unusable.any()
+
+
+ATTRIBUTES = {"MPJPE": "mpjpe", "PA-MPJPE": "pa_mpjpe", "MPVE": "mpve"}
+
+
+def take(who: Persons, at: list[int]) -> Persons:
+    cut = {name: value[at] for name, value in vars(who).items() if isinstance(value, np.ndarray)}
+    return replace(
+        who, ids=tuple(who.ids[i] for i in at), sequences=tuple(who.sequences[i] for i in at), **cut
+    )
+
+
+def picked(said: Predicted, at: list[int]) -> Predicted:
+    return Predicted(said.joints[at], said.vertices[at], said.pelvis[at])

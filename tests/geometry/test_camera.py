@@ -87,3 +87,34 @@ def test_one_pixel_or_a_body_behind_is_refused() -> None:
     mirrored = 2 * K[:2, 2] - project(points + np.array([0.0, 0, 4]), K)
     with pytest.raises(InputError):
         solve_translation(points, mirrored, K, np.ones(9))
+
+
+@pytest.mark.parametrize(
+    "K",
+    [
+        np.zeros((3, 3)),
+        np.diag([0.0, 900, 1]),
+        np.diag([-900.0, 900, 1]),
+        np.diag([np.nan, 900, 1]),
+        np.diag([np.inf, 900, 1]),
+        np.diag([900.0, 900, 0]),
+        np.ones((3, 3)),
+        np.diag([1e-300, 1e-300, 1]) + np.array([[0, 0, 640], [0, 0, 360], [0, 0, 0]]),
+        np.diag([1e300, 1e300, 1]),
+    ],
+)
+def test_what_is_no_camera_is_refused(K: np.ndarray) -> None:
+    points = np.random.default_rng(0).normal(0, 0.4, (30, 3))
+    with pytest.raises(InputError):
+        crop_focal(K, CROPS[0])
+    if K[0, 0] != 1e300:  # a direction is still one
+        with pytest.raises(InputError):
+            crop_rotation(K, CROPS[1])
+    with pytest.raises(InputError):
+        solve_translation(points, np.zeros((30, 2)), K, np.ones(30))
+
+
+@pytest.mark.parametrize("crop", [Crop(1e300, 0.0, 100.0), Crop(0.0, 0.0, 1e-300), Crop(0.0, -1e12, 1e12)])
+def test_a_crop_that_no_camera_sees_is_refused(crop: Crop) -> None:
+    with pytest.raises(InputError):
+        crop_focal(K, crop)

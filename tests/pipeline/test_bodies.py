@@ -10,7 +10,7 @@ import pytest
 from dpmesh import assets
 from dpmesh.body.files import free_body, save_body
 from dpmesh.convert.released import SOURCE
-from dpmesh.errors import AssetError, InputError
+from dpmesh.errors import AssetError, InputError, WeightsError
 from dpmesh.pipeline.bodies import choose_body
 
 
@@ -81,3 +81,11 @@ def test_what_cannot_be_used_is_refused(mine: Path, tmp_path: Path) -> None:
     save_body(tmp_path / "mute.npz", replace(free_body(), regressors={}))
     with pytest.raises(InputError, match="no regressor of the 30 joints"):
         choose_body("embedded", tmp_path / "mute.npz")
+
+
+def test_a_provenance_that_names_no_body_is_one_line(mine: Path, tmp_path: Path) -> None:
+    for wrong in ("mine.npz", [1], 5):
+        with pytest.raises(WeightsError, match=r"config\.json: its provenance names no body"):
+            choose_body(weights(tmp_path / "w", body=wrong), mine)
+    for odd in ({"sha256": 5}, {"sha256": assets.sha256(mine), "differs_from_checkpoint": "all"}):
+        assert choose_body(weights(tmp_path / "w", body=odd), mine).arrays is not None

@@ -16,7 +16,7 @@ from dpmesh.errors import ConfigError, OutputError
 from dpmesh.geometry.camera import project
 from dpmesh.pipeline import export
 from dpmesh.pipeline.predictor import Predictor
-from dpmesh.pipeline.results import is_complete, of_picture
+from dpmesh.pipeline.record import MARKER
 from dpmesh.pipeline.scene import Scene
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
@@ -29,7 +29,8 @@ def scene(predictor: Callable[..., Predictor]) -> Scene:
 
 
 def names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    """All but the record, which is everywhere."""
+    return {path.name for path in folder.iterdir()} - {MARKER}
 
 
 def test_all_files_and_no_others(scene: Scene, tmp_path: Path) -> None:
@@ -144,9 +145,8 @@ def test_existing_result(scene: Scene, predictor: Callable[..., Predictor], tmp_
         scene.save(tmp_path, "a", overwrite=False)
     assert (folder / "mine.txt").exists()
     predictor([])(PICTURE).save(tmp_path, "a")
-    assert names(folder) == FILES and names(tmp_path) == {
-        "a"
-    }  # replaced as a whole: nobody's OBJ stayed behind
+    assert names(folder) == FILES | {"mine.txt"}  # replaced as a whole: nobody's OBJ stayed behind
+    assert names(tmp_path) == {"a"}
 
 
 @pytest.mark.parametrize("when", ["writing", "renaming"])
@@ -163,35 +163,85 @@ def test_killed_in_the_middle_leaves_nothing_half_written(
 
     scene.save(tmp_path, "before")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", kill) if when == "renaming" else patch.setattr(Path, "write_bytes", kill)
+        patch.setattr(os, "rename", kill) if when == "renaming" else patch.setattr(Path, "write_bytes", kill)
         with pytest.raises(Killed):
             scene.save(tmp_path, "a")
     assert not (tmp_path / "a").exists()
-    assert not is_complete(tmp_path / "a", ("npz",))
     scene.save(tmp_path, "a")  # a second run finishes, and clears what was left
     assert names(tmp_path / "a") >= FILES and names(tmp_path) == {"a", "before"}
 
 
-def test_killed_while_overwriting_keeps_one_whole_result(
-    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("formats", [["json"], ["npz", "obj"]])
+@pytest.mark.parametrize("moves", range(6))
+def test_killed_while_files_are_exchanged(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, formats: list[str], moves: int
 ) -> None:
-    scene.save(tmp_path, "a")
-    moves: list[object] = []
-    real = os.replace
+    """Until the next run the record says so; that run makes all again, and the user's own file stays."""
+    known = replace(scene, source_sha256="0" * 64)
+    folder = known.save(tmp_path, "a", ["json", "npz", "obj"])
+    (folder / "notes.txt").write_text("mine")
+    left, real = [moves], os.replace
 
-    def once(a: object, b: object) -> None:
-        moves.append(a)
-        if len(moves) == 2:
-            raise KeyboardInterrupt
+    class Killed(BaseException):
+        pass
+
+    def counted(a: object, b: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
         real(a, b)  # pyright: ignore[reportArgumentType]
 
+    one = replace(known, people=known.people[:1], source_sha256="1" * 64)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", once)
-        with pytest.raises(KeyboardInterrupt):
-            scene.save(tmp_path, "a")
-    assert names(tmp_path / ".a.old") >= FILES
-    scene.save(tmp_path, "a")
-    assert names(tmp_path) == {"a"}
+        patch.setattr(os, "replace", counted)
+        try:
+            one.save(tmp_path, "a", formats)
+        except Killed:
+            assert moves < 5
+    pending = json.loads((folder / MARKER).read_text())["pending"]
+    assert bool(pending) == (0 < moves < 5)
+    if pending:
+        one.save(tmp_path, "a", formats, overwrite=False)
+    elif moves == 0:
+        one.save(tmp_path, "a", formats)
+    assert names(folder) == {"scene.json", "scene.npz", "person_00.obj", "notes.txt"}
+    assert len(json.loads((folder / "scene.json").read_text())["people"]) == 1
+    with np.load(folder / "scene.npz") as file:
+        assert len(file["vertices"]) == 1
+
+
+def test_names_of_folders(scene: Scene, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "mine.txt").write_text("mine")
+    for name in (".", "..", "a/b", "../a", str(tmp_path / "a"), "a\0b"):
+        with pytest.raises(OutputError):
+            scene.save(out, name)
+    for source, name in (
+        ("x/..jpg", "..jpg"),
+        ("x/...jpg", "...jpg"),
+        ("..", "scene"),
+        ("", "scene"),
+        ("a.b.c", "a.b"),
+    ):
+        assert replace(scene, source=source).save(out, formats=["json"]) == out / name
+    assert names(tmp_path) == {"out", "mine.txt"}
+
+
+def test_formats_from_python(scene: Scene, tmp_path: Path) -> None:
+    """With overwrite a scene's formats are made anew with those that were there; without it they add up."""
+    known = replace(scene, source_sha256="0" * 64)
+    folder = known.save(tmp_path, "a", ["npz"])
+    known.save(tmp_path, "a", ["json"], overwrite=False)
+    assert names(folder) == {"scene.npz", "scene.json"}
+    time = (folder / "scene.npz").stat().st_mtime_ns
+    assert known.save(tmp_path, "a", ["npz"], overwrite=False) == folder
+    assert (folder / "scene.npz").stat().st_mtime_ns == time
+    with pytest.raises(OutputError, match="--max-people was 20, is 3"):
+        replace(known, options={"max_people": 3}).save(tmp_path, "a", ["npz"], overwrite=False)
+    replace(known, options={"max_people": 3}).save(tmp_path, "a", ["obj"])
+    assert names(folder) == {"scene.npz", "scene.json", "person_00.obj", "person_01.obj"}
+    assert (folder / "scene.npz").stat().st_mtime_ns != time
+    assert json.loads((folder / "scene.json").read_text())["options"] == {"max_people": 3}
 
 
 def test_unwritable_folder(scene: Scene, tmp_path: Path) -> None:
@@ -211,17 +261,6 @@ def test_a_full_disk_is_an_output_error(
     with pytest.raises(OutputError, match="No space"):
         scene.save(tmp_path, "a")
     assert not (tmp_path / "a").exists()
-
-
-def test_results_are_recognised(predictor: Callable[..., Predictor], tmp_path: Path) -> None:
-    picture, other = tmp_path / "x.png", tmp_path / "y.png"
-    Image.fromarray(PICTURE).save(picture)
-    Image.fromarray(PICTURE[:50]).save(other)
-    folder = predictor()(picture).save(tmp_path / "out")
-    assert folder.name == "x" and is_complete(folder, ("overlay", "glb", "obj", "npz", "json"))
-    assert of_picture(folder, picture) and not of_picture(folder, other)
-    (folder / "side.png").unlink()
-    assert not is_complete(folder, ("overlay",))
 
 
 def test_numbers_that_json_has_not_are_never_written(scene: Scene) -> None:

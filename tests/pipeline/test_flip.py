@@ -1,12 +1,14 @@
 """The flip test: a mirrored question has the mirrored answer, and what is averaged are two looks at one person."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from dpmesh.body.files import free_body
 from dpmesh.body.model import BodyModel
-from dpmesh.errors import ConfigError
+from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.model import DPMesh, Inputs, Prediction
 from dpmesh.pipeline.flip import FlipTest, mirrored, mirrored_rotations
 from dpmesh.pipeline.predictor import FLIPPED, Predictor
@@ -111,3 +113,10 @@ def test_predictor_looks_twice_and_says_so() -> None:
     assert abs(a.vertices - b.vertices).max() > 0.001
     with pytest.raises(ConfigError, match="flip with refine"):
         Predictor.from_pretrained("embedded", flip=True, refine=True)
+
+
+def test_a_look_that_is_not_finite_is_refused(model: DPMesh, inputs: Inputs) -> None:
+    broken = FlipTest(model)
+    broken.model = lambda both: replace(model(both), global_orient=torch.full((4, 3, 3), torch.nan))  # pyright: ignore[reportAttributeAccessIssue]
+    with torch.no_grad(), pytest.raises(WeightsError, match="NaN or infinity"):
+        broken(inputs)

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -349,3 +352,84 @@ def test_boxes_of_detectors(tmp_path: Path) -> None:
 def test_boxes_that_cannot_be_meant(tmp_path: Path, content: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         boxes_of(tmp_path, content)
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+def test_hostile_keypoint_files_are_one_line(tmp_path: Path) -> None:
+    """Numbers beyond any image, nesting, wrong types anywhere, names with control characters and of a megabyte."""
+    huge = json.dumps([coco()]).replace(str(PERSON[0, 0]), "1e999", 1)
+    assert read_keypoint_file(write(tmp_path, huge), "a.jpg", SIZE).non_finite == 1
+    people = read(tmp_path, json.dumps([coco()]).replace(str(PERSON[0, 0]), "1" + "0" * 300, 1))
+    assert not people[0].keypoints[0].any() and np.isfinite(people[0].box).all()
+    for depth in (500, 700, 900, 950, 100_000):
+        refused(tmp_path, f'[{{"keypoints": {nested(depth)}, "image_id": 7}}]')
+        refused(
+            tmp_path, f'[{{"keypoints": {[0] * 50 + ["x"]}, "image_id": 7}}]'.replace("'x'", nested(depth))
+        )
+        refused(tmp_path, f'{{"images": [{{"id": 1, "file_name": {nested(depth)}}}], "annotations": []}}')
+    for name in ("\x1b[2J\n" * 9, "x" * 1_000_000):
+        with pytest.raises(InputError) as error:
+            read(tmp_path, [coco(file_name=name)])
+        assert len(str(error.value)) < 1000 and str(error.value).isprintable()
+    for box in ([0, 0, 1e300, 1e300], [1e308, 0, 1e308, 5], [5, 5, 1e-300, 1e-300], [5, 5, 1e-3, 1e-3]):
+        person = read(tmp_path, [coco(bbox=box)])[0]  # no box of use: the joints make one
+        assert (person.box[:2] < PERSON[:, :2].min(0)).all() and (person.box[2:] < 1000).all()
+
+
+@pytest.mark.parametrize(
+    "content", ["null", "true", '"a"', "[null]", "[[]]", '{"people": [null]}', '{"a": [0, 1]}']
+)
+def test_other_json_is_refused(tmp_path: Path, content: str) -> None:
+    refused(tmp_path, content)
+    with pytest.raises(InputError):
+        read_boxes(write(tmp_path, content), "a.jpg", SIZE)
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    fifo = tmp_path / "keypoints.json"
+    os.mkfifo(fifo)
+    for path in (fifo, Path("/dev/zero")):
+        with pytest.raises(InputError, match="not a"):
+            read_keypoints(path, "a.jpg", SIZE)
+    with pytest.raises(InputError, match="not a regular file"):
+        read_boxes(fifo, "a.jpg", SIZE)
+    for text in ("/dev/zero", "1" * 10_000, "1,2,3,4;" * 2000, "a\0b", "x" * 5000 + ".json", "1,2,1e999,4"):
+        with pytest.raises(InputError) as error:
+            read_boxes(text, "a.jpg", SIZE)
+        assert "\n" not in str(error.value)
+
+
+FORMAT_FILES = sorted((Path(__file__).parent / "keypoints").glob("*.json"))
+
+
+def test_mutated_keypoint_files(tmp_path: Path) -> None:
+    """Flips, truncations and exchanged values of every format: people of finite numbers, or an InputError."""
+    texts = [path.read_text() for path in FORMAT_FILES if path.name != "truth.json"]
+    for seed in range(800):
+        rng = np.random.default_rng(seed)
+        text = texts[seed % len(texts)]
+        at = int(rng.integers(len(text)))
+        parts = re.split(r"([\[\]{},:])", text)
+        match seed % 4:
+            case 0:
+                text = text[:at] + chr(rng.integers(256)) + text[at + 1 :]
+            case 1:
+                text = text[:at]
+            case _:
+                values = [i for i, part in enumerate(parts) if part.strip() and part not in "[]{},:"]
+                parts[int(rng.choice(values))] = str(rng.choice(VALUES))
+                text = "".join(parts)
+        path = tmp_path / "keypoints.json"
+        path.write_text(text)
+        with suppress(InputError):
+            for person in read_keypoint_file(path, "park.jpg", (576, 1024)).people:
+                assert np.isfinite(person.keypoints30).all() and np.isfinite(person.box).all()
+                assert 0 <= person.score <= 1
+
+
+VALUES = (
+    "1e999", "-1e999", "NaN", "null", "true", '""', "[]", "{}", "-0", "1e-320", "9" * 5000, "9" * 400, '"a"',
+)  # fmt: skip

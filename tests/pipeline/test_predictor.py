@@ -1,7 +1,10 @@
 """Pictures to scenes: batching changes nothing, the camera says where it is from, bad input is told apart."""
 
+import hashlib
 import json
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +13,14 @@ import roma
 import torch
 from PIL import Image
 
-from dpmesh.errors import ConfigError, DPMeshError, InputError
+from dpmesh.errors import ConfigError, DPMeshError, InputError, WeightsError
 from dpmesh.geometry.camera import crop_focal
 from dpmesh.geometry.crop import Crop
-from dpmesh.model import DPMesh
+from dpmesh.model import DPMesh, Inputs, Prediction
+from dpmesh.pipeline import job
 from dpmesh.pipeline.detect import Detector
-from dpmesh.pipeline.job import EXPAND, choose_focal, read_job
+from dpmesh.pipeline.images import Picture, read_image
+from dpmesh.pipeline.job import EXPAND, NARROWEST, WIDEST, choose_focal, read_job
 from dpmesh.pipeline.predictor import Predictor, pick_device
 from dpmesh.pipeline.scene import Scene
 from dpmesh.skeletons import JOINTS30
@@ -54,6 +59,65 @@ def test_a_bad_file_gives_its_error_and_the_rest_goes_on(predictor: Build, tmp_p
     assert kinds == [False, True, False]
 
 
+def test_waiting_images_are_bounded_by_their_bytes(
+    predictor: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody in them, so that no batch ever fills; what has been handed out is not held."""
+    paths = [tmp_path / f"{i}.png" for i in range(9)]
+    for path in paths:
+        Image.fromarray(PICTURE).save(path)
+    images: list[weakref.ref[Picture]] = []
+    most = 0
+
+    def counted(*args: object) -> Picture:
+        nonlocal most
+        picture = read_image(*args)  # pyright: ignore[reportArgumentType]
+        images.append(weakref.ref(picture))
+        most = max(most, sum(image() is not None for image in images))
+        return picture
+
+    monkeypatch.setattr(job, "read_image", counted)
+    for limit, wanted in ((10**9, 9), (3 * PICTURE.nbytes, 4), (1, 2)):
+        monkeypatch.setattr("dpmesh.pipeline.predictor.WAITING_BYTES", limit)
+        images.clear()
+        most = 0
+        assert [path for path, _ in predictor([]).predict_many(paths)] == paths
+        assert most <= wanted and (limit < 10**9 or most == wanted)  # and one that is just being read
+
+
+def test_the_checksum_is_of_the_bytes_that_were_decoded(
+    predictor: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the file is replaced, or deleted, while it is being worked on."""
+    path = tmp_path / "a.png"
+    for change in (lambda: path.write_bytes(b"another"), path.unlink):
+        Image.fromarray(PICTURE).save(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+
+        def changed(*args: object, change: Callable[[], object] = change) -> Picture:
+            picture = read_image(*args)  # pyright: ignore[reportArgumentType]
+            change()
+            return picture
+
+        monkeypatch.setattr(job, "read_image", changed)
+        scene = predictor()(path)
+        assert scene.people and scene.source_sha256 == digest
+
+
+def test_options_are_recorded(predictor: Build, tmp_path: Path) -> None:
+    file = openpose(tmp_path, points18())
+    scene = predictor()(PICTURE, keypoints=file, fov=50.0, max_people=3)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert scene.options == {
+        "weights": {"file": "fake"}, "keypoints": {"file": "k.json", "sha256": digest}, "boxes": None, "keypoint_format": None,
+        "focal": None, "fov": 50.0, "max_people": 3,
+    }  # fmt: skip
+    arrays = [
+        predictor()(PICTURE, boxes=np.array([[1.0, 2, 30, 40 + i]])).options["boxes"] for i in (0, 0, 1)
+    ]
+    assert arrays[0] == arrays[1] != arrays[2]
+
+
 def test_nobody_is_an_empty_scene(predictor: Build) -> None:
     tiny = predictor()(np.zeros((1, 1, 3), np.uint8))
     assert tiny.people == () and tiny.image_size == (1, 1)
@@ -75,11 +139,41 @@ def test_focal_length_given_then_exif_then_diagonal() -> None:
 
 
 @pytest.mark.parametrize(
-    "lens", [(0.0, None), (-1.0, None), (float("nan"), None), (None, 0.0), (None, 180.0), (9.0, 9.0)]
-)
+    "lens",
+    [(0.0, None), (-1.0, None), (float("nan"), None), (None, 0.0), (None, 180.0), (9.0, 9.0), (1e-300, None),
+     (1e300, None), (None, 1e-300), (None, 179.9999), (None, float("nan")), (float("inf"), None)],
+)  # fmt: skip
 def test_impossible_lenses_are_refused(lens: tuple[float | None, float | None]) -> None:
     with pytest.raises(InputError):
         choose_focal(*lens, None, (90, 160))
+
+
+@pytest.mark.parametrize("exif", [0.0, 1e-300, 1e300, float("nan")])
+def test_an_impossible_lens_of_the_picture_itself_is_ignored(exif: float) -> None:
+    assert choose_focal(None, None, exif, (30, 40)) == (50, "diagonal")
+
+
+@pytest.mark.parametrize("diagonals", [WIDEST, NARROWEST])
+def test_of_the_outermost_lenses_every_number_is_finite(predictor: Build, diagonals: float) -> None:
+    scene = predictor()(PICTURE, focal=diagonals * float(np.hypot(*PICTURE.shape[:2])))
+    for name in ("transl", "vertices", "joints3d", "joints2d", "global_orient"):
+        assert np.isfinite(scene.stacked(name)).all(), name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_answer_that_is_not_finite_is_one_line(predictor: Build, value: float) -> None:
+    made = predictor()
+
+    class Broken:
+        body, provenance, camera = made.model.body, made.model.provenance, made.model.camera
+
+        def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+            answer = first(inputs)
+            return replace(answer, betas=torch.full_like(answer.betas, value))
+
+    first, made.model = made.model, Broken()
+    with pytest.raises(WeightsError, match="the model's answer"):
+        made(PICTURE)
 
 
 def test_focal_length_scales_the_distance(predictor: Build) -> None:
@@ -205,7 +299,7 @@ def test_a_model_of_the_full_pictures_camera_is_told_its_diagonal(predictor: Bui
 
 def test_a_person_without_keypoints_is_counted(predictor: Build) -> None:
     points = np.zeros((1, 17, 3))
-    points[0, 0] = [159.0, 89, 0.9]  # one joint, outside the box that is given
+    points[0, 0] = [20.0, 40, 0.04]  # one joint, too unsure to be used
     scene = predictor([])(PICTURE, keypoints=points, boxes=np.array([[5.0, 5, 40, 80]]))
     assert scene.fallbacks["no_keypoints"] == 1
 

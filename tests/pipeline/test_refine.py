@@ -73,6 +73,26 @@ def test_without_a_keypoint_nothing_moves(
         assert not torch.equal(getattr(refined, name)[0], getattr(found, name)[0])
 
 
+def test_an_unseen_joint_says_nothing_however_far_out(
+    model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
+) -> None:
+    found, joints, visible = answered
+    far = torch.where(visible[..., None] > 0, joints, torch.full_like(joints, 1e30))
+    few = replace(REFINE, steps=3)
+    refined, usual = (fitter_of(model).refine(found, at, visible, few) for at in (far, joints))
+    assert torch.equal(refined.vertices, usual.vertices)
+    one = joints.clone()
+    one[1, COCO[0]] = 1e30  # seen: its square is no number
+    refined = fitter_of(model).refine(found, one, visible, few)
+    assert torch.isfinite(refined.vertices).all()
+
+
+@pytest.mark.parametrize("change", [{"rate": float("nan")}, {"sigma": float("inf")}, {"codes": -1.0}])
+def test_settings_are_numbers(change: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="no number may be negative"):
+        replace(REFINE, **change)  # pyright: ignore[reportArgumentType]
+
+
 def test_what_no_keypoint_tells_of_stays(
     model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
 ) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from dpmesh.data.poses import PoseBank
 from dpmesh.errors import WeightsError
-from dpmesh.pose_prior.files import load_prior, save_prior
+from dpmesh.pose_prior.files import load_any_prior, load_prior, save_prior
 from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
 from dpmesh.train.prior import evaluate_prior, rest_joints
 
@@ -55,3 +55,19 @@ def test_the_shipped_prior_gives_unseen_poses_back() -> None:
         if name.startswith(("from_code", "token_place", "to_joints", "decoder", "joint_out"))
     )
     assert decoding + model.codebook.codes.numel() <= 1_000_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"codes": 10**9}, {"codes": -1}, {"encoder_layers": 10**9}, {"tokens": "6"}, {"decay": float("nan")},
+     {"joints": 24}, {"codes": 65_536, "code_width": 65_536}, {"kind": "vposer"}, {"kind": []},
+     {"decoder_layers": None}],
+)  # fmt: skip
+def test_a_damaged_config_is_one_line(tmp_path: Path, change: dict[str, object]) -> None:
+    save_prior(PoseVQVAE(SMALL), tmp_path, {})
+    stored = json.loads((tmp_path / "config.json").read_text())
+    stored["config"] |= change
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(WeightsError) as caught:
+        load_any_prior(tmp_path)
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmesh.configurations import PAPER, RELEASE
-from dpmesh.regressor.cascade import CascadeHead, Regressor
-from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer, MultiHeadAttention
+from dpmesh.configurations import EMBEDDED, PAPER, RELEASE
+from dpmesh.regressor.cascade import CascadeHead, Regressor, inverse_sigmoid
+from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer, MultiHeadAttention, sine_position_2d
 
 WIDTH, HEADS, DEPTH, FUSED = 16, 2, 8, 12
 SMALL = replace(
@@ -70,16 +70,14 @@ def table_1d(count: int) -> Tensor:
     return torch.tensor([[math.cos(a) if i % 2 else math.sin(a) for i, a in enumerate(row)] for row in rows])
 
 
+SINES = (0.70711, 1.0, 0.70711, 0.0, -0.70711, -1.0, -0.70711, 0.0)
+COSINES = (0.70711, 0.0, -0.70711, -1.0, -0.70711, 0.0, 0.70711, 1.0)
+"""Of an eighth of a turn, two eighths, ... eight: what the released table says of each of the eight rows or columns."""
+
+
 def table_2d() -> Tensor:
-    half, rows = WIDTH // 2, []
-    for y in range(1, 9):
-        for x in range(1, 9):
-            row: list[float] = []
-            for place in (y, x):
-                for i in range(half):
-                    angle = place / (8 + 1e-6) * 2 * math.pi / 10000 ** (2 * (i // 2) / half)
-                    row.append(math.cos(angle) if i % 2 else math.sin(angle))
-            rows.append(row)
+    """Two numbers an axis, y's and then x's, each repeated over its half of the channels."""
+    rows = [[SINES[y], COSINES[y]] * 4 + [SINES[x], COSINES[x]] * 4 for y in range(8) for x in range(8)]
     return torch.tensor(rows)
 
 
@@ -192,12 +190,52 @@ def test_the_normed_output_feeds_the_next_layer(regressor: Regressor, fused: Ten
         assert (after - before).abs().max() > 0.1
 
 
+def test_the_inverse_sigmoid_holds_both_odds_above_a_hundred_thousandth():
+    """ln(1e-5) = -11.51293; ln(1e-4 / 0.9999) = -9.21024."""
+    found = inverse_sigmoid(torch.tensor([0.0, 1e-4, 0.25, 0.5, 0.75, 1.0]))
+    expected = torch.tensor([-11.51293, -9.21024, -1.09861, 0.0, 1.09861, 11.51293])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
 def test_queries_of_the_body_share_one_start_and_those_of_the_joints_another(regressor: Regressor):
     assert regressor.query_content.shape == (2, WIDTH) and regressor.query_position.shape == (18, WIDTH)
 
 
+def test_every_pair_of_channels_of_the_2d_table_has_the_same_period():
+    """128 channels an axis, but only two numbers: the exponent of the released period is 0 for all of them."""
+    found = sine_position_2d(256, 8, "released")
+    assert found.shape == (64, 256)
+    torch.testing.assert_close(
+        found[:, 0::2][:, :64],
+        torch.tensor(SINES).repeat_interleave(8)[:, None].expand(64, 64),
+        atol=1e-5,
+        rtol=0,
+    )
+    torch.testing.assert_close(
+        found[:, 1::2][:, :64],
+        torch.tensor(COSINES).repeat_interleave(8)[:, None].expand(64, 64),
+        atol=1e-5,
+        rtol=0,
+    )
+    torch.testing.assert_close(
+        found[:, 0::2][:, 64:], torch.tensor(SINES).repeat(8)[:, None].expand(64, 64), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        found[:, 1::2][:, 64:], torch.tensor(COSINES).repeat(8)[:, None].expand(64, 64), atol=1e-5, rtol=0
+    )
+
+
+def test_detrs_table_is_the_others():
+    """Row 1 of 8 has the angle pi / 4; the last pair of 4 has the period 10000 ** (6 / 8) = 1000."""
+    found = sine_position_2d(16, 8, "detr")[0]
+    expected = [0.70711, 0.70711, 0.0784591, 0.9969173, 0.0078539, 0.9999692, 0.00078540, 0.9999997]
+    torch.testing.assert_close(found, torch.tensor(expected * 2), atol=1e-5, rtol=0)
+    assert RELEASE.regressor.position_table == "released"
+    assert PAPER.regressor.position_table == EMBEDDED.regressor.position_table == "detr"
+
+
 def test_sizes_of_the_released_regressor():
-    assert PAPER.regressor == replace(RELEASE.regressor, pose_code=256)
+    assert PAPER.regressor == replace(RELEASE.regressor, pose_code=256, position_table="detr")
     config = RELEASE.regressor
     assert (config.width, config.heads, config.inner, config.encoder_layers, config.decoder_layers) == (
         256,

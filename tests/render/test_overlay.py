@@ -1,10 +1,14 @@
 """The pictures: bodies stand where they project, the nearer one is solid, the hidden one is drawn through."""
 
+import cv2
 import numpy as np
 import pytest
 
 from dpmesh.geometry.camera import intrinsics
+from dpmesh.render import paint, side
+from dpmesh.render.arrays import transform
 from dpmesh.render.overlay import LONGEST, Layer, draw_overlay, draw_side, palette
+from dpmesh.render.rasterizer import rasterize
 from dpmesh.render.shading import shade, vertex_normals
 
 FACES = np.array([(0, 1, 2), (1, 3, 2), (3, 4, 2), (4, 0, 2), (1, 0, 5), (3, 1, 5), (4, 3, 5), (0, 4, 5)])
@@ -132,3 +136,45 @@ def test_surfaces_towards_the_light_are_brighter_and_both_sides_are_lit() -> Non
     )
     assert up.mean() > down.mean() + 0.1
     np.testing.assert_allclose(inward, up)
+
+
+def test_what_lies_behind_costs_no_light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pixel is lit once, however many bodies lie behind it; each of these costs its vertices."""
+    lit: list[int] = []
+
+    def counted(points: np.ndarray, normals: np.ndarray, colour: object) -> np.ndarray:
+        lit.append(len(points))
+        return shade(points, normals, colour)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(paint, "shade", counted)
+    work: dict[int, int] = {}
+    for count in (1, 12):
+        lit.clear()
+        draw_overlay(GREY, [Layer(octahedron(0, 0, 3 + 0.01 * i), RED) for i in range(count)], FACES, K)
+        work[count] = sum(lit)
+    assert work[1] > 10_000 and work[12] <= work[1] + 12 * len(CORNERS)
+
+
+def test_shadows_are_blurred_where_they_fall(monkeypatch: pytest.MonkeyPatch) -> None:
+    blurred: list[int] = []
+    blur = cv2.GaussianBlur
+
+    def counted(mask: np.ndarray, *rest: float) -> np.ndarray:
+        blurred.append(mask.size)
+        return blur(mask, *rest)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    monkeypatch.setattr(cv2, "GaussianBlur", counted)
+    bodies = [octahedron(0.3 * i, 0, 4, 0.1) for i in range(20)]
+    draw_side([Layer(body, RED) for body in bodies], FACES)
+    assert len(blurred) == 20 and sum(blurred) < 3 * side.SIZE[0] * side.SIZE[1]
+    # The same as a blur of all.
+    points = np.concatenate(bodies).astype(np.float64)
+    R, t = side.side_camera(points)
+    here = side.backdrop()
+    side.draw_shadow(here, bodies[0], FACES, 0.1, R, t)
+    flat = bodies[0].astype(np.float64)
+    flat[:, 1] = 0.1
+    shape = rasterize(transform(flat, R, t), FACES, side.side_intrinsics(), side.SIZE).face >= 0
+    shadow = blur(shape.astype(np.float32), (0, 0), 9)
+    np.testing.assert_allclose(here, side.backdrop() * (1 - 0.28 * shadow[..., None]), atol=1e-6)
+    assert shadow.max() > 0.1

@@ -1,6 +1,8 @@
 """A model of the paper's parts at the narrowest widths, and a process that trains it: tests start this file."""
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,9 @@ from typing import Any
 
 import torch
 
+from dpmesh.cli import train as cli
 from dpmesh.configurations import PAPER, PRESETS
+from dpmesh.errors import DPMeshError
 from dpmesh.plain import from_plain
 from dpmesh.pose_prior.files import save_prior
 from dpmesh.pose_prior.vqvae import PoseVQVAE
@@ -74,7 +78,8 @@ def settings(out: Path, *stages: dict[str, Any], **more: Any) -> Settings:
     if not prior.is_dir():
         make_prior(prior)
     plain = {
-        "model": "tiny", "prior": str(prior), "out": str(out), "precision": "32-true", "workers": 0, "log_every": 1,
+        "model": "tiny", "allow_random_backbone": True,
+        "prior": str(prior), "out": str(out), "precision": "32-true", "workers": 0, "log_every": 1,
         "validate_every": 0, "sheet_every": 0, "validation_people": 2, "checkpoint_every": 1e9,
         "stages": list(stages), "data": {"people": 4}, **more,
     }  # fmt: skip
@@ -128,13 +133,36 @@ def in_float64() -> Iterator[None]:
         torch.Tensor.float = plain
 
 
+def killed_after(stage: int, step: int) -> None:
+    """SIGKILL as soon as the checkpoint of this step is written."""
+    save = loop.save_checkpoint
+
+    def and_die(out: Path, state: dict[str, Any]) -> None:
+        save(out, state)
+        if (state["stage"], state["step"]) == (stage, step):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.save_checkpoint = and_die
+
+
+def as_a_command(given: Settings) -> int:
+    """As `dpmesh train` has it."""
+    try:
+        return cli._train(given)
+    except DPMeshError as error:
+        sys.stderr.write(f"dpmesh: {' '.join(str(error).split())}\n")
+        return 1
+
+
 def main(verb: str, out: str, words: str) -> None:
     torch.set_num_threads(1)
     plain = json.loads(words)
+    dies = plain.pop("dies", None)
     given = settings(Path(out), *plain.pop("stages"), **plain)
     if verb == "train":
-        loop.train(given)
-        return
+        if dies:
+            killed_after(*dies)
+        sys.exit(as_a_command(given))
     first, found = gradients(given)
     if first:
         torch.save(found, f"{out}.pt")

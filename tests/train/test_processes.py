@@ -66,3 +66,24 @@ def test_accumulation_gives_the_joint_gradients(child: ModuleType, joint: Any):
     more = {**more, "losses": losses}
     expected = child.gradients(child.settings(out, stage, **more))[1]
     compare(child.gradients(child.settings(out, {**stage, "accumulate": 2}, **more))[1], expected)
+
+
+def test_two_processes_train_one_run_and_end_with_one_line(child: ModuleType, tmp_path: Path):
+    """One lock, one line with the weights; what the run lacks is one line too, and nobody is left waiting."""
+    words = {"processes": 2, "checkpoint_every": 0.0}
+    stage, out = child.stage("teacher", steps=1, batch=2), tmp_path / "run"
+    done = command(child, out, stage, **words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == f"weights: {out}/weights"
+
+    validation = [{"dataset": "3dpw", "split": "validation", "root": str(tmp_path / "none"), "fits": "none"}]
+    data = {"people": 0, "validation": validation}
+    lacking = command(child, tmp_path / "lacking", stage, **words, data=data, validate_every=1)
+    assert lacking.returncode == 1 and not lacking.stdout
+    (line,) = [line for line in lacking.stderr.splitlines() if line.startswith("dpmesh: ")]
+    assert "3DPW" in line and "Traceback" not in lacking.stderr, lacking.stderr
+
+
+def command(child: ModuleType, out: Path, stage: dict[str, Any], **more: Any) -> Any:
+    words = [sys.executable, child.__file__, "train", str(out), json.dumps({"stages": [stage], **more})]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300)

@@ -7,6 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+
+from dpmesh.errors import ConfigError
 from dpmesh.train import loop
 
 TOOL = Path(__file__).parents[2] / "tools" / "set_twins.py"
@@ -47,3 +50,7 @@ def test_a_teacher_trains_on_the_sets(child: ModuleType, tmp_path: Path):
         assert float(row["joints3d"]) > 0 and float(row["joints2d"]) > 0
         assert float(row["pose"]) == float(row["root"]) == float(row["betas"]) == 0
     assert (out / "sheets/teacher_000002.png").is_file()
+
+    fewer = {**data, "group2d": data["group2d"][:1]}
+    with pytest.raises(ConfigError, match=r"data\.group2d\.1\.dataset was 'crowdpose', is None"):
+        loop.train(child.settings(out, stage, data=fewer, sheet_every=2))

@@ -1,5 +1,8 @@
 """A training config refuses what it does not know; settings change from the command line by dotted names."""
 
+import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +10,13 @@ import pytest
 
 from dpmesh.cli.main import main
 from dpmesh.cli.train import changes
+from dpmesh.configurations import EMBEDDED, configuration
 from dpmesh.errors import ConfigError
+from dpmesh.plain import from_plain, to_plain
+from dpmesh.pose_prior.direct import DirectConfig
+from dpmesh.train import settings
 from dpmesh.train.begin import begin
-from dpmesh.train.settings import read_settings
+from dpmesh.train.settings import Settings, read_settings
 from dpmesh.train.stages import Images, Prior, Student
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -20,10 +27,70 @@ ONE = (
 
 
 def test_configs_in_the_repository_are_valid():
-    paths = sorted(CONFIGS.glob("*.toml"))
-    assert len(paths) >= 7
+    paths = sorted(CONFIGS.rglob("*.toml"))
+    assert len(paths) >= 20
     for path in paths:
         assert read_settings(path).stages
+
+
+def test_values_are_laid_over_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """In the file, from the command line, and over each other; the rest stays the named configuration's."""
+    monkeypatch.setattr(
+        settings, "refuse_misshapen", lambda config: None
+    )  # has tests of its own, and takes a second
+    path = tmp_path / "c.toml"
+    table = '[model]\nname = "embedded"\nbackbone.unet.channels = [24, 48, 72, 72]\n'
+    path.write_text("\n".join((table, ONE.split("\n", 1)[1])))
+    own = configuration(read_settings(path).model)
+    unet = replace(EMBEDDED.diffusion.unet, channels=(24, 48, 72, 72))
+    assert own == replace(EMBEDDED, backbone=replace(EMBEDDED.diffusion, unet=unet))
+    words = ["--set.model.token_mode", "soft", "--set.model.backbone.unet.heads=4"]
+    both = configuration(read_settings(path, changes(words)).model)
+    assert both == replace(
+        own, token_mode="soft", backbone=replace(own.diffusion, unet=replace(unet, heads=4))
+    )
+    fused = configuration(read_settings(path, changes(["--set.model.name", "fused"])).model)
+    assert fused.name == "fused" and fused.diffusion.unet == unet
+    assert read_settings(path, changes(["--set.model", "fused"])).model == "fused"  # the whole table
+    other = configuration(
+        read_settings(path, changes(["--set.model.pose_prior.kind", "direct", *NO_CODES])).model
+    )
+    assert other.pose_prior == DirectConfig()  # nothing of the VQ-VAE's
+    path.write_text(ONE)
+    plain = read_settings(path, changes(["--set.model.name", "fused"]))
+    assert plain.model == "fused"  # a table of a name alone
+    given = read_settings(path, changes(words))
+    assert from_plain(Settings, json.loads(json.dumps(to_plain(given)))) == given
+
+
+NO_CODES = ["--set.model.regressor.pose_code", "126"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set.model.backbon.pretrained", "true"], "model: unknown setting 'backbon'"),
+        (["--set.model.backbone.pretrained", "true"], "model.backbone: unknown setting 'pretrained'"),
+        (["--set.model.backbone.unet.channels", "32"], "model.backbone.unet.channels: 32 is not a list"),
+        (["--set.model.backbone.unet.channels", "[32, 64, 96]"], "must name 4 levels"),
+        (["--set.model.backbone.unet.heads", "0"], "model.backbone.unet: "),
+        (["--set.model.backbone.unet.map_sizes", "[7]"], "map_sizes=(7,) must hold 8 and 16"),
+        (["--set.model.backbone.fused_groups", "7"], "a model with these sizes cannot work"),
+        (["--set.model.regressor.joints", "14"], "must be 15"),
+        (["--set.model.backbone.kind", "resnet"], "kind must be one of diffusion, timm"),
+        (["--set.model.token_mode", "hard"], "'hard' is not one of"),
+        (["--set.model.name", "embeded"], "there is no configuration 'embeded'"),
+        (["--set.model.name.x", "1"], "unknown setting 'model.name.x'"),
+        (["--set.model", "3"], "3 is not str or Mapping"),
+        (["--set.model", '{ token_mode = "soft" }'], "it names no configuration"),
+    ],
+)
+def test_a_value_that_the_model_lacks_is_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["train", str(CHAIN), *words]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
 
 
 def test_the_papers_values():
@@ -70,6 +137,12 @@ def test_values_from_the_command_line():
         (["--set.student.steps", "ten"], "'ten' is not a int"),
         (["--set.student.steps"], "not understood"),
         (["--out", "x"], "not understood"),
+        (["--set.data", "3"], "data"),
+        (["--set.stages", "3"], "stages are tables"),
+        (["--set.stages.0", "3"], "unknown setting 'stages.0'"),
+        (["--set.losses.betas.x", "3"], "losses"),
+        (["--set.processes", "0"], "processes=0"),
+        (["--set.seed", "[" * 50_000], "is not a int"),
     ],
 )
 def test_a_wrong_name_is_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]):
@@ -94,7 +167,34 @@ def test_a_wrong_name_is_one_line(words: list[str], said: str, capsys: pytest.Ca
             "must be the first",
         ),
         ('strategy = "fsdp"\n' + ONE + ONE.split("\n", 1)[1].replace('"x"', '"y"'), "one stage at a time"),
-        ("ema = 1.0\n" + ONE, "not in"),
+        ("ema = 1.0\n" + ONE, "ema=1.0 is not between 0 and 1"),
+        ("processes = 0\n" + ONE, "processes=0 is not between 1"),
+        ("workers = -1\n" + ONE, "workers=-1"),
+        ("seed = -1\n" + ONE, "seed=-1"),
+        ("validation_people = 0\n" + ONE, "validation_people=0"),
+        ("checkpoint_every = nan\n" + ONE, "checkpoint_every: the number is not finite"),
+        ("validate_every = -5\n" + ONE, "validate_every=-5"),
+        ("weight_decay = inf\n" + ONE, "weight_decay: the number is not finite"),
+        ("clip = 0.0\n" + ONE, "clip=0.0"),
+        ("betas = [0.9]\n" + ONE, "must be two numbers"),
+        ("betas = [0.9, 1.0]\n" + ONE, "betas=1.0"),
+        ('out = ""\n' + ONE, "`out` is empty"),
+        (ONE + "[losses]\njoints3d = -1.0\n", "joints3d=-1.0"),
+        (ONE + "[losses]\npose = nan\n", "pose: the number is not finite"),
+        (ONE + "[data]\npeople = -2\n", "people=-2"),
+        (ONE.replace("steps = 1", "steps = -1\nepochs = 2"), "steps=-1"),
+        (ONE.replace("1.0", "inf"), "learning_rate: the number is not finite"),
+        (ONE.replace("1.0", "0.0"), "learning_rate must be above 0"),
+        (ONE + "scrambled = 1.5\n", "scrambled=1.5"),
+        (ONE + "rehearsal = -8\n", "rehearsal=-8"),
+        (ONE.replace('"images"', '"student"') + "drop = 2.0\n", "drop=2.0"),
+        (ONE.replace('"images"', '"prior"') + "smooth = -0.1\n", "smooth=-0.1"),
+        ('model = "embedded"\nstages = 3\n', "stages are tables of their own"),
+        ('model = "embedded"\nstages = ["images"]\n', "stages are tables of their own"),
+        ('model = "embedded"\n[stages]\nname = "x"\n', "stages are tables of their own"),
+        ("model = " + "[" * 100_000 + "\n", "not a readable TOML file"),
+        ("model = " + "{a=" * 3_000 + "\n", "not a readable TOML file"),
+        ("model = 'x'\n" + "#" * 2**20, "larger than"),
     ],
 )
 def test_nonsense_is_refused(text: str, said: str, tmp_path: Path):
@@ -123,7 +223,7 @@ def test_splits_that_training_may_not_see_are_refused(group: str, split: str, sa
 def test_a_model_without_a_shipped_prior_needs_one(tmp_path: Path):
     for name in ("paper", "release"):
         path = tmp_path / "c.toml"
-        path.write_text(ONE.replace("embedded", name))
+        path.write_text("allow_random_backbone = true\n" + ONE.replace("embedded", name))
         with pytest.raises(ConfigError, match="no pose prior for"):
             begin(read_settings(path), 0)
 
@@ -143,6 +243,14 @@ def test_a_stage_without_what_it_needs_is_refused(tmp_path: Path, child: Any):
             tmp_path / "run", child.stage("teacher"), start=str(tmp_path / "codeless"), prior=""
         )
         begin(settings, 0)
+
+
+def test_what_is_no_config_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    os.mkfifo(tmp_path / "fifo.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    for name in ("fifo.toml", "bytes.toml", "none.toml", "x" * 300, "."):
+        assert main(["train", str(tmp_path / name)]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_images_keep_their_options():

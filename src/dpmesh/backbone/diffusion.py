@@ -14,6 +14,7 @@ from dpmesh.diffusion.controlnet import ControlNet, zero_convolution
 from dpmesh.diffusion.unet import UNet, UNetConfig
 from dpmesh.diffusion.vae import VAEConfig, VAEEncoder
 from dpmesh.geometry.heatmap import draw_heatmaps
+from dpmesh.plain import check_sizes
 
 Conditions = Literal["z0", "z0+cj", "z0+cj_added", "z0+cj+ct"]
 """What the U-Net is told besides the picture z0 (paper, Table 4). cj: the heatmaps, through a ControlNet; `added` to
@@ -38,6 +39,9 @@ class BackboneConfig:
     conditions: Conditions = "z0+cj+ct"
     reading: bool = False
     read_from: Literal["finest", "fused"] = "finest"
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
 
     @property
     def controlled(self) -> bool:
@@ -140,8 +144,10 @@ class DiffusionBackbone(nn.Module):
         joints: Float[Tensor, "b j 2"],
         visible: Float[Tensor, "b j"],
         prompt: Float[Tensor, "b j d"],
+        latent: Float[Tensor, "b z h w"] | None = None,
     ) -> Features:
-        latent = self.vae(crop.contiguous(memory_format=torch.channels_last))  # (b, 4, 32, 32)
+        """latent: what `encode` makes of the crop, where it has been made already."""
+        latent = self.encode(crop) if latent is None else latent  # (b, 4, 32, 32)
         size = int(latent.shape[-1])  # int: in a trace, sizes are tensors
         hint = draw_heatmaps(joints, visible, size=size)  # (b, 30, 32, 32)
         control = self.control(latent, hint, prompt)
@@ -150,6 +156,10 @@ class DiffusionBackbone(nn.Module):
         if isinstance(self.reading, JointReading):
             return Features(fused, maps, self.reading(features, latent))
         return Features(fused, maps, None if self.reading is None else self.reading(fused))
+
+    def encode(self, crop: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b z h w"]:
+        """The latent z0."""
+        return self.vae(crop.contiguous(memory_format=torch.channels_last))
 
     def control(
         self,

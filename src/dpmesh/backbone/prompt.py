@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpmesh.geometry import CROP
+from dpmesh.plain import check_sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,9 @@ class PromptConfig:
     layers: int = 2
     visible_only: bool = True
     identity: bool = False
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
 
 
 class JointPrompt(nn.Module):

@@ -19,6 +19,7 @@ from dpmesh.backbone.reading import FusedReading
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry import CROP
 from dpmesh.geometry.heatmap import draw_heatmaps
+from dpmesh.plain import check_sizes
 
 CELL_SIGMA = 2.5 / 32
 """The heatmaps' sigma as a fraction of the map: the same Gaussians as the diffusion backbone's, finer or coarser."""
@@ -63,6 +64,9 @@ class TimmConfig:
     embed_dim: int = 0
     depths: tuple[int, ...] = ()
     num_heads: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_sizes(self, ("embed_dim",))
 
     @property
     def sizes(self) -> dict[str, Any]:

@@ -3,19 +3,23 @@
 Body frame (docs/conventions.md): metres, y up, the subject's left is +x, it looks along +z, T-pose.
 """
 
+import io
 import os
-import tempfile
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpmesh.assets import shipped
 from dpmesh.body.unpickle import load_smpl_pickle
-from dpmesh.errors import InputError, OutputError
+from dpmesh.errors import InputError
+from dpmesh.io import atomic_path, open_regular, read_bytes
 from dpmesh.skeletons import COCO17, H36M17, JOINTS30, SMPL_PARENTS, Skeleton
 
 BETAS = 10
@@ -30,6 +34,11 @@ _FACE_VERTICES = (331, 2802, 6262, 3489, 3990)
 _HEAD_TOP_VERTEX = 411
 _HEAD_TOP_ROW = 3
 _SUM_TOLERANCE = 1e-3
+_LARGEST = 1000.0
+"""Metres, and of every other array: a thousand times what a body holds, and far from where float32 overflows."""
+LARGEST_BODY = 2 * 2**30
+"""Bytes of an .npz, unpacked; SMPL 1.1.0 has a quarter of a gibibyte."""
+_LARGEST_REGRESSOR = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,8 @@ class BodyArrays:
 
     def __post_init__(self) -> None:
         v, joints = self.v_template.shape[0], len(SMPL_PARENTS)
+        if not v:
+            _refuse("there are no vertices")
         expected = {
             "v_template": (v, 3), "shapedirs": (v, 3, BETAS), "posedirs": (v, 3, POSE_FEATURES),
             "J_regressor": (joints, v), "weights": (v, joints),
@@ -62,6 +73,8 @@ class BodyArrays:
                 _refuse(f"{name} has shape {arrays[name].shape}, expected {shape}")
             if not np.isfinite(arrays[name]).all():
                 _refuse(f"{name} holds NaN or infinity")
+            if (largest := float(np.abs(arrays[name]).max())) > _LARGEST:
+                _refuse(f"{name} holds {largest:.3g}, which is no body's")
         for name in ("weights", "J_regressor", *self.regressors):
             error = float(np.abs(arrays[name].sum(1, dtype=np.float64) - 1).max())
             if error > _SUM_TOLERANCE:
@@ -89,7 +102,7 @@ def load_body(
     the highest of the head, stands in (a few millimetres away).
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError("there is no such body file", where=str(path), fix="Give a .npz or an SMPL .pkl.")
     try:
         if path.suffix.lower() == ".pkl":
@@ -125,35 +138,44 @@ def save_body(path: str | Path, arrays: BodyArrays, *, compact: bool = False) ->
     out["kintree_table"] = np.array([arrays.parents, range(len(arrays.parents))], np.int64)
     out["f"] = arrays.faces.astype(np.int32)
     out |= {f"regressor_{name}": rows for name, rows in arrays.regressors.items()}
-    try:
-        handle, aside = tempfile.mkstemp(suffix=".npz", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-                for name, array in out.items():
-                    # A ZipInfo without a date keeps the file reproducible.
-                    info = zipfile.ZipInfo(f"{name}.npy")
-                    info.compress_type = zipfile.ZIP_DEFLATED
-                    with archive.open(info, "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
-            Path(aside).chmod(0o644)
-            os.replace(aside, path)
-        finally:
-            Path(aside).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"the body cannot be written ({error.strerror})", where=str(path)) from error
+    with atomic_path(path) as part, zipfile.ZipFile(part, "w") as archive:
+        for name, array in out.items():
+            # A ZipInfo without a date keeps the file reproducible.
+            info = zipfile.ZipInfo(f"{name}.npy")
+            info.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def _refuse(what: str) -> None:
     raise InputError(what, fix="The file is damaged or is not a body in SMPL's format.")
 
 
-def load_npz(path: Path) -> dict[str, NDArray[np.generic]]:
-    """All arrays of an .npz by name. Raises InputError."""
+def load_npz(path: Path, limit: int = LARGEST_BODY) -> dict[str, NDArray[np.generic]]:
+    """All arrays of an .npz by name, of at most `limit` bytes when unpacked. Raises InputError."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"this is not a readable .npz ({error})", where=str(path)) from error
+        with open_regular(path) as file:
+            with zipfile.ZipFile(file) as archive:
+                if (size := sum(member.file_size for member in archive.infolist())) > limit:
+                    raise InputError(f"unpacked it would have {size:,} bytes", where=str(path))
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: _truths(arrays[name]) for name in arrays.files}
+    except _BROKEN as error:
+        told = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"this is not a readable .npz ({told})", where=str(path)) from error
+
+
+_BROKEN = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, RuntimeError,
+           SyntaxError, zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
+"""What numpy and zipfile raise on a damaged file; RuntimeError for an unknown or encrypted way to pack."""
+
+
+def _truths(array: object) -> NDArray[np.generic]:
+    """An array as it is; truth values other than 0 and 1 mislead numpy's own code, which counts by adding bytes."""
+    if not isinstance(array, np.ndarray):
+        raise ValueError("a member is no array")
+    found = cast("NDArray[Any]", array)
+    return np.not_equal(found.view(np.uint8), 0) if found.dtype.kind == "b" else found  # pyright: ignore[reportUnknownMemberType]
 
 
 def _assemble(raw: Mapping[str, NDArray[np.generic]], rows: Mapping[str, NDArray[np.generic]]) -> BodyArrays:
@@ -161,9 +183,10 @@ def _assemble(raw: Mapping[str, NDArray[np.generic]], rows: Mapping[str, NDArray
     missing = [name for name in wanted if name not in raw]
     if missing:
         _refuse(f"fields are missing: {', '.join(missing)}")
-    if raw["kintree_table"].ndim != 2:
-        _refuse("kintree_table is not a 2×24 table")
-    parents = [int(p) for p in raw["kintree_table"][0].astype(np.int64)]
+    tree = raw["kintree_table"]
+    if tree.shape != (2, len(SMPL_PARENTS)) or tree.dtype.kind not in "iu":
+        _refuse(f"kintree_table is {tree.dtype} of shape {tree.shape}, expected 2×24 integers")
+    parents = [int(p) for p in tree[0].astype(np.int64)]
     return BodyArrays(
         v_template=_float(raw, "v_template", 2),
         # SMPL files carry 10 or 300 components, in order of variance.
@@ -181,7 +204,8 @@ def _float(raw: Mapping[str, NDArray[np.generic]], name: str, dimensions: int) -
     array = raw[name]
     if array.ndim != dimensions or array.dtype.kind not in "fiu":
         _refuse(f"{name} is {array.dtype} of shape {array.shape}, expected {dimensions}-dimensional numbers")
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):  # infinity is told of by its name
+        return array.astype(np.float32)
 
 
 def _faces(array: NDArray[np.generic]) -> NDArray[np.int64]:
@@ -194,7 +218,7 @@ def _smpl_regressors(
     raw: Mapping[str, NDArray[np.generic]], h36m: str | Path | None, extra: str | Path | None
 ) -> dict[str, NDArray[np.generic]]:
     joints = raw.get("J_regressor")
-    if joints is None or joints.shape != (24, _SMPL_VERTICES):
+    if joints is None or joints.shape != (24, _SMPL_VERTICES) or joints.dtype.kind not in "fiu":
         return {}  # another mesh: nobody knows where its nose is
     face = np.zeros((5, _SMPL_VERTICES), np.float32)
     face[np.arange(5), _FACE_VERTICES] = 1
@@ -212,10 +236,18 @@ def _smpl_regressors(
 
 def _npy(path: Path, rows: int) -> NDArray[np.float32]:
     fix = f"Expected a {rows}×{_SMPL_VERTICES} array in a .npy file."
-    try:
-        array: NDArray[np.generic] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"the regressor cannot be read ({error})", where=str(path), fix=fix) from error
+    array = load_npy(path, _LARGEST_REGRESSOR)
     if array.shape != (rows, _SMPL_VERTICES) or array.dtype.kind != "f":
         raise InputError("this is not such a regressor", where=str(path), fix=fix)
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def load_npy(path: Path, limit: int) -> NDArray[np.generic]:
+    """The array of an .npy of at most `limit` bytes. Raises InputError."""
+    data = read_bytes(path, limit)
+    try:
+        return _truths(np.load(io.BytesIO(data), allow_pickle=False))
+    except _BROKEN as error:
+        told = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"the file is damaged or no .npy ({told})", where=str(path)) from error

@@ -1,135 +1,38 @@
-"""Reads SMPL's `.pkl` without running anything from it: only the names below exist for it.
+"""Reads SMPL's `.pkl` without running anything from it: a pickle is read as data (pickle_reader.py).
 
-A pickle is a program; `pickle.load` on a stranger's file runs whatever it says. SMPL's files need numpy
-arrays, scipy sparse matrices and chumpy's array classes. numpy's own are admitted; the others become inert
-stand-ins that hold the pickled fields, from which the array is then read. chumpy is not needed.
+A pickle is a program; `pickle.load` on a stranger's file runs whatever it says. SMPL's files need numpy arrays, scipy
+sparse matrices and chumpy's array classes. The latter two become inert records of the pickled fields, from which the
+array is then read, every index checked. chumpy and scipy are not needed.
 """
 
-import pickle
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpmesh.body.pickle_arrays import Foreign, Malformed
+from dpmesh.body.pickle_reader import BROKEN, read_pickle
 from dpmesh.errors import InputError
+from dpmesh.io import read_bytes
 
-
-class _Fields:
-    """Stand-in for a foreign object: keeps what was pickled and can do nothing."""
-
-    def __init__(self, *_: object) -> None:
-        self.fields: dict[str, Any] = {}
-
-    def __setstate__(self, state: object) -> None:
-        if not isinstance(state, dict):
-            raise pickle.UnpicklingError("state of an array class is not a dictionary")
-        self.fields = {str(key): value for key, value in state.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-
-
-class _Chumpy(_Fields):
-    """chumpy.ch.Ch keeps its array as `x`; chumpy.reordering.Select picks `a[idxs]`."""
-
-
-class _Sparse(_Fields):
-    """A scipy sparse matrix of any age; `layout` is filled by the subclasses."""
-
-    layout = ""
-
-
-class _Csc(_Sparse):
-    layout = "csc"
-
-
-class _Csr(_Sparse):
-    layout = "csr"
-
-
-class _Coo(_Sparse):
-    layout = "coo"
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """`_codecs.encode` as Python 3 writes bytes in protocol 2; no other codec."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"codec {encoding!r}")
-    return text.encode("latin1")
-
-
-def _new(cls: type, *_: object) -> object:
-    """`copyreg._reconstructor`, for our stand-ins only."""
-    if not (isinstance(cls, type) and issubclass(cls, _Fields)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise pickle.UnpicklingError(f"an object of {cls!r}")
-    return cls()
-
-
-def _admitted() -> dict[tuple[str, str], Callable[..., Any]]:
-    array = np.zeros(1)
-    names: dict[tuple[str, str], Callable[..., Any]] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("_codecs", "encode"): _latin1,
-    }
-    for core in ("numpy.core", "numpy._core"):  # the name before and since numpy 2
-        # numpy's own reducers name these functions, whatever module they live in today.
-        names[f"{core}.multiarray", "_reconstruct"] = array.__reduce__()[0]  # pyright: ignore[reportArgumentType]
-        names[f"{core}.multiarray", "scalar"] = array[0].__reduce__()[0]  # pyright: ignore[reportArgumentType]
-        names[f"{core}.numeric", "_frombuffer"] = array.__reduce_ex__(5)[0]  # pyright: ignore[reportArgumentType]
-    for builtins in ("builtins", "__builtin__"):
-        names |= {(builtins, "object"): object, (builtins, "set"): set}
-    for copyreg in ("copyreg", "copy_reg"):
-        names[copyreg, "_reconstructor"] = _new
-    for layout, cls in (("csc", _Csc), ("csr", _Csr), ("coo", _Coo)):
-        for module in ("scipy.sparse", f"scipy.sparse.{layout}", f"scipy.sparse._{layout}"):
-            names[module, f"{layout}_matrix"] = names[module, f"{layout}_array"] = cls
-    for name in (
-        "ch.Ch",
-        "Ch",
-        "reordering.Select",
-        "reordering.Reorder",
-        "reordering.Ravel",
-        "reordering.Reshape",
-    ):
-        module, _, cls = f"chumpy.{name}".rpartition(".")
-        names[module, cls] = _Chumpy
-    return names
-
-
-class _Unpickler(pickle.Unpickler):
-    _names = _admitted()
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if (module_name, global_name) not in self._names:
-            raise InputError(
-                f"the pickle asks for {module_name}.{global_name}, which no file of arrays needs; nothing was run",
-                fix="Use the file as downloaded from its official site.",
-            )
-        return self._names[module_name, global_name]
-
-    def persistent_load(self, pid: Any, /) -> NoReturn:
-        raise pickle.UnpicklingError("a persistent id")
-
-
-_BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError,
-           OverflowError, MemoryError, RecursionError)  # fmt: skip
-"""What pickle raises on a damaged file (its documentation promises no shorter list)."""
+LARGEST_PICKLE = 2 * 2**30
+"""Bytes. SMPL 1.1.0 has an eighth of it."""
+LARGEST_DENSE = 2**24
+"""Numbers in a sparse matrix, zeros included; a joint regressor of SMPL has 165 thousand."""
 
 
 def load_pickle(path: Path) -> object:
     """What a pickle of arrays, strings, numbers, lists and dictionaries holds (SMPL, 3DPW); Python 2's text is read as
     latin1, as its arrays need. Raises InputError, and runs nothing, for a pickle that asks for anything else."""
     try:
-        with path.open("rb") as file:
-            return _Unpickler(file, encoding="latin1").load()
+        return read_pickle(read_bytes(path, LARGEST_PICKLE))
     except InputError as error:
         raise InputError(error.what, where=str(path), fix=error.fix) from None
-    except _BROKEN as error:
-        raise InputError(
-            f"the pickle is damaged ({error or 'it ends early'})", where=str(path), fix="Download it again."
-        ) from error
-    except OSError as error:
-        raise InputError(f"the file cannot be read ({error.strerror})", where=str(path)) from error
+    except BROKEN as error:
+        raise _damaged("the pickle is damaged", error, path) from error
 
 
 def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
@@ -139,43 +42,78 @@ def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
         raise InputError(
             "the pickle holds no dictionary of arrays", where=str(path), fix="Give an SMPL .pkl."
         )
+    fields = cast("dict[object, object]", content)
     try:
-        arrays = {str(key): _array(value) for key, value in content.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    except _BROKEN as error:
-        raise InputError(
-            f"an array of the pickle is damaged ({error})", where=str(path), fix="Download it again."
-        ) from error
+        arrays = {str(key): _array(value) for key, value in fields.items()}
+    except BROKEN as error:
+        raise _damaged("an array of the pickle is damaged", error, path) from error
     return {key: value for key, value in arrays.items() if value is not None}
+
+
+def _damaged(what: str, error: BaseException, path: Path) -> InputError:
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    return InputError(f"{what} ({reason})", where=str(path), fix="Download it again.")
 
 
 def _array(value: object) -> NDArray[np.generic] | None:
     if isinstance(value, np.ndarray):
-        return value  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, _Sparse):
+        return cast("NDArray[np.generic]", value)
+    if not isinstance(value, Foreign):
+        return None
+    if value.kind != "chumpy":
         return _dense(value)
-    if isinstance(value, _Chumpy):
-        fields = value.fields
-        if "x" in fields:
-            return _array(fields["x"])
-        base = _array(fields["a"])
-        if base is None:
-            return None
-        if "idxs" in fields:
-            base = base.ravel()[fields["idxs"]]
-        shape: Sequence[int] | None = fields.get("preferred_shape", fields.get("newshape"))
-        return base if shape is None else np.reshape(base, tuple(shape))
-    return None
-
-
-def _dense(value: _Sparse) -> NDArray[np.generic]:
+    # chumpy.ch.Ch keeps its array as `x`; chumpy.reordering.Select picks `a[idxs]`.
     fields = value.fields
-    height, width = fields["_shape"] if "_shape" in fields else fields["shape"]
-    out = np.zeros((int(height), int(width)))
-    data = np.asarray(fields["data"], np.float64)
-    if value.layout == "coo":
-        rows, columns = fields["coords"] if "coords" in fields else (fields["row"], fields["col"])
+    if "x" in fields:
+        return _array(fields["x"])
+    base = _array(fields["a"])
+    if base is None:
+        return None
+    if "idxs" in fields:
+        base = base.ravel()[_whole(fields["idxs"], base.size)]
+    shape: Sequence[Any] | None = fields.get("preferred_shape", fields.get("newshape"))
+    return base if shape is None else np.reshape(base, tuple(operator.index(n) for n in shape))
+
+
+def _dense(value: Foreign) -> NDArray[np.generic]:
+    fields = value.fields
+    height, width = (operator.index(n) for n in fields["_shape" if "_shape" in fields else "shape"])
+    if min(height, width) < 0 or height * width > LARGEST_DENSE:
+        raise Malformed(f"a sparse matrix of {height}×{width}")
+    data = _line(fields["data"], "fiub").astype(np.float64)
+    if value.kind == "coo":
+        one, two = fields["coords"] if "coords" in fields else (fields["row"], fields["col"])
+        rows, columns = _whole(one, height), _whole(two, width)
     else:
-        line = np.repeat(np.arange(len(fields["indptr"]) - 1), np.diff(fields["indptr"]))
-        rows, columns = (fields["indices"], line) if value.layout == "csc" else (line, fields["indices"])
+        lines, across = (width, height) if value.kind == "csc" else (height, width)
+        line, place = _starts(fields["indptr"], lines, len(data)), _whole(fields["indices"], across)
+        rows, columns = (place, line) if value.kind == "csc" else (line, place)
+    if not len(rows) == len(columns) == len(data):
+        raise Malformed("a sparse matrix with more numbers than places")
+    out = np.zeros((height, width))
     np.add.at(out, (rows, columns), data)  # equal positions add up, as in scipy
     return out
+
+
+def _starts(pointers: object, lines: int, count: int) -> NDArray[np.int64]:
+    """The line of every stored number, from where each line's numbers start."""
+    starts = _whole(pointers, count + 1)
+    steps = np.diff(starts)
+    if len(starts) != lines + 1 or starts[0] != 0 or starts[-1] != count or (steps < 0).any():
+        raise Malformed("a sparse matrix whose lines do not fit its numbers")
+    return np.repeat(np.arange(lines), steps)
+
+
+def _whole(value: object, below: int) -> NDArray[np.int64]:
+    """Whole numbers in [0, below), in one line."""
+    found = _line(value, "iu")
+    if len(found) and (found.min() < 0 or found.max() >= below):  # pyright: ignore[reportOperatorIssue]
+        raise Malformed("an index outside of its array")
+    return found.astype(np.int64)
+
+
+def _line(value: object, kinds: str) -> NDArray[np.generic]:
+    found = cast("NDArray[np.generic]", np.asarray(value))
+    if found.ndim != 1 or (found.dtype.kind not in kinds and found.size):
+        raise Malformed("numbers of a sparse matrix or a selection are not numbers in a line")
+    return found

@@ -8,7 +8,16 @@ from pathlib import Path
 def add_people(parser: argparse.ArgumentParser) -> None:
     """Whom to look at in a picture."""
     add = parser.add_argument
-    add("--keypoints", metavar="FILE", help="COCO or OpenPose keypoints instead of the detector's")
+    add(
+        "--keypoints",
+        metavar="FILE|DIR",
+        help="2D keypoints instead of the detector's: a file of any common tool, or a folder with one for each image",
+    )
+    add(
+        "--keypoint-format",
+        metavar="NAME",
+        help="its format or joint order, where the file does not tell it (docs: Your own keypoints)",
+    )
     add("--boxes", metavar="FILE", help='people\'s boxes instead: JSON, or "x1,y1,x2,y2;..." px')
     add(
         "--max-people",

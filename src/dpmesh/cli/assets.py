@@ -33,24 +33,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    """0: something was imported or stood there already, and no file that was named failed."""
+    """0: something was imported or stood there already, and no file failed; one that does keeps none of the others."""
     from dpmesh.convert.recognise import recognise
 
     imported, failed = 0, False
     for path, named in _files(args.paths):
         try:
+            if isinstance(path, DPMeshError):
+                raise path
             found = recognise(path, args.gender)
             if found is not None and found.asset:
-                print(f"{path}: {found.what} → {_copy(path, found.asset, args.overwrite)}")
+                print(f"{_shown(path)}: {found.what} → {_copy(path, found.asset, args.overwrite)}")
                 imported += 1
             elif found is not None:
-                print(f"{path}: {found.what}", file=sys.stderr)
+                print(f"{_shown(path)}: {found.what}", file=sys.stderr)
                 failed |= named
             elif named:
                 raise InputError("this is none of the files that can be imported", where=str(path))
         except (DPMeshError, OSError) as error:
             print(f"dpmesh: {' '.join(str(error).split())}", file=sys.stderr)
-            failed |= named or isinstance(error, OutputError)
+            failed = True
     if not imported and not failed:
         raise InputError(
             "nothing to import was found",
@@ -60,27 +62,39 @@ def _import(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _files(paths: list[Path]) -> Iterator[tuple[Path, bool]]:
-    """(file, whether it was named itself rather than found in a folder)."""
+def _files(paths: list[Path]) -> Iterator[tuple[Path | DPMeshError, bool]]:
+    """(file, or what is wrong with a path; whether it was named itself rather than found in a folder)."""
     for path in paths:
-        if not path.exists():
-            raise InputError("there is no such file or folder", where=str(path))
-        if path.is_file():
+        if not os.path.exists(path):  # which no name, however long, makes fail
+            yield InputError("there is no such file or folder", where=str(path)), True
+            continue
+        if not path.is_dir():
             yield path, True
             continue
-        inside = (file for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+        inside = (file for file in sorted(path.rglob("*")) if os.path.isfile(file) and not file.is_symlink())
         for count, file in enumerate(inside):
             if count == MOST_FILES:
-                raise InputError(
-                    f"the folder holds more than {MOST_FILES} files", where=str(path), fix="Name files."
+                where = str(path)
+                yield (
+                    InputError(
+                        f"the folder holds more than {MOST_FILES} files", where=where, fix="Name files."
+                    ),
+                    True,
                 )
+                break
             yield file, False
+
+
+def _shown(path: Path) -> str:
+    """A path as it can be printed, whatever bytes its name has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _copy(source: Path, name: str, overwrite: bool) -> Path:
     from dpmesh.assets import USER_ASSETS, asset_folder, find_asset, sha256
+    from dpmesh.io import atomic_path, open_regular
 
-    with source.open("rb") as file:
+    with open_regular(source) as file:
         zipped = file.read(2) == b"PK"
     asset = USER_ASSETS[name]
     suffix = asset.suffixes[-1] if zipped else asset.suffixes[0]
@@ -91,17 +105,10 @@ def _copy(source: Path, name: str, overwrite: bool) -> Path:
         raise OutputError(
             f"another file stands there as {name}", where=str(before), fix="Use --overwrite to replace it."
         )
-    part = target.with_name(f"{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(target) as part:
         shutil.copyfile(source, part)
-        os.replace(part, target)
-        if before is not None and before != target:
-            before.unlink()  # the same asset in its other format
-    except OSError as error:
-        raise OutputError(f"cannot be written ({error.strerror})", where=str(target)) from error
-    finally:
-        part.unlink(missing_ok=True)
+    if before is not None and before != target:
+        before.unlink()  # the same asset in its other format
     return target
 
 

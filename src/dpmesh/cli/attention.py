@@ -1,8 +1,10 @@
 """`dpmesh attention IMAGE --out DIR`: where the model looks for each joint (the paper's Figure 6)."""
 
 import argparse
+import os
 from pathlib import Path
 
+from dpmesh.cli.album import files_of, name_results, places_of, refuse_input_in, say
 from dpmesh.cli.arguments import add_model, add_people
 from dpmesh.errors import InputError
 
@@ -22,14 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     out, image = Path(args.out), Path(args.image)
-    if args.keypoints is not None and not Path(args.keypoints).is_file():
-        raise InputError("no such file", where=args.keypoints, fix="Give a JSON file of keypoints.")
-    if not image.is_file():
-        raise InputError("no such file", where=args.image)
-
-    from dpmesh.pipeline.folder import refuse_existing
-
-    refuse_existing(out / image.stem, args.overwrite)  # before a model is loaded for nothing
+    if args.keypoints is not None and not os.path.exists(args.keypoints):
+        raise InputError("no such file or folder", where=args.keypoints, fix="Check the path.")
+    name = name_results([image])[image]
+    if _is_there(out / name, image, args):
+        say(f"{args.image}: done before, kept (--overwrite makes it again) → {out / name}")
+        return 0
 
     from dpmesh.pipeline.attention import attention_of
     from dpmesh.pipeline.images import MAX_PIXELS
@@ -42,13 +42,32 @@ def run(args: argparse.Namespace) -> int:
         predictor,
         image,
         keypoints=args.keypoints,
+        keypoint_format=args.keypoint_format,
         boxes=args.boxes,
         max_people=args.max_people,
         max_pixels=args.max_pixels or MAX_PIXELS,
     )
     if not seen.people:
         raise InputError("nobody was found in it", where=args.image, fix="Give --keypoints or --boxes.")
-    folder = seen.save(out, overwrite=args.overwrite)
+    folder = seen.save(out, name, overwrite=args.overwrite)
     people = "1 person" if len(seen.people) == 1 else f"{len(seen.people)} people"
-    print(f"{args.image}: {people}{''.join(f'; {note}' for note in seen.notes)} → {folder}")
+    say(f"{args.image}: {people}{''.join(f'; {note}' for note in seen.notes)} → {folder}")
     return 0
+
+
+def _is_there(target: Path, image: Path, args: argparse.Namespace) -> bool:
+    """Whether this result was made before; asked before a model is loaded for nothing. Raises DPMeshError."""
+    from dpmesh.pipeline.folder import plan_result
+    from dpmesh.pipeline.options import file_sha256, image_options, model_options
+    from dpmesh.pipeline.results import wanted_attention
+
+    digest = file_sha256(image)
+    if not os.path.lexists(target):
+        return False
+    refuse_input_in(target, places_of([image, *files_of(args)]))
+    options = model_options(args.weights, args.body, args.regressors, args.fast)
+    options |= image_options(
+        args.keypoints, args.boxes, max_people=args.max_people, keypoint_format=args.keypoint_format
+    )
+    wanted = wanted_attention(digest, str(image), options)
+    return plan_result(target, wanted, args.overwrite).kind == "keep"

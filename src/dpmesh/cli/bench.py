@@ -35,12 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--map-persons", type=int, default=48, metavar="N", help="of them for the sliding box (default: 48)")
     add("--grid", type=count, default=7, metavar="N", help="places of the sliding box on a side (default: 7)")
     add("--only", nargs="+", default=[], metavar="NAME", help="of the corruptions these")
+    add("--overwrite", action="store_true", help="make again what DIR already holds")
     add_persons(parser)
     add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from dpmesh.evaluate.robustness.report import markdown, require_matplotlib, write
+    from dpmesh.evaluate.folder import alone
+    from dpmesh.evaluate.names import line
+    from dpmesh.evaluate.robustness.folder import kept, made_of
+    from dpmesh.evaluate.robustness.report import PAGE, markdown, require_matplotlib, write
     from dpmesh.evaluate.robustness.run import Bench, run
 
     require_matplotlib()
@@ -56,8 +60,16 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         only=tuple(args.only),
     )
-    found = run(bench)
-    page = write(found, args.out)
+    out: Path = args.out
+    if (found := kept(bench, out, args.overwrite)) is not None:
+        print(f"{line(bench.protocol)}: done before, kept (--overwrite makes it again)")
+        if not (out / PAGE).is_file():  # it was killed in between
+            write(found, out)
+    else:
+        with alone(out):
+            kept(bench, out, args.overwrite)  # nobody wrote here while we waited
+            found = {**run(bench), "made of": made_of(bench)}
+            write(found, out)
     print(markdown(found))
-    print(f"→ {page}")
+    print(f"→ {line(out / PAGE)}")
     return 0

@@ -1,6 +1,7 @@
 """`dpmesh convert released FILE OUT` and `dpmesh convert sd15 SOURCE OUT`."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="diffusers folder or one file (default: copy the U-Net)",
     )
+    sd15.add_argument(
+        "--config",
+        default="paper",
+        metavar="NAME|CONFIG.toml",
+        help="whose start: a configuration such as paper-z0, or the model of a training config (default: paper)",
+    )
+    sd15.add_argument(
+        "--set",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("model.NAME", "VALUE"),
+        help="change a value of the model, as --set.model.NAME VALUE does in a training",
+    )
     sd15.add_argument("--seed", type=int, default=0, metavar="N", help="of the other parts (default: 0)")
     for one in (released, sd15):
         one.add_argument(
@@ -52,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dpmesh.checkpoint import CONFIG
 
-    if (args.out / CONFIG).exists() and not args.overwrite:
+    if os.path.exists(args.out / CONFIG) and not args.overwrite:
         raise OutputError(
             "the folder holds weights already", where=str(args.out), fix="Use --overwrite or another folder."
         )
@@ -101,12 +116,11 @@ def _tell_body(record: dict[str, Any]) -> None:
 
 
 def _sd15(args: argparse.Namespace) -> None:
-    from dpmesh.configurations import configuration
     from dpmesh.convert.stable_diffusion import convert_sd15
+    from dpmesh.train.settings import model_of, read_value
 
-    provenance = convert_sd15(
-        args.source, args.out, configuration("paper"), controlnet=args.controlnet, seed=args.seed
-    )
+    config = model_of(args.config, {name: read_value(value) for name, value in args.set})
+    provenance = convert_sd15(args.source, args.out, config, controlnet=args.controlnet, seed=args.seed)
     print(f"pretrained: {', '.join(provenance['pretrained'])}; ControlNet: {provenance['controlnet']}")
     print(
         f"all other parts are random (seed {provenance['seed']}): a start for training, not a model to predict with"

@@ -1,6 +1,7 @@
 """`dpmesh data check ROOT` and `dpmesh data pack ROOT OUT`: the training sets, before a training needs them."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from dpmesh.cli.arguments import count
 
 if TYPE_CHECKING:
     from dpmesh.data.fits import FitBodies
+    from dpmesh.data.person import Person
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument(
             "--sets", nargs="+", metavar="SET", help="of h36m muco coco crowdpose 3dpw (default: found)"
         )
-        action.add_argument("--split", default="train", choices=("train", "validation"))
         action.add_argument("--no-fits", action="store_true", help="joints alone: needs no SMPL")
         action.add_argument(
             "--free-body", action="store_true", help="fits are for the free body (tools/set_twins.py)"
@@ -31,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument(
             "--fit-err", default="all", choices=("all", "below", "above"), help="CrowdPose (docs/data.md)"
         )
+    check.add_argument("--split", default="train", choices=("train", "validation"))
+    pack.add_argument(
+        "--split",
+        default="all",
+        choices=("all", "train", "validation"),
+        help="default: every split that is there; a training wants 3DPW's validation split to look at",
+    )
     check.add_argument(
         "--out", default="data_check", metavar="DIR", help="contact sheets (default: data_check)"
     )
@@ -63,11 +71,13 @@ def _sets(root: Path, args: argparse.Namespace) -> list[str]:
     if unknown := [name for name in args.sets or () if name not in SETS]:
         raise ConfigError(f"no data set is called {unknown[0]!r}", fix=f"There are: {', '.join(SETS)}.")
     found = args.sets or [
-        name for name, s in SETS.items() if s.folder(root).is_dir() and args.split in s.splits
+        name
+        for name, s in SETS.items()
+        if os.path.isdir(s.folder(root)) and (args.split == "all" or args.split in s.splits)
     ]
     if not found:
         raise InputError(
-            f"no data set with a {args.split} split is here",
+            f"no data set with {'any' if args.split == 'all' else f'a {args.split}'} split is here",
             where=str(root),
             fix="Expected folders such as Human36M or MSCOCO; docs/data.md shows them.",
         )
@@ -93,7 +103,8 @@ def _check(root: Path, args: argparse.Namespace) -> int:
     from dpmesh.data.augment import AugmentConfig
     from dpmesh.data.check import check_people, folder_sheet, source_sheet
     from dpmesh.data.sources import read_folder
-    from dpmesh.errors import DPMeshError, OutputError
+    from dpmesh.errors import DPMeshError
+    from dpmesh.io import atomic_write
 
     console, bad, out = Console(highlight=False, soft_wrap=True), False, Path(args.out)
     for name in _sets(root, args):
@@ -118,18 +129,13 @@ def _check(root: Path, args: argparse.Namespace) -> int:
             console.print(
                 f"  LOOK: {what}: {finding.count:,}, such as {', '.join(finding.examples)}", markup=False
             )
-        try:
-            sheet = source_sheet(source, AugmentConfig()) if args.augmented else folder_sheet(source.people)
-            if sheet is not None:
-                out.mkdir(parents=True, exist_ok=True)
-                file = io.BytesIO()
-                Image.fromarray(sheet).save(file, "JPEG", quality=90)
-                target = out / f"{name}-{args.split}.jpg"
-                target.with_suffix(".part").write_bytes(file.getvalue())
-                target.with_suffix(".part").replace(target)
-                console.print(f"  sheet: {target}", markup=False)
-        except OSError as error:
-            raise OutputError(f"cannot be written ({error.strerror})", where=str(out)) from error
+        sheet = source_sheet(source, AugmentConfig()) if args.augmented else folder_sheet(source.people)
+        if sheet is not None:
+            file = io.BytesIO()
+            Image.fromarray(sheet).save(file, "JPEG", quality=90)
+            target = out / f"{name}-{args.split}.jpg"
+            atomic_write(target, file.getvalue())
+            console.print(f"  sheet: {target}", markup=False)
     return 1 if bad else 0
 
 
@@ -145,37 +151,57 @@ def _check_shards(root: Path, args: argparse.Namespace) -> int:
     for shard, reason in torn.items():
         console.print(f"TORN {shard}: {reason}", markup=False)
     if torn:
-        console.print(f"{len(torn)} shards are torn; dpmesh data pack writes them again.", markup=False)
+        shards = sum(name.endswith(".tar") for name in torn)
+        print_torn = f"{shards} shards are torn; dpmesh data pack writes them again."
+        people = f"{len(torn) - shards} people are damaged; pack them again in another folder."
+        console.print("\n".join([print_torn] * (shards > 0) + [people] * (len(torn) > shards)), markup=False)
     return 1 if torn else 0
 
 
 def _pack(root: Path, args: argparse.Namespace) -> int:
+    from dpmesh.data.adapters import SETS
+    from dpmesh.data.sources import read_folder
+    from dpmesh.errors import DPMeshError
+
+    for name in _sets(root, args):
+        splits = SETS[name].splits if args.split == "all" else (args.split,)
+        lacking: list[DPMeshError] = []
+        for split in splits:
+            try:
+                source = read_folder(
+                    name, root, split, "none" if args.no_fits else "smpl", _bodies(args), args.fit_err
+                )
+            except DPMeshError as error:
+                lacking.append(error)
+                if len(lacking) == len(splits):  # nothing of this set is there
+                    raise
+                print(f"{name}-{split}: not packed: {' '.join(str(error).split())}")
+                continue
+            _pack_people(source.people, f"{name}-{split}", args)
+    return 0
+
+
+def _pack_people(people: "list[Person]", name: str, args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
     from dpmesh.data.pack import PackConfig, pack
-    from dpmesh.data.sources import read_folder
 
     console = Console(highlight=False, soft_wrap=True)
     config = PackConfig(side=args.side, per_shard=args.per_shard, quality=args.quality)
-    for name in _sets(root, args):
-        source = read_folder(
-            name, root, args.split, "none" if args.no_fits else "smpl", _bodies(args), args.fit_err
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(name, total=len(people))
+        done = pack(
+            people,
+            Path(args.out),
+            name,
+            config,
+            lambda n: bar.update(task, completed=n),
         )
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task(name, total=len(source))
-            done = pack(
-                source.people,
-                Path(args.out),
-                f"{name}-{args.split}",
-                config,
-                lambda n, t=task: bar.update(t, completed=n),
-            )
-        console.print(
-            f"{name}-{args.split}: {done.people:,} people; {done.written} shards written, {done.found} found whole,"
-            f" {len(done.skipped)} people skipped",
-            markup=False,
-        )
-        for record, reason in list(done.skipped.items())[:10]:
-            console.print(f"  skipped {record}: {reason}", markup=False)
-    return 0
+    console.print(
+        f"{name}: {done.people:,} people; {done.written} shards written, {done.found} found whole,"
+        f" {len(done.skipped)} people skipped",
+        markup=False,
+    )
+    for record, reason in list(done.skipped.items())[:10]:
+        console.print(f"  skipped {record}: {reason}", markup=False)

@@ -56,6 +56,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     out: Path | None = args.out
     if out is None:
         return int(args.refuse("--out DIR is needed"))
+    from dpmesh.evaluate.names import line
     from dpmesh.evaluate.opening import entry
     from dpmesh.evaluate.processes import evaluate_job
     from dpmesh.evaluate.report import markdown, read
@@ -87,7 +88,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         path = evaluate_job(job, args.processes, args.overwrite)
         if path is not None:
             print(markdown(read(path)))
-            print(f"→ {path.parent}")
+            print(f"→ {line(path.parent)}")
     return 0
 
 
@@ -113,13 +114,15 @@ def _compare(args: argparse.Namespace, rest: list[str]) -> int:
         args.refuse("compare takes two results")
     import json
 
-    from dpmesh.evaluate.compare import compare, text
-    from dpmesh.evaluate.rows import write_aside
+    from dpmesh.evaluate.compare import compare, refuse_foreign, text
+    from dpmesh.io import atomic_write
 
+    if args.json is not None:
+        refuse_foreign(args.json)
     found = compare(Path(rest[0]), Path(rest[1]))
     print(text(found))
     if args.json is not None:
-        write_aside(args.json, (json.dumps(found, indent=1) + "\n").encode())
+        atomic_write(args.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
     return 0
 
 

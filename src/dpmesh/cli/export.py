@@ -1,6 +1,7 @@
 """`dpmesh export onnx WEIGHTS OUT.onnx`."""
 
 import argparse
+import os
 from pathlib import Path
 
 from dpmesh.errors import OutputError
@@ -20,10 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.out.exists() and not args.overwrite:
-        raise OutputError(
-            "there is such a file already", where=str(args.out), fix="Use --overwrite or another name."
-        )
+    refuse_out(args.out, args.overwrite)
     from dpmesh.export import INPUTS, OPSET, export_onnx, outputs_of
     from dpmesh.model import DPMesh
     from dpmesh.optimise import optimised
@@ -40,3 +38,18 @@ def run(args: argparse.Namespace) -> int:
     for file in files:
         print(f"{file}: {file.stat().st_size / 1e6:,.1f} MB")
     return 0
+
+
+def refuse_out(out: Path, overwrite: bool) -> None:
+    """Raise OutputError before a model is loaded for nothing, and before anything but an ONNX file is replaced."""
+    if out.suffix.lower() != ".onnx":
+        raise OutputError(
+            "the name does not end in .onnx", where=str(out), fix=f"Write {out.name or 'model'}.onnx."
+        )
+    for path in (out, out.with_name(f"{out.name}.data")):
+        if os.path.isdir(path):
+            raise OutputError("is a folder", where=str(path), fix="Choose another name.")
+        if os.path.lexists(path) and not overwrite:
+            raise OutputError(
+                "there is such a file already", where=str(path), fix="Use --overwrite or another name."
+            )

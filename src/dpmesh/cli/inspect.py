@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _table(report: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console, table = Console(), Table("part", "parameters", "trainable", "GFLOP", "share")
@@ -41,7 +42,7 @@ def _table(report: dict[str, Any]) -> None:
             f"{part['share']:.1%}",
         )
         table.add_row(name, *numbers)
-    console.print(f"[bold]{report['name']}[/bold], one person, {report['crop']}×{report['crop']}")
+    console.print(f"[bold]{escape(report['name'])}[/bold], one person, {report['crop']}×{report['crop']}")
     console.print(table)
     for key, value in report["provenance"].items():
         console.print(f"{key}: {value}", markup=False)

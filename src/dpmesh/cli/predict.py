@@ -1,18 +1,28 @@
 """`dpmesh predict INPUT... --out DIR`: bodies from pictures."""
 
 import argparse
+import os
 import sys
-import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpmesh.cli.album import (
+    check_writable,
+    files_of,
+    find_pictures,
+    name_results,
+    places_of,
+    refuse_input_in,
+    say,
+)
 from dpmesh.cli.arguments import add_model, add_people, angle, positive
-from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError
+from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dpmesh.pipeline.scene import Scene
 
 _FORMATS = ("overlay", "glb", "obj", "npz", "json")
@@ -72,19 +82,35 @@ def run(args: argparse.Namespace) -> int:
             "--colour sigma: a refined body has no sigma, the network judged the body before --refine"
         )
     out = Path(args.out)
-    if args.keypoints is not None and not Path(args.keypoints).is_file():
-        raise InputError("no such file", where=args.keypoints, fix="Give a JSON file of keypoints.")
+    if args.keypoints is not None and not os.path.exists(args.keypoints):
+        raise InputError("no such file or folder", where=args.keypoints, fix="Check the path.")
     names = name_results(find_pictures(args.inputs))
-    _check_writable(out)
+    check_writable(out)
     done, failed, todo = _sort_out(names, out, args)
     if todo:
         failed |= _predict(todo, names, out, args)
     finished = len(names) - len(failed)
     for path in done:
-        print(f"{path}: done before, kept (--overwrite makes it again) → {out / names[path]}")
+        say(f"{path}: done before, kept (--overwrite makes it again) → {out / names[path]}")
     if finished > 1:
-        print(f"{finished} results in {out}")
+        say(f"{finished} results in {out}")
+    if todo and args.keypoints is not None:
+        _tell_unused(args)
     return _report(failed, len(names))
+
+
+def _tell_unused(args: argparse.Namespace) -> None:
+    """Images of the keypoint file that were not among the inputs: a name misspelt would otherwise be silent."""
+    from dpmesh.pipeline.keypoints.files import open_keypoints
+    from dpmesh.pipeline.keypoints.names import some
+
+    try:
+        unused = open_keypoints(Path(args.keypoints), args.keypoint_format).unused()
+    except InputError:
+        return  # told for each image
+    if unused:
+        count = f"{len(unused)} image" + ("s" if len(unused) > 1 else "")
+        say(f"{args.keypoints}: {count} not among the inputs: {some(unused)}")
 
 
 def _predict(
@@ -114,6 +140,7 @@ def _predict(
     scenes = predictor.predict_many(
         todo,
         keypoints=args.keypoints,
+        keypoint_format=args.keypoint_format,
         boxes=args.boxes,
         focal=args.focal,
         fov=args.fov,
@@ -121,15 +148,16 @@ def _predict(
         max_pixels=args.max_pixels or MAX_PIXELS,
     )
     failed: dict[Path, str] = {}
-    with _progress(len(todo)) as (say, advance):
+    with _progress(len(todo)) as (tell, advance):
         for path, scene in scenes:
             try:
                 if isinstance(scene, DPMeshError):
                     raise scene
-                folder = scene.save(out, names[path], args.save, overwrite=True, colour=args.colour)
-                say(f"{path}: {_summary(scene)} → {folder}")
+                folder = scene.save(out, names[path], args.save, overwrite=args.overwrite, colour=args.colour)
+                tell(f"{path}: {_summary(scene)} → {folder}")
             except DPMeshError as error:
                 failed[path] = str(error)
+            del scene  # the next image is read before this name is given to it
             advance()
     return failed
 
@@ -142,84 +170,61 @@ def _summary(scene: "Scene") -> str:
     return people + (f" ({'; '.join(extra)})" if extra else "")
 
 
-def find_pictures(inputs: Sequence[str]) -> list[Path]:
-    """The files named, and the pictures of the folders named, by name; each once."""
-    from dpmesh.pipeline.images import SUFFIXES
-
-    found: list[Path] = []
-    for given in map(Path, inputs):
-        if given.is_dir():
-            inside = sorted(p for p in given.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not inside:
-                raise InputError("the folder holds no picture", where=str(given))
-            found += inside
-        else:
-            found.append(given)
-    return list(dict.fromkeys(found))
-
-
-def name_results(paths: Sequence[Path]) -> dict[Path, str]:
-    """A folder name for each picture: its stem; its whole name where stems meet; numbered if those meet."""
-    stems = Counter(path.stem.casefold() for path in paths)
-    taken: set[str] = set()
-    result: dict[Path, str] = {}
-    for path in paths:
-        base = path.stem if stems[path.stem.casefold()] == 1 else path.name
-        name, number = base, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{base}_{number}"
-        taken.add(name.casefold())
-        result[path] = name
-    return result
-
-
 def _sort_out(
     names: dict[Path, str], out: Path, args: argparse.Namespace
 ) -> tuple[list[Path], dict[Path, str], list[Path]]:
-    """(done before, failed already, to do): what exists is kept if it is of this picture, refused if not."""
-    from dpmesh.pipeline.results import is_complete, of_picture
+    """(done before, failed already, to do): what an earlier run left is kept if it is the same result."""
+    from dpmesh.pipeline.folder import plan_result
+    from dpmesh.pipeline.options import file_sha256, image_options, model_options
+    from dpmesh.pipeline.results import wanted_scene
 
     done: list[Path] = []
     failed: dict[Path, str] = {}
     todo: list[Path] = []
+    options: dict[str, object] = {}
+    places = places_of([*names, *files_of(args)])
     for path, name in names.items():
-        folder = out / name
-        if args.overwrite or not is_complete(folder, args.save):
+        target = out / name
+        if not os.path.lexists(target):  # nothing to compare with
             todo.append(path)
-        elif of_picture(folder, path):
-            done.append(path)
-        else:
-            failed[path] = f"{folder}: holds the result of another picture. Use --overwrite or another --out."
+            continue
+        try:
+            refuse_input_in(target, places)
+            digest = "" if args.overwrite else file_sha256(path)
+            if not options and not args.overwrite:
+                options = model_options(
+                    args.weights,
+                    args.body,
+                    args.regressors,
+                    args.fast,
+                    args.refine,
+                    not args.no_turn,
+                    args.flip,
+                ) | image_options(
+                    args.keypoints, args.boxes, args.focal, args.fov, args.max_people, args.keypoint_format
+                )
+            wanted = wanted_scene(digest, str(path), options, args.save, args.colour)
+            plan = plan_result(target, wanted, args.overwrite)
+            (done if plan.kind == "keep" else todo).append(path)
+        except DPMeshError as error:
+            failed[path] = str(error)
     return done, failed, todo
-
-
-def _check_writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out, prefix=".dpmesh-"):
-            pass
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise OutputError(
-            f"cannot be written ({reason})", where=str(out), fix="Choose another --out."
-        ) from None
 
 
 def _report(failed: dict[Path, str], total: int) -> int:
     if failed and total > 1:
         print(f"dpmesh: {len(failed)} of {total} pictures failed:", file=sys.stderr)
     for message in failed.values():
-        line = " ".join(message.split())
+        line = printable(" ".join(message.split()))
         print(f"  {line}" if total > 1 else f"dpmesh: {line}", file=sys.stderr)
     return 1 if failed else 0
 
 
 @contextmanager
 def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """(say, advance): a bar on stderr for more than one picture at a terminal; lines on stdout."""
+    """(tell, advance): a bar on stderr for more than one picture at a terminal; lines on stdout."""
     if total < 2 or not sys.stderr.isatty():
-        yield print, lambda: None
+        yield say, lambda: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -227,7 +232,16 @@ def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("pictures", total=total)
-        yield (lambda line: bar.console.print(line, markup=False, highlight=False)), lambda: bar.advance(task)
+        yield (say if not sys.stdout.isatty() else above(bar.console)), lambda: bar.advance(task)
+
+
+def above(console: "Console") -> Callable[[str], None]:
+    """Prints a line above a progress bar, as it is: no markup, no emoji codes, no escape sequences."""
+
+    def tell(line: str) -> None:
+        console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    return tell
 
 
 def _formats(text: str) -> tuple[str, ...]:

@@ -1,17 +1,27 @@
-"""`dpmesh train CONFIG.toml ... [--set.NAME VALUE ...]`."""
+"""`dpmesh train CONFIG.toml [--check] ... [--set.NAME VALUE ...]`."""
 
 import argparse
 import logging
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dpmesh.errors import ConfigError
+from dpmesh.errors import ConfigError, DPMeshError
+
+if TYPE_CHECKING:
+    from dpmesh.train.settings import Settings
 
 PREFIX = "--set."
+CHECK = "--check"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="what to train (see configs/)")
+    parser.add_argument(
+        CHECK,
+        action="store_true",
+        help="train nothing: tell how long the run is and what it needs, and list everything that is missing",
+    )
     parser.add_argument(
         "rest",
         nargs=argparse.REMAINDER,
@@ -21,14 +31,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dpmesh.train.loop import train
     from dpmesh.train.settings import read_settings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     for noisy in ("lightning", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    settings = read_settings(args.config, changes(args.rest))
-    print(f"weights: {train(settings)}")
+    check = args.check or CHECK in args.rest
+    settings = read_settings(args.config, changes([word for word in args.rest if word != CHECK]))
+    return _check(settings) if check else _train(settings)
+
+
+def _train(settings: "Settings") -> int:
+    from dpmesh.train.loop import train
+    from dpmesh.train.together import TOLD
+
+    try:
+        weights = train(settings)
+    except DPMeshError as error:
+        if TOLD in getattr(error, "__notes__", ()):  # another process prints the same line
+            return 1
+        raise
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        print(f"weights: {weights}")
+    return 0
+
+
+def _check(settings: "Settings") -> int:
+    """1 where something is missing."""
+    import torch
+
+    from dpmesh.train.preflight import examine
+
+    world = settings.processes
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = examine(settings, world=world, here=world, device=device)
+    for line in found.lines:
+        print(line)
+    for problem in found.problems:
+        print("missing: " + " ".join(str(problem).split()))
+    if found.problems:
+        print(f"{len(found.problems)} things are missing; nothing was trained")
+        return 1
+    print("everything is there")
     return 0
 
 

@@ -1,5 +1,6 @@
 """The user's licensed body beside converted weights: found, compared with the checkpoint's, never copied unasked."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from dpmesh.assets import find_asset, sha256
 from dpmesh.body.files import BETAS, BodyArrays, load_body, save_body, smpl_body
 from dpmesh.convert.recognise import recognise
-from dpmesh.errors import InputError, OutputError
+from dpmesh.errors import InputError
 from dpmesh.skeletons import SMPL_PARENTS
 
 KEPT = "SMPL_NEUTRAL.npz"
@@ -33,7 +34,7 @@ def find_regressors(folder: Path | None) -> dict[str, Path]:
     names = ("h36m_regressor", "extra_regressor")
     if folder is None:
         return {name: path for name in names if (path := find_asset(name))}
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError("there is no such folder", where=str(folder))
     found: dict[str, Path] = {}
     for path in sorted(folder.glob("*.npy")):
@@ -67,8 +68,13 @@ def user_body(body: Path | None, regressors: Path | None) -> tuple[BodyArrays, d
 
 def licensed_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
     """SMPL's field names from a release's `th_*` tensors, as far as they are there."""
-    found = {ours: tensors[theirs].numpy() for ours, theirs in _THEIRS.items() if theirs in tensors}
-    if "v_template" in found and found["v_template"].ndim == 3:
+    there = {ours: tensors[theirs] for ours, theirs in _THEIRS.items() if theirs in tensors}
+    found: dict[str, NDArray[Any]] = {
+        name: (value.double() if value.is_floating_point() else value).numpy()
+        for name, value in there.items()
+        if not value.is_complex()
+    }
+    if "v_template" in found and found["v_template"].ndim == 3 and len(found["v_template"]):
         found["v_template"] = found["v_template"][0]
     return found
 
@@ -78,10 +84,10 @@ def differences(body: BodyArrays, theirs: Mapping[str, NDArray[Any]]) -> list[st
     told: list[str] = []
     for name, array in theirs.items():
         own: NDArray[Any] = body.faces if name == "f" else getattr(body, name)
-        array = array[..., :BETAS] if name == "shapedirs" else array
+        array = array[..., :BETAS] if name == "shapedirs" and array.ndim else array
         if own.shape != array.shape:
             told.append(f"{name} has shape {own.shape}, the checkpoint's {array.shape}")
-        elif (off := float(np.abs(own.astype(np.float64) - array).max())) > _SAME:
+        elif not (off := float(np.abs(own.astype(np.float64) - array).max())) <= _SAME:  # NaN differs
             told.append(
                 f"{name} differs by up to {off * 1000:.3g} mm" if name == "v_template" else f"{name} differs"
             )
@@ -96,9 +102,5 @@ def keep_smpl(folder: Path, theirs: Mapping[str, NDArray[Any]], regressors: Mapp
         h36m=regressors.get("h36m_regressor"),
         extra=regressors.get("extra_regressor"),
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot be written ({error.strerror})", where=str(folder)) from error
     save_body(folder / KEPT, arrays)
     return folder / KEPT

@@ -1,6 +1,8 @@
 """What a user's file is, by its content, under whatever name: SMPL, VPoser, joint regressors."""
 
+import os
 import re
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +12,10 @@ from numpy.typing import NDArray
 
 from dpmesh.body.files import load_npz, smpl_body
 from dpmesh.body.unpickle import load_smpl_pickle
-from dpmesh.convert.reading import read_tensors
+from dpmesh.convert.reading import read_tensors, refuse_numbers
 from dpmesh.errors import InputError, WeightsError
+from dpmesh.io import open_regular, reason
+from dpmesh.skeletons import SMPL_PARENTS
 
 LARGEST = 512 * 2**20
 """Bytes; the largest of these files, SMPL 1.1.0, has half of it. Larger ones are weights and not looked into."""
@@ -36,12 +40,11 @@ def recognise(path: Path, gender: str = "") -> Found | None:
 
     gender: of an SMPL body, where its name does not say it; nothing in SMPL's files does.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    with open_regular(path) as file:
+        try:
+            head, size = file.read(8), os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise InputError(f"cannot be read ({reason(error)})", where=str(path)) from error
     if path.suffix in (".safetensors", ".ckpt") or path.name.endswith(".pth.tar") or size > LARGEST:
         return Found("", "weights, if anything: dpmesh convert reads them")
     if head.startswith(b"\x93NUMPY"):
@@ -50,12 +53,12 @@ def recognise(path: Path, gender: str = "") -> Found | None:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError) as error:
             raise InputError(f"the file is damaged ({error})", where=str(path)) from error
         if sum(member.file_size for member in members) > LARGEST:
             return None
         if any(member.filename.endswith(".npy") for member in members):
-            return _body(path, load_npz(path), gender)
+            return _body(path, load_npz(path, LARGEST), gender)
         return _vposer(path) if any(member.filename.endswith("data.pkl") for member in members) else None
     if head[:1] == b"\x80" and head[2:4] == b"\x8a\n":  # torch.save before 1.6 begins with a long integer
         return _vposer(path)
@@ -70,6 +73,10 @@ def _body(path: Path, raw: dict[str, NDArray[np.generic]], gender: str) -> Found
     try:
         arrays = smpl_body(raw)
     except InputError as error:
+        if raw["weights"].ndim == 2 and raw["weights"].shape[1] == len(SMPL_PARENTS):
+            raise InputError(
+                f"a damaged body ({error.what})", where=str(path), fix="Download it again."
+            ) from error
         return Found("", f"a body, but not SMPL's 24 joints ({error.what})")
     if len(arrays.v_template) != SMPL_VERTICES:
         return Found("", "a body in SMPL's format that is not SMPL: give it to --body as it is")
@@ -90,8 +97,12 @@ def _regressor(path: Path) -> Found | None:
         if rows.ndim != 2 or rows.shape[1] != SMPL_VERTICES or rows.dtype.kind != "f":
             return None
         rows = np.array(rows, np.float64)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
         raise InputError(f"the file is damaged ({error})", where=str(path)) from error
+    if not np.isfinite(rows).all():
+        raise InputError(
+            "a joint regressor that holds NaN or infinity", where=str(path), fix="Download it again."
+        )
     if len(rows) == 9:
         return Found("extra_regressor", "J_regressor_extra, 9 joints")
     if len(rows) != 17 or not np.allclose(rows.sum(1), 1, atol=0.01):
@@ -108,12 +119,15 @@ def _regressor(path: Path) -> Found | None:
 
 def _vposer(path: Path) -> Found | None:
     try:
-        names = {name.rpartition("vposer.")[2]: value for name, value in read_tensors(path).items()}
+        tensors = read_tensors(path)
     except WeightsError as error:
-        if "nothing was run" in error.what:
+        if "nothing was run" in error.what or "damaged" in error.what:
             raise
         return None
+    names = {name.rpartition("vposer.")[2]: value for name, value in tensors.items()}
     if "bodyprior_dec_fc1.weight" in names:
+        own = {name: value for name, value in names.items() if name.startswith("bodyprior_dec_")}
+        refuse_numbers(own, str(path))
         return Found("vposer", "VPoser, version 1")
     if any("decoder_net" in name for name in names):
         return Found("", "VPoser, version 2: the models here use version 1.0")

@@ -15,7 +15,7 @@ from dpmesh.checkpoint import Provenance, refuse_misfits, write_weights
 from dpmesh.configurations import DPMeshConfig
 from dpmesh.convert.bodies import differences, keep_smpl, licensed_arrays
 from dpmesh.convert.fitting import fit, wanted_shapes
-from dpmesh.convert.reading import read_tensors
+from dpmesh.convert.reading import read_tensors, refuse_numbers
 from dpmesh.convert.released_names import JOINED, LICENSED, canonical, fate
 from dpmesh.errors import InputError, WeightsError
 from dpmesh.plain import to_plain
@@ -56,7 +56,8 @@ def convert_released(
     config: RELEASE, or its widths scaled down. merge_lora: add the low-rank updates to their linear layers.
     body: as user_body finds it; compared with the checkpoint's and recorded, never copied. The checkpoint's own SMPL
     arrays are written, with the regressors, only into smpl_to. Raises WeightsError with the first names that are
-    missing, unexpected, mis-shaped or unequal copies, InputError for a checkpoint without a usable body, OutputError.
+    missing, unexpected, mis-shaped, unequal copies or not finite, InputError for a checkpoint without a usable body,
+    OutputError.
     """
     tensors = read_tensors(file)
     first, copies = without_copies(tensors, str(file))
@@ -65,12 +66,14 @@ def convert_released(
     wanted = wanted_shapes(config)
     adapted = sum(name.endswith("lora_down.weight") for name in parts.kept)
     state, came = fit(parts.kept, wanted)
+    called = {name: parts.came.get(old, old) for name, old in came.items()}
     refuse_misfits(
         wanted,
         {name: tuple(value.shape) for name, value in state.items()},
         str(file),
-        {name: parts.came.get(old, old) for name, old in came.items()},
+        called,
     )
+    refuse_numbers(state, str(file), called)
     theirs = licensed_arrays(
         {name.removeprefix("human_model_layer."): value for name, value in parts.licensed.items()}
     )

@@ -1,6 +1,7 @@
 """Stable Diffusion 1.5, and a ControlNet for it, as the start of a training. Both layouts: diffusers' folders and the
 original single files (CompVis')."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor
 
 from dpmesh.assets import sha256
+from dpmesh.backbone.diffusion import BackboneConfig
 from dpmesh.checkpoint import Provenance, refuse_misfits
 from dpmesh.configurations import DPMeshConfig
 from dpmesh.convert.fitting import DOWN, UP, fit, wanted_shapes
 from dpmesh.convert.ldm import unet_name, vae_name
-from dpmesh.convert.reading import read_tensors
-from dpmesh.errors import WeightsError
+from dpmesh.convert.reading import read_tensors, refuse_numbers
+from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.model import DPMesh
+from dpmesh.pose_prior.vposer import VPoserDecoder
 
 UNET, VAE, CONTROL = "backbone.unet.", "backbone.vae.", "backbone.controlnet."
 FIRST = f"{CONTROL}conv_in.weight"
@@ -37,9 +40,11 @@ def convert_sd15(
 
     source: a diffusers folder with unet/ and vae/, or one file in the original layout. controlnet: the same; of its
     first convolution the four latent channels are taken and the heatmaps start at zero. Without it the ControlNet
-    starts, as any does, as a copy of the U-Net's encoder half whose outputs are zero. Raises WeightsError with the
-    first names that are missing, unexpected or mis-shaped, OutputError.
+    starts, as any does, as a copy of the U-Net's encoder half whose outputs are zero. A VPoser decoder is zeros, so
+    that no training takes it for a trained one. Raises WeightsError with the first names that are missing, unexpected
+    or mis-shaped; ConfigError for a model without a U-Net, or a ControlNet that it has no place for; OutputError.
     """
+    _refuse_other_models(config, controlnet)
     files, found = read_stable_diffusion(source, config.diffusion.unet.layers)
     control_file: Path | None = None
     if controlnet is not None:
@@ -51,10 +56,13 @@ def convert_sd15(
     pretrained = {name: shape for name, shape in wanted.items() if not name.endswith((DOWN, UP))}
     if control_file is None:
         _copy_encoder(found, pretrained)
-    _widen(found, wanted[FIRST])
+    if FIRST in wanted:
+        _widen(found, wanted[FIRST])
     state, came = fit(found, wanted)
     shapes = {name: tuple(value.shape) for name, value in state.items()}
-    refuse_misfits(pretrained, shapes, str(source if controlnet is None else f"{source}, {controlnet}"), came)
+    where = str(source if controlnet is None else f"{source}, {controlnet}")
+    refuse_misfits(pretrained, shapes, where, came)
+    refuse_numbers(state, where, came)
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]  (torch's stub)
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         model = DPMesh.from_config(config)
@@ -62,15 +70,16 @@ def convert_sd15(
     with torch.no_grad():
         for name, value in state.items():
             own[name].copy_(value)
+        if isinstance(model.pose_prior, VPoserDecoder):
+            for value in model.pose_prior.parameters():
+                value.zero_()
     provenance: Provenance = {
         "source": "Stable Diffusion 1.5, a start for training: not a trained model",
         "files": [
             {"file": file.name, "sha256": sha256(file)} for file in [*files, *filter(None, [control_file])]
         ],
         "pretrained": [UNET[:-1], VAE[:-1], *([] if control_file is None else [CONTROL[:-1]])],
-        "controlnet": "pretrained"
-        if control_file
-        else "a copy of the U-Net's encoder half, its outputs zero",
+        "controlnet": _told_controlnet(config, control_file),
         "random": "all other parts",
         "seed": seed,
         "licence": LICENCE,
@@ -79,9 +88,28 @@ def convert_sd15(
     return provenance
 
 
+def _refuse_other_models(config: DPMeshConfig, controlnet: Path | None) -> None:
+    if not isinstance(config.backbone, BackboneConfig):
+        raise ConfigError(
+            f"{config.name} has no U-Net to start from Stable Diffusion",
+            where="--config",
+            fix="It starts from timm's weights when it is trained: [model] backbone.pretrained = true.",
+        )
+    if controlnet is not None and not config.backbone.controlled:
+        raise ConfigError(
+            f"{config.name} has no ControlNet", where="--controlnet", fix="Leave --controlnet out."
+        )
+
+
+def _told_controlnet(config: DPMeshConfig, file: Path | None) -> str:
+    if not config.diffusion.controlled:
+        return "none: this model is told no keypoints"
+    return "a copy of the U-Net's encoder half, its outputs zero" if file is None else "pretrained"
+
+
 def read_stable_diffusion(source: Path, layers: int) -> tuple[list[Path], dict[str, Tensor]]:
     """(the files read, U-Net and VAE encoder under our names)."""
-    if source.is_dir():
+    if os.path.isdir(source):
         unet, vae = (_diffusers_file(source / part) for part in ("unet", "vae"))
         found = _prefixed(UNET, read_tensors(unet), _NOT_RUN)
         return [unet, vae], found | _prefixed(VAE, _renamed_attention(read_tensors(vae)), _DECODER)
@@ -105,7 +133,7 @@ def read_stable_diffusion(source: Path, layers: int) -> tuple[list[Path], dict[s
 
 def read_controlnet(source: Path, layers: int) -> tuple[Path, dict[str, Tensor]]:
     """(the file read, ControlNet under our names), from a diffusers folder or either layout's file."""
-    file = _diffusers_file(source) if source.is_dir() else source
+    file = _diffusers_file(source) if os.path.isdir(source) else source
     tensors = read_tensors(file)
     if any(name.startswith("controlnet_down_blocks.") for name in tensors):
         return file, _prefixed(CONTROL, tensors, _NOT_RUN)

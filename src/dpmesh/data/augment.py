@@ -17,6 +17,7 @@ Mirroring is about pixel 128, the crop camera's axis (128 + x goes to 128 - x), 
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
@@ -47,6 +48,8 @@ class AugmentConfig:
     noise: PoseFix errors on the input joints; else they are true.  as_published: with the four defects of the
     original loaders (detections.py).  drop: chance that an input joint is left out.  drop_hidden: further chance
     for one that the rectangle or a shape covers.
+    focal: the camera by which the crop camera turns and scales: each "set"'s own K, or the "diagonal" of the set's
+    image as focal length and its middle as axis, as the paper has it and as is assumed of a photo without a camera.
     """
 
     expand: tuple[float, ...] = (1.0, 1.2)
@@ -61,6 +64,7 @@ class AugmentConfig:
     as_published: bool = False
     drop: float = 0.1
     drop_hidden: float = 0.0
+    focal: Literal["set", "diagonal"] = "set"
 
     def __post_init__(self) -> None:
         for name in ("rotation_chance", "flip", "rectangle", "shapes", "drop", "drop_hidden"):
@@ -77,11 +81,11 @@ class AugmentConfig:
             raise ConfigError(f"rotation={self.rotation} degrees must be in [0, 90]", where="augment")
 
     @classmethod
-    def still(cls, *, noise: bool = True) -> "AugmentConfig":
+    def still(cls, *, noise: bool = True, focal: Literal["set", "diagonal"] = "set") -> "AugmentConfig":
         """No change of the picture (box times 1.1, as at test): for validation. Input joints with noise or true."""
         return cls(
             expand=(1.1, 1.1), scale=0.0, rotation=0.0, rotation_chance=0.0, flip=0.0, colour=0.0, rectangle=0.0,
-            noise=noise, drop=0.0,
+            noise=noise, drop=0.0, focal=focal,
         )  # fmt: skip
 
 
@@ -108,11 +112,22 @@ class View:
         return np.array([self.crop.x1, self.crop.y1]) + self.crop.side / 2
 
     @cached_property
-    def space(self) -> Float64[NDArray[np.float64], "3 3"]:
-        """From the camera frame to the (mirrored, turned) crop camera's; a reflection where `flip`."""
+    def _turn_in_space(self) -> Float64[NDArray[np.float64], "3 3"]:
         turn = np.eye(3)
         turn[:2, :2] = self._turn
-        return turn @ crop_rotation(self.K, self.crop).T
+        return turn
+
+    @cached_property
+    def space(self) -> Float64[NDArray[np.float64], "3 3"]:
+        """From the camera frame to the (mirrored, turned) crop camera's; a reflection where `flip`."""
+        return self._turn_in_space @ crop_rotation(self.K, self.crop).T
+
+    @property
+    def to_image_camera(self) -> Float64[NDArray[np.float64], "3 3"]:
+        """From the (mirrored, turned) crop camera's frame to the equally mirrored and turned frame of the image's
+        camera: a rotation."""
+        turn = self._turn_in_space
+        return turn @ crop_rotation(self.K, self.crop) @ turn.T
 
     @property
     def focal(self) -> float:

@@ -5,6 +5,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from jaxtyping import UInt8
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
 from dpmesh.data.person import Person
-from dpmesh.data.pictures import decode_rgb, read_bytes, size_of
+from dpmesh.data.pictures import decode_rgb, read_bytes
 from dpmesh.data.record import Sample
-from dpmesh.data.shards import MANIFEST, index_of, read_object, torn
+from dpmesh.data.shards import ShardSource, index_of, packed_sets, torn
 from dpmesh.data.sources import Source
+from dpmesh.decode import image_size
 from dpmesh.errors import InputError
 from dpmesh.geometry import CROP
 from dpmesh.geometry.camera import project
@@ -70,7 +72,7 @@ def check_people(people: Sequence[Person], pictures: bool = True) -> Report:
 
 def _size(path: Path) -> tuple[int, int] | None:
     try:
-        return size_of(read_bytes(path), str(path))
+        return image_size(path)
     except InputError:
         return None
 
@@ -116,18 +118,25 @@ def _suspicions(person: Person) -> list[str]:
 
 
 def check_shards(root: Path) -> tuple[dict[str, int], dict[str, str]]:
-    """People in whole shards by set, and the torn shards with what is wrong; all bytes are read."""
+    """People in whole shards by set; the torn shards and the damaged people with what is wrong. All bytes are read."""
     counts: Counter[str] = Counter()
     bad: dict[str, str] = {}
-    for name, about in read_object(root / MANIFEST).get("sets", {}).items():
-        counts[name] = 0
-        for number in range(int(about["shards"])):
+    for name, shards in packed_sets(root).items():
+        counts[name] = whole = 0
+        for number in range(shards):
             shard = root / f"{name}-{number:05d}.tar"
-            index = index_of(shard)
-            if reason := torn(shard, index, whole=True):
+            if reason := torn(shard, index_of(shard), whole=True):
                 bad[shard.name] = reason
-            elif index is not None:
-                counts[name] += len(index["people"])
+            else:
+                whole += 1
+        if whole:
+            source = ShardSource(root, *name.rpartition("-")[::2])
+            for number in range(len(source)):
+                try:
+                    source.person(number)
+                    counts[name] += 1
+                except InputError as error:
+                    bad[error.where] = error.what
     return dict(counts), bad
 
 
@@ -135,17 +144,19 @@ def folder_sheet(people: Sequence[Person]) -> UInt8[np.ndarray, "h w 3"] | None:
     """Contact sheet of people spread over the set; None where no picture can be read."""
     samples: list[Sample] = []
     for k in _spread(len(people)):
-        try:
+        with suppress(InputError):
             image = decode_rgb(read_bytes(people[k].image), str(people[k].image))
-        except InputError:
-            continue
-        samples.append(make_sample(np.random.default_rng(k), people[k], image))
+            samples.append(make_sample(np.random.default_rng(k), people[k], image))
     return draw_sheet(samples)
 
 
 def source_sheet(source: Source, augment: AugmentConfig | None = None) -> UInt8[np.ndarray, "h w 3"] | None:
     """The same of any source, with augmentation as training sees it if asked."""
-    return draw_sheet([source.sample(k, np.random.default_rng(k), augment) for k in _spread(len(source))])
+    samples: list[Sample] = []
+    for k in _spread(len(source)):
+        with suppress(InputError):
+            samples.append(source.sample(k, np.random.default_rng(k), augment))
+    return draw_sheet(samples)
 
 
 def _spread(count: int) -> list[int]:

@@ -50,14 +50,15 @@ def cover(
 def draw_rectangle(
     rng: np.random.Generator, box: Float[NDArray[np.floating], "4"]
 ) -> tuple[int, int, int, int] | None:
-    """x y w h: area U(0, 0.3) of the box's, height to width U(0.5, 2), anywhere inside the box; six tries to
-    lie inside the crop."""
+    """x y w h: area U(0, 0.3) of the box's, height to width U(0.5, 2), all of it anywhere in the box; six tries to be
+    no wider or higher than the box and to lie inside the crop, None where none does."""
     x1, y1, x2, y2 = (float(v) for v in box)
     for _ in range(_TRIES):
         area, ratio = rng.uniform(0, MOST) * (x2 - x1) * (y2 - y1), rng.uniform(0.5, 2)
         h, w = int(np.sqrt(area * ratio)), int(np.sqrt(area / ratio))
-        x, y = int(rng.uniform(x1, x2)), int(rng.uniform(y1, y2))
-        if h > 0 and w > 0 and x >= 0 and y >= 0 and x + w < CROP and y + h < CROP:
+        room_x, room_y = x2 - x1 - w - 1, y2 - y1 - h - 1
+        x, y = int(x1 + rng.random() * room_x), int(y1 + rng.random() * room_y)
+        if min(room_x, room_y) >= 0 < min(h, w) and min(x, y) >= 0 and x + w < CROP and y + h < CROP:
             return x, y, w, h
     return None
 

@@ -28,7 +28,8 @@ def make_sample(
 ) -> Sample:
     """The person's sample; augment None: the picture as it is (box times 1.1) with the true joints as input."""
     config = augment or AugmentConfig.still(noise=False)
-    view = draw_view(rng, config, person.box, person.K)
+    K = person.diagonal_camera if config.focal == "diagonal" else person.K
+    view = draw_view(rng, config, person.box, K)
     crop = view.image(image)
     corners = view.pixels(person.box.reshape(2, 2))  # of a turned box: the rectangle needs no more
     covered = cover(rng, crop, np.concatenate([corners.min(0), corners.max(0)]), config)
@@ -69,6 +70,8 @@ def make_sample(
         surface=np.zeros((32, 32), _F32),
         surface_valid=0.0,
         has_image=True,
+        diagonal=person.diagonal,
+        to_image=view.to_image_camera.astype(_F32),
     )
 
 

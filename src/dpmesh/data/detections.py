@@ -109,7 +109,5 @@ def _unmirrored(view: View, points: Float32[Array32, "k 17 2"], width: int) -> F
 
 
 def tight_area(person: Person, view: View) -> float:
-    """Area of the box of the labelled joints, crop px²; turning does not change it."""
-    shown = person.joints2d[person.joints2d_valid > 0]
-    extent = np.ptp(shown, axis=0) if len(shown) else np.zeros(2)
-    return float(np.prod(extent)) * view.crop.scale**2
+    """Area of the annotated box, crop px²; turning does not change it."""
+    return float(np.prod(person.annotated[2:] - person.annotated[:2])) * view.crop.scale**2

@@ -5,10 +5,13 @@ AMASS holds SMPL poses. The others give a `Motion`: a skeleton of its own, still
 raises InputError with the line or field.
 """
 
-import json
+import io
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -16,8 +19,17 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs] (it has none)
 
 from dpmesh.errors import InputError
+from dpmesh.io import read_bytes, read_json
 
 Array = NDArray[np.float64]
+P = ParamSpec("P")
+Read = TypeVar("Read")
+
+LARGEST_TEXT = 2**28
+LARGEST_ARRAY = 2**30
+"""Bytes of a text file, and of an array of an AMASS file once it is unpacked."""
+MOST_ROTATIONS = 10_000_000
+"""Frames times joints; CMU's longest recording has a tenth of that."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,12 @@ class Motion:
     rotations: Float64[NDArray[np.float64], "f j 3 3"]
     root: Float64[NDArray[np.float64], "f 3"]
     fps: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether there are frames and all numbers are finite."""
+        arrays = (self.offsets, self.rotations, self.root)
+        return len(self.rotations) > 0 and 0 < self.fps < np.inf and all(np.isfinite(a).all() for a in arrays)
 
     def every(self, step: int, start: int = 0) -> "Motion":
         """Every step-th frame from `start` on."""
@@ -59,11 +77,41 @@ def euler(order: str, degrees: Float[NDArray[np.float64], "n k"]) -> Float64[NDA
     return np.asarray(Rotation.from_euler(order, degrees, degrees=True).as_matrix(), np.float64)
 
 
+def _refusing(
+    kind: str,
+) -> Callable[[Callable[Concatenate[Path, P], Read]], Callable[Concatenate[Path, P], Read]]:
+    """A reader whose every failure is an InputError that names the file, and which gives finite numbers only."""
+
+    def of(reader: Callable[Concatenate[Path, P], Read]) -> Callable[Concatenate[Path, P], Read]:
+        @wraps(reader)
+        def read(path: Path, *args: P.args, **options: P.kwargs) -> Read:
+            try:
+                found = reader(path, *args, **options)
+            except MemoryError:
+                raise InputError("does not fit into memory", where=str(path)) from None
+            except InputError:
+                raise
+            except Exception as error:  # noqa: BLE001  scipy, numpy and zipfile raise a dozen kinds
+                line = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+                raise InputError(f"not {kind} ({line})", where=str(path)) from None
+            if isinstance(found, Motion) and not found.finite:
+                raise InputError("a number is not finite, or no frame is left", where=str(path))
+            return found
+
+        return read
+
+    return of
+
+
 def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    return read_bytes(path, LARGEST_TEXT).decode("ascii", errors="replace").splitlines()
+
+
+def _room(frames: int, joints: int, path: Path) -> Float64[NDArray[np.float64], "f j 3 3"]:
+    """An array for all rotations; raises InputError where a file claims more than any recording has."""
+    if frames * joints > MOST_ROTATIONS:
+        raise InputError(f"{frames:,} frames of {joints:,} joints are more than is read", where=str(path))
+    return np.empty((frames, joints, 3, 3))
 
 
 def _numbers(
@@ -81,6 +129,7 @@ def _numbers(
     return table
 
 
+@_refusing("BVH")
 def read_bvh(path: Path) -> Motion:
     """Biovision hierarchy: any joint names and channel orders; angles apply in the order of the channels."""
     names: list[str] = []
@@ -115,10 +164,10 @@ def read_bvh(path: Path) -> Motion:
                     pass
     except (IndexError, ValueError) as error:
         raise InputError(f"line {line} is not BVH", where=str(path)) from error
-    if not names or frame_time <= 0:
+    if not names or not 0 < frame_time < np.inf:
         raise InputError("no ROOT or no Frame Time", where=str(path), fix="Is it a BVH file?")
     table = _numbers(rows, sum(map(len, channels)), path)
-    rotations = np.empty((len(table), len(names), 3, 3))
+    rotations = _room(len(table), len(names), path)
     root, column = np.zeros((len(table), 3)), 0
     for joint, kinds in enumerate(channels):
         turning = [i for i, kind in enumerate(kinds) if kind.endswith("rotation")]
@@ -146,6 +195,7 @@ class Bone:
     dof: str
 
 
+@_refusing("an ASF skeleton")
 def read_asf(path: Path) -> tuple[Bone, ...]:
     """The skeleton of an ASF file, root first (Acclaim format as in the CMU database; degrees)."""
     fields: dict[str, dict[str, list[str]]] = {"root": {}}
@@ -169,12 +219,12 @@ def read_asf(path: Path) -> tuple[Bone, ...]:
             case _:
                 pass
     names = list(fields)
-    try:
-        return tuple(
-            _bone(name, names.index(parents[name]) if name in parents else -1, fields[name]) for name in names
-        )
-    except (IndexError, KeyError, ValueError) as error:
-        raise InputError(f"not an ASF skeleton ({error})", where=str(path)) from error
+    bones = tuple(
+        _bone(name, names.index(parents[name]) if name in parents else -1, fields[name]) for name in names
+    )
+    if any(bone.parent >= i for i, bone in enumerate(bones)):  # Motion goes from the root outwards
+        raise ValueError("a bone is listed before its parent")
+    return bones
 
 
 def _bone(name: str, parent: int, field: dict[str, list[str]]) -> Bone:
@@ -188,6 +238,7 @@ def _bone(name: str, parent: int, field: dict[str, list[str]]) -> Bone:
     return Bone(name, parent, direction, float(field["length"][0]), euler(order, angles)[0], dof)
 
 
+@_refusing("AMC")
 def read_amc(path: Path, bones: tuple[Bone, ...], fps: float = 120.0) -> Motion:
     """Frames of an AMC file on the skeleton of its ASF file. CMU records 120 frames per second.
 
@@ -207,7 +258,7 @@ def read_amc(path: Path, bones: tuple[Bone, ...], fps: float = 120.0) -> Motion:
         except ValueError as error:
             raise InputError(f"line {line} is not AMC", where=str(path)) from error
     frames = len(columns[0])
-    rotations = np.empty((frames, len(bones), 3, 3))
+    rotations = _room(frames, len(bones), path)
     root = np.zeros((frames, 3))
     for i, bone in enumerate(bones):
         if not bone.dof:
@@ -242,6 +293,7 @@ EXPMAP_PARENTS = (
 )  # fmt: skip
 
 
+@_refusing("an action text")
 def read_expmap(path: Path, fps: float = 120.0) -> Motion:
     """CMU actions as text (Martinez et al. 2017): one frame a line, root position and 38 exponential maps.
 
@@ -264,18 +316,18 @@ DEEPMIMIC = (
 """Joint, parent, numbers per frame: a quaternion (w, x, y, z), or one angle about z."""
 
 
+@_refusing("a DeepMimic motion")
 def read_deepmimic(path: Path) -> Motion:
     """Peng et al. 2018, `humanoid3d` clips. Its humanoid looks along +x with y up and hangs its arms; turned
     here to look along +z. Frames may have different durations: fps is their mean."""
-    try:
-        content: Any = json.loads(path.read_text())
-        table = np.array(content["Frames"], np.float64)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"not a DeepMimic motion ({error})", where=str(path)) from error
+    content: Any = read_json(path, LARGEST_TEXT)
+    table = np.array(content["Frames"], np.float64)
+    if not np.isfinite(table).all():
+        raise InputError("a number of the frames is not finite", where=str(path))
     if table.ndim != 2 or table.shape[1] != 4 + sum(width for _, _, width in DEEPMIMIC):
         raise InputError(f"frames of shape {table.shape}, expected (frames, 44)", where=str(path))
     turn = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])  # x forward -> z forward
-    rotations, column = np.empty((len(table), len(DEEPMIMIC), 3, 3)), 4
+    rotations, column = _room(len(table), len(DEEPMIMIC), path), 4
     for joint, (_, _, width) in enumerate(DEEPMIMIC):
         values = table[:, column : column + width]
         if width == 4:
@@ -292,24 +344,41 @@ def read_deepmimic(path: Path) -> Motion:
     )
 
 
+@_refusing("an AMASS file")
 def read_amass(path: Path) -> tuple[Float64[NDArray[np.float64], "f 24 3"], float]:
     """AMASS `.npz`: (poses as axis-angle of SMPL's 24 joints in a y-up world, frames per second).
 
     `poses` has 156 (SMPL+H), 165 (SMPL-X) or 72 (SMPL) numbers a frame: root and 21 body joints come first
-    in all. AMASS worlds have z up. The hands become identity.
+    in all. SMPL-X files have the same as `root_orient` and `pose_body`, which are enough. AMASS worlds have z up.
+    The hands become identity. Raises InputError for another file: AMASS's own shape files have no poses.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            key = next(k for k in ("mocap_framerate", "mocap_frame_rate") if k in file)
-            poses, fps = np.asarray(file["poses"], np.float64), float(file[key])
-    except (OSError, KeyError, ValueError, StopIteration) as error:
+    data = io.BytesIO(read_bytes(path, LARGEST_ARRAY))
+    with zipfile.ZipFile(data) as archive:
+        if any(member.file_size > LARGEST_ARRAY for member in archive.infolist()):
+            raise InputError(f"an array of more than {LARGEST_ARRAY:,} bytes", where=str(path))
+    data.seek(0)
+    with np.load(data, allow_pickle=False) as file:
+        key = next((k for k in ("mocap_framerate", "mocap_frame_rate") if k in file), None)
+        parts = ("poses",) if "poses" in file else ("root_orient", "pose_body")
+        if key is None or any(part not in file for part in parts):
+            raise InputError("no poses or no frame rate, as AMASS has them", where=str(path))
+        stored = [np.asarray(file[part]) for part in parts]
+        fps = float(np.asarray(file[key], np.float64).item())
+    for array in stored:
+        if array.dtype.kind not in "fiu":
+            raise InputError(f"poses of {array.dtype} are no numbers", where=str(path))
+    poses = np.concatenate([array.astype(np.float64) for array in stored], axis=-1)
+    wide = (66,) if len(parts) > 1 else (72, 156, 165)
+    if poses.ndim != 2 or poses.shape[1] not in wide or not np.isfinite(poses).all():
         raise InputError(
-            f"not an AMASS file: poses or mocap_framerate is missing ({error})", where=str(path)
-        ) from error
-    if poses.ndim != 2 or poses.shape[1] not in (72, 156, 165) or not np.isfinite(poses).all():
-        raise InputError(f"poses of shape {poses.shape}, expected (frames, 72, 156 or 165)", where=str(path))
+            f"poses of shape {poses.shape}, expected finite (frames, {' or '.join(map(str, wide))})",
+            where=str(path),
+        )
+    if not 0 < fps < 1e5:
+        raise InputError(f"{fps} frames a second", where=str(path))
     out = np.zeros((len(poses), 24, 3))
     out[:, :22] = np.reshape(poses[:, :66], (-1, 22, 3))
     upright = Rotation.from_rotvec([-np.pi / 2, 0, 0])
-    out[:, 0] = (upright * Rotation.from_rotvec(out[:, 0])).as_rotvec()
+    if len(poses):
+        out[:, 0] = (upright * Rotation.from_rotvec(out[:, 0])).as_rotvec()
     return out, fps

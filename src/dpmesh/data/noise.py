@@ -61,8 +61,9 @@ def posefix(
     """Jitter, miss, inversion (left for right), swap (another's joint) or a good estimate for every joint.
 
     flags > 0: labelled joints; they are counted and decide whether a left-right partner can be taken for
-    the joint. A joint without label gets a point too.  area: px² of the person's tight box.  neighbours:
-    people whose boxes overlap the person's by an IoU of 0.1 or more; one without any flag > 0 is padding.
+    the joint. A joint without label gets a point too.  area: px² of the person's annotated box, not of the labelled
+    joints' extent (which is smaller, and nothing for one joint).  neighbours: people whose annotated boxes overlap
+    the person's by an IoU of 0.1 or more; one without any flag > 0 is padding.
 
     in_place: as published, a right joint meets its left partner where noise has put it (the left one of a pair
     comes first); else both meet the true one.

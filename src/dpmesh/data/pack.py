@@ -23,11 +23,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dpmesh.assets import sha256
-from dpmesh.data.person import Person, to_plain
+from dpmesh.data.person import Person, damage, to_plain
 from dpmesh.data.pictures import decode_rgb, read_bytes
-from dpmesh.data.shards import MANIFEST, index_of, is_packed, read_object, torn
+from dpmesh.data.shards import FORMAT, MANIFEST, index_of, is_packed, read_manifest, torn
 from dpmesh.errors import ConfigError, InputError, OutputError
 from dpmesh.geometry.crop import sample_window
+from dpmesh.io import LOCK, atomic_path, atomic_write, folder_lock, reason
 
 ROOM = 1.65
 """Stored window in squares around the box: augmentation shows up to 1.5, and a turned square's corners more."""
@@ -65,15 +66,44 @@ def pack(
 ) -> Packed:
     """Write `out`/NAME-00000.tar ... and add NAME to the manifest; whole shards of the same people are kept.
 
-    progress: is told how many people are done. Raises OutputError where it cannot write or the folder holds NAME
-    packed otherwise; needs webdataset (ConfigError).
+    progress: is told how many people are done. Raises OutputError where it cannot write, the folder holds NAME
+    packed otherwise or other files than packed people, or another process packs there; needs webdataset
+    (ConfigError). Whatever ends the process, no part of a shard is taken for whole, and the next run goes on.
     """
     writer = _tar_writer()
+    _refuse_strangers(out)
+    with folder_lock(out, "packing"):
+        return _pack(people, out, name, config, progress, writer)
+
+
+def _refuse_strangers(out: Path) -> None:
+    """Raise OutputError for a folder in which something else lies: nothing there is written over or mixed with."""
+    try:
+        inside = sorted(path.name for path in out.iterdir()) if os.path.isdir(out) else []
+    except OSError as error:
+        raise OutputError(f"cannot be read ({reason(error)})", where=str(out)) from None
+    strange = [name for name in inside if name != LOCK and not name.endswith(".part")]
+    if strange and not is_packed(out):
+        raise OutputError(
+            f"holds other files than packed people ({strange[0]})",
+            where=str(out),
+            fix="Choose a new or empty folder.",
+        )
+
+
+def _pack(
+    people: Sequence[Person],
+    out: Path,
+    name: str,
+    config: PackConfig,
+    progress: Callable[[int], None],
+    writer: Any,
+) -> Packed:
     what = {
         "people": len(people), "side": config.side, "per_shard": config.per_shard, "quality": config.quality,
         "records": hashlib.sha256("\n".join(p.record_id for p in people).encode()).hexdigest(),
     }  # fmt: skip
-    manifest: dict[str, Any] = read_object(out / MANIFEST) if is_packed(out) else {"format": 1, "sets": {}}
+    manifest: dict[str, Any] = read_manifest(out) if is_packed(out) else {"format": FORMAT, "sets": {}}
     before = manifest["sets"].get(name)
     shards = -(-len(people) // config.per_shard)
     if before is not None and before != {**what, "shards": shards}:
@@ -83,24 +113,22 @@ def pack(
             fix="Choose another folder, or remove the old shards.",
         )
     total, written, found, skipped = 0, 0, 0, dict[str, str]()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        manifest["sets"][name] = {**what, "shards": shards}
-        _write_json(out / MANIFEST, manifest)
-        for number in range(shards):
-            shard = out / f"{name}-{number:05d}.tar"
-            index = index_of(shard)
-            if index is not None and not torn(shard, index, whole=True):
-                found += 1
-            else:
-                chunk = people[number * config.per_shard : (number + 1) * config.per_shard]
-                index = _write_shard(shard, chunk, config, writer)
-                written += 1
-            total += len(index["people"])
-            skipped |= index["skipped"]
-            progress(min((number + 1) * config.per_shard, len(people)))
-    except OSError as error:
-        raise OutputError(f"cannot be written ({error.strerror})", where=str(out)) from error
+    for leftover in out.glob(".*.part"):  # of a run that was killed: the lock says that nobody writes it now
+        leftover.unlink(missing_ok=True)
+    manifest["sets"][name] = {**what, "shards": shards}
+    atomic_write(out / MANIFEST, _json(manifest))
+    for number in range(shards):
+        shard = out / f"{name}-{number:05d}.tar"
+        index = index_of(shard)
+        if index is not None and not torn(shard, index, whole=True):
+            found += 1
+        else:
+            chunk = people[number * config.per_shard : (number + 1) * config.per_shard]
+            index = _write_shard(shard, chunk, config, writer)
+            written += 1
+        total += len(index["people"])
+        skipped |= index["skipped"]
+        progress(min((number + 1) * config.per_shard, len(people)))
     return Packed(total, written, found, skipped)
 
 
@@ -133,6 +161,8 @@ def stored(
         joints2d=moved(person.joints2d, person.joints2d_valid),
         neighbours=moved(person.neighbours, person.neighbour_flags),
         given=given,
+        annotated=(person.annotated.reshape(2, 2) - low).reshape(4) * zoom,
+        full_place=np.array([*((person.full_place[:2] - low) * zoom), person.full_place[2] * zoom]),
     )
     return person, small
 
@@ -141,31 +171,32 @@ def _write_shard(shard: Path, people: Sequence[Person], config: PackConfig, writ
     """Aside, then renamed: tar first, index last, so that an index means a whole shard."""
     skipped: dict[str, str] = {}
     sums: list[int] = []
-    part = shard.with_name(f"{shard.name}.part")
-    try:
+    with atomic_path(shard) as part:
         with part.open("wb") as file:
             tar = writer(file, encoder=False, mtime=0.0)
             for number, person in enumerate(people):
                 try:
-                    image = decode_rgb(read_bytes(person.image), str(person.image))
+                    kept, small = _readable(person, config.side)
                 except InputError as error:
                     skipped[person.record_id] = error.what
                     continue
-                kept, small = stored(person, image, config.side)
-                picture = _jpeg(small, config.quality)
-                text = json.dumps(to_plain(kept), separators=(",", ":")).encode()
+                picture, text = _jpeg(small, config.quality), _json(to_plain(kept)).encode()
                 tar.write({"__key__": f"{number:06d}", "jpg": picture, "json": text})
                 sums.append(zlib.crc32(text, zlib.crc32(picture)))
             tar.close()
-            file.flush()
-            os.fsync(file.fileno())
         index: dict[str, Any] = {"bytes": part.stat().st_size, "sha256": sha256(part), "skipped": skipped}
         index["people"] = [[*place, check] for place, check in zip(_places(part), sums, strict=True)]
-        os.replace(part, shard)
-    finally:
-        part.unlink(missing_ok=True)
-    _write_json(shard.with_suffix(".json"), index)
+        shard.with_suffix(".json").unlink(missing_ok=True)  # of an older tar, which this one now replaces
+    atomic_write(shard.with_suffix(".json"), _json(index))
     return index
+
+
+def _readable(person: Person, side: int) -> tuple[Person, UInt8[np.ndarray, "h w 3"]]:
+    """`stored` for a person whose record and picture are whole; raises InputError for any other."""
+    if wrong := damage(person):
+        raise InputError(wrong, where=person.record_id)
+    image = decode_rgb(read_bytes(person.image), str(person.image))
+    return stored(person, image, side)
 
 
 def _places(tar: Path) -> list[list[int]]:
@@ -181,13 +212,8 @@ def _jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
     return np.asarray(data, np.uint8).tobytes()
 
 
-def _write_json(path: Path, content: object) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_text(json.dumps(content, separators=(",", ":")))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def _json(content: object) -> str:
+    return json.dumps(content, separators=(",", ":"), allow_nan=False)
 
 
 def _tar_writer() -> Any:

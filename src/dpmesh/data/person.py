@@ -3,15 +3,17 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
+from dpmesh.errors import InputError
+from dpmesh.geometry.camera import intrinsics
 from dpmesh.skeletons import COCO17, JOINTS30, Skeleton
 
 _F32 = np.float32
@@ -29,12 +31,16 @@ class Person:
 
     record_id: "SET/PLACE".  image: the file.  size: (width, height) px.
     box: x1 y1 x2 y2 inside the image, between pixel centres.  K: pinhole camera of the image.
+    annotated: x1 y1 x2 y2, the set's own box as it is, perhaps beyond the image: by it the noise scales and
+    neighbours overlap. Where none is named it is `box`.
+    full_size, full_place: the set's image, of which the stored one may be a part: (width, height) in its own px;
+    x y of its first pixel in px of the stored image, and how many of these one of its px is.
     joints2d and joints3d with the masks of what is annotated; zeros elsewhere.  joint_clear: 0 where a 2D joint
     is annotated as hidden.
     Fit (where fit_valid is 1): pose (axis-angle, row 0 in the camera frame), betas, transl; fit_joints3d, joints
     of the fitted mesh, in its place; rest_root, the pelvis joint of the shape in the rest pose, which
     the root turns about. pose_valid: rows of pose that are known; betas_valid: 0 for a gendered body's.
-    neighbours: COCO-17 joints (px) of people whose tight boxes overlap by an IoU of 0.1 or more; flags: labelled.
+    neighbours: COCO-17 joints (px) of people whose annotated boxes overlap by an IoU of 0.1 or more; flags: labelled.
     given: joints (x, y, confidence) of a real detector, instead of noise.  middle_pelvis: Pelvis is no
     annotation but the middle of the hips.
     """
@@ -61,6 +67,29 @@ class Person:
     neighbour_flags: Float32[Array32, "k 17"] = field(default_factory=blank(0, 17))
     given: Float32[Array32, "n 3"] = field(default_factory=blank(0, 3))  # 30 rows, or none
     middle_pelvis: bool = False
+    annotated: Float64[NDArray[np.float64], "4"] = field(default_factory=lambda: np.zeros(4))
+    full_size: tuple[int, int] = (0, 0)
+    full_place: Float64[NDArray[np.float64], "3"] = field(default_factory=lambda: np.array([0.0, 0.0, 1.0]))
+
+    def __post_init__(self) -> None:
+        if not self.annotated.any():
+            object.__setattr__(self, "annotated", self.box)
+        if self.full_size == (0, 0):
+            object.__setattr__(self, "full_size", self.size)
+
+    @property
+    def diagonal(self) -> float:
+        """Of the set's image, in its own px."""
+        return float(np.hypot(*self.full_size))
+
+    @property
+    def diagonal_camera(self) -> Float64[NDArray[np.float64], "3 3"]:
+        """K (3, 3) of the stored image if the focal length were the diagonal of the set's image, with the axis through
+        the middle of that: what one assumes who knows nothing of the camera."""
+        x, y, zoom = (float(v) for v in self.full_place)
+        width, height = self.full_size
+        to_stored = np.array([[zoom, 0.0, x], [0.0, zoom, y], [0.0, 0.0, 1.0]])
+        return to_stored @ intrinsics(self.diagonal, (height, width))
 
 
 def to30(
@@ -106,8 +135,8 @@ def overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def with_neighbours(people: Sequence[Person]) -> list[Person]:
-    """People of one image, each with those whose tight boxes overlap its own (IoU >= 0.1)."""
-    boxes = [tight_box(p.joints2d, p.joints2d_valid) for p in people]
+    """People of one image, each with those whose annotated boxes overlap its own (IoU >= 0.1)."""
+    boxes = [person.annotated for person in people]
     joints = [coco_rows(p.joints2d, p.joints2d_valid) for p in people]
     out: list[Person] = []
     for i, person in enumerate(people):
@@ -117,6 +146,12 @@ def with_neighbours(people: Sequence[Person]) -> list[Person]:
             person = replace(person, neighbours=points * flags[..., None], neighbour_flags=flags)
         out.append(person)
     return out
+
+
+def corners(box: Sequence[Any] | NDArray[np.floating]) -> Float64[NDArray[np.float64], "4"]:
+    """x y w h as the sets give it to x1 y1 x2 y2, as Person.annotated is."""
+    x, y, w, h = (float(v) for v in box)
+    return np.array([x, y, x + w, y + h])
 
 
 def inside_box(
@@ -145,20 +180,67 @@ def to_plain(person: Person) -> dict[str, Any]:
     return out
 
 
-def from_plain(data: Mapping[str, Any], image: Path) -> Person:
-    """The inverse. Raises KeyError, TypeError or ValueError for data that are not a person's."""
-    values: dict[str, Any] = {"image": image, "size": (int(data["size"][0]), int(data["size"][1]))}
-    for name, shape in _SHAPES.items():
-        kind = np.float64 if name in ("box", "K") else _F32
-        values[name] = np.array(data[name], kind).reshape(shape)
-    for name in ("record_id", "betas_valid", "fit_valid", "middle_pelvis"):
-        values[name] = data[name]
-    return Person(**values)
+def from_plain(data: object, image: Path, where: str) -> Person:
+    """The inverse. Raises InputError, naming `where`, for data that are not a person's or are damaged."""
+    if not isinstance(data, dict):
+        raise InputError("this is no person's record", where=where)
+    told = cast("dict[str, Any]", data)
+    try:
+        values: dict[str, Any] = {"image": image}
+        for name in ("size", "full_size"):
+            values[name] = (int(told[name][0]), int(told[name][1]))
+        with np.errstate(over="ignore"):  # becomes infinite, which `damage` names
+            for name, shape in _SHAPES.items():
+                kind = np.float64 if name in ("box", "K", "annotated", "full_place") else _F32
+                values[name] = np.array(told[name], kind).reshape(shape)
+        for name in ("betas_valid", "fit_valid"):
+            values[name] = float(told[name])
+        values["record_id"], values["middle_pelvis"] = told["record_id"], bool(told["middle_pelvis"])
+        if len(values["neighbours"]) != len(values["neighbour_flags"]):
+            raise ValueError("neighbour_flags")
+        person = Person(**values)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        line = " ".join(str(error).split())[:80]
+        raise InputError(f"a field of the record is missing or damaged ({line})", where=where) from None
+    if wrong := damage(person):
+        raise InputError(wrong, where=where)
+    return person
+
+
+def damage(person: Person) -> str:
+    """Why nothing can be computed from a person's record, "" for nothing: numbers, camera, box, name."""
+    name = cast("object", person.record_id)
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_ID or not name.isprintable():
+        return "the record's id is no printable text"
+    if not all(0 < side < _LARGEST_SIDE for side in person.size):
+        return "the image's size is damaged"
+    numbers = np.concatenate([np.ravel(getattr(person, field)) for field in _SHAPES])
+    if not (np.abs(numbers) < _LARGEST).all():  # NaN is not
+        return "a number of the record is not finite, or beyond anything measured"
+    if not invertible(person.K):
+        return "the camera K cannot be inverted"
+    if (person.box[2:] <= person.box[:2]).any():
+        return "the box has no area"
+    if len(person.neighbours) != len(person.neighbour_flags) or len(person.given) not in (0, 30):
+        return "neighbours or given keypoints are incomplete"
+    if not (0 <= person.betas_valid <= 1 and 0 <= person.fit_valid <= 1):
+        return "a mask of the record is damaged"
+    return ""
+
+
+def invertible(K: NDArray[np.floating]) -> bool:
+    """Whether a finite K is that of a pinhole camera: positive focal lengths, last row 0 0 1."""
+    return bool(
+        K[0, 0] > 1e-6 and K[1, 1] > 1e-6 and abs(np.linalg.det(K)) > 1e-9 and (K[2] == [0, 0, 1]).all()
+    )
+
+
+_LONGEST_ID, _LARGEST_SIDE, _LARGEST = 1000, 100_000, 1e9
 
 
 _SHAPES: dict[str, tuple[int, ...]] = {
     "box": (4,), "K": (3, 3), "joints2d": (30, 2), "joints2d_valid": (30,), "joint_clear": (30,),
     "joints3d": (30, 3), "joints3d_valid": (30,), "pose": (24, 3), "pose_valid": (24,), "betas": (10,),
     "transl": (3,), "rest_root": (3,), "fit_joints3d": (30, 3), "neighbours": (-1, 17, 2),
-    "neighbour_flags": (-1, 17), "given": (-1, 3),
+    "neighbour_flags": (-1, 17), "given": (-1, 3), "annotated": (4,), "full_place": (3,),
 }  # fmt: skip

@@ -4,6 +4,11 @@ Body frame: y up, the subject's left +x, facing +z. Axis-angle in radians, 24 SM
 body in a y-up world, the others are relative to their parent. Hands (22, 23) are identity: not captured.
 """
 
+import hashlib
+import lzma
+import zipfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +20,13 @@ from numpy.typing import NDArray
 
 from dpmesh.assets import shipped
 from dpmesh.errors import AssetError, ConfigError
+from dpmesh.io import open_regular
 from dpmesh.skeletons import SMPL24, SMPL_PARENTS
 
 Split = Literal["train", "test"]
 
-TEST_SUBJECT = ("amc:03_",)
-"""CMU subject 03 (uneven terrain): never seen in training."""
+TEST_SUBJECT = ("amc:03_", "amass:CMU/03/")
+"""CMU subject 03 (uneven terrain), in either archive: never seen in training."""
 
 TEST_ACTIONS = (
     "expmap:train_soccer_", "expmap:test_soccer_", "expmap:test_washwindow_",
@@ -28,6 +34,17 @@ TEST_ACTIONS = (
     "daz:indian_08", "daz:martial_06", "daz:salsa_05", "daz:salsa_20",
 )  # fmt: skip
 """Whole actions held out, by the beginning of a clip's name. Salsa 05 and 20 are one take's two dancers."""
+
+VALIDATION_CLIPS = ("amc:02_", "daz:indian_13", "daz:martial_08")
+"""Clips of the shipped train split that training leaves out and validation looks at, by how their names begin."""
+
+HELD_OUT_SHARE = 0.05
+"""Share of the clips that validation looks at where no name begins as wanted."""
+
+UNREADABLE = (
+    OSError, KeyError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What numpy raises on an .npz that is damaged, cut off or something else."""
 
 # Where a part of the body is taken from another frame: probability, and the joint it starts at. In the order
 # of the tree, so that an arm may come from a third frame after the whole upper body came from a second one.
@@ -47,6 +64,37 @@ _MIRROR = np.array([1.0, -1.0, -1.0], np.float32)
 def is_test(name: str) -> bool:
     """Whether the clip of this name belongs to the test split."""
     return name.startswith(TEST_SUBJECT + TEST_ACTIONS)
+
+
+def held_out(
+    names: Sequence[str], prefixes: Sequence[str] = VALIDATION_CLIPS, share: float = HELD_OUT_SHARE
+) -> tuple[bool, ...]:
+    """For each clip whether validation looks at it, so that training leaves it out.
+
+    Clips whose names begin with one of `prefixes`. Of a file in which no name does: `share` of the clips by a hash of
+    the name, which does not change when others come or go; one at least, and never all. A share of 0, or a single
+    clip: none. Raises ConfigError for a share outside [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise ConfigError(f"held_out_share={share} is not in [0, 1)", where="the prior's stage")
+    if any(chosen := [name.startswith(tuple(prefixes)) for name in names]):
+        return tuple(chosen)
+    places = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names]
+    if not share or not names or min(places) == max(places):
+        return (False,) * len(names)
+    limit = min(max(share, min(places)), max(places))
+    return tuple(place <= limit if limit == min(places) else place < limit for place in places)
+
+
+def refuse_unmatched(names: Sequence[str], prefixes: Sequence[str], where: str) -> None:
+    """Raise ConfigError where no name begins with one of the prefixes; the default ones may be missing."""
+    for prefix in prefixes:
+        if prefix not in VALIDATION_CLIPS and not any(name.startswith(prefix) for name in names):
+            raise ConfigError(
+                f"held_out names clips that begin with {prefix!r}, and the pose file has none",
+                where=where,
+                fix=f"Names begin as {names[0][:80]!r} does." if names else "",
+            )
 
 
 def mirror(poses: Float32[NDArray[np.float32], "n 24 3"]) -> Float32[NDArray[np.float32], "n 24 3"]:
@@ -95,14 +143,23 @@ class PoseBank:
     def read(cls, path: Path) -> "PoseBank":
         """Every clip of a pose file (`poses` N×24×3, `names`, `lens`); raises AssetError for another."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open_regular(path, AssetError) as opened, np.load(opened, allow_pickle=False) as file:
                 poses, names, lens = (np.asarray(file[key]) for key in ("poses", "names", "lens"))
-        except (OSError, KeyError, ValueError) as error:
+        except (*UNREADABLE, AttributeError, TypeError) as error:  # the last two: an .npy, no .npz
             raise AssetError(
                 f"not a pose file ({error})", where=str(path), fix="Build it with tools/build_poses.py."
             ) from error
-        if poses.shape[1:] != (24, 3) or len(names) != len(lens) or int(lens.sum()) != len(poses):
+        if (
+            names.ndim != 1
+            or lens.shape != names.shape
+            or lens.dtype.kind not in "iu"
+            or poses.dtype.kind != "f"
+        ):
+            raise AssetError("not a pose file (its arrays are of other kinds)", where=str(path))
+        if poses.shape[1:] != (24, 3) or (lens < 0).any() or int(lens.sum()) != len(poses):
             raise AssetError(f"poses {poses.shape} do not fit {len(names)} clips", where=str(path))
+        if not np.isfinite(poses).all():
+            raise AssetError("some of its angles are no numbers", where=str(path))
         return cls(
             np.ascontiguousarray(poses, np.float32), tuple(str(n) for n in names), tuple(int(n) for n in lens)
         )

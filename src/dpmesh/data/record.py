@@ -1,7 +1,7 @@
 """One training sample: what the network is given and what it should answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ class Sample:
     parts, surface: the person's surface at every eighth pixel, also where an object covers it: 0 for none, else
     1 + the SMPL joint that moves it; and metres behind the pelvis. Synthetic people only.
     has_image is 0 for a sample without a picture, whose crop is black.
+    The camera of the whole image, for models that answer in its frame (DPMeshConfig.camera): diagonal, the image's in
+    its own pixels (NaN: not known), and to_image, the rotation from the crop camera's frame to its.
     """
 
     record_id: str
@@ -53,6 +55,8 @@ class Sample:
     surface: Float32[NDArray[np.float32], "32 32"]
     surface_valid: float
     has_image: bool = True
+    diagonal: float = float("nan")
+    to_image: Float32[NDArray[np.float32], "3 3"] = field(default_factory=lambda: np.eye(3, dtype=np.float32))
 
 
 Batch = dict[str, Any]
@@ -61,7 +65,7 @@ Batch = dict[str, Any]
 "record_id" is a list of strings. A batch without pictures (keypoints only) has no "crop", "parts" and "surface".
 """
 
-SCALARS = ("focal", "betas_valid", "fit_valid", "surface_valid", "has_image")
+SCALARS = ("focal", "betas_valid", "fit_valid", "surface_valid", "has_image", "diagonal")
 
 
 def stack(samples: Sequence[Sample]) -> Batch:
@@ -69,10 +73,10 @@ def stack(samples: Sequence[Sample]) -> Batch:
     if not samples:
         raise InputError("no sample to stack")
     batch: Batch = {}
-    for field in fields(Sample):
-        values = [getattr(sample, field.name) for sample in samples]
-        if field.name == "record_id":
-            batch[field.name] = values
+    for name in (item.name for item in fields(Sample)):
+        values = [getattr(sample, name) for sample in samples]
+        if name == "record_id":
+            batch[name] = values
         else:
-            batch[field.name] = np.array(values, np.float32) if field.name in SCALARS else np.stack(values)
+            batch[name] = np.array(values, np.float32) if name in SCALARS else np.stack(values)
     return batch

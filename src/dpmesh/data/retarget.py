@@ -207,6 +207,8 @@ def retarget(
     missing = set(layout.sources.values()) - set(motion.names)
     if missing:
         raise InputError(f"the skeleton has no joint {sorted(missing)[0]!r}", fix="Is it the right layout?")
+    if len(motion.rotations) <= layout.first:
+        raise InputError(f"only {len(motion.rotations)} frames: none is left after the reference pose")
     world = motion.global_rotations()
     source = {joint: world[:, motion.names.index(name)] for joint, name in layout.sources.items()}
     reference = {joint: s[0] if layout.t_pose else np.eye(3) for joint, s in source.items()}

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -12,14 +13,14 @@ from dpmesh.data.adapters import SETS, Reading
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
 from dpmesh.data.fits import FitBodies
-from dpmesh.data.person import Person
+from dpmesh.data.person import Person, damage
 from dpmesh.data.pictures import decode_rgb, read_bytes
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.record import Sample
 from dpmesh.data.sampled import SampledPoses
 from dpmesh.data.shards import ShardSource, is_packed
 from dpmesh.data.synthetic import SyntheticPeople
-from dpmesh.errors import ConfigError
+from dpmesh.errors import ConfigError, InputError
 
 Fits = Literal["smpl", "none"]
 KINDS = (*SETS, "synthetic")
@@ -133,13 +134,37 @@ def read_folder(
     asked = Reading(
         chosen.folder(root), split, bodies if fits == "smpl" else None, fit_err, benchmark_sequences
     )
-    people = list(chosen.read(asked))
+    people = _sound(chosen.read(asked), asked)
     if not people:
         raise ConfigError(
             f"no person of {chosen.title} is left in {asked.folder}", fix=_reasons(asked.dropped)
         )
     _log.info("%s %s: %d people; %s", chosen.title, split, len(people), _reasons(asked.dropped))
     return FolderSource(kind, people, +asked.dropped)
+
+
+def _sound(people: Iterator[Person], asked: Reading) -> list[Person]:
+    """Those whose records can be used; the others are counted, the first of each kind is named. Raises InputError
+    for annotations that are not what the adapter reads."""
+    kept: list[Person] = []
+    try:
+        for person in people:
+            if wrong := damage(person):
+                if not asked.dropped[wrong]:
+                    _log.warning("%s and perhaps others are left out: %s", person.record_id, wrong)
+                asked.dropped[wrong] += 1
+            else:
+                kept.append(person)
+    except MemoryError:
+        raise InputError("the annotations do not fit into memory", where=str(asked.folder)) from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+        raise InputError(
+            f"an annotation after {len(kept)} people lacks a field or has a wrong one ({line})",
+            where=str(asked.folder),
+            fix="docs/data.md says which files are read.",
+        ) from None
+    return kept
 
 
 def _reasons(dropped: Counter[str]) -> str:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dpmesh.diffusion.attention import Transformer2D
 from dpmesh.diffusion.blocks import Downsample, ResnetBlock, TimeEmbedding, Upsample
 from dpmesh.errors import ConfigError
+from dpmesh.plain import check_sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +34,7 @@ class UNetConfig:
     map_sizes: tuple[int, ...] = (8, 16)
 
     def __post_init__(self) -> None:
+        check_sizes(self, ("timestep",))
         if len(self.channels) != 4 or len(self.attention) != 4:
             raise ConfigError(
                 f"channels={self.channels} and attention={self.attention} must name 4 levels",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dpmesh.diffusion.attention import attend
 from dpmesh.diffusion.blocks import Downsample, ResnetBlock, silu
 from dpmesh.errors import ConfigError
+from dpmesh.plain import check_sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +33,7 @@ class VAEConfig:
     latent_scale: float = 0.18215
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         if len(self.channels) != (levels := 5 - self.stem_stride):
             raise ConfigError(
                 f"channels={self.channels} must name {levels} levels",

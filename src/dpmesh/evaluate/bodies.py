@@ -58,10 +58,11 @@ class TruthBodies:
             chosen = [i for i, truth in enumerate(truths) if _gender(self.truth, truth) == gender]
             if not chosen:
                 continue
-            pose = np.stack([truths[i].pose for i in chosen]).astype(np.float32)
             betas = np.zeros((len(chosen), 10), np.float32)
-            for row, i in enumerate(chosen):
-                betas[row, : len(truths[i].betas)] = truths[i].betas
+            with np.errstate(over="ignore"):  # score.py counts a truth that is not finite
+                pose = np.stack([truths[i].pose for i in chosen]).astype(np.float32)
+                for row, i in enumerate(chosen):
+                    betas[row, : len(truths[i].betas)] = truths[i].betas
             out = body(torch.from_numpy(betas), rotation_matrix(torch.from_numpy(pose)))
             vertices = out.vertices
             if self.truth.placed == "camera":

@@ -4,6 +4,7 @@ The persons of a video resemble each other, so the honest interval draws whole s
 persons alone, which pretends that they are independent, is given beside it.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmesh.errors import InputError
-from dpmesh.evaluate.report import ROWS, read
+from dpmesh.evaluate.names import line
+from dpmesh.evaluate.report import RESULT, ROWS, read
 from dpmesh.evaluate.rows import Rows, load
+from dpmesh.io import read_json
+from dpmesh.metrics import mean_of
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -27,7 +31,7 @@ def compare(first: Path, second: Path, seed: int = 0) -> dict[str, Any]:
     either, are counted and left out. Raises InputError.
     """
     a, b = read(first), read(second)
-    one, two = (_rows(path) for path in (first, second))
+    one, two = (_rows(path, result) for path, result in ((first, a), (second, b)))
     hashes = a["protocol"]["hash"], b["protocol"]["hash"]
     if hashes[0] != hashes[1]:
         raise InputError(
@@ -56,13 +60,43 @@ def compare(first: Path, second: Path, seed: int = 0) -> dict[str, Any]:
         "only in first": int(len(one) - len(shared)),
         "only in second": int(len(two) - len(shared)),
         "failed in either": int(failed.sum()),
+        "unusable record in either": int((one.unusable[left] | two.unusable[right]).sum()),
         "measures": measures,
     }
 
 
-def _rows(path: Path) -> Rows:
-    folder = path if path.is_dir() else path.parent
-    return load(folder / ROWS)[0]
+def refuse_foreign(path: Path) -> None:
+    """Raise InputError where another file than an earlier comparison would be replaced."""
+    if not os.path.lexists(path):
+        return
+    try:
+        found = read_json(path, 2**20)
+    except InputError:
+        found = None
+    if not (isinstance(found, dict) and {"hash", "first", "second", "measures"} <= set(found)):
+        raise InputError(
+            "was not written by dpmesh eval compare", where=str(path), fix="Choose another --json."
+        )
+
+
+def _rows(path: Path, result: Mapping[str, Any]) -> Rows:
+    """Those beside the result, if they are the result's."""
+    place = (path if os.path.isdir(path) else path.parent) / ROWS
+    rows, header = load(place)
+    count, mean = result["persons"]["evaluated"], result["figures"]["mean"].get("MPJPE", {}).get("mean")
+    found = mean_of(rows.mpjpe).mean
+    same = found == mean or (found is not None and mean is not None and np.isclose(found, mean, rtol=1e-9))
+    if (
+        header.get("hash", result["protocol"]["hash"]) != result["protocol"]["hash"]
+        or len(rows) != count
+        or not same
+    ):
+        raise InputError(
+            f"these are not the persons of the {RESULT} beside them",
+            where=str(place),
+            fix="One of both was changed: run the evaluation again.",
+        )
+    return rows
 
 
 def _named(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,11 +144,12 @@ def _interval(means: NDArray[np.float64]) -> list[float]:
 def text(found: Mapping[str, Any]) -> str:
     """The comparison for people."""
     lines = [
-        f"{found['protocol']} ({found['hash']}): {found['persons']} persons of {found['sequences']} sequences in both",
-        f"first:  {found['first']['weights']}",
-        f"second: {found['second']['weights']}",
+        f"{line(found['protocol'])} ({line(found['hash'])}):"
+        f" {found['persons']} persons of {found['sequences']} sequences in both",
+        f"first:  {line(found['first']['weights'])}",
+        f"second: {line(found['second']['weights'])}",
     ]
-    for key in ("only in first", "only in second", "failed in either"):
+    for key in ("only in first", "only in second", "failed in either", "unusable record in either"):
         if found[key]:
             lines.append(f"left out, {key}: {found[key]}")
     for name, m in found["measures"].items():

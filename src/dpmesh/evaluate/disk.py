@@ -17,7 +17,7 @@ from dpmesh.geometry.camera import crop_focal, crop_rotation, intrinsics
 from dpmesh.geometry.crop import Crop
 from dpmesh.pipeline.detect import Detector
 from dpmesh.pipeline.images import read_image
-from dpmesh.skeletons import COCO17, H36M17, JOINTS30, OPENPOSE18, Skeleton
+from dpmesh.skeletons import COCO17, H36M17, JOINTS30, OPENPOSE18, SMPL24, Skeleton
 
 UNPOSED = "keypoints: none seen"
 SHRUNK = "picture: annotated at another size"
@@ -41,7 +41,7 @@ class DiskSource:
         self.faces: Integer[np.ndarray, "f 3"] | None = self.truth.faces
         self._detector = Detector() if protocol.keypoints.source == "detector" else None
         self._last: tuple[Path, np.ndarray] | None = None
-        self._known = _reported(protocol.keypoints.source)
+        self._known = _reported(protocol)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -145,7 +145,9 @@ class DiskSource:
         return self._last[1]
 
 
-def _reported(source: str) -> list[bool]:
+def _reported(protocol: Protocol) -> list[bool]:
     """Which of Human3.6M's 17 joints a keypoint source can report (Pelvis and Neck as means of hips, shoulders)."""
-    given = {*_GIVES[source].joints, "Pelvis", "Neck"}
+    source = protocol.keypoints.source
+    smpl = source == "annotated" and protocol.selection.dataset.startswith("3dpw")
+    given = {*(SMPL24 if smpl else _GIVES[source]).joints, "Pelvis", "Neck"}
     return [joint in given for joint in H36M17.joints]

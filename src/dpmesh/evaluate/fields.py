@@ -1,29 +1,42 @@
 """Fields of foreign files, checked: every misfit is an InputError that names the file and the place."""
 
-import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpmesh import io
+from dpmesh.data.person import invertible
 from dpmesh.errors import InputError
 
-LARGEST_FILE = 2 * 2**30
-"""Bytes. The largest real file (3DPW_latest_train.json) has a quarter of that."""
+LARGEST = 1e9
+"""Larger numbers are no measurement, in whatever unit, and leave no room for float32."""
+LARGEST_SIDE = 100_000
+"""Pixels."""
 
 
 def read_json(path: Path) -> Any:
+    """A set's JSON file; raises InputError."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise InputError("larger than 2 GiB", where=str(path), fix="This is not the set's file.")
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"not JSON ({str(error)[:80]})", where=str(path), fix="Download it again."
-        ) from error
+        return io.read_json(path)
+    except InputError as error:
+        raise InputError(error.what, where=error.where, fix="Download it again.") from None
+
+
+@contextmanager
+def misfits(where: Path) -> Generator[None]:
+    """Raises InputError, naming `where`, for whatever a reader stumbles over in a file that is not the set's."""
+    try:
+        yield
+    except MemoryError:
+        raise InputError("does not fit into memory", where=str(where)) from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:100]
+        fix = "Download the files again."
+        raise InputError(f"a field has a wrong kind of value ({line})", where=str(where), fix=fix) from None
 
 
 def entry(row: object, name: str, where: str) -> Any:
@@ -47,7 +60,7 @@ def numbers(value: object, shape: tuple[int, ...], where: str, *, finite: bool =
     """An array of this shape; -1 in `shape` is any length, more than this one's leading ones are dropped (1×72)."""
     try:
         array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError("not an array of numbers", where=where) from None
     while array.ndim > len(shape) and array.shape[0] == 1:
         array = array[0]
@@ -57,7 +70,41 @@ def numbers(value: object, shape: tuple[int, ...], where: str, *, finite: bool =
         raise InputError(f"{got or 'a number'} instead of {wanted} numbers", where=where)
     if finite and not np.isfinite(array).all():
         raise InputError("a number is not finite", where=where)
+    if (np.abs(array) > LARGEST).any():
+        raise InputError("a number is beyond anything measured", where=where)
     return array
+
+
+def whole(value: object, where: str, low: int = 0, high: int = LARGEST_SIDE) -> int:
+    """A whole number in [low, high]."""
+    number = numbers(value, (), where)
+    if number != np.round(number) or not low <= number <= high:
+        raise InputError(f"{float(number):g} is no whole number from {low} to {high}", where=where)
+    return int(number)
+
+
+def camera(value: object, where: str) -> NDArray[np.float64]:
+    """K (3, 3) of a pinhole camera."""
+    K = numbers(value, (3, 3), where)
+    if not invertible(K):
+        raise InputError("this camera cannot be inverted", where=where)
+    return K
+
+
+def betas(value: object, where: str) -> NDArray[np.float64]:
+    """The first ten shape coefficients (10,)."""
+    found = numbers(np.ravel(np.asarray(value)), (-1,), where)
+    if len(found) < 10:
+        raise InputError(f"{len(found)} shape coefficients instead of 10", where=where)
+    return found[:10]
+
+
+def rotations(value: NDArray[np.float64], where: str) -> NDArray[np.float64]:
+    """Rotation matrices (..., 3, 3)."""
+    off = np.abs(value @ np.swapaxes(value, -1, -2) - np.eye(3)).max(initial=0)
+    if off > 1e-2 or (np.linalg.det(value) < 0).any():
+        raise InputError("this is no rotation", where=where)
+    return value
 
 
 def first_existing(candidates: list[Path], what: str) -> Path:

@@ -1,9 +1,11 @@
 """The register: every protocol by name, and what opens its source. A new set is one more entry here."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpmesh.data.adapters import SETS
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.evaluate.disk import DiskSource
 from dpmesh.evaluate.packed import open_packed
@@ -42,7 +44,7 @@ def entry(name: str) -> Entry:
     there = register()
     if name in there:
         return there[name]
-    if Path(name).is_dir() or Path(name).parent != Path():
+    if os.path.isdir(name) or Path(name).parent != Path():
         source = open_packed(Path(name))
         return Entry(source.protocol, lambda protocol, data: source, needs_data=False)
     raise ConfigError(
@@ -68,13 +70,22 @@ def open_set(name: str, data: Path | None) -> tuple[Protocol, Source]:
     return found.protocol, found.open(found.protocol, data)
 
 
-def _open_files(protocol: Protocol, data: Path | None) -> Source:
-    assert data is not None
-    if not data.is_dir():
+def data_files(found: Entry, data: Path) -> dict[str, str] | None:
+    """The SHA-256 of the files of an entry's data set; None where none is read from `data`. Errors as open_set."""
+    return dict(_read(found.protocol, data)[1].files) if found.needs_data else None
+
+
+def _read(protocol: Protocol, data: Path) -> Read:
+    if not os.path.isdir(data):
         raise InputError(
             "there is no such folder", where=str(data), fix="Give the data sets' root as --data."
         )
-    records, census = _READERS[protocol.selection.dataset.partition("-")[0]](protocol, data)
+    return _READERS[protocol.selection.dataset.partition("-")[0]](protocol, data)
+
+
+def _open_files(protocol: Protocol, data: Path | None) -> Source:
+    assert data is not None
+    records, census = _read(protocol, data)
     if not records:
         raise InputError("no person of this protocol in the files", where=str(data))
     if len({record.id for record in records}) < len(records):
@@ -85,14 +96,18 @@ def _open_files(protocol: Protocol, data: Path | None) -> Source:
 
 
 def _read_3dpw(protocol: Protocol, data: Path) -> Read:
-    folder = data / "3DPW" if (data / "3DPW").is_dir() else data
-    if (folder / threedpw_json.FILES[protocol.selection.dataset]).is_file():
-        return threedpw_json.read(protocol, folder)
-    if (folder / "sequenceFiles").is_dir():
-        return threedpw.read(protocol, folder)
+    """From the first place that holds the protocol's JSON or the official sequences: 3DPW/, wherever training looks
+    (data/adapters), the root itself."""
+    file = threedpw_json.FILES[protocol.selection.dataset]
+    folders = list(dict.fromkeys([data / "3DPW", *(data / name for name in SETS["3dpw"].folders), data]))
+    for folder in folders:
+        if (folder / file).is_file():
+            return threedpw_json.read(protocol, folder)
+        if (folder / "sequenceFiles").is_dir():
+            return threedpw.read(protocol, folder)
     raise InputError(
-        f"neither {threedpw_json.FILES[protocol.selection.dataset]} nor sequenceFiles/ is here",
-        where=str(folder),
+        f"neither {file} nor sequenceFiles/ is here",
+        where=" or ".join(str(folder) for folder in folders),
         fix="docs/evaluation.md says how to get 3DPW.",
     )
 

@@ -7,24 +7,31 @@ shards' checksums. A person whose 3D joints are not known is left out and counte
 import hashlib
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import Integer
 
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.person import Person
-from dpmesh.data.shards import MANIFEST, ShardSource, is_packed, read_object
+from dpmesh.data.record import Sample
+from dpmesh.data.shards import MANIFEST, ShardSource, is_packed, packed_sets
 from dpmesh.errors import ConfigError, InputError
+from dpmesh.evaluate.names import line
 from dpmesh.evaluate.protocols import OWN_JOINTS, Keypoints, Measure, Protocol, Selection, Stored, Truth
 from dpmesh.evaluate.records import Census, Persons
+from dpmesh.geometry import CROP
 from dpmesh.geometry.camera import crop_rotation
 from dpmesh.geometry.crop import Crop
 from dpmesh.skeletons import H36M14_ROWS, H36M17, JOINTS30
 
 UNSEEN = "keypoints: none given"
 _SEED = 5
+_MISSING = 1000
+"""A manifest that names so many more shards than there are files is damaged."""
 _AT = list(H36M17.indices_in(JOINTS30))
 _COLLARS = [JOINTS30.index("L_Thorax"), JOINTS30.index("R_Thorax")]
 """Only SMPL's skeleton has them: where most people's are measured, all of a set's joints are SMPL's."""
@@ -33,14 +40,15 @@ _COLLARS = [JOINTS30.index("L_Thorax"), JOINTS30.index("R_Thorax")]
 class PackedPeople:
     """See records.Source. Measured joints are the truth; where nobody has any, the fitted mesh's."""
 
-    def __init__(self, shards: ShardSource, name: str) -> None:
-        """Raises InputError for a torn shard, a person twice, and a set that says nothing in 3D."""
+    def __init__(self, shards: ShardSource, name: str, *, annotated: bool = False) -> None:
+        """annotated: the ground-truth 2D joints are the input, as of a teacher; another protocol. Raises InputError
+        for a torn shard, a person twice, and a set that says nothing in 3D."""
         if shards.skipped:
             torn, reason = next(iter(shards.skipped.items()))
             raise InputError(f"this shard is torn: {reason}", where=torn, fix="Run dpmesh data pack again.")
-        self._shards = shards
+        self._shards, self._annotated = shards, annotated
         told = [
-            (p.record_id, _known(p, True), _known(p, False)) for p in map(shards.person, range(len(shards)))
+            (p.record_id, _known(p, True), _known(p, False)) for p in map(self._person, range(len(shards)))
         ]
         if len({record_id for record_id, _, _ in told}) < len(told):
             raise InputError("two persons have one name", where=name, fix="Give every record_id once.")
@@ -58,14 +66,15 @@ class PackedPeople:
         self._measured, self._chosen = measured, [int(i) for i in np.flatnonzero(whole)]
         if not self._chosen:
             raise InputError("nobody's joints are all known in 3D", where=name, fix="See docs/data.md.")
-        content = hashlib.sha256("\n".join(shards.sums.values()).encode()).hexdigest()
+        content = hashlib.sha256("\n".join(shards.sums.values()).encode("utf-8", "replace")).hexdigest()
         self.protocol = Protocol(
             name=name,
+            edition="annotated" if annotated else "paper",
             title=f"the packed people of {name}",
             selection=Selection(
                 dataset=f"packed {name}, content {content}", rule="measured" if measured else "fitted"
             ),
-            keypoints=Keypoints(source="recorded or noise", threshold=0.0),
+            keypoints=Keypoints(source="annotated" if annotated else "recorded or noise", threshold=0.0),
             crop=Stored(),
             focal="given",
             truth=Truth(gender="none"),
@@ -92,11 +101,9 @@ class PackedPeople:
 
     def persons(self, indices: Sequence[int]) -> Persons:
         at = [self._chosen[i] for i in indices]
-        people = [self._shards.person(i) for i in at]
-        samples = [
-            self._shards.sample(i, _rng(person), AugmentConfig.still())
-            for i, person in zip(at, people, strict=True)
-        ]
+        people = [self._person(i) for i in at]
+        samples = [self._sample(i, person) for i, person in zip(at, people, strict=True)]
+        given = [self._given(sample) for sample in samples]
         places = np.stack([p.joints3d if self._measured else p.fit_joints3d for p in people])[:, _AT]
         known = np.stack([_known(p, self._measured) for p in people])[:, _AT]
         sight = np.stack([np.where(s.joints2d_valid > 0, s.joint_visible, np.nan)[_AT] for s in samples])
@@ -104,8 +111,8 @@ class PackedPeople:
             ids=tuple(p.record_id for p in people),
             sequences=tuple("/".join(p.record_id.split("/")[:-1][:2]) for p in people),  # SET/SEQUENCE/...
             crops=np.stack([s.crop for s in samples]),
-            joints=np.stack([s.joints for s in samples]),
-            visible=np.stack([s.visible for s in samples]),
+            joints=np.stack([joints for joints, _ in given]),
+            visible=np.stack([visible for _, visible in given]),
             focal_crop=np.array([s.focal for s in samples], np.float32),
             focal_image=np.array([np.sqrt(p.K[0, 0] * p.K[1, 1]) for p in people], np.float32),
             turn=np.stack([crop_rotation(p.K, Crop.around(p.box, Stored().box)) for p in people]),
@@ -114,11 +121,55 @@ class PackedPeople:
             truth_vertices=None,
             truth_pelvis=None,
             seen=sight.astype(np.float64),
-            fallbacks=+Counter({UNSEEN: sum(not s.visible.any() for s in samples)}),
+            fallbacks=+Counter({UNSEEN: sum(not visible.any() for _, visible in given)}),
         )
 
+    def _person(self, index: int) -> Person:
+        with _damage(f"{self._shards.name}, person {index}"):
+            found = self._shards.person(index)
+            if not isinstance(found.record_id, str) or found.record_id != line(found.record_id):
+                raise ValueError("record_id is no name")
+            if found.fit_valid not in (0, 1) or found.betas_valid not in (0, 1):
+                raise ValueError("fit_valid or betas_valid is neither 0 nor 1")
+            return found
 
-def open_packed(path: Path) -> PackedPeople:
+    def _sample(self, index: int, person: Person) -> Sample:
+        with _damage(person.record_id):
+            return self._shards.sample(index, _rng(person), AugmentConfig.still())
+
+    def _given(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """(30, 2) crop px and (30,) 1 where the model is given the joint."""
+        if not self._annotated:
+            return sample.joints, sample.visible
+        inside = ((sample.joints2d >= 0) & (sample.joints2d < CROP)).all(1)
+        sure = (sample.joints2d_valid > 0) & inside
+        return sample.joints2d * sure[:, None], sure.astype(np.float32)
+
+
+@contextmanager
+def _damage(where: str) -> Generator[None]:
+    """A record whose fields are not what `dpmesh data pack` writes is named in one line."""
+    try:
+        yield
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        OSError,
+        OverflowError,
+        cv2.error,
+    ) as error:
+        told = " ".join(str(error).split())[:80] or type(error).__name__
+        raise InputError(
+            f"this record is not what dpmesh data pack writes ({told})",
+            where=where,
+            fix="Pack the set again.",
+        ) from error
+
+
+def open_packed(path: Path, *, annotated: bool = False) -> PackedPeople:
     """path: a folder with one packed set, or FOLDER/SET-SPLIT for one of several. Raises ConfigError, InputError."""
     folder, wanted = (path, "") if is_packed(path) else (path.parent, path.name)
     if not is_packed(folder):
@@ -127,7 +178,8 @@ def open_packed(path: Path) -> PackedPeople:
             where=str(path),
             fix="Make one: dpmesh data pack ROOT OUT.",
         )
-    names = sorted(read_object(folder / MANIFEST).get("sets", {}))
+    sets = packed_sets(folder)
+    names = sorted(sets)
     if not wanted and len(names) != 1:
         raise ConfigError(
             "several sets are packed in this folder" if names else "no set is packed in this folder",
@@ -136,7 +188,11 @@ def open_packed(path: Path) -> PackedPeople:
         )
     name = wanted or names[0]
     kind, _, split = name.rpartition("-")
-    return PackedPeople(ShardSource(folder, kind, split), name)
+    with _damage(str(folder / MANIFEST)):
+        if not sets.get(name, 0) <= _MISSING + len(list(folder.glob("*.tar"))):
+            raise ValueError(f"{sets[name]} shards")
+        shards = ShardSource(folder, kind, split)
+    return PackedPeople(shards, name, annotated=annotated)
 
 
 def _rng(person: Person) -> np.random.Generator:

@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
-import shutil
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from queue import Empty
 
 from dpmesh.errors import DPMeshError, InputError
-from dpmesh.evaluate.report import RESULT, read, result, write
+from dpmesh.evaluate.folder import WORST, alone, clear, kept, prepare
+from dpmesh.evaluate.report import RESULT, result, write
 from dpmesh.evaluate.run import (
     PARTS,
     Job,
@@ -16,12 +17,10 @@ from dpmesh.evaluate.run import (
     Say,
     merge,
     open_job,
-    plain,
     run_parts,
     torchrun,
-    weights_record,
 )
-from dpmesh.evaluate.worst import FOLDER, draw_worst
+from dpmesh.evaluate.worst import draw_worst
 
 _PATIENCE = timedelta(days=7)
 """How long a process of torchrun waits for the others: shares may differ by hours on different machines."""
@@ -36,53 +35,31 @@ def evaluate_job(job: Job, processes: int = 1, overwrite: bool = False, say: Say
     rank, world = several or (0, 1)
     if several is not None and processes > 1:
         raise InputError("--processes under torchrun", fix="Leave it out: torchrun starts the processes.")
-    if rank == 0:
-        _prepare(job, overwrite, say)
-    if several is not None:
-        _meet(world)  # nobody begins in a folder that is being emptied
-    if (job.folder / RESULT).is_file():
-        return job.folder / RESULT if rank == 0 else None
-    if processes > 1:
-        _spawn(job, processes, say)
-    opened = open_job(job, int(os.environ.get("LOCAL_RANK", 0)) if several else 0)
-    if processes == 1:
-        run_parts(opened, rank, world, say)
-    if several is not None:
-        _meet(world)
-    return _finish(opened) if rank == 0 else None
-
-
-def _prepare(job: Job, overwrite: bool, say: Say) -> None:
-    if (job.folder / RESULT).is_file() and not overwrite:
-        _refuse_other(job)
-        say(f"{job.protocol}: done before, kept (--overwrite makes it again)")
-    elif overwrite:
-        for leftover in (PARTS, FOLDER):
-            shutil.rmtree(job.folder / leftover, ignore_errors=True)
-        (job.folder / RESULT).unlink(missing_ok=True)
-
-
-def _refuse_other(job: Job) -> None:
-    """Raise InputError where the finished result is not `job`'s, as far as can be told without its data."""
-    path, asked = job.folder / RESULT, plain(job)
-    found = read(path)
-    differs = [name for name in ("limit", "body", "regressors") if found["run"].get(name) != asked[name]]
-    if found["weights"]["sha256"] != weights_record(job)["sha256"]:
-        differs.insert(0, "weights")
-    if differs:
-        raise InputError(
-            f"the result that is there was made with other {' and '.join(differs)}",
-            where=str(path),
-            fix="Choose another --out, or --overwrite.",
-        )
+    with ExitStack() as held:
+        # One process holds the folder for all that belong to this evaluation.
+        if rank == 0 and not kept(job, overwrite, say):
+            held.enter_context(alone(job.folder))
+            prepare(job, overwrite, say)
+        if several is not None:
+            _meet(world)  # nobody begins in a folder that is being emptied
+        if (job.folder / RESULT).is_file():
+            return job.folder / RESULT if rank == 0 else None
+        if processes > 1:
+            _spawn(job, processes, say)
+        opened = open_job(job, int(os.environ.get("LOCAL_RANK", 0)) if several else 0)
+        if processes == 1:
+            run_parts(opened, rank, world, say)
+        if several is not None:
+            _meet(world)
+        return _finish(opened) if rank == 0 else None
 
 
 def _finish(opened: Opened) -> Path:
     rows = merge(opened)
-    shutil.rmtree(opened.job.folder / FOLDER, ignore_errors=True)
+    clear(opened.job.folder, WORST)
     draw_worst(opened, rows)
     path = write(opened, rows, result(opened, rows))
-    shutil.rmtree(opened.job.folder / PARTS)  # rows.npz holds them now
+    clear(opened.job.folder, PARTS)  # rows.npz holds them now
     return path
 
 

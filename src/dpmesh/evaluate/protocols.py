@@ -7,6 +7,7 @@ released code does where that differs, others replace inputs that cannot be had 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -28,6 +29,18 @@ class Selection:
     families: tuple[str, ...] = ()
     frames: tuple[tuple[str, int, int], ...] = ()
     rule: Literal["posed and inside", "posed with keypoints", "all", "measured", "fitted"] = "all"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelectionWithout(Selection):
+    """A selection less some sequences: by name, and by name without the number. A class of its own, so that the
+    definitions (and hashes) of protocols that leave nothing out do not change."""
+
+    left_out: tuple[str, ...] = ()
+    left_out_families: tuple[str, ...] = ()
+
+    def leaves_out(self, sequence: str) -> bool:
+        return sequence in self.left_out or sequence.rpartition("_")[0] in self.left_out_families
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,6 +160,10 @@ class Protocol:
 
     @property
     def hash(self) -> str:
-        """The first 16 hex digits of the SHA-256 of the definition as canonical JSON."""
-        text = json.dumps(self.definition(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hash_of(self.definition())
+
+
+def hash_of(definition: Mapping[str, Any]) -> str:
+    """The first 16 hex digits of the SHA-256 of a protocol's definition as canonical JSON."""
+    text = json.dumps(definition, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,18 +1,28 @@
 """The result of a run: result.json, result.md, rows.npz. docs/evaluation.md lists the fields."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dpmesh.errors import InputError
+from dpmesh.evaluate.names import markdown as plain
+from dpmesh.evaluate.protocols import hash_of
 from dpmesh.evaluate.records import Census
-from dpmesh.evaluate.rows import Rows, save, write_aside
-from dpmesh.evaluate.run import Opened, plain
+from dpmesh.evaluate.rows import Rows, save
+from dpmesh.evaluate.run import Opened
+from dpmesh.evaluate.run import plain as plain_job
+from dpmesh.evaluate.schema import ANY, COUNT, FLAG, NUMBER, STRING, Each, Maybe, require
 from dpmesh.evaluate.summary import figures
+from dpmesh.io import atomic_write, read_json
 
 RESULT, TEXT, ROWS = "result.json", "result.md", "rows.npz"
 FORMAT = 1
+LARGEST = 256 * 2**20
+"""Bytes of a result.json; all of 3DPW's is a thousandth of that."""
+_NAMED = 20
+"""So many unusable records are named."""
 
 
 def result(opened: Opened, rows: Rows) -> dict[str, Any]:
@@ -29,10 +39,11 @@ def result(opened: Opened, rows: Rows) -> dict[str, Any]:
         },
         "package": opened.header["package"],
         "weights": dict(opened.record),
-        "run": {**plain(opened.job), "device": opened.device.type},
+        "run": {**plain_job(opened.job), "device": opened.device.type},
         "persons": {
             "evaluated": len(rows),
             "failures": int(rows.failed.sum()),
+            "unusable": int(rows.unusable.sum()),
             "partial": opened.count < len(opened.source),
             **_counts(census),
         },
@@ -40,6 +51,7 @@ def result(opened: Opened, rows: Rows) -> dict[str, Any]:
             "layout": census.layout,
             "files": dict(census.files),
             "left_out": dict(census.left_out),
+            "unusable": [str(name) for name in rows.ids[rows.unusable][:_NAMED]],
             "notes": list(census.notes),
         },
         "fallbacks": {name: int(n) for name, n in sorted(rows.fallbacks.items()) if n},
@@ -52,33 +64,68 @@ def _counts(census: Census) -> dict[str, Any]:
     return {"found": census.found, "published": census.published, "difference": difference}
 
 
+def unusable_of(found: Mapping[str, Any]) -> int:
+    """How many records had numbers that are not finite; earlier versions did not tell."""
+    count = found["persons"].get("unusable", 0)
+    return count if isinstance(count, int) else 0
+
+
 def write(opened: Opened, rows: Rows, found: dict[str, Any]) -> Path:
     """Rows and text first, so that a result.json always has both beside it. Returns its path."""
     folder = opened.job.folder
     save(folder / ROWS, rows, opened.header)
-    write_aside(folder / TEXT, markdown(found).encode())
-    write_aside(folder / RESULT, (json.dumps(found, indent=1) + "\n").encode())
+    atomic_write(folder / TEXT, markdown(found))
+    atomic_write(folder / RESULT, json.dumps(found, indent=1, allow_nan=False) + "\n")
     return folder / RESULT
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A result by its file or folder; raises InputError."""
-    path = path / RESULT if path.is_dir() else path
-    try:
-        found = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(
-            f"cannot be read ({error.strerror})", where=str(path), fix="Give a result.json or its folder."
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            "not JSON", where=str(path), fix="Give a result.json that dpmesh eval wrote."
-        ) from error
+    """A result by its file or folder; raises InputError for one that was not written by us, or was changed."""
+    path = (
+        path / RESULT if os.path.isdir(path) else path
+    )  # of a name that no path may have False, not an error
+    if not os.path.exists(path):
+        raise InputError("no such file", where=str(path), fix=_AGAIN)
+    found = read_json(path, LARGEST)
     if not isinstance(found, dict) or found.get("format") != FORMAT or "figures" not in found:
-        raise InputError(
-            "not a result of this version of dpmesh eval", where=str(path), fix="Run the evaluation again."
-        )
+        raise InputError("not a result of this version of dpmesh eval", where=str(path), fix=_AGAIN)
+    require(found, SHAPE, str(path), _AGAIN)
+    curves = [curve for name, curve in found["figures"]["pck"].items() if name != "mm"]
+    for curve in curves:
+        require(curve, _CURVE, str(path), _AGAIN)
+    if any(len(curve["shares"]) != len(found["figures"]["pck"]["mm"]) for curve in curves):
+        raise InputError("a curve has not as many points as there are limits", where=str(path), fix=_AGAIN)
+    if hash_of(found["protocol"]["definition"]) != found["protocol"]["hash"]:
+        raise InputError("the protocol's definition is not that of its hash", where=str(path), fix=_AGAIN)
     return found
+
+
+_AGAIN = "Give a result.json that dpmesh eval wrote, or run the evaluation again."
+_VALUE = Maybe(NUMBER)
+_CURVE = {"shares": [_VALUE], "auc": _VALUE}
+SHAPE = {
+    "format": COUNT,
+    "protocol": {
+        "name": STRING, "title": STRING, "hash": STRING, "notes": [STRING],
+        "definition": {"name": STRING, "edition": STRING, "version": COUNT},
+    },
+    "package": STRING,
+    "weights": {"name": STRING, "sha256": STRING, "notes": [STRING]},
+    "run": Each(ANY),
+    "persons": {
+        "evaluated": COUNT, "failures": COUNT, "partial": FLAG, "found": COUNT, "published": Maybe(COUNT),
+        "difference": Maybe(NUMBER),
+    },
+    "data": {"layout": STRING, "files": Each(STRING), "left_out": Each(COUNT), "notes": [STRING]},
+    "fallbacks": Each(COUNT),
+    "figures": {
+        "mean": Each({"mean": _VALUE, "median": _VALUE, "count": COUNT, "failures": COUNT}),
+        "per_joint": Each(Each(_VALUE)), "by_sight": Each(Each(_VALUE)), "by_sequence": Each(Each(_VALUE)),
+        "pck": {"mm": [NUMBER]},
+        "failures": COUNT,
+    },
+}  # fmt: skip
+"""What everybody who reads a result may rely on."""
 
 
 def mm(value: float | None) -> str:
@@ -86,23 +133,23 @@ def mm(value: float | None) -> str:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The result for people."""
+    """The result for people, as Markdown; names in it are plain text."""
     protocol, persons, numbers = found["protocol"], found["persons"], found["figures"]
-    lines = [f"# {protocol['title']} ({protocol['name']}, hash {protocol['hash']})", ""]
-    lines += [f"* **{line}**" for line in warnings(found)]
+    data, weights = found["data"], found["weights"]
+    published = persons["published"] if persons["published"] is not None else "no number"
+    lines = [f"# {plain(protocol['title'])} ({plain(protocol['name'])}, hash {plain(protocol['hash'])})", ""]
+    lines += [f"* **{plain(line)}**" for line in warnings(found)]
     lines += [
-        f"* weights: {found['weights']['name']} ({made_by(found['weights'])}), dpmesh {found['package']}",
-        f"* data: {found['data']['layout']}; {persons['found']} persons found,"
-        f" {persons['published'] if persons['published'] is not None else 'no number'} published,"
-        f" {persons['evaluated']} evaluated",
+        f"* weights: {plain(weights['name'])} ({plain(made_by(weights))}), dpmesh {plain(found['package'])}",
+        f"* data: {plain(data['layout'])}; {persons['found']} persons found,"
+        f" {published} published, {persons['evaluated']} evaluated",
     ]
-    lines += [f"* left out: {n} × {why}" for why, n in found["data"]["left_out"].items()]
-    lines += [f"* fallback: {n} × {name}" for name, n in found["fallbacks"].items()]
-    notes = [*protocol["notes"], *found["data"]["notes"], *found["weights"]["notes"]]
-    lines += [f"* note: {note}" for note in notes]
+    lines += [f"* left out: {n} × {plain(why)}" for why, n in data["left_out"].items()]
+    lines += [f"* fallback: {n} × {plain(name)}" for name, n in found["fallbacks"].items()]
+    lines += [f"* note: {plain(note)}" for note in (*protocol["notes"], *data["notes"], *weights["notes"])]
     lines += ["", "| mm | mean | median | persons | failures |", "|---|---|---|---|---|"]
     lines += [
-        f"| {name} | {mm(m['mean'])} | {mm(m['median'])} | {m['count']} | {m['failures']} |"
+        f"| {plain(name)} | {mm(m['mean'])} | {mm(m['median'])} | {m['count']} | {m['failures']} |"
         for name, m in numbers["mean"].items()
     ]
     lines += [
@@ -112,12 +159,13 @@ def markdown(found: Mapping[str, Any]) -> str:
     ]
     for title, key in (("joint", "per_joint"), ("keypoint", "by_sight"), ("sequence", "by_sequence")):
         lines += [*_table(title, numbers[key]), ""]
-    curves = {name: curve for name, curve in numbers["pck"].items() if name != "mm"}
+    curves = {plain(name): curve for name, curve in numbers["pck"].items() if name != "mm"}
     lines += [f"| joints within | {' | '.join(curves)} |", "|---" * (len(curves) + 1) + "|"]
     for at, limit in enumerate(numbers["pck"]["mm"]):
         if limit in (50, 100, 150, 200):
-            shares = " | ".join(f"{100 * curve['shares'][at]:.1f} %" for curve in curves.values())
-            lines.append(f"| {limit} mm | {shares} |")
+            shares = [curve["shares"][at] for curve in curves.values()]
+            cells = ["–" if share is None else f"{100 * share:.1f} %" for share in shares]
+            lines.append(f"| {limit} mm | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -135,13 +183,19 @@ def warnings(found: Mapping[str, Any]) -> list[str]:
                     f" than published ({persons['found']}, not {persons['published']})")  # fmt: skip
     if persons["failures"]:
         told.append(f"{persons['failures']} predictions are not finite and are in no mean")
+    if count := unusable_of(found):
+        named = ", ".join(str(name) for name in found["data"].get("unusable", [])[:3])
+        told.append(f"{count} records have numbers that are not finite and are in no figure ({named}, …)"
+                    if count > 3 else
+                    f"{count} records have numbers that are not finite and are in no figure ({named})")  # fmt: skip
     return told
 
 
 def _table(title: str, entries: dict[str, dict[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys(name for values in entries.values() for name in values))
-    lines = [f"| {title} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    heads = " | ".join(plain(column) for column in columns)
+    lines = [f"| {title} | {heads} |", "|---" * (len(columns) + 1) + "|"]
     for name, values in entries.items():
         cells = [str(v) if isinstance(v, int) else mm(v) for v in (values.get(c) for c in columns)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {plain(name)} | {' | '.join(cells)} |")
     return lines

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from dpmesh.assets import sha256, weights_folder
-from dpmesh.checkpoint import WEIGHTS
-from dpmesh.errors import ConfigError, InputError
+from dpmesh.checkpoint import CONFIG, WEIGHTS
+from dpmesh.errors import ConfigError, InputError, WeightsError
 from dpmesh.evaluate.methods import METHODS, WITHOUT_NETWORK, Method, method_of
+from dpmesh.evaluate.names import line
 from dpmesh.evaluate.opening import open_set
 from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.records import Source
@@ -85,20 +86,29 @@ class Opened:
 
     @property
     def header(self) -> dict[str, Any]:
-        """What parts must agree in to belong together."""
+        """What parts must agree in to belong together, by the names that an error tells."""
         from importlib.metadata import version
 
-        made_of = json.dumps(
-            [dict(self.record), dict(self.source.census.files), self.job.batch, self.job.part], default=str
-        )
         return {
             "protocol": self.protocol.full_name,
             "hash": self.protocol.hash,
             "package": version("dpmesh"),
             "persons": self.count,
             "device": self.device.type,
-            "made of": hashlib.sha256(made_of.encode()).hexdigest(),
+            "weights": self.record["sha256"],
+            "weights' config": self.record.get("config_sha256", ""),
+            "method": self.job.method,
+            "body": _digest(self.record["body"]),
+            "data": _digest(dict(self.source.census.files)),
+            "batch": self.job.batch,
+            "save-every": self.job.part,
         }
+
+
+def _digest(value: object) -> str:
+    """Of plain data, short: to be compared."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def open_job(job: Job, rank: int = 0) -> Opened:
@@ -113,6 +123,8 @@ def open_job(job: Job, rank: int = 0) -> Opened:
         torch.cuda.set_device(rank % torch.cuda.device_count())
     chosen = choose_body(job.weights, job.body, job.regressors)
     model = DPMesh.from_pretrained(job.weights, chosen.arrays).to(device).eval()
+    if job.method not in WITHOUT_NETWORK:
+        _refuse_nan(model, job.weights)
     require_joints(model)
     record = {
         **weights_record(job),
@@ -123,15 +135,35 @@ def open_job(job: Job, rank: int = 0) -> Opened:
     return Opened(job, protocol, source, method_of(job.method, model), record, device)
 
 
+def _refuse_nan(model: DPMesh, weights: str) -> None:
+    """Raise WeightsError, before the first person, for weights whose every answer would be a failure."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise WeightsError(
+                f"{name} has numbers that are not finite",
+                where=weights,
+                fix="Give weights of a sound training.",
+            )
+
+
 def weights_record(job: Job) -> dict[str, str]:
     """What the answers are made by: for people (name, method), and to compare (sha256; "" without a file: T-pose)."""
-    path = WITHOUT_NETWORK.get(job.method, weights_folder(job.weights) / WEIGHTS)
-    record = {"name": job.weights, "sha256": sha256(path) if path is not None and path.is_file() else ""}
+    folder = weights_folder(job.weights)
+    config = None if job.method in WITHOUT_NETWORK else folder / CONFIG
+    record = {
+        "name": job.weights,
+        "sha256": _sum(WITHOUT_NETWORK.get(job.method, folder / WEIGHTS)),
+        "config_sha256": _sum(config),
+    }
     if job.method == "network":
         return record
     # A row of its own in the tables.
     name = job.method if job.method in WITHOUT_NETWORK else f"{job.weights}: {job.method}"
     return record | {"name": name, "method": METHODS[job.method]}
+
+
+def _sum(path: Path | None) -> str:
+    return sha256(path) if path is not None and path.is_file() else ""
 
 
 def run_parts(opened: Opened, rank: int, world: int, say: Say = lambda _: None) -> None:
@@ -145,7 +177,7 @@ def run_parts(opened: Opened, rank: int, world: int, say: Say = lambda _: None) 
         else:
             refuse_foreign(path, load(path)[1], {**header, "part": number})
         say(
-            f"{opened.protocol.full_name}: part {done} of {len(mine)} ({indices.stop} of {opened.count} persons)"
+            f"{line(opened.protocol.full_name)}: part {done} of {len(mine)} ({indices.stop} of {opened.count} persons)"
         )
 
 
@@ -187,13 +219,11 @@ def refuse_foreign(path: Path, found: Mapping[str, Any], wanted: Mapping[str, An
     """Raise InputError for a part of another run."""
     for name, value in wanted.items():
         if found.get(name) != value:
-            told = "of other weights, data or batches" if name == "made of" else f"{name} {found.get(name)!r}"
             raise InputError(
-                f"this part is of another run ({told}; now {value!r})" if name != "made of" else
-                f"this part is of another run ({told})",
+                f"this part is of another run, with another {name} ({found.get(name)!r}; now {value!r})",
                 where=str(path),
                 fix="Choose another --out, or --overwrite.",
-            )  # fmt: skip
+            )
 
 
 def torchrun() -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,15 +66,19 @@ def predicted(measure: Measure, model: MakesBodies, answer: Prediction, persons:
 
 
 def score(measure: Measure, indices: Sequence[int], persons: Persons, answer: Predicted) -> Rows:
-    """One row a person. A prediction with a number that is not finite is a failure in every measure."""
+    """One row a person. A prediction with a number that is not finite is a failure in every measure; a record with one
+    (in its truth, or in what the model is given) is none of the model's: its errors are NaN and it did not fail."""
     rows = list(measure.rows)
     got = (answer.joints - answer.joints[:, measure.joint_root, None])[:, rows]
     true = (persons.truth_joints - persons.truth_joints[:, measure.joint_root, None])[:, rows]
     total = answer.joints.reshape(len(indices), -1).sum(1)  # finite only if every number is
     if answer.vertices is not None:
         total = total + answer.vertices.reshape(len(indices), -1).sum(1, dtype=np.float64)
-    failed: NDArray[np.bool_] = np.logical_not(np.isfinite(total))
-    got[failed] = np.nan
+    unusable = _unusable(measure, persons)
+    failed: NDArray[np.bool_] = np.logical_not(np.isfinite(total)) & np.logical_not(unusable)
+    without = failed | unusable
+    got[without] = np.nan
+    true[~np.isfinite(true)] = 0.0  # of an unusable record, or of joints that are not measured
     measured = persons.measured[:, rows]
     joint = distances(got, true)
     # An unmeasured joint adds nothing and still counts (Measure.unmeasured_joints).
@@ -82,7 +87,8 @@ def score(measure: Measure, indices: Sequence[int], persons: Persons, answer: Pr
         if measure.unmeasured_joints == "as zero"
         else joint.mean(1)
     )
-    errors[failed] = np.nan
+    errors[without] = np.nan
+    failed |= np.isnan(errors) & np.logical_not(unusable)  # finite, but too far away for a distance
     unknown = np.full(joint.shape, np.nan)
     joint_pa = aligned_distances(got, true) if "PA-MPJPE" in measure.metrics else unknown
     fallbacks = Counter(persons.fallbacks)
@@ -92,8 +98,8 @@ def score(measure: Measure, indices: Sequence[int], persons: Persons, answer: Pr
         sequences=np.asarray(persons.sequences),
         mpjpe=errors,
         pa_mpjpe=joint_pa.mean(1),
-        mpve=_vertex_errors(measure, persons, answer, failed, fallbacks),
-        joint=np.where(measured > 0, joint, np.nan),
+        mpve=_vertex_errors(measure, persons, answer, without, fallbacks),
+        joint=np.where((measured > 0) & np.logical_not(without)[:, None], joint, np.nan),
         joint_pa=joint_pa,
         seen=persons.seen[:, rows].astype(np.float64),
         failed=failed,
@@ -101,19 +107,32 @@ def score(measure: Measure, indices: Sequence[int], persons: Persons, answer: Pr
     )
 
 
+def _unusable(measure: Measure, persons: Persons) -> NDArray[np.bool_]:
+    """Whose truth, as far as it is measured, or whose input has a number that is not finite."""
+    count, rows = len(persons.ids), list(dict.fromkeys([measure.joint_root, *measure.rows]))
+    known = persons.measured[:, rows] > 0
+    known[:, 0] = True  # the root is subtracted from all
+    parts: list[NDArray[Any]] = [
+        np.where(known[..., None], persons.truth_joints[:, rows], 0.0), persons.joints, persons.visible,
+        persons.focal_crop, persons.focal_image, persons.turn,
+    ]  # fmt: skip
+    parts += [part for part in (persons.truth_vertices, persons.truth_pelvis) if part is not None]
+    return np.logical_not(np.all([np.isfinite(p.reshape(count, -1)).all(1) for p in parts], axis=0))
+
+
 def _vertex_errors(
-    measure: Measure, persons: Persons, answer: Predicted, failed: NDArray[np.bool_], fallbacks: Counter[str]
+    measure: Measure, persons: Persons, answer: Predicted, without: NDArray[np.bool_], fallbacks: Counter[str]
 ) -> NDArray[np.float64]:
-    none = np.full(len(failed), np.nan)
+    none = np.full(len(without), np.nan)
     if "MPVE" not in measure.metrics or persons.truth_vertices is None or persons.truth_pelvis is None:
         return none
     if answer.vertices is None or answer.pelvis is None:
         return none
     if answer.vertices.shape != persons.truth_vertices.shape:
-        fallbacks[NO_MPVE] += len(failed)
+        fallbacks[NO_MPVE] += len(without)
         return none
     found = mpve(answer.vertices, persons.truth_vertices, answer.pelvis - persons.truth_pelvis)
-    found[failed] = np.nan
+    found[without] = np.nan
     return found
 
 

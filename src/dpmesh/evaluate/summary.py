@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dpmesh.evaluate.protocols import Measure
-from dpmesh.evaluate.rows import Rows
+from dpmesh.evaluate.rows import ARRAYS, Rows
 from dpmesh.metrics import mean_of, pck
 
 PCK_MM = tuple(range(0, 301, 10))
@@ -18,6 +18,7 @@ _PER_PERSON = {"MPJPE": "mpjpe", "PA-MPJPE": "pa_mpjpe", "MPVE": "mpve"}
 def figures(measure: Measure, rows: Rows) -> dict[str, Any]:
     """mean: for each measure mean, median, count, failures. per_joint, by_sight: means over joints. by_sequence.
     pck: of joints without and with alignment; auc: the curve's mean over 0-150 mm."""
+    rows = _usable(rows)
     values = {name: getattr(rows, _PER_PERSON[name]) for name in measure.metrics}
     has_pa = "PA-MPJPE" in measure.metrics
     return {
@@ -44,6 +45,12 @@ def figures(measure: Measure, rows: Rows) -> dict[str, Any]:
     }
 
 
+def _usable(rows: Rows) -> Rows:
+    """Without the persons whose record is at fault."""
+    kept = np.logical_not(rows.unusable)
+    return Rows(**{name: getattr(rows, name)[kept] for name in ARRAYS}, fallbacks=rows.fallbacks)
+
+
 def _mean(values: np.ndarray, failed: np.ndarray) -> dict[str, Any]:
     """Mean over persons; a measure that nobody has is None with no failures of its own."""
     found = asdict(mean_of(values))
@@ -68,6 +75,9 @@ def _counted(rows: Rows, joints: np.ndarray) -> np.ndarray:
 
 
 def _curve(errors: np.ndarray) -> dict[str, Any]:
+    """None without any joint."""
+    if not errors.size:
+        return {"shares": [None] * len(PCK_MM), "auc": None}
     shares = pck(errors, np.array(PCK_MM, np.float64))
     below = shares[: PCK_MM.index(150) + 1]
     return {"shares": [round(float(s), 6) for s in shares], "auc": round(float(below.mean()), 6)}

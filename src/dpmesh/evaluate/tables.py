@@ -4,12 +4,15 @@ Published figures stand in published.json alone. Ours go into a column by the pr
 "paper" is a row of its own. Results of one model (the same weights file) share a row.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dpmesh.errors import AssetError
+from dpmesh.evaluate.names import markdown as plain
 from dpmesh.evaluate.report import made_by, mm, warnings
+from dpmesh.evaluate.schema import NUMBER, STRING, Each, Maybe, require
+from dpmesh.io import read_json
 
 PUBLISHED = Path(__file__).parent / "published.json"
 MEAN = "mean"
@@ -17,7 +20,15 @@ Cell = float | None
 
 
 def published() -> dict[str, Any]:
-    return json.loads(PUBLISHED.read_text())
+    found = read_json(PUBLISHED, error=AssetError)
+    require(found, _SHAPE, str(PUBLISHED), "Install again: pip install --force-reinstall dpmesh.", AssetError)
+    return found
+
+
+_SHAPE = {
+    "source": STRING,
+    "tables": [{"name": STRING, "title": STRING, "columns": [[STRING]], "rows": Each([Maybe(NUMBER)])}],
+}
 
 
 def tables(results: Sequence[Mapping[str, Any]]) -> str:
@@ -30,12 +41,12 @@ def tables(results: Sequence[Mapping[str, Any]]) -> str:
         columns = [tuple(column) for column in table["columns"]]
         lines += [f"## {table['name']}. {table['title']}", "", _line(["", *map(_head, columns)])]
         lines.append("|---" * (len(columns) + 1) + "|")
-        lines += [_line([name, *map(mm, row)]) for name, row in table["rows"].items()]
+        lines += [_line([plain(name), *map(mm, row)]) for name, row in table["rows"].items()]
         for name, mine in _rows(results).items():
             cells, here = _cells(columns, mine)
             if here:
                 used |= {r["protocol"]["name"] for r in here}
-                label = f"{name} {''.join(marks[id(r)] for r in here)}"
+                label = f"{plain(name)} {''.join(marks[id(r)] for r in here)}"
                 lines.append(_line([f"**{label}**", *map(mm, cells)]))
         lines.append("")
     rest = [r for r in results if r["protocol"]["name"] not in used]
@@ -81,20 +92,20 @@ def _value(result: Mapping[str, Any] | None, measure: str) -> Cell:
 
 
 def _means(result: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {mm(m['mean'])}" for name, m in result["figures"]["mean"].items())
+    return ", ".join(f"{plain(name)} {mm(m['mean'])}" for name, m in result["figures"]["mean"].items())
 
 
 def _made(result: Mapping[str, Any], mark: str) -> str:
     protocol, weights, persons = result["protocol"], result["weights"], result["persons"]
     told = [
-        f"{mark} {protocol['name']} (version {protocol['definition']['version']}, hash {protocol['hash']})",
+        f"{protocol['name']} (version {protocol['definition']['version']}, hash {protocol['hash']})",
         f"weights {weights['name']} ({made_by(weights)}), dpmesh {result['package']}",
         f"{persons['evaluated']} persons from {result['data']['layout']}",
         *warnings(result),
         *(f"{n} × {name}" for name, n in result["fallbacks"].items()),
         *protocol["notes"],
     ]
-    return "; ".join(told)
+    return f"{mark} " + "; ".join(plain(one) for one in told)
 
 
 def _head(column: tuple[str, str]) -> str:

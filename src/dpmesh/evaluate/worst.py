@@ -9,29 +9,32 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from dpmesh.evaluate.folder import WORST
+from dpmesh.evaluate.names import file_name
 from dpmesh.evaluate.records import Persons
-from dpmesh.evaluate.rows import Rows, write_aside
+from dpmesh.evaluate.rows import Rows
 from dpmesh.evaluate.run import Opened
 from dpmesh.evaluate.score import inputs_of
 from dpmesh.geometry.crop import Crop
+from dpmesh.io import atomic_write
 from dpmesh.model import Prediction
 from dpmesh.render.overlay import Layer, draw_overlay, palette
 from dpmesh.skeletons import H36M17
 
-WORST = 20
-FOLDER = "worst"
+COUNT = 20
 _SIDE = 384
 """Pixels of a panel's side; what the drawing costs grows with its square."""
 _GIVEN, _TRUE = (80, 255, 120), (255, 190, 60)
 
 
-def worst_of(rows: Rows, count: int = WORST) -> list[int]:
+def worst_of(rows: Rows, count: int = COUNT) -> list[int]:
     """Places in the source of the persons with the largest MPJPE, failures first."""
     badness = np.where(rows.failed, np.inf, rows.mpjpe)
-    return [int(rows.index[i]) for i in np.argsort(-badness, kind="stable")[:count]]
+    usable = np.flatnonzero(np.logical_not(rows.unusable))
+    return [int(rows.index[i]) for i in usable[np.argsort(-badness[usable], kind="stable")][:count]]
 
 
-def draw_worst(opened: Opened, rows: Rows, count: int = WORST) -> list[Path]:
+def draw_worst(opened: Opened, rows: Rows, count: int = COUNT) -> list[Path]:
     """JPEGs in the job's folder, worst first; the model answers once more for these persons."""
     by_index = {int(at): i for i, at in enumerate(rows.index)}
     written: list[Path] = []
@@ -41,11 +44,10 @@ def draw_worst(opened: Opened, rows: Rows, count: int = WORST) -> list[Path]:
         with torch.inference_mode():
             answer = opened.model(inputs_of(persons, opened.model.camera, opened.device))
         sheet = draw(opened, persons, answer, _caption(rows, row))
-        name = "".join(c if c.isalnum() or c in "-_" else "_" for c in persons.ids[0])
-        path = opened.job.folder / FOLDER / f"{place:02d}_{name}.jpg"
+        path = opened.job.folder / WORST / f"{place:02d}_{file_name(persons.ids[0])}.jpg"
         buffer = io.BytesIO()
         Image.fromarray(sheet).save(buffer, "JPEG", quality=88)
-        write_aside(path, buffer.getvalue())
+        atomic_write(path, buffer.getvalue())
         written.append(path)
     return written
 
@@ -53,7 +55,9 @@ def draw_worst(opened: Opened, rows: Rows, count: int = WORST) -> list[Path]:
 def _caption(rows: Rows, row: int) -> str:
     numbers = (("MPJPE", rows.mpjpe), ("PA", rows.pa_mpjpe), ("MPVE", rows.mpve))
     told = [f"{name} {values[row]:.0f}" for name, values in numbers if np.isfinite(values[row])]
-    return f"{rows.ids[row]}   " + ("no finite answer" if rows.failed[row] else "  ".join(told) + " mm")
+    return f"{str(rows.ids[row])[:80]}   " + (
+        "no finite answer" if rows.failed[row] else "  ".join(told) + " mm"
+    )
 
 
 def draw(opened: Opened, persons: Persons, answer: Prediction, caption: str) -> UInt8[np.ndarray, "h w 3"]:

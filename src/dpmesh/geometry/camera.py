@@ -39,26 +39,53 @@ def project(points: Float[np.ndarray, "*n 3"], K: Float[np.ndarray, "3 3"]) -> F
         return uvw[..., :2] / uvw[..., 2:]
 
 
+def checked_camera(K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+    """K in float64; raises InputError unless it is a camera's: finite, focal lengths positive, 0 0 1 below."""
+    camera = _float64(K)
+    if not np.isfinite(camera).all() or camera[1, 0] or (camera[2] != (0, 0, 1)).any():
+        raise InputError("it is not fx s cx, 0 fy cy, 0 0 1 in numbers", where="K")
+    if min(camera[0, 0], camera[1, 1]) <= 0:
+        raise InputError("its focal lengths must be positive", where="K")
+    return camera
+
+
 def _ray(K: Float[np.ndarray, "3 3"], crop: Crop) -> Float[np.ndarray, "3"]:
-    """Direction (3,), z = 1, through the middle of the crop."""
+    """Direction (3,), z = 1, through the middle of the crop. Raises InputError where there is none in numbers."""
     middle = np.array([crop.x1 + crop.side / 2, crop.y1 + crop.side / 2, 1.0])
-    return np.linalg.solve(_float64(K), middle)
+    with np.errstate(over="ignore", invalid="ignore"):
+        ray = np.linalg.solve(checked_camera(K), middle)
+    if not np.abs(ray).max() < _STEEPEST:  # nor NaN
+        raise InputError(
+            "the camera cannot see so far to the side", where=f"crop at {middle[0]:g} {middle[1]:g}"
+        )
+    return ray
+
+
+_STEEPEST = 1e6
+"""Of a ray's x and y at z = 1: 89.9999 degrees off the axis."""
+_FOCALS = (1e-6, 1e12)
+"""Crop pixels. Beyond, float32 loses the body."""
 
 
 def crop_focal(K: Float[np.ndarray, "3 3"], crop: Crop) -> float:
-    """Focal length of the crop camera in crop pixels (derivation above)."""
+    """Focal length of the crop camera in crop pixels (derivation above). Raises InputError for a K that is no
+    camera's, and where the crop is too small, too large or too far off for it."""
     ray = _ray(K, crop)
     tan2 = float(ray[0] ** 2 + ray[1] ** 2)
-    focal = float(np.sqrt(K[0, 0] * K[1, 1]))
-    return focal * (1.0 + tan2) ** 0.75 * crop.SIZE / crop.side
+    focal = float(np.sqrt(K[0, 0]) * np.sqrt(K[1, 1])) * (1.0 + tan2) ** 0.75 * crop.SIZE / crop.side
+    if not _FOCALS[0] <= focal <= _FOCALS[1]:
+        raise InputError(f"a crop of {crop.side:g} px is none for this focal length", where="K")
+    return focal
 
 
 def crop_rotation(K: Float[np.ndarray, "3 3"], crop: Crop) -> Float[np.ndarray, "3 3"]:
     """Rotation (3, 3) from the crop camera's frame to the camera frame: the smallest that takes z to the ray.
 
-    The smallest has no roll about the ray, so "up" in the crop stays "up" in the image.
+    The smallest has no roll about the ray, so "up" in the crop stays "up" in the image. Raises InputError as
+    crop_focal does.
     """
-    x, y, z = _ray(K, crop) / np.linalg.norm(_ray(K, crop))
+    ray = _ray(K, crop)
+    x, y, z = ray / np.linalg.norm(ray)
     # Rodrigues for the rotation (0, 0, 1) -> (x, y, z); z > 0 always, so 1 + z never vanishes.
     a = 1.0 / (1.0 + z)
     return np.array([[1 - a * x * x, -a * x * y, x], [-a * x * y, 1 - a * y * y, y], [-x, -y, z]])
@@ -73,10 +100,10 @@ def solve_translation(
     """Translation (3,) in metres that puts points3d + t onto points2d (image px): weighted least squares.
 
     u (Z + tz) = fx (X + tx) + cx (Z + tz) is linear in t, likewise for v; solved by the normal equations.
-    Raises InputError where the points do not fix t: fewer than two with weight, or all on one pixel or one
-    point, or an answer behind the camera.
+    Raises InputError for a K that is no camera's, and where the points do not fix t: fewer than two with weight, or
+    all on one pixel or one point, or an answer behind the camera.
     """
-    camera, used = _float64(K), weights > 0
+    camera, used = checked_camera(K), weights > 0
     if used.sum() < 2:
         raise InputError("fewer than two points fix no translation", where="solve_translation")
     xyz, w = _float64(points3d[used]), _float64(weights[used])

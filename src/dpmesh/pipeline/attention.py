@@ -1,7 +1,8 @@
 """Where the model looks for each joint: its cross-attention maps over each person's crop (the paper's Figure 6)."""
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -11,12 +12,14 @@ from jaxtyping import Bool, Float, UInt8
 
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.crop import Crop
-from dpmesh.pipeline.folder import png, refuse_existing, write_folder
+from dpmesh.pipeline.folder import folder_name, png, write_result
 from dpmesh.pipeline.given import Given
 from dpmesh.pipeline.heat import joint_sheet, mean_sheet, stretch
 from dpmesh.pipeline.images import MAX_PIXELS
 from dpmesh.pipeline.job import Source, Work, read_job
+from dpmesh.pipeline.options import image_options
 from dpmesh.pipeline.predictor import Predictor
+from dpmesh.pipeline.results import wanted_attention
 from dpmesh.skeletons import JOINTS30
 
 
@@ -61,15 +64,20 @@ class Attention:
     source_sha256: str = ""
     weights: str = ""
     notes: tuple[str, ...] = ()
+    options: Mapping[str, object] = field(default_factory=dict)
+    """What it was made with (pipeline/options.py)."""
 
     def save(self, out: str | Path, name: str | None = None, overwrite: bool = True) -> Path:
-        """Write `out/name/` (name: the picture's stem) whole or not at all; returns that folder.
+        """Write `out/name/` (name: the image's stem) whole or not at all; returns that folder. As Scene.save.
 
         For each person NN: person_NN_joints.png, person_NN_mean.png, person_NN.npz (docs/output.md).
         Raises OutputError.
         """
-        out, name = Path(out), name or Path(self.source).stem or "attention"
-        refuse_existing(out / name, overwrite)
+        wanted = wanted_attention(self.source_sha256, self.source, self.options)
+        folder = name or folder_name(self.source) or "attention"
+        return write_result(Path(out), folder, wanted, lambda _: self._contents(), overwrite)
+
+    def _contents(self) -> dict[str, bytes]:
         contents: dict[str, bytes] = {}
         for i, person in enumerate(self.people):
             heat = person.over_crop()
@@ -80,13 +88,12 @@ class Attention:
                 mean_sheet(person.rgb, person.averaged(), person.joints, person.told)
             )
             contents[f"person_{i:02d}.npz"] = self._npz(person)
-        return write_folder(out, name, contents, overwrite)
+        return contents
 
     def _npz(self, person: PersonAttention) -> bytes:
         crop, file = person.crop, io.BytesIO()
         np.savez_compressed(
             file,
-            allow_pickle=False,
             crop_box=np.array([crop.x1, crop.y1, crop.x1 + crop.side, crop.y1 + crop.side], np.float64),
             joint_names=np.array(JOINTS30.joints, dtype=np.str_),
             joints=person.joints,
@@ -109,12 +116,22 @@ def attention_of(
     boxes: Given = None,
     max_people: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    keypoint_format: str | None = None,
 ) -> Attention:
     """The attention maps of everybody in one picture; arguments as of `Predictor.__call__`.
 
     Raises InputError, and ConfigError for a model whose backbone has no cross-attention.
     """
-    job = read_job(predictor.detector, image, keypoints, boxes, max_people=max_people, max_pixels=max_pixels)
+    options = image_options(keypoints, boxes, max_people=max_people, keypoint_format=keypoint_format)
+    job = read_job(
+        predictor.detector,
+        image,
+        keypoints,
+        boxes,
+        max_people=max_people,
+        max_pixels=max_pixels,
+        keypoint_format=keypoint_format,
+    )
     work, size = job.work, predictor.batch
     people = [
         person
@@ -122,7 +139,9 @@ def attention_of(
         for person in _people(predictor, work[start : start + size])
     ]
     notes = (*job.picture.notes, *predictor.notes)
-    return Attention(tuple(people), job.source, job.sha256, predictor.name, notes)
+    return Attention(
+        tuple(people), job.source, job.sha256, predictor.name, notes, {**predictor.options, **options}
+    )
 
 
 def _people(predictor: Predictor, part: list[Work]) -> list[PersonAttention]:

@@ -1,15 +1,16 @@
 """Which body a model's weights are used with: the free one, or the user's licensed one."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dpmesh.body.files import BodyArrays
-from dpmesh.checkpoint import read_config
+from dpmesh.checkpoint import CONFIG, read_config
 from dpmesh.convert.bodies import user_body
 from dpmesh.convert.released import SOURCE
-from dpmesh.errors import AssetError, InputError
+from dpmesh.errors import AssetError, InputError, WeightsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +31,9 @@ def choose_body(
     Raises AssetError where the former is missing (the free body would silently take SMPL's shape coefficients),
     InputError for files that cannot be used.
     """
-    folder = Path(weights)
-    provenance = read_config(folder)[1] if folder.is_dir() else {}
-    released = provenance.get("source") == SOURCE or bool(provenance.get("body"))  # or trained with one
+    provenance = _provenance(weights)
+    recorded = _recorded(provenance, weights)
+    released = _trained_with_one(provenance)
     if body is None and not released:
         if regressors is not None:
             raise InputError("regressors without a body", where=str(regressors), fix="Give --body as well.")
@@ -51,8 +52,29 @@ def choose_body(
             where=record["file"],
             fix="Give SMPL's own mesh, or a .npz that save_body wrote with one.",
         )
-    told = _misfits(record, provenance.get("body") or {}) if released else (_FREE,)
+    told = _misfits(record, recorded) if released else (_FREE,)
     return ChosenBody(arrays, record, told)
+
+
+def needs_body(weights: str | Path) -> bool:
+    """Whether these weights were trained with a body that the user must bring. Raises WeightsError."""
+    return _trained_with_one(_provenance(weights))
+
+
+def _provenance(weights: str | Path) -> dict[str, Any]:
+    folder = Path(weights)
+    return read_config(folder)[1] if os.path.isdir(folder) else {}
+
+
+def _recorded(provenance: Mapping[str, Any], weights: str | Path) -> dict[str, Any]:
+    recorded = provenance.get("body") or {}
+    if not isinstance(recorded, dict):
+        raise WeightsError("its provenance names no body but something else", where=f"{weights}/{CONFIG}")
+    return cast("dict[str, Any]", recorded)
+
+
+def _trained_with_one(provenance: Mapping[str, Any]) -> bool:
+    return provenance.get("source") == SOURCE or bool(provenance.get("body"))
 
 
 _FREE = "the weights were trained with the free body: their shape coefficients mean other shapes on this one"
@@ -63,9 +85,11 @@ def _misfits(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str
     if "sha256" not in recorded:
         return ("the body was never compared with the checkpoint's (none was named at the conversion)",)
     if given["sha256"] != recorded["sha256"]:
-        return (f"the body {given['file']} is not {recorded['file']}, which the conversion recorded",)
-    if not (told := recorded.get("differs_from_checkpoint")):
+        return (f"the body {given['file']} is not {recorded.get('file')}, which the conversion recorded",)
+    told = recorded.get("differs_from_checkpoint")
+    if not isinstance(told, list) or not told:
         return ()
+    told = cast("list[object]", told)
     more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
     return (f"the body is not the checkpoint's: {told[0]}{more}",)
 

@@ -1,4 +1,4 @@
-"""A scene as files (docs/output.md): everything of one picture appears at once, or not at all."""
+"""A scene as files (docs/output.md)."""
 
 import io
 import json
@@ -9,14 +9,13 @@ import numpy as np
 from jaxtyping import Float
 
 from dpmesh.errors import ConfigError
-from dpmesh.pipeline.folder import png, refuse_existing, write_folder
-from dpmesh.pipeline.results import FORMATS, Colouring, check_formats
+from dpmesh.pipeline.folder import png, write_result
+from dpmesh.pipeline.record import SCENE_SCHEMA
+from dpmesh.pipeline.results import FORMATS, Colouring, wanted_scene
 from dpmesh.pipeline.scene import Person, Scene
 from dpmesh.render.overlay import Layer, draw_overlay, draw_side, palette
 from dpmesh.render.shading import vertex_normals
 from dpmesh.render.sigma import draw_legend, sigma_colours, surface_sigma
-
-SCHEMA = "dpmesh.scene/1"
 
 _TO_GLTF = np.array([1.0, -1.0, -1.0])
 """Half a turn about x: the camera frame (y down, z forward) to glTF's (y up, z towards the viewer)."""
@@ -30,14 +29,13 @@ def save_scene(
     overwrite: bool = True,
     colour: Colouring = "person",
 ) -> Path:
-    """Write `out/name/` as write_folder does; returns it. colour: as Scene.save.
+    """Write `out/name/` as write_result does; returns it. colour: as Scene.save.
 
-    Raises OutputError where it cannot be written, or exists and `overwrite` is off; ConfigError where sigma is to be
-    drawn and is not known.
+    Raises OutputError where it cannot be written, or holds something else and `overwrite` is off; ConfigError where
+    sigma is to be drawn and is not known.
     """
-    check_formats(formats)
-    refuse_existing(out / name, overwrite)
-    return write_folder(out, name, _contents(scene, formats, colour), overwrite)
+    wanted = wanted_scene(scene.source_sha256, scene.source, scene.options, formats, colour)
+    return write_result(out, name, wanted, lambda chosen: _contents(scene, chosen, colour), overwrite)
 
 
 def _contents(scene: Scene, formats: Sequence[str], colour: Colouring) -> dict[str, bytes]:
@@ -56,8 +54,9 @@ def _contents(scene: Scene, formats: Sequence[str], colour: Colouring) -> dict[s
     if "glb" in formats:
         files["scene.glb"] = _glb(scene, layers)
     if "obj" in formats:
+        triangles = _obj_faces(scene) if scene.people else b""
         for i, person in enumerate(scene.people):
-            files[f"person_{i:02d}.obj"] = _obj(person.vertices, scene, i)
+            files[f"person_{i:02d}.obj"] = _obj_vertices(person.vertices, i) + triangles
     if "npz" in formats:
         files["scene.npz"] = _npz(scene)
     if "json" in formats:
@@ -93,9 +92,10 @@ def as_json(scene: Scene) -> dict[str, object]:
 
     names = ("box", "keypoints2d", "global_orient", "body_pose", "betas", "transl", "joints3d", "joints2d")
     return {
-        "schema": SCHEMA,
+        "schema": SCENE_SCHEMA,
         "source": scene.source,
         "source_sha256": scene.source_sha256,
+        "options": dict(scene.options),
         "image_size": list(scene.image_size),
         "K": plain(scene.K),
         "focal_source": scene.focal_source,
@@ -108,13 +108,12 @@ def as_json(scene: Scene) -> dict[str, object]:
 
 
 def _npz(scene: Scene) -> bytes:
-    """The arrays of issue 2, section 5: no objects, so that no pickle is needed to read them."""
+    """The arrays of docs/output.md: no objects, so that no pickle is needed to read them."""
     one = ("keypoints2d", "global_orient", "body_pose", "betas", "transl", "vertices", "joints3d", "joints2d")
     arrays = {name: scene.stacked(name) for name in (*one, "score", "joint_sigma")}
     file = io.BytesIO()
     np.savez_compressed(
         file,
-        allow_pickle=False,
         image_size=np.array(scene.image_size, np.int64),
         K=np.asarray(scene.K, np.float64),
         boxes=scene.stacked("box"),
@@ -161,10 +160,16 @@ def _empty_glb() -> bytes:
     return head + len(text).to_bytes(4, "little") + b"JSON" + text
 
 
-def _obj(vertices: Float[np.ndarray, "v 3"], scene: Scene, index: int) -> bytes:
+def _obj_vertices(vertices: Float[np.ndarray, "v 3"], index: int) -> bytes:
     """One body in the same frame as the GLB (metres, y up)."""
     file = io.StringIO()
     file.write(f"# dpmesh: metres, y up, camera at the origin looking along -z\no person_{index:02d}\n")
     np.savetxt(file, vertices * _TO_GLTF, fmt="v %.5f %.5f %.5f")
+    return file.getvalue().encode()
+
+
+def _obj_faces(scene: Scene) -> bytes:
+    """The same for everybody, so written once."""
+    file = io.StringIO()
     np.savetxt(file, scene.faces + 1, fmt="f %d %d %d")
     return file.getvalue().encode()

@@ -15,6 +15,7 @@ from torch import Tensor
 from dpmesh.body.model import BodyModel
 from dpmesh.geometry import CROP
 from dpmesh.model import DPMesh, Inputs, Prediction, camera_translation
+from dpmesh.pipeline.place import refuse_unfinite
 from dpmesh.pose_prior.rotations import nearest_rotation
 from dpmesh.skeletons import GRAPH15, JOINTS30, SMPL24
 
@@ -40,10 +41,11 @@ class FlipTest:
 
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         """The mean of both. pose_latent is the first look's, which body_rotations is then not decoded from; features
-        there are none: ask the model itself."""
+        there are none: ask the model itself. Raises WeightsError for an answer that is not finite."""
         other = mirrored(inputs)
         names = ("crop", "joints", "visible", "focal")
         both = self.model(Inputs(*(torch.cat([getattr(inputs, n), getattr(other, n)]) for n in names)))
+        refuse_unfinite(both)
         turns = mean(torch.cat([both.global_orient[:, None], both.body_rotations], 1), mirrored_rotations)
         rotations = nearest_rotation(turns)
         betas = mean(both.betas, lambda betas: betas)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Float64, UInt8
 from scipy.optimize import linear_sum_assignment
 
 from dpmesh.errors import InputError
 from dpmesh.pipeline.detect import Detection
-from dpmesh.pipeline.keypoints.boxes import Boxes, read_boxes
-from dpmesh.pipeline.keypoints.files import read_keypoint_file
+from dpmesh.pipeline.keypoints.boxes import Boxes, few_enough, read_boxes, refuse_box
+from dpmesh.pipeline.keypoints.files import cleaned, read_keypoint_file
 from dpmesh.pipeline.keypoints.formats import JOINT_ORDERS
 from dpmesh.pipeline.keypoints.raw import FileImage, FilePerson, with_flags
 from dpmesh.pipeline.keypoints.scale import to_pixels
@@ -63,7 +63,7 @@ def detections_of(
     size = (image.shape[0], image.shape[1])
     window: Boxes | None = None
     if boxes is not None:
-        window = _boxes(boxes) if isinstance(boxes, np.ndarray) else read_boxes(boxes, name, size)
+        window = _boxes(boxes, size) if isinstance(boxes, np.ndarray) else read_boxes(boxes, name, size)
     counts = Counter(skipped=0 if window is None else window.skipped)
     if keypoints is None:
         assert window is not None
@@ -71,7 +71,8 @@ def detections_of(
         counts += Counter(unposed=sum(not p.posed for p in people), turned=sum(p.turned for p in people))
         return people, counts
     if isinstance(keypoints, np.ndarray):
-        people = [_person(p, size) for p in _keypoints(keypoints, keypoint_format)]
+        people, forgiven = _people(_keypoints(keypoints, keypoint_format), size, window)
+        counts += forgiven
     else:
         read = read_keypoint_file(Path(keypoints), name, size, only_image, keypoint_format)
         people = list(read.people)
@@ -109,15 +110,15 @@ def _share_inside(person: Detection, box: Float32[np.ndarray, "4"]) -> float:
     return float(((visible >= box[:2]) & (visible <= box[2:])).all(1).mean())
 
 
-def _boxes(boxes: np.ndarray) -> Boxes:
-    if boxes.ndim == 1 and boxes.shape == (4,):
-        boxes = boxes[None]
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+def _boxes(boxes: np.ndarray, size: tuple[int, int]) -> Boxes:
+    rows = boxes[None] if boxes.shape == (4,) else boxes
+    real = rows.dtype.kind in "iuf" and rows.ndim == 2 and rows.shape[1] == 4
+    if not real or not np.isfinite(rows.astype(np.float64)).all():
         raise InputError("boxes must be P×4 finite numbers, x1 y1 x2 y2", where="boxes")
-    boxes = boxes.astype(np.float32)
-    if ((boxes[:, 2:] - boxes[:, :2]) <= 0).any():
-        raise InputError("a box must have x1 < x2 and y1 < y2", where="boxes")
-    return Boxes(boxes, np.ones(len(boxes), np.float32))
+    few_enough(len(rows), "boxes")
+    for i, row in enumerate(rows):
+        refuse_box([float(v) for v in row], f"boxes[{i}]", size)
+    return Boxes(rows.astype(np.float32), np.ones(len(rows), np.float32))
 
 
 def _keypoints(keypoints: np.ndarray, order: str | None) -> list[FilePerson]:
@@ -140,20 +141,31 @@ def _keypoints(keypoints: np.ndarray, order: str | None) -> list[FilePerson]:
     return [FilePerson(with_flags(p) if array.shape[2] == 2 else p, joints) for p in array]
 
 
-def _person(person: FilePerson, size: tuple[int, int]) -> Detection:
-    people = to_pixels([person], FileImage((), [], lambda row: row), size, "never", "array")
-    points = people[0].points.copy()
-    points[~np.isfinite(points).all(-1)] = 0  # not visible, as in the files
-    points[:, 2] = points[:, 2].clip(0, 1)
-    visible = points[points[:, 2] > 0]
-    if not len(visible):
-        raise InputError("no joint of this person is visible", where="keypoints", fix="Give boxes as well.")
+def _people(
+    read: list[FilePerson], size: tuple[int, int], boxes: Boxes | None
+) -> tuple[list[Detection], Counter[str]]:
+    """People of an array, cleaned as those of a file; raises InputError for one without a visible joint or a box."""
+    counts = Counter[str]()
+    people: list[Detection] = []
+    placed = to_pixels(read, FileImage((), [], lambda row: row), size, "never", "array")
+    for i, person in enumerate(placed):
+        points, broken, far = cleaned(person.points, size)
+        counts += Counter(non_finite=broken, far_outside=far)
+        visible = points[points[:, 2] > 0]
+        if not len(visible) and boxes is None:
+            raise InputError(
+                "no joint of this person is visible", where=f"keypoints[{i}]", fix="Give boxes as well."
+            )
+        box = np.zeros(4, np.float32) if not len(visible) else _around(visible, size)
+        exact, score = points.astype(np.float32), float(visible[:, 2].mean()) if len(visible) else 1.0
+        coco = convert(exact, person.joints, COCO17)
+        joints = None if person.joints is COCO17 else convert(exact, person.joints, JOINTS30)
+        people.append(Detection(box, coco, score) if joints is None else Detection(box, coco, score, joints))
+    return people, counts
+
+
+def _around(visible: Float64[np.ndarray, "k 3"], size: tuple[int, int]) -> Float32[np.ndarray, "4"]:
     low, high = visible[:, :2].min(0), visible[:, :2].max(0)
     middle, least = (low + high) / 2, max(size) / 20  # so that a lone joint has a box too
     reach = np.maximum((high - low) * _ENLARGED, least) / 2
-    box = np.concatenate([middle - reach, middle + reach]).astype(np.float32)
-    exact, score = points.astype(np.float32), float(visible[:, 2].mean())
-    coco = convert(exact, person.joints, COCO17)
-    if person.joints is COCO17:
-        return Detection(box, coco, score)
-    return Detection(box, coco, score, convert(exact, person.joints, JOINTS30))
+    return np.concatenate([middle - reach, middle + reach]).astype(np.float32)

@@ -1,21 +1,21 @@
-"""Pictures from the outside world, as upright 8-bit RGB, or an InputError that says what is wrong with them.
+"""Images from the outside world, as upright 8-bit RGB, or an InputError that says what is wrong with them.
 
 The header is checked before anything is decoded, so a bomb costs nothing.
 """
 
-import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
 
+from dpmesh.decode import LARGEST_IMAGE, SUFFIXES, decoding, open_image, refuse_foreign, refuse_tiles
 from dpmesh.errors import InputError
+from dpmesh.io import read_bytes
+
+__all__ = ["MAX_PIXELS", "MAX_SIDE", "SUFFIXES", "Picture", "read_image"]
 
 MAX_PIXELS = 120_000_000
 """Default limit of `read_image`: the largest phone pictures pass, 30,000 x 30,000 does not."""
@@ -23,24 +23,30 @@ MAX_PIXELS = 120_000_000
 MAX_SIDE = 32_000
 """OpenCV's warps count pixels in 16 bits."""
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif"}
-)
-"""What is taken for a picture inside a folder; a file named outright is tried whatever its name."""
-
 _FULL_FRAME_DIAGONAL = 43.2666
 """Millimetres, of the 36 x 24 mm frame: EXIF's 35 mm equivalent is meant by the diagonal (CIPA DCG-001)."""
 
-_guard = Lock()
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes EXIF's orientation."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture: `rgb` upright; `exif_focal` px or None; `notes` on what was done to it."""
+    """A decoded image: `rgb` upright; `exif_focal` px or None; `notes` on what was done to it; `sha256` of its
+    file, empty where it came from none."""
 
     rgb: UInt8[np.ndarray, "h w 3"]
     exif_focal: float | None = None
     notes: tuple[str, ...] = ()
+    sha256: str = ""
 
 
 def read_image(
@@ -49,33 +55,18 @@ def read_image(
     """Read a file, or take a PIL image or an array (H, W[, 3 or 4]), uint8 or uint16, RGB order.
 
     Turned upright by EXIF; transparency is laid over white; 16 bits keep their high byte; of an animation the
-    first frame is taken and noted. Raises InputError for anything that is not such a picture, is damaged, or
-    has more than `max_pixels`.
+    first frame is taken and noted, and EXIF that cannot be read is ignored and noted. Raises InputError for anything
+    that is not such an image (`decode.FORMATS`), is damaged, or has more than `max_pixels`.
     """
     if isinstance(source, np.ndarray):
         return Picture(_from_array(source, name or "array"))
     if isinstance(source, Image.Image):
+        refuse_foreign(source, name or "picture")
         return _decode(source, max_pixels, name or "picture")
     path = Path(source)
-    name = name or str(path)
-    if path.is_dir():
-        raise InputError("is a folder, not a picture", where=name)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError("no such file", where=name) from None
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", where=name) from None
-    if not data:
-        raise InputError("the file is empty", where=name)
-    with _no_bomb_check():
-        try:
-            image = Image.open(io.BytesIO(data))
-        except UnidentifiedImageError:
-            raise InputError("is not a picture that Pillow can read", where=name) from None
-        except (OSError, ValueError, SyntaxError) as error:
-            raise InputError(f"is a damaged picture ({_line(error)})", where=name) from None
-    return _decode(image, max_pixels, name)
+    data = read_bytes(path, LARGEST_IMAGE)
+    picture = _decode(open_image(data, name or str(path)), max_pixels, name or str(path))
+    return replace(picture, sha256=hashlib.sha256(data).hexdigest())
 
 
 def _decode(image: Image.Image, max_pixels: int, name: str) -> Picture:
@@ -87,18 +78,31 @@ def _decode(image: Image.Image, max_pixels: int, name: str) -> Picture:
             where=name,
             fix="Shrink it or raise --max-pixels.",
         )
+    refuse_tiles(image, max_pixels, name)
     notes: list[str] = []
-    with _no_bomb_check():
-        try:
-            if getattr(image, "n_frames", 1) > 1:
-                image.seek(0)
-                notes.append("animated: the first frame was taken")
-            focal35 = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
-            image.load()
-            rgb = _to_rgb(ImageOps.exif_transpose(image))
-        except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
-            raise InputError(f"the picture is damaged or ends early ({_line(error)})", where=name) from None
-    return Picture(rgb, _focal_px(focal35, width, height), tuple(notes))
+    with decoding(name, max_pixels):
+        # Not n_frames: of a TIFF it walks to the last page.
+        if getattr(image, "is_animated", False):
+            image.seek(0)
+            notes.append("animated: the first frame was taken")
+        focal35 = _exif(image, ExifTags.Base.FocalLengthIn35mmFilm, notes)
+        image.load()
+        turn = _exif(image, ExifTags.Base.Orientation, notes)
+        upright = _UPRIGHT.get(turn) if isinstance(turn, int) else None
+        rgb = _to_rgb(image if upright is None else image.transpose(upright))
+    return Picture(rgb, _focal_px(focal35, width, height), tuple(dict.fromkeys(notes)))
+
+
+def _exif(image: Image.Image, tag: ExifTags.Base, notes: list[str]) -> object:
+    """A value of EXIF, None where there is none; damage is noted, since the pixels may be whole."""
+    try:
+        exif = image.getexif()
+        if tag == ExifTags.Base.Orientation:
+            return exif.get(tag)
+        return exif.get_ifd(ExifTags.IFD.Exif).get(tag)
+    except Exception:  # noqa: BLE001  Pillow's reader raises anything, from struct.error to TypeError
+        notes.append("EXIF cannot be read and was ignored")
+        return None
 
 
 def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
@@ -116,7 +120,8 @@ def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 def _grey(values: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     """One channel of more than 8 bits to 8: integers keep the high byte of 16, floats are taken as [0, 1]."""
     if values.dtype.kind == "f":
-        scaled = np.nan_to_num(values) * (255.0 if np.nanmax(values, initial=0.0) <= 1.0 else 1.0)
+        brightest = values[np.isfinite(values)].max(initial=0.0)
+        scaled = np.where(np.isnan(values), 0, values) * (255.0 if brightest <= 1.0 else 1.0)
     else:
         scaled = values / (257.0 if values.max(initial=0) > 255 else 1.0)
     return np.repeat(np.clip(np.round(scaled), 0, 255).astype(np.uint8)[..., None], 3, axis=2)
@@ -141,24 +146,8 @@ def _focal_px(focal35: object, width: int, height: int) -> float | None:
     """EXIF's 35 mm equivalent (mm) in pixels of this picture; None where it is missing, 0 or nonsense."""
     try:
         millimetres = float(focal35)  # pyright: ignore[reportArgumentType]  # EXIF holds anything
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
         return None
     if not 4 <= millimetres <= 3000:
         return None
     return millimetres * float(np.hypot(width, height)) / _FULL_FRAME_DIAGONAL
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-@contextmanager
-def _no_bomb_check() -> Iterator[None]:
-    """Pillow's own, global size limit is put aside: ours is checked before decoding and can be raised."""
-    with _guard, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before

@@ -1,6 +1,5 @@
 """A picture read, its people found, their crops made ready for the model: the start of every verb on pictures."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,13 +19,16 @@ from dpmesh.model import Inputs
 from dpmesh.pipeline.detect import Detection, DetectionResult
 from dpmesh.pipeline.given import Given, detections_of
 from dpmesh.pipeline.images import MAX_PIXELS, Picture, read_image
+from dpmesh.pipeline.options import MAX_PEOPLE
 from dpmesh.pipeline.scene import FocalSource
 
 EXPAND = 1.25
 """The square window is this much larger than the person's box."""
-MAX_PEOPLE = 20
 SURE_DETECTED, SURE_GIVEN = 0.2, 0.05
 """Below this confidence a joint counts as unseen: of the detector, and of keypoints that the user gave."""
+
+WIDEST, NARROWEST = 0.01, 1000.0
+"""Focal lengths in diagonals of the picture: 0.4 mm and 43 m of a full-frame camera. Lenses lie well within."""
 
 Source = str | Path | Image.Image | np.ndarray
 
@@ -82,6 +84,7 @@ def read_job(
     max_people: int | None = None,
     max_pixels: int = MAX_PIXELS,
     only_image: bool = True,
+    keypoint_format: str | None = None,
 ) -> Job:
     """Arguments as of `Predictor.__call__`; only_image: no other picture is in play. Raises InputError."""
     named = str(image) if isinstance(image, (str, Path)) else ""
@@ -98,15 +101,15 @@ def read_job(
             merged=found.merged, unposed=found.unposed, dropped=found.dropped, turned=found.turned
         )
     else:
-        name = Path(named).name
-        people, counts = detections_of(picture.rgb, name, keypoints, boxes, detector, only_image)
+        people, counts = detections_of(
+            picture.rgb, named, keypoints, boxes, detector, only_image, keypoint_format
+        )
         sure = SURE_DETECTED if keypoints is None else SURE_GIVEN
         counts["dropped"] = max(0, len(people) - limit)
         people = sorted(people, key=lambda p: -p.score)[:limit]
-    digest = hashlib.sha256(Path(named).read_bytes()).hexdigest() if named else ""
     K = intrinsics(used, (height, width))
     crops = [Crop.around(person.box, EXPAND) for person in people]
-    return Job(named, digest, picture, K, focal_source, people, sure, counts, crops)
+    return Job(named, picture.sha256, picture, K, focal_source, people, sure, counts, crops)
 
 
 def model_inputs(part: Sequence[Work], camera: Literal["crop", "image"], device: torch.device) -> Inputs:
@@ -118,14 +121,20 @@ def model_inputs(part: Sequence[Work], camera: Literal["crop", "image"], device:
     crops = np.stack([crop.warp(job.picture.rgb) for job, _, crop in part])
     joints, visible = np.zeros((len(part), 30, 2), np.float32), np.zeros((len(part), 30), np.float32)
     for i, (job, person, crop) in enumerate(part):
-        xy = crop.to_crop(person.keypoints30[:, :2].astype(np.float64))
-        seen = (person.keypoints30[:, 2] > job.sure) & (xy >= 0).all(1) & (xy < Crop.SIZE).all(1)
-        joints[i], visible[i] = xy, seen
+        joints[i] = crop.to_crop(person.keypoints30[:, :2].astype(np.float64))
+        seen = visible_joints(job, person, crop)
+        visible[i] = seen
         job.fallbacks["no_keypoints"] += not seen.any()
     focal = np.array([_focal(camera, job, crop) for job, _, crop in part], np.float32)
     rgb = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float() / 255
     rest = (torch.from_numpy(a).to(device) for a in (joints, visible, focal))
     return Inputs(rgb, *rest)
+
+
+def visible_joints(job: Job, person: Detection, crop: Crop) -> Bool[np.ndarray, "30"]:
+    """The joints that a model is given as visible: sure enough, and inside the person's crop."""
+    xy = crop.to_crop(person.keypoints30[:, :2].astype(np.float64))
+    return (person.keypoints30[:, 2] > job.sure) & (xy >= 0).all(1) & (xy < Crop.SIZE).all(1)
 
 
 def _focal(camera: Literal["crop", "image"], job: Job, crop: Crop) -> float:
@@ -135,17 +144,29 @@ def _focal(camera: Literal["crop", "image"], job: Job, crop: Crop) -> float:
 def choose_focal(
     focal: float | None, fov: float | None, exif: float | None, size: tuple[int, int]
 ) -> tuple[float, FocalSource]:
-    """Focal length in px of a picture (h, w) and where it came from. fov: degrees across the width."""
+    """Focal length in px of a picture (h, w) and where it came from. fov: degrees across the width.
+
+    Raises InputError for a lens that no camera has (NARROWEST, WIDEST); one of that kind in the EXIF data is ignored.
+    """
     if focal is not None and fov is not None:
         raise InputError("both a focal length and a field of view", where="focal", fix="Give one of them.")
+    diagonal = float(np.hypot(*size))
+    least, most = diagonal * WIDEST, diagonal * NARROWEST
     if focal is not None:
-        if not (np.isfinite(focal) and focal > 0):
-            raise InputError("must be a positive number of pixels", where="focal")
+        if not least <= focal <= most:  # nor NaN
+            told = f"must be a positive number of pixels, of this picture between {least:.3g} and {most:.3g}"
+            raise InputError(told, where="focal")
         return float(focal), "given"
     if fov is not None:
         if not 0 < fov < 180:
             raise InputError("must lie between 0 and 180 degrees", where="fov")
-        return float(size[1] / 2 / np.tan(np.deg2rad(fov) / 2)), "given"
-    if exif is not None:
+        wide = size[1] / 2
+        used = float(wide / np.tan(np.deg2rad(fov) / 2))
+        if not least <= used <= most:
+            narrow, broad = (np.rad2deg(2 * np.arctan(wide / f)) for f in (most, least))
+            told = f"must lie between {narrow:.3g} and {broad:.4g} degrees for this picture"
+            raise InputError(told, where="fov")
+        return used, "given"
+    if exif is not None and least <= exif <= most:
         return exif, "exif"
-    return float(np.hypot(*size)), "diagonal"
+    return diagonal, "diagonal"

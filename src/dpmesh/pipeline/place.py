@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from dpmesh.body.model import BodyModel
-from dpmesh.errors import InputError
+from dpmesh.errors import InputError, WeightsError
 from dpmesh.geometry.camera import crop_focal, crop_rotation, solve_translation
 from dpmesh.geometry.crop import Crop
 from dpmesh.model import Prediction
@@ -50,7 +50,10 @@ def place(
 
     camera: DPMeshConfig.camera. Of a model of the full picture's camera the orientation needs no turn, and the
     distance is brought to the crop camera's focal length.
+
+    Raises WeightsError for an answer that is not finite, InputError for a K that is no camera's.
     """
+    refuse_unfinite(prediction)
     device = prediction.betas.device
     turns = np.stack([crop_rotation(K, crop) for K, crop in zip(cameras, crops, strict=True)])
     turn = torch.from_numpy(turns).to(device, torch.float32)
@@ -75,6 +78,10 @@ def place(
         t = _solve(_numpy(posed.joints30[i]), pixels, K, _numpy(kept[i]), float(pelvis[i, 2]))
         transl = _numpy(kept[i]) if t is None else t
         vertices = posed.vertices[i : i + 1] + torch.from_numpy(transl).to(device)
+        if not torch.isfinite(vertices).all():
+            raise WeightsError(
+                "the model's answer is too large to be a body", fix="Take other weights (--weights)."
+            )
         placed.append(
             Placed(
                 global_orient=_numpy(vectors[i, 0]),
@@ -88,6 +95,16 @@ def place(
             )
         )
     return placed
+
+
+def refuse_unfinite(answer: Prediction) -> None:
+    """Raise WeightsError for a model's answer that holds NaN or infinity: of finite inputs only weights make one."""
+    names = ("betas", "global_orient", "body_rotations", "transl", "joints2d")
+    if not all(bool(torch.isfinite(getattr(answer, name)).all()) for name in names):
+        raise WeightsError(
+            "the model's answer holds NaN or infinity",
+            fix="Its weights are damaged, or were never trained: take others (--weights).",
+        )
 
 
 def _solve(

@@ -1,6 +1,7 @@
 """Pictures in, scenes out: `Predictor.from_pretrained("embedded")("photo.jpg")`."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ from dpmesh.pipeline.flip import FlipTest
 from dpmesh.pipeline.given import Given
 from dpmesh.pipeline.images import MAX_PIXELS
 from dpmesh.pipeline.job import FindsPeople, Job, Source, Work, model_inputs, read_job
+from dpmesh.pipeline.options import Options, image_options, model_options
 from dpmesh.pipeline.place import place
 from dpmesh.pipeline.refine import Fitter, fitter_of
 from dpmesh.pipeline.scene import Person, Scene
@@ -24,8 +26,8 @@ from dpmesh.skeletons import JOINTS30
 
 FLIPPED = "mean of the picture's and its mirror image's body (--flip)"
 REFINED = "fitted to the keypoints after the network (--refine)"
-_PICTURES = 16
-"""At most so many decoded pictures wait for one batch of people."""
+WAITING_IMAGES, WAITING_BYTES = 16, 256 * 2**20
+"""At most so many decoded images wait for one batch of people, and no further one is read beyond so many bytes."""
 
 
 @runtime_checkable
@@ -42,7 +44,11 @@ class MakesBodies(Protocol):
 
 
 class Predictor:
-    """A model and a detector. Not thread-safe; one picture's answer does not depend on the others."""
+    """A model and a detector. Not thread-safe.
+
+    An image's people do not depend on the other images, but for rounding: a batch's sums are taken in another order
+    than those of one person alone (docs/output.md has the figures).
+    """
 
     def __init__(
         self,
@@ -53,10 +59,12 @@ class Predictor:
         body: Mapping[str, Any] | None = None,
         notes: tuple[str, ...] = (),
         fitter: Fitter | None = None,
+        options: Options | None = None,
     ) -> None:
         """model: in evaluation mode, on its device. batch: people at once. body: files of the user's body, with
         checksums; None is the free body. notes: what every scene shall say about the weights or the body.
-        fitter: refines every answer by its person's keypoints.
+        fitter: refines every answer by its person's keypoints. options: what results depend on (pipeline/options.py),
+        as every scene shall record it.
 
         tells_sigma: whether its people have a `joint_sigma`. What was refined has none: the network judged its own
         answer."""
@@ -68,6 +76,7 @@ class Predictor:
         self.fitter = fitter
         self.tells_sigma = fitter is None and isinstance(model, DPMesh | FlipTest) and model.tells_sigma
         self.device = model.body.faces.device
+        self.options: Options = {"weights": {"file": name}} if options is None else options
 
     @classmethod
     def from_pretrained(
@@ -105,7 +114,8 @@ class Predictor:
         batch = 8 if place_on.type == "cpu" else 32
         fitter = fitter_of(model) if refine else None
         asked, notes = (FlipTest(model), (*chosen.notes, FLIPPED)) if flip else (model, chosen.notes)
-        return cls(asked, detector, str(weights), batch, chosen.record, notes, fitter)
+        options = model_options(weights, body, regressors, fast, refine, turn, flip)
+        return cls(asked, detector, str(weights), batch, chosen.record, notes, fitter, options)
 
     def __call__(
         self,
@@ -116,16 +126,21 @@ class Predictor:
         fov: float | None = None,
         max_people: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        keypoint_format: str | None = None,
     ) -> Scene:
         """Everybody in one picture.
 
-        image: a path, a PIL image, or an RGB array (H, W, 3) uint8. keypoints: a file (COCO or OpenPose) or
-        an array (P, 17, 3) COCO-17, x y confidence, image px, instead of the detector. boxes: a file or an
-        array (P, 4) xyxy px. focal: px of this image; fov: degrees across its width; without them EXIF, then
-        the image diagonal. Raises InputError.
+        image: a path, a PIL image, or an RGB array (H, W, 3) uint8. keypoints: a file or folder of any common tool
+        (pipeline/keypoints/formats.py), or an array (P, J, 3) or (J, 3), x y confidence, image px, J of 17 (COCO), 18,
+        25, 26, 30, 133 or 136, instead of the detector. keypoint_format: its format or joint order, where the file
+        does not tell. boxes: a file or an array (P, 4) xyxy px. focal: px of this image; fov: degrees across its
+        width; without them EXIF, then the image diagonal. Raises InputError.
         """
-        job = read_job(self.detector, image, keypoints, boxes, focal, fov, max_people, max_pixels)
-        return self._run([job])[0]
+        options = image_options(keypoints, boxes, focal, fov, max_people, keypoint_format)
+        job = read_job(
+            self.detector, image, keypoints, boxes, focal, fov, max_people, max_pixels, True, keypoint_format
+        )
+        return self._run([job], options)[0]
 
     def predict_many(
         self,
@@ -136,34 +151,62 @@ class Predictor:
         fov: float | None = None,
         max_people: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        keypoint_format: str | None = None,
     ) -> Iterator[tuple[Path, Scene | DPMeshError]]:
-        """The same for many files, in order, people batched across pictures; a bad file gives its error."""
-        waiting: list[tuple[Path, Job | DPMeshError]] = []
+        """The same for many files, in order, people batched across images; a bad file gives its error.
+
+        At most WAITING_IMAGES decoded images wait for a batch to fill, and no further one is read when they take
+        WAITING_BYTES: the memory is that, and what one image more takes.
+        """
+        waiting: Waiting = []
         files = [Path(path) for path in paths]
+        options = image_options(keypoints, boxes, focal, fov, max_people, keypoint_format) if files else {}
         for path in files:
             try:
                 alone = len(files) == 1
                 job = read_job(
-                    self.detector, path, keypoints, boxes, focal, fov, max_people, max_pixels, alone
+                    self.detector,
+                    path,
+                    keypoints,
+                    boxes,
+                    focal,
+                    fov,
+                    max_people,
+                    max_pixels,
+                    alone,
+                    keypoint_format,
                 )
             except DPMeshError as error:
                 job = error
             waiting.append((path, job))
-            people = sum(len(j.people) for _, j in waiting if isinstance(j, Job))
-            if people >= self.batch or len(waiting) >= _PICTURES:
-                yield from self._finish(waiting)
-                waiting = []
-        yield from self._finish(waiting)
+            del job
+            if self._full(waiting):
+                yield from self._finish(waiting, options)
+        yield from self._finish(waiting, options)
 
-    def _finish(
-        self, waiting: list[tuple[Path, Job | DPMeshError]]
-    ) -> Iterator[tuple[Path, Scene | DPMeshError]]:
-        scenes = iter(self._run([job for _, job in waiting if isinstance(job, Job)]))
-        for path, job in waiting:
-            yield path, next(scenes) if isinstance(job, Job) else job
+    def predict_job(self, job: Job, options: Options | None = None) -> Scene:
+        """Everybody in an image whose people are known (`job.read_job`); the job is left as it was, so that several
+        predictors can have the same. options: as the scene shall record them."""
+        return self._run([replace(job, fallbacks=job.fallbacks.copy())], options or {})[0]
+
+    def _full(self, waiting: "Waiting") -> bool:
+        jobs = [job for _, job in waiting if isinstance(job, Job)]
+        return (
+            len(waiting) >= WAITING_IMAGES
+            or sum(len(job.people) for job in jobs) >= self.batch
+            or sum(job.picture.rgb.nbytes for job in jobs) >= WAITING_BYTES
+        )
+
+    def _finish(self, waiting: "Waiting", options: Options) -> Iterator[tuple[Path, Scene | DPMeshError]]:
+        """Empties `waiting`; holds nothing of an image that has been handed out."""
+        scenes = self._run([job for _, job in waiting if isinstance(job, Job)], options)
+        results = [(path, None if isinstance(job, Job) else job) for path, job in waiting]
+        waiting.clear()
+        for path, error in results:
+            yield path, scenes.pop(0) if error is None else error
 
     @torch.inference_mode()
-    def _run(self, jobs: list[Job]) -> list[Scene]:
+    def _run(self, jobs: list[Job], options: Options) -> list[Scene]:
         work = [one for job in jobs for one in job.work]
         found: dict[int, list[Person]] = {id(job): [] for job in jobs}
         for start in range(0, len(work), self.batch):
@@ -186,7 +229,7 @@ class Predictor:
                         **{n: getattr(body, n) for n in _BODY_FIELDS},
                     )
                 )
-        return [self._scene(job, tuple(found[id(job)])) for job in jobs]
+        return [self._scene(job, tuple(found[id(job)]), options) for job in jobs]
 
     def _answer(self, part: list[Work]) -> Prediction:
         inputs = self.inputs(part)
@@ -197,7 +240,7 @@ class Predictor:
         """The model's inputs for some people, on its device."""
         return model_inputs(part, self.model.camera, self.device)
 
-    def _scene(self, job: Job, people: tuple[Person, ...]) -> Scene:
+    def _scene(self, job: Job, people: tuple[Person, ...], options: Options) -> Scene:
         height, width = job.picture.rgb.shape[:2]
         return Scene(
             K=job.K,
@@ -212,8 +255,11 @@ class Predictor:
             fallbacks={name: int(n) for name, n in sorted(job.fallbacks.items()) if n},
             notes=(*job.picture.notes, *self.notes),
             weights=self.weights,
+            options={**self.options, **options},
         )
 
+
+Waiting = list[tuple[Path, Job | DPMeshError]]
 
 _BODY_FIELDS = ("global_orient", "body_pose", "betas", "transl", "vertices", "joints3d", "joint_sigma")
 

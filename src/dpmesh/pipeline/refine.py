@@ -5,7 +5,7 @@ Variables: the prior's latent (code-space points of the VQ-VAE), root orientatio
 batch is fitted at once, each on its own: the energy is a sum over persons.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -46,9 +46,10 @@ class FitSettings:
     pull_place: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.rate <= 0 or self.sigma <= 0:
+        numbers = [float(getattr(self, item.name)) for item in fields(self)]
+        if not np.isfinite(numbers).all() or min(numbers) < 0 or self.rate == 0 or self.sigma == 0:
             raise ConfigError(
-                "steps must not be negative, rate and sigma must be positive", where="FitSettings"
+                "no number may be negative or infinite, rate and sigma must be positive", where="FitSettings"
             )
 
 
@@ -101,9 +102,12 @@ class Fitter:
         visible: Float[Tensor, "b 30"],
         settings: FitSettings = REFINE,
     ) -> Prediction:
-        """The prediction after fitting to keypoints (crop px). A person without any keypoint stays as it is."""
+        """The prediction after fitting to keypoints (crop px). A person without any keypoint, or whose fit comes to
+        no finite end, stays as it is."""
         found = self._descend(self.start_of(prediction), joints, visible, prediction.focal, settings)
-        return self.prediction_of(found, prediction.focal, prediction, visible.sum(1) > 0)
+        ends = [getattr(found, name).flatten(1) for name in ("latent", "root_6d", "betas", "transl")]
+        finite = torch.isfinite(torch.cat(ends, 1)).all(1)
+        return self.prediction_of(found, prediction.focal, prediction, finite & (visible.sum(1) > 0))
 
     def fit(
         self,
@@ -189,7 +193,9 @@ class Fitter:
             start = Start(
                 *(getattr(start, n).detach().clone() for n in ("latent", "root_6d", "betas", "transl"))
             )
-            joints, visible, focal = joints.clone(), visible.clone(), focal.clone()
+            # Nothing times an unseen joint's coordinate is nothing, however far out that is.
+            joints = torch.where(visible[..., None] > 0, joints, torch.zeros_like(joints))
+            visible, focal = visible.clone(), focal.clone()
             moving = Start(*(getattr(start, n).clone() for n in ("latent", "root_6d", "betas", "transl")))
             free = [moving.root_6d, moving.transl, *((moving.latent, moving.betas) if body else ())]
             for one in free:

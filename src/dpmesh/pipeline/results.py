@@ -1,28 +1,19 @@
-"""What a result folder holds: the formats by name, and whether an earlier run already made them.
+"""The formats of a result by name, and what is asked of a result that may be there already.
 
 Light to import: the command line asks before it loads a model.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from dpmesh.errors import ConfigError
+from dpmesh.pipeline.options import Options
+from dpmesh.pipeline.record import Record, installed
 
 FORMATS = ("overlay", "glb", "obj", "npz", "json")
 
 Colouring = Literal["person", "sigma"]
 """What the overlay's bodies are coloured by: whose they are, or how sure each joint is."""
-
-_FILES = {
-    "overlay": ("overlay.png", "side.png"),
-    "glb": ("scene.glb",),
-    "npz": ("scene.npz",),
-    "json": ("scene.json",),
-}
-"""OBJ has no fixed list: a file for each person, none for nobody."""
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -34,15 +25,16 @@ def check_formats(formats: Sequence[str]) -> None:
             )
 
 
-def is_complete(folder: Path, formats: Sequence[str]) -> bool:
-    """Whether these formats are already here. A folder gets its name only when whole."""
-    return folder.is_dir() and all((folder / file).is_file() for f in formats for file in _FILES.get(f, ()))
+def wanted_scene(
+    sha256: str, source: str, options: Options, formats: Sequence[str], colour: Colouring = "person"
+) -> Record:
+    """What the record of a scene says that has all of `formats`. Raises ConfigError for an unknown format."""
+    check_formats(formats)
+    drawn = colour if "overlay" in formats else ""
+    chosen = tuple(name for name in FORMATS if name in formats)
+    return Record("predict", sha256, options, chosen, (), colour=drawn, source=source, version=installed())
 
 
-def of_picture(folder: Path, picture: Path) -> bool:
-    """Whether a result was made from this picture (by sha256); True where one of the two does not tell."""
-    try:
-        recorded = json.loads((folder / "scene.json").read_text("utf-8"))["source_sha256"]
-        return recorded in ("", hashlib.sha256(picture.read_bytes()).hexdigest())
-    except (OSError, ValueError, KeyError, TypeError):
-        return True
+def wanted_attention(sha256: str, source: str, options: Options) -> Record:
+    """The same of `dpmesh attention`."""
+    return Record("attention", sha256, options, ("attention",), (), source=source, version=installed())

@@ -66,6 +66,8 @@ class Scene:
     notes: tuple[str, ...] = ()
     weights: Mapping[str, object] = field(default_factory=dict)
     """Name and provenance of the model's weights."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """What it was made with (pipeline/options.py): plain values; of a file its name and sha256."""
 
     def stacked(self, name: str) -> Float[np.ndarray, "p ..."]:
         """One field of all people as an array with a row for each; P = 0 keeps its other dimensions."""
@@ -89,13 +91,19 @@ class Scene:
         overwrite: bool = True,
         colour: Colouring = "person",
     ) -> Path:
-        """Write `out/name/` (name: the picture's stem) whole or not at all; returns that folder.
+        """Write `out/name/` (name: the image's stem) whole or not at all; returns that folder.
 
         formats: of "overlay", "glb", "obj", "npz", "json"; None is all. colour: of the overlay's bodies, "person" (one
-        for each) or "sigma" (by `joint_sigma`). Raises OutputError; ConfigError for "sigma" where it is not known.
+        for each) or "sigma" (by `joint_sigma`). An earlier result there is replaced, and the formats that it had are
+        made anew as well. With `overwrite` off a result of the same image and options is kept, and formats that it
+        lacks are added. Files that this package did not write are never touched.
+
+        Raises OutputError where it cannot be written, where the folder is not known to be a result of this package, or
+        holds another one and `overwrite` is off; ConfigError for "sigma" where it is not known.
         """
         from dpmesh.pipeline.export import save_scene  # it knows Scene, so not at the top
+        from dpmesh.pipeline.folder import folder_name
 
-        folder = name or Path(self.source).stem or "scene"
+        folder = name or folder_name(self.source) or "scene"
         chosen = FORMATS if formats is None else tuple(formats)
         return save_scene(self, Path(out), folder, chosen, overwrite, colour)

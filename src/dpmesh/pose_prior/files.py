@@ -1,13 +1,28 @@
 """A prior in a folder, as all weights are kept (checkpoint.py)."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+import torch
 
 from dpmesh.assets import shipped
-from dpmesh.checkpoint import CONFIG, WEIGHTS, Provenance, load_weights, read_config, write_weights
-from dpmesh.errors import ConfigError, WeightsError
+from dpmesh.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    Provenance,
+    building,
+    check_stored,
+    load_weights,
+    read_config,
+    write_weights,
+)
+from dpmesh.errors import WeightsError
 from dpmesh.plain import from_plain, to_plain
 from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder
 from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
+
+Prior = TypeVar("Prior", PoseVQVAE, VPoserDecoder)
 
 MOVING = ("codebook.uses", "codebook.sums")
 """The moving averages: needed to go on training only, so no file has them."""
@@ -38,13 +53,19 @@ def load_prior(folder: Path | None = None) -> PoseVQVAE:
 def load_any_prior(folder: Path) -> PoseVQVAE | VPoserDecoder:
     """What save_prior left, in evaluation mode, fp32. Raises WeightsError."""
     plain, _ = read_config(folder)
-    try:
+    with building(folder / CONFIG):
         if plain.get("kind") == VPoserConfig().kind:
-            decoder = VPoserDecoder(from_plain(VPoserConfig, plain, where=str(folder / CONFIG)))
-            load_weights(decoder, folder)
-            return decoder.eval()
-        model = PoseVQVAE(from_plain(PoseVQVAEConfig, plain, where=str(folder / CONFIG)))
-    except ConfigError as error:
-        raise WeightsError(error.what, where=str(folder)) from error
-    load_weights(model, folder, unstored=MOVING)
+            config = from_plain(VPoserConfig, plain, where=str(folder / CONFIG))
+            model: PoseVQVAE | VPoserDecoder = _fitting(lambda: VPoserDecoder(config), folder)
+        else:
+            sizes = from_plain(PoseVQVAEConfig, plain, where=str(folder / CONFIG))
+            model = _fitting(lambda: PoseVQVAE(sizes), folder)
+        load_weights(model, folder, unstored=MOVING)
     return model.eval()
+
+
+def _fitting(make: Callable[[], Prior], folder: Path) -> Prior:
+    """A prior whose sizes are the stored ones: they are compared before it takes memory."""
+    with torch.device("meta"):
+        check_stored(make().state_dict(), folder, unstored=MOVING)
+    return make()

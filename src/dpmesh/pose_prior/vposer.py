@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpmesh.errors import ConfigError
+from dpmesh.plain import check_sizes
 from dpmesh.pose_prior.rotations import rotation_from_6d
 
 
@@ -17,6 +19,11 @@ class VPoserConfig:
     latent: int = 32
     hidden: int = 512
     joints: int = 21
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        if self.joints > 23:
+            raise ConfigError(f"joints={self.joints}: SMPL has 23 besides the root", where="VPoserConfig")
 
 
 class VPoserDecoder(nn.Module):

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dpmesh.errors import ConfigError
+from dpmesh.plain import check_sizes
 from dpmesh.pose_prior.codebook import Codebook
 from dpmesh.pose_prior.rotations import rotation_from_6d, rotation_to_6d
 
@@ -40,9 +41,7 @@ class PoseVQVAEConfig:
     dead_below: float = 0.5
 
     def __post_init__(self) -> None:
-        sizes = (self.tokens, self.codes, self.code_width, self.encoder_width, self.decoder_width)
-        if min(sizes) < 1 or min(self.encoder_layers, self.decoder_layers) < 0:
-            raise ConfigError("every size of the pose prior must be positive", where=str(self))
+        check_sizes(self, ("encoder_layers", "decoder_layers", "decay", "dead_below"))
         if not 0 < self.joints <= 23:
             raise ConfigError(f"joints={self.joints}: SMPL has 23 besides the root", where="PoseVQVAEConfig")
         if not 0 <= self.decay < 1:

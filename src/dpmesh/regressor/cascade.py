@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpmesh.errors import ConfigError
+from dpmesh.plain import check_sizes
 from dpmesh.regressor.lifter import Lifter
-from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer, sine_position_2d
+from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer, PositionTable, sine_position_2d
 from dpmesh.regressor.uncertainty import Evidence, UncertaintyHead
 from dpmesh.regressor.volume import FeatureVolume
 
@@ -17,11 +18,12 @@ SIZE = 8  # cells of the fused map on a side
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegressorConfig:
-    """Widths and depths; the defaults are the released model's, but for two details of its layers:
+    """Widths and depths; the defaults are the released model's, but for three details of its layers:
 
     shared_content: the queries of pose, shape and camera start from one learned vector and those of the joints from
     another (released); else each has its own.
     place_mlp: the position of a sampled joint is coded by two layers (released); else by one.
+    position_table: positions of the encoder's 64 cells, DETR's or the released code's (sine_position_2d).
 
     lifter: width of a first answer from the joints' coordinates (lifter.py), which the decoder then refines; 0 starts
     from nothing, as in the paper. `lifter_layers` deep, for `lifter_joints` joints.
@@ -42,12 +44,14 @@ class RegressorConfig:
     pose_code: int = 32
     shared_content: bool = False
     place_mlp: bool = False
+    position_table: PositionTable = "detr"
     lifter: int = 0
     lifter_layers: int = 3
     lifter_joints: int = 30
     uncertainty: int = 0
 
     def __post_init__(self) -> None:
+        check_sizes(self, ("lifter", "lifter_layers", "uncertainty", "encoder_layers", "volume_layers"))
         if self.width % self.heads or self.width % 4:
             raise ConfigError(
                 f"width={self.width} must be a multiple of heads={self.heads} and of 4",
@@ -138,7 +142,9 @@ class Regressor(nn.Module):
         self.pose_head = CascadeHead(width, config.pose_code, layers, started)
         self.shape_head = CascadeHead(width, 10, layers, started)
         self.camera_head = CascadeHead(width, 3, layers, started)
-        self.register_buffer("position", sine_position_2d(width, SIZE)[None], persistent=False)
+        self.register_buffer(
+            "position", sine_position_2d(width, SIZE, config.position_table)[None], persistent=False
+        )
         state, answer = config.lifter + 3 * width, 6 + config.pose_code + 10 + 3
         self.uncertainty = (
             UncertaintyHead(

@@ -1,6 +1,7 @@
 """Post-norm transformer layers with positions added to queries and keys only (DETR's arrangement)."""
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,9 @@ from dpmesh.diffusion.attention import attend
 
 _TABLES = "cpu"
 """Fixed tables are no weights: they have numbers even where a model is built without any (torch's meta device)."""
+
+PositionTable = Literal["detr", "released"]
+"""sine_position_2d."""
 
 
 class MultiHeadAttention(nn.Module):
@@ -64,12 +68,19 @@ class DecoderLayer(nn.Module):
         return self.norm3(x + self.feed_forward(x))
 
 
-def sine_position_2d(width: int, size: int) -> Float[Tensor, "n c"]:
-    """Fixed position of each cell of a size×size map: half the channels for y, then half for x (DETR)."""
+def sine_position_2d(width: int, size: int, table: PositionTable = "detr") -> Float[Tensor, "n c"]:
+    """Fixed position of each cell of a size×size map: half the channels for y, then half for x; sines at even and
+    cosines at odd channels.
+
+    table: "detr" has a period of its own for each pair of channels, 10000^(2i/half). "released" has the period 1 for
+    all of them: the released code rounds the exponent towards zero, and its weights were trained with what comes out.
+    """
     half = width // 2
     place = torch.arange(1, size + 1, dtype=torch.float32, device=_TABLES) / (size + 1e-6) * 2 * math.pi
-    period = 10000 ** (2 * (torch.arange(half, device=_TABLES) // 2) / half)
-    angles = place[:, None] / period
+    exponent = 2 * (torch.arange(half, device=_TABLES) // 2) / half
+    if table == "released":
+        exponent = exponent.trunc()
+    angles = place[:, None] / 10000**exponent
     waves = torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1)  # (size, half)
     y, x = waves[:, None].expand(size, size, half), waves[None].expand(size, size, half)
     return torch.cat([y, x], dim=-1).flatten(0, 1)

@@ -15,6 +15,8 @@ SIZE = (900, 1200)
 GRID = 0.5
 """Metres between the lines of the floor."""
 _TOP, _BOTTOM = np.array([0.955, 0.962, 0.972]), np.array([0.865, 0.882, 0.905])
+_SOFT = 9
+"""Of a shadow: the blur's standard deviation, pixels."""
 _LINE = np.array([0.70, 0.73, 0.77])
 
 
@@ -104,6 +106,11 @@ def draw_shadow(
     """A soft shadow straight below the body; in place."""
     flat = floats(vertices) * 1.0  # a copy
     flat[:, 1] = floor
-    raster = rasterize(transform(flat, R, t), faces, side_intrinsics(), SIZE)
-    shadow = cv2.GaussianBlur((raster.face >= 0).astype(np.float32), (0, 0), 9)
-    canvas *= 1 - 0.28 * np.asarray(shadow, dtype=np.float32)[..., None]
+    face = rasterize(transform(flat, R, t), faces, side_intrinsics(), SIZE).face
+    rows, columns = (np.flatnonzero((face >= 0).any(1 - k)) for k in (0, 1))
+    if not len(rows):
+        return
+    reach = 4 * _SOFT + 1  # where OpenCV's kernel ends: beyond it nothing changes
+    at = tuple(slice(max(0, int(n[0]) - reach), int(n[-1]) + reach + 1) for n in (rows, columns))
+    shadow = cv2.GaussianBlur((face[at] >= 0).astype(np.float32), (0, 0), _SOFT)
+    canvas[at] *= 1 - 0.28 * np.asarray(shadow, dtype=np.float32)[..., None]

@@ -5,11 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from dpmesh.body.files import BodyArrays
 from dpmesh.configurations import configuration
 from dpmesh.convert.bodies import user_body
-from dpmesh.errors import AssetError, ConfigError
+from dpmesh.convert.vposer import imported_vposer
+from dpmesh.errors import AssetError, ConfigError, WeightsError
 from dpmesh.model import DPMesh
+from dpmesh.plain import to_plain
 from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.files import load_any_prior, load_prior
 from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder
@@ -18,6 +23,7 @@ from dpmesh.train.mesh import MeshObjective
 from dpmesh.train.objective import Objective
 from dpmesh.train.pretrain import DenoisingObjective
 from dpmesh.train.prior import PriorObjective
+from dpmesh.train.recipe import made_by
 from dpmesh.train.settings import Settings
 from dpmesh.train.stages import Pretrain, Prior, Student, Uncertainty
 from dpmesh.train.uncertainty import UncertaintyObjective
@@ -49,7 +55,7 @@ def begin(settings: Settings, number: int) -> Objective:
                 where=f"stage {stage.name}",
             )
         return PriorObjective(config, stage)
-    source = _source(settings, number)
+    source = source_of(settings, number)
     if isinstance(stage, Uncertainty):
         if source is None:
             raise ConfigError(
@@ -62,19 +68,12 @@ def begin(settings: Settings, number: int) -> Objective:
     if isinstance(stage, Pretrain):
         return DenoisingObjective(model, stage, settings)
     teacher: DPMesh | None = None
-    if isinstance(stage, Student):
-        folder = stage.teacher or source
-        if folder is None:
-            raise ConfigError(
-                "a student needs a teacher",
-                where=f"stage {stage.name}",
-                fix="Put a teacher stage before it, or name `teacher` or `start`.",
-            )
+    if isinstance(stage, Student) and (folder := teacher_of(settings, number)) is not None:
         teacher = _stored(settings, folder)
     return MeshObjective(model, stage, settings, teacher)
 
 
-def _source(settings: Settings, number: int) -> str | None:
+def source_of(settings: Settings, number: int) -> str | None:
     """The weights before stage `number`: of the stage before, or those of `start`."""
     before = [k for k in range(number) if not isinstance(settings.stages[k], Prior)]
     if before:
@@ -82,37 +81,87 @@ def _source(settings: Settings, number: int) -> str | None:
     return settings.start or None
 
 
-def _prior(settings: Settings) -> AnyPrior | None:
-    """The pose prior that the config names, if it does."""
+def teacher_of(settings: Settings, number: int) -> str | None:
+    """The weights of a student's teacher; None where nothing is learned from one. Raises ConfigError without any."""
+    stage, losses = settings.stages[number], settings.losses
+    if not isinstance(stage, Student) or not (losses.nkr_contrast or losses.nkr_mse):
+        return None
+    if (folder := stage.teacher or source_of(settings, number)) is None:
+        raise ConfigError(
+            "a student needs a teacher",
+            where=f"stage {stage.name}",
+            fix="Put a teacher stage before it, or name `teacher` or `start`.",
+        )
+    return folder
+
+
+def prior_of(settings: Settings) -> str | None:
+    """The folder of the pose prior that the config names, if it does."""
     if isinstance(settings.stages[0], Prior):
-        return load_any_prior(left_by(settings, 0))
-    return load_any_prior(Path(settings.prior)) if settings.prior else None
+        return str(left_by(settings, 0))
+    return settings.prior or None
+
+
+def reads(settings: Settings, number: int) -> dict[str, str]:
+    """Which folders with weights stage `number` reads, by what they are to it."""
+    if isinstance(settings.stages[number], Prior):
+        return {}
+    found = {"start": source_of(settings, number), "teacher": teacher_of(settings, number)}
+    if not isinstance(configuration(settings.model).pose_prior, DirectConfig):
+        found["prior"] = prior_of(settings)
+    return {name: folder for name, folder in found.items() if folder is not None}
+
+
+def _prior(settings: Settings) -> AnyPrior | None:
+    if (folder := prior_of(settings)) is None:
+        return None
+    prior = load_any_prior(Path(folder))
+    refuse_no_numbers(prior, folder)
+    return prior
+
+
+def refuse_no_numbers(module: nn.Module, where: str) -> None:
+    """Raise WeightsError where a stored number is NaN or infinite."""
+    for name, value in module.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise WeightsError(
+                f"{name} holds NaN or infinity",
+                where=where,
+                fix="Take other weights; these come from a training that diverged, or are damaged.",
+            )
 
 
 def _stored(settings: Settings, source: str, *, may_lack_uncertainty: bool = False) -> DPMesh:
     """may_lack_uncertainty: weights that have all but this part get a new one, untrained."""
-    model, wanted = DPMesh.from_pretrained(source, _body(settings)[0]), configuration(settings.model)
+    model, wanted = DPMesh.from_pretrained(source, body_of(settings)[0]), configuration(settings.model)
+    refuse_no_numbers(model, source)
     lacking = replace(wanted, regressor=replace(wanted.regressor, uncertainty=0))
     if may_lack_uncertainty and wanted != model.config == lacking:
         log.warning("%s tell no uncertainty: what tells it begins untrained", source)
-        model = _with_uncertainty(model, DPMesh(wanted.as_stored(), _body(settings)[0]))
+        model = _with_uncertainty(model, DPMesh(wanted.as_stored(), body_of(settings)[0]))
     if model.config != wanted:
-        fix = "They lack regressor.uncertainty: train it first (configs/embedded_sigma.toml)."
-        raise ConfigError(
-            f"these are not weights of {settings.model!r}",
-            where=source,
-            fix=fix if model.config == lacking else "",
-        )
+        fix = ""
+        if model.config == lacking:
+            fix = "They lack regressor.uncertainty: train it first (configs/embedded_sigma.toml)."
+        elif model.config == replace(wanted, lora_rank=0):
+            fix = "Their LoRA is merged: convert the checkpoint again, without --merge-lora."
+        raise ConfigError(f"these are not weights of {settings.model!r}", where=source, fix=fix)
     if (prior := _prior(settings)) is not None and source == settings.start:
         _put(prior, model, settings)
-    codes = model.pose_prior
-    if isinstance(codes, PoseVQVAE) and not codes.codebook.codes.any():
+    if _never_trained(model.pose_prior):
         raise ConfigError(
             "the pose prior in these weights was never trained",
             where=source,
             fix="Train one (configs/paper_prior.toml) and name its folder as `prior`.",
         )
     return model
+
+
+def _never_trained(prior: nn.Module) -> bool:
+    """As `dpmesh convert sd15` leaves it."""
+    if isinstance(prior, PoseVQVAE):
+        return not prior.codebook.codes.any()
+    return isinstance(prior, VPoserDecoder) and not prior.bodyprior_dec_out.weight.any()
 
 
 def _with_uncertainty(model: DPMesh, fresh: DPMesh) -> DPMesh:
@@ -125,22 +174,40 @@ def _with_uncertainty(model: DPMesh, fresh: DPMesh) -> DPMesh:
 
 def _fresh(settings: Settings) -> DPMesh:
     """Random weights with a trained pose prior, where the model has one."""
-    if isinstance(configuration(settings.model).pose_prior, DirectConfig):
-        return DPMesh.from_config(settings.model, _body(settings)[0])
+    refuse_random_backbone(settings)
+    wanted = configuration(settings.model).pose_prior
+    if isinstance(wanted, DirectConfig):
+        return DPMesh.from_config(settings.model, body_of(settings)[0])
     given = _prior(settings)
+    if given is None and isinstance(wanted, VPoserConfig):
+        given = imported_vposer(wanted)
     prior = given or load_prior()
-    if given is None and configuration(settings.model).pose_prior != prior.config:
+    if given is None and wanted != prior.config:
+        own = " `dpmesh assets import` your VPoser 1.0;" if isinstance(wanted, VPoserConfig) else ""
         raise ConfigError(
             f"no pose prior for {settings.model!r} is shipped",
             where="start",
-            fix="Give a folder with weights to start from (`dpmesh convert`), or one of a prior as `prior`.",
+            fix=f"Do one of these:{own} name a folder with weights as `start` (`dpmesh convert`), or one of a prior"
+            " as `prior`.",
         )
-    model = DPMesh.from_config(settings.model, _body(settings)[0])
+    model = DPMesh.from_config(settings.model, body_of(settings)[0])
     _put(prior, model, settings)
     return model
 
 
-def _body(settings: Settings) -> tuple[BodyArrays | None, dict[str, Any]]:
+def refuse_random_backbone(settings: Settings) -> None:
+    """Raise ConfigError where a part of the backbone that never trains would be random numbers."""
+    config = configuration(settings.model)
+    if (config.lora_rank or config.frozen) and not settings.allow_random_backbone:
+        kept = "the U-Net under its low-rank updates" if config.lora_rank else " and ".join(config.frozen)
+        raise ConfigError(
+            f"{settings.model!r} keeps {kept} as it is, and without start weights that is random numbers",
+            where="start",
+            fix="Name weights (dpmesh convert sd15 makes them), or --set.allow_random_backbone true for a test.",
+        )
+
+
+def body_of(settings: Settings) -> tuple[BodyArrays | None, dict[str, Any]]:
     """None for the free body, or SMPL's arrays; and the record of its file."""
     if settings.body == "free":
         return None, {}
@@ -154,10 +221,13 @@ def _body(settings: Settings) -> tuple[BodyArrays | None, dict[str, Any]]:
 
 
 def provenance(settings: Settings, number: int) -> dict[str, Any]:
-    """Where the weights of stage `number` come from."""
-    stages = [stage.name for stage in settings.stages[: number + 1]]
+    """Where the weights of stage `number` come from. data has the noise of real keypoints (augment)."""
+    stages, plain = [stage.name for stage in settings.stages[: number + 1]], to_plain(settings)
     told: dict[str, Any] = {"config": settings.model, "stages": stages, "seed": settings.seed}
-    body = _body(settings)[1]
+    told |= {"stage": plain["stages"][number], "losses": plain["losses"], "data": plain["data"]}
+    told |= {name: plain[name] for name in ("start", "prior", "optimizer", "betas", "weight_decay", "clip")}
+    told |= made_by()
+    body = body_of(settings)[1]
     return told | ({"body": body} if body else {})
 
 

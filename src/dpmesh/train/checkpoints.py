@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import torch
 
 from dpmesh.errors import ConfigError, OutputError
+from dpmesh.io import atomic_path
 
 State = dict[str, Any]
-"""stage, step; and in the midst of a stage objective, optimizer, average, random (train/run.py)."""
+"""stage, step, record (train/recipe.py); and in the midst of a stage objective, optimizer, average, random, frozen
+(train/run.py)."""
 
 LAST, BEFORE = "last.ckpt", "before.ckpt"
 
@@ -19,35 +22,46 @@ log = logging.getLogger("dpmesh.train")
 
 
 def save_checkpoint(out: Path, state: State) -> None:
-    """last.ckpt, and what it was until now as before.ckpt. Killed at any instant, one of the two is whole."""
-    part = out / f"{LAST}.part"
-    try:
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if (out / LAST).is_file():
-            os.replace(out / LAST, out / BEFORE)
-        os.replace(part, out / LAST)
-    except OSError as error:
-        raise OutputError(f"the checkpoint cannot be written ({error})", where=str(part)) from error
+    """last.ckpt, and what it was until now as before.ckpt. Killed at any instant, one of the two is whole; where the
+    system refuses (no space), both stay as they were and OutputError is raised."""
+    last = out / LAST
+    with atomic_path(last) as part:
+        try:
+            with part.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())  # before the older one gives up its name
+        except RuntimeError as error:  # torch's writer hides the system's error
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise OutputError(
+                f"the checkpoint cannot be written ({_line(error)})", where=str(last), fix="Make room."
+            ) from error
+        if last.is_file():
+            os.replace(last, out / BEFORE)
 
 
 def latest_checkpoint(out: Path) -> State | None:
     """The newest whole one, None where there is none; raises ConfigError where all are torn."""
+    found = whole_checkpoint(out)
+    return None if found is None else read_checkpoint(found)
+
+
+def whole_checkpoint(out: Path) -> Path | None:
+    """The newest of which every checksum is right, None where there is none; raises ConfigError where all are torn."""
     torn: list[Path] = []
     for path in (out / LAST, out / BEFORE):
         if not path.is_file():
             continue
         try:
-            state = _read(path)
+            _check(path)
         except _TornError as error:
             log.warning("%s is torn (%s)", path, error)
             torn.append(path)
             continue
         if torn:
             log.warning("going on from %s", path)
-        return state
+        return path
     if torn:
         raise ConfigError(
             "every checkpoint is torn", where=str(out), fix=f"Delete {LAST} and {BEFORE} to begin anew."
@@ -55,16 +69,41 @@ def latest_checkpoint(out: Path) -> State | None:
     return None
 
 
+def read_checkpoint(path: Path) -> State:
+    """What is stored. Tensors are mapped and not read, so that the processes of a machine share one copy; nothing
+    is unpickled but tensors and plain values. Raises ConfigError for a file that is no checkpoint."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return {**state, "stage": int(state["stage"]), "step": int(state["step"])}
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise ConfigError(
+            f"this is no checkpoint of a training ({_line(error)})",
+            where=str(path),
+            fix=f"Delete {LAST} and {BEFORE} to begin anew, or choose another `out`.",
+        ) from None
+
+
 class _TornError(Exception):
     """Not what was written."""
 
 
-def _read(path: Path) -> State:
+def _check(path: Path) -> None:
     """torch.save's files are zip archives with a checksum for each member."""
     try:
         with zipfile.ZipFile(path) as archive:
             if (member := archive.testzip()) is not None:
                 raise _TornError(f"the checksum of {member} is wrong")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise _TornError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, NotImplementedError) as error:
+        raise _TornError(_line(error)) from error
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dpmesh.body.files import free_body
 from dpmesh.data.mixture import Mixture
-from dpmesh.data.poses import PoseBank
+from dpmesh.data.poses import PoseBank, held_out, refuse_unmatched
 from dpmesh.data.record import Batch
 from dpmesh.data.sampled import SampledPoses
 from dpmesh.data.sources import Source, open_source
@@ -27,19 +27,39 @@ Tensors = dict[str, Tensor]
 BLIND = "blind."
 """Before the names of what a batch of pictures holds of people without one (Images.rehearsal)."""
 
-VALIDATION_CLIPS = ("amc:02_", "daz:indian_13", "daz:martial_08")
-"""Clips of the pose bank's train split that training leaves out and validation looks at, by how their names begin."""
+
+def pose_bank(motions: str) -> PoseBank:
+    """Of the shipped poses "train": without the validation clips, "validation": they alone, "all": both; never the
+    test clips."""
+    bank = PoseBank.load("train")
+    held = held_out(bank.names)
+    return bank if motions == "all" else bank.select(tuple(h == (motions == "validation") for h in held))
 
 
-def pose_bank(motions: str, path: str = "") -> PoseBank:
-    """ "train": without the validation clips, "validation": they alone, "all": both; never the test clips."""
-    bank = PoseBank.load("train", Path(path) if path else None)
-    if motions == "all":
-        return bank
-    held = tuple(name.startswith(VALIDATION_CLIPS) for name in bank.names)
-    if motions == "train":
-        return bank.select(tuple(not h for h in held))
-    return bank.select(held)
+def prior_poses(stage: Prior, motions: str) -> PoseBank:
+    """What the prior learns from: the clips of the stage's file without those that it holds out ("train"), or all
+    ("all")."""
+    bank, held = _prior_clips(stage)
+    return bank if motions == "all" or not any(held) else bank.select(tuple(not h for h in held))
+
+
+def held_out_poses(stage: Prior) -> PoseBank | None:
+    """What the prior is validated on: the clips of its file that the stage holds out. None where it holds out none."""
+    bank, held = _prior_clips(stage)
+    return bank.select(held) if any(held) else None
+
+
+def _prior_clips(stage: Prior) -> tuple[PoseBank, tuple[bool, ...]]:
+    bank = PoseBank.load("train", Path(stage.poses) if stage.poses else None)
+    refuse_unmatched(bank.names, stage.held_out, f"stage {stage.name}")
+    held = held_out(bank.names, stage.held_out, stage.held_out_share)
+    if all(held):
+        raise ConfigError(
+            "every clip of the pose file is held out",
+            where=f"stage {stage.name}",
+            fix="Name fewer in held_out.",
+        )
+    return bank, held
 
 
 def training_people(data: Data, seed: int) -> SyntheticPeople:
@@ -70,7 +90,7 @@ class Parts(Dataset[Batch]):
         """From a part and its size to its arrays."""
         stage, data = self.stage, self.data
         if isinstance(stage, Prior):
-            return _poses(stage, pose_bank(data.motions, stage.poses))
+            return _poses(stage, prior_poses(stage, data.motions))
         if data.real:
             return _mixed(data, self.seed)
         people = training_people(data, self.seed)
@@ -152,16 +172,24 @@ def steps_of(stage: Stage, data: Data) -> tuple[int, int]:
     return stage.epochs * epoch, stage.low * epoch
 
 
+def refuse_uneven(stage: AnyStage, world: int) -> None:
+    """Raise ConfigError where a batch cannot be cut into equal parts."""
+    people = {"batch": stage.batch} | (
+        {"rehearsal": stage.rehearsal} if isinstance(stage, Images | Uncertainty) else {}
+    )
+    for name, count in people.items():
+        if count % (world * stage.accumulate):
+            raise ConfigError(
+                f"{name}={count} cannot be shared by {world} processes × accumulate={stage.accumulate}",
+                where=f"stage {stage.name}",
+            )
+
+
 def feed(
     stage: AnyStage, given: Settings, steps: range, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[Part, list[str], Tensors]]:
     """For each step this process's parts: which one, the people's record ids, the arrays as tensors."""
-    people = [stage.batch, *([stage.rehearsal] if isinstance(stage, Images | Uncertainty) else [])]
-    if any(count % (world * stage.accumulate) for count in people):
-        raise ConfigError(
-            f"batch={stage.batch} cannot be shared by {world} processes × accumulate={stage.accumulate}",
-            where=f"stage {stage.name}",
-        )
+    refuse_uneven(stage, world)
     cut = (given.seed, steps, stage.accumulate, rank, world)
     workers = given.workers
     options: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": False} if workers else {}

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -17,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dpmesh.diffusion.attention import Transformer2D
 from dpmesh.diffusion.blocks import ResnetBlock
+from dpmesh.errors import ConfigError
 from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer
 from dpmesh.train.settings import Precision, Settings
 
@@ -37,7 +39,11 @@ def make_fabric(settings: Settings) -> Fabric:
     elif here * machines > 1:
         # The keypoint stage leaves the decoder without gradients, and DDP wants to be told.
         strategy = "ddp_find_unused_parameters_true"
-    fabric = Fabric(accelerator="auto", strategy=strategy, devices=here, num_nodes=machines)
+    try:
+        fabric = Fabric(accelerator="auto", strategy=strategy, devices=here, num_nodes=machines)
+    except (MisconfigurationException, ValueError) as error:  # more processes than GPUs, and the like
+        line = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{here} processes cannot be had here ({line})", where="processes") from error
     fabric.launch()
     return fabric
 

@@ -10,11 +10,15 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
+from dpmesh.backbone.diffusion import DiffusionBackbone
+from dpmesh.evaluate.methods import KeypointLifter
 from dpmesh.geometry import CROP
 from dpmesh.losses import TERMS, Answer, Known, loss_terms, reading_terms, surface_terms, uncertainty_term
 from dpmesh.model import DPMesh, project
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
+from dpmesh.train.benchmarks import Row, benchmarks
+from dpmesh.train.camera import in_own_camera
 from dpmesh.train.feed import BLIND, Tensors
 from dpmesh.train.imagined import imagined_reading
 from dpmesh.train.machines import attention_kernels, in_bf16
@@ -24,7 +28,7 @@ from dpmesh.train.part import Part
 from dpmesh.train.settings import Settings
 from dpmesh.train.sheet import draw_sheet
 from dpmesh.train.stages import Images, Keypoints, Student, Teacher
-from dpmesh.train.validate import figures, predict, validation_people
+from dpmesh.train.validate import figures, predict, synthetic_people
 
 MeshStage = Keypoints | Images | Teacher | Student
 
@@ -51,7 +55,7 @@ class MeshObjective(Objective):
         self.teaching = None if teacher is None else Teaching(teacher, model)
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        device = batch["joints"].device.type
+        device, batch = batch["joints"].device.type, in_own_camera(batch, self.model.config)
         bf16 = in_bf16(self.settings.precision, device)
         with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=bf16):
             terms = self._terms(batch, part)
@@ -64,10 +68,11 @@ class MeshObjective(Objective):
     def _terms(self, batch: Tensors, part: Part) -> dict[str, Tensor]:
         model, (truth, known) = self.model, targets_of(batch)
         joints, visible = self.given(batch, part)
-        seen, read, extra = None, None, dict[str, Tensor]()
+        seen, read, latent, extra = None, None, None, dict[str, Tensor]()
         if "crop" in batch:
             crop, own, felt = self._crop(batch, part)
-            seen = model.look(crop, joints, visible)
+            latent = self._latent(crop)
+            seen = model.look(crop, joints, visible, latent)
             if seen.read is not None:  # somebody else's picture still shows the hint, and where to doubt it
                 extra |= reading_terms(seen.read.scores, seen.read.places, truth, known)
                 shown = own & (batch["surface_valid"] > 0)
@@ -80,7 +85,7 @@ class MeshObjective(Objective):
         else:
             with self.teaching.watch(model) as features:
                 answer = model.regress(seen, joints, visible, read)
-            extra |= self.teaching.terms(features, crop_of(batch), *true_joints(batch))
+            extra |= self.teaching.terms(features, crop_of(batch), *true_joints(batch), latent)
         parameters = model.parameters_of(answer, batch["focal"])
         with torch.autocast(batch["joints"].device.type, enabled=False):
             joints3d = model.body.joints30_only(parameters.betas, parameters.rotations, parameters.transl)
@@ -105,6 +110,17 @@ class MeshObjective(Objective):
             kept = part.chance(count, people, salt=DROPPED).T.to(visible.device) >= self.stage.drop
             visible = visible * kept
         return joints, visible
+
+    def _latent(self, crop: Tensor) -> Tensor | None:
+        """The student's and the teacher's at once, where one frozen encoder makes both; None: each makes its own."""
+        backbone = self.model.backbone
+        if (
+            self.teaching is None
+            or not self.teaching.one_encoder
+            or not isinstance(backbone, DiffusionBackbone)
+        ):
+            return None
+        return backbone.encode(crop)
 
     def _crop(self, batch: Tensors, part: Part) -> tuple[Tensor, Tensor, Tensor]:
         """Crops (b, 3, 256, 256), some the next person's; which are their own; and 1 where the features count."""
@@ -131,14 +147,29 @@ class MeshObjective(Objective):
             found.append(Group("loss weights", [self.balance], loss_weights=True))
         return [group for group in found if group.parameters]
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
+        """Of the first set that it is validated on."""
+        return self.validations()[0]
+
+    def validations(self) -> list[Row]:
+        """Data sets under their protocols first, with the inputs that the stage has: a teacher's keypoints are the
+        ground truth, the keypoints stage has no picture. Then synthetic people."""
         settings = self.settings
-        batch = validation_people(settings.data, settings.validation_people, settings.seed)
-        joints, visible = self.given(batch)
-        told = {**batch, "joints": joints, "visible": visible}
-        answer = predict(self.model, told, images=not isinstance(self.stage, Keypoints))
-        errors = figures(self.model.body, answer, batch)
-        return {name: round(float(values.mean()), 2) for name, values in errors.items()}
+        blind = isinstance(self.stage, Keypoints)
+        model = KeypointLifter(self.model) if blind else self.model
+        device = next(self.model.parameters()).device
+        sets = benchmarks(
+            settings.data, settings.validation_people, annotated=isinstance(self.stage, Teacher)
+        )
+        found = [one.figures(model, device) for one in sets]
+        people = synthetic_people(settings.data, settings.validation_people, settings.seed)
+        if people is not None:
+            batch = in_own_camera(people, self.model.config)
+            joints, visible = self.given(batch)
+            told = {**batch, "joints": joints, "visible": visible}
+            errors = figures(self.model.body, predict(self.model, told, images=not blind), batch)
+            found.append({name: round(float(values.mean()), 2) for name, values in errors.items()})
+        return found
 
     def sheet(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
         return draw_sheet(self.model, batch, *self.given(batch))

@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from dpmesh.backbone.diffusion import DiffusionBackbone
 from dpmesh.model import DPMesh
 
 TEMPERATURE = 0.1
@@ -60,22 +61,32 @@ class Teaching:
     def __init__(self, teacher: DPMesh, student: DPMesh) -> None:
         self.teacher = teacher.requires_grad_(False).eval()
         share_frozen(teacher, student)
+        self.one_encoder = same_encoder(teacher, student)
         self.watch = watch
         self.place = torch.device("cpu")
 
     @torch.no_grad()
-    def features(self, crop: Tensor, joints: Tensor, visible: Tensor) -> Watched:
-        """The teacher's, told the true joints."""
+    def features(
+        self, crop: Tensor, joints: Tensor, visible: Tensor, latent: Tensor | None = None
+    ) -> Watched:
+        """The teacher's, told the true joints. latent: the student's of the same crop, where `one_encoder`."""
         if self.place != crop.device:  # it is no part of what Fabric moves
             self.teacher.to(crop.device)
             self.place = crop.device
         with watch(self.teacher) as found:
-            self.teacher.regressor.remember(self.teacher.look(crop, joints, visible).fused)
+            self.teacher.regressor.remember(self.teacher.look(crop, joints, visible, latent).fused)
         return found
 
-    def terms(self, student: Watched, crop: Tensor, joints: Tensor, visible: Tensor) -> dict[str, Tensor]:
-        """Eq. 7's two, summed over the features."""
-        teacher = self.features(crop, joints, visible)
+    def terms(
+        self,
+        student: Watched,
+        crop: Tensor,
+        joints: Tensor,
+        visible: Tensor,
+        latent: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Eq. 7's two, summed over the features. Arguments as `features`."""
+        teacher = self.features(crop, joints, visible, latent)
         pairs = [(student[name].flatten(1).float(), teacher[name].flatten(1).float()) for name in teacher]
         return {
             "nkr_contrast": torch.stack([contrast(s, everybody(t)) for s, t in pairs]).sum(),
@@ -108,3 +119,15 @@ def share_frozen(teacher: DPMesh, student: DPMesh) -> None:
         if not own[name].requires_grad and torch.equal(own[name], parameter):
             part, _, leaf = name.rpartition(".")
             setattr(teacher.get_submodule(part), leaf, own[name])
+
+
+def same_encoder(teacher: DPMesh, student: DPMesh) -> bool:
+    """Whether both make the same latent of a crop: their encoders are the same frozen numbers (after share_frozen)."""
+    ours, theirs = (
+        model.backbone if isinstance(model.backbone, DiffusionBackbone) else None
+        for model in (student, teacher)
+    )
+    if ours is None or theirs is None or ours.config.vae != theirs.config.vae:
+        return False
+    pairs = zip(ours.vae.parameters(), theirs.vae.parameters(), strict=True)
+    return all(own is other and not own.requires_grad for own, other in pairs)

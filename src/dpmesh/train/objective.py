@@ -48,6 +48,11 @@ class Objective(nn.Module, ABC):
     def figures(self) -> dict[str, float]:
         """How good it is on the validation split. {} where nothing tells."""
 
+    def validations(self) -> list[dict[str, Any]]:
+        """The lines of validation.csv: one for each set that it is validated on."""
+        found = self.figures()
+        return [dict(found)] if found else []
+
     @abstractmethod
     def sheet(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
         """A picture of what it makes of a few people of the batch, or None."""

@@ -12,8 +12,6 @@ from dpmesh.errors import ConfigError
 from dpmesh.train.objective import Group
 from dpmesh.train.settings import Settings
 
-BETAS = (0.9, 0.98)
-
 
 def make_optimizer(groups: list[Group], rate: float, settings: Settings, *, sharded: bool) -> Optimizer:
     """With a group of parameters for each of `groups`; each keeps its `factor` on the rate `rate`.
@@ -28,8 +26,9 @@ def make_optimizer(groups: list[Group], rate: float, settings: Settings, *, shar
         }
         for group in groups
     ]
+    betas = (settings.betas[0], settings.betas[1])
     if settings.optimizer == "adamw":
-        return AdamW(told, lr=rate, betas=BETAS, fused=not sharded)
+        return AdamW(told, lr=rate, betas=betas, fused=not sharded)
     if sharded:
         raise ConfigError(
             "muon needs whole matrices, and under fsdp no process has one",
@@ -43,7 +42,7 @@ def make_optimizer(groups: list[Group], rate: float, settings: Settings, *, shar
     for group, options in zip(groups, told, strict=True):
         options["use_fallback"] = not group.backbone
     # Steps of the size that AdamW's have (arXiv 2502.16982), so that one rate fits both.
-    return muon(told, lr=rate, betas=BETAS, nesterov=True, adjust_lr_fn="match_rms_adamw")
+    return muon(told, lr=rate, betas=betas, nesterov=True, adjust_lr_fn="match_rms_adamw")
 
 
 def in_fp32(module: Any) -> Any:

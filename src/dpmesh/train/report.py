@@ -80,11 +80,13 @@ class Report:
             log.info("%s %d/%d %s  %s left", self.stage, done, self.steps, note, eta)
 
     def validation(self, done: int, people: int, figures: Row) -> None:
-        """A line of validation.csv, whose stages may have different columns."""
+        """A line of validation.csv, whose stages may have different columns. figures: may say `people` themselves."""
         if not self.tells or not figures:
             return
         _append(self.out / "validation.csv", {"stage": self.stage, "step": done, "people": people, **figures})
-        self._to_board(done, {f"validation/{name}": value for name, value in figures.items()})
+        place = "/".join(filter(None, ("validation", figures.get("protocol", ""))))
+        numbers = {name: value for name, value in figures.items() if not isinstance(value, str)}
+        self._to_board(done, {f"{place}/{name}": value for name, value in numbers.items()})
         self.say(f"validation after {self.stage} {done}: {figures}")
 
     def sheet(self, done: int, picture: UInt8[np.ndarray, "h w 3"] | None) -> None:

@@ -22,19 +22,36 @@ from dpmesh.train.average import Average
 from dpmesh.train.begin import begin, provenance
 from dpmesh.train.checkpoints import State
 from dpmesh.train.feed import steps_of
+from dpmesh.train.finite import refuse_nonfinite
 from dpmesh.train.machines import average_scalars, is_sharded, recompute_activations, whole
 from dpmesh.train.objective import Objective
 from dpmesh.train.optimizers import make_optimizer
 from dpmesh.train.settings import Settings
+from dpmesh.train.together import first
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
 
 class Run:
-    """objective: the stage's own module. module: the same as Fabric wraps it. step: how many are done."""
+    """objective: the stage's own module. module: the same as Fabric wraps it. step: how many are done.
 
-    def __init__(self, fabric: Fabric, objective: Objective, settings: Settings, number: int) -> None:
+    frozen: what the objective does not train, hashed (recipe.frozen_sum). It is in no checkpoint.
+    record: of the run's stages so far (recipe.py), which a checkpoint keeps.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        objective: Objective,
+        settings: Settings,
+        number: int,
+        *,
+        frozen: str = "",
+        record: dict[str, Any] | None = None,
+    ) -> None:
         self.fabric, self.objective, self.settings = fabric, objective, settings
+        self.frozen, self.record = frozen, record or {}
         self.number, self.stage, self.step = number, settings.stages[number], 0
         self.steps, self.low = steps_of(self.stage, settings.data)
         if settings.checkpointing:
@@ -79,76 +96,122 @@ class Run:
         """The objective as it is to be judged and kept."""
         return nullcontext() if self.average is None else self.average.in_place(self.objective)
 
-    def figures(self) -> dict[str, float]:
+    def validations(self) -> list[dict[str, Any]]:
         """The objective's, in evaluation mode."""
         self.objective.eval()
         with self.looked_at(), whole(self.objective):
-            found = self.objective.figures()
+            found = self.objective.validations()
         self.objective.train()
         return found
 
     def state(self) -> State:
-        """Where the run stands. Under FSDP every process must ask."""
+        """Where the run stands: what is trained and its optimiser, without what stays as it was read. Under FSDP
+        every process must ask."""
         if is_sharded(self.fabric):
             module, inner = self.objective, self.optimizer.optimizer
-            weights = get_model_state_dict(module, options=FULL)
+            weights = get_model_state_dict(module, options=TRAINED)
             optimizer = get_optimizer_state_dict(module, inner, options=FULL)
         else:
-            weights, optimizer = self.objective.state_dict(), self.optimizer.state_dict()
+            weights, optimizer = self._trained_state(), self.optimizer.state_dict()
         average = {} if self.average is None else self.average.values
         return {
             "stage": self.number,
             "step": self.step,
+            "record": self.record,
+            "frozen": self.frozen,
             "objective": weights,
             "optimizer": optimizer,
             "average": {name: _full(value) for name, value in average.items()},
             "random": _random_state(),
         }
 
+    def _trained_state(self) -> dict[str, Tensor]:
+        """Buffers too: codebooks and calibrations move."""
+        frozen = {name for name, p in self.objective.named_parameters() if not p.requires_grad}
+        return {name: v for name, v in self.objective.state_dict().items() if name not in frozen}
+
+    def refuse_nonfinite(self) -> None:
+        """DivergedError where weights, their average or the optimiser hold NaN or infinity; all processes must ask."""
+        held = {name: p.detach() for name, p in self.objective.named_parameters() if p.requires_grad}
+        held |= {f"average of {n}": v for n, v in (self.average.values if self.average else {}).items()}
+        for i, values in enumerate(self.optimizer.optimizer.state.values()):
+            held |= {f"optimiser's {n} of tensor {i}": v for n, v in values.items() if isinstance(v, Tensor)}
+        refuse_nonfinite(self.fabric, held, Path(self.settings.out))
+
     def resume(self, state: State) -> None:
-        """Go on where a checkpoint stands; raises ConfigError for one of another config."""
+        """Go on where a checkpoint stands; raises ConfigError for one of another config. Tensors are copied one by one
+        to where they belong, so that a checkpoint mapped into memory is never held twice."""
+        fix = "Choose another `out`."
+        if state.get("frozen") != self.frozen and self.fabric.global_rank == 0:
+            raise ConfigError(
+                "what this stage keeps frozen is not what it was: start weights or prior have changed",
+                where=self.settings.out,
+                fix=fix,
+            )
         try:
             if is_sharded(self.fabric):
                 module, inner = self.objective, self.optimizer.optimizer
-                set_model_state_dict(module, state["objective"], options=FULL)
+                set_model_state_dict(module, state["objective"], options=TRAINED)
                 set_optimizer_state_dict(module, inner, state["optimizer"], options=FULL)
             else:
-                self.objective.load_state_dict(state["objective"])
+                if set(state["objective"]) != set(self._trained_state()):
+                    raise KeyError("it holds other tensors")
+                self.objective.load_state_dict(state["objective"], strict=False)
                 self.optimizer.load_state_dict(state["optimizer"])
+                _own(self.optimizer.optimizer)
             if self.average is not None:
                 _copy_into(self.average.values, state["average"])
             _set_random_state(state["random"])
         except (RuntimeError, ValueError, KeyError) as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
-                f"the checkpoint does not fit this config ({str(error).splitlines()[0]})",
-                where=self.settings.out,
-                fix="Choose another `out`.",
+                f"the checkpoint does not fit this config ({line})", where=self.settings.out, fix=fix
             ) from error
         self.step = int(state["step"])
 
     def save(self, folder: Path) -> None:
         """What the stage leaves, the average where there is one."""
+        if is_sharded(self.fabric):
+            self.leave(folder)
+        else:
+            first(self.fabric, lambda: self.leave(folder))
+
+    def leave(self, folder: Path, more: dict[str, Any] | None = None) -> None:
+        """`save` by the first process alone, but under FSDP by all. more: of provenance."""
         told = {**provenance(self.settings, self.number), "steps": self.step, "ema": self.settings.ema}
+        if self.record:
+            told["inputs"] = self.record["stages"][-1]["inputs"]
+        told |= more or {}
         self.objective.eval()
         with self.looked_at():
             if is_sharded(self.fabric):
                 self._save_whole(folder, told)
-            elif self.fabric.global_rank == 0:
+            else:
                 self.objective.save(folder, told)
-        self.fabric.barrier()
 
     def _save_whole(self, folder: Path, told: dict[str, Any]) -> None:
         """Under FSDP: the gathered weights, put into an objective of one process."""
         weights = get_model_state_dict(self.objective, options=FULL)
-        if self.fabric.global_rank == 0:
+
+        def save() -> None:
             single = begin(self.settings, self.number)
             single.load_state_dict(weights)
             single.eval().save(folder, told)
+
+        first(self.fabric, save)
 
 
 def _full(value: Any) -> Tensor:
     """A tensor of which each process has a part, as a whole."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _own(optimizer: torch.optim.Optimizer) -> None:
+    """Numbers of its own where load_state_dict took the file's, as it does on a CPU."""
+    for values in optimizer.state.values():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.device.type == "cpu":
+                values[name] = value.clone()
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from dpmesh.geometry import CROP
 from dpmesh.model import DPMesh, Inputs
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.render.overlay import Layer, draw_overlay, palette
+from dpmesh.train.camera import in_own_camera
 from dpmesh.train.feed import Tensors
 
 PEOPLE = 4
@@ -32,14 +33,14 @@ def draw_sheet(
     crop = some["crop"].permute(0, 3, 1, 2).float() / 255
     was_training = model.training
     model.eval()
-    answer = model(Inputs(crop, joints, visible, some["focal"]))
+    answer = model(Inputs(crop, joints, visible, in_own_camera(some, model.config)["focal"]))
     truth = model.body(some["betas"], rotation_matrix(some["pose"]), some["transl"])
     model.train(was_training)
     faces, (ours, true, *_) = model.body.faces.cpu().numpy(), palette(2)
     rows: list[NDArray[np.uint8]] = []
     for i in range(len(crop)):
-        picture, focal = some["crop"][i].cpu().numpy(), float(some["focal"][i])
-        K = np.array([[focal, 0, CROP / 2], [0, focal, CROP / 2], [0, 0, 1]])
+        picture = some["crop"][i].cpu().numpy()
+        own, crops = (_intrinsics(float(focal[i])) for focal in (answer.focal, some["focal"]))
         told = picture.copy()
         for (x, y), there in zip(joints[i].tolist(), visible[i].tolist(), strict=True):
             if there:
@@ -48,6 +49,13 @@ def draw_sheet(
         known = bool(some["pose_valid"][i].all()) and float(some["transl"][i, 2]) > 0
         right = [Layer(truth.vertices[i].cpu().numpy(), true)] if known else []
         rows.append(
-            np.hstack([told, *(draw_overlay(picture, layers, faces, K) for layers in (found, right))])
+            np.hstack(
+                [told, draw_overlay(picture, found, faces, own), draw_overlay(picture, right, faces, crops)]
+            )
         )
     return np.vstack(rows)
+
+
+def _intrinsics(focal: float) -> NDArray[np.float64]:
+    """Of a camera whose axis goes through the middle of the crop."""
+    return np.array([[focal, 0, CROP / 2], [0, focal, CROP / 2], [0, 0, 1]])

@@ -1,10 +1,22 @@
 """What each stage of a training may be told. Values only: what they do stands in tasks.py and the files it names."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from dpmesh.configurations import BackbonePart
+from dpmesh.data.poses import HELD_OUT_SHARE, VALIDATION_CLIPS
 from dpmesh.errors import ConfigError
+
+Number = int | float
+
+
+def in_range(where: str, **values: tuple[Number, Number, Number]) -> None:
+    """values: name=(value, least, greatest). Raises ConfigError for the first that is no number from least to
+    greatest."""
+    for name, (value, least, greatest) in values.items():
+        if not math.isfinite(value) or not least <= value <= greatest:
+            raise ConfigError(f"{name}={value} is not between {least:g} and {greatest:g}", where=where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +46,25 @@ class Stage:
         where = f"stage {self.name}"
         if not self.name.isidentifier():
             raise ConfigError(f"{self.name!r} must be letters, digits and _", where="a stage's name")
+        in_range(
+            where,
+            steps=(self.steps, 0, 10**9),
+            epochs=(self.epochs, 0, 10**6),
+            batch=(self.batch, 1, 10**6),
+            accumulate=(self.accumulate, 1, 10**6),
+            learning_rate=(self.learning_rate, 0, 1e6),
+            backbone_rate=(self.backbone_rate, 0, 1e6),
+            warmup=(self.warmup, 0, 10**9),
+            low=(self.low, 0, 10**9),
+        )
         if (self.steps > 0) == (self.epochs > 0):
             raise ConfigError("give either steps or epochs, above 0", where=where)
-        if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
+        if self.batch % self.accumulate:
             raise ConfigError(
                 f"batch={self.batch} cannot be cut into accumulate={self.accumulate} parts", where=where
             )
-        if not self.learning_rate > 0 or self.backbone_rate < 0 or self.warmup < 0 or self.low < 0:
-            raise ConfigError("learning_rate must be above 0; no rate, warmup or low below 0", where=where)
+        if self.learning_rate == 0:
+            raise ConfigError("learning_rate must be above 0", where=where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +76,9 @@ class Prior(Stage):
     distance of the rotations has 1.
     smooth: (VQ-VAE) share of the poses that are decoded from latents that were not quantised, so that the decoder also
     knows what lies between the codes. noise: radians per axis on the recorded poses. poses: another pose file.
+    held_out: clips that validation looks at and training leaves out, by how their names begin; the default names the
+    shipped ones. held_out_share: of a file in which no name begins so, this share of the clips, by a hash of the name
+    (data/poses.py); 0 for none, and then nothing is validated.
     """
 
     kind: Literal["prior"] = "prior"
@@ -62,6 +88,19 @@ class Prior(Stage):
     smooth: float = 0.1
     noise: float = 0.06
     poses: str = ""
+    held_out: tuple[str, ...] = VALIDATION_CLIPS
+    held_out_share: float = HELD_OUT_SHARE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range(
+            f"stage {self.name}",
+            joints_weight=(self.joints_weight, 0, 1e9),
+            commitment_weight=(self.commitment_weight, 0, 1e9),
+            kl_weight=(self.kl_weight, 0, 1e9),
+            smooth=(self.smooth, 0, 1),
+            noise=(self.noise, 0, math.pi),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +113,14 @@ class Pretrain(Stage):
     kind: Literal["pretrain"] = "pretrain"
     reconstruction: float = 1.0
     latent: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range(
+            f"stage {self.name}",
+            reconstruction=(self.reconstruction, 0, 1e9),
+            latent=(self.latent, 0, 1e9),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +147,15 @@ class Images(Stage):
     rehearsal: int = 0
     frozen: tuple[BackbonePart, ...] = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range(
+            f"stage {self.name}",
+            no_features=(self.no_features, 0, 1),
+            scrambled=(self.scrambled, 0, 1),
+            rehearsal=(self.rehearsal, 0, 10**6),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher(Stage):
@@ -120,6 +176,10 @@ class Student(Stage):
     teacher: str = ""
     drop: float = 0.2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range(f"stage {self.name}", drop=(self.drop, 0, 1))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Uncertainty(Stage):
@@ -133,6 +193,14 @@ class Uncertainty(Stage):
     kind: Literal["uncertainty"] = "uncertainty"
     rehearsal: int = 0
     hiding: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range(
+            f"stage {self.name}",
+            rehearsal=(self.rehearsal, 0, 10**6),
+            hiding=(self.hiding, 0, 1e9),
+        )
 
 
 AnyStage = Images | Keypoints | Prior | Pretrain | Teacher | Student | Uncertainty

@@ -20,7 +20,9 @@ from dpmesh.losses import uncertainty_term
 from dpmesh.metrics import rank_correlation
 from dpmesh.model import BodyParameters, DPMesh, project
 from dpmesh.train import validate
+from dpmesh.train.benchmarks import benchmarks
 from dpmesh.train.calibrate import calibrate
+from dpmesh.train.camera import in_own_camera
 from dpmesh.train.feed import BLIND, Tensors
 from dpmesh.train.hiding import drop, hide
 from dpmesh.train.imagined import imagined_reading
@@ -71,7 +73,7 @@ class UncertaintyObjective(Objective):
         return self
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        rng = np.random.default_rng([part.own_seed, 23])
+        rng, batch = np.random.default_rng([part.own_seed, 23]), in_own_camera(batch, self.model.config)
         terms: dict[str, Tensor] = {}
         blind = {name.removeprefix(BLIND): v for name, v in batch.items() if name.startswith(BLIND)}
         if "crop" not in batch:
@@ -130,22 +132,31 @@ class UncertaintyObjective(Objective):
         return [Group("uncertainty", list(self.head.parameters()))]
 
     @torch.no_grad()
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """MPJPE and the like of the locked model; rank correlation of scale and error over all joints, and the share
         of hidden joints whose scale rose."""
         batch = self._validation()
         judged, under = self._validated(batch)
         people = len(under)
         plain, hidden = judged.rows(0, people), judged.rows(people, 2 * people)
-        errors = validate.figures(self.model.body, _bodies(plain), batch)
         off = _errors(plain.joints3d, batch["joints3d"])
+        off[batch["joints3d_valid"] == 0] = torch.nan
         rose = (hidden.log_scale > plain.log_scale)[under]
         own = plain.log_scale[:, 1:].cpu().numpy()
         return {
-            **{name: round(float(values.mean()), 2) for name, values in errors.items()},
+            **self._accuracy(plain, batch),
             "rank": round(rank_correlation(own, off[:, 1:].cpu().numpy()), 4),
             "hidden_rose": round(float(rose.float().mean()), 4),
         }
+
+    def _accuracy(self, plain: Judged, batch: Tensors) -> dict[str, Any]:
+        """MPJPE and the like of the locked model: on the first data set by its protocol, else on the synthetic people
+        that were judged."""
+        settings = self.settings
+        if sets := benchmarks(settings.data, settings.validation_people):
+            return sets[0].figures(self.model, self.head.bias.device)
+        errors = validate.figures(self.model.body, _bodies(plain), batch)
+        return {name: round(float(values.mean()), 2) for name, values in errors.items()}
 
     def sheet(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
         return draw_sheet(self.model, batch, batch["joints"], batch["visible"])
@@ -165,7 +176,7 @@ class UncertaintyObjective(Objective):
         device = self.head.bias.device
         settings = self.settings
         found = validate.validation_people(settings.data, settings.validation_people, settings.seed)
-        return {name: value.to(device) for name, value in found.items()}
+        return {name: value.to(device) for name, value in in_own_camera(found, self.model.config).items()}
 
     def _validated(self, batch: Tensors) -> tuple[Judged, Tensor]:
         """judge_twice of many people: first all as they are, then all with something hidden; always the same."""

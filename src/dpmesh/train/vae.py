@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from dpmesh.pose_prior.files import save_prior
 from dpmesh.pose_prior.rotations import rotation_matrix
 from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder
-from dpmesh.train.feed import Tensors, pose_bank
+from dpmesh.train.feed import Tensors
 from dpmesh.train.objective import Group, Objective
 from dpmesh.train.part import Part
-from dpmesh.train.prior import body_rotations, forward_kinematics, rest_joints
+from dpmesh.train.prior import body_rotations, forward_kinematics, poses_record, rest_joints, validation_poses
 from dpmesh.train.stages import Prior
 
 DRAW = 4
@@ -35,6 +35,7 @@ class VAEObjective(Objective):
     def __init__(self, config: VPoserConfig, stage: Prior) -> None:
         super().__init__()
         self.config, self.stage = config, stage
+        self.held_out = validation_poses(stage)
         width, numbers = config.hidden, 9 * config.joints
         self.encoder = nn.Sequential(
             nn.Linear(numbers, width),
@@ -69,7 +70,8 @@ class VAEObjective(Objective):
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
         """Mean poses given back, mm over 24 joints relative to the pelvis."""
-        bank = pose_bank("validation", self.stage.poses)
+        if (bank := self.held_out) is None:
+            return {}
         errors: list[Tensor] = []
         for rotations in body_rotations(bank.poses).to(self.rest.device).split(512):
             again = self.decoder.decode_latent(self.encode(rotations)[0])
@@ -81,7 +83,8 @@ class VAEObjective(Objective):
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
         """The decoder alone: no model encodes a pose."""
-        save_prior(self.decoder, folder, {**provenance, "validation": self.figures()})
+        told = {**provenance, "poses": poses_record(self.stage), "validation": self.figures()}
+        save_prior(self.decoder, folder, told)
 
 
 def _off(a: Float[Tensor, "b 23 3 3"], b: Float[Tensor, "b 23 3 3"], rest: Tensor) -> Float[Tensor, "b 24"]:

@@ -1,6 +1,8 @@
-"""How good the model is on people that it was not trained on: other motions and seeds, noisy keypoints, occlusion."""
+"""How good the model is on synthetic people that it was not trained on: other motions and seeds, noisy keypoints,
+occlusion. Data sets are scored by train/benchmarks.py."""
 
-from functools import lru_cache
+from dataclasses import replace
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -47,8 +49,10 @@ def rendered(bank: PoseBank, count: int, seed: int = SEED) -> Tensors:
 
 @lru_cache(maxsize=1)
 def validation_people(data: Data, count: int, seed: int) -> Tensors:
-    """`count` people to look at meanwhile: of the validation splits that are named, or rendered ones whose motions are
-    the pose bank's validation clips; the training's own where it is given only so many (Data.people, with `seed`)."""
+    """`count` people as training samples: of the validation splits that are named, or rendered ones whose motions are
+    the pose bank's validation clips; the training's own where it is given only so many (Data.people, with `seed`).
+
+    Their targets are training's. Of a data set they are no truth to be scored against: train/benchmarks.py has that."""
     if data.people:
         return as_tensors(training_people(data, seed).batch(0, min(data.people, count)))
     if not data.validation:
@@ -57,11 +61,26 @@ def validation_people(data: Data, count: int, seed: int) -> Tensors:
     share = -(-count // len(sources))
     rng = np.random.default_rng(SEED)
     samples = [
-        source.sample(int(index), rng, AugmentConfig.still())
+        source.sample(index, rng, AugmentConfig.still(focal=data.augment.focal))
         for source in sources
-        for index in np.linspace(0, len(source) - 1, min(share, len(source))).astype(int)
+        for index in spread(len(source), share)
     ]
     return as_tensors(stack(samples))
+
+
+def synthetic_people(data: Data, count: int, seed: int) -> Tensors | None:
+    """Those of `validation_people` whose truth is known exactly: the synthetic ones. None where only data sets are
+    named."""
+    if data.people or not data.validation:
+        return validation_people(data, count, seed)
+    drawn = tuple(source for source in data.validation if source.dataset == "synthetic")
+    share = -(-count // len(data.validation)) * len(drawn)
+    return validation_people(replace(data, validation=drawn), share, seed) if drawn else None
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` places, evenly over all."""
+    return [int(i) for i in np.linspace(0, length - 1, min(count, length)).astype(int)]
 
 
 @torch.inference_mode()
@@ -85,18 +104,29 @@ def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 
 
 @torch.inference_mode()
 def figures(body: BodyModel, predicted: BodyParameters, batch: Tensors) -> Figures:
-    """MPJPE, PA-MPJPE (14 Human3.6M joints, relative to its pelvis) and MPVE (relative to SMPL's) per person, mm."""
-    got = _meshes(body, predicted.betas, predicted.rotations)
+    """MPJPE, PA-MPJPE (14 Human3.6M joints, relative to its pelvis) and MPVE (relative to SMPL's) per synthetic person,
+    mm. The truth is the free body, which the people were drawn with; for a model of another body there is no MPVE."""
     device = predicted.betas.device
-    true = _meshes(body, batch["betas"].to(device), rotation_matrix(batch["pose"].to(device)))
-    (a, a_mesh), (b, b_mesh) = got, true
+    (a, a_mesh) = _meshes(body, predicted.betas, predicted.rotations)
+    drawn = _drawn_with(body, device)
+    (b, b_mesh) = _meshes(drawn, batch["betas"].to(device), rotation_matrix(batch["pose"].to(device)))
     rows = list(H36M14_ROWS)
     a, b = a - a[:, :1], b - b[:, :1]
-    return {
-        "MPJPE": mpjpe(a[:, rows], b[:, rows]),
-        "PA-MPJPE": pa_mpjpe(a[:, rows], b[:, rows]),
-        "MPVE": mpve(a_mesh, b_mesh),
-    }
+    found = {"MPJPE": mpjpe(a[:, rows], b[:, rows]), "PA-MPJPE": pa_mpjpe(a[:, rows], b[:, rows])}
+    return found | ({"MPVE": mpve(a_mesh, b_mesh)} if drawn is body else {})
+
+
+def _drawn_with(body: BodyModel, device: torch.device) -> BodyModel:
+    """The free body: `body` itself where it is that one."""
+    free = _free_body()
+    own, theirs = body.get_buffer("_template").cpu().float(), free.get_buffer("_template")
+    same = own.shape == theirs.shape and torch.equal(own, theirs)
+    return body if same else free.to(device)
+
+
+@cache
+def _free_body() -> BodyModel:
+    return BodyModel(free_body()).eval()
 
 
 def _meshes(body: BodyModel, betas: torch.Tensor, rotations: torch.Tensor) -> tuple[NDArray[np.float32], ...]:

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from dpmesh.data.adapters.files import Array, Reading, by_image, camera, listed, numbers, read_json
-from dpmesh.data.person import Person, inside_box, to30, with_neighbours
+from dpmesh.data.person import Person, corners, inside_box, to30, with_neighbours
 from dpmesh.geometry.camera import intrinsics
+from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, Skeleton
 
 YEARS = {"train": "train2017", "validation": "val2017"}
@@ -30,7 +31,8 @@ def read(asked: Reading) -> Iterator[Person]:
     fits = fits_of(asked, folder / "MSCOCO_train_SMPL_NeuralAnnot.json")
     for image in images:
         name = str(image["file_name"])
-        file = asked.folder / "images" / (name if "/" in name else f"{year}/{name}")
+        where = f"{folder}, image {image['id']}"
+        file = path_inside(asked.folder / "images", name if "/" in name else f"{year}/{name}", where)
         size = (int(image["width"]), int(image["height"]))
         kept: list[Mapping[str, Any]] = []
         for annotation in people_of.get(int(image["id"]), []):
@@ -78,6 +80,7 @@ def people_of_image(
                 intrinsics(float(np.hypot(*size)), (size[1], size[0])),
                 rows[:, :2] * valid[:, None], valid.astype(np.float32),
                 joint_clear=(~hidden).astype(np.float32), middle_pelvis=True,
+                annotated=corners(annotation["bbox"]),
             )
         )  # fmt: skip
         found.append(fits.get(str(annotation["id"])))

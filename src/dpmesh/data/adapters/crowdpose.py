@@ -13,6 +13,7 @@ from typing import Any
 from dpmesh.data.adapters.coco import fits_of, people_of_image
 from dpmesh.data.adapters.files import Reading, by_image, listed
 from dpmesh.data.person import Person
+from dpmesh.io import path_inside
 from dpmesh.skeletons import CROWDPOSE14
 
 FILES = {"train": "crowdpose_train.json", "validation": "crowdpose_val.json"}
@@ -36,8 +37,8 @@ def read(asked: Reading) -> Iterator[Person]:
         everybody = people_of.get(int(image["id"]), [])
         kept = [a for a in everybody if sum(a["keypoints"]) != 0]
         asked.dropped["without keypoints"] += len(everybody) - len(kept)
-        file = asked.folder / "images" / str(image["file_name"])
         place = f"crowdpose/{image['id']}"
+        file = path_inside(asked.folder / "images", str(image["file_name"]), place)
         yield from people_of_image(
             asked, place, file, size, kept, CROWDPOSE14, fits, lambda fit: wanted(asked.fit_err, fit)
         )

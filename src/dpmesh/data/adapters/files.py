@@ -3,7 +3,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (JSON has no types)
 
-import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,16 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
+from dpmesh import io
 from dpmesh.data.fits import FitBodies
+from dpmesh.data.person import invertible
 from dpmesh.errors import InputError
 
 Array = NDArray[np.float64]
+
+
+LARGEST = 1e9
+"""Larger numbers are no measurement, in whatever unit, and leave no room for float32."""
 
 
 @dataclass(frozen=True)
@@ -39,37 +45,39 @@ class Reading:
 def read_json(path: Path) -> Any:
     """Raises InputError where it is missing or is no JSON."""
     try:
-        with path.open("rb") as file:
-            return json.load(file)
-    except FileNotFoundError:
+        return io.read_json(path)
+    except InputError as error:
         raise InputError(
-            "the annotation file is missing", where=str(path), fix="docs/data.md says where it comes from."
+            error.what, where=error.where, fix="docs/data.md says where it comes from."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"this is not a readable JSON file ({error})", where=str(path)) from error
 
 
 def numbers(value: Any, *shape: int, where: str) -> Float64[Array, "..."]:
     """An array of the shape (-1: any length); raises InputError for anything else, NaN and infinity."""
     try:
         out = np.asarray(value, np.float64).reshape(shape)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"expected {'×'.join(map(str, shape))} numbers ({error})", where=where) from None
     if not np.isfinite(out).all():
         raise InputError("NaN or infinity among the numbers", where=where)
+    if (np.abs(out) > LARGEST).any():
+        raise InputError("a number is beyond anything measured", where=where)
     return out
 
 
 def camera(focal: Any, centre: Any, where: str) -> Float64[Array, "3 3"]:
     """K of a set's two focal lengths and principal point, px."""
     (fx, fy), (cx, cy) = numbers(focal, 2, where=where), numbers(centre, 2, where=where)
-    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    K = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+    if not invertible(K):
+        raise InputError(f"a camera of focal lengths {fx:g} and {fy:g} px cannot be inverted", where=where)
+    return K
 
 
 def first_folder(root: Path, *names: str) -> Path:
     """The first of the folders that exists below root; the last one if none does."""
     for name in names:
-        if (root / name).is_dir():
+        if os.path.isdir(root / name):  # False also for what no path may be
             return root / name
     return root / names[-1]
 

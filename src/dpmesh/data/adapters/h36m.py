@@ -13,8 +13,9 @@ from typing import Any
 
 from dpmesh.data.adapters.files import Array, Reading, camera, listed, numbers, read_json
 from dpmesh.data.fits import moved, turned
-from dpmesh.data.person import Person, inside_box, to30
+from dpmesh.data.person import Person, corners, inside_box, to30
 from dpmesh.geometry.camera import project
+from dpmesh.io import path_inside
 from dpmesh.skeletons import H36M17
 
 SUBJECTS = {"train": (1, 5, 6, 7, 8)}  # 9 and 11 are the test subjects
@@ -75,9 +76,10 @@ def _person(
     joints3d, there = to30(seen, H36M17)
     joints2d, _ = to30(project(seen, K), H36M17)
     name = str(image["file_name"])
+    picture = path_inside(asked.folder / "images", name, where)
     return Person(
-        f"h36m/{Path(name).with_suffix('')}", asked.folder / "images" / name, size, box, K,
-        joints2d, there, joints3d=joints3d, joints3d_valid=there,
+        f"h36m/{Path(name).with_suffix('')}", picture, size, box, K,
+        joints2d, there, joints3d=joints3d, joints3d_valid=there, annotated=corners(annotation["bbox"]),
     )  # fmt: skip
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dpmesh.data.adapters.files import Reading, by_image, camera, listed, numbers, read_json
-from dpmesh.data.person import Person, inside_box, to30, with_neighbours
+from dpmesh.data.person import Person, corners, inside_box, to30, with_neighbours
 from dpmesh.geometry.camera import project
+from dpmesh.io import path_inside
 from dpmesh.skeletons import MUCO21
 
 
@@ -50,8 +51,8 @@ def _person(folder: Path, image: Any, annotation: Any, where: str) -> Person | N
     # keypoints_img are these, projected; projecting again keeps 2D and 3D one thing.
     joints2d, _ = to30(project(seen, K), MUCO21)
     return Person(
-        f"muco/{image['id']}/{annotation['id']}", folder / str(image["file_name"]), size, box, K,
-        joints2d, there, joints3d=joints3d, joints3d_valid=there,
+        f"muco/{image['id']}/{annotation['id']}", path_inside(folder, str(image["file_name"]), where), size, box, K,
+        joints2d, there, joints3d=joints3d, joints3d_valid=there, annotated=corners(annotation["bbox"]),
     )  # fmt: skip
 
 

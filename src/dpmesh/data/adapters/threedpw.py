@@ -18,10 +18,20 @@ import numpy as np
 from dpmesh.body.unpickle import load_pickle
 from dpmesh.data.adapters.files import Array, Reading, by_image, camera, listed, numbers
 from dpmesh.data.fits import POSE_KNOWN, moved, turned
-from dpmesh.data.person import Array32, Person, inside_box, tight_box, to30, with_neighbours
+from dpmesh.data.person import (
+    Array32,
+    Person,
+    corners,
+    inside_box,
+    invertible,
+    tight_box,
+    to30,
+    with_neighbours,
+)
 from dpmesh.data.subsets_3dpw import tested_on
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import project
+from dpmesh.io import path_inside
 from dpmesh.skeletons import OPENPOSE18, SMPL24
 
 DETECTED = 0.05
@@ -57,7 +67,7 @@ def _from_json(asked: Reading, file: Path) -> Iterator[Person]:
             refused.add(sequence)
             continue
         place = f"3dpw/{sequence}/{Path(str(image['file_name'])).stem}"
-        picture = asked.folder / "imageFiles" / sequence / str(image["file_name"])
+        picture = path_inside(asked.folder / "imageFiles", f"{sequence}/{image['file_name']}", place)
         size, lens = (int(image["width"]), int(image["height"])), image["cam_param"]
         K = camera(lens["focal"], lens["princpt"], place)
         people: list[Person] = []
@@ -82,12 +92,14 @@ def _from_pickle(asked: Reading, path: Path) -> Iterator[Person]:
     try:
         sequence, count = str(raw["sequence"]), len(raw["genders"])
         K = numbers(raw["cam_intrinsics"], 3, 3, where=str(path))
+        if not invertible(K):
+            raise InputError("cam_intrinsics cannot be inverted", where=str(path))
         views = numbers(raw["cam_poses"], -1, 4, 4, where=str(path))
         frames = [int(f) for f in raw["img_frame_ids"]]
         size = (round(2 * K[0, 2]), round(2 * K[1, 2]))  # the axis goes through the middle of every picture
         for i, frame in enumerate(frames):
             place = f"3dpw/{sequence}/image_{frame:05d}"
-            picture = asked.folder / "imageFiles" / sequence / f"image_{frame:05d}.jpg"
+            picture = path_inside(asked.folder / "imageFiles", f"{sequence}/image_{frame:05d}.jpg", place)
             people = [
                 _of_frame(asked, raw, p, i, f"{place}/{p}", picture, size, K, views[i]) for p in range(count)
             ]
@@ -146,7 +158,7 @@ def _person(
     given[given[:, 2] <= DETECTED] = 0
     return Person(
         record, picture, size, inside, K, joints2d, there,
-        joints3d=joints3d, joints3d_valid=there, given=given,
+        joints3d=joints3d, joints3d_valid=there, given=given, annotated=corners(box),
     )  # fmt: skip
 
 

@@ -64,6 +64,8 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.b
         "joints": np.where(more[..., None], extra, joints).astype(_F32),
         "visible": np.where(more, 1, visible).astype(_F32),
         "focal": focal,
+        "diagonal": scenes.diagonal,
+        "to_image": np.tile(np.eye(3, dtype=_F32), (n, 1, 1)),  # the crop is the middle of its picture
         "joints2d": joints2d,
         "joints3d": joints3d,
         "pose": people.pose,

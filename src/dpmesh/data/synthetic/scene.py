@@ -94,6 +94,7 @@ class Scenes:
     focal px.  frame (n, 4): x1 y1 x2 y2 in crop px, the part of the crop that the source picture covers.
     other_of (m,): in whose sample each of the others is, in ascending order.
     view (n, 3, 3): from the world, y up, to the camera.  ground (n,): height of the floor in the world.
+    diagonal (n,): of the picture that the crop is the middle of, crop px.
     """
 
     people: Bodies
@@ -105,6 +106,7 @@ class Scenes:
     other_of: Int64[NDArray[np.int64], "m"]
     view: Float32[NDArray[np.float32], "n 3 3"]
     ground: Float32[NDArray[np.float32], "n"]
+    diagonal: Float32[NDArray[np.float32], "n"]
 
 
 def project(
@@ -119,8 +121,9 @@ def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBo
     """n independent scenes."""
     view = _views(rng, n)
     people = _draw_bodies(rng, bank, body, view)
-    diagonals = rng.uniform(*_LOG_FOCAL, n) - rng.uniform(*_LOG_CROP, n)
-    focal = (SIZE * np.exp(diagonals)).astype(_F32)
+    log_focal, log_crop = rng.uniform(*_LOG_FOCAL, n), rng.uniform(*_LOG_CROP, n)
+    focal = (SIZE * np.exp(log_focal - log_crop)).astype(_F32)
+    diagonal = (SIZE * np.exp(-log_crop)).astype(_F32)
 
     choice = pick_each(rng, tuple(share for share, _ in REGIONS), n)
     region = _REGIONS[choice]
@@ -140,7 +143,7 @@ def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBo
     others = Bodies(*(getattr(others, item.name)[kept] for item in fields(Bodies)))
     return Scenes(
         people, transl.astype(_F32), focal, _frames(rng, people, transl, focal, region, choice),
-        others, other_transl[kept].astype(_F32), of[kept], view, ground,
+        others, other_transl[kept].astype(_F32), of[kept], view, ground, diagonal,
     )  # fmt: skip
 
 

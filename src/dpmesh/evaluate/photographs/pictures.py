@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from dpmesh.decode import LARGEST_IMAGE, its_own_error
 from dpmesh.errors import InputError
+from dpmesh.io import read_bytes
 
 FILM = "walking.mp4"
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -20,7 +22,10 @@ def stills(folder: Path, examples: Path) -> Iterator[tuple[str, Picture]]:
     if not fetched:
         raise InputError("no pictures", where=str(folder / "stills"), fix=_FIX)
     for path in (*sorted(examples.glob("*.jpg")), *fetched):
-        yield path.stem, _rgb(cv2.imread(str(path)), path)
+        data = np.frombuffer(read_bytes(path, LARGEST_IMAGE), np.uint8)
+        with its_own_error(str(path)):
+            decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        yield path.stem, _rgb(decoded, path)
 
 
 def film(folder: Path, every: int = 1) -> Iterator[tuple[str, Picture]]:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from dpmesh.assets import sha256
 from dpmesh.body.unpickle import load_pickle
 from dpmesh.errors import InputError
-from dpmesh.evaluate.fields import entry, first_existing, numbers
+from dpmesh.evaluate.fields import entry, first_existing, misfits, numbers, whole
 from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.records import Census, JointTruth, Record
+from dpmesh.io import path_inside
 from dpmesh.skeletons import H36M17, JOINTS30, Skeleton, convert
 
 SPIN24 = Skeleton(
@@ -34,7 +35,12 @@ regressor (the pairing of truth and prediction is the same)."""
 
 
 def read(protocol: Protocol, root: Path) -> tuple[list[Record], Census]:
-    """root: the folder that holds `processed/`. Records in the file's order."""
+    """root: the folder that holds `processed/`. Records in the file's order. Raises InputError."""
+    with misfits(root):
+        return _read(protocol, root)
+
+
+def _read(protocol: Protocol, root: Path) -> tuple[list[Record], Census]:
     found: list[Record] = []
     left_out: Counter[str] = Counter()
     files: dict[str, str] = {}
@@ -46,14 +52,17 @@ def read(protocol: Protocol, root: Path) -> tuple[list[Record], Census]:
             ],
             f"the Panoptic sequence {sequence}",
         )
-        files[path.name] = sha256(path)
         content = load_pickle(path)
+        files[path.name] = sha256(path)
         if not isinstance(content, list):
             raise InputError("not a list of frames", where=str(path), fix="This is not multiperson's file.")
         for number, frame in enumerate(content):
             where = f"{path}: [{number}]"
             name = str(entry(frame, "filename", where)).replace("\\", "/")
-            size = (int(entry(frame, "height", where)), int(entry(frame, "width", where)))
+            size = (
+                whole(entry(frame, "height", where), f"{where}.height", low=1),
+                whole(entry(frame, "width", where), f"{where}.width", low=1),
+            )
             boxes = numbers(entry(frame, "bboxes", where), (-1, 4), f"{where}.bboxes")
             flat = numbers(entry(frame, "kpts2d", where), (len(boxes), 24, 3), f"{where}.kpts2d")
             solid = numbers(entry(frame, "kpts3d", where), (len(boxes), 24, 4), f"{where}.kpts3d")
@@ -66,7 +75,7 @@ def read(protocol: Protocol, root: Path) -> tuple[list[Record], Census]:
                     Record(
                         id=f"{sequence}/{Path(name).with_suffix('').as_posix()}/{person}",
                         sequence=sequence,
-                        picture=_picture(root, path.parent, name),
+                        picture=_picture(root, path.parent, name, where),
                         size=size,
                         box=boxes[person],
                         keypoints=_given(protocol, flat[person]),
@@ -80,6 +89,9 @@ def _given(protocol: Protocol, points: NDArray[np.float64]) -> NDArray[np.float3
     return convert(points, SPIN24, JOINTS30) if protocol.keypoints.source == "annotated" else None
 
 
-def _picture(root: Path, annotations: Path, name: str) -> Path:
-    candidates = [folder / name for folder in (root, root / "processed", annotations.parent, root / "images")]
+def _picture(root: Path, annotations: Path, name: str, where: str) -> Path:
+    candidates = [
+        path_inside(folder, name, where)
+        for folder in (root, root / "processed", annotations.parent, root / "images")
+    ]
     return next((path for path in candidates if path.is_file()), candidates[0])

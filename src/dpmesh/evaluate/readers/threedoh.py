@@ -6,6 +6,7 @@ are not used, nor are trans and scale: the truth is the neutral body of (betas, 
 """
 
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 
 from dpmesh.assets import sha256
 from dpmesh.errors import InputError
-from dpmesh.evaluate.fields import entry, numbers, read_json
+from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, read_json, rotations
 from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.records import BodyTruth, Census, Record
+from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, JOINTS30, convert
 
 JOTR_FILE = "3doh_test_annots_scale_1.json"
@@ -25,6 +27,18 @@ _NOTE = "3DOH's trans and scale carry no metric meaning and were not used"
 
 
 def read_jotr(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
+    """folder: with JOTR's file and `images/`. Raises InputError."""
+    with misfits(folder / JOTR_FILE):
+        return _jotr(protocol, folder)
+
+
+def read_official(protocol: Protocol, path: Path) -> tuple[list[Record], Census]:
+    """path: testset/annots.json; its pictures lie below its folder. Raises InputError."""
+    with misfits(path):
+        return _official(protocol, path)
+
+
+def _jotr(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
     path = folder / JOTR_FILE
     content = read_json(path)
     found: list[Record] = []
@@ -38,7 +52,7 @@ def read_jotr(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
             Record(
                 id=Path(name).stem,
                 sequence="3doh",
-                picture=folder / "images" / Path(name).name,
+                picture=path_inside(folder / "images", _base(name), where),
                 size=None,
                 # Two corners, whether they are stored as 2×2 or as four numbers.
                 box=np.ravel(numbers(np.ravel(entry(row, "bbox", where)), (4,), f"{where}.bbox")),
@@ -46,7 +60,7 @@ def read_jotr(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
                 truth=BodyTruth(
                     "neutral",
                     numbers(np.ravel(entry(row, "pose", where)), (72,), f"{where}.pose").reshape(24, 3),
-                    numbers(np.ravel(entry(row, "shape", where)), (-1,), f"{where}.shape")[:10],
+                    betas(entry(row, "shape", where), f"{where}.shape"),
                     numbers(np.ravel(entry(row, "trans", where)), (3,), f"{where}.trans"),
                 ),
             )
@@ -57,8 +71,7 @@ def read_jotr(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
     )
 
 
-def read_official(protocol: Protocol, path: Path) -> tuple[list[Record], Census]:
-    """path: testset/annots.json; its pictures lie below its folder."""
+def _official(protocol: Protocol, path: Path) -> tuple[list[Record], Census]:
     if protocol.keypoints.source == "hrnet":
         raise InputError(
             "the official 3DOH files hold no detected keypoints",
@@ -72,23 +85,25 @@ def read_official(protocol: Protocol, path: Path) -> tuple[list[Record], Census]
         row, where = content[key], f"{path}: {key}"
         pose = numbers(entry(row, "pose", where), (72,), f"{where}.pose").reshape(24, 3).copy()
         extrinsic = numbers(entry(row, "extri", where), (-1, 4), f"{where}.extri")
-        pose[0] = _turned(extrinsic[:3, :3], pose[0])
+        if len(extrinsic) < 3:
+            raise InputError("fewer than three rows", where=f"{where}.extri")
+        pose[0] = _turned(rotations(extrinsic[:3, :3], f"{where}.extri"), pose[0])
         named = str(entry(row, "img_path", where)).replace("\\", "/")
         found.append(
             Record(
                 id=Path(named).stem,
                 sequence="3doh",
-                picture=_picture(path.parent, named),
+                picture=_picture(path.parent, named, where),
                 size=None,
                 box=numbers(np.ravel(entry(row, "bbox", where)), (4,), f"{where}.bbox"),
                 keypoints=None,
                 truth=BodyTruth(
                     "neutral",
                     pose,
-                    numbers(entry(row, "betas", where), (10,), f"{where}.betas"),
+                    betas(entry(row, "betas", where), f"{where}.betas"),
                     np.zeros(3),
                 ),
-                K=numbers(entry(row, "intri", where), (3, 3), f"{where}.intri"),
+                K=camera(entry(row, "intri", where), f"{where}.intri"),
             )
         )
     return found, Census(
@@ -107,9 +122,17 @@ def _table(content: Any, path: Path) -> dict[str, Any]:
     return content
 
 
-def _picture(folder: Path, named: str) -> Path:
-    """The file may name the picture with the folders of the machine that it was made on."""
-    candidates = [folder / named, folder / "images" / Path(named).name, folder / Path(named).name]
+def _base(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
+def _picture(folder: Path, named: str, where: str) -> Path:
+    """The file may name the picture with the folders of the machine that it was made on, which are not gone to."""
+    names = [_base(named), f"images/{_base(named)}", _base(named)]
+    with suppress(InputError):
+        path_inside(folder, named, where)
+        names[0] = named
+    candidates = [path_inside(folder, name, where) for name in names]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 

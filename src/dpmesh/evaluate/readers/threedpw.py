@@ -14,14 +14,14 @@ import numpy as np
 import roma
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from dpmesh.assets import sha256
 from dpmesh.body.unpickle import load_pickle
+from dpmesh.decode import image_size
 from dpmesh.errors import InputError
-from dpmesh.evaluate.fields import entry, numbers
+from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, rotations
 from dpmesh.evaluate.protocols import Protocol
-from dpmesh.evaluate.readers.threedpw_json import within
+from dpmesh.evaluate.readers.threedpw_json import projected, within
 from dpmesh.evaluate.records import BodyTruth, Census, Gender, Record
 from dpmesh.skeletons import JOINTS30, OPENPOSE18, convert
 
@@ -52,8 +52,9 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
         for path in paths:
             if not _wanted(protocol, path.stem):
                 continue
+            with misfits(path):
+                found += _sequence(protocol, path, folder / "imageFiles" / path.stem, left_out)
             files[f"{split}/{path.name}"] = sha256(path)
-            found += _sequence(protocol, path, folder / "imageFiles" / path.stem, left_out)
     found.sort(key=lambda record: record.id)
     return found, Census(len(found), protocol.persons, "official 3DPW pickles", +left_out, files)
 
@@ -68,7 +69,7 @@ def _wanted(protocol: Protocol, sequence: str) -> bool:
 def _sequence(protocol: Protocol, path: Path, pictures: Path, left_out: Counter[str]) -> list[Record]:
     content, where = load_pickle(path), str(path)
     cameras = numbers(entry(content, "cam_poses", where), (-1, 4, 4), f"{where}: cam_poses")
-    K = numbers(entry(content, "cam_intrinsics", where), (3, 3), f"{where}: cam_intrinsics")
+    K = camera(entry(content, "cam_intrinsics", where), f"{where}: cam_intrinsics")
     sequence, frames = path.stem, len(cameras)
     size = _picture_size(pictures / "image_00000.jpg")
     genders = entry(content, "genders", where)
@@ -82,7 +83,8 @@ def _sequence(protocol: Protocol, path: Path, pictures: Path, left_out: Counter[
         pose[:, :3] = _turned(rotation, pose[:, :3])
         transl = np.einsum("fij,fj->fi", rotation, values["trans"]) + cameras[:, :3, 3]
         joints = np.einsum("fij,fkj->fki", rotation, values["jointPositions"].reshape(frames, 24, 3))
-        inside, boxes = _inside(joints + cameras[:, None, :3, 3], K, size)
+        joints = joints + cameras[:, None, :3, 3]
+        inside, boxes = _inside(joints, K, size)
         keypoints = values["poses2d"].transpose(0, 2, 1)  # (f, 18, 3)
         for frame in range(frames):
             if not within(protocol, sequence, frame):
@@ -90,6 +92,7 @@ def _sequence(protocol: Protocol, path: Path, pictures: Path, left_out: Counter[
             if reason := _why_not(protocol, values, frame, bool(inside[frame].any())):
                 left_out[reason] += 1
                 continue
+            rotations(cameras[frame, :3, :3], f"{where}: cam_poses[{frame}]")  # of others it may be anything
             found.append(
                 Record(
                     id=f"{sequence}/{frame:05d}/{person}",
@@ -97,7 +100,9 @@ def _sequence(protocol: Protocol, path: Path, pictures: Path, left_out: Counter[
                     picture=pictures / f"image_{frame:05d}.jpg",
                     size=size,
                     box=boxes[frame],
-                    keypoints=convert(keypoints[frame], OPENPOSE18, JOINTS30),
+                    keypoints=projected(joints[frame], K)
+                    if protocol.keypoints.source == "annotated"
+                    else convert(keypoints[frame], OPENPOSE18, JOINTS30),
                     truth=BodyTruth(
                         gender,
                         pose[frame].reshape(24, 3),
@@ -129,7 +134,6 @@ def _person(content: Any, person: int, frames: int, where: str) -> dict[str, NDA
         "poses2d": (frames, 3, 18),
         "campose_valid": (frames,),
         "jointPositions": (frames, 72),
-        "betas": (-1,),
     }
     found: dict[str, NDArray[np.float64]] = {}
     for name, shape in shapes.items():
@@ -137,7 +141,7 @@ def _person(content: Any, person: int, frames: int, where: str) -> dict[str, NDA
         if not hasattr(column, "__len__") or len(column) <= person:
             raise InputError(f"{name} has no person {person}", where=where)
         found[name] = numbers(column[person], shape, f"{where}: {name}[{person}]")
-    found["betas"] = found["betas"][:10]
+    found["betas"] = betas(entry(content, "betas", where)[person], f"{where}: betas[{person}]")
     return found
 
 
@@ -165,12 +169,9 @@ def _inside(
 
 def _picture_size(path: Path) -> tuple[int, int]:
     """(h, w) from the header of a sequence's first picture: the pickles do not say it."""
-    try:
-        with Image.open(path) as image:
-            return image.size[1], image.size[0]
-    except FileNotFoundError:
+    if not path.exists():
         raise InputError(
             "no such picture", where=str(path), fix="Unpack 3DPW's imageFiles.zip beside sequenceFiles."
-        ) from None
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise InputError(f"the picture cannot be read ({error})", where=str(path)) from None
+        )
+    width, height = image_size(path)
+    return height, width

@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from dpmesh.assets import sha256
 from dpmesh.errors import InputError
-from dpmesh.evaluate.fields import entry, numbers, read_json, rows
-from dpmesh.evaluate.protocols import Protocol
+from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, read_json, rows, whole
+from dpmesh.evaluate.protocols import Protocol, SelectionWithout
 from dpmesh.evaluate.records import BodyTruth, Census, Record
-from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, convert
+from dpmesh.io import path_inside
+from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, SMPL24, convert
 
 FILES = {
     "3dpw": "3DPW_latest_test.json",
     "3dpw-oc": "3DPW_oc.json",
     "3dpw-pc": "3DPW_pc.json",
     "3dpw-crowd": "3DPW_latest_validation.json",
+    "3dpw-validation": "3DPW_latest_validation.json",
 }
 CROWD_KEYPOINTS = "3DPW_validation_crowd_hhrnet_result.json"
 _DEFINES_ITSELF = ("3dpw-oc", "3dpw-pc")
@@ -31,6 +33,11 @@ _DEFINES_ITSELF = ("3dpw-oc", "3dpw-pc")
 
 def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
     """Records by sequence, frame, person. Raises InputError."""
+    with misfits(folder):
+        return _read(protocol, folder)
+
+
+def _read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
     path = folder / FILES[protocol.selection.dataset]
     content = read_json(path)
     files = {path.name: sha256(path)}
@@ -44,6 +51,8 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
                 fix=f"Get it with 3DCrowdNet's data, or run {protocol.name}@as-run (OpenPose).",
             )
         better, files[given.name] = read_json(given), sha256(given)
+        if not isinstance(better, dict):
+            raise InputError("not a table by annotation", where=str(given), fix="Download it again.")
     images = {
         entry(row, "id", f"{path}: images[{i}]"): (i, row)
         for i, row in enumerate(rows(content, "images", str(path)))
@@ -57,24 +66,33 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
             raise InputError(f"image_id {number} is not among the images", where=where)
         at, image = images[number]
         place = f"{path}: images[{at}]"
-        sequence, frame = str(entry(image, "sequence", place)), int(entry(image, "frame_idx", place))
+        sequence = str(entry(image, "sequence", place))
+        frame = whole(entry(image, "frame_idx", place), f"{place}.frame_idx", high=10**6)
         if not within(protocol, sequence, frame):
             if protocol.selection.dataset not in _DEFINES_ITSELF:
                 counts["outside the protocol's sequences"] += 1
                 continue
             counts["kept, though outside the published definition"] += 1
+        K = _camera(entry(image, "cam_param", place), f"{place}.cam_param")
         points, matched = _keypoints(row, better, where)
+        if protocol.keypoints.source == "annotated":
+            solid = numbers(entry(row, "joint_cam", where), (24, 3), f"{where}.joint_cam")
+            points = projected(solid, K)
         counts["no HigherHRNet pose matched: OpenPose's taken"] += better is not None and not matched
-        person = int(entry(row, "person_id", where))
+        person = whole(entry(row, "person_id", where), f"{where}.person_id", high=10**6)
+        named = f"{sequence}/{entry(image, 'file_name', place)}"
         record = Record(
             id=f"{sequence}/{frame:05d}/{person}",
             sequence=sequence,
-            picture=folder / "imageFiles" / sequence / str(entry(image, "file_name", place)),
-            size=(int(entry(image, "height", place)), int(entry(image, "width", place))),
+            picture=path_inside(folder / "imageFiles", named, f"{place}.file_name"),
+            size=(
+                whole(entry(image, "height", place), f"{place}.height", low=1),
+                whole(entry(image, "width", place), f"{place}.width", low=1),
+            ),
             box=_xyxy(numbers(entry(row, "bbox", where), (4,), f"{where}.bbox")),
             keypoints=points,
             truth=_truth(entry(row, "smpl_param", where), f"{where}.smpl_param"),
-            K=_camera(entry(image, "cam_param", place), f"{place}.cam_param"),
+            K=K,
         )
         found.append(((sequence, frame, person), record))
     found.sort(key=lambda item: item[0])
@@ -85,6 +103,8 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
 def within(protocol: Protocol, sequence: str, frame: int) -> bool:
     """Whether the selection's sequences, families and frames admit this one."""
     chosen = protocol.selection
+    if isinstance(chosen, SelectionWithout) and chosen.leaves_out(sequence):
+        return False
     if chosen.sequences and sequence not in chosen.sequences:
         return False
     if chosen.families and sequence.rpartition("_")[0] not in chosen.families:
@@ -92,6 +112,16 @@ def within(protocol: Protocol, sequence: str, frame: int) -> bool:
     return not chosen.frames or any(
         name == sequence and first <= frame < end for name, first, end in chosen.frames
     )
+
+
+def projected(joints: Float[np.ndarray, "24 3"], K: Float[np.ndarray, "3 3"]) -> Float32[np.ndarray, "30 3"]:
+    """SMPL's joints (metres, camera frame) as keypoints that are sure, but for those behind the camera."""
+    before = joints[:, 2] > 0
+    flat = joints @ np.asarray(K, np.float64).T
+    points = np.zeros((24, 3))
+    points[before, :2] = flat[before, :2] / flat[before, 2:]
+    points[:, 2] = before
+    return convert(points, SMPL24, JOINTS30)
 
 
 def _keypoints(
@@ -114,7 +144,7 @@ def _truth(parameters: Any, where: str) -> BodyTruth:
     return BodyTruth(
         gender=gender,
         pose=numbers(entry(parameters, "pose", where), (72,), f"{where}.pose").reshape(24, 3),
-        betas=numbers(entry(parameters, "shape", where), (-1,), f"{where}.shape")[:10],
+        betas=betas(entry(parameters, "shape", where), f"{where}.shape"),
         transl=numbers(entry(parameters, "trans", where), (3,), f"{where}.trans"),
     )
 
@@ -122,7 +152,8 @@ def _truth(parameters: Any, where: str) -> BodyTruth:
 def _camera(given: Any, where: str) -> Float32[np.ndarray, "3 3"]:
     focal = numbers(entry(given, "focal", where), (2,), f"{where}.focal")
     centre = numbers(entry(given, "princpt", where), (2,), f"{where}.princpt")
-    return np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]], np.float32)
+    K = [[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]]
+    return camera(K, where).astype(np.float32)
 
 
 def _xyxy(box: np.ndarray) -> np.ndarray:

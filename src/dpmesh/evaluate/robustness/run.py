@@ -1,5 +1,6 @@
 """The bench: persons of a protocol through every corruption and severity; a box slid over them; several models."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,7 @@ def _curves(
             "MPJPE": mean_of(mpjpe).mean,
             "PA-MPJPE": mean_of(pa).mean,
             "failures": int(sum(p.failed.sum() for p in parts)),
+            "unusable": int(sum(p.unusable.sum() for p in parts)),
         }
 
     return {
@@ -160,5 +162,15 @@ def _map(bench: Bench, protocol: Protocol, maps: list[list[np.ndarray]]) -> dict
         "grid": bench.grid,
         "box": bench.box,
         "joints": list(protocol.measure.joint_names),
-        "models": [np.nanmean(np.concatenate(one), 0).round(2).transpose(2, 0, 1).tolist() for one in maps],
+        "models": [_means(np.concatenate(one)) for one in maps],
     }
+
+
+def _means(values: np.ndarray) -> list[Any]:
+    """(n, grid, grid, joints) over persons: (joints, grid, grid), None where nobody has a number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of an empty mean
+        mean = np.nanmean(values, 0).round(2).transpose(2, 0, 1)
+    found = mean.astype(object)
+    found[~np.isfinite(mean)] = None
+    return found.tolist()

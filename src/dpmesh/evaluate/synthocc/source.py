@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from dpmesh.body.files import load_npz
 from dpmesh.errors import InputError
 from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.records import Census, Persons
-from dpmesh.evaluate.rows import write_aside
+from dpmesh.evaluate.rows import read_arrays
 from dpmesh.evaluate.synthocc.bodies import People
 from dpmesh.evaluate.synthocc.labels import Label, label
 from dpmesh.evaluate.synthocc.picture import draw_case
 from dpmesh.evaluate.synthocc.scenes import CASES, RANGES, Scene, case
+from dpmesh.io import atomic_write
 from dpmesh.pipeline.detect import Detector
 from dpmesh.skeletons import H36M17, JOINTS30
 
@@ -24,6 +24,7 @@ VERSION = 1
 LEVELS = len(RANGES)
 PERSONS = CASES * LEVELS
 UNSEEN = "keypoints: none given"
+_MOST_ATTEMPTS = 10_000
 _KEPT = 3  # cases in memory
 
 
@@ -100,15 +101,19 @@ class SynthOcc:
     def _make(self, number: int) -> tuple[list[Scene], UInt8[np.ndarray, "6 256 256 3"]]:
         path = self._cache / f"case-{number:04d}.npz" if self._cache is not None else None
         if path is not None and path.is_file():
-            stored = load_npz(path)
-            pictures = stored.get("pictures")
-            if pictures is None or pictures.shape != (LEVELS, 256, 256, 3) or "attempt" not in stored:
+            stored = read_arrays(path)
+            pictures, attempt = stored.get("pictures"), stored.get("attempt")
+            if (
+                pictures is None or pictures.shape != (LEVELS, 256, 256, 3) or pictures.dtype != np.uint8
+                or attempt is None or attempt.shape or attempt.dtype.kind not in "iu"
+                or not 0 <= attempt < _MOST_ATTEMPTS
+            ):  # fmt: skip
                 raise InputError("no pictures of SynthOcc", where=str(path), fix="Delete the file.")
-            return case(self.people, number, int(stored["attempt"])), pictures.astype(np.uint8)
+            return case(self.people, number, int(attempt)), pictures
         scenes = case(self.people, number)
         pictures = draw_case(self.people, scenes)
         if path is not None:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, pictures=pictures, attempt=np.array(scenes[0].attempt))
-            write_aside(path, buffer.getvalue())
+            atomic_write(path, buffer.getvalue())
         return scenes, pictures

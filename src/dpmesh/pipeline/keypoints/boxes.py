@@ -1,7 +1,8 @@
 """The user's own boxes: as text, or a JSON file in pixels of the image, told apart by structure and names."""
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +15,10 @@ from dpmesh.io import read_json
 from dpmesh.pipeline.keypoints.names import ImageIndex
 
 LARGEST_FILE = 2**30
+MOST_BOXES = 1000
+"""Of one image: each is looked into, which takes some hundredths of a second."""
+FARTHEST_BOX = 10.0
+"""A box that reaches further outside than this many long sides of the image is a mistake."""
 _FRACTION = 2.0
 """Boxes whose numbers all lie below this are parts of the image, not pixels."""
 _FIX = (
@@ -39,12 +44,13 @@ def read_boxes(source: str | Path, image_name: str, image_size: tuple[int, int])
     Raises InputError for a box without area or wholly outside, and for parts of the image in place of pixels.
     """
     text = str(source)
-    if isinstance(source, Path) or text.lower().endswith(".json") or _is_file(text):
+    if isinstance(source, Path) or text.lower().endswith(".json") or os.path.exists(text):
         rows, where = _rows_of(Path(text), image_name), text
     else:
         rows, where = [part.split(",") for part in text.split(";") if part.strip()], "boxes"
     if not rows:
         raise InputError("no boxes", where=where, fix=_FIX)
+    few_enough(len(rows), where)
     found = [(box, i) for i, row in enumerate(rows) if (box := _box(row, f"{where}: box {i}")) is not None]
     if not found:
         raise InputError(
@@ -58,19 +64,12 @@ def read_boxes(source: str | Path, image_name: str, image_size: tuple[int, int])
             fix=f"Multiply x by {image_size[1]} and y by {image_size[0]}.",
         )
     for box, i in found:
-        _refuse(box, f"{where}: box {i}", image_size)
+        refuse_box(box, f"{where}: box {i}", image_size)
     scores = np.array([box[4] for box, _ in found])
     per = 100.0 if scores.max() > 10 else 1.0
     return Boxes(
         table.astype(np.float32), (scores / per).clip(0, 1).astype(np.float32), len(rows) - len(found)
     )
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # longer than a path may be
-        return False
 
 
 def _rows_of(path: Path, image_name: str) -> list[Any]:
@@ -169,7 +168,14 @@ def _numbers(row: Any, where: str) -> list[float]:
     return numbers
 
 
-def _refuse(box: tuple[float, ...], where: str, image_size: tuple[int, int]) -> None:
+def few_enough(boxes: int, where: str) -> None:
+    """Raise InputError for more boxes than are looked into."""
+    if boxes > MOST_BOXES:
+        raise InputError(f"{boxes:,} boxes, more than {MOST_BOXES:,}", where=where)
+
+
+def refuse_box(box: Sequence[float], where: str, image_size: tuple[int, int]) -> None:
+    """Raise InputError for a box x1 y1 x2 y2 that cannot be looked into."""
     x1, y1, x2, y2 = box[:4]
     told = f"the box {x1:g},{y1:g},{x2:g},{y2:g}"
     fix = "Give x1,y1,x2,y2 in pixels (COCO's bbox: x, y, width, height)."
@@ -177,3 +183,8 @@ def _refuse(box: tuple[float, ...], where: str, image_size: tuple[int, int]) -> 
         raise InputError(f"{told} has no area", where=where, fix=fix)
     if x1 >= image_size[1] or y1 >= image_size[0] or x2 <= 0 or y2 <= 0:
         raise InputError(f"{told} is outside the image", where=where, fix=fix)
+    far = FARTHEST_BOX * max(image_size)
+    if min(x1, y1) < -far or max(x2, y2) > max(image_size) + far:
+        raise InputError(f"{told} reaches far outside the image", where=where, fix=fix)
+    if max(x2 - x1, y2 - y1) < 1:
+        raise InputError(f"{told} is smaller than a pixel", where=where, fix=fix)

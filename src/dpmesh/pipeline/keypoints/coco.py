@@ -32,7 +32,7 @@ def coco_person(
     row: Any, joints: Sequence[Skeleton], by_category: Mapping[str, Skeleton | str] | None = None
 ) -> FilePerson:
     row = mapping(row)
-    category = (by_category or {}).get(str(row.get("category_id")))
+    category = (by_category or {}).get(_ident(row.get("category_id")))
     why: Skip = ""
     if row.get("iscrowd") in (1, True):
         why = "crowd"
@@ -44,7 +44,7 @@ def coco_person(
         why = "empty"
     if why:
         return FilePerson(np.zeros((len(COCO17), 3)), COCO17, skip=why)
-    points, found = points_of(row["keypoints"], (category,) if category is not None else joints)
+    points, found = points_of(row["keypoints"], (category,) if isinstance(category, Skeleton) else joints)
     return FilePerson(points, found, xywh_box(row, "bbox", "box"), score_of(row, "score"))
 
 
@@ -57,16 +57,18 @@ def _categories(content: Mapping[str, Any]) -> dict[str, Skeleton | str]:
             continue
         title = str(item.get("name", "category"))
         try:
-            found[str(item.get("id"))] = named_skeleton([str(n) for n in listed(names, "keypoints")], title)
+            found[_ident(item.get("id"))] = named_skeleton(
+                [str(n) for n in listed(names, "keypoints")], title
+            )
         except ConfigError as error:
-            found[str(item.get("id"))] = str(error)
+            found[_ident(item.get("id"))] = str(error)
     return found
 
 
 def coco(content: Any, form: Format) -> list[FileImage]:
     categories = {} if len(form.joints) == 1 else _categories(content)
     rows = rows_of(content["annotations"], "annotations")
-    used = {str(mapping(row).get("category_id")) for _, row in rows}
+    used = {_ident(mapping(row).get("category_id")) for _, row in rows}
     refused = [why for name, why in categories.items() if isinstance(why, str) and name in used]
     if refused and all(isinstance(categories.get(name), str) for name in used):
         raise InputError(f"no category is a person's: {refused[0]}")
@@ -78,7 +80,7 @@ def coco(content: Any, form: Format) -> list[FileImage]:
         return by_label(rows, read)
     by_image: dict[str, list[Row]] = {}
     for where, row in rows:
-        by_image.setdefault(str(row.get("image_id")), []).append((where, row))
+        by_image.setdefault(_ident(row.get("image_id")), []).append((where, row))
     images: list[FileImage] = []
     for where, item in rows_of(content["images"], "images"):
         name = mapping(item).get("file_name", item.get("coco_url"))
@@ -87,9 +89,14 @@ def coco(content: Any, form: Format) -> list[FileImage]:
         size = (number(item.get("width")), number(item.get("height")))
         known = all(math.isfinite(n) and n > 0 for n in size)
         images.append(
-            FileImage((name,), by_image.get(str(item.get("id")), []), read, size if known else None)
+            FileImage((name,), by_image.get(_ident(item.get("id")), []), read, size if known else None)
         )
     return images
+
+
+def _ident(value: Any) -> str:
+    """An id as text: 7 and "7" are the same image."""
+    return str(value) if isinstance(value, str | int) else ""
 
 
 def by_label(rows: Iterable[Row], read: Callable[[Any], FilePerson]) -> list[FileImage]:

@@ -19,6 +19,7 @@ from jaxtyping import Float32, Float64
 from dpmesh.errors import InputError
 from dpmesh.io import parse_json, read_bytes
 from dpmesh.pipeline.detect import Detection
+from dpmesh.pipeline.keypoints.boxes import refuse_box
 from dpmesh.pipeline.keypoints.formats import take_apart
 from dpmesh.pipeline.keypoints.names import ImageIndex, parts_of
 from dpmesh.pipeline.keypoints.raw import FileImage, FilePerson, Format
@@ -229,7 +230,7 @@ class KeypointFile:
         people: list[Detection] = []
         non_finite = far_outside = 0
         for person in placed:
-            points, broken, far = _cleaned(person.points, per, image_size)
+            points, broken, far = cleaned(person.points, image_size, per)
             non_finite, far_outside = non_finite + broken, far_outside + far
             visible = points[points[:, 2] > 0]
             box = _usable(person.box, image_size)
@@ -269,8 +270,8 @@ def _image_stem(file: Path) -> str:
     return _ENDINGS.sub("", unicodedata.normalize("NFC", file.stem))
 
 
-def _cleaned(
-    points: Float64[np.ndarray, "j 3"], per: float, size: tuple[int, int]
+def cleaned(
+    points: Float64[np.ndarray, "j 3"], size: tuple[int, int], per: float = 1.0
 ) -> tuple[Float64[np.ndarray, "j 3"], int, int]:
     """Points with confidences in [0, 1], what cannot be used zero; and how many were not finite or far outside."""
     points = points.copy()
@@ -289,12 +290,14 @@ def _cleaned(
 def _usable(
     box: tuple[float, float, float, float] | None, size: tuple[int, int]
 ) -> Float32[np.ndarray, "4"] | None:
-    """The file's box, if it has an area and touches the image; else the joints make one."""
+    """The file's box, if it can be looked into; else the joints make one."""
     if box is None or not np.isfinite(box).all():
         return None
-    x1, y1, x2, y2 = box
-    inside = x2 > x1 and y2 > y1 and x1 < size[1] and y1 < size[0] and x2 > 0 and y2 > 0
-    return np.asarray(box, np.float32) if inside else None
+    try:
+        refuse_box(box, "", size)
+    except InputError:
+        return None
+    return np.asarray(box, np.float32)
 
 
 def _around(visible: Float64[np.ndarray, "k 3"], size: tuple[int, int]) -> Float32[np.ndarray, "4"]:

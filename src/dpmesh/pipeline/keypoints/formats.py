@@ -105,6 +105,12 @@ def take_apart(content: Any, name: str | None = None) -> tuple[list[FileImage], 
         content = cast("Mapping[str, Any]", content)["predictions"]  # MMPoseInferencer's return value
         if isinstance(content, list) and len(content) == 1 and isinstance(content[0], list):  # pyright: ignore[reportUnknownArgumentType]
             content = cast("list[Any]", content)[0]
+    if name is not None and name not in FORMAT_NAMES:
+        raise InputError(
+            f"there is no format {name!r}",
+            where="--keypoint-format",
+            fix=f"There are: {', '.join(FORMAT_NAMES)}.",
+        )
     form = _BY_NAME.get(name or "")
     if form is None or not form.matches(content):
         if form is not None and name not in JOINT_ORDERS:

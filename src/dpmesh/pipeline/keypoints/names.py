@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 
-from dpmesh.errors import InputError
+from dpmesh.errors import InputError, printable
 
 Entry = TypeVar("Entry")
 _LONGEST = 18
@@ -62,8 +62,13 @@ class ImageIndex(Generic[Entry]):
 
 
 def some(names: Iterable[str]) -> str:
-    listed = list(dict.fromkeys(names))
+    listed = [shown(name) for name in dict.fromkeys(names)]
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "") or "none"
+
+
+def shown(name: str) -> str:
+    """A name of a file for a message: short, on one line, nothing that a terminal would obey."""
+    return printable(name[:60]) + ("…" if len(name) > 60 else "")
 
 
 def _by_folder(found: list[tuple[str, Entry]], image_name: str, where: str) -> list[tuple[str, Entry]]:

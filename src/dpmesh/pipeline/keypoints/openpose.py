@@ -41,7 +41,9 @@ def openpose_reader(
         allowed = tuple(OPENPOSE25B if joints is OPENPOSE25 else joints for joints in allowed)
 
     def read(row: Any) -> FilePerson:
-        value = mapping(row).get(key)
+        if key not in (person := mapping(row)):
+            raise InputError(f"the field {key} is missing")
+        value = person[key]
         if value in (None, []):
             return FilePerson(np.zeros((len(COCO17), 3)), COCO17, skip="empty")
         return FilePerson(*points_of(value, allowed))

@@ -1,0 +1,398 @@
+"""A reader of pickles as data: each opcode that a writer of arrays uses, and none that could run anything.
+
+A pickle is a program for a stack machine; Python's own machine calls whatever the program names. This one has its own
+table of names (what they stand for is in pickle_arrays.py), calls nothing else, and bounds what a file can ask for:
+memo and stack grow by what is read, numbers, nesting and what sharing multiplies are limited.
+The opcodes are documented in the standard library's pickletools.
+"""
+
+import pickle
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpmesh.body import pickle_arrays as stand_ins
+from dpmesh.body.pickle_arrays import Foreign, Malformed, Name, Unfinished
+from dpmesh.errors import InputError
+
+MOST_STEPS = 20_000_000
+"""Opcodes. The longest real file, a Panoptic sequence of 17,000 frames, has a tenth of that."""
+LONGEST_NUMBER = 16
+"""Bytes of an integer; SMPL's root has the parent 2**32 - 1."""
+LONGEST_LINE = 4096
+"""Of protocol 0's numbers and names; texts and arrays may be longer."""
+DEEPEST = 100
+SHARED = 8
+"""What is referred to again counts again, up to so many elements for each byte of the file and a million."""
+
+Value = Any
+Reduce = Callable[..., Value]
+
+
+def _functions() -> dict[Name, Reduce]:
+    functions: dict[Name, Reduce] = {
+        Name("numpy", "dtype"): stand_ins.new_dtype,
+        Name("_codecs", "encode"): stand_ins.latin1,
+    }
+    for core in ("numpy.core", "numpy._core"):  # the name before and since numpy 2
+        functions[Name(f"{core}.multiarray", "_reconstruct")] = stand_ins.new_array
+        functions[Name(f"{core}.multiarray", "scalar")] = stand_ins.scalar
+        functions[Name(f"{core}.numeric", "_frombuffer")] = stand_ins.from_buffer
+    for builtins in ("builtins", "__builtin__"):
+        functions[Name(builtins, "set")] = functions[Name(builtins, "frozenset")] = _set
+        functions[Name(builtins, "bytes")] = stand_ins.no_bytes
+    for copyreg in ("copyreg", "copy_reg"):
+        functions[Name(copyreg, "_reconstructor")] = _new
+    return functions
+
+
+def _classes() -> dict[Name, str]:
+    """Foreign classes -> what they are here."""
+    classes: dict[Name, str] = {}
+    for layout in ("csc", "csr", "coo"):
+        for module in ("scipy.sparse", f"scipy.sparse.{layout}", f"scipy.sparse._{layout}"):
+            classes[Name(module, f"{layout}_matrix")] = classes[Name(module, f"{layout}_array")] = layout
+    for module, names in (
+        ("chumpy.ch", ("Ch",)),
+        ("chumpy", ("Ch",)),
+        ("chumpy.reordering", ("Select", "Reorder", "Ravel", "Reshape")),
+    ):
+        classes |= {Name(module, name): "chumpy" for name in names}
+    return classes
+
+
+def _new(cls: object, *_: object) -> Foreign:
+    """`copyreg._reconstructor`, and the opcode NEWOBJ: a foreign object without its state."""
+    if not isinstance(cls, Name) or cls not in CLASSES:
+        raise Malformed("an object of no foreign class")
+    return Foreign(CLASSES[cls])
+
+
+def _set(items: object = ()) -> set[Any]:
+    if not isinstance(items, list | tuple | set):
+        raise Malformed("a set of something else than a list")
+    return {_key(item) for item in cast("list[object]", items)}
+
+
+def _key(value: Value) -> Value:
+    """A dictionary's key or a set's member: of kinds that no file can make collide."""
+    if isinstance(value, str | bytes | Foreign) or value is None:
+        return value
+    if isinstance(value, int) and abs(value) < 2**60:
+        return value
+    raise Malformed(f"a key of the type {type(value).__name__}")
+
+
+FUNCTIONS, CLASSES = _functions(), _classes()
+_ONLY_NAMES = {
+    Name("numpy", "ndarray"),
+    *(Name(builtins, "object") for builtins in ("builtins", "__builtin__")),
+}
+
+
+def read_pickle(data: bytes) -> Value:
+    """What a pickle holds. Raises InputError for a name that it should not ask for, else what BROKEN lists."""
+    found = _Machine(data).run()
+    _check_size(found, SHARED * len(data) + 1_000_000)
+    return found
+
+
+BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error,
+          OverflowError, MemoryError, RecursionError, DeprecationWarning)  # fmt: skip
+"""What a damaged file leads to; the last where warnings are errors, by a text with an unknown escape."""
+
+
+class _Machine:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+        self.stack: list[Value] = []
+        self.marks: list[list[Value]] = []
+        self.memo: dict[int, Value] = {}
+
+    def run(self) -> Value:
+        """Steps until STOP. The stack's top may be Unfinished; whatever takes a value goes through `pop`."""
+        data = self.data
+        for _ in range(MOST_STEPS):
+            if self.at >= len(data):
+                raise EOFError("it ends early")
+            code = data[self.at]
+            self.at += 1
+            if code == 0x2E:  # STOP
+                return self.pop()
+            step = _STEPS.get(code)
+            if step is None:
+                raise Malformed(f"an opcode {bytes([code])!r} that no file of arrays needs")
+            step(self)
+        raise Malformed(f"more than {MOST_STEPS:,} steps")
+
+    # what is read
+
+    def take(self, count: int) -> bytes:
+        if count < 0 or count > len(self.data) - self.at:
+            raise EOFError("it ends early")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def number(self, layout: str) -> Any:
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+
+    def line(self, longest: int = LONGEST_LINE) -> bytes:
+        end = self.data.find(b"\n", self.at, None if longest < 0 else self.at + longest)
+        if end < 0:
+            raise EOFError("a line does not end")
+        found = self.data[self.at : end]
+        self.at = end + 1
+        return found
+
+    # the stack
+
+    def push(self, value: Value) -> None:
+        self.stack.append(value)
+
+    def pop(self) -> Value:
+        value = self.stack.pop()
+        if isinstance(value, Unfinished):
+            raise Malformed("an array is used before it is whole")
+        return value
+
+    def pop_mark(self) -> list[Value]:
+        items, self.stack = self.stack, self.marks.pop()
+        if any(isinstance(item, Unfinished) for item in items):
+            raise Malformed("an array is used before it is whole")
+        return items
+
+    def top(self, kind: type) -> Any:
+        """The value that the next step fills."""
+        value = self.stack[-1]
+        if type(value) is not kind:
+            raise Malformed(f"a {type(value).__name__} in the place of a {kind.__name__}")
+        return value
+
+    # opcodes
+
+    def mark(self) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def put(self, place: int) -> None:
+        value = self.stack[-1]
+        if isinstance(value, Unfinished):
+            value.places.append(place)
+        self.memo[place] = value
+
+    def get(self, place: int) -> None:
+        value = self.memo[place]
+        if isinstance(value, Unfinished):
+            raise Malformed("an array is used before it is whole")
+        self.push(value)
+
+    def ask(self, module: str, name: str) -> None:
+        asked = Name(module, name)
+        if not (asked in FUNCTIONS or asked in CLASSES or asked in _ONLY_NAMES):
+            raise InputError(
+                f"the pickle asks for {_shown(module)}.{_shown(name)}, which no file of arrays needs;"
+                " nothing was run",
+                fix="Use the file as downloaded from its official site.",
+            )
+        self.push(asked)
+
+    def ask_stack(self) -> None:
+        name, module = self.pop(), self.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise Malformed("a name that is no text")
+        self.ask(module, name)
+
+    def ask_lines(self) -> None:
+        module, name = (self.line().decode() for _ in range(2))
+        self.ask(module, name)
+
+    def instance(self) -> None:
+        """INST, of Python 2's oldest classes: none of the admitted names is one."""
+        self.ask_lines()
+        raise Malformed("an instance of an old class")
+
+    def reduce(self) -> None:
+        arguments, asked = self.pop(), self.pop()
+        if not isinstance(asked, Name) or not isinstance(arguments, tuple) or asked not in FUNCTIONS:
+            raise Malformed("a call of something that is no function of arrays")
+        self.push(FUNCTIONS[asked](*cast("tuple[Any, ...]", arguments)))
+
+    def new_object(self) -> None:
+        arguments, cls = self.pop(), self.pop()
+        if arguments != ():
+            raise Malformed("an object made with arguments")
+        self.push(_new(cls))
+
+    def build(self) -> None:
+        state, value = self.pop(), self.stack[-1]
+        if not isinstance(value, Unfinished | Foreign):
+            raise Malformed(f"a state for a {type(value).__name__}")
+        built = value.build(state)
+        self.stack[-1] = built
+        if isinstance(value, Unfinished):
+            for place in value.places:
+                if self.memo.get(place) is value:
+                    self.memo[place] = built
+
+    def append(self) -> None:
+        value = self.pop()
+        self.top(list).append(value)
+
+    def extend(self) -> None:
+        items = self.pop_mark()
+        self.top(list).extend(items)
+
+    def add_items(self) -> None:
+        items = self.pop_mark()
+        self.top(set).update(map(_key, items))
+
+    def set_item(self) -> None:
+        value, key = self.pop(), self.pop()
+        self.top(dict)[_key(key)] = value
+
+    def set_items(self) -> None:
+        items = self.pop_mark()
+        self._fill(self.top(dict), items)
+
+    def dictionary(self) -> None:
+        items = self.pop_mark()
+        self.push(self._fill({}, items))
+
+    @staticmethod
+    def _fill(target: dict[Any, Any], items: list[Value]) -> dict[Any, Any]:
+        if len(items) % 2:
+            raise Malformed("a key without a value")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[_key(key)] = value
+        return target
+
+    def tuple_of(self, count: int) -> None:
+        items = [self.pop() for _ in range(count)]
+        self.push(tuple(reversed(items)))
+
+    def whole(self, raw: bytes) -> None:
+        """An integer of protocol 0, or a truth value, as the text of it."""
+        if raw in (b"00", b"01"):
+            self.push(raw == b"01")
+            return
+        if len(raw) > 40:
+            raise Malformed("a number is too long")
+        self.push(int(raw.removesuffix(b"L")))
+
+    def long(self, count: int) -> None:
+        if not 0 <= count <= LONGEST_NUMBER:
+            raise Malformed("a number is too long")
+        self.push(int.from_bytes(self.take(count), "little", signed=True))
+
+    def quoted(self) -> None:
+        """STRING: Python's own way to write it, in quotes and with escapes."""
+        raw = self.line(-1).strip()
+        if len(raw) < 2 or raw[0] != raw[-1] or raw[:1] not in (b"'", b'"'):
+            raise Malformed("a text without its quotes")
+        self.push(raw[1:-1].decode("unicode_escape"))
+
+    def text(self, count: int) -> None:
+        self.push(self.take(count).decode("utf-8", "surrogatepass"))
+
+    def text2(self, count: int) -> None:
+        """Python 2's bytes, which were its text and its arrays' memory."""
+        self.push(self.take(count).decode("latin1"))
+
+    def nothing(self) -> None:
+        self.take(8)  # a frame's length; the frame's opcodes follow
+
+    def protocol(self) -> None:
+        if self.take(1)[0] > pickle.HIGHEST_PROTOCOL:
+            raise Malformed("a protocol of the future")
+
+
+def _shown(name: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:60])
+
+
+_M = _Machine
+_OPCODES: dict[bytes, Callable[[_Machine], None]] = {
+    b"\x80": _M.protocol, b"\x95": _M.nothing, b"(": _M.mark,
+    b"N": lambda m: m.push(None), b"\x88": lambda m: m.push(True), b"\x89": lambda m: m.push(False),
+    b"I": lambda m: m.whole(m.line()), b"L": lambda m: m.whole(m.line()),
+    b"J": lambda m: m.push(m.number("<i")), b"K": lambda m: m.push(m.number("<B")),
+    b"M": lambda m: m.push(m.number("<H")),
+    b"\x8a": lambda m: m.long(m.number("<B")), b"\x8b": lambda m: m.long(m.number("<i")),
+    b"F": lambda m: m.push(float(m.line())), b"G": lambda m: m.push(m.number(">d")),
+    b"S": _M.quoted, b"U": lambda m: m.text2(m.number("<B")), b"T": lambda m: m.text2(m.number("<i")),
+    b"V": lambda m: m.push(m.line(-1).decode("raw_unicode_escape")),
+    b"\x8c": lambda m: m.text(m.number("<B")), b"X": lambda m: m.text(m.number("<I")),
+    b"\x8d": lambda m: m.text(m.number("<Q")),
+    b"C": lambda m: m.push(m.take(m.number("<B"))), b"B": lambda m: m.push(m.take(m.number("<I"))),
+    b"\x8e": lambda m: m.push(m.take(m.number("<Q"))), b"\x96": lambda m: m.push(m.take(m.number("<Q"))),
+    b"]": lambda m: m.push([]), b"l": lambda m: m.push(m.pop_mark()), b"a": _M.append, b"e": _M.extend,
+    b")": lambda m: m.push(()), b"t": lambda m: m.push(tuple(m.pop_mark())),
+    b"\x85": lambda m: m.tuple_of(1), b"\x86": lambda m: m.tuple_of(2), b"\x87": lambda m: m.tuple_of(3),
+    b"}": lambda m: m.push({}), b"d": _M.dictionary, b"s": _M.set_item, b"u": _M.set_items,
+    b"\x8f": lambda m: m.push(set()), b"\x90": _M.add_items, b"\x91": lambda m: m.push(_set(m.pop_mark())),
+    b"p": lambda m: m.put(int(m.line()[:20])), b"q": lambda m: m.put(m.number("<B")),
+    b"r": lambda m: m.put(m.number("<I")), b"\x94": lambda m: m.put(len(m.memo)),
+    b"g": lambda m: m.get(int(m.line()[:20])), b"h": lambda m: m.get(m.number("<B")),
+    b"j": lambda m: m.get(m.number("<I")),
+    b"c": _M.ask_lines, b"\x93": _M.ask_stack, b"i": _M.instance,
+    b"R": _M.reduce, b"\x81": _M.new_object, b"b": _M.build,
+}  # fmt: skip
+_STEPS = {ord(code): step for code, step in _OPCODES.items()}
+
+
+def _check_size(root: Value, most: int) -> None:
+    """Refuse what holds itself, what is nested too deeply, and what a loop over all of it would not come to an end of.
+
+    A list of twice the same list, thirty times over, is 300 bytes and a thousand million elements.
+    """
+    done: dict[int, int] = {}  # id -> elements in it, what is shared counted each time
+    path: list[tuple[Value, Iterator[Value], list[int]]] = [(root, iter(_inside(root)), [_own(root)])]
+    child: Value
+    inside = {id(root)}
+    while path:
+        value, rest, total = path[-1]
+        child = next(rest, done)  # `done` is no value of the file
+        if child is done:
+            path.pop()
+            inside.discard(id(value))
+            done[id(value)] = total[0]
+            if path:
+                path[-1][2][0] += total[0]
+            continue
+        if id(child) in inside:
+            raise Malformed("something holds itself")
+        if id(child) in done:
+            total[0] += done[id(child)]
+        elif type(child) in _CONTAINERS:
+            if len(path) == DEEPEST:
+                raise Malformed("it is nested too deeply")
+            inside.add(id(child))
+            path.append((child, iter(_inside(child)), [_own(child)]))
+        else:
+            total[0] += 1
+        if total[0] > most:
+            raise Malformed("it refers to the same things too often")
+
+
+_CONTAINERS = (list, tuple, dict, set, Foreign, np.ndarray)
+
+
+def _inside(value: Value) -> list[Value]:
+    if isinstance(value, Foreign):
+        return list(value.fields.values())
+    if isinstance(value, dict):
+        return list(cast("dict[Any, Any]", value).values())
+    if isinstance(value, np.ndarray):
+        array = cast("NDArray[Any]", value)
+        return cast("list[Any]", array.ravel().tolist()) if array.dtype.kind == "O" else []
+    return list(cast("list[Any]", value)) if isinstance(value, list | tuple | set) else []
+
+
+def _own(value: Value) -> int:
+    if not isinstance(value, np.ndarray):
+        return 1
+    array = cast("NDArray[Any]", value)
+    return 1 if array.dtype.kind == "O" else 1 + array.size

@@ -1,0 +1,140 @@
+"""A result's folder: whose it is, what in it may be replaced, whether a finished result is the one that is asked for.
+
+Only files that this package names are ever written or removed, and only where what lies there is ours.
+"""
+
+import json
+import os
+import re
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dpmesh.errors import DPMeshError, InputError
+from dpmesh.evaluate.names import line
+from dpmesh.evaluate.opening import data_files, entry
+from dpmesh.evaluate.report import LARGEST, RESULT, ROWS, TEXT, read
+from dpmesh.evaluate.rows import load
+from dpmesh.evaluate.run import PARTS, Job, Say, plain, weights_record
+from dpmesh.io import LOCK, folder_lock, read_bytes
+from dpmesh.pipeline.bodies import choose_body
+
+WORST = "worst"
+_OWN = {
+    PARTS: re.compile(r"part-\d{5}\.npz|\.part-\d{5}\.npz\.\w+\.part"),
+    WORST: re.compile(r"\d\d_.*\.jpg|\.\d\d_.*\.part"),
+}
+_ELSEWHERE = "Choose another --out."
+
+
+def kept(job: Job, overwrite: bool, say: Say) -> bool:
+    """Whether a finished result is there that is `job`'s. Raises InputError for one that is another's."""
+    if overwrite or not os.path.lexists(job.folder / RESULT):
+        return False
+    if differs := differences(job, read(job.folder / RESULT)):
+        raise InputError(
+            f"the result that is there was made with other {' and '.join(differs)}",
+            where=str(job.folder / RESULT),
+            fix="Choose another --out, or --overwrite.",
+        )
+    say(f"{line(job.protocol)}: done before, kept (--overwrite makes it again)")
+    return True
+
+
+def differences(job: Job, found: dict[str, Any]) -> list[str]:
+    """In what a result differs from what `job` would make: protocol, weights, method, body, limit, data.
+
+    The data is compared where it is given; batch, processes and device decide no more than the last digits.
+    """
+    asked, run = plain(job), found["run"]
+    one = entry(job.protocol)
+    differs = ["protocol"] if one.protocol.hash != found["protocol"]["hash"] else []
+    if run.get("method", "network") != job.method:
+        differs.append("method")
+    wanted, there = weights_record(job), found["weights"]
+    same_config = "config_sha256" not in there or there["config_sha256"] == wanted["config_sha256"]
+    if there["sha256"] != wanted["sha256"] or not same_config:
+        return [*differs, "weights"]  # what follows would need them
+    differs += [name for name in ("limit",) if run.get(name) != asked[name]]
+    same_words = all(run.get(name) == asked[name] for name in ("body", "regressors"))
+    try:
+        chosen = choose_body(job.weights, job.body, job.regressors)
+        if (json.loads(json.dumps(dict(chosen.record))) or "the free body") != there.get("body"):
+            differs.append("body")
+    except DPMeshError:
+        if same_words:
+            raise
+        differs.append("body")
+    if job.data is not None and (files := data_files(one, job.data)) is not None:
+        differs += ["data"] if files != found["data"]["files"] else []
+    return differs
+
+
+@contextmanager
+def alone(folder: Path) -> Generator[None]:
+    """Only one evaluation at a time works here. Folders that were made for it and in which nothing was left do not
+    stay."""
+    new = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    with folder_lock(folder, "evaluation"):
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [LOCK]:
+                with suppress(OSError):
+                    (folder / LOCK).unlink()
+                    for place in new:
+                        place.rmdir()
+
+
+def prepare(job: Job, overwrite: bool, say: Say) -> None:
+    """Make the folder ready for a run that begins or goes on; raises InputError where something in it is not ours."""
+    folder = job.folder
+    if kept(job, overwrite, say):  # by a run that ended while we waited
+        return
+    refuse_foreign(folder)
+    if overwrite:
+        for inner in (PARTS, WORST):
+            clear(folder, inner)
+        (folder / RESULT).unlink(missing_ok=True)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise InputError for a file of a result's name that no evaluation wrote, before anything is replaced."""
+    for inner, own in _OWN.items():
+        place = folder / inner
+        others = [p.name for p in place.iterdir() if not own.fullmatch(p.name)] if place.is_dir() else []
+        if others or (place.exists() and not place.is_dir()):
+            raise InputError(
+                f"holds {sorted(others)[0]!r}, which no evaluation wrote" if others else "is no folder",
+                where=str(place),
+                fix=_ELSEWHERE,
+            )
+    if (folder / RESULT).exists():
+        if not _is_result(folder / RESULT):
+            raise InputError("was not written by dpmesh eval", where=str(folder / RESULT), fix=_ELSEWHERE)
+        return
+    if (folder / ROWS).exists():
+        load(folder / ROWS)
+    elif (folder / TEXT).exists():
+        raise InputError("was not written by dpmesh eval", where=str(folder / TEXT), fix=_ELSEWHERE)
+
+
+def _is_result(path: Path) -> bool:
+    """Whether it is a result of any version."""
+    try:
+        found = json.loads(read_bytes(path, LARGEST))
+    except (DPMeshError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"format", "protocol", "figures"} <= set(found)
+
+
+def clear(folder: Path, inner: str) -> None:
+    """Remove our files from a folder inside, and it, where nothing else lies there."""
+    place = folder / inner
+    if place.is_dir():
+        for path in place.iterdir():
+            if _OWN[inner].fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            place.rmdir()

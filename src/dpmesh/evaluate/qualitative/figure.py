@@ -1,0 +1,149 @@
+"""The sheet of an image: the image, the keypoints that every model gets, and each model's bodies from two sides."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from dpmesh.pipeline.job import Job, visible_joints
+from dpmesh.pipeline.scene import Scene
+from dpmesh.render import side
+from dpmesh.render.overlay import Colour, Layer, draw_overlay, draw_side, palette
+from dpmesh.render.panels import (
+    Region,
+    draw_box,
+    draw_joint,
+    draw_keypoints,
+    fit_into,
+    side_trim,
+    write_lines,
+)
+
+Panel = UInt8[np.ndarray, "_ _ 3"]
+SIDE = 600
+"""Default size of a panel: it has as many pixels as a square of this side."""
+_GREY = (0.3, 0.33, 0.38)
+
+
+def region_of(job: Job, size: int, crop: bool) -> Region:
+    """What of the image the panels show: all, or (crop) what is around its people."""
+    height, width = job.picture.rgb.shape[:2]
+    if not crop or not job.people:
+        return Region.of((height, width), size)
+    boxes = np.stack([person.box for person in job.people]).astype(np.float64)
+    low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+    margin = 0.12 * float((high - low).max())
+    return Region.of((height, width), size, np.concatenate([low - margin, high + margin]))
+
+
+def draw_panels(job: Job, scenes: Sequence[Scene], size: int, crop: bool) -> dict[str, Panel]:
+    """input, keypoints, overlay_00, side_00, ...: all of one size but the side views, which have their own."""
+    region, colours = region_of(job, size, crop), palette(len(job.people))
+    plain = region.cut(job.picture.rgb)
+    panels: dict[str, Panel] = {"input": plain, "keypoints": _keypoints(job, plain, region, colours)}
+    everybody = [person.vertices for scene in scenes for person in scene.people]
+    around = np.concatenate(everybody).astype(np.float64) if everybody else np.zeros((0, 3))
+    trim = (slice(0, side.SIZE[0]), slice(0, side.SIZE[1]))
+    if len(around):
+        camera = (*side.side_camera(around), side.side_intrinsics())
+        trim = side_trim(around, *camera, side.SIZE, max(1.0, plain.shape[1] / plain.shape[0]))
+    for i, scene in enumerate(scenes):
+        layers = [Layer(p.vertices, colour) for p, colour in zip(scene.people, colours, strict=True)]
+        panels[f"overlay_{i:02d}"] = draw_overlay(plain, layers, scene.faces, region.camera(scene.K))
+        panels[f"side_{i:02d}"] = np.ascontiguousarray(draw_side(layers, scene.faces, around)[trim])
+    return panels
+
+
+def _keypoints(job: Job, plain: Panel, region: Region, colours: Sequence[Colour]) -> Panel:
+    drawn = plain.copy()
+    for i in reversed(range(len(job.people))):  # the surest on top
+        person = job.people[i]
+        sure = observed_confidence(job, i)
+        if sure.any():
+            draw_keypoints(drawn, region.points(person.keypoints30[:, :2]), sure, colours[i])
+        else:
+            low, high = region.points(person.box.reshape(2, 2).astype(np.float64))
+            draw_box(drawn, low, high, colours[i])
+    return drawn
+
+
+def observed_confidence(job: Job, i: int) -> Float[np.ndarray, "30"]:
+    """Of person i's joints; 0 for what no model is given as visible."""
+    person = job.people[i]
+    return np.where(visible_joints(job, person, job.crops[i]), person.keypoints30[:, 2], 0).astype(np.float32)
+
+
+def draw_sheet(job: Job, titles: Sequence[tuple[str, str]], panels: dict[str, Panel]) -> Panel:
+    """The panels in columns: the image and its keypoints over the legend, then a model each. titles: two lines."""
+    height, width = panels["input"].shape[:2]
+    unit = width / SIDE
+    gap, font = max(4, round(12 * unit)), 34 * unit
+    views = panels["side_00"]
+    side_height = round(views.shape[0] * width / views.shape[1])
+    columns = [("Input image", ""), ("Keypoints, as observed", ""), *titles]
+    head = round(_head_height(columns, width, font))
+    total = (head + height + 2 * gap + side_height + gap, len(columns) * (width + gap) + gap)
+    sheet = np.full((*total, 3), 255, np.uint8)
+    upper, lower = slice(head, head + height), slice(head + height + gap, head + height + gap + side_height)
+    for i, (title, subtitle) in enumerate(columns):
+        x = gap + i * (width + gap)
+        write_lines(
+            sheet, _heading(title, subtitle, font), (float(x), 0.35 * font), float(width), centred=True
+        )
+        name = ("input", "keypoints")[i] if i < 2 else f"overlay_{i - 2:02d}"
+        sheet[upper, x : x + width] = panels[name]
+        if i >= 2:
+            sheet[lower, x : x + width] = fit_into(panels[f"side_{i - 2:02d}"], side_height, width)
+    legend = np.full((side_height, 2 * width + gap, 3), 255, np.uint8)
+    _legend(legend, job, unit)
+    sheet[lower, gap : gap + legend.shape[1]] = legend
+    return sheet
+
+
+def _heading(title: str, subtitle: str, font: float) -> list[tuple[str, float, bool]]:
+    return [(title, font, False), *([(subtitle, 0.76 * font, True)] if subtitle else [])]
+
+
+def _head_height(columns: Sequence[tuple[str, str]], width: int, font: float) -> float:
+    blank = np.zeros((1, width, 3), np.uint8)
+    below = [
+        write_lines(blank, _heading(*column, font), (0.0, 0.35 * font), float(width)) for column in columns
+    ]
+    return max(below) + 0.3 * font
+
+
+def _legend(canvas: Panel, job: Job, unit: float) -> None:
+    """Who has which colour, and how to read the panels; in place. What does not fit is left out, people first."""
+    height, width = canvas.shape[:2]
+    font = 27 * unit
+    x, y, wide = 0.5 * font, 0.5 * font, width - font
+    notes = [
+        "Keypoints: what every model was given. Larger and more opaque: more confident. Unobserved joints are not"
+        " drawn. A box: a person without keypoints.",
+        "Overlay: hatched where a nearer body hides it.",
+        "Below: the same bodies from the side, the photographer's camera to the left. One camera and scale in all"
+        f" columns, floor lines every {side.GRID:g} m.",
+    ]
+    lines = [(text, 0.85 * font, True) for text in notes]
+    blank = np.zeros((1, width, 3), np.uint8)
+    needed = write_lines(blank, lines, (0.0, 0.0), wide) + 2.2 * font  # the row of sample joints above them
+    row = 1.5 * font
+    per_row = max(1, int(wide // (20 * font)))
+    fit = max(0, int((height - y - needed - font) // row)) * per_row
+    colours, shown = palette(len(job.people)), min(fit, len(job.people))
+    for i in range(shown):
+        at = (x + (i % per_row) * wide / per_row, y + (i // per_row) * row)
+        draw_joint(canvas, np.array([at[0] + 0.5 * font, at[1] + 0.55 * font]), 1.0, colours[i], 1.3 * unit)
+        count = int((observed_confidence(job, i) > 0).sum())
+        text = f"Person {i}: score {job.people[i].score:.2f}, {count} of 30 joints"
+        write_lines(canvas, [(text, 0.9 * font, False)], (at[0] + 1.4 * font, at[1]), wide)
+    y += -(-shown // per_row) * row
+    if not job.people:
+        y = write_lines(canvas, [("No person detected.", font, False)], (x, y), wide)
+    y += 0.4 * font
+    step = 9.5 * font
+    for i, sure in enumerate((max(job.sure, 0.05), 0.5, 1.0)):
+        draw_joint(canvas, np.array([x + i * step + 0.5 * font, y + 0.55 * font]), sure, _GREY, unit)
+        text = f"confidence {sure:g}"
+        write_lines(canvas, [(text, 0.85 * font, True)], (x + i * step + 1.2 * font, y), wide)
+    write_lines(canvas, lines, (x, y + 1.6 * font), wide)

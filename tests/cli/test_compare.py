@@ -1,0 +1,217 @@
+"""`dpmesh compare` as a user meets it, and its drawings."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dpmesh.cli import compare as verb
+from dpmesh.cli.main import main
+from dpmesh.errors import ConfigError, OutputError
+from dpmesh.evaluate.methods import METHODS
+from dpmesh.evaluate.qualitative.columns import open_columns
+from dpmesh.evaluate.qualitative.comparison import compare
+from dpmesh.geometry.camera import project
+from dpmesh.model import DPMesh
+from dpmesh.pipeline.detect import Detector
+from dpmesh.render.overlay import Layer, draw_side, palette
+from dpmesh.render.panels import Region, draw_keypoints, write_lines
+from dpmesh.skeletons import JOINTS30
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PEOPLE = "14,10,60,110;70,20,110,118"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two models of one configuration, in folders of one name."""
+    folders = [tmp_path_factory.mktemp(name) / "mine" for name in ("first", "second")]
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        DPMesh.from_config("embedded").save_pretrained(folder, {"data": "none"})
+    return folders
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    with Image.open(EXAMPLES / "two_people.jpg") as image:
+        image.resize((120, 120)).save(folder / "a.png")
+    return folder
+
+
+def run(*words: object) -> int:
+    return main(["compare", *map(str, words)])
+
+
+def options(weights: list[Path]) -> tuple[object, ...]:
+    both = [word for folder in weights for word in ("--weights", folder)]
+    return (*both, "--boxes", PEOPLE, "--size", 200, "--threads", 1)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_sheets_page_and_record(
+    weights: list[Path], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd, out = "<b>&'x y.png", tmp_path / "o"
+    (photos / odd).write_bytes((photos / "a.png").read_bytes())
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8 broken")
+    words = (photos, "--out", out, *options(weights), "--method", "network", "flip", "--panels")
+    assert run(*words) == 1
+    told, err = capsys.readouterr()
+    assert "2 of 3 compared" in told and len(err.splitlines()) == 1 and "broken.jpg" in err
+    assert {p.name for p in out.iterdir()} == {"a", "<b>&'x y", "index.html"}
+
+    record = json.loads((out / "a" / "comparison.json").read_text())
+    assert [len(record[k]) for k in ("people", "columns", "source_sha256")] == [2, 4, 64]
+    assert [c["method"] for c in record["columns"]] == ["network", "flip"] * 2
+    assert record["columns"][0]["title"] != record["columns"][2]["title"]  # two folders of one name
+    assert record["columns"][0]["sha256"] != record["columns"][2]["sha256"] != ""
+    assert record["people_from"] == "boxes of the user"
+    panels = {p.name: Image.open(p).size for p in (out / "a").glob("*_0?.png")}
+    assert len(panels) == 8 and {panels[f"overlay_{i:02d}.png"] for i in range(4)} == {(200, 200)}
+    assert len({panels[f"side_{i:02d}.png"] for i in range(4)}) == 1
+
+    page = (out / "index.html").read_text()
+    assert "<b>&'x" not in page and "&lt;b&gt;&amp;&#x27;x y.png" in page
+    assert 'src="%3Cb%3E%26%27x%20y/sheet.png"' in page and "broken.jpg" in page
+    assert "http" not in page and "<script" not in page
+
+
+def test_all_columns_get_the_same_people(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    detect = Detector.__call__
+    monkeypatch.setattr(Detector, "__call__", lambda *a: (calls.append(1), detect(*a))[1])
+    columns = open_columns(["embedded"], ["network", "fit", "flip", "t-pose"], threads=1)
+    assert [c.title for c in columns] == ["embedded", "embedded", "Keypoint fit", "T-pose"]
+    found = compare(columns, EXAMPLES / "two_people.jpg", max_people=2)
+    assert len(calls) == 1
+    first, *others = found.scenes
+    assert len(first.people) == 2
+    for other in others:
+        for name in ("box", "keypoints2d", "score"):
+            np.testing.assert_array_equal(first.stacked(name), other.stacked(name))
+        assert np.abs(first.stacked("vertices") - other.stacked("vertices")).max() > 1e-3
+    # What one column counts is not in another's record.
+    assert all(scene.fallbacks.get("no_keypoints", 0) <= 2 for scene in found.scenes)
+
+
+def test_output_folder_is_safe(
+    weights: list[Path], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "o"
+    words = (photos / "a.png", "--out", out, *options(weights[:1]))
+    (out / "a").mkdir(parents=True)
+    (out / "a" / "thesis.tex").write_text("mine")
+    assert run(*words) == 1 and run(*words, "--overwrite") == 1
+    assert contents(out) == {"a/thesis.tex": b"mine"}
+    (out / "a" / "thesis.tex").rename(tmp_path / "thesis.tex")
+    (out / "a").rmdir()
+    (out / "index.html").write_text("<html>my own page</html>")
+    assert run(*words, "--overwrite") == 1
+    assert contents(out) == {"index.html": b"<html>my own page</html>"}
+    (out / "index.html").unlink()
+    capsys.readouterr()
+
+    assert run(*words) == 0
+    before = contents(out)
+    assert run(*words) == 0 and "kept" in capsys.readouterr().out
+    assert run(*words, "--crop") == 1 and "--overwrite" in capsys.readouterr().err
+    assert contents(out) == before
+    assert run(*words, "--crop", "--overwrite") == 0
+    assert contents(out) != before
+    (out / "a" / "note.txt").write_text("mine")
+    assert run(*words, "--overwrite") == 1
+    assert (out / "a" / "note.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["x.png"],
+        ["x.png", "--out", "o", "--method", "magic"],
+        ["x.png", "--out", "o", "--size", "20"],
+        ["x.png", "--out", "o", "--label", "one", "--label", "two"],
+    ],
+)
+def test_wrong_argument_is_two(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(*words)
+    assert caught.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_columns_are_checked(weights: list[Path]) -> None:
+    assert set(verb.METHODS) == set(METHODS)
+    with pytest.raises(ConfigError, match="labels"):
+        open_columns(weights, labels=["one"])
+    with pytest.raises(ConfigError, match="columns"):
+        open_columns([str(i) for i in range(13)])
+
+
+def test_nobody_is_a_sheet_too(photos: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 40), (90, 90, 90)).save(photos / "grey.png")
+    found = compare(open_columns(threads=1), photos / "grey.png")
+    folder = found.save(tmp_path / "o", size=200)
+    assert Image.open(folder / "sheet.png").size[0] > 600
+    with pytest.raises(OutputError):
+        found.save(tmp_path / "o", size=200)
+
+
+def test_drawing_is_the_image_enlarged() -> None:
+    K = np.array([[500.0, 0, 319.5], [0, 500, 239.5], [0, 0, 1]])
+    region = Region.of((480, 640), 600, np.array([100.2, -50, 300, 220]))
+    assert (region.left, region.top, region.width, region.height) == (100, 0, 200, 220)
+    points = np.array([[0.3, -0.2, 3.0], [-0.4, 0.1, 2.0]])
+    np.testing.assert_allclose(
+        project(points, region.camera(K)), region.points(project(points, K)), atol=1e-9
+    )
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[50:60, 150:160] = 255
+    drawn = region.cut(image)
+    assert drawn.shape[:2] == region.size
+    y, x = (float(v.mean()) for v in np.nonzero(drawn[..., 0] > 128))
+    np.testing.assert_allclose([x, y], region.points(np.array([154.5, 54.5])), atol=0.6)
+
+
+def test_only_observed_joints_are_drawn() -> None:
+    points = np.stack([np.linspace(20, 280, 30), np.full(30, 150.0)], 1)
+    points[JOINTS30.index("L_Wrist")] = np.nan  # where it is does not matter
+    sure = np.zeros(30)
+    canvas = np.full((300, 300, 3), 128, np.uint8)
+    draw_keypoints(canvas, points, sure, (1.0, 0.0, 0.0))
+    assert (canvas == 128).all()
+    for name, confidence in (("Nose", 0.3), ("L_Hip", 1.0)):
+        sure[JOINTS30.index(name)] = confidence
+    draw_keypoints(canvas, points, sure, (1.0, 0.0, 0.0))
+    changed = (canvas != 128).any(-1)
+    faint, strong = (
+        changed[:, round(points[JOINTS30.index(n), 0]) + np.arange(-6, 7)] for n in ("Nose", "L_Hip")
+    )
+    assert (
+        0 < faint.sum() < strong.sum() and changed.sum() == faint.sum() + strong.sum()
+    )  # no limb between them
+
+
+def test_side_views_share_one_camera() -> None:
+    triangle = np.array([[0, 0, 4], [0.4, 0, 4], [0, 0.9, 4.3]], np.float32)
+    far = np.concatenate([triangle, triangle + np.float32([0, 0, 5])])
+    faces, colour = np.array([[0, 1, 2]]), palette(1)[0]
+    alone, framed = (draw_side([Layer(triangle, colour)], faces, around) for around in (None, far))
+    again = draw_side([Layer(triangle, colour)], faces, far)
+    assert (framed == again).all() and (alone != framed).any()
+
+
+def test_long_words_are_broken() -> None:
+    canvas = np.full((400, 100, 3), 255, np.uint8)
+    below = write_lines(
+        canvas, [("a_very_long_name_without_a_single_space_in_it", 12.0, False)], (0.0, 0.0), 100.0
+    )
+    assert 3 * 12 < below < 100 and (canvas[: int(below)] < 255).any()

@@ -1,0 +1,375 @@
+"""Damaged, hand-edited and hostile data sets: one line that names the file, nothing outside the root, nothing lost."""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dpmesh.cli.main import main
+from dpmesh.data import open_source
+from dpmesh.data.fits import FitBodies
+from dpmesh.data.pack import PackConfig, pack
+from dpmesh.data.person import Person, damage
+from dpmesh.data.pictures import decode_rgb, read_bytes
+from dpmesh.data.shards import read_manifest
+from dpmesh.data.sources import read_folder
+from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError
+
+Sets = tuple[Path, dict[str, Any]]
+SMALL = PackConfig(per_shard=2, quality=95)
+
+
+@pytest.fixture(scope="module")
+def people(sets: Sets, bodies: FitBodies) -> list[Person]:
+    return read_folder("muco", sets[0], bodies=bodies).people
+
+
+@pytest.fixture(scope="module")
+def whole(people: list[Person], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed") / "shards"
+    pack(people, folder, "muco-train", SMALL)
+    return folder
+
+
+@pytest.fixture
+def packed(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "shards"))
+
+
+def edit(path: Path, change: Callable[[Any], Any]) -> None:
+    content = json.loads(path.read_text())
+    changed = change(content)
+    path.write_text(json.dumps(content if changed is None else changed))
+
+
+def put(*keys: Any) -> Callable[[Any], None]:
+    """A change: the last of the keys becomes the value at the place that the others name."""
+    *at, last, value = keys
+
+    def change(content: Any) -> None:
+        for key in at:
+            content = content[key]
+        content[last] = value
+
+    return change
+
+
+SET = ("sets", "muco-train")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("sets", []),
+        put("sets", None),
+        put("format", 2),
+        put("sets", "muco-train", None),
+        put("sets", "../../x-train", {"shards": 1}),
+        put("sets", "/etc/x-train", {"shards": 1}),
+        put(*SET, "shards", 10**9),
+        put(*SET, "shards", -1),
+        put(*SET, "shards", "1"),
+        put(*SET, "shards", 1.5),
+        lambda _: [],
+        lambda _: "x" * 100,
+    ],
+)
+def test_a_damaged_manifest_is_named(
+    packed: Path, people: list[Person], change: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(packed / "pack.json", change)
+    before = {path.name: path.read_bytes() for path in packed.glob("*-*")}
+    for use in (lambda: open_source("muco", packed), lambda: pack(people, packed, "muco-train", SMALL)):
+        with pytest.raises(InputError, match=r"pack\.json"):
+            use()
+    assert main(["data", "check", str(packed)]) != 0
+    assert capsys.readouterr().err.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in packed.glob("*-*")} == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("bytes", "many"),
+        put("bytes", 5),
+        put("people", {}),
+        put("people", 0, None),
+        put("people", 0, 0, -512),
+        put("people", 0, 0, 10**12),
+        put("people", 0, 1, 10**12),
+        put("people", 0, 1, 2**30),
+        put("people", 0, 1, 0),
+        put("people", 0, 0, 1.0),
+        put("people", 0, 0, True),
+        put("people", 0, 2, 0),
+        put("people", 1, [512, 900, 600, 900, 1]),
+        put("skipped", []),
+        lambda index: index.pop("sha256") and None,
+        lambda index: index["people"].append(index["people"][0]),
+        lambda _: None or [],
+    ],
+)
+def test_a_damaged_index_makes_a_torn_shard(
+    packed: Path, people: list[Person], change: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(packed / "muco-train-00000.json", change)
+    with pytest.raises(ConfigError, match="no whole shard"):
+        open_source("muco", packed)
+    assert main(["data", "check", str(packed)]) == 1
+    assert "TORN muco-train-00000.tar: it" in capsys.readouterr().out
+    assert pack(people, packed, "muco-train", SMALL).written == 1  # and packing again mends it
+    assert len(open_source("muco", packed)) == len(people)
+
+
+def with_record(packed: Path, change: Callable[[Any], Any]) -> None:
+    """The shard with one person whose record is changed, all lengths and checksums being right."""
+    tar, path = packed / "muco-train-00000.tar", packed / "muco-train-00000.json"
+    index, data = json.loads(path.read_text()), tar.read_bytes()
+    start, length, at, size, _ = index["people"][0]
+    record = json.loads(data[at : at + size])
+    changed = change(record)
+    text = json.dumps(record if changed is None else changed).encode()
+    data = data[:at] + text
+    place = [start, length, at, len(text), zlib.crc32(text, zlib.crc32(data[start : start + length]))]
+    index |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "people": [place]}
+    tar.write_bytes(data)
+    path.write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("joints3d", 3, 1, float("nan")),
+        put("fit_joints3d", 3, 1, 1e999),
+        put("joints2d", 3, 1, 1e300),
+        put("joints2d", [[0.0, 0.0]] * 29),
+        put("pose", "none"),
+        put("K", 0, 0, 0.0),
+        put("K", [[0.0] * 3] * 3),
+        put("K", 2, [0.0, 0.0, 0.0]),
+        put("box", [5, 5, 5, 5]),
+        put("size", [0, 10]),
+        put("size", [10**400, 10]),
+        put("record_id", None),
+        put("record_id", "a\nb"),
+        put("record_id", "x" * 5000),
+        put("fit_valid", float("nan")),
+        put("neighbour_flags", [[0.0] * 17] * 7),
+        lambda record: record.pop("betas") and None,
+        lambda _: [1, 2],
+    ],
+)
+def test_a_damaged_record_is_the_records_fault(
+    packed: Path, change: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_record(packed, change)
+    with pytest.raises(InputError, match=r"muco-train-00000\.tar, person 0"):
+        open_source("muco", packed).sample(0, np.random.default_rng(0))
+    assert main(["data", "check", str(packed)]) == 1
+    assert "muco-train-00000.tar, person 0" in capsys.readouterr().out
+
+
+def test_an_id_of_260_letters_is_one(packed: Path) -> None:
+    with_record(packed, put("record_id", "muco/" + "x" * 260))
+    assert len(open_source("muco", packed).sample(0, np.random.default_rng(0)).record_id) == 265
+
+
+MUCO, COCO = "MuCo/MuCo-3DHP.json", "MSCOCO/annotations/person_keypoints_train2017.json"
+CROWD, H36M = "CrowdPose/annotations/crowdpose_train.json", "Human36M/annotations/Human36M_subject1_"
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x.jpg", "/etc/passwd", "a/../../../x.jpg", "a\0b.jpg", "x" * 300, "..\\..\\x", ""]
+)
+@pytest.mark.parametrize(
+    ("kind", "file"), [("muco", MUCO), ("coco", COCO), ("crowdpose", CROWD), ("h36m", f"{H36M}data.json")]
+)
+def test_names_in_files_never_leave_the_set(
+    sets: Sets, tmp_path: Path, kind: str, file: str, name: str
+) -> None:
+    annotations(sets, tmp_path, file)
+    edit(
+        tmp_path / file,
+        lambda content: [image.update(file_name=name) for image in content["images"]] and None,
+    )
+    with pytest.raises(InputError, match="no name of a file inside"):
+        read_folder(kind, tmp_path, fits="none")
+
+
+def annotations(sets: Sets, root: Path, file: str) -> None:
+    """The JSON files of a set, without its pictures."""
+    top = Path(file).parts[0]
+    for path in (sets[0] / top).rglob("*.json"):
+        copied = root / path.relative_to(sets[0])
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copied)
+
+
+def first(content: Any) -> Any:
+    return content["images"][0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "change"),
+    [
+        ("muco", MUCO, lambda c: first(c).update(f=[0.0, 1.0])),
+        ("muco", MUCO, lambda c: first(c).update(f=[1500.0, -1.0])),
+        ("muco", MUCO, lambda c: first(c).update(c=[1e999, 1.0])),
+        ("muco", MUCO, lambda c: first(c).update(c=[10**400, 1.0])),
+        ("muco", MUCO, lambda c: c["annotations"][0]["keypoints_cam"][0].__setitem__(0, float("nan"))),
+        ("muco", MUCO, lambda c: c["annotations"][0].pop("bbox") and None),
+        ("muco", MUCO, lambda c: first(c).update(width="wide")),
+        ("coco", COCO, lambda c: c["annotations"][0].update(image_id=[])),
+        ("coco", COCO, lambda c: c["annotations"].append(None)),
+        ("coco", COCO, lambda c: first(c).update(width=10**400)),
+        ("crowdpose", CROWD, lambda c: c["annotations"][0].update(keypoints=[None])),
+        ("h36m", f"{H36M}camera.json", lambda c: [view.update(f=[0, 0]) for view in c.values()] and None),
+        ("h36m", f"{H36M}camera.json", lambda c: [view.pop("R") for view in c.values()] and None),
+        ("h36m", f"{H36M}joint_3d.json", lambda _: 3),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_one_line(
+    sets: Sets, tmp_path: Path, kind: str, file: str, change: Callable[[Any], Any]
+) -> None:
+    annotations(sets, tmp_path, file)
+    edit(tmp_path / file, change)
+    with pytest.raises(InputError) as error:
+        read_folder(kind, tmp_path, fits="none")
+    assert Path(file).parts[0] in str(error.value) or kind in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_a_person_of_whom_nothing_can_be_computed_is_counted(
+    sets: Sets, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A joint in the plane of the camera has no place in the image: division by zero, and no error of the file."""
+    annotations(sets, tmp_path, MUCO)
+    content = json.loads((tmp_path / MUCO).read_text())
+    for annotation in content["annotations"]:
+        if annotation["image_id"] == content["images"][0]["id"]:
+            annotation["keypoints_cam"][5][2] = 0.0
+    (tmp_path / MUCO).write_text(json.dumps(content))
+    source = read_folder("muco", tmp_path, fits="none")
+    assert source.dropped["a number of the record is not finite, or beyond anything measured"] == 1
+    assert "muco/" in caplog.text
+
+
+def test_only_regular_annotation_files_are_read(sets: Sets, tmp_path: Path) -> None:
+    annotations(sets, tmp_path, MUCO)
+    (tmp_path / MUCO).unlink()
+    os.mkfifo(tmp_path / MUCO)
+    with pytest.raises(InputError, match="not a regular file"):
+        read_folder("muco", tmp_path, fits="none")
+
+
+VALUES = (None, 1e999, 1e300, 10**400, "", "../x", [], {}, -1, 0, [[]], "x" * 300)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where something lies in a JSON value; of long lists their ends."""
+    found = [at] if at else []
+    if isinstance(value, dict):
+        for key in value:
+            found += places(value[key], (*at, key))
+    elif isinstance(value, list):
+        for i in range(len(value)) if len(value) < 4 else (0, len(value) - 1):
+            found += places(value[i], (*at, i))
+    return found
+
+
+@pytest.mark.parametrize(("kind", "file"), [("muco", MUCO), ("crowdpose", CROWD), ("coco", COCO)])
+def test_mutated_annotations(sets: Sets, tmp_path: Path, kind: str, file: str) -> None:
+    annotations(sets, tmp_path, file)
+    good = json.loads((tmp_path / file).read_text())
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        bad = copy.deepcopy(good)
+        *at, last = places(bad)[int(rng.integers(len(places(bad))))]
+        inner = bad
+        for key in at:
+            inner = inner[key]
+        if seed % 4:
+            inner[last] = VALUES[int(rng.integers(len(VALUES)))]
+        else:
+            del inner[last]
+        (tmp_path / file).write_text(json.dumps(bad))
+        try:
+            for person in read_folder(kind, tmp_path, fits="none").people:
+                assert not damage(person) and person.image.is_relative_to(tmp_path)
+        except DPMeshError:
+            pass
+
+
+def test_nothing_of_somebody_else_is_written_over(people: list[Person], tmp_path: Path) -> None:
+    (tmp_path / "muco-train-00000.tar").write_bytes(b"mine")
+    with pytest.raises(OutputError, match="other files"):
+        pack(people, tmp_path, "muco-train", SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["muco-train-00000.tar"]
+    assert (tmp_path / "muco-train-00000.tar").read_bytes() == b"mine"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        pack(people, tmp_path / "file", "muco-train", SMALL)
+    with pytest.raises(OutputError):
+        pack(people, tmp_path / ("x" * 300), "muco-train", SMALL)
+
+
+def test_a_damaged_person_is_skipped_and_named(people: list[Person], tmp_path: Path) -> None:
+    bad = replace(people[0], joints3d=people[0].joints3d * np.float32(np.nan))
+    done = pack([bad, *people[1:]], tmp_path / "out", "muco-train", SMALL)
+    assert list(done.skipped) == [bad.record_id] and "not finite" in done.skipped[bad.record_id]
+    assert done.people == len(people) - 1
+
+
+KILLED = """
+import os, pickle, sys
+from pathlib import Path
+from dpmesh.data import pack as module
+people, out = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
+left, jpeg = [int(sys.argv[3])], module._jpeg
+def dies(*given):
+    left[0] -= 1
+    if left[0] < 0:
+        os._exit(9)
+    return jpeg(*given)
+module._jpeg = dies
+module.pack(people, out, "muco-train", module.PackConfig(per_shard=1, quality=95))
+"""
+
+
+def test_a_kill_leaves_nothing_that_is_taken_for_whole(people: list[Person], tmp_path: Path) -> None:
+    import pickle
+
+    (tmp_path / "people").write_bytes(pickle.dumps(people))
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "people"), str(tmp_path / "out"), "1"]
+    assert subprocess.run(command, check=False).returncode == 9
+    source = open_source("muco", tmp_path / "out")
+    assert len(source) == 1 and list(source.skipped) == ["muco-train-00001.tar"]  # pyright: ignore
+    assert any(path.name.endswith(".part") for path in (tmp_path / "out").iterdir())
+    done = pack(people, tmp_path / "out", "muco-train", PackConfig(per_shard=1, quality=95))
+    assert (done.found, done.written) == (1, len(people) - 1)
+    assert not any(path.name.endswith(".part") for path in (tmp_path / "out").iterdir())
+    assert set(read_manifest(tmp_path / "out")["sets"]) == {"muco-train"}
+
+
+def test_images_of_data_sets_are_bounded(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    for path, says in (
+        (tmp_path / "a.jpg", "not a regular file"),
+        (tmp_path, "folder"),
+        (tmp_path / "b", "no such"),
+    ):
+        with pytest.raises(InputError, match=says):
+            read_bytes(path)
+    with pytest.raises(InputError, match="not a picture"):
+        decode_rgb(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "x.jpg")

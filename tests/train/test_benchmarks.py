@@ -1,0 +1,237 @@
+"""Validation on a data set is the evaluation's: a perfect pose errs by nothing, and the protocol is named."""
+
+import csv
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from dpmesh.assets import FOLDER_VARIABLE
+from dpmesh.body.files import load_body
+from dpmesh.body.model import BodyModel
+from dpmesh.checkpoint import read_config
+from dpmesh.data.pack import PackConfig, pack
+from dpmesh.data.sources import read_folder
+from dpmesh.errors import AssetError, ConfigError
+from dpmesh.evaluate.opening import entry
+from dpmesh.evaluate.records import Persons
+from dpmesh.model import Inputs, Prediction
+from dpmesh.train import loop
+from dpmesh.train.benchmarks import Benchmark, benchmarks
+from dpmesh.train.best import keep_best
+from dpmesh.train.settings import Data, Settings, Source
+
+TOOLS = Path(__file__).parents[2] / "tools"
+MEASURES = ("MPJPE", "PA-MPJPE", "MPVE")
+
+
+def module(name: str) -> ModuleType:
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+        assert spec and spec.loader
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """3DPW's validation split in both layouts, a man and a woman in three frames, and a benchmark's sequence."""
+    people, files = module("evaluation_twin_people"), module("evaluation_twin_3dpw")
+    root = tmp_path_factory.mktemp("twin")
+    world = people.World(people.smpl_files(root / "assets"))
+    made = [
+        world.sequence("courtyard_jumpBench_01", "validation", "mf", 3, range(3)),
+        world.sequence("courtyard_hug_00", "validation", "m", 1, range(1)),
+        world.sequence("courtyard_relaxOnBench_00", "train", "mf", 1, range(1)),
+    ]
+    files.write_3dpw_pictures(root / "official", world, [made[0], made[2]])
+    files.write_3dpw_pictures(root / "json", world, made[:1])
+    files.write_3dpw_official(root / "official", made)
+    files.write_3dpw_json(root / "json", world, made)
+    truth: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for s in made:
+        for p, line in enumerate(s.persons):
+            for f, m in enumerate(line):
+                R, t = s.cam_poses[f, :3, :3], s.cam_poses[f, :3, 3]
+                truth[f"{s.name}/{f:05d}/{p}"] = (s.vertices(p, f), R @ m.trans + t)
+    return SimpleNamespace(root=root, world=world, truth=truth)
+
+
+@pytest.fixture(autouse=True)
+def imported(twin: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(twin.root / "assets"))
+    benchmarks.cache_clear()
+
+
+class Perfect:
+    """A model that answers with the true mesh of the people that it was last shown."""
+
+    camera = "crop"
+    provenance: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, twin: SimpleNamespace, on: Benchmark) -> None:
+        assets = twin.root / "assets"
+        self.body = BodyModel(
+            load_body(
+                assets / "smpl/SMPL_NEUTRAL.npz", h36m=assets / "regressors/J_regressor_h36m_correct.npy"
+            )
+        )
+        self.truth, self.left = twin.truth, [persons for _, persons in on.batches()]
+
+    def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+        persons: Persons = self.left.pop(0)
+        pairs = [self.truth[name] for name in persons.ids]
+        back = [turn.T for turn in persons.turn]
+        meshes = np.stack([v @ b.T for (v, _), b in zip(pairs, back, strict=True)])
+        places = np.stack([b @ at for (_, at), b in zip(pairs, back, strict=True)])
+        vertices, transl = torch.from_numpy(meshes).float(), torch.from_numpy(places).float()
+        n, joints = len(vertices), self.body.regress(vertices, "joints30")
+        rest = torch.eye(3).expand(n, 24, 3, 3)
+        return Prediction(
+            root_6d=torch.zeros(n, 6), pose_latent=torch.zeros(n, 1), body_rotations=rest[:, 1:],
+            betas=torch.zeros(n, 10), camera=torch.zeros(n, 3), joints_img=torch.zeros(n, 15, 3),
+            global_orient=rest[:, 0], transl=transl, vertices=vertices, joints3d=joints,
+            joints2d=joints[..., :2], focal=inputs.focal,
+        )  # fmt: skip
+
+
+def validated(root: Path) -> Data:
+    return Data(validation=(Source(dataset="3dpw", root=str(root), split="validation"),))
+
+
+@pytest.mark.parametrize("layout", ["official", "json"])
+@pytest.mark.parametrize("annotated", [False, True])
+def test_a_perfect_pose_errs_by_nothing(twin: SimpleNamespace, layout: str, annotated: bool):
+    (one,) = benchmarks(validated(twin.root / layout), 100, annotated=annotated)
+    row = one.figures(Perfect(twin, one), torch.device("cpu"))
+    assert [row[name] for name in MEASURES] == [0, 0, 0]
+    name = "3dpw-validation@annotated" if annotated else "3dpw-validation"
+    assert (row["protocol"], row["hash"]) == (name, entry(name).protocol.hash)
+    assert row["people"] == 6 and row["failures"] == 0  # nobody of the benchmark's sequence
+    shown = one.batches()[0][1]
+    assert (shown.visible[:, 1:24].mean() > 0.9) == annotated  # a teacher is given what no detector reports
+
+
+def test_training_s_targets_would_have_erred_by_centimetres(twin: SimpleNamespace):
+    """What validation compared with before: the neutral body of mean shape in the annotated pose."""
+    (one,) = benchmarks(validated(twin.root / "json"), 100)
+    perfect = Perfect(twin, one)
+    people = read_folder("3dpw", twin.root / "json", "validation", "none").people
+    errors = []
+    for person in people:
+        gendered, place = twin.truth[person.record_id.removeprefix("3dpw/").replace("image_", "")]
+        mean = twin.world.pose("neutral", person.pose.reshape(-1).astype(float), np.zeros(10))[0]
+        pair = [torch.from_numpy(v).float()[None] for v in (gendered - place, mean)]
+        a, b = (perfect.body.regress(v, "h36m17")[0].numpy() for v in pair)
+        errors.append(np.linalg.norm((a - a[0]) - (b - b[0]), axis=1).mean() * 1000)
+    assert np.mean(errors) > 10
+
+
+def test_packed_people_are_measured_by_what_is_packed(twin: SimpleNamespace, tmp_path: Path):
+    people = read_folder("3dpw", twin.root / "json", "validation", "none").people
+    pack(people, tmp_path, "3dpw-validation", PackConfig())
+    (one,) = benchmarks(validated(tmp_path), 4)
+    (told,) = benchmarks(validated(tmp_path), 4, annotated=True)
+    assert one.protocol.hash != told.protocol.hash and told.protocol.keypoints.source == "annotated"
+    for benchmark in (one, told):
+        perfect = Perfect(twin, benchmark)
+        perfect.truth = {f"3dpw/{k[:-8]}/image_{k[-7:]}": v for k, v in twin.truth.items()}
+        row = benchmark.figures(perfect, torch.device("cpu"))
+        # 3DPW's joints are the skeleton's, the prediction's are regressed from the mesh: some millimetres apart
+        assert row["people"] == 4 and row["MPJPE"] < 6 and row["hash"] == benchmark.protocol.hash
+
+
+def run_settings(child: ModuleType, out: Path, twin: SimpleNamespace, **more: Any) -> Settings:
+    """Trains and validates on the twin of 3DPW, with its SMPL fits."""
+    source = {"dataset": "3dpw", "root": str(twin.root / "official")}
+    data = {"validation": [{**source, "split": "validation"}], "group3d": [source]}
+    stages: Sequence[dict[str, Any]] = more.pop("stages", [child.stage("teacher")])
+    return child.settings(out, *stages, data=data, body="smpl", validate_every=1, **more)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_names_the_protocol_and_keeps_the_best(
+    child: ModuleType, twin: SimpleNamespace, tmp_path: Path
+):
+    out = tmp_path / "run"
+    stages = [child.stage("teacher", batch=2), child.stage("keypoints", batch=2)]
+    given = run_settings(child, out, twin, stages=stages, keep_best=True, model="reading")
+    weights = loop.train(given)
+    rows = read(out / "validation.csv")
+    names = {"teacher": "3dpw-validation@annotated", "keypoints": "3dpw-validation"}
+    assert [(r["stage"], r["step"], r["people"], r["protocol"], r["hash"]) for r in rows] == [
+        (stage, str(step), "2", name, entry(name).protocol.hash)
+        for stage, name in names.items()
+        for step in (1, 2, 3)
+    ]
+    for stage, folder in (("teacher", "weights_teacher_best"), ("keypoints", "weights_best")):
+        best = min((r for r in rows if r["stage"] == stage), key=lambda r: float(r["MPJPE"]))
+        told = read_config(out / folder)[1]
+        assert told["steps"] == int(best["step"])
+        assert told["best"]["MPJPE"] == float(best["MPJPE"]) and told["best"]["hash"] == best["hash"]
+    assert weights == out / "weights" and (weights / "model.safetensors").is_file()
+    assert not list(out.glob(".*best*"))
+
+
+def test_only_better_weights_of_one_protocol_replace_the_best(
+    child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from dpmesh.train.begin import begin
+    from dpmesh.train.machines import make_fabric
+    from dpmesh.train.run import Run
+
+    given = child.settings(tmp_path / "run", child.stage("teacher"))
+    run = Run(make_fabric(given), begin(given, 0), given, 0)
+    kept = []
+    for step, (value, digest) in enumerate(
+        [(90.0, "a"), (95.0, "a"), (float("nan"), "a"), (80.0, "a"), (99.0, "b"), (None, "b")]
+    ):
+        run.step = step
+        keep_best(run, [{"MPJPE": value, "hash": digest}])
+        kept.append(read_config(tmp_path / "run/weights_best")[1]["steps"])
+    assert kept == [0, 0, 0, 3, 4, 4]
+    (tmp_path / "run/weights_best/config.json").write_text("{")  # damaged: as if there were none
+    keep_best(run, [{"MPJPE": 200.0, "hash": "b"}])
+    assert read_config(tmp_path / "run/weights_best")[1]["best"]["MPJPE"] == 200
+
+
+@pytest.mark.parametrize("dataset", ["coco", "crowdpose"])
+def test_a_set_without_a_true_pose_is_refused(child: ModuleType, tmp_path: Path, dataset: str):
+    data = {"validation": [{"dataset": dataset, "root": "data", "split": "validation", "fits": "none"}]}
+    with pytest.raises(ConfigError, match=r"has no true pose to validate against\. Name 3dpw"):
+        child.settings(tmp_path / "run", child.stage("teacher"), data=data)
+
+
+def test_keep_best_needs_figures(child: ModuleType, tmp_path: Path):
+    with pytest.raises(ConfigError, match="Set validate_every above 0"):
+        child.settings(tmp_path / "run", child.stage("teacher"), keep_best=True)
+    with pytest.raises(ConfigError, match="no stage here regresses bodies"):
+        child.settings(tmp_path / "run", child.stage("prior"), keep_best=True, validate_every=1)
+
+
+def test_what_validation_lacks_is_said_before_the_first_step(
+    child: ModuleType, twin: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = run_settings(child, tmp_path / "run", twin)
+    bare = tmp_path / "assets"
+    bare.mkdir()
+    for folder in ("smpl", "regressors"):
+        (bare / folder).mkdir()
+        for file in (twin.root / "assets" / folder).iterdir():
+            if "FEMALE" not in file.name:
+                (bare / folder / file.name).symlink_to(file)
+    monkeypatch.setenv(FOLDER_VARIABLE, str(bare))
+    with pytest.raises(AssetError, match="smpl_female has not been imported"):
+        loop.train(given)
+    assert not (tmp_path / "run/log_teacher.csv").exists()

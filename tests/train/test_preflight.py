@@ -1,0 +1,167 @@
+"""What a training lacks is told before its first step, all of it where one asks; what would be nonsense is refused."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from dpmesh.cli import train as cli
+from dpmesh.diffusion.vae import VAEEncoder
+from dpmesh.errors import ConfigError
+from dpmesh.train import preflight
+from dpmesh.train.begin import begin
+from dpmesh.train.costs import cost_of
+from dpmesh.train.feed import feed
+from dpmesh.train.mesh import MeshObjective
+from dpmesh.train.optimizers import make_optimizer
+from dpmesh.train.part import Part
+from dpmesh.train.settings import Settings
+
+
+def found(settings: Settings, **more: Any) -> preflight.Findings:
+    return preflight.examine(settings, world=1, here=1, device=torch.device("cpu"), **more)
+
+
+def test_everything_that_is_missing_is_told_at_once(
+    child: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing is there of what the paper's student names; each line has its next step, and nothing is written."""
+    monkeypatch.setenv("DPMESH_ASSETS", str(tmp_path / "none"))
+    here = {"root": str(tmp_path / "data"), "fits": "none"}
+    data = {
+        "group3d": [{"dataset": "h36m", **here}],
+        "group2d": [{"dataset": "coco", **here}],
+        "validation": [{"dataset": "3dpw", "split": "validation", **here}],
+        "people": 0,
+    }
+    student = child.stage("student", teacher=str(tmp_path / "teacher"), epochs=2, steps=0)
+    settings = child.settings(
+        tmp_path / "run", student, start=str(tmp_path / "start"), prior=str(tmp_path / "nowhere"), data=data,
+        validate_every=1, body="smpl", tensorboard=True,
+    )  # fmt: skip
+    assert cli._check(settings) == 1
+    told = capsys.readouterr().out
+    for part in ("Human3", "MSCOCO", "3DPW", str(tmp_path / "start"), str(tmp_path / "teacher"), "nowhere"):
+        assert part in told, (part, told)
+    assert "no SMPL body was imported" in told
+    missing = [line for line in told.splitlines() if line.startswith("missing: ")]
+    assert len(missing) >= 7 and len(set(missing)) == len(missing)
+    assert f"{len(missing)} things are missing" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_there_is_counted(child: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    stages = [child.stage("teacher"), child.stage("student")]
+    given = child.settings(tmp_path / "run", *stages, ema=0.9)
+    assert cli._check(given) == 0
+    told = capsys.readouterr().out
+    assert "stage teacher (teacher): 3 steps of 4" in told and "everything is there" in told
+    cost = cost_of(given, 1, 1)
+    objective = begin(child.settings(tmp_path / "run", stages[0]), 0)
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    assert cost.trained == cost.teacher == sum(p.numel() for p in trained)
+    assert cost.weights == sum(p.numel() for p in objective.parameters())
+    assert cost.checkpoint == 4 * 4 * cost.trained  # weights, Adam's two, the average
+
+
+def test_too_little_memory_or_disk_is_told(
+    child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = child.settings(tmp_path / "run", child.stage("teacher"))
+    monkeypatch.setattr(preflight, "free_memory", lambda _device, _here: 1000)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _path: type("", (), {"free": 1000}))
+    memory, disk = found(given).problems
+    assert "in each process" in str(memory) and "are needed for checkpoints and weights" in str(disk)
+
+
+@pytest.mark.parametrize(
+    ("stage", "more", "said"),
+    [
+        ({"batch": 3, "accumulate": 2}, {}, "cannot be cut"),
+        ({"kind": "prior", "poses": "nowhere.npz"}, {}, "nowhere.npz"),
+        ({}, {"start": "nowhere"}, "there are no such start weights"),
+        ({}, {"model": "nothing"}, "no configuration 'nothing'"),
+        ({}, {"prior": "nowhere"}, "no such folder of a pose prior"),
+        ({"kind": "uncertainty"}, {"model": "embedded", "prior": ""}, "no weights whose answers"),
+        ({"kind": "student"}, {}, "a student needs a teacher"),
+    ],
+)
+def test_one_thing_that_is_missing(
+    child: ModuleType, tmp_path: Path, stage: dict[str, Any], more: dict[str, Any], said: str
+):
+    with pytest.raises(ConfigError, match=said) if said == "cannot be cut" else _nothing():
+        problems = found(
+            child.settings(tmp_path / "run", {**child.stage("teacher"), **stage}, **more)
+        ).problems
+        assert said in "\n".join(map(str, problems)), problems
+
+
+def _nothing() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def test_a_backbone_that_stays_random_is_refused(child: ModuleType, tmp_path: Path):
+    """Low-rank updates on random numbers teach nothing; a model that trains all of its backbone may begin so."""
+    for kind in ("teacher", "images"):
+        given = child.settings(tmp_path / "run", child.stage(kind), allow_random_backbone=False)
+        with pytest.raises(ConfigError, match="keeps the U-Net under its low-rank updates as it is"):
+            begin(given, 0)
+        assert any("random numbers" in str(problem) for problem in found(given).problems)
+    given = child.settings(
+        tmp_path / "run", child.stage("teacher"), model="reading", allow_random_backbone=False
+    )
+    assert not found(given).problems and begin(given, 0)
+
+
+def test_without_factors_no_teacher_is_loaded(child: ModuleType, tmp_path: Path):
+    nothing = {"nkr_contrast": 0.0, "nkr_mse": 0.0}
+    given = child.settings(tmp_path / "run", child.stage("student", teacher="nowhere"), losses=nothing)
+    objective = begin(given, 0)
+    assert isinstance(objective, MeshObjective) and objective.teaching is None
+    assert not found(given).problems
+    batch = next(feed(given.stages[0], given, range(1)))[2]
+    assert "nkr_mse" not in objective(batch, Part(1, 0))[1]
+
+
+def test_one_frozen_encoder_sees_the_crop_once(
+    child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The student's latent serves the teacher, with the same numbers; an encoder of its own makes its own."""
+    own = child.make_weights(tmp_path / "run", "tiny", 1)
+    given = child.settings(tmp_path / "run", child.stage("student", teacher=own), start=own)
+    batch = next(feed(given.stages[0], given, range(1)))[2]
+    calls, forward = list[int](), VAEEncoder.forward
+    monkeypatch.setattr(VAEEncoder, "forward", lambda self, x: calls.append(1) or forward(self, x))
+
+    def terms(objective: Any) -> tuple[int, dict[str, torch.Tensor]]:
+        calls.clear()
+        found = objective(batch, Part(1, 0))[1]
+        return len(calls), found
+
+    objective = begin(given, 0)
+    assert isinstance(objective, MeshObjective) and objective.teaching is not None
+    assert objective.teaching.one_encoder
+    once, alike = terms(objective)
+    objective.teaching.one_encoder = False
+    twice, apart = terms(objective)
+    assert (once, twice) == (1, 2)
+    for name, value in apart.items():
+        if name.startswith("nkr"):  # without gradients the encoder rounds otherwise
+            torch.testing.assert_close(alike[name], value, rtol=1e-3, atol=1e-6)
+        else:
+            assert torch.equal(alike[name], value), name
+    other = child.make_weights(tmp_path / "run", "tiny", 2)
+    with_other = begin(child.settings(tmp_path / "run", child.stage("student", teacher=other), start=own), 0)
+    assert isinstance(with_other, MeshObjective) and with_other.teaching is not None
+    assert not with_other.teaching.one_encoder  # other numbers: each sees the crop itself
+    assert terms(with_other)[0] == 2
+
+
+def test_the_optimisers_decays_are_settings(child: ModuleType, tmp_path: Path):
+    given = child.settings(tmp_path / "run", child.stage("teacher"), betas=[0.8, 0.999])
+    optimizer = make_optimizer(begin(given, 0).groups(), 1e-3, given, sharded=False)
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.999)}
