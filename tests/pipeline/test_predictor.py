@@ -109,7 +109,8 @@ def test_options_are_recorded(predictor: Build, tmp_path: Path) -> None:
     scene = predictor()(PICTURE, keypoints=file, fov=50.0, max_people=3)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert scene.options == {
-        "weights": {"file": "fake"}, "keypoints": {"file": "k.json", "sha256": digest}, "boxes": None, "keypoint_format": None,
+        "weights": {"file": "fake"}, "keypoints": {"file": "k.json", "sha256": digest},
+        "keypoint_format": None, "boxes": None,
         "focal": None, "fov": 50.0, "max_people": 3,
     }  # fmt: skip
     arrays = [
