@@ -83,6 +83,7 @@ def test_a_run_that_makes_nothing_leaves_no_folder(run: Opened, monkeypatch: pyt
         (ROWS, "not a readable .npz"),
         (f"{PARTS}/thesis.txt", "holds 'thesis.txt', which no evaluation wrote"),
         (f"{WORST}/holiday.jpg", "holds 'holiday.jpg'"),
+        (f"{WORST}/01_holiday.jpg", "holds '01_holiday.jpg'"),
         (PARTS, "is no folder"),
     ],
 )
