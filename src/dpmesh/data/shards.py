@@ -66,7 +66,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"these shards have format {manifest['format']}, this version reads and writes {FORMAT}: in the"
             " older ones the size of the keypoint noise is missing",
-            where=str(folder),
+            where=str(path),
             fix="Pack the sets again into another folder: dpmesh data pack ROOT OUT.",
         )
     for name, about in cast("dict[str, Any]", sets).items():
