@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dpmesh.errors import AssetError, InputError, OutputError
-from dpmesh.io import atomic_path, atomic_write, folder_lock, parse_json, read_bytes, read_json
+from dpmesh.io import atomic_path, atomic_write, folder_lock, is_part, parse_json, read_bytes, read_json
 
 
 def test_a_file_is_read(tmp_path: Path):
@@ -86,6 +86,18 @@ def test_what_cannot_be_written_is_one_error(tmp_path: Path, name: str):
 def test_a_long_name_that_the_system_allows(tmp_path: Path):
     atomic_write(tmp_path / ("x" * 255), "text")
     assert (tmp_path / ("x" * 255)).read_text() == "text"
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\u6f22" * 85, "\U0001f9cd" * 63, "a\u6f22" * 60])
+def test_a_part_beside_a_long_name_is_short_in_bytes(tmp_path: Path, name: str):
+    atomic_write(tmp_path / name, "text")
+    with pytest.raises(KeyError), atomic_path(tmp_path / name) as part:
+        part.write_text("half")
+        assert (
+            len(os.fsencode(part.name)) < 130 and is_part(part.name, name) and not is_part(part.name, "other")
+        )
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "text"
 
 
 def test_the_second_process_is_refused_and_the_lock_ends_with_the_first(tmp_path: Path):

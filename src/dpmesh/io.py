@@ -7,6 +7,7 @@ system allows is an error of one line, and a file appears whole or not at all.
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Generator
@@ -25,6 +26,11 @@ LARGEST_FILE = 8 * 2**30
 
 LONGEST_NAME = 255
 """Bytes of a file's name that every common file system admits."""
+
+_KEPT_OF_NAME = 100
+"""Bytes of a file's name in that of the part beside it."""
+
+_PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part", re.DOTALL)
 
 LOCK = ".dpmesh.lock"
 
@@ -98,7 +104,7 @@ def atomic_path(path: Path) -> Generator[Path]:
     The file has the rights that the umask gives. Of two writers the later one's file stays, whole. Raises
     OutputError where the system refuses (no space, no rights); the old file then stays as it was.
     """
-    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".{_cut(path.name)}.{secrets.token_hex(4)}.part")
     try:
         _make_parent(path)
         yield part
@@ -109,6 +115,19 @@ def atomic_path(path: Path) -> Generator[Path]:
     finally:
         with suppress(OSError, ValueError):
             part.unlink(missing_ok=True)
+
+
+def _cut(name: str) -> str:
+    """So much of a name that there is room for more beside it: counted in bytes, cut between characters."""
+    while len(name.encode(errors="replace")) > _KEPT_OF_NAME:
+        name = name[:-1]
+    return name
+
+
+def is_part(part: str, name: str) -> bool:
+    """Whether a file called `part` is what a killed `atomic_path` left of a file called `name`."""
+    found = _PART.fullmatch(part)
+    return found is not None and found[1] == _cut(name)
 
 
 def _make_parent(path: Path) -> None:

@@ -73,7 +73,9 @@ SET = ("sets", "muco-train")
     [
         put("sets", []),
         put("sets", None),
-        put("format", 2),
+        put("format", 1),
+        put("format", 3),
+        put("format", "2"),
         put("sets", "muco-train", None),
         put("sets", "../../x-train", {"shards": 1}),
         put("sets", "/etc/x-train", {"shards": 1}),

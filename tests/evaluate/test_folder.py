@@ -83,6 +83,7 @@ def test_a_run_that_makes_nothing_leaves_no_folder(run: Opened, monkeypatch: pyt
         (ROWS, "not a readable .npz"),
         (f"{PARTS}/thesis.txt", "holds 'thesis.txt', which no evaluation wrote"),
         (f"{WORST}/holiday.jpg", "holds 'holiday.jpg'"),
+        (f"{WORST}/01_holiday.jpg", "holds '01_holiday.jpg'"),
         (PARTS, "is no folder"),
     ],
 )
@@ -214,7 +215,7 @@ def test_weights_that_are_not_numbers_are_one_line(twin, tmp_path: Path):
     save_file(weights, tmp_path / WEIGHTS)
     (tmp_path / CONFIG).write_bytes((SHIPPED / "embedded" / CONFIG).read_bytes())
     job = Job(protocol=PROTOCOL, out=tmp_path / "out", data=twin.data, weights=str(tmp_path))
-    with pytest.raises(WeightsError, match="not finite"):
+    with pytest.raises(WeightsError, match="holds NaN or infinity"):
         open_job(job)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from dpmesh.body.files import free_body
 from dpmesh.body.model import BodyModel
 from dpmesh.cli.main import main
+from dpmesh.data import pack as packing
 from dpmesh.data import shards
 from dpmesh.data.pack import PackConfig, pack
 from dpmesh.data.person import Person
@@ -235,9 +236,9 @@ def test_the_commands_take_a_folder(
     ("change", "told"),
     [
         ({"record_id": ["a"]}, ""),
-        ({"record_id": "a\nb"}, "record_id is no name"),
+        ({"record_id": "a\nb"}, "no printable text"),
         ({"fit_valid": None}, ""),
-        ({"betas_valid": 1e308}, "betas_valid"),
+        ({"betas_valid": 0.5}, "betas_valid"),
         ({"K": [[1, 2, 3]]}, "cannot reshape"),
         ({"box": "x"}, "could not convert"),
     ],
@@ -246,11 +247,12 @@ def test_a_damaged_record_is_one_line(
     records: Path, change: dict, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = shards.from_plain
-    monkeypatch.setattr(shards, "from_plain", lambda data, image: plain({**data, **change}, image))
-    with pytest.raises(
-        InputError, match=rf"walk, person 0: this record is not what dpmesh data pack writes.*{told}"
-    ):
+    monkeypatch.setattr(
+        shards, "from_plain", lambda data, *rest, **more: plain({**data, **change}, *rest, **more)
+    )
+    with pytest.raises(InputError, match=rf"person 0: .*record.*{told}") as error:
         open_packed(records)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("count", [10**30, -1, 1.5, None, "x", True])
@@ -258,10 +260,14 @@ def test_a_damaged_manifest_is_one_line_and_does_not_hang(records: Path, count: 
     found = json.loads((records / "pack.json").read_text())
     found["sets"]["walk-test"]["shards"] = count
     (records / "pack.json").write_text(json.dumps(found))
-    with pytest.raises(InputError, match="this record is not what dpmesh data pack writes"):
+    with pytest.raises(InputError, match=r"pack\.json: the number of shards of walk-test is damaged"):
+        open_packed(records)
+    found["sets"]["walk-test"]["shards"] = 90_000
+    (records / "pack.json").write_text(json.dumps(found))
+    with pytest.raises(InputError, match=r"pack\.json: walk-test has far fewer shards than the 90,000"):
         open_packed(records)
     (records / "pack.json").write_text('{"sets": [1]}')
-    with pytest.raises(InputError, match="list of sets is damaged"):
+    with pytest.raises(InputError, match="no manifest of packed people"):
         open_packed(records)
 
 
@@ -270,19 +276,40 @@ def test_an_index_that_points_outside_is_one_line(records: Path) -> None:
     found = json.loads(path.read_text())
     found["people"][0][0] = -1
     path.write_text(json.dumps(found))
-    with pytest.raises(InputError, match="not what dpmesh data pack writes"):
+    with pytest.raises(
+        InputError, match=r"walk-test-00000\.tar: this shard is torn: its index is missing or damaged"
+    ):
         open_packed(records)
 
 
-def test_a_record_with_nan_is_the_records_fault(crowd: Crowd, tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["joints3d", "K", "box", "joints2d", "joints3d_valid"])
+def test_a_record_with_nan_is_the_records_fault(
+    crowd: Crowd, tmp_path: Path, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of shards that another hand wrote: packing leaves such a record out, training refuses it, the evaluation counts
+    and names it."""
     found = people(crowd, tmp_path)
-    spoiled = found[2].joints3d.copy()
-    spoiled[AT[3]] = np.nan
-    found[2] = replace(found[2], joints3d=spoiled)
-    pack(found, tmp_path / "mine", "walk-test", SMALL)
+    spoiled = getattr(found[2], field).copy()
+    spoiled.flat[AT[3] if field.startswith("joints") else 0] = np.nan
+    whole, found[2] = found[2], replace(found[2], **{field: spoiled})
+    assert pack(found, tmp_path / "ours", "walk-test", SMALL).skipped.keys() == {whole.record_id}
+    census = open_packed(tmp_path / "ours").census
+    assert census.found == 2 and census.left_out["left out when packed"] == 1
+
+    def to_plain(person: Person) -> dict:
+        return written(person) | ({field: spoiled.tolist()} if person.record_id == whole.record_id else {})
+
+    written = packing.to_plain
+    monkeypatch.setattr(packing, "to_plain", to_plain)
+    monkeypatch.setattr(packing, "_json", json.dumps)
+    pack([*found[:2], whole, *found[3:]], tmp_path / "mine", "walk-test", SMALL)
+    with pytest.raises(InputError, match="not finite"):
+        shards.ShardSource(tmp_path / "mine", "walk", "test").sample(2, np.random.default_rng(0))
     source = open_packed(tmp_path / "mine")
     persons = source.persons(range(len(source)))
+    assert len(source) == 3 and not persons.fallbacks
     said = answer(crowd, source, range(len(source)), "crop")
     measure = source.protocol.measure
     rows = score(measure, range(len(source)), persons, predicted(measure, Body(crowd, "crop"), said, persons))
-    assert [str(name) for name in rows.ids[rows.unusable]] == [found[2].record_id] and not rows.failed.any()
+    assert [str(name) for name in rows.ids[rows.unusable]] == [whole.record_id] and not rows.failed.any()
+    assert np.isfinite(rows.mpjpe[~rows.unusable]).all()

@@ -81,7 +81,8 @@ def test_two_processes_train_one_run_and_end_with_one_line(child: ModuleType, tm
     lacking = command(child, tmp_path / "lacking", stage, **words, data=data, validate_every=1)
     assert lacking.returncode == 1 and not lacking.stdout
     (line,) = [line for line in lacking.stderr.splitlines() if line.startswith("dpmesh: ")]
-    assert "3DPW" in line and "Traceback" not in lacking.stderr, lacking.stderr
+    assert "3DPW" in line and str(tmp_path / "none") in line and "--data" not in line
+    assert "Traceback" not in lacking.stderr, lacking.stderr
 
 
 def command(child: ModuleType, out: Path, stage: dict[str, Any], **more: Any) -> Any:

@@ -28,7 +28,7 @@ from dpmesh.data.pictures import decode_rgb, read_bytes
 from dpmesh.data.shards import FORMAT, MANIFEST, index_of, is_packed, read_manifest, torn
 from dpmesh.errors import ConfigError, InputError, OutputError
 from dpmesh.geometry.crop import sample_window
-from dpmesh.io import LOCK, atomic_path, atomic_write, folder_lock, reason
+from dpmesh.io import LOCK, atomic_path, atomic_write, folder_lock, is_part, reason
 
 ROOM = 1.65
 """Stored window in squares around the box: augmentation shows up to 1.5, and a turned square's corners more."""
@@ -82,7 +82,7 @@ def _refuse_strangers(out: Path) -> None:
         inside = sorted(path.name for path in out.iterdir()) if os.path.isdir(out) else []
     except OSError as error:
         raise OutputError(f"cannot be read ({reason(error)})", where=str(out)) from None
-    strange = [name for name in inside if name != LOCK and not name.endswith(".part")]
+    strange = [name for name in inside if name != LOCK and not is_part(name, MANIFEST)]
     if strange and not is_packed(out):
         raise OutputError(
             f"holds other files than packed people ({strange[0]})",
@@ -113,8 +113,10 @@ def _pack(
             fix="Choose another folder, or remove the old shards.",
         )
     total, written, found, skipped = 0, 0, 0, dict[str, str]()
+    own = [MANIFEST, *(f"{name}-{k:05d}.{suffix}" for k in range(shards) for suffix in ("tar", "json"))]
     for leftover in out.glob(".*.part"):  # of a run that was killed: the lock says that nobody writes it now
-        leftover.unlink(missing_ok=True)
+        if any(is_part(leftover.name, file) for file in own):
+            leftover.unlink(missing_ok=True)
     manifest["sets"][name] = {**what, "shards": shards}
     atomic_write(out / MANIFEST, _json(manifest))
     for number in range(shards):

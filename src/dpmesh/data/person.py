@@ -180,8 +180,9 @@ def to_plain(person: Person) -> dict[str, Any]:
     return out
 
 
-def from_plain(data: object, image: Path, where: str) -> Person:
-    """The inverse. Raises InputError, naming `where`, for data that are not a person's or are damaged."""
+def from_plain(data: object, image: Path, where: str, *, finite: bool = True) -> Person:
+    """The inverse. Raises InputError, naming `where`, for data that are not a person's or are damaged. finite=False
+    lets numbers that are not finite pass, for one who counts such records (`not_finite`)."""
     if not isinstance(data, dict):
         raise InputError("this is no person's record", where=where)
     told = cast("dict[str, Any]", data)
@@ -202,20 +203,33 @@ def from_plain(data: object, image: Path, where: str) -> Person:
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         line = " ".join(str(error).split())[:80]
         raise InputError(f"a field of the record is missing or damaged ({line})", where=where) from None
-    if wrong := damage(person):
+    uncounted = not finite and not_finite(person)
+    if wrong := _nameless(person) if uncounted else damage(person):
         raise InputError(wrong, where=where)
     return person
 
 
+def not_finite(person: Person) -> bool:
+    """Whether a number of the record is NaN, infinite, or beyond anything measured."""
+    parts = [np.ravel(getattr(person, name)) for name in _SHAPES]
+    numbers = np.concatenate([*parts, [person.betas_valid, person.fit_valid]])
+    return not (np.abs(numbers) < _LARGEST).all()  # NaN is not
+
+
+def _nameless(person: Person) -> str:
+    """What is wrong with a record's id, "" for nothing."""
+    name = cast("object", person.record_id)
+    right = isinstance(name, str) and 0 < len(name) <= _LONGEST_ID and name.isprintable()
+    return "" if right else "the record's id is no printable text"
+
+
 def damage(person: Person) -> str:
     """Why nothing can be computed from a person's record, "" for nothing: numbers, camera, box, name."""
-    name = cast("object", person.record_id)
-    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_ID or not name.isprintable():
-        return "the record's id is no printable text"
+    if wrong := _nameless(person):
+        return wrong
     if not all(0 < side < _LARGEST_SIDE for side in person.size):
         return "the image's size is damaged"
-    numbers = np.concatenate([np.ravel(getattr(person, field)) for field in _SHAPES])
-    if not (np.abs(numbers) < _LARGEST).all():  # NaN is not
+    if not_finite(person):
         return "a number of the record is not finite, or beyond anything measured"
     if not invertible(person.K):
         return "the camera K cannot be inverted"

@@ -66,7 +66,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"these shards have format {manifest['format']}, this version reads and writes {FORMAT}: in the"
             " older ones the size of the keypoint noise is missing",
-            where=str(folder),
+            where=str(path),
             fix="Pack the sets again into another folder: dpmesh data pack ROOT OUT.",
         )
     for name, about in cast("dict[str, Any]", sets).items():
@@ -135,7 +135,8 @@ def _lie_apart(places: list[Any], size: int) -> bool:
 
 class ShardSource:
     """People of the whole shards of one set and split; `skipped` names the torn ones and what is wrong. sums: the
-    SHA-256 of each whole shard, by its name."""
+    SHA-256 of each whole shard, by its name. unpacked: how many people packing left
+    out, for a damaged picture or record."""
 
     def __init__(self, root: Path, kind: str, split: str) -> None:
         """Raises ConfigError where the set was not packed or no shard is whole, InputError for a bad manifest."""
@@ -150,6 +151,7 @@ class ShardSource:
         self._at: list[tuple[int, list[int]]] = []  # shard; jpg and json: offset and length each, checksum
         self.skipped: dict[str, str] = {}
         self.sums: dict[str, str] = {}
+        self.unpacked = 0
         for number in range(sets[f"{kind}-{split}"]):
             shard = root / f"{kind}-{split}-{number:05d}.tar"
             index = index_of(shard)
@@ -159,6 +161,7 @@ class ShardSource:
             elif index is not None:
                 self._at += [(len(self._shards), place) for place in index["people"]]
                 self._shards.append(shard)
+                self.unpacked += len(index["skipped"])
                 self.sums[shard.name] = str(index["sha256"])
         if self.skipped:
             _log.warning("%d shards of %s %s are left out", len(self.skipped), kind, split)
@@ -177,11 +180,11 @@ class ShardSource:
         person, picture, name = self._person(index)
         return make_sample(rng, person, decode_rgb(picture, name), augment)
 
-    def person(self, index: int) -> Person:
-        """The annotation, in pixels of the stored picture. Errors as `sample`."""
-        return self._person(index)[0]
+    def person(self, index: int, *, finite: bool = True) -> Person:
+        """The annotation, in pixels of the stored picture. Errors as `sample`; finite as `person.from_plain`."""
+        return self._person(index, finite=finite)[0]
 
-    def _person(self, index: int) -> tuple[Person, bytes, str]:
+    def _person(self, index: int, *, finite: bool = True) -> tuple[Person, bytes, str]:
         """With the picture's bytes and what to call it."""
         shard, (start, length, json_start, json_length, checksum) = self._at[index]
         name = f"{self._shards[shard].name}, person {index}"
@@ -196,7 +199,7 @@ class ShardSource:
                 where=name,
                 fix="Run dpmesh data check on the folder.",
             )
-        return from_plain(parse_json(text, name), self._shards[shard], name), picture, name
+        return from_plain(parse_json(text, name), self._shards[shard], name, finite=finite), picture, name
 
     def _read(self, shard: int, start: int, length: int) -> bytes:
         if self._process != os.getpid():  # a forked worker opens its own

@@ -17,7 +17,7 @@ from dpmesh.evaluate.opening import data_files, entry
 from dpmesh.evaluate.report import LARGEST, RESULT, ROWS, TEXT, read
 from dpmesh.evaluate.rows import load
 from dpmesh.evaluate.run import PARTS, Job, Say, plain, weights_record
-from dpmesh.io import LOCK, folder_lock, read_bytes
+from dpmesh.io import LOCK, folder_lock, open_regular, read_bytes
 from dpmesh.pipeline.bodies import choose_body
 
 WORST = "worst"
@@ -25,6 +25,8 @@ _OWN = {
     PARTS: re.compile(r"part-\d{5}\.npz|\.part-\d{5}\.npz\.\w+\.part"),
     WORST: re.compile(r"\d\d_.*\.jpg|\.\d\d_.*\.part"),
 }
+MARK = b"dpmesh eval: one of the worst persons"
+"""Comment of the pictures of the worst: a picture without it is somebody's own, whatever it is called."""
 _ELSEWHERE = "Choose another --out."
 
 
@@ -103,7 +105,7 @@ def refuse_foreign(folder: Path) -> None:
     """Raise InputError for a file of a result's name that no evaluation wrote, before anything is replaced."""
     for inner, own in _OWN.items():
         place = folder / inner
-        others = [p.name for p in place.iterdir() if not own.fullmatch(p.name)] if place.is_dir() else []
+        others = [p.name for p in place.iterdir() if not _is_own(p, own)] if place.is_dir() else []
         if others or (place.exists() and not place.is_dir()):
             raise InputError(
                 f"holds {sorted(others)[0]!r}, which no evaluation wrote" if others else "is no folder",
@@ -129,12 +131,24 @@ def _is_result(path: Path) -> bool:
     return isinstance(found, dict) and {"format", "protocol", "figures"} <= set(found)
 
 
+def _is_own(path: Path, names: re.Pattern[str]) -> bool:
+    if not names.fullmatch(path.name):
+        return False
+    if path.suffix != ".jpg":
+        return True
+    try:
+        with open_regular(path) as file:
+            return MARK in file.read(1024)
+    except (DPMeshError, OSError):
+        return False
+
+
 def clear(folder: Path, inner: str) -> None:
     """Remove our files from a folder inside, and it, where nothing else lies there."""
     place = folder / inner
     if place.is_dir():
         for path in place.iterdir():
-            if _OWN[inner].fullmatch(path.name):
+            if _is_own(path, _OWN[inner]):
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             place.rmdir()

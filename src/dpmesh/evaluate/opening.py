@@ -106,7 +106,7 @@ def _read_3dpw(protocol: Protocol, data: Path) -> Read:
         if (folder / "sequenceFiles").is_dir():
             return threedpw.read(protocol, folder)
     raise InputError(
-        f"neither {file} nor sequenceFiles/ is here",
+        f"3DPW is not here: neither {file} nor sequenceFiles/",
         where=" or ".join(str(folder) for folder in folders),
         fix="docs/evaluation.md says how to get 3DPW.",
     )

@@ -1,7 +1,8 @@
 """A folder of records (what `dpmesh data pack` writes) as an evaluation's source, with a protocol of its own.
 
 Nobody published how to measure on such a folder, so the protocol is made from what lies in it: the hash covers the
-shards' checksums. A person whose 3D joints are not known is left out and counted.
+shards' checksums. A person whose 3D joints are not known is left out and counted; one whose record has a number that
+is not finite stays, and is counted as unusable (score.score).
 """
 
 import hashlib
@@ -16,15 +17,15 @@ import numpy as np
 from jaxtyping import Integer
 
 from dpmesh.data.augment import AugmentConfig
-from dpmesh.data.person import Person
+from dpmesh.data.crops import make_sample
+from dpmesh.data.person import Person, not_finite
 from dpmesh.data.record import Sample
 from dpmesh.data.shards import MANIFEST, ShardSource, is_packed, packed_sets
 from dpmesh.errors import ConfigError, InputError
-from dpmesh.evaluate.names import line
 from dpmesh.evaluate.protocols import OWN_JOINTS, Keypoints, Measure, Protocol, Selection, Stored, Truth
 from dpmesh.evaluate.records import Census, Persons
 from dpmesh.geometry import CROP
-from dpmesh.geometry.camera import crop_rotation
+from dpmesh.geometry.camera import crop_rotation, intrinsics
 from dpmesh.geometry.crop import Crop
 from dpmesh.skeletons import H36M14_ROWS, H36M17, JOINTS30
 
@@ -48,13 +49,15 @@ class PackedPeople:
             raise InputError(f"this shard is torn: {reason}", where=torn, fix="Run dpmesh data pack again.")
         self._shards, self._annotated = shards, annotated
         told = [
-            (p.record_id, _known(p, True), _known(p, False)) for p in map(self._person, range(len(shards)))
+            (p.record_id, _known(p, True), _known(p, False), not not_finite(p))
+            for p in map(self._person, range(len(shards)))
         ]
-        if len({record_id for record_id, _, _ in told}) < len(told):
+        if len({record_id for record_id, *_ in told}) < len(told):
             raise InputError("two persons have one name", where=name, fix="Give every record_id once.")
-        measured = any(by_sensor.any() for _, by_sensor, _ in told)
-        known = np.stack([by_sensor if measured else by_fit for _, by_sensor, by_fit in told])
-        rows = _rows(known)
+        sound = np.array([sound for *_, sound in told])
+        measured = any(by_sensor.any() for _, by_sensor, _, sound in told if sound)
+        known = np.stack([by_sensor if measured else by_fit for _, by_sensor, by_fit, _ in told])
+        rows = _rows(known[sound])
         if 0 not in rows or len(rows) < 4:
             raise InputError(
                 "too few joints of these people are known in 3D (the pelvis and three more are needed)",
@@ -62,9 +65,9 @@ class PackedPeople:
                 fix="Pack a set with 3D joints or fits (docs/data.md).",
             )
         whole = known[:, [_AT[row] for row in rows]].all(1)
-        own = not measured or bool(known[:, _COLLARS].all(1).mean() > 0.5)
-        self._measured, self._chosen = measured, [int(i) for i in np.flatnonzero(whole)]
-        if not self._chosen:
+        own = not measured or bool(known[sound][:, _COLLARS].all(1).mean() > 0.5)
+        self._measured, self._chosen = measured, [int(i) for i in np.flatnonzero(whole | ~sound)]
+        if not (whole & sound).any():
             raise InputError("nobody's joints are all known in 3D", where=name, fix="See docs/data.md.")
         content = hashlib.sha256("\n".join(shards.sums.values()).encode("utf-8", "replace")).hexdigest()
         self.protocol = Protocol(
@@ -87,7 +90,10 @@ class PackedPeople:
                 "the truth is what the records say: " + ("measured joints" if measured else "a fit's joints"),
             ),
         )
-        left = {"3D joints not known, or not all": len(told) - len(self._chosen)}
+        left = {
+            "3D joints not known, or not all": len(told) - len(self._chosen),
+            "left out when packed": shards.unpacked,
+        }
         self.census = Census(
             found=len(self._chosen),
             layout=f"shards of dpmesh data pack, {len(told)} people",
@@ -101,8 +107,15 @@ class PackedPeople:
 
     def persons(self, indices: Sequence[int]) -> Persons:
         at = [self._chosen[i] for i in indices]
-        people = [self._person(i) for i in at]
-        samples = [self._sample(i, person) for i, person in zip(at, people, strict=True)]
+        records = [self._person(i) for i in at]
+        sound = np.array([not not_finite(record) for record in records])
+        people = [r if ok else _stand_in(r) for r, ok in zip(records, sound, strict=True)]
+        samples = [
+            self._sample(i, person)
+            if ok
+            else make_sample(_rng(person), person, _BLACK, AugmentConfig.still())
+            for i, person, ok in zip(at, people, sound, strict=True)
+        ]
         given = [self._given(sample) for sample in samples]
         places = np.stack([p.joints3d if self._measured else p.fit_joints3d for p in people])[:, _AT]
         known = np.stack([_known(p, self._measured) for p in people])[:, _AT]
@@ -116,19 +129,21 @@ class PackedPeople:
             focal_crop=np.array([s.focal for s in samples], np.float32),
             focal_image=np.array([np.sqrt(p.K[0, 0] * p.K[1, 1]) for p in people], np.float32),
             turn=np.stack([crop_rotation(p.K, Crop.around(p.box, Stored().box)) for p in people]),
-            truth_joints=places.astype(np.float64),
+            truth_joints=np.where(sound[:, None, None], places, np.nan).astype(np.float64),
             measured=known.astype(np.float64),
             truth_vertices=None,
             truth_pelvis=None,
             seen=sight.astype(np.float64),
-            fallbacks=+Counter({UNSEEN: sum(not visible.any() for _, visible in given)}),
+            fallbacks=+Counter(
+                {UNSEEN: sum(ok and not visible.any() for (_, visible), ok in zip(given, sound, strict=True))}
+            ),
         )
 
     def _person(self, index: int) -> Person:
         with _damage(f"{self._shards.name}, person {index}"):
-            found = self._shards.person(index)
-            if not isinstance(found.record_id, str) or found.record_id != line(found.record_id):
-                raise ValueError("record_id is no name")
+            found = self._shards.person(index, finite=False)
+            if not_finite(found):
+                return found
             if found.fit_valid not in (0, 1) or found.betas_valid not in (0, 1):
                 raise ValueError("fit_valid or betas_valid is neither 0 nor 1")
             return found
@@ -190,7 +205,11 @@ def open_packed(path: Path, *, annotated: bool = False) -> PackedPeople:
     kind, _, split = name.rpartition("-")
     with _damage(str(folder / MANIFEST)):
         if not sets.get(name, 0) <= _MISSING + len(list(folder.glob("*.tar"))):
-            raise ValueError(f"{sets[name]} shards")
+            raise InputError(
+                f"{name} has far fewer shards than the {sets[name]:,} that are named",
+                where=str(folder / MANIFEST),
+                fix="Run dpmesh data pack again.",
+            )
         shards = ShardSource(folder, kind, split)
     return PackedPeople(shards, name, annotated=annotated)
 
@@ -198,6 +217,19 @@ def open_packed(path: Path, *, annotated: bool = False) -> PackedPeople:
 def _rng(person: Person) -> np.random.Generator:
     """Of the noise on a person's keypoints: the same wherever the person stands in the set."""
     return np.random.default_rng([_SEED, zlib.crc32(person.record_id.encode())])
+
+
+def _stand_in(record: Person) -> Person:
+    """In place of a record that has a number which is not finite: what the model is given instead, for nothing."""
+    whole = np.array([0.0, 0.0, CROP - 1, CROP - 1])
+    return Person(
+        record_id=record.record_id, image=record.image, size=(CROP, CROP), box=whole,
+        K=intrinsics(float(CROP), (CROP, CROP)), joints2d=np.zeros((30, 2), np.float32),
+        joints2d_valid=np.zeros(30, np.float32),
+    )  # fmt: skip
+
+
+_BLACK = np.zeros((CROP, CROP, 3), np.uint8)
 
 
 def _known(person: Person, measured: bool) -> np.ndarray:

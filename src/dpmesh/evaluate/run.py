@@ -18,7 +18,7 @@ import torch
 
 from dpmesh.assets import sha256, weights_folder
 from dpmesh.checkpoint import CONFIG, WEIGHTS
-from dpmesh.errors import ConfigError, InputError, WeightsError
+from dpmesh.errors import ConfigError, InputError
 from dpmesh.evaluate.methods import METHODS, WITHOUT_NETWORK, Method, method_of
 from dpmesh.evaluate.names import line
 from dpmesh.evaluate.opening import open_set
@@ -123,8 +123,6 @@ def open_job(job: Job, rank: int = 0) -> Opened:
         torch.cuda.set_device(rank % torch.cuda.device_count())
     chosen = choose_body(job.weights, job.body, job.regressors)
     model = DPMesh.from_pretrained(job.weights, chosen.arrays).to(device).eval()
-    if job.method not in WITHOUT_NETWORK:
-        _refuse_nan(model, job.weights)
     require_joints(model)
     record = {
         **weights_record(job),
@@ -133,17 +131,6 @@ def open_job(job: Job, rank: int = 0) -> Opened:
         "notes": list(chosen.notes),
     }
     return Opened(job, protocol, source, method_of(job.method, model), record, device)
-
-
-def _refuse_nan(model: DPMesh, weights: str) -> None:
-    """Raise WeightsError, before the first person, for weights whose every answer would be a failure."""
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise WeightsError(
-                f"{name} has numbers that are not finite",
-                where=weights,
-                fix="Give weights of a sound training.",
-            )
 
 
 def weights_record(job: Job) -> dict[str, str]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from dpmesh.evaluate.folder import WORST
+from dpmesh.evaluate.folder import MARK, WORST
 from dpmesh.evaluate.names import file_name
 from dpmesh.evaluate.records import Persons
 from dpmesh.evaluate.rows import Rows
@@ -46,7 +46,7 @@ def draw_worst(opened: Opened, rows: Rows, count: int = COUNT) -> list[Path]:
         sheet = draw(opened, persons, answer, _caption(rows, row))
         path = opened.job.folder / WORST / f"{place:02d}_{file_name(persons.ids[0])}.jpg"
         buffer = io.BytesIO()
-        Image.fromarray(sheet).save(buffer, "JPEG", quality=88)
+        Image.fromarray(sheet).save(buffer, "JPEG", quality=88, comment=MARK)
         atomic_write(path, buffer.getvalue())
         written.append(path)
     return written

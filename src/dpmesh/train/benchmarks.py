@@ -1,6 +1,7 @@
 """Validation on data sets, by the evaluation's own code under a frozen protocol (evaluate/): the truth is the gendered
 body or the measured joints, never the neutral body of mean shape, which is what training's targets say of 3DPW."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -96,6 +97,12 @@ def _opened(source: settings.Source, annotated: bool) -> tuple[Protocol, Source]
             f"{source.dataset} has no {source.split} split with a true pose",
             where="data.validation",
             fix="Name 3dpw, a folder that dpmesh data pack made, or nothing: synthetic people then.",
+        )
+    if not os.path.isdir(root):
+        raise ConfigError(
+            f"there is no such folder, where 3DPW's {source.split} people are looked for",
+            where=str(root),
+            fix="Name the folder that holds 3DPW (docs/data.md) in data.validation; then dpmesh train CONFIG --check.",
         )
     return open_set("3dpw-validation@annotated" if annotated else "3dpw-validation", root)
 

@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dpmesh.errors import ConfigError
+from dpmesh.io import atomic_path, atomic_write
 
 log = logging.getLogger("dpmesh.train")
 
@@ -94,8 +94,8 @@ class Report:
         if not self.tells or picture is None:
             return
         folder = self.out / "sheets"
-        folder.mkdir(exist_ok=True)
-        cv2.imwrite(str(folder / f"{self.stage}_{done:06d}.png"), picture[..., ::-1])
+        _, data = cv2.imencode(".png", picture[..., ::-1])
+        atomic_write(folder / f"{self.stage}_{done:06d}.png", data.tobytes())
 
     def say(self, text: str) -> None:
         """A line between."""
@@ -152,9 +152,7 @@ def _read(path: Path) -> list[dict[str, str]]:
 
 
 def _write(path: Path, rows: list[dict[str, str]], columns: list[str]) -> None:
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
+    with atomic_path(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(part, path)
