@@ -1,6 +1,7 @@
 """`dpmesh compare IMAGE... --weights A --weights B --out DIR`: models side by side on the same people."""
 
 import argparse
+import os
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     weights = list(dict.fromkeys(args.weights or ["embedded"]))
     if args.label and len(args.label) != len(weights):
         args.refuse(f"--label: {len(args.label)} labels for {len(weights)} weights")
-    if args.keypoints is not None and not Path(args.keypoints).is_file():
+    if args.keypoints is not None and not os.path.isfile(args.keypoints):
         raise InputError("no such file", where=args.keypoints, fix="Give a JSON file of keypoints.")
     names, out = name_results(find_pictures(args.inputs)), Path(args.out)
 
