@@ -345,7 +345,7 @@ def configuration(model: str | Mapping[str, Any]) -> DPMeshConfig:
     rows = {row.name: row for group in groups for row in group if row.name not in PRESETS}
     if (found := (PRESETS | rows).get(name)) is None:
         raise ConfigError(
-            f"there is no configuration {name!r}",
+            f"there is no configuration {name[:80]!r}",
             fix=f"There are: {', '.join(PRESETS)}; for the ablation {', '.join(rows)}.",
         )
     return found

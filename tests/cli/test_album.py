@@ -115,7 +115,7 @@ CASES: list[tuple[str, str, list[str], int, str]] = [
     ("a name that is too long", "y" * 5000, ["--out", "new"], 1, "longer than a path"),
     ("out is too long", "a.png", ["--out", "y" * 5000], 1, "longer than a path"),
     ("keypoints are too long", "a.png", ["--out", "new", "--keypoints", "y" * 5000], 1, ""),
-    ("boxes are too long", "a.png", ["--out", "new", "--boxes", "1,1,9,9;" * 5000], 0, ""),
+    ("boxes are too many", "a.png", ["--out", "new", "--boxes", "1,1,9,9;" * 5000], 1, "more than 1,000"),
     ("weights are too long", "a.png", ["--out", "holiday", "--weights", "y" * 5000], 0, ""),  # the fake takes any
     ("an empty name", "", ["--out", "new"], 1, "empty name"),
     ("a missing image", "none.jpg", ["--out", "new"], 1, "no such file"),

@@ -30,10 +30,11 @@ from dpmesh.evaluate.tables import tables
 from dpmesh.geometry.crop import Crop
 from dpmesh.model import DPMesh
 from dpmesh.pipeline.detect import Detection
+from dpmesh.pipeline.folder import plan_result
 from dpmesh.pipeline.images import read_image
 from dpmesh.pipeline.job import Job, model_inputs, read_job
 from dpmesh.pipeline.keypoints.files import read_keypoint_file
-from dpmesh.pipeline.results import is_complete, of_picture
+from dpmesh.pipeline.results import wanted_scene
 from dpmesh.train.checkpoints import latest_checkpoint
 from dpmesh.train.settings import read_settings
 
@@ -174,7 +175,7 @@ def _results(folder: Path) -> None:
         lambda: load(first / "rows.npz"),
         lambda: compare(first, second),
         lambda: compare(second, first),
-        lambda: is_complete(first, ("json",)) and of_picture(first, seeds.EMBEDDED / "config.json"),
+        lambda: plan_result(first, wanted_scene("0" * 64, "a.jpg", {}, ("json",)), False),
         lambda: stored_record(first),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, features
 from safetensors.torch import save
 
 from dpmesh.assets import SHIPPED
@@ -22,6 +22,7 @@ from dpmesh.evaluate.protocols import Measure
 from dpmesh.evaluate.rows import Rows
 from dpmesh.evaluate.rows import save as save_rows
 from dpmesh.evaluate.summary import figures
+from dpmesh.pipeline.record import installed
 from dpmesh.skeletons import SMPL24, SMPL_PARENTS
 
 ROOT = Path(__file__).parents[2]
@@ -57,8 +58,8 @@ def images() -> list[Files]:
     add("a.webp", rgb.convert("RGBA"), format="WEBP")
     add("a.ppm", rgb, format="PPM")
     add("a.jp2", rgb, format="JPEG2000")
-    add("a.ico", rgb.resize((32, 32)), format="ICO")
-    add("a.tga", rgb, format="TGA")
+    if features.check("avif"):
+        add("a.avif", rgb, format="AVIF")
     return out
 
 
@@ -203,7 +204,12 @@ def results() -> list[Files]:
         "schema": "dpmesh.comparison/1", "source": "a.jpg", "source_sha256": "0" * 64, "files": ["sheet.png"],
         "people": [], "columns": [{"title": "a", "method": "network", "notes": []}], "asked": {"size": 600},
     }  # fmt: skip
+    record = {
+        "schema": "dpmesh.result/1", "verb": "predict", "image": "0" * 64, "options": {}, "formats": ["json"],
+        "files": ["scene.json"], "pending": [], "colour": "", "source": "a.jpg", "version": installed(),
+    }  # fmt: skip
     more = {
+        ".dpmesh.json": json.dumps(record).encode(),
         "scene.json": json.dumps(scene).encode(),
         "comparison.json": json.dumps(comparison).encode(),
         "sheet.png": b"x",

@@ -6,6 +6,7 @@ Body frame (docs/conventions.md): metres, y up, the subject's left is +x, it loo
 import io
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -166,7 +167,7 @@ def load_npz(path: Path, limit: int = LARGEST_BODY) -> dict[str, NDArray[np.gene
 
 
 _BROKEN = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, RuntimeError,
-           SyntaxError, zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
+           SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
 """What numpy and zipfile raise on a damaged file; RuntimeError for an unknown or encrypted way to pack."""
 
 
