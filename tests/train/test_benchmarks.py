@@ -18,11 +18,11 @@ from dpmesh.body.model import BodyModel
 from dpmesh.checkpoint import read_config
 from dpmesh.data.pack import PackConfig, pack
 from dpmesh.data.sources import read_folder
-from dpmesh.errors import AssetError, ConfigError
+from dpmesh.errors import AssetError, ConfigError, OutputError
 from dpmesh.evaluate.opening import entry
 from dpmesh.evaluate.records import Persons
 from dpmesh.model import Inputs, Prediction
-from dpmesh.train import loop
+from dpmesh.train import best, loop
 from dpmesh.train.benchmarks import Benchmark, benchmarks
 from dpmesh.train.best import keep_best
 from dpmesh.train.settings import Data, Settings, Source
@@ -235,3 +235,20 @@ def test_what_validation_lacks_is_said_before_the_first_step(
     with pytest.raises(AssetError, match="smpl_female has not been imported"):
         loop.train(given)
     assert not (tmp_path / "run/log_teacher.csv").exists()
+
+
+def test_what_somebody_put_beside_the_older_weights_stays(tmp_path: Path):
+    """Of the weights that were the best before only their two files go."""
+    new, kept, before = tmp_path / ".w.part", tmp_path / "w", tmp_path / ".w.before"
+    for folder in (new, kept, before):
+        folder.mkdir()
+        (folder / "config.json").write_text(folder.name)
+    (before / ".model.safetensors.0a1b2c3d.part").write_bytes(b"half")
+    best._exchange(new, kept)
+    assert [p.name for p in tmp_path.iterdir()] == ["w"] and (kept / "config.json").read_text() == ".w.part"
+    for folder in (new, before):
+        folder.mkdir()
+    (before / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError):
+        best._exchange(new, kept)
+    assert (before / "notes.txt").read_text() == "mine" and (kept / "config.json").exists()

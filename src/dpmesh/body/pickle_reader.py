@@ -387,7 +387,7 @@ def _inside(value: Value) -> list[Value]:
         return list(cast("dict[Any, Any]", value).values())
     if isinstance(value, np.ndarray):
         array = cast("NDArray[Any]", value)
-        return cast("list[Any]", array.ravel().tolist()) if array.dtype.kind == "O" else []
+        return array.ravel().tolist() if array.dtype.kind == "O" else []
     return list(cast("list[Any]", value)) if isinstance(value, list | tuple | set) else []
 
 

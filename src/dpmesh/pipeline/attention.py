@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -92,6 +93,7 @@ class Attention:
 
     def _npz(self, person: PersonAttention) -> bytes:
         crop, file = person.crop, io.BytesIO()
+        maps: dict[str, Any] = {f"map_{size}": maps for size, maps in person.maps.items()}
         np.savez_compressed(
             file,
             crop_box=np.array([crop.x1, crop.y1, crop.x1 + crop.side, crop.y1 + crop.side], np.float64),
@@ -103,7 +105,7 @@ class Attention:
             source=np.str_(self.source),
             source_sha256=np.str_(self.source_sha256),
             weights=np.str_(self.weights),
-            **{f"map_{size}": maps for size, maps in person.maps.items()},
+            **maps,
         )
         return file.getvalue()
 

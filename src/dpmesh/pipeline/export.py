@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -110,7 +111,7 @@ def as_json(scene: Scene) -> dict[str, object]:
 def _npz(scene: Scene) -> bytes:
     """The arrays of docs/output.md: no objects, so that no pickle is needed to read them."""
     one = ("keypoints2d", "global_orient", "body_pose", "betas", "transl", "vertices", "joints3d", "joints2d")
-    arrays = {name: scene.stacked(name) for name in (*one, "score", "joint_sigma")}
+    arrays: dict[str, Any] = {name: scene.stacked(name) for name in (*one, "score", "joint_sigma")}
     file = io.BytesIO()
     np.savez_compressed(
         file,

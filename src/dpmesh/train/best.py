@@ -1,14 +1,13 @@
 """The best weights of a stage by its validation figures: weights_best/ beside weights/ (Settings.keep_best)."""
 
 import math
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dpmesh.checkpoint import read_config
+from dpmesh.checkpoint import CONFIG, WEIGHTS, read_config
 from dpmesh.errors import OutputError, WeightsError
-from dpmesh.io import reason
+from dpmesh.io import is_part, reason
 from dpmesh.train.begin import left_by
 from dpmesh.train.machines import is_sharded
 from dpmesh.train.mesh import MeshObjective
@@ -61,10 +60,19 @@ def _exchange(new: Path, folder: Path) -> None:
     """Killed in between, one of both is whole: nothing is removed before its successor is there."""
     before = folder.with_name(f".{folder.name}.before")
     try:
-        shutil.rmtree(before, ignore_errors=True)
+        _remove(before)
         with suppress(FileNotFoundError):
             folder.rename(before)
         new.rename(folder)
-        shutil.rmtree(before, ignore_errors=True)
+        _remove(before)
     except OSError as failure:
         raise OutputError(f"cannot be written ({reason(failure)})", where=str(folder)) from failure
+
+
+def _remove(folder: Path) -> None:
+    """The two files of weights, what a killed run left of them, and the folder, which must hold nothing else."""
+    if folder.is_dir():
+        for path in list(folder.iterdir()):
+            if any(path.name == name or is_part(path.name, name) for name in (CONFIG, WEIGHTS)):
+                path.unlink()
+        folder.rmdir()

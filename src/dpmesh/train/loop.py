@@ -57,7 +57,9 @@ def train(settings: Settings) -> Path:
 
 def _train(fabric: Fabric, settings: Settings, out: Path) -> Path:
     path = first(fabric, lambda: whole_checkpoint(out))
-    state = {"stage": 0, "step": 0} if path is None else everyone(fabric, lambda: read_checkpoint(path))
+    state: dict[str, Any] = (
+        {"stage": 0, "step": 0} if path is None else everyone(fabric, lambda: read_checkpoint(path))
+    )
     started, last = state["stage"], len(settings.stages) - 1
     record: dict[str, Any] = state.get("record", {"stages": []})
     if path is not None and not started <= last:

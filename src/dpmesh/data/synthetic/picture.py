@@ -107,6 +107,6 @@ def _veil(image: Array32, strength: float, middle: NDArray[np.float64], reach: f
     """Scattered light of a sun at `middle` (x, y px), in place; image 0 to 128, white."""
     axis = np.arange(len(image), dtype=_F32)
     far = ((axis - _F32(middle[0])) ** 2 + (axis[:, None] - _F32(middle[1])) ** 2) * _F32(1 / reach**2)
-    bright = spread(_F32(strength) * (_F32(0.35) + _F32(0.65) / (1 + 4 * far)))
+    bright = spread(np.asarray(_F32(strength) * (_F32(0.35) + _F32(0.65) / (1 + 4 * far)), _F32))
     image *= 1 - bright
     image += 128 * bright

@@ -164,7 +164,7 @@ def _inside(
     with np.errstate(invalid="ignore"):
         middle, half = (low + high) / 2, (high - low) / 2 * _BOX_ENLARGED
     boxes = np.concatenate([middle - half, middle + half], 1)
-    return ok, np.where(ok.any(1)[:, None], boxes, 0.0)
+    return ok, np.where(ok.any(1, keepdims=True), boxes, 0.0)
 
 
 def _picture_size(path: Path) -> tuple[int, int]:
