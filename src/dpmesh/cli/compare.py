@@ -1,8 +1,8 @@
 """`dpmesh compare IMAGE... --weights A --weights B --out DIR`: models side by side on the same people."""
 
 import argparse
-import os
 import hashlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
