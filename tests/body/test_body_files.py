@@ -172,6 +172,15 @@ def test_damage_anywhere_in_an_npz_is_one_line(tmp_path: Path) -> None:
             assert "body.npz" in str(error)
 
 
+def test_a_header_without_its_end_in_an_npz(tmp_path: Path) -> None:
+    """numpy's reader of old headers raises tokenize's own error."""
+    header = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + b"{'descr': (".ljust(118)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("v_template.npy", header)
+    with pytest.raises(InputError, match="not a readable"):
+        load_npz(tmp_path / "a.npz")
+
+
 def test_names_that_no_file_has(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.npz")
     for name in ("x" * 5000 + ".npz", "a\0b.pkl", "a.npz"):

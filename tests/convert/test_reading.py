@@ -140,3 +140,11 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
     for place in (tmp_path / "fifo", tmp_path, tmp_path / ("x" * 5000), Path("a\0b"), Path("/dev/zero")):
         with pytest.raises(WeightsError):
             read_tensors(place)
+
+
+def test_a_safetensors_whose_header_is_no_table(tmp_path: Path) -> None:
+    """torch knows the suffix and reads it, whatever stands at its head."""
+    path = tmp_path / "a.safetensors"
+    path.write_bytes((2).to_bytes(8, "little") + b"[]")
+    with pytest.raises(WeightsError, match="damaged"):
+        read_tensors(path)

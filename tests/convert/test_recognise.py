@@ -133,6 +133,17 @@ def test_other_files_are_nothing_or_damaged(tmp_path: Path, content: bytes):
         assert "damaged" in str(error)
 
 
+@pytest.mark.parametrize(
+    "header", ["{'descr': (\n", "{'descr': 3, 'shape': 'x', 'fortran_order': 1}", "\0", "(" * 99]
+)
+def test_a_regressor_with_a_torn_header(tmp_path: Path, header: str):
+    (tmp_path / "file").write_bytes(
+        b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.ljust(118).encode()
+    )
+    with pytest.raises(InputError, match="damaged"):
+        recognise(tmp_path / "file")
+
+
 class Evil:
     def __init__(self, place: Path) -> None:
         self.place = place

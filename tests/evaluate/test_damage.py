@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from dpmesh.errors import InputError
 from dpmesh.evaluate.opening import entry
 from dpmesh.evaluate.protocols import Protocol
 from dpmesh.evaluate.readers import panoptic, threedoh, threedpw, threedpw_json
+from dpmesh.evaluate.rows import read_arrays
 
 SETS = {
     "3dpw": (threedpw_json.read, "3DPW", "3DPW/3DPW_latest_test.json"),
@@ -136,3 +138,10 @@ def test_a_fifo_is_no_file_of_a_set(copied: Path, name: str) -> None:
     os.mkfifo(path)
     with pytest.raises(InputError, match="not a regular file"):
         read(name, copied)
+
+
+def test_a_member_of_a_results_rows_that_is_no_array(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "rows.npz", "w") as archive:
+        archive.writestr("about.npy", b"text")
+    with pytest.raises(InputError, match="about is no array"):
+        read_arrays(tmp_path / "rows.npz")

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -74,6 +75,30 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(
     with pytest.raises(ConfigError, match="every checkpoint is torn"):
         latest_checkpoint(tmp_path)
     assert latest_checkpoint(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("pickled", [b"\x80\x02e.", b"\x80\x02K\x01K\x01b.", b"\x80\x02}.", b"\x80\x02"])
+def test_whole_archives_that_are_no_checkpoint(tmp_path: Path, pickled: bytes):
+    """Every checksum is right; the unpickler's stack runs empty, a number is given a state, nothing is in it."""
+    save_checkpoint(tmp_path, {"stage": 0, "step": 1})
+    with zipfile.ZipFile(tmp_path / "last.ckpt") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "last.ckpt", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else data)
+    with pytest.raises(ConfigError, match="no checkpoint of a training"):
+        latest_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_that_does_not_unpack_is_torn(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "last.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("last/data.pkl", bytes(500))
+        start = 30 + len("last/data.pkl")
+    stored = bytearray((tmp_path / "last.ckpt").read_bytes())
+    stored[start] |= 7  # a kind of block that there is not
+    (tmp_path / "last.ckpt").write_bytes(stored)
+    with pytest.raises(ConfigError, match="every checkpoint is torn"):
+        latest_checkpoint(tmp_path)
 
 
 def _flipped(stored: bytearray) -> bytes:

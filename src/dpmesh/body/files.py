@@ -161,13 +161,15 @@ def load_npz(path: Path, limit: int = LARGEST_BODY) -> dict[str, NDArray[np.gene
                     raise InputError(f"unpacked it would have {size:,} bytes", where=str(path))
             with np.load(file, allow_pickle=False) as arrays:
                 return {name: _truths(arrays[name]) for name in arrays.files}
-    except _BROKEN as error:
+    except BROKEN_ARRAYS as error:
         told = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"this is not a readable .npz ({told})", where=str(path)) from error
 
 
-_BROKEN = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, RuntimeError,
-           SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
+BROKEN_ARRAYS = (
+    OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, RuntimeError,
+    SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
 """What numpy and zipfile raise on a damaged file; RuntimeError for an unknown or encrypted way to pack."""
 
 
@@ -249,6 +251,6 @@ def load_npy(path: Path, limit: int) -> NDArray[np.generic]:
     data = read_bytes(path, limit)
     try:
         return _truths(np.load(io.BytesIO(data), allow_pickle=False))
-    except _BROKEN as error:
+    except BROKEN_ARRAYS as error:
         told = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"the file is damaged or no .npy ({told})", where=str(path)) from error

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmesh.body.files import load_npz, smpl_body
+from dpmesh.body.files import BROKEN_ARRAYS, load_npz, smpl_body
 from dpmesh.body.unpickle import load_smpl_pickle
 from dpmesh.convert.reading import read_tensors, refuse_numbers
 from dpmesh.errors import InputError, WeightsError
@@ -97,8 +97,9 @@ def _regressor(path: Path) -> Found | None:
         if rows.ndim != 2 or rows.shape[1] != SMPL_VERTICES or rows.dtype.kind != "f":
             return None
         rows = np.array(rows, np.float64)
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
-        raise InputError(f"the file is damaged ({error})", where=str(path)) from error
+    except BROKEN_ARRAYS as error:
+        told = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"the file is damaged ({told})", where=str(path)) from error
     if not np.isfinite(rows).all():
         raise InputError(
             "a joint regressor that holds NaN or infinity", where=str(path), fix="Download it again."

@@ -94,10 +94,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             if sum(member.file_size for member in archive.infolist()) > LARGEST:
                 raise InputError(f"unpacks to more than {LARGEST:,} bytes", where=str(path), fix=_FIX)
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            arrays = {name: stored[name] for name in stored.files}
     except _UNREADABLE as error:
         told = " ".join(str(error).split())[:80] or type(error).__name__
         raise InputError(f"this is not a readable .npz ({told})", where=str(path), fix=_FIX) from error
+    if strange := [
+        name for name, array in arrays.items() if not isinstance(array, np.ndarray)
+    ]:  # it gives bytes
+        raise InputError(f"its member {strange[0][:80]} is no array", where=str(path), fix=_FIX)
+    return arrays
 
 
 _FIX = "Delete the file and run the evaluation again."

@@ -3,7 +3,9 @@
 import logging
 import os
 import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +82,13 @@ def read_checkpoint(path: Path) -> State:
         OSError,
         EOFError,
         ValueError,
-        KeyError,
+        LookupError,
         TypeError,
+        AttributeError,
+        AssertionError,
+        MemoryError,
+        ArithmeticError,
+        struct.error,
         pickle.UnpicklingError,
     ) as error:
         raise ConfigError(
@@ -101,7 +108,7 @@ def _check(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             if (member := archive.testzip()) is not None:
                 raise _TornError(f"the checksum of {member} is wrong")
-    except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, ValueError) as error:
         raise _TornError(_line(error)) from error
 
 
