@@ -33,11 +33,7 @@ from dpmesh.pipeline.detect import Detection
 from dpmesh.pipeline.folder import plan_result
 from dpmesh.pipeline.images import read_image
 from dpmesh.pipeline.job import Job, model_inputs, read_job
-<<<<<<< HEAD
 from dpmesh.pipeline.keypoints.files import read_keypoint_file
-=======
-from dpmesh.pipeline.keypoint_files import read_keypoint_file
->>>>>>> fix_b
 from dpmesh.pipeline.results import wanted_scene
 from dpmesh.train.checkpoints import latest_checkpoint
 from dpmesh.train.settings import read_settings

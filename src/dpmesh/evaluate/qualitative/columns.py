@@ -73,7 +73,7 @@ def open_columns(
         )
     titles = list(labels) or _titles(names)
     with_network: list[Method] = [method for method in chosen if method not in WITHOUT_NETWORK]
-    pairs: list[tuple[str, Method]] = [(name, method) for name in names for method in with_network]
+    pairs = [(name, method) for name in names for method in with_network]
     without: list[Method] = [method for method in chosen if method in WITHOUT_NETWORK]
     pairs += [(names[0], method) for method in without]
     if len(pairs) > MOST:
