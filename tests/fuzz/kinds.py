@@ -93,11 +93,11 @@ def _image(folder: Path) -> None:
 def _keypoints(folder: Path) -> None:
     path = _only(folder)
     _people_are_sound(path)
-    _inputs_are_sound(read_job(NoDetector(), seeds.plain_image(), keypoints=path))
+    _inputs_are_sound(read_job(NoDetector(), seeds.park(), keypoints=path))
 
 
 def _people_are_sound(path: Path) -> None:
-    for person in read_keypoint_file(path, "a.jpg", (120, 160)).people:
+    for person in read_keypoint_file(path, "park.jpg", (576, 1024)).people:
         assert np.isfinite(person.box).all() and np.isfinite(person.keypoints30).all()
         assert (person.box[2:] > person.box[:2]).all(), "a box without area"
         assert 0 <= person.score <= 1

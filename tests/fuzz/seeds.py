@@ -27,6 +27,7 @@ from dpmesh.skeletons import SMPL24, SMPL_PARENTS
 
 ROOT = Path(__file__).parents[2]
 EMBEDDED = SHIPPED / "embedded"
+KEYPOINTS = ROOT / "tests" / "pipeline" / "keypoints"
 WHOLE = "whole"
 """A file of this name: the config is of the shipped weights, which are linked beside it."""
 Files = dict[str, bytes]
@@ -64,29 +65,11 @@ def images() -> list[Files]:
 
 
 def keypoints() -> list[Files]:
-    rng = np.random.default_rng(0)
-
-    def points(count: int) -> list[float]:
-        return (
-            np.concatenate([rng.uniform(5, 110, (count, 2)), rng.uniform(0, 1, (count, 1))], 1)
-            .round(2)
-            .ravel()
-            .tolist()
-        )
-
-    people = [
-        {"image_id": 1, "category_id": 1, "keypoints": points(17), "score": 0.9, "bbox": [5, 6, 70, 80]},
-        {"image_id": 1, "keypoints": points(17), "num_keypoints": 17, "iscrowd": 0},
-        {"image_id": 2, "keypoints": points(17)},
-    ]
-    coco = {
-        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
-        "annotations": people,
-    }
-    pose = [{"person_id": [-1], "pose_keypoints_2d": points(n)} for n in (25, 25)]
-    named = [{"image_id": "a.jpg", "keypoints": points(17), "score": 1.5}]
-    texts = [coco, {"version": 1.3, "people": pose}, named, {"people": [{"pose_keypoints_2d": points(18)}]}]
-    return [{"k.json": json.dumps(text).encode()} for text in texts]
+    """A file of every format that is read for park.jpg (tests of the formats)."""
+    cases = json.loads((KEYPOINTS / "truth.json").read_text())["cases"]
+    files = [KEYPOINTS / case["file"] for case in cases if case["expect"] == "people"]
+    wanted = [f for f in files if (f.is_file() and b"park.jpg" in f.read_bytes()) or f.suffix == ".txt"]
+    return [{f"k{path.suffix}": path.read_bytes()} for path in dict.fromkeys(wanted)]
 
 
 def boxes() -> list[Files]:
@@ -219,9 +202,17 @@ def results() -> list[Files]:
 
 @functools.cache
 def plain_image() -> Path:
-    """a.jpg, 160×120: what keypoints and boxes are of."""
+    """a.jpg, 160×120: what boxes are of."""
     path = Path(tempfile.mkdtemp(prefix="image-")) / "a.jpg"
     Image.new("RGB", (160, 120), (128, 128, 128)).save(path)
+    return path
+
+
+@functools.cache
+def park() -> Path:
+    """park.jpg, 1024×576: what the keypoint files are of."""
+    path = Path(tempfile.mkdtemp(prefix="image-")) / "park.jpg"
+    Image.new("RGB", (1024, 576), (128, 128, 128)).save(path)
     return path
 
 

@@ -73,9 +73,11 @@ def open_columns(
         )
     titles = list(labels) or _titles(names)
     with_network: list[Method] = [method for method in chosen if method not in WITHOUT_NETWORK]
-    pairs = [(name, method) for name in names for method in with_network]
     without: list[Method] = [method for method in chosen if method in WITHOUT_NETWORK]
-    pairs += [(names[0], method) for method in without]
+    pairs: Sequence[tuple[str, Method]] = [
+        *((name, method) for name in names for method in with_network),
+        *((names[0], method) for method in without),
+    ]
     if len(pairs) > MOST:
         raise ConfigError(f"{len(pairs)} columns; a sheet has at most {MOST}", where="weights × methods")
     opened: dict[str, Predictor] = {}
