@@ -68,8 +68,9 @@ def keypoints() -> list[Files]:
     """A file of every format that is read for park.jpg (tests of the formats)."""
     cases = json.loads((KEYPOINTS / "truth.json").read_text())["cases"]
     files = [KEYPOINTS / case["file"] for case in cases if case["expect"] == "people"]
-    wanted = [f for f in files if (f.is_file() and b"park.jpg" in f.read_bytes()) or f.suffix == ".txt"]
-    return [{f"k{path.suffix}": path.read_bytes()} for path in dict.fromkeys(wanted)]
+    alone = [f for f in dict.fromkeys(files) if f.is_file() and "two_folders" not in f.name]
+    named = [f for f in alone if b"park.jpg" in f.read_bytes() or f.suffix == ".txt"]
+    return [{f"k{path.suffix}": path.read_bytes()} for path in named]
 
 
 def boxes() -> list[Files]:
