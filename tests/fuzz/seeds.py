@@ -65,12 +65,15 @@ def images() -> list[Files]:
 
 
 def keypoints() -> list[Files]:
-    """A file of every format that is read for park.jpg (tests of the formats)."""
+    """A file of every format that is read for park.jpg alone (tests/pipeline/test_keypoint_formats.py)."""
     cases = json.loads((KEYPOINTS / "truth.json").read_text())["cases"]
-    files = [KEYPOINTS / case["file"] for case in cases if case["expect"] == "people"]
-    alone = [f for f in dict.fromkeys(files) if f.is_file() and "two_folders" not in f.name]
-    named = [f for f in alone if b"park.jpg" in f.read_bytes() or f.suffix == ".txt"]
-    return [{f"k{path.suffix}": path.read_bytes()} for path in named]
+    alone = [
+        KEYPOINTS / case["file"]
+        for case in cases
+        if case["expect"] == "people" and any(image["name"] == "park.jpg" for image in case["pictures"])
+    ]
+    found = [path for path in dict.fromkeys(alone) if path.is_file()]
+    return [{f"k{path.suffix}": path.read_bytes()} for path in found]
 
 
 def boxes() -> list[Files]:

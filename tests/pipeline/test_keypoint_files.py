@@ -214,6 +214,15 @@ def test_one_bad_person_costs_that_person(tmp_path: Path) -> None:
     refused(tmp_path, [bad], "results[0]", "50 numbers")
 
 
+def test_one_bad_person_of_another_tool_costs_that_person(tmp_path: Path) -> None:
+    """A field that lacks in one entry is that entry's fault, whatever the format."""
+    rows = json.loads((Path(__file__).parent / "keypoints" / "ultralytics_to_json.json").read_text())
+    del rows[1]["keypoints"]
+    path = write(tmp_path, rows)
+    found = read_keypoint_file(path, "park.jpg", (576, 1024))
+    assert len(found.people) == 1 and found.malformed == 1
+
+
 def test_boxes_of_a_detector_are_no_keypoints(tmp_path: Path) -> None:
     """Otherwise every image would be an empty scene, in silence."""
     row = {"image_id": "a.jpg", "bbox": [1, 2, 30, 40], "category_id": 1, "score": 0.9}

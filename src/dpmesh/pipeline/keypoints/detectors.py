@@ -67,7 +67,7 @@ def mmpose(content: Any, form: Format) -> list[FileImage]:
 def ultralytics(content: Any, form: Format) -> list[FileImage]:
     def read(row: Any) -> FilePerson:
         row = mapping(row)
-        lists = mapping(row["keypoints"])
+        lists = mapping(row.get("keypoints"))
         x, y = (np.array([number(v) for v in listed(lists.get(key), key)]) for key in "xy")
         if x.shape != y.shape:
             raise InputError(f"{len(x)} x for {len(y)} y")
