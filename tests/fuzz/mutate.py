@@ -3,6 +3,7 @@
 Everything is drawn from the `random.Random` that is handed in, so that a seed gives the same file again.
 """
 
+import copy
 import io
 import json
 import pickletools
@@ -99,15 +100,17 @@ def _change_value(whole: Any, rng: random.Random) -> None:
     here, key = rng.choice(places if rng.random() < 0.5 else places[: max(1, len(places) // 8)])
     how, old = rng.randrange(8), here[key]
     if how <= 3:
-        here[key] = rng.choice(_VALUES)
+        here[key] = copy.deepcopy(rng.choice(_VALUES))
     elif how == 4 and isinstance(old, int | float) and not isinstance(old, bool):
         here[key] = rng.choice((-old, old + 1, old * 1e6, old * 1e30, str(old), [old], int(old) + 0.5))
     elif how == 5 and here is not whole:
         del here[key]
     elif how == 6:
-        here[key] = [old, old] if isinstance(here, dict) else _VALUES[rng.randrange(len(_VALUES))]
+        here[key] = (
+            [old, copy.deepcopy(old)] if isinstance(here, dict) else copy.deepcopy(rng.choice(_VALUES))
+        )
         if isinstance(here, list):
-            here.insert(key, old)
+            here.insert(key, copy.deepcopy(old))
     elif isinstance(here, dict) and here is not whole:
         here[rng.choice((str(key) + "x", "", str(key).upper(), "__class__"))] = here.pop(key)
     else:
