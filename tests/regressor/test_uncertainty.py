@@ -150,5 +150,5 @@ def test_without_a_picture_it_tells_too_and_no_gradient_leaves_it():
 def test_a_width_that_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="multiple of heads"):
         RegressorConfig(uncertainty=12)
-    with pytest.raises(ConfigError, match="multiple of heads"):
+    with pytest.raises(ConfigError, match="uncertainty=-8 must be between 0 and"):
         RegressorConfig(uncertainty=-8)
