@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dpmesh.body.files import BodyArrays
-from dpmesh.configurations import configuration
+from dpmesh.configurations import DPMeshConfig, configuration
 from dpmesh.convert.bodies import user_body
 from dpmesh.convert.vposer import imported_vposer
 from dpmesh.errors import AssetError, ConfigError, WeightsError
@@ -146,15 +146,30 @@ def _stored(settings: Settings, source: str, *, may_lack_uncertainty: bool = Fal
         elif model.config == replace(wanted, lora_rank=0):
             fix = "Their LoRA is merged: convert the checkpoint again, without --merge-lora."
         raise ConfigError(f"these are not weights of {settings.model!r}", where=source, fix=fix)
-    if (prior := _prior(settings)) is not None and source == settings.start:
-        _put(prior, model, settings)
+    if source == settings.start:
+        prior = _prior(settings)
+        if prior is None and _never_trained(model.pose_prior):
+            prior = _imported(wanted)
+        if prior is not None:
+            _put(prior, model, settings)
     if _never_trained(model.pose_prior):
+        own = " or `dpmesh assets import` your VPoser 1.0" if _may_import(wanted) else ""
         raise ConfigError(
             "the pose prior in these weights was never trained",
             where=source,
-            fix="Train one (configs/paper_prior.toml) and name its folder as `prior`.",
+            fix=f"Train one (configs/paper_prior.toml) and name its folder as `prior`{',' if own else ''}{own}.",
         )
     return model
+
+
+def _may_import(config: DPMeshConfig) -> bool:
+    return isinstance(config.pose_prior, VPoserConfig)
+
+
+def _imported(config: DPMeshConfig) -> VPoserDecoder | None:
+    """The user's VPoser, for a model whose prior is one; None where none was imported."""
+    wanted = config.pose_prior
+    return imported_vposer(wanted) if isinstance(wanted, VPoserConfig) else None
 
 
 def _never_trained(prior: nn.Module) -> bool:
@@ -175,15 +190,14 @@ def _with_uncertainty(model: DPMesh, fresh: DPMesh) -> DPMesh:
 def _fresh(settings: Settings) -> DPMesh:
     """Random weights with a trained pose prior, where the model has one."""
     refuse_random_backbone(settings)
-    wanted = configuration(settings.model).pose_prior
+    config = configuration(settings.model)
+    wanted = config.pose_prior
     if isinstance(wanted, DirectConfig):
         return DPMesh.from_config(settings.model, body_of(settings)[0])
-    given = _prior(settings)
-    if given is None and isinstance(wanted, VPoserConfig):
-        given = imported_vposer(wanted)
+    given = _prior(settings) or _imported(config)
     prior = given or load_prior()
     if given is None and wanted != prior.config:
-        own = " `dpmesh assets import` your VPoser 1.0;" if isinstance(wanted, VPoserConfig) else ""
+        own = " `dpmesh assets import` your VPoser 1.0;" if _may_import(config) else ""
         raise ConfigError(
             f"no pose prior for {settings.model!r} is shipped",
             where="start",
