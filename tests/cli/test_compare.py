@@ -1,7 +1,9 @@
 """`dpmesh compare` as a user meets it, and its drawings."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,13 @@ from dpmesh.cli import compare as verb
 from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError, OutputError
 from dpmesh.evaluate.methods import METHODS
+from dpmesh.evaluate.qualitative import figure
 from dpmesh.evaluate.qualitative.columns import open_columns
 from dpmesh.evaluate.qualitative.comparison import compare
 from dpmesh.geometry.camera import project
 from dpmesh.model import DPMesh
 from dpmesh.pipeline.detect import Detector
+from dpmesh.render import side
 from dpmesh.render.overlay import Layer, draw_side, palette
 from dpmesh.render.panels import Region, draw_keypoints, write_lines
 from dpmesh.skeletons import JOINTS30
@@ -127,6 +131,7 @@ def test_output_folder_is_safe(
     assert contents(out) == before
     assert run(*words, "--crop", "--overwrite") == 0
     assert contents(out) != before
+    assert run(*words, "--no-legend") == 1 and "--overwrite" in capsys.readouterr().err
     (out / "a" / "note.txt").write_text("mine")
     assert run(*words, "--overwrite") == 1
     assert (out / "a" / "note.txt").read_text() == "mine"
@@ -207,6 +212,42 @@ def test_side_views_share_one_camera() -> None:
     alone, framed = (draw_side([Layer(triangle, colour)], faces, around) for around in (None, far))
     again = draw_side([Layer(triangle, colour)], faces, far)
     assert (framed == again).all() and (alone != framed).any()
+
+
+def test_each_side_view_has_its_own_floor() -> None:
+    """A column whose body is too low does not lift the bodies of another off their floor."""
+    body = np.array([[-0.3, -0.9, 4], [0.3, -0.9, 4.2], [0, 0.9, 4], [0.2, 0.9, 4.3]], np.float32)
+    around = np.concatenate([body, body + np.float32([0, 2, 3])])
+    faces, colour = np.array([[0, 1, 2], [1, 3, 2]]), palette(1)[0]
+    R, t = side.side_camera(around.astype(np.float64))
+    foot = project(body[2:3].astype(np.float64) @ R.T + t, side.side_intrinsics())[0]
+    drawn = draw_side([Layer(body, colour)], faces, around).astype(int)
+    wall = np.rint(255 * side.backdrop()).astype(int)
+    below = slice(round(foot[1]) - 10, round(foot[1]) + 60), slice(round(foot[0]) - 60, round(foot[0]) + 60)
+    darker = (wall - drawn)[below].sum(-1)
+    assert darker.max() > 60  # the shadow is at the feet
+
+
+def test_a_sheet_for_a_paper(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No title is smaller than 6 pt on 7 inches; the legend goes, and nothing else."""
+    sizes: list[float] = []
+    written = figure.write_lines
+
+    def noted(image: np.ndarray, lines: Sequence[tuple[str, float, bool]], *a: Any, **more: Any) -> float:
+        sizes.extend(size for _, size, _ in lines)
+        return written(image, lines, *a, **more)
+
+    monkeypatch.setattr(figure, "write_lines", noted)
+    methods = ["fit", "t-pose", "blank", "network", "lifter"]
+    found = compare(open_columns(["embedded"], methods, threads=1), photos / "a.png", boxes=PEOPLE)
+    panels = found.panels(200)
+    plain = found.sheet(panels, legend=False)
+    assert len(sizes) > 14 and min(sizes) * 7 * 72 / plain.shape[1] >= 6
+    sheet = found.sheet(panels)
+    assert sheet.shape == plain.shape
+    rows, columns = np.nonzero((sheet != plain).any(-1))
+    assert columns.max() < 2 * plain.shape[1] / 7 and rows.min() > plain.shape[0] / 2
+    assert (plain[rows, columns] == 255).all()
 
 
 def test_long_words_are_broken() -> None:

@@ -70,7 +70,7 @@ def laboratory(twin: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     layout.stable_diffusion("", narrow, twin.SMALL, 0)
     st.save_file(twin.fill(layout, seed=1), tmp_path / "sd.safetensors")
     layout = twin.Layout()
-    layout.controlnet("control_model.", narrow.backbone.unet, 4)
+    layout.controlnet("control_model.", narrow.diffusion.unet, 4)
     torch.save(twin.fill(layout, seed=2), tmp_path / "control.pth")
     layout = twin.Layout()
     layout.vposer("bodyprior_", 32, 512, 21)

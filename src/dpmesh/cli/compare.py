@@ -57,6 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lens.add_argument("--fov", type=angle, metavar="DEG", help="field of view across the image's width")
     add("--crop", action="store_true", help="show only what is around the people")
     add("--size", type=_size, default=600, metavar="PX", help="side of a panel, 200 to 1600 (default: 600)")
+    add(
+        "--no-legend",
+        action="store_true",
+        help="leave out the text on how to read a sheet (a caption says it)",
+    )
     add("--panels", action="store_true", help="write every panel as a PNG of its own as well")
     add("--overwrite", action="store_true", help="make again what DIR already holds")
     parser.set_defaults(refuse=parser.error)
@@ -133,7 +138,7 @@ def _one(
         max_pixels=args.max_pixels or MAX_PIXELS,
         only_image=alone,
     )
-    found.save(out, name, args.size, args.crop, args.panels, args.overwrite, asked)
+    found.save(out, name, args.size, args.crop, args.panels, args.overwrite, asked, not args.no_legend)
     people = {0: "no person detected", 1: "1 person"}.get(
         len(found.job.people), f"{len(found.job.people)} people"
     )
@@ -154,6 +159,7 @@ def _asked(args: argparse.Namespace, columns: "Sequence[Column]") -> dict[str, A
         "fov",
         "crop",
         "size",
+        "no_legend",
         "panels",
     )
     asked: dict[str, Any] = {name: getattr(args, name) for name in options}

@@ -57,18 +57,19 @@ def draw_side(
 ) -> UInt8[np.ndarray, "900 1200 3"]:
     """The same bodies from the side, on a floor with a line every half metre; without any, a wall.
 
-    around: points (metres, camera frame) that the view is to hold, floor under the lowest, so that several drawings
-    have one camera; None: the bodies themselves.
+    around: points (metres, camera frame) that the view is to hold, so that several drawings have one camera and one
+    scale; None: the bodies themselves. The floor is under the lowest of the bodies that are drawn, in either case.
     """
     canvas = side.backdrop()
     if not layers:
         return to_uint8(255 * canvas)
-    points = np.concatenate([layer.vertices for layer in layers]) if around is None else around
-    points = points.astype(np.float64)
+    own = np.concatenate([layer.vertices for layer in layers]).astype(np.float64)
+    points = own if around is None else around.astype(np.float64)
     R, t = side.side_camera(points)
-    side.draw_floor(canvas, points, R, t)
+    floor = float(own[:, 1].max())
+    side.draw_floor(canvas, points, R, t, floor)
     for layer in layers:
-        side.draw_shadow(canvas, layer.vertices, faces, float(points[:, 1].max()), R, t)
+        side.draw_shadow(canvas, layer.vertices, faces, floor, R, t)
     turned = [replace(layer, vertices=transform(layer.vertices, R, t).astype(np.float32)) for layer in layers]
     picture = to_uint8(255 * canvas)
     _lay(picture, *paint_bodies(turned, faces, side.side_intrinsics(), side.SIZE))

@@ -56,10 +56,10 @@ def draw_floor(
     points: Float[np.ndarray, "n 3"],
     R: Float[np.ndarray, "3 3"],
     t: Float[np.ndarray, "3"],
+    floor: float,
 ) -> None:
-    """Lines every GRID metres at the height of the lowest point, fading outwards; in place."""
+    """Lines every GRID metres around the points at the height `floor` (y, metres), fading outwards; in place."""
     points, K = floats(points), floats(side_intrinsics())
-    floor = float(points[:, 1].max())
     low, high = points.min(0)[[0, 2]], points.max(0)[[0, 2]]
     middle, reach = (low + high) / 2, float((high - low).max()) / 2 + 1.6
     count = math.ceil(reach / GRID)  # lines to each side of the middle

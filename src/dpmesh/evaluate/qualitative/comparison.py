@@ -45,10 +45,10 @@ class Comparison:
         only what is around the people."""
         return draw_panels(self.job, self.scenes, size, crop)
 
-    def sheet(self, panels: Mapping[str, Panel] | None = None) -> Panel:
-        """All panels in columns, with titles and a legend; (h, w, 3) RGB."""
+    def sheet(self, panels: Mapping[str, Panel] | None = None, legend: bool = True) -> Panel:
+        """All panels in columns, with titles and (legend) how to read them; (h, w, 3) RGB."""
         titles = [(column.title, column.subtitle) for column in self.columns]
-        return draw_sheet(self.job, titles, dict(self.panels() if panels is None else panels))
+        return draw_sheet(self.job, titles, dict(self.panels() if panels is None else panels), legend)
 
     def record(self) -> dict[str, Any]:
         """Where everything comes from; JSON's types alone."""
@@ -93,6 +93,7 @@ class Comparison:
         panels: bool = False,
         overwrite: bool = False,
         asked: Mapping[str, Any] | None = None,
+        legend: bool = True,
     ) -> Path:
         """Write `out/name/` (name: the image's stem), whole or not at all: sheet.png, comparison.json and, with
         `panels`, every panel as a PNG of its own. Returns the folder.
@@ -103,12 +104,13 @@ class Comparison:
         out, name = Path(out), name or Path(self.job.source).stem or "comparison"
         refuse_foreign(out / name, overwrite)
         drawn = self.panels(size, crop)
-        files = {SHEET: png(self.sheet(drawn))}
+        files = {SHEET: png(self.sheet(drawn, legend))}
         if panels:
             files |= {f"{part}.png": png(image) for part, image in drawn.items()}
         record = self.record() | {
             "size": size,
             "crop": crop,
+            "legend": legend,
             "files": sorted(files),
             "asked": dict(asked or {}),
         }

@@ -22,6 +22,8 @@ from dpmesh.render.panels import (
 Panel = UInt8[np.ndarray, "_ _ 3"]
 SIDE = 600
 """Default size of a panel: it has as many pixels as a square of this side."""
+_SMALLEST = 6 / 72 / 7
+"""Of a title, in widths of the sheet: 6 pt where the sheet is 7 inches wide, a page's two columns."""
 _GREY = (0.3, 0.33, 0.38)
 
 
@@ -73,43 +75,46 @@ def observed_confidence(job: Job, i: int) -> Float[np.ndarray, "30"]:
     return np.where(visible_joints(job, person, job.crops[i]), person.keypoints30[:, 2], 0).astype(np.float32)
 
 
-def draw_sheet(job: Job, titles: Sequence[tuple[str, str]], panels: dict[str, Panel]) -> Panel:
+def draw_sheet(
+    job: Job, titles: Sequence[tuple[str, str]], panels: dict[str, Panel], legend: bool = True
+) -> Panel:
     """The panels in columns: the image and its keypoints over the legend, then a model each. titles: two lines."""
     height, width = panels["input"].shape[:2]
     unit = width / SIDE
-    gap, font = max(4, round(12 * unit)), 34 * unit
+    gap = max(4, round(12 * unit))
     views = panels["side_00"]
     side_height = round(views.shape[0] * width / views.shape[1])
     columns = [("Input image", ""), ("Keypoints, as observed", ""), *titles]
-    head = round(_head_height(columns, width, font))
-    total = (head + height + 2 * gap + side_height + gap, len(columns) * (width + gap) + gap)
-    sheet = np.full((*total, 3), 255, np.uint8)
+    total = len(columns) * (width + gap) + gap
+    least = _SMALLEST * total
+    headings = [_heading(*column, max(34 * unit, least), least) for column in columns]
+    margin = 0.35 * headings[0][0][1]
+    head = round(_head_height(headings, width, margin))
+    sheet = np.full((head + height + 2 * gap + side_height + gap, total, 3), 255, np.uint8)
     upper, lower = slice(head, head + height), slice(head + height + gap, head + height + gap + side_height)
-    for i, (title, subtitle) in enumerate(columns):
+    for i, heading in enumerate(headings):
         x = gap + i * (width + gap)
-        write_lines(
-            sheet, _heading(title, subtitle, font), (float(x), 0.35 * font), float(width), centred=True
-        )
+        write_lines(sheet, heading, (float(x), margin), float(width), centred=True)
         name = ("input", "keypoints")[i] if i < 2 else f"overlay_{i - 2:02d}"
         sheet[upper, x : x + width] = panels[name]
         if i >= 2:
             sheet[lower, x : x + width] = fit_into(panels[f"side_{i - 2:02d}"], side_height, width)
-    legend = np.full((side_height, 2 * width + gap, 3), 255, np.uint8)
-    _legend(legend, job, unit)
-    sheet[lower, gap : gap + legend.shape[1]] = legend
+    if legend:
+        _legend(sheet[lower, gap : 2 * (width + gap)], job, unit)
     return sheet
 
 
-def _heading(title: str, subtitle: str, font: float) -> list[tuple[str, float, bool]]:
-    return [(title, font, False), *([(subtitle, 0.76 * font, True)] if subtitle else [])]
+Heading = list[tuple[str, float, bool]]
 
 
-def _head_height(columns: Sequence[tuple[str, str]], width: int, font: float) -> float:
+def _heading(title: str, subtitle: str, font: float, least: float) -> Heading:
+    """Lines as of write_lines. font: px of the title. least: px, nothing is smaller."""
+    return [(title, font, False), *([(subtitle, max(0.76 * font, least), True)] if subtitle else [])]
+
+
+def _head_height(headings: Sequence[Heading], width: int, margin: float) -> float:
     blank = np.zeros((1, width, 3), np.uint8)
-    below = [
-        write_lines(blank, _heading(*column, font), (0.0, 0.35 * font), float(width)) for column in columns
-    ]
-    return max(below) + 0.3 * font
+    return max(write_lines(blank, heading, (0.0, margin), float(width)) for heading in headings) + margin
 
 
 def _legend(canvas: Panel, job: Job, unit: float) -> None:
@@ -122,7 +127,7 @@ def _legend(canvas: Panel, job: Job, unit: float) -> None:
         " drawn. A box: a person without keypoints.",
         "Overlay: hatched where a nearer body hides it.",
         "Below: the same bodies from the side, the photographer's camera to the left. One camera and scale in all"
-        f" columns, floor lines every {side.GRID:g} m.",
+        f" columns; the floor is under each column's lowest point, lines every {side.GRID:g} m.",
     ]
     lines = [(text, 0.85 * font, True) for text in notes]
     blank = np.zeros((1, width, 3), np.uint8)
