@@ -1,6 +1,7 @@
 """A module imports only from lower floors (docs/conventions.md); no exemptions."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ def test_imports_go_down(path: Path):
         assert FLOOR[room] < FLOOR[here] or room == here, (
             f"{here} (floor {FLOOR[here]}) imports {room} (floor {FLOOR[room]})"
         )
+
+
+def test_the_manual_has_the_same_floors():
+    page = (ROOT.parent.parent / "docs" / "conventions.md").read_text()
+    rows = re.findall(r"^\| \d \| (.+) \|$", page, re.MULTILINE)
+    floors = [floor for row in rows for floor in re.split(r" · above (?:it|that) | · ", row)]
+    assert tuple(tuple(re.findall(r"\w+", floor.partition(", which")[0])) for floor in floors) == FLOORS
 
 
 def test_the_walk_sees_imports():

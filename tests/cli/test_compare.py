@@ -13,7 +13,7 @@ from PIL import Image
 from dpmesh.cli import compare as verb
 from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError, OutputError
-from dpmesh.evaluate.methods import METHODS
+from dpmesh.evaluate.methods import METHODS, Method
 from dpmesh.evaluate.qualitative import figure
 from dpmesh.evaluate.qualitative.columns import open_columns
 from dpmesh.evaluate.qualitative.comparison import compare
@@ -217,15 +217,22 @@ def test_side_views_share_one_camera() -> None:
 def test_each_side_view_has_its_own_floor() -> None:
     """A column whose body is too low does not lift the bodies of another off their floor."""
     body = np.array([[-0.3, -0.9, 4], [0.3, -0.9, 4.2], [0, 0.9, 4], [0.2, 0.9, 4.3]], np.float32)
-    around = np.concatenate([body, body + np.float32([0, 2, 3])])
+    below = body + np.float32([0, 2, 3])
     faces, colour = np.array([[0, 1, 2], [1, 3, 2]]), palette(1)[0]
-    R, t = side.side_camera(around.astype(np.float64))
-    foot = project(body[2:3].astype(np.float64) @ R.T + t, side.side_intrinsics())[0]
-    drawn = draw_side([Layer(body, colour)], faces, around).astype(int)
-    wall = np.rint(255 * side.backdrop()).astype(int)
-    below = slice(round(foot[1]) - 10, round(foot[1]) + 60), slice(round(foot[0]) - 60, round(foot[0]) + 60)
-    darker = (wall - drawn)[below].sum(-1)
-    assert darker.max() > 60  # the shadow is at the feet
+    around = np.concatenate([body, below])
+    camera = side.side_camera(around.astype(np.float64))
+
+    def darkened(vertices: np.ndarray, floor: float) -> np.ndarray:
+        """Where a shadow on this floor is, in the camera of both."""
+        canvas = side.backdrop().copy()
+        side.draw_shadow(canvas, vertices, faces, floor, *camera)
+        return (side.backdrop() - canvas).mean(-1) > 0.03
+
+    drawn = draw_side([Layer(body, colour)], faces, around) / 255.0
+    dark = (side.backdrop() - drawn).mean(-1) > 0.02
+    own, others = darkened(body, 0.9), darkened(body, 2.9)
+    assert own.sum() > 100 and others.sum() > 100
+    assert dark[own].mean() > 0.95 and dark[others].mean() < 0.3
 
 
 def test_a_sheet_for_a_paper(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +245,7 @@ def test_a_sheet_for_a_paper(photos: Path, tmp_path: Path, monkeypatch: pytest.M
         return written(image, lines, *a, **more)
 
     monkeypatch.setattr(figure, "write_lines", noted)
-    methods = ["fit", "t-pose", "blank", "network", "lifter"]
+    methods: tuple[Method, ...] = ("fit", "t-pose", "blank", "network", "lifter")
     found = compare(open_columns(["embedded"], methods, threads=1), photos / "a.png", boxes=PEOPLE)
     panels = found.panels(200)
     plain = found.sheet(panels, legend=False)

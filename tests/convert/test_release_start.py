@@ -15,6 +15,7 @@ from dpmesh.configurations import configuration
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh
 from dpmesh.train.begin import begin
+from dpmesh.train.mesh import MeshObjective
 from dpmesh.train.settings import read_settings
 
 CONFIG = Path(__file__).parents[2] / "configs" / "release_finetune.toml"
@@ -103,6 +104,7 @@ def test_with_the_imported_vposer(laboratory: Path, capsys: pytest.CaptureFixtur
 def test_with_its_controlnet_trained(laboratory: Path):
     assert main(["assets", "import", "TR00_E096.pt"]) == 0 and convert(TRAINED_TOO) == 0
     objective = begin(read_settings(CONFIG, changes(words(TRAINED_TOO))), 0)
+    assert isinstance(objective, MeshObjective)
     parts = {name for name, value in objective.model.named_parameters() if value.requires_grad}
     assert "backbone.controlnet.conv_in.weight" in parts
     assert not any(name.startswith(("backbone.vae.", "pose_prior.")) for name in parts)
