@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import nn
 
+from dpmesh.cli.export import refuse_out
 from dpmesh.cli.main import main
 from dpmesh.configurations import EMBEDDED, PAPER, RELEASE, narrow
-from dpmesh.errors import ConfigError
+from dpmesh.errors import ConfigError, OutputError
 from dpmesh.export import INPUTS, OUTPUTS, _join, export_onnx, outputs_of
 from dpmesh.model import DPMesh, Inputs
 from dpmesh.optimise import optimised
@@ -174,3 +175,37 @@ def test_an_exported_file_has_the_umasks_rights(tmp_path: Path, monkeypatch: pyt
         os.umask(old)
     assert (tmp_path / "new" / "a.onnx").stat().st_mode & 0o777 == 0o644
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o755
+
+
+def small_model(path: Path, outside: str = "") -> None:
+    """An ONNX model of one step; its weight lies in the file `outside`, if that is named."""
+    weight = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [2.0])
+    if outside:
+        weight.ClearField("float_data")
+        weight.data_location = onnx.TensorProto.EXTERNAL
+        weight.external_data.add(key="location", value=outside)
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    step = onnx.helper.make_node("Add", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([step], "g", ends[:1], ends[1:], [weight])
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+
+
+@pytest.mark.parametrize("content", [b"", b"my notes\n", b"\x08\x08", bytes(1000)])
+def test_overwrite_replaces_only_a_model(tmp_path: Path, content: bytes) -> None:
+    out = tmp_path / "m.onnx"
+    out.write_bytes(content)
+    with pytest.raises(OutputError, match="is no part of an ONNX model"):
+        refuse_out(out, overwrite=True)
+    small_model(out)
+    refuse_out(out, overwrite=True)
+    data = tmp_path / "m.onnx.data"
+    data.write_bytes(b"mine")
+    with pytest.raises(
+        OutputError, match=r"m\.onnx\.data: is no part"
+    ):  # nothing says that it is the model's
+        refuse_out(out, overwrite=True)
+    small_model(out, data.name)
+    refuse_out(out, overwrite=True)
+    out.unlink()
+    with pytest.raises(OutputError, match=r"m\.onnx\.data: is no part"):
+        refuse_out(out, overwrite=True)

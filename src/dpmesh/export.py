@@ -124,7 +124,7 @@ def _join(file: Path) -> Path:
     model = onnx.load(str(file), load_external_data=False)
     data = file.with_name(f"{file.name}.data")
     with data.open("wb") as joined:
-        for tensor in _tensors(model.graph):
+        for tensor in tensors_of(model.graph):
             where = {entry.key: entry.value for entry in tensor.external_data}
             if not where:
                 continue
@@ -140,7 +140,7 @@ def _join(file: Path) -> Path:
     return data
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
+def tensors_of(graph: Any) -> Iterator[Any]:
     """Weights, and the constants that stand in nodes: either may lie outside."""
     yield from graph.initializer
     for node in graph.node:
@@ -148,4 +148,4 @@ def _tensors(graph: Any) -> Iterator[Any]:
             if attribute.HasField("t"):
                 yield attribute.t
             if attribute.HasField("g"):
-                yield from _tensors(attribute.g)
+                yield from tensors_of(attribute.g)

@@ -161,12 +161,27 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def refuse_foreign_lock(folder: Path) -> None:
+    """Raise OutputError where something else than a lock's empty file has its name."""
+    path = folder / LOCK
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return  # none, or making it will say why
+    if not stat.S_ISREG(found.st_mode) or found.st_size:
+        raise OutputError(
+            "was not written by dpmesh and is in the way", where=str(path), fix="Move it first."
+        )
+
+
 @contextmanager
 def folder_lock(folder: Path, what: str) -> Generator[None]:
     """Only one process at a time does `what` ("training", "evaluation") here; raises OutputError for the second.
 
-    The lock is the operating system's: it ends with the process, however that ends.
+    The lock is the operating system's: it ends with the process, however that ends. Its file is empty: one with
+    content is somebody's own and refused, as opening it would empty it.
     """
+    refuse_foreign_lock(folder)
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,9 @@ import importlib.util
 import os
 import pickle
 import struct
+import sys
 import tracemalloc
+import types
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from dpmesh.body import pickle_reader
+from dpmesh.body import pickle_reader, unpickle
 from dpmesh.body.pickle_reader import read_pickle
 from dpmesh.body.unpickle import load_pickle, load_smpl_pickle
 from dpmesh.errors import InputError
@@ -242,6 +244,87 @@ def test_a_memo_costs_what_it_holds(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
+class Select:
+    """As chumpy pickles a selection."""
+
+    def __init__(self, a: object, idxs: object) -> None:
+        self.a, self.idxs = a, idxs
+
+
+Select.__module__, Select.__qualname__ = "chumpy.reordering", "Select"
+
+
+def selection(monkeypatch: pytest.MonkeyPatch, a: object, idxs: object) -> bytes:
+    for module in ("chumpy", "chumpy.reordering"):
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    monkeypatch.setattr(sys.modules["chumpy.reordering"], "Select", Select, raising=False)
+    return pickle.dumps({"v_template": Select(a, idxs), "other": Select(a, idxs)}, 2)
+
+
+def refused_cheaply(path: Path, blob: bytes, most: int) -> str:
+    path.write_bytes(blob)
+    tracemalloc.start()
+    with pytest.raises(InputError) as caught:
+        load_smpl_pickle(path)
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found < most, found
+    return str(caught.value)
+
+
+def test_a_selection_is_bounded_before_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mebibyte of one text, chosen six thousand times, took 5.7 GB."""
+    blob = selection(monkeypatch, np.array([b"x" * 999_999]), np.zeros(6000, np.uint8))
+    assert "would take more than" in refused_cheaply(tmp_path / "SMPL.pkl", blob, 64 * 2**20)
+    path = tmp_path / "small.pkl"
+    path.write_bytes(selection(monkeypatch, np.arange(6.0), np.array([5, 0])))
+    assert load_smpl_pickle(path)["v_template"].tolist() == [5, 0]
+
+
+def test_sparse_matrices_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each within its bound, all together out of memory; and nothing is made of a field that nobody asked for."""
+    monkeypatch.setattr(unpickle, "LARGEST_MADE", 2**21)
+    one = scipy.sparse.coo_matrix(np.eye(400))
+    path = tmp_path / "SMPL.pkl"
+    path.write_bytes(pickle.dumps({f"k{i}": one for i in range(40)} | {"weights": one}, 2))
+    assert list(load_smpl_pickle(path)) == ["weights"]
+    blob = pickle.dumps({"weights": one.copy(), "posedirs": one.copy()}, 2)
+    assert "would take more than" in refused_cheaply(path, blob, 2**23)
+
+
+HEADS = {
+    "empty sets": b"\x8f",
+    "empty lists": b"]",
+    "empty dictionaries": b"}",
+    "tuples": b"K\x01\x85",
+    "marks": b"(",
+}
+
+
+@pytest.mark.parametrize("opcode", HEADS.values(), ids=HEADS.keys())
+def test_the_number_of_containers_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opcode: bytes
+) -> None:
+    assert pickle_reader.MOST_CONTAINERS <= 1_500_000
+    monkeypatch.setattr(pickle_reader, "MOST_CONTAINERS", 2_000)
+    told = refused_cheaply(tmp_path / "SMPL.pkl", b"\x80\x02" + opcode * 40_000 + b"}.", 2 * 2**20)
+    assert "more than 2,000 lists" in told
+
+
+def test_the_memo_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pickle_reader.MOST_MEMO <= 4_000_000
+    monkeypatch.setattr(pickle_reader, "MOST_MEMO", 2_000)
+    told = refused_cheaply(tmp_path / "SMPL.pkl", b"\x80\x04N" + b"\x94" * 40_000 + b".", 2 * 2**20)
+    assert "more than 2,000 things" in told
+
+
+def test_an_array_made_again_and_again_of_the_same_bytes_is_bounded(tmp_path: Path) -> None:
+    """The bytes stand in the file once; each array has memory of its own."""
+    whole = array(b"h\x65", (2**17,), b"h\x64")
+    blob = b"\x80\x02" + raw(bytes(2**20)) + b"q\x64" + F8 + b"q\x65]" + (whole + b"a") * 2000 + b"."
+    assert "more arrays than it has bytes for" in refused_cheaply(tmp_path / "SMPL.pkl", blob, 2**27)
+
+
 def test_admitted_names_do_not_change(tmp_path: Path) -> None:
     """What a file says of a class or a function stays in that file's own records."""
     before = dict(pickle_reader.CLASSES), dict(pickle_reader.FUNCTIONS)
@@ -276,7 +359,7 @@ def test_damage_anywhere_is_one_line_or_another_content(tmp_path: Path) -> None:
     sparse = scipy.sparse.csc_matrix(np.eye(4))
     for protocol in (0, 2, 4, 5):
         whole = np.frombuffer(
-            pickle.dumps({"J": sparse, "v": np.zeros((2, 3)), "t": "x", "s": {1}}, protocol), "u1"
+            pickle.dumps({"J_regressor": sparse, "v": np.zeros((2, 3)), "t": "x", "s": {1}}, protocol), "u1"
         )
         for _ in range(60):
             blob = whole.copy()
@@ -312,15 +395,15 @@ def test_a_sparse_matrix_that_does_not_fit_is_refused(
     tmp_path: Path, layout: str, change: dict[str, Any]
 ) -> None:
     matrix, path = scipy.sparse.csc_matrix(np.eye(4)).asformat(layout), tmp_path / "SMPL.pkl"
-    path.write_bytes(pickle.dumps({"J": matrix}, 2))
-    np.testing.assert_array_equal(load_smpl_pickle(path)["J"], np.eye(4))
+    path.write_bytes(pickle.dumps({"J_regressor": matrix}, 2))
+    np.testing.assert_array_equal(load_smpl_pickle(path)["J_regressor"], np.eye(4))
     if layout == "coo":
         if "indptr" in change:
             return
         names = {"indices": "coords"}
         change = {names.get(k, k): (v, np.arange(4)) if k == "indices" else v for k, v in change.items()}
     matrix.__dict__.update(change)
-    path.write_bytes(pickle.dumps({"J": matrix}, 2))
+    path.write_bytes(pickle.dumps({"J_regressor": matrix}, 2))
     with pytest.raises(InputError, match=r"SMPL\.pkl.*an array of the pickle is damaged"):
         load_smpl_pickle(path)
 

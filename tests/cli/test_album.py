@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from dpmesh.cli.main import main
+from dpmesh.pipeline.aside import CLAIM, claim_of
 from dpmesh.pipeline.record import MARKER
 
 RAW = os.fsdecode(b"caf\xe9.jpg")
@@ -306,6 +307,42 @@ def test_a_damaged_record_is_not_ours(album: Path, capfd: pytest.CaptureFixture[
     (album / "new" / "a" / MARKER).write_text(content)
     assert main(words) == 1
     assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize(
+    "place", [".a.dpmesh-part/scene.json", "a/.dpmesh-part/scene.json", "a/.dpmesh.lock", ".a.dpmesh-part/.dpmesh.lock",
+              "a/.dpmesh-part/.dpmesh.json", ".a.dpmesh-part/.dpmesh.part"],
+)  # fmt: skip
+@pytest.mark.parametrize("force", [[], ["--overwrite"]])
+def test_a_reserved_name_does_not_make_it_ours(
+    album: Path, capfd: pytest.CaptureFixture[str], place: str, force: list[str]
+) -> None:
+    """What lies under our own names without our claim is the user's: refused, kept, and no lock left beside it."""
+    mine = album / "new" / place
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    words = ["predict", str(album / "a.jpg"), "--out", str(album / "new"), "--save", "json", *force]
+    assert main(words) == 1
+    assert "is in the way" in capfd.readouterr().err
+    assert [p for p in (album / "new").rglob("*") if p.is_file()] == [mine] and mine.read_text() == "mine"
+    mine.rename(album / "moved")
+    assert main(words) == 0
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize("place", [".a.dpmesh-part", "a/.dpmesh-part"])
+def test_a_claimed_folder_is_taken_over(album: Path, place: str) -> None:
+    part = album / "new" / place
+    part.mkdir(parents=True)
+    (part / CLAIM).write_bytes(claim_of(part))
+    (part / "scene.json").write_text("{half")
+    words = ["predict", str(album / "a.jpg"), "--out", str(album / "new"), "--save", "json"]
+    (part / "note.txt").write_text("mine")
+    assert main(words) == 1 and (part / "scene.json").read_text() == "{half"
+    (part / "note.txt").unlink()
+    assert main(words) == 0 and not part.exists()
+    assert sorted(p.name for p in (album / "new" / "a").iterdir()) == [MARKER, "scene.json"]
 
 
 @pytest.mark.usefixtures("loads")

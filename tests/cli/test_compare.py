@@ -14,11 +14,12 @@ from dpmesh.cli import compare as verb
 from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError, OutputError
 from dpmesh.evaluate.methods import METHODS, Method
-from dpmesh.evaluate.qualitative import figure
+from dpmesh.evaluate.qualitative import comparison, figure
 from dpmesh.evaluate.qualitative.columns import open_columns
 from dpmesh.evaluate.qualitative.comparison import compare
 from dpmesh.geometry.camera import project
 from dpmesh.model import DPMesh
+from dpmesh.pipeline.aside import CLAIM, claim_of
 from dpmesh.pipeline.detect import Detector
 from dpmesh.render import side
 from dpmesh.render.overlay import Layer, draw_side, palette
@@ -135,6 +136,83 @@ def test_output_folder_is_safe(
     (out / "a" / "note.txt").write_text("mine")
     assert run(*words, "--overwrite") == 1
     assert (out / "a" / "note.txt").read_text() == "mine"
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_run_is_finished_by_the_next(
+    weights: list[Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever file it was at, also while a comparison is made again with fewer files."""
+    out = tmp_path / "o"
+    words = (photos / "a.png", "--out", out, *options(weights[:1]))
+    (out / "a").mkdir(parents=True)  # an empty folder is free
+    assert run(*words, "--panels") == 0
+    write = comparison.atomic_write
+    for at in (1, 2, 4):
+        left = [at]
+
+        def stop(path: Path, data: bytes, left: list[int] = left) -> None:
+            if path.parent.name == "a":
+                left[0] -= 1
+                if not left[0]:
+                    path.with_name(f".{path.name}.0123abcd.part").write_bytes(b"half")
+                    raise Killed
+            write(path, data)
+
+        monkeypatch.setattr(comparison, "atomic_write", stop)
+        with pytest.raises(Killed):
+            run(*words, "--panels", "--crop", "--overwrite")
+        monkeypatch.setattr(comparison, "atomic_write", write)
+        assert (
+            run(*words, *(["--overwrite"] if at == 1 else [])) == 0
+        )  # before the record, nothing has changed
+        assert {p.name for p in (out / "a").iterdir()} == {"sheet.png", "comparison.json"}
+        assert run(*words, "--panels", "--overwrite") == 0
+    assert {p.name for p in out.iterdir()} == {"a", "index.html"}
+
+
+def test_a_folder_aside_is_taken_over_if_it_is_ours(
+    weights: list[Path], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "o"
+    part = out / ".a.dpmesh-part"
+    part.mkdir(parents=True)
+    (part / "sheet.png").write_bytes(b"half")
+    words = (photos / "a.png", "--out", out, *options(weights[:1]))
+    assert run(*words, "--overwrite") == 1 and "is in the way" in capsys.readouterr().err
+    assert contents(out) == {".a.dpmesh-part/sheet.png": b"half"}
+    (part / CLAIM).write_bytes(claim_of(part))
+    assert run(*words) == 0
+    assert set(contents(out)) == {"a/sheet.png", "a/comparison.json", "index.html"}
+
+
+@pytest.mark.parametrize("names", [["thesis.tex"], ["../b.txt"], [7], "sheet.png"])
+def test_a_record_names_no_file_of_the_users(tmp_path: Path, names: object) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine")
+    for key in ("files", "pending"):
+        record = {"schema": comparison.SCHEMA, "files": [], "pending": []} | {key: names}
+        (folder / "comparison.json").write_text(json.dumps(record))
+        with pytest.raises(OutputError, match="holds something else"):
+            comparison.refuse_foreign(folder, True)
+
+
+def test_names_do_not_steer_the_terminal(
+    weights: list[Path], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = photos / "x\x1b[31m\n\u202ey.png"
+    (photos / "a.png").rename(odd)
+    (photos / "\x1b[2Jbroken.jpg").write_bytes(b"\xff\xd8 broken")
+    (tmp_path / "empty\n").mkdir()
+    assert run(photos, tmp_path / "empty\n", "--out", tmp_path / "o", *options(weights[:1])) == 1
+    out, err = capsys.readouterr()
+    assert not {"\x1b", "\u202e"} & set(out + err)
+    assert len(out.splitlines()) == 2 and r"x\x1b[31m\n\u202ey.png: 2 people" in out
+    assert len(err.splitlines()) == 2 and "holds no picture" in err
 
 
 @pytest.mark.parametrize(

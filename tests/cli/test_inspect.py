@@ -45,6 +45,19 @@ def test_a_folder_is_told_by_its_config(tmp_path: Path, capsys: pytest.CaptureFi
     assert report["parts"]["regressor"]["parameters"] == 15_444_647
 
 
+def test_a_config_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    plain = to_plain(RELEASE) | {"name": "[red]a\x1b[31m\u202eb[/red]:smile:"}
+    text = {"config": plain, "provenance": {"[bold]k": "\x1b]0;title\x07[/x]\n\u202e"}}
+    (tmp_path / "config.json").write_text(json.dumps(text))
+    assert main(["inspect", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\u202e"} & set(printed)
+    assert (
+        r"[red]a\x1b[31m\u202eb[/red]:smile:" in printed
+        and r"[bold]k: \x1b]0;title\x07[/x]\n\u202e" in printed
+    )
+
+
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
     return describe_ablations()

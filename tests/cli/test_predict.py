@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +147,32 @@ def test_pictures_of_a_folder(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no picture"):
         find_pictures([str(tmp_path / "empty")])
+
+
+@pytest.mark.usefixtures("loads")
+def test_a_folder_that_gives_nothing_costs_only_itself(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "locked").mkdir()
+    listed = Path.iterdir
+
+    def iterdir(self: Path) -> Iterator[Path]:
+        if self.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    out = tmp_path / "out"
+    assert predict(tmp_path / "empty", photos / "a.png", tmp_path / "locked", "--out", out) == 1
+    told, err = capsys.readouterr()
+    assert (out / "a" / "scene.json").exists() and "a.png: 1 person" in told
+    lines = err.splitlines()
+    assert len(lines) == 3 and "2 of 3 inputs failed" in lines[0]
+    assert "empty: the folder holds no picture" in lines[1]
+    assert "locked: the folder cannot be read (Permission denied)" in lines[2]
+    assert predict(tmp_path / "empty", tmp_path / "locked", "--out", tmp_path / "o2") == 1
+    assert len(capsys.readouterr().err.splitlines()) == 3
 
 
 @pytest.mark.usefixtures("loads")

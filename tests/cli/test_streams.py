@@ -1,6 +1,8 @@
 """Standard streams and names that would upset a program: one line, exit status 1, and whole files."""
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from rich.console import Console
 from dpmesh.cli import main as command
 from dpmesh.cli.main import main
 from dpmesh.cli.predict import above
+from dpmesh.cli.streams import say
 from dpmesh.errors import InputError
 
 NAME = os.fsdecode(b"a\xe9\n\x1b[31m[bold]:smile:\xe2\x86\x92.png")
@@ -127,3 +130,40 @@ def test_wrong_arguments_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:
         main(["predict", "a.png", "--out", "o", "--save", "\x1b[31mx\ny"])
     err = capfd.readouterr().err
     assert err.count("\n") == 1 and "\x1b" not in err
+
+
+@pytest.mark.parametrize(
+    "verb", ["album", "assets", "attention", "compare", "convert", "data", "export", "train"]
+)
+def test_a_verb_prints_names_through_say(verb: str) -> None:
+    """A name of a file, or in one, must not steer a terminal: these verbs have no `print` of their own."""
+    source = Path(importlib.import_module(f"dpmesh.cli.{verb}").__file__ or "").read_text()
+    assert not re.findall(r"(?<!\w)print\(", source)
+
+
+def test_say_escapes_what_steers(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[31m\n\u202eb")
+    say("c\rd", error=True)
+    assert capsys.readouterr() == ("a\\x1b[31m\\n\\u202eb\n", "c\\rd\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "x.jpg", "--out", ""],
+        ["attention", "x.jpg", "--out="],
+        ["compare", "x.jpg", "--out", " "],
+        ["eval", "synthocc", "--out", ""],
+        ["bench", "robustness", "--out", ""],
+        ["data", "check", "x", "--out", ""],
+        ["data", "pack", "x", ""],
+        ["convert", "released", "x", ""],
+        ["convert", "sd15", "x", ""],
+        ["export", "onnx", "x", ""],
+    ],
+)
+def test_an_empty_place_to_write_to_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    told = capsys.readouterr().err
+    assert left.value.code == 2 and told.count("\n") == 1 and "an empty name" in told

@@ -10,6 +10,8 @@ import torch
 from dpmesh import assets, configurations
 from dpmesh.body.files import free_body, load_body, save_body
 from dpmesh.cli.main import main
+from dpmesh.convert.bodies import keep_smpl
+from dpmesh.errors import OutputError
 from dpmesh.model import DPMesh, Inputs
 
 
@@ -82,6 +84,37 @@ def test_weights_are_not_replaced_unasked(saved, tmp_path, capsys):
     assert main(words) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["released", "sd15"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_strangers_file_is_not_replaced_unasked(saved, tmp_path, capsys, kind: str, name: str):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_bytes(b"mine")
+    assert main(["convert", kind, str(saved), str(out)]) == 1
+    assert name in capsys.readouterr().err
+    assert [p.name for p in out.iterdir()] == [name] and (out / name).read_bytes() == b"mine"
+
+
+def test_a_kept_smpl_replaces_no_other(tmp_path):
+    body = free_body()
+    theirs = {
+        name: getattr(body, name)
+        for name in ("v_template", "shapedirs", "posedirs", "J_regressor", "weights")
+    } | {"f": body.faces}
+    other = {**theirs, "v_template": theirs["v_template"] + 1}
+    path = keep_smpl(tmp_path, theirs, {})
+    mine = path.read_bytes()
+    keep_smpl(tmp_path, theirs, {})  # the same: nothing to ask
+    with pytest.raises(OutputError, match="another body already"):
+        keep_smpl(tmp_path, other, {})
+    path.write_bytes(b"my own")
+    with pytest.raises(OutputError, match="another body already"):
+        keep_smpl(tmp_path, theirs, {})
+    assert path.read_bytes() == b"my own" and len(list(tmp_path.iterdir())) == 1
+    keep_smpl(tmp_path, theirs, {}, overwrite=True)
+    assert path.read_bytes() == mine
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ The opcodes are documented in the standard library's pickletools.
 
 import pickle
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -16,15 +16,22 @@ from numpy.typing import NDArray
 
 from dpmesh.body import pickle_arrays as stand_ins
 from dpmesh.body.pickle_arrays import Foreign, Malformed, Name, Unfinished
+from dpmesh.body.pickle_size import check_size
 from dpmesh.errors import InputError
 
-MOST_STEPS = 20_000_000
-"""Opcodes. The longest real file, a Panoptic sequence of 17,000 frames, has a tenth of that."""
+MOST_STEPS = 8_000_000
+"""Opcodes. The longest real file, a Panoptic sequence of 17,000 frames, has a quarter of that."""
+MOST_CONTAINERS = 1_500_000
+"""Lists, tuples, dictionaries, sets, arrays and marks: an empty set is one byte of a file and 200 of memory."""
+MOST_MEMO = 4_000_000
+"""Things to be referred to again; each is one byte of a file and 100 of memory."""
+MADE = 4
+"""Bytes of arrays and texts made of what is in the memo, for each byte of the file, and 16 MiB: a file of one
+mebibyte could ask for the same array ten thousand times, each on memory of its own."""
 LONGEST_NUMBER = 16
 """Bytes of an integer; SMPL's root has the parent 2**32 - 1."""
 LONGEST_LINE = 4096
 """Of protocol 0's numbers and names; texts and arrays may be longer."""
-DEEPEST = 100
 SHARED = 8
 """What is referred to again counts again, up to so many elements for each byte of the file and a million."""
 
@@ -96,7 +103,7 @@ _ONLY_NAMES = {
 def read_pickle(data: bytes) -> Value:
     """What a pickle holds. Raises InputError for a name that it should not ask for, else what BROKEN lists."""
     found = _Machine(data).run()
-    _check_size(found, SHARED * len(data) + 1_000_000)
+    check_size(found, SHARED * len(data) + 1_000_000)
     return found
 
 
@@ -111,6 +118,8 @@ class _Machine:
         self.stack: list[Value] = []
         self.marks: list[list[Value]] = []
         self.memo: dict[int, Value] = {}
+        self.containers = MOST_CONTAINERS
+        self.room = MADE * len(data) + 2**24
 
     def run(self) -> Value:
         """Steps until STOP. The stack's top may be Unfinished; whatever takes a value goes through `pop`."""
@@ -147,9 +156,34 @@ class _Machine:
         self.at = end + 1
         return found
 
+    # what it costs
+
+    def count(self) -> None:
+        """One container more."""
+        self.containers -= 1
+        if self.containers < 0:
+            raise Malformed(f"more than {MOST_CONTAINERS:,} lists, arrays and the like")
+
+    def charge(self, made: Value) -> None:
+        """For what a call made of its arguments, which the memo may hold and give again and again."""
+        self.count()
+        if isinstance(made, np.ndarray):
+            self.room -= cast("NDArray[Any]", made).nbytes
+        elif isinstance(made, bytes | str):
+            self.room -= len(made)
+        elif isinstance(made, set):
+            self.room -= 64 * len(cast("set[Any]", made))
+        if self.room < 0:
+            raise Malformed("it makes more arrays than it has bytes for")
+
     # the stack
 
     def push(self, value: Value) -> None:
+        self.stack.append(value)
+
+    def hold(self, value: Value) -> None:
+        """Push a container."""
+        self.count()
         self.stack.append(value)
 
     def pop(self) -> Value:
@@ -174,6 +208,7 @@ class _Machine:
     # opcodes
 
     def mark(self) -> None:
+        self.count()
         self.marks.append(self.stack)
         self.stack = []
 
@@ -182,6 +217,8 @@ class _Machine:
         if isinstance(value, Unfinished):
             value.places.append(place)
         self.memo[place] = value
+        if len(self.memo) > MOST_MEMO or (isinstance(value, Unfinished) and len(value.places) > MOST_MEMO):
+            raise Malformed(f"more than {MOST_MEMO:,} things to refer to")
 
     def get(self, place: int) -> None:
         value = self.memo[place]
@@ -218,19 +255,22 @@ class _Machine:
         arguments, asked = self.pop(), self.pop()
         if not isinstance(asked, Name) or not isinstance(arguments, tuple) or asked not in FUNCTIONS:
             raise Malformed("a call of something that is no function of arrays")
-        self.push(FUNCTIONS[asked](*cast("tuple[Any, ...]", arguments)))
+        made = FUNCTIONS[asked](*cast("tuple[Any, ...]", arguments))
+        self.charge(made)
+        self.push(made)
 
     def new_object(self) -> None:
         arguments, cls = self.pop(), self.pop()
         if arguments != ():
             raise Malformed("an object made with arguments")
-        self.push(_new(cls))
+        self.hold(_new(cls))
 
     def build(self) -> None:
         state, value = self.pop(), self.stack[-1]
         if not isinstance(value, Unfinished | Foreign):
             raise Malformed(f"a state for a {type(value).__name__}")
         built = value.build(state)
+        self.charge(built)
         self.stack[-1] = built
         if isinstance(value, Unfinished):
             for place in value.places:
@@ -259,7 +299,7 @@ class _Machine:
 
     def dictionary(self) -> None:
         items = self.pop_mark()
-        self.push(self._fill({}, items))
+        self.hold(self._fill({}, items))
 
     @staticmethod
     def _fill(target: dict[Any, Any], items: list[Value]) -> dict[Any, Any]:
@@ -271,7 +311,7 @@ class _Machine:
 
     def tuple_of(self, count: int) -> None:
         items = [self.pop() for _ in range(count)]
-        self.push(tuple(reversed(items)))
+        self.hold(tuple(reversed(items)))
 
     def whole(self, raw: bytes) -> None:
         """An integer of protocol 0, or a truth value, as the text of it."""
@@ -328,11 +368,11 @@ _OPCODES: dict[bytes, Callable[[_Machine], None]] = {
     b"\x8d": lambda m: m.text(m.number("<Q")),
     b"C": lambda m: m.push(m.take(m.number("<B"))), b"B": lambda m: m.push(m.take(m.number("<I"))),
     b"\x8e": lambda m: m.push(m.take(m.number("<Q"))), b"\x96": lambda m: m.push(m.take(m.number("<Q"))),
-    b"]": lambda m: m.push([]), b"l": lambda m: m.push(m.pop_mark()), b"a": _M.append, b"e": _M.extend,
-    b")": lambda m: m.push(()), b"t": lambda m: m.push(tuple(m.pop_mark())),
+    b"]": lambda m: m.hold([]), b"l": lambda m: m.hold(m.pop_mark()), b"a": _M.append, b"e": _M.extend,
+    b")": lambda m: m.push(()), b"t": lambda m: m.hold(tuple(m.pop_mark())),
     b"\x85": lambda m: m.tuple_of(1), b"\x86": lambda m: m.tuple_of(2), b"\x87": lambda m: m.tuple_of(3),
-    b"}": lambda m: m.push({}), b"d": _M.dictionary, b"s": _M.set_item, b"u": _M.set_items,
-    b"\x8f": lambda m: m.push(set()), b"\x90": _M.add_items, b"\x91": lambda m: m.push(_set(m.pop_mark())),
+    b"}": lambda m: m.hold({}), b"d": _M.dictionary, b"s": _M.set_item, b"u": _M.set_items,
+    b"\x8f": lambda m: m.hold(set()), b"\x90": _M.add_items, b"\x91": lambda m: m.hold(_set(m.pop_mark())),
     b"p": lambda m: m.put(int(m.line()[:20])), b"q": lambda m: m.put(m.number("<B")),
     b"r": lambda m: m.put(m.number("<I")), b"\x94": lambda m: m.put(len(m.memo)),
     b"g": lambda m: m.get(int(m.line()[:20])), b"h": lambda m: m.get(m.number("<B")),
@@ -341,58 +381,3 @@ _OPCODES: dict[bytes, Callable[[_Machine], None]] = {
     b"R": _M.reduce, b"\x81": _M.new_object, b"b": _M.build,
 }  # fmt: skip
 _STEPS = {ord(code): step for code, step in _OPCODES.items()}
-
-
-def _check_size(root: Value, most: int) -> None:
-    """Refuse what holds itself, what is nested too deeply, and what a loop over all of it would not come to an end of.
-
-    A list of twice the same list, thirty times over, is 300 bytes and a thousand million elements.
-    """
-    done: dict[int, int] = {}  # id -> elements in it, what is shared counted each time
-    path: list[tuple[Value, Iterator[Value], list[int]]] = [(root, iter(_inside(root)), [_own(root)])]
-    child: Value
-    inside = {id(root)}
-    while path:
-        value, rest, total = path[-1]
-        child = next(rest, done)  # `done` is no value of the file
-        if child is done:
-            path.pop()
-            inside.discard(id(value))
-            done[id(value)] = total[0]
-            if path:
-                path[-1][2][0] += total[0]
-            continue
-        if id(child) in inside:
-            raise Malformed("something holds itself")
-        if id(child) in done:
-            total[0] += done[id(child)]
-        elif type(child) in _CONTAINERS:
-            if len(path) == DEEPEST:
-                raise Malformed("it is nested too deeply")
-            inside.add(id(child))
-            path.append((child, iter(_inside(child)), [_own(child)]))
-        else:
-            total[0] += 1
-        if total[0] > most:
-            raise Malformed("it refers to the same things too often")
-
-
-_CONTAINERS = (list, tuple, dict, set, Foreign, np.ndarray)
-
-
-def _inside(value: Value) -> list[Value]:
-    if isinstance(value, Foreign):
-        return list(value.fields.values())
-    if isinstance(value, dict):
-        return list(cast("dict[Any, Any]", value).values())
-    if isinstance(value, np.ndarray):
-        array = cast("NDArray[Any]", value)
-        return array.ravel().tolist() if array.dtype.kind == "O" else []
-    return list(cast("list[Any]", value)) if isinstance(value, list | tuple | set) else []
-
-
-def _own(value: Value) -> int:
-    if not isinstance(value, np.ndarray):
-        return 1
-    array = cast("NDArray[Any]", value)
-    return 1 if array.dtype.kind == "O" else 1 + array.size

@@ -22,6 +22,10 @@ LARGEST_PICKLE = 2 * 2**30
 """Bytes. SMPL 1.1.0 has an eighth of it."""
 LARGEST_DENSE = 2**24
 """Numbers in a sparse matrix, zeros included; a joint regressor of SMPL has 165 thousand."""
+LARGEST_MADE = 512 * 2**20
+"""Bytes of all arrays made of one file's sparse matrices and selections, working memory included. SMPL takes 10 MB."""
+FIELDS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+"""Of an SMPL file; nothing is made of its other fields."""
 
 
 def load_pickle(path: Path) -> object:
@@ -36,15 +40,18 @@ def load_pickle(path: Path) -> object:
 
 
 def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of an SMPL `.pkl` by field name, without fields that are no arrays. Raises InputError."""
+    """The arrays of an SMPL `.pkl` by field name: of FIELDS those that are arrays. Raises InputError."""
     content = load_pickle(path)
     if not isinstance(content, dict):
         raise InputError(
             "the pickle holds no dictionary of arrays", where=str(path), fix="Give an SMPL .pkl."
         )
-    fields = cast("dict[object, object]", content)
+    fields, budget = cast("dict[object, object]", content), _Budget()
+    named = {
+        key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in fields.items()
+    }
     try:
-        arrays = {str(key): _array(value) for key, value in fields.items()}
+        arrays = {name: _array(named[name], budget) for name in FIELDS if name in named}
     except BROKEN as error:
         raise _damaged("an array of the pickle is damaged", error, path) from error
     return {key: value for key, value in arrays.items() if value is not None}
@@ -55,38 +62,55 @@ def _damaged(what: str, error: BaseException, path: Path) -> InputError:
     return InputError(f"{what} ({reason})", where=str(path), fix="Download it again.")
 
 
-def _array(value: object) -> NDArray[np.generic] | None:
+class _Budget:
+    """What may still be made of one file, in bytes. Asked before anything is made."""
+
+    def __init__(self) -> None:
+        self.left = LARGEST_MADE
+
+    def take(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise Malformed(f"its arrays would take more than {LARGEST_MADE:,} bytes")
+
+
+def _array(value: object, budget: _Budget) -> NDArray[np.generic] | None:
     if isinstance(value, np.ndarray):
         return cast("NDArray[np.generic]", value)
     if not isinstance(value, Foreign):
         return None
     if value.kind != "chumpy":
-        return _dense(value)
+        return _dense(value, budget)
     # chumpy.ch.Ch keeps its array as `x`; chumpy.reordering.Select picks `a[idxs]`.
     fields = value.fields
     if "x" in fields:
-        return _array(fields["x"])
-    base = _array(fields["a"])
+        return _array(fields["x"], budget)
+    base = _array(fields["a"], budget)
     if base is None:
         return None
     if "idxs" in fields:
-        base = base.ravel()[_whole(fields["idxs"], base.size)]
+        chosen = _whole(fields["idxs"], base.size, budget)
+        budget.take(base.nbytes + len(chosen) * base.itemsize)
+        base = base.ravel()[chosen]
     shape: Sequence[Any] | None = fields.get("preferred_shape", fields.get("newshape"))
     return base if shape is None else np.reshape(base, tuple(operator.index(n) for n in shape))
 
 
-def _dense(value: Foreign) -> NDArray[np.generic]:
+def _dense(value: Foreign, budget: _Budget) -> NDArray[np.generic]:
     fields = value.fields
     height, width = (operator.index(n) for n in fields["_shape" if "_shape" in fields else "shape"])
-    if min(height, width) < 0 or height * width > LARGEST_DENSE:
+    if min(height, width) < 0 or max(height * width, height, width) > LARGEST_DENSE:
         raise Malformed(f"a sparse matrix of {height}×{width}")
-    data = _line(fields["data"], "fiub").astype(np.float64)
+    numbers = _line(fields["data"], "fiub")
+    budget.take(8 * height * width + 8 * len(numbers))
+    data = numbers.astype(np.float64)
     if value.kind == "coo":
         one, two = fields["coords"] if "coords" in fields else (fields["row"], fields["col"])
-        rows, columns = _whole(one, height), _whole(two, width)
+        rows, columns = _whole(one, height, budget), _whole(two, width, budget)
     else:
         lines, across = (width, height) if value.kind == "csc" else (height, width)
-        line, place = _starts(fields["indptr"], lines, len(data)), _whole(fields["indices"], across)
+        line = _starts(fields["indptr"], lines, len(data), budget)
+        place = _whole(fields["indices"], across, budget)
         rows, columns = (place, line) if value.kind == "csc" else (line, place)
     if not len(rows) == len(columns) == len(data):
         raise Malformed("a sparse matrix with more numbers than places")
@@ -95,20 +119,22 @@ def _dense(value: Foreign) -> NDArray[np.generic]:
     return out
 
 
-def _starts(pointers: object, lines: int, count: int) -> NDArray[np.int64]:
+def _starts(pointers: object, lines: int, count: int, budget: _Budget) -> NDArray[np.int64]:
     """The line of every stored number, from where each line's numbers start."""
-    starts = _whole(pointers, count + 1)
+    starts = _whole(pointers, count + 1, budget)
     steps = np.diff(starts)
     if len(starts) != lines + 1 or starts[0] != 0 or starts[-1] != count or (steps < 0).any():
         raise Malformed("a sparse matrix whose lines do not fit its numbers")
+    budget.take(8 * (lines + count))
     return np.repeat(np.arange(lines), steps)
 
 
-def _whole(value: object, below: int) -> NDArray[np.int64]:
+def _whole(value: object, below: int, budget: _Budget) -> NDArray[np.int64]:
     """Whole numbers in [0, below), in one line."""
     found = _line(value, "iu")
     if len(found) and (found.min() < 0 or found.max() >= below):  # pyright: ignore[reportOperatorIssue]
         raise Malformed("an index outside of its array")
+    budget.take(8 * len(found))
     return found.astype(np.int64)
 
 

@@ -8,38 +8,45 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dpmesh.errors import InputError, OutputError, printable
+from dpmesh.errors import DPMeshError, InputError, OutputError
 
 
-def say(line: str) -> None:
-    """A line on stdout, without control characters of a file's name."""
-    print(printable(line))
+def find_pictures(inputs: Sequence[str], failed: dict[str, str] | None = None) -> list[Path]:
+    """The files named, and the pictures of the folders named, by name; each once.
 
-
-def find_pictures(inputs: Sequence[str]) -> list[Path]:
-    """The files named, and the pictures of the folders named, by name; each once. Raises InputError."""
-    from dpmesh.io import reason
-    from dpmesh.pipeline.images import SUFFIXES
-
+    failed: takes the inputs that give none (an empty name, a folder that cannot be read or holds no picture) -> why.
+    Raises InputError for such an input without it, and where no input gives a picture.
+    """
     found: list[Path] = []
     for given in inputs:
-        if not given:
-            raise InputError("an empty name", where="INPUT", fix="Give images, or folders of images.")
-        path = Path(given)
-        if not os.path.isdir(path):  # also what is no path at all: reading it says so
-            found.append(path)
-            continue
         try:
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and os.path.isfile(p))
-        except OSError as error:
-            raise InputError(f"the folder cannot be read ({reason(error)})", where=given) from None
-        if not inside:
-            raise InputError("the folder holds no picture", where=given)
-        found += inside
+            found += _pictures_of(given)
+        except DPMeshError as error:
+            if failed is None or len(inputs) == 1:
+                raise
+            failed[given] = str(error)
     unique: dict[str, Path] = {}
     for path in found:
         unique.setdefault(os.path.abspath(path), path)
     return list(unique.values())
+
+
+def _pictures_of(given: str) -> list[Path]:
+    from dpmesh.io import reason
+    from dpmesh.pipeline.images import SUFFIXES
+
+    if not given:
+        raise InputError("an empty name", where="INPUT", fix="Give images, or folders of images.")
+    path = Path(given)
+    if not os.path.isdir(path):  # also what is no path at all: reading it says so
+        return [path]
+    try:
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and os.path.isfile(p))
+    except OSError as error:
+        raise InputError(f"the folder cannot be read ({reason(error)})", where=given) from None
+    if not inside:
+        raise InputError("the folder holds no picture", where=given)
+    return inside
 
 
 def name_results(paths: Sequence[Path]) -> dict[Path, str]:

@@ -55,6 +55,13 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=count, default=1, metavar="N", help="CPU threads (default: 1)")
 
 
+def folder(text: str) -> Path:
+    """A place to write to. An empty one would be the folder where the user happens to be."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name; write . for this folder")
+    return Path(text)
+
+
 def add_persons(parser: argparse.ArgumentParser) -> None:
     """Of an evaluation: where its persons come from, and how many at once."""
     add = parser.add_argument

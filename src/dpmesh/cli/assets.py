@@ -3,10 +3,10 @@
 import argparse
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from dpmesh.cli.streams import say
 from dpmesh.errors import DPMeshError, InputError, OutputError
 
 MOST_FILES = 10_000
@@ -43,15 +43,15 @@ def _import(args: argparse.Namespace) -> int:
                 raise path
             found = recognise(path, args.gender)
             if found is not None and found.asset:
-                print(f"{_shown(path)}: {found.what} → {_copy(path, found.asset, args.overwrite)}")
+                say(f"{_shown(path)}: {found.what} → {_copy(path, found.asset, args.overwrite)}")
                 imported += 1
             elif found is not None:
-                print(f"{_shown(path)}: {found.what}", file=sys.stderr)
+                say(f"{_shown(path)}: {found.what}", error=True)
                 failed |= named
             elif named:
                 raise InputError("this is none of the files that can be imported", where=str(path))
         except (DPMeshError, OSError) as error:
-            print(f"dpmesh: {' '.join(str(error).split())}", file=sys.stderr)
+            say(f"dpmesh: {' '.join(str(error).split())}", error=True)
             failed = True
     if not imported and not failed:
         raise InputError(
@@ -114,13 +114,12 @@ def _copy(source: Path, name: str, overwrite: bool) -> Path:
 
 def _doctor() -> int:
     """1 where an imported file is damaged or is not what it stands for."""
-    from rich.console import Console
-
     from dpmesh.assets import FOLDER_VARIABLE, USER_ASSETS, asset_folder, find_asset
     from dpmesh.convert.recognise import recognise
 
-    console, failed = Console(highlight=False, soft_wrap=True), False
-    console.print(f"folder: {asset_folder()} (${FOLDER_VARIABLE} names another)\n", markup=False)
+    failed = False
+    say(f"folder: {asset_folder()} (${FOLDER_VARIABLE} names another)")
+    say("")
     for asset in USER_ASSETS.values():
         path = find_asset(asset.name)
         state, note = "missing", f"get it from {asset.source}; then: dpmesh assets import FILE"
@@ -136,10 +135,11 @@ def _doctor() -> int:
         elif not asset.needed:
             state = "missing (optional)"
         failed |= state in ("wrong", "damaged")
-        console.print(f"{asset.name}: {state}\n  for {asset.unlocks}\n  {note}", markup=False)
-    console.print(
-        "\nNot imported but converted (docs/weights.md): a released DPMesh checkpoint (dpmesh convert released),"
-        " Stable Diffusion 1.5 and ControlNet (dpmesh convert sd15).",
-        markup=False,
+        for line in (f"{asset.name}: {state}", f"  for {asset.unlocks}", f"  {note}"):
+            say(line)
+    say("")
+    say(
+        "Not imported but converted (docs/weights.md): a released DPMesh checkpoint (dpmesh convert released),"
+        " Stable Diffusion 1.5 and ControlNet (dpmesh convert sd15)."
     )
     return 1 if failed else 0

@@ -4,8 +4,9 @@ import argparse
 import os
 from pathlib import Path
 
-from dpmesh.cli.album import files_of, name_results, places_of, refuse_input_in, say
-from dpmesh.cli.arguments import add_model, add_people
+from dpmesh.cli.album import files_of, name_results, places_of, refuse_input_in
+from dpmesh.cli.arguments import add_model, add_people, folder
+from dpmesh.cli.streams import say
 from dpmesh.errors import InputError
 
 
@@ -13,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="a picture")
     parser.add_argument(
         "--out",
+        type=folder,
         required=True,
         metavar="DIR",
         help="a.jpg becomes DIR/a/person_00_joints.png, person_00_mean.png, person_00.npz, ...",

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dpmesh.cli.arguments import add_device, add_persons, count
+from dpmesh.cli.arguments import add_device, add_persons, count, folder
 
 _EPILOG = """\
 dpmesh bench robustness --out DIR                                  the embedded model on SynthOcc
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("robustness",),
         help="robustness: keypoints, occluders, crops and pictures made worse",
     )
-    add("--out", type=Path, required=True, metavar="DIR", help="gets robustness.json and robustness.html")
+    add("--out", type=folder, required=True, metavar="DIR", help="gets robustness.json and robustness.html")
     add(
         "--set",
         default="synthocc",

@@ -3,13 +3,13 @@
 import argparse
 import hashlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpmesh.cli.arguments import add_device, add_people, angle, count, positive
-from dpmesh.cli.predict import find_pictures, name_results
+from dpmesh.cli.album import find_pictures, name_results
+from dpmesh.cli.arguments import add_device, add_people, angle, count, folder, positive
+from dpmesh.cli.streams import flush_stdout, say
 from dpmesh.errors import DPMeshError, InputError
 
 if TYPE_CHECKING:
@@ -28,7 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("inputs", nargs="+", metavar="IMAGE", help="images, or folders of images")
-    add("--out", required=True, metavar="DIR", help="a.jpg becomes DIR/a/sheet.png; DIR/index.html shows all")
+    add(
+        "--out",
+        type=folder,
+        required=True,
+        metavar="DIR",
+        help="a.jpg becomes DIR/a/sheet.png; DIR/index.html shows all",
+    )
     add("--weights", action="append", metavar="NAME|DIR", help="a column; repeat it (default: embedded)")
     add(
         "--label",
@@ -74,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
         args.refuse(f"--label: {len(args.label)} labels for {len(weights)} weights")
     if args.keypoints is not None and not os.path.exists(args.keypoints):
         raise InputError("no such file or folder", where=args.keypoints, fix="Check the path.")
-    names, out = name_results(find_pictures(args.inputs)), Path(args.out)
+    bad: dict[str, str] = {}
+    names, out = name_results(find_pictures(args.inputs, bad)), Path(args.out)
 
     from dpmesh.evaluate.qualitative.columns import open_columns
     from dpmesh.evaluate.qualitative.page import refuse_foreign_page, write_page
@@ -95,14 +102,16 @@ def run(args: argparse.Namespace) -> int:
     failed: dict[str, str] = {}
     for path, name in names.items():
         try:
-            print(f"{path}: {_one(path, out, name, columns, asked, args, len(names) == 1)}", flush=True)
+            say(f"{path}: {_one(path, out, name, columns, asked, args, len(names) == 1)}")
+            flush_stdout()
         except DPMeshError as error:
             failed[str(path)] = str(error)
     done = len(names) - len(failed)
+    failed = bad | failed
     if done:
-        print(f"{done} of {len(names)} compared → {write_page(out, tuple(names.values()), failed)}")
+        say(f"{done} of {len(names)} compared → {write_page(out, tuple(names.values()), failed)}")
     for message in failed.values():
-        print("dpmesh: " + " ".join(message.split()), file=sys.stderr)
+        say("dpmesh: " + " ".join(message.split()), error=True)
     return 1 if failed else 0
 
 

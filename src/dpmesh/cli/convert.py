@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dpmesh.cli.arguments import folder
+from dpmesh.cli.streams import say
 from dpmesh.errors import OutputError
 
 
@@ -15,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     released.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
     released.add_argument(
-        "out", type=Path, metavar="OUT", help="folder for config.json and model.safetensors"
+        "out", type=folder, metavar="OUT", help="folder for config.json and model.safetensors"
     )
     released.add_argument(
         "--body",
@@ -30,13 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--merge-lora", action="store_true", help="add the low-rank updates to their layers"
     )
     released.add_argument(
-        "--keep-smpl", type=Path, metavar="DIR", help="write the checkpoint's own (licensed) SMPL body there"
+        "--keep-smpl",
+        type=folder,
+        metavar="DIR",
+        help="write the checkpoint's own (licensed) SMPL body there",
     )
     sd15 = kinds.add_parser("sd15", help="Stable Diffusion 1.5, as a start for training", allow_abbrev=False)
     sd15.add_argument(
         "source", type=Path, metavar="SOURCE", help="diffusers folder, or one .safetensors or .ckpt"
     )
-    sd15.add_argument("out", type=Path, metavar="OUT", help="folder for config.json and model.safetensors")
+    sd15.add_argument("out", type=folder, metavar="OUT", help="folder for config.json and model.safetensors")
     sd15.add_argument(
         "--controlnet",
         type=Path,
@@ -60,17 +65,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sd15.add_argument("--seed", type=int, default=0, metavar="N", help="of the other parts (default: 0)")
     for one in (released, sd15):
         one.add_argument(
-            "--overwrite", action="store_true", help="replace the weights that OUT holds already"
+            "--overwrite", action="store_true", help="replace what OUT holds already (and --keep-smpl's DIR)"
         )
 
 
 def run(args: argparse.Namespace) -> int:
-    from dpmesh.checkpoint import CONFIG
+    from dpmesh.checkpoint import CONFIG, WEIGHTS
 
-    if os.path.exists(args.out / CONFIG) and not args.overwrite:
-        raise OutputError(
-            "the folder holds weights already", where=str(args.out), fix="Use --overwrite or another folder."
-        )
+    for name in (CONFIG, WEIGHTS):
+        if os.path.lexists(args.out / name) and not args.overwrite:
+            raise OutputError(
+                "there is such a file already",
+                where=str(args.out / name),
+                fix="Use --overwrite or another folder.",
+            )
     _released(args) if args.kind == "released" else _sd15(args)
     return 0
 
@@ -88,31 +96,32 @@ def _released(args: argparse.Namespace) -> None:
         body=user_body(args.body, args.regressors),
         regressors=find_regressors(args.regressors),
         smpl_to=args.keep_smpl,
+        overwrite=args.overwrite,
     )
     dropped = sum(provenance["dropped"].values())
-    print(f"{provenance['tensors']} tensors: {provenance['copies']} equal copies, {dropped} dropped")
+    say(f"{provenance['tensors']} tensors: {provenance['copies']} equal copies, {dropped} dropped")
     for reason, count in provenance["dropped"].items():
-        print(f"  {count:4} {reason}")
-    print(f"LoRA: {provenance['lora']}")
+        say(f"  {count:4} {reason}")
+    say(f"LoRA: {provenance['lora']}")
     if provenance["largest_control_weight"] == 0:
-        print("ControlNet's outputs are all zero: this checkpoint does not use the heatmaps")
+        say("ControlNet's outputs are all zero: this checkpoint does not use the heatmaps")
     _tell_body(provenance["body"])
     if args.keep_smpl:
-        print(f"SMPL's arrays, under their own licence: {args.keep_smpl / KEPT}")
-    print(f"weights: {args.out}")
+        say(f"SMPL's arrays, under their own licence: {args.keep_smpl / KEPT}")
+    say(f"weights: {args.out}")
 
 
 def _tell_body(record: dict[str, Any]) -> None:
     if not record:
-        print("no body named: give SMPL's to --body when you predict, or: dpmesh assets import FILE")
+        say("no body named: give SMPL's to --body when you predict, or: dpmesh assets import FILE")
         return
     told = "not compared: the checkpoint holds none"
     if "differs_from_checkpoint" in record:
         told = "; ".join(record["differs_from_checkpoint"]) or "the one that the checkpoint was trained with"
-    print(f"body: {record['file']} ({told})")
+    say(f"body: {record['file']} ({told})")
     for name in ("h36m_regressor", "extra_regressor"):
         if name not in record:
-            print(f"no {name}: dpmesh assets doctor says what it is for")
+            say(f"no {name}: dpmesh assets doctor says what it is for")
 
 
 def _sd15(args: argparse.Namespace) -> None:
@@ -121,8 +130,8 @@ def _sd15(args: argparse.Namespace) -> None:
 
     config = model_of(args.config, {name: read_value(value) for name, value in args.set})
     provenance = convert_sd15(args.source, args.out, config, controlnet=args.controlnet, seed=args.seed)
-    print(f"pretrained: {', '.join(provenance['pretrained'])}; ControlNet: {provenance['controlnet']}")
-    print(
+    say(f"pretrained: {', '.join(provenance['pretrained'])}; ControlNet: {provenance['controlnet']}")
+    say(
         f"all other parts are random (seed {provenance['seed']}): a start for training, not a model to predict with"
     )
-    print(f"weights: {args.out}")
+    say(f"weights: {args.out}")

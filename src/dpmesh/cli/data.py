@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpmesh.cli.arguments import count
+from dpmesh.cli.arguments import count, folder
+from dpmesh.cli.streams import say
 
 if TYPE_CHECKING:
     from dpmesh.data.fits import FitBodies
@@ -40,14 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: every split that is there; a training wants 3DPW's validation split to look at",
     )
     check.add_argument(
-        "--out", default="data_check", metavar="DIR", help="contact sheets (default: data_check)"
+        "--out", type=folder, default="data_check", metavar="DIR", help="contact sheets (default: data_check)"
     )
     check.add_argument("--skip-pictures", action="store_true", help="do not open every picture")
     check.add_argument(
         "--augmented", action="store_true", help="sheets with augmentation and noise, as training sees it"
     )
     pack.add_argument(
-        "out", metavar="OUT", help="folder for the shards; a run that was stopped goes on there"
+        "out", type=folder, metavar="OUT", help="folder for the shards; a run that was stopped goes on there"
     )
     pack.add_argument("--side", type=count, default=384, metavar="PX", help="stored window (default: 384)")
     pack.add_argument("--per-shard", type=count, default=2000, metavar="N", help="people (default: 2000)")
@@ -97,7 +98,6 @@ def _check(root: Path, args: argparse.Namespace) -> int:
     import io
 
     from PIL import Image
-    from rich.console import Console
 
     from dpmesh.data.adapters import SETS
     from dpmesh.data.augment import AugmentConfig
@@ -106,7 +106,7 @@ def _check(root: Path, args: argparse.Namespace) -> int:
     from dpmesh.errors import DPMeshError
     from dpmesh.io import atomic_write
 
-    console, bad, out = Console(highlight=False, soft_wrap=True), False, Path(args.out)
+    bad, out = False, Path(args.out)
     for name in _sets(root, args):
         try:
             source = read_folder(
@@ -114,47 +114,42 @@ def _check(root: Path, args: argparse.Namespace) -> int:
             )
             report = check_people(source.people, not args.skip_pictures)
         except DPMeshError as error:
-            console.print(f"{SETS[name].title}: {error}", markup=False)
+            say(f"{SETS[name].title}: {error}")
             bad = True
             continue
-        console.print(
+        say(
             f"{SETS[name].title} {args.split}: {report.people:,} people in {report.images:,} pictures,"
-            f" {report.measured:,} with 3D joints, {report.fitted:,} with a fit",
-            markup=False,
+            f" {report.measured:,} with 3D joints, {report.fitted:,} with a fit"
         )
         for reason, number in sorted(source.dropped.items()):
-            console.print(f"  left out: {reason}: {number:,}", markup=False)
+            say(f"  left out: {reason}: {number:,}")
         for what, finding in report.findings.items():
             bad = True
-            console.print(
-                f"  LOOK: {what}: {finding.count:,}, such as {', '.join(finding.examples)}", markup=False
-            )
+            say(f"  LOOK: {what}: {finding.count:,}, such as {', '.join(finding.examples)}")
         sheet = source_sheet(source, AugmentConfig()) if args.augmented else folder_sheet(source.people)
         if sheet is not None:
             file = io.BytesIO()
             Image.fromarray(sheet).save(file, "JPEG", quality=90)
             target = out / f"{name}-{args.split}.jpg"
             atomic_write(target, file.getvalue())
-            console.print(f"  sheet: {target}", markup=False)
+            say(f"  sheet: {target}")
     return 1 if bad else 0
 
 
 def _check_shards(root: Path, args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from dpmesh.data.check import check_shards
 
-    console = Console(highlight=False, soft_wrap=True)
     counts, torn = check_shards(root)
     for name, number in counts.items():
-        console.print(f"{name}: {number:,} people in whole shards", markup=False)
+        say(f"{name}: {number:,} people in whole shards")
     for shard, reason in torn.items():
-        console.print(f"TORN {shard}: {reason}", markup=False)
+        say(f"TORN {shard}: {reason}")
     if torn:
         shards = sum(name.endswith(".tar") for name in torn)
         print_torn = f"{shards} shards are torn; dpmesh data pack writes them again."
         people = f"{len(torn) - shards} people are damaged; pack them again in another folder."
-        console.print("\n".join([print_torn] * (shards > 0) + [people] * (len(torn) > shards)), markup=False)
+        for line in [print_torn] * (shards > 0) + [people] * (len(torn) > shards):
+            say(line)
     return 1 if torn else 0
 
 
@@ -175,7 +170,7 @@ def _pack(root: Path, args: argparse.Namespace) -> int:
                 lacking.append(error)
                 if len(lacking) == len(splits):  # nothing of this set is there
                     raise
-                print(f"{name}-{split}: not packed: {' '.join(str(error).split())}")
+                say(f"{name}-{split}: not packed: {' '.join(str(error).split())}")
                 continue
             _pack_people(source.people, f"{name}-{split}", args)
     return 0
@@ -198,10 +193,9 @@ def _pack_people(people: "list[Person]", name: str, args: argparse.Namespace) ->
             config,
             lambda n: bar.update(task, completed=n),
         )
-    console.print(
+    say(
         f"{name}: {done.people:,} people; {done.written} shards written, {done.found} found whole,"
-        f" {len(done.skipped)} people skipped",
-        markup=False,
+        f" {len(done.skipped)} people skipped"
     )
     for record, reason in list(done.skipped.items())[:10]:
-        console.print(f"  skipped {record}: {reason}", markup=False)
+        say(f"  skipped {record}: {reason}")

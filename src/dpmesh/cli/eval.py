@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from dpmesh.cli.arguments import add_model, add_persons, count
+from dpmesh.cli.arguments import add_model, add_persons, count, folder
 
 _EPILOG = """\
 dpmesh eval list                             the protocols
@@ -23,7 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "words", nargs="+", metavar="PROTOCOL|FOLDER", help="protocols; or list, compare A B, table RESULT..."
     )
-    add("--out", type=Path, metavar="DIR", help="DIR/PROTOCOL/ gets result.json, result.md, rows.npz, worst/")
+    add(
+        "--out",
+        type=folder,
+        metavar="DIR",
+        help="DIR/PROTOCOL/ gets result.json, result.md, rows.npz, worst/",
+    )
     add_persons(parser)
     add_model(parser)
     add(

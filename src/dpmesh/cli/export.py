@@ -1,10 +1,13 @@
 """`dpmesh export onnx WEIGHTS OUT.onnx`."""
 
 import argparse
+import importlib.util
 import os
 from pathlib import Path
 
-from dpmesh.errors import OutputError
+from dpmesh.cli.arguments import folder
+from dpmesh.cli.streams import say
+from dpmesh.errors import DPMeshError, OutputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,10 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = onnx.add_argument
     add("weights", metavar="WEIGHTS", help="a folder with weights, or shipped ones (embedded)")
-    add("out", type=Path, metavar="OUT.onnx", help="beyond 2 GiB the weights go to OUT.onnx.data beside it")
+    add("out", type=folder, metavar="OUT.onnx", help="beyond 2 GiB the weights go to OUT.onnx.data beside it")
     add("--body", metavar="FILE", help="your SMPL body for weights that need one (default: the imported one)")
     add("--regressors", metavar="DIR", help="its J_regressor_*.npy (default: the imported ones)")
-    add("--overwrite", action="store_true", help="replace OUT.onnx")
+    add("--overwrite", action="store_true", help="replace OUT.onnx, if it is an ONNX model")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,12 +34,12 @@ def run(args: argparse.Namespace) -> int:
     model = optimised(DPMesh.from_pretrained(args.weights, chosen.arrays))
     files = export_onnx(model, args.out)
     for note in chosen.notes:
-        print(note)
+        say(note)
     if chosen.record:
-        print("the file holds your body's arrays: it is under their licence")
-    print(f"{', '.join(INPUTS)} → {', '.join(outputs_of(model))}; opset {OPSET}, any number of people")
+        say("the file holds your body's arrays: it is under their licence")
+    say(f"{', '.join(INPUTS)} → {', '.join(outputs_of(model))}; opset {OPSET}, any number of people")
     for file in files:
-        print(f"{file}: {file.stat().st_size / 1e6:,.1f} MB")
+        say(f"{file}: {file.stat().st_size / 1e6:,.1f} MB")
     return 0
 
 
@@ -46,10 +49,41 @@ def refuse_out(out: Path, overwrite: bool) -> None:
         raise OutputError(
             "the name does not end in .onnx", where=str(out), fix=f"Write {out.name or 'model'}.onnx."
         )
-    for path in (out, out.with_name(f"{out.name}.data")):
+    data = out.with_name(f"{out.name}.data")
+    there = [path for path in (out, data) if os.path.lexists(path)]
+    for path in there:
         if os.path.isdir(path):
             raise OutputError("is a folder", where=str(path), fix="Choose another name.")
-        if os.path.lexists(path) and not overwrite:
+        if not overwrite:
             raise OutputError(
                 "there is such a file already", where=str(path), fix="Use --overwrite or another name."
             )
+    if there and importlib.util.find_spec("onnx") is not None:  # without it nothing is written
+        beside = _beside(out)
+        for path in there:
+            if beside is None or (path == data and data.name not in beside):
+                raise OutputError(
+                    "is no part of an ONNX model, left as it is", where=str(path), fix="Choose another name."
+                )
+
+
+def _beside(path: Path) -> set[str] | None:
+    """The files that an ONNX model has its weights in; None for what is none."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from dpmesh.export import tensors_of
+    from dpmesh.io import read_bytes
+
+    try:
+        model = onnx.load_from_string(read_bytes(path, 2**31))
+    except (DPMeshError, DecodeError):
+        return None
+    if model.ir_version < 1 or not model.graph.node or not model.opset_import:
+        return None
+    return {
+        entry.value
+        for tensor in tensors_of(model.graph)
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }

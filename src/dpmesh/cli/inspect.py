@@ -4,6 +4,8 @@ import argparse
 import json
 from typing import Any
 
+from dpmesh.errors import printable
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
@@ -30,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _table(report: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     console, table = Console(), Table("part", "parameters", "trainable", "GFLOP", "share")
     for name, part in [*report["parts"].items(), ("total", report["total"])]:
@@ -41,11 +43,13 @@ def _table(report: dict[str, Any]) -> None:
             f"{part['gflop']:.3f}",
             f"{part['share']:.1%}",
         )
-        table.add_row(name, *numbers)
-    console.print(f"[bold]{escape(report['name'])}[/bold], one person, {report['crop']}×{report['crop']}")
+        table.add_row(Text(printable(name)), *numbers)
+    # A name may stand in somebody's config.json: no markup, no emoji codes, no escape sequences.
+    heading = Text(printable(str(report["name"])), "bold")
+    console.print(Text.assemble(heading, f", one person, {report['crop']}×{report['crop']}"))
     console.print(table)
     for key, value in report["provenance"].items():
-        console.print(f"{key}: {value}", markup=False)
+        console.print(Text(printable(f"{key}: {value}")))
 
 
 def _ablations(rows: list[dict[str, Any]]) -> None:

@@ -15,9 +15,9 @@ from dpmesh.cli.album import (
     name_results,
     places_of,
     refuse_input_in,
-    say,
 )
-from dpmesh.cli.arguments import add_model, add_people, angle, positive
+from dpmesh.cli.arguments import add_model, add_people, angle, folder, positive
+from dpmesh.cli.streams import say
 from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("inputs", nargs="+", metavar="INPUT", help="pictures, or folders of pictures")
     add(
         "--out",
+        type=folder,
         required=True,
         metavar="DIR",
         help="a.jpg becomes DIR/a/overlay.png, scene.glb, scene.json, ...",
@@ -84,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if args.keypoints is not None and not os.path.exists(args.keypoints):
         raise InputError("no such file or folder", where=args.keypoints, fix="Check the path.")
-    names = name_results(find_pictures(args.inputs))
+    bad: dict[str, str] = {}
+    names = name_results(find_pictures(args.inputs, bad))
     check_writable(out)
     done, failed, todo = _sort_out(names, out, args)
     if todo:
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"{finished} results in {out}")
     if todo and args.keypoints is not None:
         _tell_unused(args)
-    return _report(failed, len(names))
+    return _report([*bad.values(), *failed.values()], len(names) + len(bad), bool(bad))
 
 
 def _tell_unused(args: argparse.Namespace) -> None:
@@ -211,12 +213,12 @@ def _sort_out(
     return done, failed, todo
 
 
-def _report(failed: dict[Path, str], total: int) -> int:
+def _report(failed: Sequence[str], total: int, folders: bool) -> int:
     if failed and total > 1:
-        print(f"dpmesh: {len(failed)} of {total} pictures failed:", file=sys.stderr)
-    for message in failed.values():
-        line = printable(" ".join(message.split()))
-        print(f"  {line}" if total > 1 else f"dpmesh: {line}", file=sys.stderr)
+        say(f"dpmesh: {len(failed)} of {total} {'inputs' if folders else 'pictures'} failed:", error=True)
+    for message in failed:
+        line = " ".join(message.split())
+        say(f"  {line}" if total > 1 else f"dpmesh: {line}", error=True)
     return 1 if failed else 0
 
 

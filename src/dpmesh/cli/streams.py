@@ -4,7 +4,14 @@ import os
 import sys
 from contextlib import suppress
 
+from dpmesh.errors import printable
+
 _NAMES = ("stdin", "stdout", "stderr")
+
+
+def say(line: str, *, error: bool = False) -> None:
+    """A line on stdout or stderr in which no name of a file or in a file steers the terminal."""
+    print(printable(line), file=sys.stderr if error else sys.stdout)
 
 
 def open_streams() -> None:

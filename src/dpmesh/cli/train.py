@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpmesh.cli.streams import say
 from dpmesh.errors import ConfigError, DPMeshError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _train(settings: "Settings") -> int:
             return 1
         raise
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
-        print(f"weights: {weights}")
+        say(f"weights: {weights}")
     return 0
 
 
@@ -66,13 +67,13 @@ def _check(settings: "Settings") -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = examine(settings, world=world, here=world, device=device)
     for line in found.lines:
-        print(line)
+        say(line)
     for problem in found.problems:
-        print("missing: " + " ".join(str(problem).split()))
+        say("missing: " + " ".join(str(problem).split()))
     if found.problems:
-        print(f"{len(found.problems)} things are missing; nothing was trained")
+        say(f"{len(found.problems)} things are missing; nothing was trained")
         return 1
-    print("everything is there")
+    say("everything is there")
     return 0
 
 

@@ -1,6 +1,7 @@
 """The user's licensed body beside converted weights: found, compared with the checkpoint's, never copied unasked."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from torch import Tensor
 from dpmesh.assets import find_asset, sha256
 from dpmesh.body.files import BETAS, BodyArrays, load_body, save_body, smpl_body
 from dpmesh.convert.recognise import recognise
-from dpmesh.errors import InputError
+from dpmesh.errors import InputError, OutputError
+from dpmesh.io import atomic_write, read_bytes
 from dpmesh.skeletons import SMPL_PARENTS
 
 KEPT = "SMPL_NEUTRAL.npz"
@@ -94,13 +96,37 @@ def differences(body: BodyArrays, theirs: Mapping[str, NDArray[Any]]) -> list[st
     return told
 
 
-def keep_smpl(folder: Path, theirs: Mapping[str, NDArray[Any]], regressors: Mapping[str, Path]) -> Path:
-    """Write the checkpoint's own body, with its regressors, into a place that the user named for it."""
+def keep_smpl(
+    folder: Path,
+    theirs: Mapping[str, NDArray[Any]],
+    regressors: Mapping[str, Path],
+    overwrite: bool = False,
+) -> Path:
+    """Write the checkpoint's own body, with its regressors, into a place that the user named for it.
+
+    A file that is there already stays if it is the same, else OutputError unless `overwrite`: it may be the user's
+    own SMPL, which is called just so.
+    """
     parents = np.array([SMPL_PARENTS, range(len(SMPL_PARENTS))], np.int64)
     arrays = smpl_body(
         {**theirs, "kintree_table": parents},
         h36m=regressors.get("h36m_regressor"),
         extra=regressors.get("extra_regressor"),
     )
-    save_body(folder / KEPT, arrays)
-    return folder / KEPT
+    target = folder / KEPT
+    with tempfile.TemporaryDirectory(prefix="dpmesh-") as aside:
+        save_body(Path(aside) / KEPT, arrays)
+        data = read_bytes(Path(aside) / KEPT)
+    if not overwrite and os.path.lexists(target) and not _holds(target, data):
+        raise OutputError(
+            "there is another body already", where=str(target), fix="Use --overwrite or another folder."
+        )
+    atomic_write(target, data)
+    return target
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read_bytes(path, len(data)) == data
+    except InputError:
+        return False

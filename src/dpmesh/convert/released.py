@@ -50,12 +50,14 @@ def convert_released(
     body: tuple[BodyArrays, dict[str, Any]] | None = None,
     regressors: Mapping[str, Path] | None = None,
     smpl_to: Path | None = None,
+    overwrite: bool = False,
 ) -> Provenance:
     """Write OUT/config.json and OUT/model.safetensors; returns the provenance that stands in the former.
 
     config: RELEASE, or its widths scaled down. merge_lora: add the low-rank updates to their linear layers.
     body: as user_body finds it; compared with the checkpoint's and recorded, never copied. The checkpoint's own SMPL
-    arrays are written, with the regressors, only into smpl_to. Raises WeightsError with the first names that are
+    arrays are written, with the regressors, only into smpl_to, where another file of that name is replaced only with
+    overwrite. Raises WeightsError with the first names that are
     missing, unexpected, mis-shaped, unequal copies or not finite, InputError for a checkpoint without a usable body,
     OutputError.
     """
@@ -82,7 +84,7 @@ def convert_released(
         record["differs_from_checkpoint"] = differences(body[0], theirs)
     if smpl_to is not None:
         try:
-            keep_smpl(smpl_to, theirs, regressors or {})
+            keep_smpl(smpl_to, theirs, regressors or {}, overwrite)
         except InputError as error:
             raise InputError(
                 f"its SMPL arrays are no body: {error.what}",

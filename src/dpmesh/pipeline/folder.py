@@ -5,7 +5,6 @@ anything but an empty folder. An existing folder is changed in place, only where
 that it is ours, and only in the files that the record names.
 """
 
-import hashlib
 import io
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -19,11 +18,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from dpmesh.errors import OutputError
-from dpmesh.io import LOCK, atomic_write, flush, folder_lock, reason
+from dpmesh.io import LOCK, atomic_write, folder_lock, reason, refuse_foreign_lock
+from dpmesh.pipeline.aside import CLAIM, PART, aside, part_of, put, refuse_part
 from dpmesh.pipeline.record import FIXED, MARKER, Record, complete_formats, format_of, read_record, unlike
-
-PART = ".dpmesh-part"
-"""Ends the name of the folder aside; inside an existing result folder it is the whole name."""
 
 Files = Mapping[str, bytes]
 
@@ -53,12 +50,15 @@ def plan_result(target: Path, wanted: Record, overwrite: bool) -> Plan:
     """
     _check_name(target)
     if not os.path.lexists(target):
+        refuse_part(part_of(target), _is_ours)
         return Plan("new", wanted.formats)
     if not target.is_dir():
         kind = "is a link that leads nowhere" if target.is_symlink() and not target.exists() else "is a file"
         raise OutputError(f"{kind}, not a result of dpmesh", where=str(target), fix=_ELSEWHERE)
     try:
-        if not [name for name in os.listdir(target) if name not in (LOCK, PART)]:
+        inside = os.listdir(target)
+        if not [name for name in inside if name not in (LOCK, PART)]:
+            _refuse_reserved(target)
             return Plan("fill", wanted.formats)
         before = read_record(target)
     except OSError as error:
@@ -71,6 +71,8 @@ def plan_result(target: Path, wanted: Record, overwrite: bool) -> Plan:
         )
     plan = _plan(target, before, wanted, overwrite)
     refuse_foreign(target, before, [file for name in plan.formats for file in FIXED[name]])
+    if plan.kind != "keep":
+        _refuse_reserved(target)
     return plan
 
 
@@ -151,16 +153,17 @@ def write_result(
 def _create(target: Path, files: Files, record: Record) -> bool:
     """Write aside and rename; False where somebody made `target` meanwhile."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _aside(_part_of(target)) as aside:
-        _put(aside, {**files, MARKER: record.as_bytes()})
+    with aside(part_of(target), _is_ours) as part:
+        put(part, {**files, MARKER: record.as_bytes()})
         try:
-            os.rename(aside, target)
+            os.rename(part, target)
         except OSError:
             if os.path.lexists(target):
                 return False
             raise
-        with suppress(OSError):  # still held: nobody else is here
-            (target / LOCK).unlink()
+        for name in (CLAIM, LOCK):
+            with suppress(OSError):  # still held: nobody else is here
+                (target / name).unlink()
     return True
 
 
@@ -170,7 +173,8 @@ def _change(target: Path, files: Files, record: Record, plan: Plan) -> bool:
     While files are exchanged the record names them as pending, so that a run which is killed here is finished by the
     next one.
     """
-    with folder_lock(target, "run"):
+    locked = os.path.lexists(target / LOCK)
+    with folder_lock(target, "run"), _without_lock(target, locked):
         before = read_record(target)
         if before != plan.before:
             return False
@@ -186,13 +190,13 @@ def _change(target: Path, files: Files, record: Record, plan: Plan) -> bool:
             tuple(name for name in before.formats if name not in record.formats) if before and adding else ()
         )
         final = replace(record, formats=formats, files=tuple(sorted({*files, *old})), colour=colour)
-        with _aside(target / PART) as aside:
-            _put(aside, files)
+        with aside(target / PART, _is_ours) as part:
+            put(part, files)
             pending = tuple(sorted({*files, *stale}))
             unfinished = replace(final, formats=kept, files=tuple(sorted(old)), pending=pending)
             atomic_write(target / MARKER, unfinished.as_bytes())
             for name in files:
-                os.replace(aside / name, target / name)
+                os.replace(part / name, target / name)
             for name in stale:
                 (target / name).unlink(missing_ok=True)
             atomic_write(target / MARKER, final.as_bytes())
@@ -201,51 +205,25 @@ def _change(target: Path, files: Files, record: Record, plan: Plan) -> bool:
     return True
 
 
-def _part_of(target: Path) -> Path:
-    """The folder aside, one for each name; two processes cannot hold it at once."""
-    name = f".{target.name}{PART}"
-    if len(os.fsencode(name)) > 200:
-        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:20]}{PART}"
-    return target.with_name(name)
-
-
 @contextmanager
-def _aside(part: Path) -> Generator[Path]:
-    """An empty folder that this process alone writes to; gone afterwards, unless it was renamed.
-
-    What a killed run left in it is removed by name. Raises OutputError where anything else is in it.
-    """
-    if part.is_symlink():
-        raise OutputError("is a link and in the way", where=str(part), fix="Move it.")
-    with folder_lock(part, "run"):
-        if strange := sorted(set(os.listdir(part)) - _leftovers(part) - {LOCK}):
-            path = part / strange[0]
-            raise OutputError("was not written by dpmesh and is in the way", where=str(path), fix="Move it.")
-        _clear(part)
-        ours = part.stat().st_ino
-        try:
-            yield part
-        finally:
+def _without_lock(target: Path, was_there: bool) -> Generator[None]:
+    """Where it is refused, no lock stays that was not there before."""
+    try:
+        yield
+    except OutputError:
+        if not was_there:
             with suppress(OSError):
-                if part.stat().st_ino == ours:  # not renamed, and no other process's by now
-                    _clear(part)
-                    (part / LOCK).unlink(missing_ok=True)
-                    part.rmdir()
+                (target / LOCK).unlink()
+        raise
 
 
-def _leftovers(part: Path) -> set[str]:
-    return {name for name in os.listdir(part) if name == MARKER or format_of(name) is not None}
+def _refuse_reserved(target: Path) -> None:
+    refuse_foreign_lock(target)
+    refuse_part(target / PART, _is_ours)
 
 
-def _clear(part: Path) -> None:
-    for name in _leftovers(part):
-        (part / name).unlink()
-
-
-def _put(folder: Path, files: Files) -> None:
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-        flush(folder / name)
+def _is_ours(name: str) -> bool:
+    return name == MARKER or format_of(name) is not None
 
 
 def png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:

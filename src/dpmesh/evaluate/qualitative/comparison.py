@@ -7,9 +7,9 @@ compare(open_columns(["embedded", "runs/mine"], ["network", "flip"]), "photo.jpg
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +20,8 @@ import numpy as np
 from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.evaluate.qualitative.columns import Column
 from dpmesh.evaluate.qualitative.figure import SIDE, Panel, draw_panels, draw_sheet, observed_confidence
-from dpmesh.io import atomic_write, read_json, reason
+from dpmesh.io import LOCK, atomic_write, folder_lock, is_part, read_json, reason, refuse_foreign_lock
+from dpmesh.pipeline.aside import CLAIM, PART, aside, part_of, put, refuse_part
 from dpmesh.pipeline.folder import png
 from dpmesh.pipeline.given import Given
 from dpmesh.pipeline.images import MAX_PIXELS
@@ -29,6 +30,8 @@ from dpmesh.pipeline.scene import Scene
 
 SCHEMA = "dpmesh.comparison/1"
 SHEET, RECORD = "sheet.png", "comparison.json"
+_FILE = re.compile(r"(sheet|input|keypoints|(overlay|side)_\d{2,4})\.png")
+"""Whatever a record says, no other file is replaced or removed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +117,7 @@ class Comparison:
             "files": sorted(files),
             "asked": dict(asked or {}),
         }
-        files[RECORD] = (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()
-        return _write(out, name, files)
+        return _write(out, name, files, record)
 
 
 def compare(
@@ -146,43 +148,53 @@ def compare(
 
 
 def stored_record(folder: Path) -> dict[str, Any] | None:
-    """Of a folder that holds a comparison and nothing else; None for any other."""
+    """Of a folder that holds a whole comparison and nothing else; None for any other."""
+    found = _own_record(folder)
+    if found is None or found.get("pending") or not all((folder / file).is_file() for file in found["files"]):
+        return None
+    return found
+
+
+def _own_record(folder: Path) -> dict[str, Any] | None:
+    """Of a folder that holds nothing but files of a comparison, also one that was killed while it was made again."""
     try:
         found = read_json(folder / RECORD, 2**26, OutputError)
-        inside = {path.name for path in folder.iterdir()}
+        inside = os.listdir(folder)
     except (DPMeshError, OSError):
         return None
-    if (
-        not isinstance(found, dict)
-        or found.get("schema") != SCHEMA
-        or not isinstance(found.get("files"), list)
-    ):
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         return None
-    return found if inside == {RECORD, *map(str, found["files"])} else None
+    named = [found.get("files"), found.get("pending", [])]
+    if not all(isinstance(names, list) and all(map(_is_own, names)) for names in named):
+        return None  # a record from elsewhere cannot name a file of the user's
+    own = {RECORD, *named[0], *named[1]}
+    return found if all(_belongs(name, own) for name in inside) else None
 
 
-def _write(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
-    """A new folder appears whole or not at all; an old comparison's files are exchanged, its record last."""
+def _is_own(name: object) -> bool:
+    """Whether a file of this name may be written, and removed, for a comparison."""
+    return isinstance(name, str) and (name == RECORD or _FILE.fullmatch(name) is not None)
+
+
+def _belongs(name: str, own: Collection[str]) -> bool:
+    return name in (*own, LOCK, PART, CLAIM) or any(is_part(name, file) for file in own)
+
+
+def _write(out: Path, name: str, files: Mapping[str, bytes], record: Mapping[str, Any]) -> Path:
+    """A new folder appears whole or not at all. An old comparison's files are exchanged while its record names them as
+    pending, so that a run which is killed there is finished by the next one."""
     target = out / name
+    final = {**files, RECORD: _json(record)}
     try:
-        if os.path.lexists(target):
-            before = stored_record(target) or {}
-            (target / RECORD).unlink(missing_ok=True)  # killed here, the folder is no comparison
-            for file in set(map(str, before.get("files", []))) - set(files):
-                (target / file).unlink(missing_ok=True)
-            for file, data in sorted(files.items(), key=lambda item: item[0] == RECORD):
-                atomic_write(target / file, data)
+        if os.path.lexists(target) and (os.listdir(target) or target.is_symlink()):
+            with folder_lock(target, "comparison"):
+                _exchange(target, final, record)
             return target
         out.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".dpmesh-", suffix=".part", dir=out))
-        try:
-            for file, data in files.items():
-                atomic_write(aside / file, data)
-            aside.chmod(0o777 & ~_umask())
-            os.rename(aside, target)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)  # made here, with a name that nobody else has
-            raise
+        with aside(part_of(target), _is_own) as part:
+            put(part, final)
+            os.rename(part, target)
+            _tidy(target)
     except (OSError, ValueError) as error:
         raise OutputError(
             f"cannot be written ({reason(error)})", where=str(target), fix="Choose another --out."
@@ -190,21 +202,50 @@ def _write(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
     return target
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _exchange(target: Path, files: Mapping[str, bytes], record: Mapping[str, Any]) -> None:
+    before = _own_record(target)
+    if before is None:
+        raise OutputError("other runs are writing here", where=str(target), fix="Wait for them.")
+    old = {*before["files"], *before.get("pending", [])} - {RECORD}
+    pending = sorted({*old, *files} - {RECORD})
+    unfinished = {"schema": SCHEMA, "source": record["source"], "files": [], "pending": pending}
+    atomic_write(target / RECORD, _json(unfinished))
+    for left in os.listdir(target):
+        if any(is_part(left, file) for file in (RECORD, *pending)):
+            (target / left).unlink()
+    for file, data in files.items():
+        if file != RECORD:
+            atomic_write(target / file, data)
+    for file in old - set(files):
+        (target / file).unlink(missing_ok=True)
+    atomic_write(target / RECORD, files[RECORD])
+    _tidy(target)
+
+
+def _tidy(target: Path) -> None:
+    for name in (CLAIM, LOCK):
+        with suppress(OSError):  # still held: nobody else is here
+            (target / name).unlink()
+
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(dict(record), indent=1, allow_nan=False) + "\n").encode()
 
 
 def refuse_foreign(folder: Path, overwrite: bool) -> None:
-    """Raise OutputError for what is no comparison, and for a comparison without `overwrite`."""
-    if not folder.exists() and not folder.is_symlink():
+    """Raise OutputError for what is no comparison, and for a whole one without `overwrite`. An empty folder is free."""
+    refuse_part(part_of(folder), _is_own)
+    if not os.path.lexists(folder):
         return
-    if folder.is_symlink() or stored_record(folder) is None:
+    empty = folder.is_dir() and not folder.is_symlink() and not os.listdir(folder)
+    if empty:
+        return
+    if folder.is_symlink() or _own_record(folder) is None:
         raise OutputError(
             "holds something else, left as it is", where=str(folder), fix="Choose another --out."
         )
-    if not overwrite:
+    refuse_foreign_lock(folder)
+    if not overwrite and stored_record(folder) is not None:
         raise OutputError(
             "holds another comparison", where=str(folder), fix="Use --overwrite, or choose another --out."
         )

@@ -1,0 +1,121 @@
+"""A folder aside, in which a result is written before it gets its name.
+
+It is ours only if our claim is in it, which is written before anything else and names the folder. A killed run leaves
+it; the next one of the same name takes it over.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dpmesh.errors import DPMeshError, OutputError
+from dpmesh.io import LOCK, flush, folder_lock, read_bytes, reason, refuse_foreign_lock
+
+PART = ".dpmesh-part"
+"""Ends the name of the folder aside; inside an existing result folder it is the whole name."""
+CLAIM = ".dpmesh.part"
+
+IsOurs = Callable[[str], bool]
+"""Whether a file of this name may be written, and removed, in a claimed folder."""
+
+
+def part_of(target: Path) -> Path:
+    """The folder aside, one for each name; two processes cannot hold it at once."""
+    name = f".{target.name}{PART}"
+    if len(os.fsencode(name)) > 200:
+        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:20]}{PART}"
+    return target.with_name(name)
+
+
+def claim_of(part: Path) -> bytes:
+    """What is written into a folder aside first."""
+    return (
+        b"dpmesh: an unfinished result, "
+        + hashlib.sha256(os.fsencode(part.name)).hexdigest().encode()
+        + b"\n"
+    )
+
+
+def _foreign(part: Path, is_ours: IsOurs) -> Path | None:
+    """What shows that a folder aside is somebody else's; None where it is ours, or empty, or none is there.
+
+    Raises OSError where it cannot be read.
+    """
+    if not os.path.lexists(part):
+        return None
+    if part.is_symlink() or not part.is_dir():
+        return part
+    names = set(os.listdir(part))
+    if LOCK in names:
+        try:
+            refuse_foreign_lock(part)
+        except OutputError:
+            return part / LOCK
+    names -= {LOCK}
+    if not names:
+        return None  # killed before the claim
+    claim = _claim(part)
+    if claim == claim_of(part):
+        return next((part / name for name in sorted(names - {CLAIM}) if not is_ours(name)), None)
+    if names == {CLAIM} and claim == b"":  # killed while it was written
+        return None
+    return part / sorted(names)[0]
+
+
+def _claim(part: Path) -> bytes | None:
+    if (part / CLAIM).is_symlink():
+        return None
+    try:
+        return read_bytes(part / CLAIM, 1000)
+    except DPMeshError:
+        return None
+
+
+@contextmanager
+def aside(part: Path, is_ours: IsOurs) -> Generator[Path]:
+    """An empty folder that this process alone writes to; gone afterwards, unless it was renamed: then its CLAIM and
+    LOCK are the caller's to remove.
+
+    What a killed run left in it is removed by name. Raises OutputError where it is not ours, and leaves it as it was.
+    """
+    refuse_part(part, is_ours)  # before a lock is put into it
+    with folder_lock(part, "run"):
+        refuse_part(part, is_ours)
+        put(part, {CLAIM: claim_of(part)})
+        _clear(part, is_ours)
+        ours = part.stat().st_ino
+        try:
+            yield part
+        finally:
+            with suppress(OSError):
+                if part.stat().st_ino == ours:  # not renamed, and no other process's by now
+                    _clear(part, is_ours)
+                    for name in (CLAIM, LOCK):
+                        (part / name).unlink(missing_ok=True)
+                    part.rmdir()
+
+
+def refuse_part(part: Path, is_ours: IsOurs) -> None:
+    """Raise OutputError for a folder aside that is not ours."""
+    try:
+        strange = _foreign(part, is_ours)
+    except OSError as error:
+        raise OutputError(f"cannot be read ({reason(error)})", where=str(part), fix="Move it.") from None
+    if strange is not None:
+        what = "is a link and" if strange.is_symlink() else "was not written by dpmesh and is"
+        raise OutputError(f"{what} in the way", where=str(strange), fix="Move it.")
+
+
+def _clear(part: Path, is_ours: IsOurs) -> None:
+    for name in os.listdir(part):
+        if name not in (CLAIM, LOCK) and is_ours(name):
+            (part / name).unlink()
+
+
+def put(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files, and see that they are on the disk."""
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+        flush(folder / name)
