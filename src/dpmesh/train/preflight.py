@@ -43,6 +43,7 @@ from dpmesh.train.feed import (
     refuse_uneven,
     steps_of,
 )
+from dpmesh.train.place import refuse_foreign
 from dpmesh.train.settings import Settings
 from dpmesh.train.stages import AnyStage, Prior, Uncertainty
 from dpmesh.train.stored import refuse_bad_numbers
@@ -125,6 +126,7 @@ def examine(
 
 def _of_the_run(settings: Settings) -> Iterator[Callable[[], object]]:
     """What no stage has for itself."""
+    yield lambda: refuse_foreign(Path(settings.out))
     yield lambda: _body(settings)
     if settings.optimizer == "muon":
         yield lambda: load_timm("the optimiser muon")
