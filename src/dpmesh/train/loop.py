@@ -47,7 +47,8 @@ def train(settings: Settings) -> Path:
 
     `settings.out` holds config.json (what the run is made of), last.ckpt and before.ckpt (resume), log_STAGE.csv,
     validation.csv, sheets/, and what each stage leaves (begin.left_by). One training at a time writes there, and none
-    where something else lies (place.py). Before the first step everything that the stages need is looked at (preflight.py).
+    where something else lies (place.py). Before the first step everything that the stages need is looked at
+    (preflight.py).
     """
     torch.set_num_threads(settings.threads)
     fabric, out = make_fabric(settings), Path(settings.out)
