@@ -19,7 +19,7 @@ from dpmesh.train.mesh import MeshObjective
 from dpmesh.train.needs import how_to_make
 from dpmesh.train.optimizers import make_optimizer
 from dpmesh.train.part import Part
-from dpmesh.train.settings import Settings
+from dpmesh.train.settings import Settings, model_name
 
 
 def found(settings: Settings, **more: Any) -> preflight.Findings:
@@ -218,3 +218,22 @@ def test_the_optimisers_decays_are_settings(child: ModuleType, tmp_path: Path):
     given = child.settings(tmp_path / "run", child.stage("teacher"), betas=[0.8, 0.999])
     optimizer = make_optimizer(begin(given, 0).groups(), 1e-3, given, sharded=False)
     assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.999)}
+
+
+def test_a_model_with_overrides_is_named_in_short(child: ModuleType, tmp_path: Path):
+    """By its name and the changed keys, never by the whole table; of a prior the size that differs is told."""
+    changed = {"name": "tiny", "pose_prior": {"codes": 12}, "lora_rank": 4, "token_width": 5}
+    own = child.make_weights(tmp_path / "run", "tiny", 1)
+    with_start = child.settings(tmp_path / "run", child.stage("teacher"), model=changed, start=own)
+    told = "\n".join(map(str, found(with_start).problems))
+    name = "'tiny' with another pose_prior.codes, lora_rank, token_width"
+    assert f"these are not weights of {name}, but of 'tiny'" in told
+    assert f"this is no pose prior of {name}: codes is 10, not 12. Train one" in told and "{" not in told
+    assert model_name("paper") == "'paper'" and model_name({"name": "paper"}) == "'paper'"
+    many = {"name": "paper", **dict.fromkeys("abcde", 1)}
+    assert model_name(many) == "'paper' with another a, b, c and 2 more"
+
+
+def test_what_ends_in_a_bracket_has_a_full_stop():
+    error = ConfigError("seed was 1, is 2 after the stage was finished (4 steps)", fix="Take the old values.")
+    assert str(error).endswith("(4 steps). Take the old values.")

@@ -28,6 +28,7 @@ from dpmesh.train.begin import (
     left_by,
     prior_of,
     refuse_no_numbers,
+    refuse_other_prior,
     refuse_random_backbone,
     source_of,
     teacher_of,
@@ -45,7 +46,7 @@ from dpmesh.train.feed import (
 )
 from dpmesh.train.needs import how_to_make, missing_assets, missing_files, without_fits
 from dpmesh.train.place import refuse_foreign
-from dpmesh.train.settings import Settings
+from dpmesh.train.settings import Settings, model_name
 from dpmesh.train.stages import AnyStage, Prior, Uncertainty
 from dpmesh.train.stored import refuse_bad_numbers
 
@@ -220,8 +221,7 @@ def _prior(settings: Settings, folder: str) -> None:
         )
     prior = load_any_prior(Path(folder))
     refuse_no_numbers(prior, folder)
-    if prior.config != configuration(settings.model).pose_prior:
-        raise ConfigError(f"this is no pose prior of {settings.model!r}", where=folder)
+    refuse_other_prior(prior, settings, folder)
 
 
 def _stored(source: str, wanted: DPMeshConfig, settings: Settings, numbers: bool) -> None:
@@ -236,7 +236,9 @@ def _stored(source: str, wanted: DPMeshConfig, settings: Settings, numbers: bool
     plain, _ = read_config(folder)
     have = stored_config(plain, str(folder / "config.json"))
     if _headless(have) != _headless(wanted):
-        raise ConfigError(f"these are not weights of {settings.model!r}, but of {have.name!r}", where=source)
+        raise ConfigError(
+            f"these are not weights of {model_name(settings.model)}, but of {have.name!r}", where=source
+        )
     if numbers:
         refuse_bad_numbers(folder)
 
