@@ -22,7 +22,7 @@ class DPMeshError(Exception):
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
         self.what, self.where, self.fix = what, where, fix
         place = f"{printable(where)}: " if where else ""
-        gap = " " if what.endswith((".", ")", "?")) else ". "
+        gap = " " if what.endswith((".", ".)", "?")) else ". "
         hint = f"{gap}{fix}" if fix else ""
         super().__init__(_readable(f"{place}{what}{hint}"))
 

@@ -256,3 +256,11 @@ def test_every_split_that_is_there_is_packed(
     shutil.rmtree(folder)
     folder.mkdir()
     assert main(["data", "pack", str(root), out, "--no-fits", "--sets", "3dpw"]) == 1
+
+
+@pytest.mark.parametrize("name", [".movie.mkv.part", ".manifest.json.part", "notes.txt"])
+def test_nothing_is_packed_into_a_folder_of_something_else(tmp_path: Path, name: str):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match=r"holds other files than packed people.*new or empty folder"):
+        pack([], tmp_path, "x-train", PackConfig())
+    assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"

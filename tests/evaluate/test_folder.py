@@ -84,6 +84,8 @@ def test_a_run_that_makes_nothing_leaves_no_folder(run: Opened, monkeypatch: pyt
         (f"{PARTS}/thesis.txt", "holds 'thesis.txt', which no evaluation wrote"),
         (f"{WORST}/holiday.jpg", "holds 'holiday.jpg'"),
         (f"{WORST}/01_holiday.jpg", "holds '01_holiday.jpg'"),
+        (f"{PARTS}/part-00000.npz", "holds 'part-00000.npz', which no evaluation wrote"),
+        ("notes.txt", "holds 'notes.txt' and no result of dpmesh eval"),
         (PARTS, "is no folder"),
     ],
 )
@@ -95,28 +97,46 @@ def test_what_no_evaluation_wrote_stays(run: Opened, name: str, told: str, overw
     with pytest.raises(InputError, match=rf"{told}.*--out|{told}.*Delete|is not a result|not a result"):
         evaluate_job(run.job, overwrite=overwrite, say=quiet)
     assert path.read_text() == '{"mine": 1}'
+    assert not (run.job.folder / LOCK).exists()
+
+
+@pytest.mark.parametrize("inner", [PARTS, WORST])
+def test_an_empty_folder_of_somebody_stays(run: Opened, inner: str):
+    (run.job.folder / inner).mkdir(parents=True)
+    with pytest.raises(
+        InputError, match=rf"holds '{inner}' and no result of dpmesh eval\. Choose another --out"
+    ):
+        evaluate_job(run.job, say=quiet)
+    assert [path.name for path in run.job.folder.iterdir()] == [inner]
 
 
 def test_other_files_beside_a_result_stay(run: Opened):
+    run_parts(run, 0, 1)
+    part = (run.job.folder / PARTS / "part-00000.npz").read_bytes()
+    (run.job.folder / LOCK).touch()  # of the run that was killed here
     folder = evaluated(run)
     (folder / "notes.txt").write_text("mine")
     for place in (PARTS, WORST):
         (folder / place).mkdir()
-    (folder / PARTS / "part-00000.npz").write_bytes(b"old")
+    (folder / PARTS / "part-00000.npz").write_bytes(part)
     evaluate_job(run.job, overwrite=True, say=quiet)
     assert sorted(p.name for p in folder.iterdir() if p.name != LOCK) == [
         "notes.txt", "result.json", "result.md", "rows.npz",
     ]  # fmt: skip
 
 
-def test_clear_takes_only_our_files(tmp_path: Path):
-    (tmp_path / PARTS).mkdir()
-    for name in ("part-00001.npz", ".part-00001.npz.0a1b.part", "part-1.npz", "mine"):
-        (tmp_path / PARTS / name).write_text("")
-    with pytest.raises(InputError, match="'mine'"):
-        refuse_foreign(tmp_path)
-    clear(tmp_path, PARTS)
-    assert sorted(p.name for p in (tmp_path / PARTS).iterdir()) == ["mine", "part-1.npz"]
+def test_clear_takes_only_our_files(run: Opened):
+    run_parts(run, 0, 1)
+    folder = run.job.folder
+    ours = {p.name for p in (folder / PARTS).iterdir()}
+    assert ours
+    foreign = ("mine", "part-1.npz", "part-99999.npz", ".part-00001.npz.backup.part")
+    for name in (".part-00001.npz.0a1b2c3d.part", *foreign):
+        (folder / PARTS / name).write_text("")
+    with pytest.raises(InputError, match="which no evaluation wrote"):
+        refuse_foreign(folder)
+    clear(folder, PARTS)
+    assert {p.name for p in (folder / PARTS).iterdir()} == set(foreign)
 
 
 def test_a_difference_to_the_finished_result_is_named(run: Opened, twin, tmp_path: Path):

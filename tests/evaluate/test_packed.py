@@ -151,7 +151,7 @@ def test_inputs_are_those_of_the_crop_with_noise(records: Path) -> None:
 
 def test_the_hash_is_of_what_was_measured(crowd: Crowd, records: Path, tmp_path: Path) -> None:
     first = open_packed(records).protocol
-    assert first.name == "walk-test" and first.hash == open_packed(records / "walk-test").protocol.hash
+    assert first.name == "packed:walk-test" and first.hash == open_packed(records / "walk-test").protocol.hash
     pack(people(crowd, tmp_path), tmp_path / "again", "walk-test", SMALL)
     assert open_packed(tmp_path / "again").protocol.hash == first.hash  # the same people, packed again
     moved = people(crowd, tmp_path)
@@ -222,7 +222,7 @@ def test_the_commands_take_a_folder(
     out = tmp_path / "results"
     assert main(["eval", str(records), "--method", "t-pose", "--out", str(out)]) == 0
     result = read(out / "mine+t-pose")
-    assert result["persons"]["evaluated"] == 3 and result["protocol"]["name"] == "walk-test"
+    assert result["persons"]["evaluated"] == 3 and result["protocol"]["name"] == "packed:walk-test"
     assert list((out / "mine+t-pose" / "worst").glob("01_*.jpg"))
     assert set(result["figures"]["by_sequence"]) == {"mine/walk0"}
     capsys.readouterr()

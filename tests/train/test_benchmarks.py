@@ -25,8 +25,9 @@ from dpmesh.model import Inputs, Prediction
 from dpmesh.train import best, loop
 from dpmesh.train.benchmarks import Benchmark, benchmarks
 from dpmesh.train.best import keep_best
-from dpmesh.train.settings import Data, Settings, Source
+from dpmesh.train.settings import Data, Settings, Source, read_settings
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 TOOLS = Path(__file__).parents[2] / "tools"
 MEASURES = ("MPJPE", "PA-MPJPE", "MPVE")
 
@@ -146,6 +147,27 @@ def test_packed_people_are_measured_by_what_is_packed(twin: SimpleNamespace, tmp
         row = benchmark.figures(perfect, torch.device("cpu"))
         # 3DPW's joints are the skeleton's, the prediction's are regressed from the mesh: some millimetres apart
         assert row["people"] == 4 and row["MPJPE"] < 6 and row["hash"] == benchmark.protocol.hash
+        assert "MPVE" not in row and row["protocol"].startswith(
+            "packed:3dpw-validation"
+        )  # no frozen protocol's name
+
+
+SHIPPED = [p for p in sorted(CONFIGS.rglob("*.toml")) if "3dpw" in p.read_text()]
+
+
+def test_shipped_configs_validate_under_the_frozen_protocol(
+    twin: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With the folders of docs/training.md, step 3: the packed set beside the one that it was packed from."""
+    (tmp_path / "sets").symlink_to(twin.root / "json")
+    people = read_folder("3dpw", twin.root / "json", "validation", "none").people
+    pack(people, tmp_path / "data", "3dpw-validation", PackConfig())
+    monkeypatch.chdir(tmp_path)
+    assert len(SHIPPED) >= 16
+    found = {path.name: benchmarks(read_settings(path).data, 2) for path in SHIPPED}
+    hashes = {name: [one.protocol.hash for one in ones] for name, ones in found.items()}
+    assert all(h == [entry("3dpw-validation").protocol.hash] for h in hashes.values()), hashes
+    assert all(one.protocol.truth.gender == "annotated" for ones in found.values() for one in ones)
 
 
 def run_settings(child: ModuleType, out: Path, twin: SimpleNamespace, **more: Any) -> Settings:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dpmesh.cli import train as cli
+from dpmesh.configurations import PAPER, configuration
 from dpmesh.diffusion.vae import VAEEncoder
 from dpmesh.errors import ConfigError
 from dpmesh.train import preflight
@@ -15,9 +16,10 @@ from dpmesh.train.begin import begin
 from dpmesh.train.costs import cost_of
 from dpmesh.train.feed import feed
 from dpmesh.train.mesh import MeshObjective
+from dpmesh.train.needs import how_to_make
 from dpmesh.train.optimizers import make_optimizer
 from dpmesh.train.part import Part
-from dpmesh.train.settings import Settings
+from dpmesh.train.settings import Settings, model_name
 
 
 def found(settings: Settings, **more: Any) -> preflight.Findings:
@@ -50,6 +52,57 @@ def test_everything_that_is_missing_is_told_at_once(
     assert len(missing) >= 7 and len(set(missing)) == len(missing)
     assert f"{len(missing)} things are missing" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_no_missing_file_hides_another(
+    child: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing is there; then 3DPW's folder without its files. Every command can be typed as it stands."""
+    monkeypatch.setenv("DPMESH_ASSETS", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    data = {
+        "group3d": [{"dataset": name, "root": "data"} for name in ("h36m", "muco")],
+        "group2d": [{"dataset": name, "root": "data"} for name in ("coco", "crowdpose")],
+        "validation": [{"dataset": "3dpw", "split": "validation", "root": "sets"}],
+        "people": 0,
+    }
+    teacher = child.stage("teacher", epochs=20, steps=0)
+    settings = child.settings(
+        tmp_path / "run", teacher, start="weights/start", data=data, validate_every=1, body="smpl"
+    )
+
+    def lines() -> list[str]:
+        assert cli._check(settings) == 1
+        return capsys.readouterr().out.splitlines()
+
+    told = lines()
+    missing = [line.removeprefix("missing: ") for line in told if line.startswith("missing: ")]
+    for part in (
+        "data/Human36M: Human3.6M", "data/MuCo: MuCo", "data/MSCOCO: MSCOCO", "data/CrowdPose: CrowdPose",
+        "sets/PW3D/data or sets/3DPW", "dpmesh data pack sets data", "dpmesh convert sd15 FOLDER weights/start",
+        *(f"dpmesh assets import {n}" for n in ("SMPL_NEUTRAL.pkl", "SMPL_MALE.pkl", "SMPL_FEMALE.pkl")),
+        "dpmesh assets import J_regressor_h36m_correct.npy",
+    ):  # fmt: skip
+        assert any(part in line for line in missing), (part, missing)
+    assert len(missing) == 10 and not any("--data" in line for line in told)
+    assert "stage teacher (teacher): 20 epochs, batch 4" in told[0] and "numbers are trained" in told[1]
+    (tmp_path / "sets/3DPW/imageFiles").mkdir(parents=True)
+    told = lines()
+    assert any("3DPW's 3DPW_latest_validation.json or sequenceFiles is not here" in line for line in told)
+    (tmp_path / "sets/3DPW/imageFiles").rename(tmp_path / "sets/3DPW/sequenceFiles")
+    told = lines()
+    assert any("3DPW's imageFiles is not here" in line for line in told)
+
+
+def test_weights_that_are_not_there_name_what_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(Path(__file__).parents[2])
+    assert how_to_make("runs/paper_teacher/weights", PAPER) == (
+        "Train it first: dpmesh train configs/paper_teacher.toml."
+    )
+    assert how_to_make("runs/mine/prior", PAPER) == ("Train it first (the config whose `out` is runs/mine).")
+    assert "dpmesh convert released CHECKPOINT weights/3dpw" in how_to_make(
+        "weights/3dpw", configuration("release")
+    )
 
 
 def test_what_is_there_is_counted(child: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -165,3 +218,22 @@ def test_the_optimisers_decays_are_settings(child: ModuleType, tmp_path: Path):
     given = child.settings(tmp_path / "run", child.stage("teacher"), betas=[0.8, 0.999])
     optimizer = make_optimizer(begin(given, 0).groups(), 1e-3, given, sharded=False)
     assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.999)}
+
+
+def test_a_model_with_overrides_is_named_in_short(child: ModuleType, tmp_path: Path):
+    """By its name and the changed keys, never by the whole table; of a prior the size that differs is told."""
+    changed = {"name": "tiny", "pose_prior": {"codes": 12}, "lora_rank": 4, "token_width": 5}
+    own = child.make_weights(tmp_path / "run", "tiny", 1)
+    with_start = child.settings(tmp_path / "run", child.stage("teacher"), model=changed, start=own)
+    told = "\n".join(map(str, found(with_start).problems))
+    name = "'tiny' with another pose_prior.codes, lora_rank, token_width"
+    assert f"these are not weights of {name}, but of 'tiny'" in told
+    assert f"this is no pose prior of {name}: codes is 10, not 12. Train one" in told and "{" not in told
+    assert model_name("paper") == "'paper'" and model_name({"name": "paper"}) == "'paper'"
+    many = {"name": "paper", **dict.fromkeys("abcde", 1)}
+    assert model_name(many) == "'paper' with another a, b, c and 2 more"
+
+
+def test_what_ends_in_a_bracket_has_a_full_stop():
+    error = ConfigError("seed was 1, is 2 after the stage was finished (4 steps)", fix="Take the old values.")
+    assert str(error).endswith("(4 steps). Take the old values.")

@@ -79,3 +79,16 @@ def test_without_tensorboard_one_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match="not installed"):
         Report(tmp_path, "s", 0, 9, tensorboard=True)
+
+
+def test_a_run_killed_twice_keeps_one_header_and_whole_lines(tmp_path: Path):
+    """All lines forgotten, then new ones; half a line at the end, and nothing to forget."""
+    with Report(tmp_path, "s", 0, 9) as report:
+        report.row(1, 2, {"loss": 1.0})
+    with Report(tmp_path, "s", 0, 9) as report:
+        report.row(1, 2, {"loss": 2.0})
+    with (tmp_path / "log_s.csv").open("a") as file:
+        file.write("s,2")
+    with Report(tmp_path, "s", 1, 9) as report:
+        report.row(2, 2, {"loss": 3.0})
+    assert [(row["step"], row["loss"]) for row in told(tmp_path)] == [("1", "2.0"), ("2", "3.0")]

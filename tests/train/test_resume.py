@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dpmesh.errors import ConfigError, OutputError, WeightsError
-from dpmesh.io import folder_lock
+from dpmesh.io import LOCK, folder_lock
 from dpmesh.train import loop
 from dpmesh.train.checkpoints import latest_checkpoint, save_checkpoint
+from dpmesh.train.recipe import write_config
 from dpmesh.train.settings import Settings
 
 
@@ -246,3 +247,53 @@ def test_weights_that_hold_nan_are_refused_by_name(child: ModuleType, base: Path
     with pytest.raises(WeightsError, match="holds NaN or infinity") as error:
         loop.train(replace(given, workers=0))
     assert folder in str(error.value) and name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "weights/model.safetensors", "log_teacher.csv", "validation.csv", "notes.txt"]
+)
+def test_a_folder_of_something_else_is_refused_before_anything_is_written(
+    child: ModuleType, tmp_path: Path, name: str
+):
+    out = tmp_path / "run"
+    given = as_begun(child, out)
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text('{"mine": 1}')
+    with pytest.raises(ConfigError, match=r"and no training of dpmesh\. Choose another `out`\."):
+        loop.train(given)
+    assert [path for path in out.rglob("*") if path.is_file()] == [out / name]
+    assert (out / name).read_text() == '{"mine": 1}'
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Killed as soon as there is a line of its log, and while nothing but its lock was there."""
+    out = tmp_path / "run"
+    given = as_begun(child, out, {"steps": 2}, checkpoint_every=1e9)
+    out.mkdir()
+    (out / LOCK).touch()
+    (out / ".config.json.0a1b2c3d.part").write_text("{")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dpmesh.train.report.Report.step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(given)
+    (out / "log_teacher.csv").write_text("stage,step,loss\n")
+    assert not list(out.glob("*.ckpt"))
+    assert (loop.train(given) / "model.safetensors").is_file()
+
+
+def test_a_table_of_something_else_is_one_line(child: ModuleType, tmp_path: Path):
+    out = tmp_path / "run"
+    given = as_begun(child, out)
+    write_config(out, given, [])
+    (out / "validation.csv").write_text("name,age\nx,1\n")
+    with pytest.raises(
+        ConfigError, match=r"validation\.csv: is no table of a training\. Choose another `out`"
+    ):
+        loop.train(given)
+    assert (out / "validation.csv").read_text() == "name,age\nx,1\n"

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         default="all",
         choices=("all", "train", "validation"),
-        help="default: every split that is there; a training wants 3DPW's validation split to look at",
+        help="default: every split that is there",
     )
     check.add_argument(
         "--out", type=folder, default="data_check", metavar="DIR", help="contact sheets (default: data_check)"

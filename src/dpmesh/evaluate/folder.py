@@ -17,13 +17,13 @@ from dpmesh.evaluate.opening import data_files, entry
 from dpmesh.evaluate.report import LARGEST, RESULT, ROWS, TEXT, read
 from dpmesh.evaluate.rows import load
 from dpmesh.evaluate.run import PARTS, Job, Say, plain, weights_record
-from dpmesh.io import LOCK, folder_lock, open_regular, read_bytes
+from dpmesh.io import LOCK, folder_lock, open_regular, read_bytes, reason
 from dpmesh.pipeline.bodies import choose_body
 
 WORST = "worst"
 _OWN = {
-    PARTS: re.compile(r"part-\d{5}\.npz|\.part-\d{5}\.npz\.\w+\.part"),
-    WORST: re.compile(r"\d\d_.*\.jpg|\.\d\d_.*\.part"),
+    PARTS: re.compile(r"part-\d{5}\.npz|\.part-\d{5}\.npz\.[0-9a-f]{8}\.part"),
+    WORST: re.compile(r"\d\d_.*\.jpg|\.\d\d_.*\.[0-9a-f]{8}\.part"),
 }
 MARK = b"dpmesh eval: one of the worst persons"
 """Comment of the pictures of the worst: a picture without it is somebody's own, whatever it is called."""
@@ -102,7 +102,8 @@ def prepare(job: Job, overwrite: bool, say: Say) -> None:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise InputError for a file of a result's name that no evaluation wrote, before anything is replaced."""
+    """Raise InputError for a file of a result's name that no evaluation wrote, and for a folder in which other things
+    lie and nothing of ours, before anything is written, replaced or removed."""
     for inner, own in _OWN.items():
         place = folder / inner
         others = [p.name for p in place.iterdir() if not _is_own(p, own)] if place.is_dir() else []
@@ -120,6 +121,24 @@ def refuse_foreign(folder: Path) -> None:
         load(folder / ROWS)
     elif (folder / TEXT).exists():
         raise InputError("was not written by dpmesh eval", where=str(folder / TEXT), fix=_ELSEWHERE)
+    else:
+        _refuse_strangers(folder)
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Raise InputError for a folder that is not empty and has neither a part of a run nor the lock of one. The lock
+    is left in no folder that this refuses, so that of a run killed before its first part is enough."""
+    try:
+        inside = sorted(path.name for path in folder.iterdir()) if os.path.lexists(folder) else []
+    except OSError as error:
+        raise InputError(f"cannot be read ({reason(error)})", where=str(folder), fix=_ELSEWHERE) from None
+    ours = LOCK in inside or any(
+        (folder / inner).is_dir() and any((folder / inner).iterdir()) for inner in _OWN
+    )
+    if inside and not ours:
+        raise InputError(
+            f"holds {inside[0]!r} and no result of dpmesh eval", where=str(folder), fix=_ELSEWHERE
+        )
 
 
 def _is_result(path: Path) -> bool:
@@ -134,9 +153,12 @@ def _is_result(path: Path) -> bool:
 def _is_own(path: Path, names: re.Pattern[str]) -> bool:
     if not names.fullmatch(path.name):
         return False
-    if path.suffix != ".jpg":
+    if path.suffix == ".part":  # of an atomic write: eight random digits
         return True
     try:
+        if path.suffix == ".npz":
+            load(path)
+            return True
         with open_regular(path) as file:
             return MARK in file.read(1024)
     except (DPMeshError, OSError):

@@ -30,6 +30,8 @@ from dpmesh.geometry.crop import Crop
 from dpmesh.skeletons import H36M14_ROWS, H36M17, JOINTS30
 
 UNSEEN = "keypoints: none given"
+PREFIX = "packed:"
+"""Before the set's name in that of the protocol: no packed set bears the name of a frozen protocol."""
 _SEED = 5
 _MISSING = 1000
 """A manifest that names so many more shards than there are files is damaged."""
@@ -71,7 +73,7 @@ class PackedPeople:
             raise InputError("nobody's joints are all known in 3D", where=name, fix="See docs/data.md.")
         content = hashlib.sha256("\n".join(shards.sums.values()).encode("utf-8", "replace")).hexdigest()
         self.protocol = Protocol(
-            name=name,
+            name=f"{PREFIX}{name}",
             edition="annotated" if annotated else "paper",
             title=f"the packed people of {name}",
             selection=Selection(

@@ -8,7 +8,7 @@ from pathlib import Path
 from queue import Empty
 
 from dpmesh.errors import DPMeshError, InputError
-from dpmesh.evaluate.folder import WORST, alone, clear, kept, prepare
+from dpmesh.evaluate.folder import WORST, alone, clear, kept, prepare, refuse_foreign
 from dpmesh.evaluate.report import RESULT, result, write
 from dpmesh.evaluate.run import (
     PARTS,
@@ -38,6 +38,7 @@ def evaluate_job(job: Job, processes: int = 1, overwrite: bool = False, say: Say
     with ExitStack() as held:
         # One process holds the folder for all that belong to this evaluation.
         if rank == 0 and not kept(job, overwrite, say):
+            refuse_foreign(job.folder)  # no lock is left in what is not ours
             held.enter_context(alone(job.folder))
             prepare(job, overwrite, say)
         if several is not None:

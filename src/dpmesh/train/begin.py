@@ -24,7 +24,7 @@ from dpmesh.train.objective import Objective
 from dpmesh.train.pretrain import DenoisingObjective
 from dpmesh.train.prior import PriorObjective
 from dpmesh.train.recipe import made_by
-from dpmesh.train.settings import Settings
+from dpmesh.train.settings import Settings, model_name
 from dpmesh.train.stages import Pretrain, Prior, Student, Uncertainty
 from dpmesh.train.uncertainty import UncertaintyObjective
 from dpmesh.train.vae import VAEObjective
@@ -51,7 +51,7 @@ def begin(settings: Settings, number: int) -> Objective:
             return VAEObjective(config, stage)
         if isinstance(config, DirectConfig):
             raise ConfigError(
-                f"{settings.model!r} regresses the pose itself and has no prior to train",
+                f"{model_name(settings.model)} regresses the pose itself and has no prior to train",
                 where=f"stage {stage.name}",
             )
         return PriorObjective(config, stage)
@@ -145,7 +145,7 @@ def _stored(settings: Settings, source: str, *, may_lack_uncertainty: bool = Fal
             fix = "They lack regressor.uncertainty: train it first (configs/embedded_sigma.toml)."
         elif model.config == replace(wanted, lora_rank=0):
             fix = "Their LoRA is merged: convert the checkpoint again, without --merge-lora."
-        raise ConfigError(f"these are not weights of {settings.model!r}", where=source, fix=fix)
+        raise ConfigError(f"these are not weights of {model_name(settings.model)}", where=source, fix=fix)
     if source == settings.start:
         prior = _prior(settings)
         if prior is None and _never_trained(model.pose_prior):
@@ -199,7 +199,7 @@ def _fresh(settings: Settings) -> DPMesh:
     if given is None and wanted != prior.config:
         own = " `dpmesh assets import` your VPoser 1.0;" if _may_import(config) else ""
         raise ConfigError(
-            f"no pose prior for {settings.model!r} is shipped",
+            f"no pose prior for {model_name(settings.model)} is shipped",
             where="start",
             fix=f"Do one of these:{own} name a folder with weights as `start` (`dpmesh convert`), or one of a prior"
             " as `prior`.",
@@ -215,7 +215,7 @@ def refuse_random_backbone(settings: Settings) -> None:
     if (config.lora_rank or config.frozen) and not settings.allow_random_backbone:
         kept = "the U-Net under its low-rank updates" if config.lora_rank else " and ".join(config.frozen)
         raise ConfigError(
-            f"{settings.model!r} keeps {kept} as it is, and without start weights that is random numbers",
+            f"{model_name(settings.model)} keeps {kept} as it is, and without start weights that is random numbers",
             where="start",
             fix="Name weights (dpmesh convert sd15 makes them), or --set.allow_random_backbone true for a test.",
         )
@@ -245,8 +245,22 @@ def provenance(settings: Settings, number: int) -> dict[str, Any]:
     return told | ({"body": body} if body else {})
 
 
+def refuse_other_prior(prior: AnyPrior, settings: Settings, where: str) -> None:
+    """Raise ConfigError for a pose prior of another kind or size than the model's, with what differs."""
+    wanted = configuration(settings.model).pose_prior
+    if prior.config == wanted:
+        return
+    have, want = to_plain(prior.config), to_plain(wanted)
+    sizes = [f"{n} is {have[n]!r}, not {want[n]!r}" for n in want if n in have and have[n] != want[n]]
+    differs = "; ".join(sizes[:3]) if type(prior.config) is type(wanted) else "it is of another kind"
+    raise ConfigError(
+        f"this is no pose prior of {model_name(settings.model)}: {differs}",
+        where=where,
+        fix="Train one with this model (a config with a prior stage), or name another.",
+    )
+
+
 def _put(prior: AnyPrior, model: DPMesh, settings: Settings) -> None:
-    if prior.config != model.config.pose_prior:
-        raise ConfigError(f"this is no pose prior of {settings.model!r}", where="prior")
+    refuse_other_prior(prior, settings, "prior")
     fixed = prior.as_decoder() if isinstance(prior, PoseVQVAE) else prior
     model.pose_prior.load_state_dict(fixed.state_dict())

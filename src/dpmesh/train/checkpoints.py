@@ -66,7 +66,9 @@ def whole_checkpoint(out: Path) -> Path | None:
         return path
     if torn:
         raise ConfigError(
-            "every checkpoint is torn", where=str(out), fix=f"Delete {LAST} and {BEFORE} to begin anew."
+            "every checkpoint is torn",
+            where=str(out),
+            fix=f"Delete {LAST} and {BEFORE} to begin anew, or choose another `out`.",
         )
     return None
 

@@ -15,7 +15,7 @@ from dpmesh.train.mesh import MeshObjective
 from dpmesh.train.objective import Objective
 from dpmesh.train.pretrain import DenoisingObjective
 from dpmesh.train.prior import PriorObjective
-from dpmesh.train.settings import Settings
+from dpmesh.train.settings import Settings, model_name
 from dpmesh.train.stages import Pretrain, Prior, Uncertainty
 from dpmesh.train.uncertainty import UncertaintyObjective
 from dpmesh.train.vae import VAEObjective
@@ -93,7 +93,7 @@ def _without_numbers(settings: Settings, number: int) -> Objective:
             return VAEObjective(wanted.pose_prior, stage)
         if not isinstance(wanted.pose_prior, PoseVQVAEConfig):
             raise ConfigError(
-                f"{settings.model!r} regresses the pose itself and has no prior to train",
+                f"{model_name(settings.model)} regresses the pose itself and has no prior to train",
                 where=f"stage {stage.name}",
             )
         return PriorObjective(wanted.pose_prior, stage)

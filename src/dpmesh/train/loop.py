@@ -22,6 +22,7 @@ from dpmesh.train.checkpoints import BEFORE, LAST, State, read_checkpoint, save_
 from dpmesh.train.feed import feed
 from dpmesh.train.finite import DivergedError, Watch
 from dpmesh.train.machines import in_bf16, is_sharded, make_fabric, whole
+from dpmesh.train.place import refuse_foreign
 from dpmesh.train.recipe import (
     Record,
     frozen_sum,
@@ -45,12 +46,14 @@ def train(settings: Settings) -> Path:
     """Run all stages (or what is left of them); returns the folder that the last one leaves.
 
     `settings.out` holds config.json (what the run is made of), last.ckpt and before.ckpt (resume), log_STAGE.csv,
-    validation.csv, sheets/, and what each stage leaves (begin.left_by). One training at a time writes there. Before
-    the first step everything that the stages need is looked at (preflight.py).
+    validation.csv, sheets/, and what each stage leaves (begin.left_by). One training at a time writes there, and none
+    where something else lies (place.py). Before the first step everything that the stages need is looked at
+    (preflight.py).
     """
     torch.set_num_threads(settings.threads)
     fabric, out = make_fabric(settings), Path(settings.out)
     with ending_together(fabric), ExitStack() as held:
+        first(fabric, lambda: refuse_foreign(out))  # no lock is left in what is not ours
         first(fabric, lambda: held.enter_context(folder_lock(out, "training")))
         return _train(fabric, settings, out)
 

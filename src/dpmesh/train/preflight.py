@@ -28,6 +28,7 @@ from dpmesh.train.begin import (
     left_by,
     prior_of,
     refuse_no_numbers,
+    refuse_other_prior,
     refuse_random_backbone,
     source_of,
     teacher_of,
@@ -43,7 +44,9 @@ from dpmesh.train.feed import (
     refuse_uneven,
     steps_of,
 )
-from dpmesh.train.settings import Settings
+from dpmesh.train.needs import how_to_make, missing_assets, missing_files, without_fits
+from dpmesh.train.place import refuse_foreign
+from dpmesh.train.settings import Settings, model_name
 from dpmesh.train.stages import AnyStage, Prior, Uncertainty
 from dpmesh.train.stored import refuse_bad_numbers
 
@@ -66,6 +69,12 @@ class Findings:
                 self.problems.append(error)
             return False
         return True
+
+    def add(self, problems: list[DPMeshError]) -> bool:
+        """Whether there are any."""
+        for error in problems:
+            self.look(lambda e=error: _raise(e))
+        return bool(problems)
 
 
 def refuse(settings: Settings, fabric: Fabric, started: int = 0) -> None:
@@ -103,7 +112,14 @@ def examine(
         return found
     for check in _of_the_run(settings):
         found.look(check)
-    costs: list[Cost] = []
+    assets = list(missing_assets(settings))
+    found.add(assets)
+    costs, counted = list[Cost](), True
+    for source in dict.fromkeys(s for stage in settings.stages[started:] for s in _sources(settings, stage)):
+        there = source if not assets else without_fits(source)
+        counted &= not found.add(missing_files(source)) and found.look(lambda s=there: _people(s, found))
+    if settings.data.real and counted:
+        counted = found.look(lambda: mixture_of(settings.data, 0)) if not assets else False
     for number in range(started, len(settings.stages)):
         stage = settings.stages[number]
         found.look(lambda s=stage: refuse_uneven(s, world))
@@ -112,12 +128,9 @@ def examine(
         if isinstance(stage, Prior):
             found.look(lambda s=stage: prior_poses(s, settings.data.motions))
             found.look(lambda s=stage: held_out_poses(s))
-        for source in _sources(settings, stage):
-            found.look(lambda s=source: _first_and_last(s))
         if found.look(lambda s=stage, n=number: costs.append(cost_of(settings, n, world))):
             found.look(lambda: costs[-1].refuse_memory(settings, free_memory(device, here), device))
-            if not found.problems:
-                found.lines += _lines(settings, stage, costs[-1])
+            found.look(lambda s=stage: found.lines.extend(_lines(settings, s, costs[-1], counted)))
     if costs:
         found.look(lambda: _room(settings, costs))
     return found
@@ -125,14 +138,19 @@ def examine(
 
 def _of_the_run(settings: Settings) -> Iterator[Callable[[], object]]:
     """What no stage has for itself."""
+    yield lambda: refuse_foreign(Path(settings.out))
     yield lambda: _body(settings)
     if settings.optimizer == "muon":
         yield lambda: load_timm("the optimiser muon")
     if settings.tensorboard:
         yield _tensorboard
-    if settings.data.real:
-        yield lambda: mixture_of(settings.data, 0)
-    yield lambda: prepare_validation(settings)
+    lacking = (
+        [missing_files(source) for source in settings.data.validation] if settings.validate_every else []
+    )
+    if any(lacking):
+        yield from (lambda e=error: _raise(e) for errors in lacking for error in errors)
+    elif not any(missing_assets(settings)):
+        yield lambda: prepare_validation(settings)
     if not settings.data.real and not settings.data.validation and settings.validate_every:
         yield lambda: pose_bank("validation")
 
@@ -147,6 +165,10 @@ def _body(settings: Settings) -> None:
             where="body",
             fix="Import it: dpmesh assets import J_regressor_h36m_correct.npy.",
         )
+
+
+def _raise(error: DPMeshError) -> None:
+    raise error
 
 
 def _tensorboard() -> None:
@@ -195,12 +217,11 @@ def _prior(settings: Settings, folder: str) -> None:
         raise ConfigError(
             "there is no such folder of a pose prior",
             where=folder,
-            fix="Train it first (a config with a prior stage, such as configs/paper_prior.toml).",
+            fix=how_to_make(folder, configuration(settings.model)),
         )
     prior = load_any_prior(Path(folder))
     refuse_no_numbers(prior, folder)
-    if prior.config != configuration(settings.model).pose_prior:
-        raise ConfigError(f"this is no pose prior of {settings.model!r}", where=folder)
+    refuse_other_prior(prior, settings, folder)
 
 
 def _stored(source: str, wanted: DPMeshConfig, settings: Settings, numbers: bool) -> None:
@@ -210,12 +231,14 @@ def _stored(source: str, wanted: DPMeshConfig, settings: Settings, numbers: bool
         raise ConfigError(
             "there are no such start weights",
             where=source,
-            fix="Make them first (dpmesh convert, or the config of the stage before), or name others.",
+            fix=how_to_make(source, wanted),
         )
     plain, _ = read_config(folder)
     have = stored_config(plain, str(folder / "config.json"))
     if _headless(have) != _headless(wanted):
-        raise ConfigError(f"these are not weights of {settings.model!r}, but of {have.name!r}", where=source)
+        raise ConfigError(
+            f"these are not weights of {model_name(settings.model)}, but of {have.name!r}", where=source
+        )
     if numbers:
         refuse_bad_numbers(folder)
 
@@ -234,11 +257,14 @@ def _sources(settings: Settings, stage: AnyStage) -> Iterator[config.Source]:
         yield from settings.data.validation
 
 
-def _first_and_last(source: config.Source) -> None:
-    """A data set can be opened, and people of it made."""
+def _people(source: config.Source, found: Findings) -> None:
+    """A data set can be opened, and people of it made; how many there are is told."""
     people, rng = opened(source), np.random.default_rng(0)
     for index in {0, len(people) - 1}:
         people.sample(index, rng, AugmentConfig.still())
+    found.lines.append(
+        f"{source.dataset} ({source.split}): {len(people):,} people in {source.root or 'memory'}"
+    )
 
 
 def _room(settings: Settings, costs: list[Cost]) -> None:
@@ -259,11 +285,19 @@ def _room(settings: Settings, costs: list[Cost]) -> None:
         )
 
 
-def _lines(settings: Settings, stage: AnyStage, cost: Cost) -> list[str]:
-    """What one stage will be."""
+def _lines(settings: Settings, stage: AnyStage, cost: Cost, counted: bool) -> list[str]:
+    """What one stage will be. counted: all its data sets are there."""
+    named = f"stage {stage.name} ({stage.kind})"
+    real = settings.data.real and not isinstance(stage, Prior)
+    if real and not counted:
+        length = f"{stage.steps:,} steps" if stage.steps else f"{stage.epochs} epochs"
+        return [
+            f"{named}: {length}, batch {stage.batch}; people can be counted when all sets are there",
+            f"  {cost.told()}",
+        ]
     steps, _ = steps_of(stage, settings.data)
     length = f"{steps:,} steps of {stage.batch}"
-    if settings.data.real and not isinstance(stage, Prior):
+    if real:
         epoch = mixture_of(settings.data, 0).epoch
         length += f", {epoch:,} people an epoch, {max(epoch // stage.batch, 1):,} steps of it"
-    return [f"stage {stage.name} ({stage.kind}): {length}", f"  {cost.told()}"]
+    return [f"{named}: {length}", f"  {cost.told()}"]

@@ -127,7 +127,9 @@ def _append(path: Path, row: Row) -> None:
     if rows and (new := [name for name in row if name not in columns]):
         _write(path, rows, [*columns, *new])
         columns += new
-    with path.open("a", newline="") as file:
+    with path.open(
+        "a" if rows else "w", newline=""
+    ) as file:  # what has no line may have a header, or half of one
         writer = csv.DictWriter(file, columns or list(row))
         if not rows:
             writer.writeheader()
@@ -137,8 +139,11 @@ def _append(path: Path, row: Row) -> None:
 def _forget_after(path: Path, stage: str, step: int) -> None:
     """Leave out a stage's lines behind the checkpoint that a run goes on from: they are written again."""
     rows = _read(path)
-    kept = [row for row in rows if row["stage"] != stage or int(row["step"]) <= step]
-    if len(kept) < len(rows):
+    try:
+        kept = [row for row in rows if row["stage"] != stage or int(row["step"]) <= step]
+    except (KeyError, ValueError):
+        raise ConfigError("is no table of a training", where=str(path), fix="Choose another `out`.") from None
+    if rows and (len(kept) < len(rows) or not path.read_bytes().endswith(b"\n")):  # or half a line at its end
         _write(path, kept, list(rows[0]))
 
 
@@ -147,7 +152,7 @@ def _read(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return [
-            row for row in csv.DictReader(file) if None not in row.values()
+            row for row in csv.DictReader(file) if None not in row and None not in row.values()
         ]  # a killed run may leave half a line
 
 

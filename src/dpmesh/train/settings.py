@@ -250,6 +250,24 @@ def read_settings(path: Path, changes: Mapping[str, Any] | None = None) -> Setti
     return from_plain(Settings, data, where=str(path))
 
 
+def model_name(model: str | Mapping[str, Any]) -> str:
+    """Of a Settings.model in a message: its name, and which of its values are laid over."""
+    if isinstance(model, str):
+        return repr(model)
+    changed = [name for name in _leaves(model) if name != "name"]
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return f"{model['name']!r}" + (f" with another {', '.join(changed[:3])}{more}" if changed else "")
+
+
+def _leaves(table: Mapping[str, Any], before: str = "") -> list[str]:
+    """Dotted names."""
+    found: list[str] = []
+    for name, value in table.items():
+        inner = isinstance(value, Mapping) and value
+        found += _leaves(cast("Mapping[str, Any]", value), f"{before}{name}.") if inner else [before + name]
+    return found
+
+
 def model_of(source: str, changes: Mapping[str, Any]) -> DPMeshConfig:
     """The model of a training config (FILE.toml) or of a configuration's name, with changes as read_settings takes
     them."""
