@@ -23,7 +23,7 @@ from dpmesh.evaluate.score import inputs_of
 from dpmesh.model import DPMesh
 
 LIMIT_S = 3.0
-"""Seconds a person, fit and refine (the issue's)."""
+"""Seconds a person, fit and refine."""
 TIMED: tuple[Method, ...] = ("network", "refine", "fit")
 
 

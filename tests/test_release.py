@@ -1,6 +1,6 @@
 """What released checkpoints were trained with, one convention after the other, on `release` at small widths.
 
-The numbers are those of the public code as shared/reference/released_model.md has them, written out again here:
+The numbers are those of the public code, written out again here:
 nothing is computed by the package that is also what a test expects. The regressor: regressor/test_released.py.
 """
 

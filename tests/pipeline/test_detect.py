@@ -116,7 +116,7 @@ def test_detection_carries_pelvis_and_neck() -> None:
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_examples_agree_with_float32(path: Path, fast: bool) -> None:
-    """As many people as the float32 models find, keypoints within 1 px: the issue's bound."""
+    """As many people as the float32 models find, keypoints within 1 px."""
     expected = FLOAT32[f"{path.name}{'/fast' if fast else ''}"]
     people = ONE_LOOK[fast](picture(path)).people
     assert len(people) == len(expected)
