@@ -9,13 +9,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest fuzz lint clean
+.PHONY: demo test test-slow test-lowest fuzz lint clean
 
 demo: $(STAMP)
 	$(BIN)/dpmesh predict examples --out demo-out --overwrite
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -m "not slow" --numprocesses $(JOBS) --dist worksteal
+
+# Those that train or export for ten seconds and more; the rest is `make test`.
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow --numprocesses $(JOBS) --dist worksteal
 
 # Damaged files by the thousand (tests/fuzz/run.py --help). SECONDS bounds the whole run, MUTATIONS each kind.
 fuzz: $(STAMP)

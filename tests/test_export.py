@@ -81,6 +81,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["embedded", "paper", "release"])
 def test_an_exported_model_is_the_same_function_for_any_number_of_people(
     name: str, exported: Callable[[str], tuple[DPMesh, Path]]

@@ -99,6 +99,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_the_same_function():
     """torch's compiler for the CPU takes minutes for a model of this depth (benchmarks/compiled.py has it); the backend
     "eager" captures the same graph, in one piece, and runs it uncompiled. In a process without this suite's checks of

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from dpmesh.configurations import PAPER, RELEASE, configuration, stored_config
 from dpmesh.cost import without_numbers
 from dpmesh.diffusion.lora import LoRALinear
-from dpmesh.errors import ConfigError
+from dpmesh.errors import WeightsError
 from dpmesh.model import DPMesh, Inputs, project
 from dpmesh.plain import to_plain
 from dpmesh.pose_prior.vposer import VPoserConfig
@@ -306,7 +306,7 @@ def test_weights_stored_before_the_position_table_was_a_setting(model: DPMesh, t
     content = json.loads((tmp_path / "config.json").read_text())
     del content["config"]["regressor"]["position_table"]
     (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match="position_table") as caught:
+    with pytest.raises(WeightsError, match="position_table") as caught:
         DPMesh.from_pretrained(tmp_path)
     assert "dpmesh convert released" in caught.value.fix
     stored = to_plain(configuration("embedded"))

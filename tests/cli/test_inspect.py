@@ -63,6 +63,7 @@ def rows() -> list[dict[str, Any]]:
     return describe_ablations()
 
 
+@pytest.mark.slow
 def test_the_ablation_at_full_size(rows: list[dict[str, Any]]):
     """Every model of Table 4 runs on the meta device; what a condition or a backbone costs, to the unit."""
     by = {row["name"]: row for row in rows}

@@ -127,6 +127,7 @@ def check(name: str, folder: Path, given: Settings, stage: str) -> None:
     assert len(rows) == 2 and all(math.isfinite(float(row["loss"])) for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_from_its_start_to_its_weights(name: str, laboratory: Path, monkeypatch: pytest.MonkeyPatch):
     """With the files as they are, but for their widths, their lengths and the data."""

@@ -30,6 +30,7 @@ def test_signal_and_noise_that_are_known():
     assert found["noisy"]["share"] == pytest.approx((3 / 4 + 1) / 2, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_stage():
     settings = read_settings(
         ROOT / "configs/embedded_more.toml", {"workers": 0, "precision": "32-true", "images.batch": 2}

@@ -6,6 +6,8 @@ pictures, told the true joints. What is judged at the end is the whole model, wi
 
 from pathlib import Path
 
+import pytest
+
 from dpmesh.plain import from_plain
 from dpmesh.train import loop
 from dpmesh.train.begin import begin
@@ -15,6 +17,7 @@ from dpmesh.train.settings import Settings
 PEOPLE = 8
 
 
+@pytest.mark.slow
 def test_eight_people_are_learned_by_heart(tmp_path: Path):
     common = {"batch": PEOPLE, "warmup": 10}
     plain = {

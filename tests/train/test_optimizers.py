@@ -58,6 +58,7 @@ def test_muon_makes_the_step_of_a_kernel_orthogonal(settings: Settings):
     assert plain.abs().max() / plain.abs().min() < 1.05
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_the_same_weights(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     whole = replace(settings, out=settings.out + "_whole")
     loop.train(whole)

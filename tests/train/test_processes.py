@@ -51,6 +51,7 @@ def compare(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -
     assert gap.abs().max() <= 1e-5 * size, float(gap.abs().max() / size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "strategy"), [("student", "ddp"), ("images", "ddp"), ("student", "fsdp")])
 def test_two_processes_give_the_joint_gradients(child: ModuleType, joint: Any, name: str, strategy: str):
     out, stage, more, expected = joint[name]

@@ -128,6 +128,7 @@ def test_a_step_sees_everybody_twice_and_people_without_pictures(start: Path, tm
     }
 
 
+@pytest.mark.slow
 def test_hidden_joints_learn_to_be_less_sure(start: Path, tmp_path: Path):
     """The same few people again and again, by the hiding term alone."""
     given = settings(start, tmp_path, {**STAGE, "batch": 4, "rehearsal": 0})
