@@ -57,9 +57,13 @@ def _whole_chunks(data: bytes) -> bool:
 
 @contextmanager
 def _quietly() -> Generator[None]:
-    """OpenCV logs what is wrong with a file; the error says it."""
-    before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    """OpenCV logs what is wrong with a file; the error says it. Wheels before 4.12 cannot be told to be quiet."""
+    logging = getattr(cv2.utils, "logging", None)
+    if logging is None:
+        yield
+        return
+    before = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(before)
+        logging.setLogLevel(before)
