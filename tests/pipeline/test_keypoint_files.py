@@ -261,6 +261,16 @@ def test_a_named_order_overrides(tmp_path: Path) -> None:
     np.testing.assert_allclose(person.keypoints[COCO17.index("L_Shoulder")], points[0], atol=1e-3)
 
 
+def test_a_camera_counter_is_no_image_id(tmp_path: Path) -> None:
+    """IMG_0007.jpg is not image 7 of a data set; a name that is a number, and COCO's long names, are."""
+    path = write(tmp_path, [coco(), {**coco(), "image_id": 9}])
+    for name in ("IMG_0007.jpg", "DSC_7.jpg", "a7.jpg"):
+        with pytest.raises(InputError, match=f"knows no image {name}"):
+            read_keypoints(path, name, SIZE)
+    for name in ("7.jpg", "000000000007.jpg", "COCO_val2014_000000000007.jpg"):
+        assert len(read_keypoints(path, name, SIZE)) == 1
+
+
 def test_a_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """5,000 images of one file would otherwise be 5,000 times its decoding."""
     calls: list[Path] = []

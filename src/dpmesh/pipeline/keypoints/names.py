@@ -33,8 +33,8 @@ class ImageIndex(Generic[Entry]):
         """The entries of the image at the path `image_name`; none where the file does not know it.
 
         Its name as it stands comes first, then without regard to case, then without suffix, then as a number
-        (`000000000139.jpg` is 139). Raises InputError where several images of the file have its name and its folders
-        do not tell which.
+        (`000000000139.jpg` and `COCO_val2014_000000000139.jpg` are 139, `IMG_0139.jpg` is not). Raises InputError
+        where several images of the file have its name and its folders do not tell which.
         """
         return [entry for _, entry in self.find_labelled(image_name, where)]
 
@@ -51,7 +51,7 @@ class ImageIndex(Generic[Entry]):
             found = [one for one in candidates if made(parts_of(one[0])[-1]) == wanted]
             if found:
                 return _by_folder(found, image_name, where)
-        number = re.search(r"(?:^|_)0*(\d+)$", stem(name))
+        number = re.fullmatch(r"(?:COCO_\w+?_)?0*(\d+)", stem(name))  # IMG_0139 is no image 139
         if number is None or len(number[1]) > _LONGEST:
             return []
         return self._by_number.get(int(number[1]), [])

@@ -73,7 +73,7 @@ def _range(people: Sequence[FilePerson]) -> tuple[float, float]:
 
 def _normalised(people: Sequence[FilePerson], size: tuple[int, int]) -> bool:
     points = _visible(people)
-    return len(points) >= 2 and min(size) > _LEAST_SIDE and float(np.abs(points).max()) <= NORMALISED
+    return len(points) > 0 and min(size) > _LEAST_SIDE and float(np.abs(points).max()) <= NORMALISED
 
 
 def _fraction_scale(
