@@ -32,16 +32,16 @@ import torch
 from machine import commit, machine
 
 from dpmesh.checkpoint import WEIGHTS
-from dpmesh.configurations import configuration
+from dpmesh.config import configuration
+from dpmesh.config_io import from_plain
 from dpmesh.evaluate.compare import compare
 from dpmesh.evaluate.processes import evaluate_job
 from dpmesh.evaluate.report import read
-from dpmesh.evaluate.run import Job
+from dpmesh.evaluate.runner import Job
 from dpmesh.model import DPMesh
-from dpmesh.plain import from_plain
-from dpmesh.train.begin import left_by
-from dpmesh.train.loop import train
-from dpmesh.train.settings import Settings
+from dpmesh.train.config import Settings
+from dpmesh.train.context import left_by
+from dpmesh.train.trainer import train
 
 CONFIG = Path(__file__).parents[1] / "configs" / "ablation.toml"
 PROTOCOL = "synthocc"

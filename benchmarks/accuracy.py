@@ -26,10 +26,11 @@ from machine import tell
 
 from dpmesh.data.poses import PoseBank
 from dpmesh.geometry import CROP
-from dpmesh.model import BodyParameters, DPMesh, Inputs, Prediction
-from dpmesh.pipeline.flip import FlipTest
-from dpmesh.train.feed import Tensors
+from dpmesh.inference.flip_test import FlipTest
+from dpmesh.model import DPMesh
+from dpmesh.train.dataloader import Tensors
 from dpmesh.train.validate import SEED, Figures, figures, held_out, predict, rendered
+from dpmesh.types import BodyParameters, Inputs, Prediction
 
 
 def t_pose(count: int) -> BodyParameters:

@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 
 import torch
-from full_model import inputs, seconds
+from full_model import seconds
 from machine import commit, machine
+from model_inputs import inputs
 from oracle import relative
 
+from dpmesh.fuse import optimised
 from dpmesh.model import DPMesh
-from dpmesh.optimise import optimised
 
 
 def main() -> None:

@@ -17,9 +17,10 @@ from collections.abc import Callable
 import torch
 from machine import tell
 
-from dpmesh.cost import describe
 from dpmesh.geometry import CROP
-from dpmesh.model import DPMesh, Inputs
+from dpmesh.model import DPMesh
+from dpmesh.profiling import describe
+from dpmesh.types import Inputs
 
 
 def seconds(work: Callable[[], object]) -> float:

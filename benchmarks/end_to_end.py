@@ -25,9 +25,10 @@ import cv2
 import numpy as np
 from machine import commit, machine
 
-from dpmesh.pipeline import export, job
-from dpmesh.pipeline.detect import Detector
-from dpmesh.pipeline.predictor import Predictor
+from dpmesh.inference import preprocess as job
+from dpmesh.inference import scene_io as export
+from dpmesh.inference.detector import Detector
+from dpmesh.inference.predictor import Predictor
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ALONE, TOGETHER = ("behind_tree", "balance"), ("two_people", "park", "composite_hidden")

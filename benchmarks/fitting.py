@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from machine import tell
 
-from dpmesh.evaluate.methods import Method, method_of
-from dpmesh.evaluate.opening import open_source
+from dpmesh.evaluate.baselines import Method, method_of
+from dpmesh.evaluate.registry import open_source
 from dpmesh.evaluate.score import inputs_of
 from dpmesh.model import DPMesh
 

@@ -29,14 +29,15 @@ from typing import Any
 
 import torch
 from machine import tell
+from model_inputs import inputs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmesh.configurations import RELEASE
-from dpmesh.cost import count_flops, without_numbers
-from dpmesh.geometry import CROP
-from dpmesh.model import DPMesh, Inputs
-from dpmesh.optimise import optimised
+from dpmesh.config import RELEASE
+from dpmesh.fuse import optimised
+from dpmesh.model import DPMesh
+from dpmesh.profiling import count_flops, without_numbers
+from dpmesh.types import Inputs
 
 WAYS = ("plain", "optimised", "optimised bf16", "diffusers")
 LIMITS = {
@@ -84,17 +85,6 @@ class Clock:
 
     def stop(self, name: str) -> None:
         self.spent[name] += time.process_time()
-
-
-def inputs(batch: int = 1, device: str = "cpu") -> Inputs:
-    g = torch.Generator().manual_seed(0)
-    data = (
-        torch.rand(batch, 3, CROP, CROP, generator=g),
-        torch.rand(batch, 30, 2, generator=g) * CROP,
-        torch.ones(batch, 30),
-        torch.full((batch,), 1000.0),
-    )
-    return Inputs(*(one.to(device) for one in data))
 
 
 def seconds(work: Callable[[], object]) -> float:

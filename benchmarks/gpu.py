@@ -16,12 +16,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from full_model import inputs
+from model_inputs import inputs
 
-from dpmesh.configurations import RELEASE, DPMeshConfig, narrow
-from dpmesh.cost import count_flops, without_numbers
-from dpmesh.model import DPMesh, Inputs, Prediction
-from dpmesh.optimise import optimised
+from dpmesh.config import RELEASE, DPMeshConfig, narrow
+from dpmesh.fuse import optimised
+from dpmesh.model import DPMesh
+from dpmesh.profiling import count_flops, without_numbers
+from dpmesh.types import Inputs, Prediction
 
 LIMITS = {"latency_ms": 12.0, "share_of_matrix_rate": 0.45}
 PEOPLE, TRAINED = 64, 16

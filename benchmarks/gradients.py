@@ -30,10 +30,10 @@ from torch import Tensor
 
 from dpmesh.cli.train import changes
 from dpmesh.errors import ConfigError
-from dpmesh.train.begin import begin
-from dpmesh.train.feed import feed
-from dpmesh.train.mesh import MeshObjective
-from dpmesh.train.settings import Settings, read_settings
+from dpmesh.train.config import Settings, read_settings
+from dpmesh.train.context import begin
+from dpmesh.train.dataloader import feed
+from dpmesh.train.objectives.mesh import MeshObjective
 from dpmesh.train.stages import Images
 
 

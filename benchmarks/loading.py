@@ -18,10 +18,10 @@ import numpy as np
 from machine import tell
 
 from dpmesh.data import open_source
+from dpmesh.data.annotation import Person
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.pack import PackConfig, pack
-from dpmesh.data.person import Person
-from dpmesh.data.synthetic.backdrop import backdrop
+from dpmesh.data.synthetic.textures import backdrop
 
 LIMIT = 400
 

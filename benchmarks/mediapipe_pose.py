@@ -42,8 +42,8 @@ PROTOCOLS = ("synthocc", "synthocc@detector")
 def export(work: Path, limit: int, cache: Path | None) -> None:
     import cv2
 
-    from dpmesh.evaluate.opening import open_source
-    from dpmesh.evaluate.synthocc.source import SynthOcc
+    from dpmesh.evaluate.registry import open_source
+    from dpmesh.evaluate.synthocc import SynthOcc
     from dpmesh.geometry.crop import Crop
 
     source = open_source("synthocc", cache)
@@ -95,8 +95,8 @@ def ours(
     """Joints of every method on the first persons; the true ones; the persons' sequences ("SUBSET LEVEL")."""
     import torch
 
-    from dpmesh.evaluate.methods import METHODS, method_of
-    from dpmesh.evaluate.opening import open_set
+    from dpmesh.evaluate.baselines import METHODS, method_of
+    from dpmesh.evaluate.registry import open_set
     from dpmesh.evaluate.score import inputs_of, predicted
     from dpmesh.skeletons import H36M17
 

@@ -1,7 +1,7 @@
 """What the figures of an evaluation cost, inference aside: python benchmarks/metrics.py [--persons 35515] [--json FILE]
 
 For as many persons as 3DPW's test set has, on one core: joints of both meshes by the regressor, MPJPE, PA-MPJPE, MPVE
-per person (evaluate/score.py), then all figures (evaluate/summary.py). Meshes are random and have SMPL's 6,890
+per person (evaluate/score.py), then all figures (evaluate/report.py). Meshes are random and have SMPL's 6,890
 vertices; a batch of them is made before the clock starts and used again, as inference would hand it over. Posing the
 true bodies is timed beside, on a tenth of the persons: it is the body layer's work and not the metrics'.
 """
@@ -18,12 +18,12 @@ import torch
 from machine import tell
 
 from dpmesh.body.files import free_body
-from dpmesh.body.model import BodyModel
-from dpmesh.evaluate.opening import entry
-from dpmesh.evaluate.records import Persons
-from dpmesh.evaluate.rows import concatenate
+from dpmesh.body.layer import BodyModel
+from dpmesh.evaluate.interfaces import Persons
+from dpmesh.evaluate.registry import entry
+from dpmesh.evaluate.report import figures
+from dpmesh.evaluate.results import concatenate
 from dpmesh.evaluate.score import Predicted, score
-from dpmesh.evaluate.summary import figures
 
 LIMIT_S = 20.0
 VERTICES, BATCH, PER_SEQUENCE = 6890, 32, 1480

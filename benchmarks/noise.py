@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from machine import tell
 
+from dpmesh.data.annotation import Person
 from dpmesh.data.augment import AugmentConfig, View
-from dpmesh.data.detections import detect
+from dpmesh.data.input_keypoints import detect
 from dpmesh.data.noise import posefix
-from dpmesh.data.person import Person
 from dpmesh.geometry.crop import Crop
 from dpmesh.skeletons import JOINTS30
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dpmesh.backbone.timm import let_torchvision_load
-from dpmesh.configurations import PAPER
+from dpmesh.config import PAPER
 from dpmesh.diffusion.controlnet import ControlNet
 from dpmesh.diffusion.unet import UNet, UNetConfig
 from dpmesh.diffusion.vae import VAEConfig, VAEEncoder

@@ -5,9 +5,10 @@ from oracle import their_controlnet, their_unet, their_vae, watch
 from torch import Tensor, nn
 
 from dpmesh.backbone.features import Features
-from dpmesh.configurations import RELEASE
+from dpmesh.config import RELEASE
 from dpmesh.geometry.heatmap import draw_heatmaps
-from dpmesh.model import DPMesh, Inputs
+from dpmesh.model import DPMesh
+from dpmesh.types import Inputs
 
 
 class Peer(nn.Module):

@@ -26,9 +26,9 @@ from dpmesh.body.files import free_body
 from dpmesh.evaluate.photographs.person import Examiner, Row
 from dpmesh.evaluate.photographs.pictures import film, stills
 from dpmesh.evaluate.photographs.summary import on_floors, summary
-from dpmesh.pipeline.detect import Detection, DetectionResult, Detector
-from dpmesh.pipeline.predictor import Predictor
-from dpmesh.pipeline.scene import Person, Scene
+from dpmesh.inference.detector import Detection, DetectionResult, Detector
+from dpmesh.inference.predictor import Predictor
+from dpmesh.inference.scene import Person, Scene
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 LIMIT = "PCK@0.1 of the box at least 0.85; nobody upside down, inside out, or with a limb through the trunk"

@@ -24,8 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dpmesh.body.files import free_body
 from dpmesh.data.noise import posefix
-from dpmesh.data.poses import PoseBank
-from dpmesh.data.sampled import SampledPoses
+from dpmesh.data.poses import PoseBank, SampledPoses
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.render.rasterizer import rasterize
 

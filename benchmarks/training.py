@@ -25,17 +25,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dpmesh.body.files import free_body
 from dpmesh.checkpoint import uninitialised
-from dpmesh.configurations import PAPER
-from dpmesh.cost import without_numbers
+from dpmesh.config import PAPER
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.model import DPMesh
-from dpmesh.train.feed import Tensors, as_tensors
-from dpmesh.train.machines import make_fabric, recompute_activations
-from dpmesh.train.mesh import MeshObjective
-from dpmesh.train.part import Part
-from dpmesh.train.run import Run
-from dpmesh.train.settings import Settings
+from dpmesh.profiling import without_numbers
+from dpmesh.train.config import Settings
+from dpmesh.train.dataloader import Part, Tensors, as_tensors
+from dpmesh.train.distributed import make_fabric, recompute_activations
+from dpmesh.train.objectives.mesh import MeshObjective
+from dpmesh.train.stage_run import Run
 from dpmesh.train.stages import Student, Teacher
 
 GIB = 2**30
@@ -74,7 +73,9 @@ def kept(count: int, precision: str, checkpointing: bool) -> int:
     batch, model = people(count), without_numbers(PAPER)
     with (
         FakeTensorMode(allow_non_fake_inputs=True) as fake,
-        mock.patch("dpmesh.train.mesh.attention_kernels", lambda _device: nullcontext()),  # as on a GPU
+        mock.patch(
+            "dpmesh.train.objectives.mesh.attention_kernels", lambda _device: nullcontext()
+        ),  # as on a GPU
     ):
         model = pretended(fake, model)
         objective = MeshObjective(model, Teacher(**COMMON), settings(precision))

@@ -8,7 +8,7 @@ Errors are distances of the 30 joints (less the pelvis, which itself does not co
   the share of the joints whose error lies in the ball that should hold them with probability p (dpmesh/metrics.py);
   and the root mean square of the error along an axis over sigma, 1 where sigma is the standard deviation.
 * hiding: one given joint of each person is covered by a grey box about its keypoint, and the keypoints under the box
-  are not given (evaluate/robustness/corrupt.py): how often that joint's sigma rises, for two sizes of the box.
+  are not given (evaluate/robustness/corruptions.py): how often that joint's sigma rises, for two sizes of the box.
 """
 
 import os
@@ -27,9 +27,9 @@ from machine import commit, machine
 from dpmesh.assets import sha256, weights_folder
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError
-from dpmesh.evaluate.opening import open_source
-from dpmesh.evaluate.records import Persons
-from dpmesh.evaluate.robustness.corrupt import cover
+from dpmesh.evaluate.interfaces import Persons
+from dpmesh.evaluate.registry import open_source
+from dpmesh.evaluate.robustness.corruptions import cover
 from dpmesh.evaluate.score import inputs_of
 from dpmesh.geometry import CROP
 from dpmesh.metrics import NOMINAL, calibration_error, coverage, rank_correlation

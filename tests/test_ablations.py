@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from dpmesh.backbone.diffusion import Conditions
+from dpmesh.backbone.joint_reading import FusedReading
 from dpmesh.backbone.prompt import ConstantPrompt, JointPrompt
-from dpmesh.backbone.reading import FusedReading
-from dpmesh.configurations import (
+from dpmesh.config import (
     ABLATIONS,
     EMBEDDED,
     FUSED,
@@ -27,9 +27,10 @@ from dpmesh.configurations import (
     with_timm,
     with_widths,
 )
+from dpmesh.config_io import from_plain, to_plain
 from dpmesh.errors import ConfigError
-from dpmesh.model import DPMesh, Inputs, Prediction
-from dpmesh.plain import from_plain, to_plain
+from dpmesh.model import DPMesh
+from dpmesh.types import Inputs, Prediction
 
 SMALL = replace(
     PAPER,

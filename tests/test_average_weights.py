@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dpmesh.checkpoint import WEIGHTS
-from dpmesh.configurations import configuration
+from dpmesh.config import configuration
 from dpmesh.model import DPMesh
 
 

@@ -13,10 +13,10 @@ from torch import nn
 from dpmesh import checkpoint
 from dpmesh.assets import shipped
 from dpmesh.checkpoint import load_weights, read_config, save_weights, uninitialised, write_weights
-from dpmesh.configurations import EMBEDDED
+from dpmesh.config import EMBEDDED
+from dpmesh.config_io import to_plain
 from dpmesh.errors import OutputError, WeightsError
 from dpmesh.model import DPMesh
-from dpmesh.plain import to_plain
 
 
 def layers(seed: int = 0) -> nn.Module:

@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
-from dpmesh.configurations import EMBEDDED, PAPER, PRESETS, RELEASE, DPMeshConfig
-from dpmesh.cost import describe, without_numbers
+from dpmesh.config import EMBEDDED, PAPER, PRESETS, RELEASE, DPMeshConfig
+from dpmesh.config_io import from_plain, to_plain
 from dpmesh.diffusion.lora import LoRALinear
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh
-from dpmesh.plain import from_plain, to_plain
 from dpmesh.pose_prior.vposer import VPoserDecoder
 from dpmesh.pose_prior.vqvae import PoseVQVAE
+from dpmesh.profiling import describe, without_numbers
 from dpmesh.regressor.tokens import pose_head
 
 UNET = 859_508_800

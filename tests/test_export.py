@@ -15,11 +15,12 @@ from torch import nn
 
 from dpmesh.cli.export import refuse_out
 from dpmesh.cli.main import main
-from dpmesh.configurations import EMBEDDED, PAPER, RELEASE, narrow
+from dpmesh.config import EMBEDDED, PAPER, RELEASE, narrow
 from dpmesh.errors import ConfigError, OutputError
-from dpmesh.export import INPUTS, OUTPUTS, _join, export_onnx, outputs_of
-from dpmesh.model import DPMesh, Inputs
-from dpmesh.optimise import optimised
+from dpmesh.fuse import optimised
+from dpmesh.model import DPMesh
+from dpmesh.onnx import INPUTS, OUTPUTS, _join, export_onnx, outputs_of
+from dpmesh.types import Inputs
 
 
 def model_of(name: str) -> DPMesh:
@@ -154,7 +155,7 @@ def test_what_an_export_leaves_alone(
     words: list[str],
     told: str,
 ) -> None:
-    monkeypatch.setattr("dpmesh.export._trace", lambda _, file: file.write_bytes(b"a model"))
+    monkeypatch.setattr("dpmesh.onnx._trace", lambda _, file: file.write_bytes(b"a model"))
     for file in ("model.safetensors", "notes", "old.onnx", "new.onnx.data"):
         (tmp_path / file).write_text("mine")
     (tmp_path / "folder.onnx").mkdir()
@@ -168,7 +169,7 @@ def test_what_an_export_leaves_alone(
 
 
 def test_an_exported_file_has_the_umasks_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dpmesh.export._trace", lambda _, file: file.write_bytes(b"a model"))
+    monkeypatch.setattr("dpmesh.onnx._trace", lambda _, file: file.write_bytes(b"a model"))
     old = os.umask(0o022)
     try:
         assert main(["export", "onnx", "embedded", str(tmp_path / "new" / "a.onnx")]) == 0

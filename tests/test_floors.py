@@ -1,24 +1,27 @@
-"""A module imports only from lower floors (docs/conventions.md); no exemptions."""
+"""A module imports only from lower floors, and no files import each other, also inside a room; no exemptions."""
 
 import ast
-import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent / "src" / "dpmesh"
+REPOSITORY = Path(__file__).parent.parent
+ROOT = REPOSITORY / "src" / "dpmesh"
 
 FLOORS = (
     ("errors",),
     ("io",),
-    ("skeletons", "assets", "plain", "decode"),
-    ("geometry", "body", "checkpoint"),
+    ("skeletons", "assets", "config_io", "device", "decode"),
+    ("geometry", "checkpoint", "tensor_files"),
+    ("body",),
     ("diffusion", "pose_prior", "render"),
     ("backbone", "regressor", "data"),
-    ("configurations",),
+    ("types", "config"),
+    ("ablations",),
     ("model",),
-    ("cost", "losses", "metrics", "convert", "optimise", "export"),
-    ("pipeline",),
+    ("profiling", "losses", "metrics", "convert", "fuse", "onnx"),
+    ("inference",),
     ("evaluate",),
     ("train",),
     ("cli",),
@@ -32,35 +35,64 @@ def room_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imports_of(source: str) -> set[str]:
-    """Rooms of this package that a module's source imports, anywhere in it."""
+def imported(source: str) -> set[str]:
+    """Every dotted name that a module's source imports, anywhere in it: modules, and names that may be modules."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
             module = node.module or ""
-            names = [f"dpmesh.{a.name}" for a in node.names] if module == "dpmesh" else [module]
-        found |= {name.split(".")[1] for name in names if name.startswith("dpmesh.")}
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     return found
+
+
+def rooms_of(source: str) -> set[str]:
+    names = (name.split(".") for name in imported(source))
+    return {parts[1] for parts in names if parts[0] == "dpmesh" and len(parts) > 1 and parts[1] in FLOOR}
+
+
+def graph_of(folder: Path, prefix: str) -> dict[str, set[str]]:
+    """Module -> the modules of the same folder that it imports. A package's __init__ counts as a module."""
+    paths = {
+        ".".join(
+            [*([prefix] if prefix else []), *path.relative_to(folder).with_suffix("").parts]
+        ).removesuffix(".__init__"): path
+        for path in folder.rglob("*.py")
+    }
+    return {
+        name: {other for other in imported(path.read_text()) if other in paths and other != name}
+        for name, path in paths.items()
+    }
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_go_down(path: Path):
     here = room_of(path)
-    for room in imports_of(path.read_text()):
+    for room in rooms_of(path.read_text()):
         assert FLOOR[room] < FLOOR[here] or room == here, (
             f"{here} (floor {FLOOR[here]}) imports {room} (floor {FLOOR[room]})"
         )
 
 
-def test_the_manual_has_the_same_floors():
-    page = (ROOT.parent.parent / "docs" / "conventions.md").read_text()
-    rows = re.findall(r"^\| \d \| (.+) \|$", page, re.MULTILINE)
-    floors = [floor for row in rows for floor in re.split(r" · above (?:it|that) | · ", row)]
-    assert tuple(tuple(re.findall(r"\w+", floor.partition(", which")[0])) for floor in floors) == FLOORS
+@pytest.mark.parametrize(("folder", "prefix"), [("src/dpmesh", "dpmesh"), ("benchmarks", ""), ("tools", "")])
+def test_no_files_import_each_other(folder: str, prefix: str):
+    graph = graph_of(REPOSITORY / folder, prefix)
+    graph.pop("dpmesh", None)  # the public surface, above all floors
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+def test_every_room_has_a_floor():
+    assert {room_of(path) for path in MODULES} <= set(FLOOR)
 
 
 def test_the_walk_sees_imports():
-    source = "import dpmesh.cli.main\nfrom dpmesh.train import loop\ndef f():\n    from dpmesh import model\n"
-    assert imports_of(source) == {"cli", "train", "model"}
+    source = (
+        "import dpmesh.cli.main\nfrom dpmesh.train import trainer\ndef f():\n    from dpmesh import model\n"
+    )
+    assert rooms_of(source) == {"cli", "train", "model"}
+    assert "dpmesh.train.trainer" in imported(source)

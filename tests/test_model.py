@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from dpmesh.configurations import EMBEDDED, DPMeshConfig, configuration
-from dpmesh.cost import describe
+from dpmesh.config import EMBEDDED, DPMeshConfig, configuration
+from dpmesh.config_io import from_plain, to_plain
 from dpmesh.errors import ConfigError, WeightsError
-from dpmesh.model import DPMesh, Inputs, camera_translation, project
-from dpmesh.plain import from_plain, to_plain
+from dpmesh.geometry.crop_camera import camera_translation, project
+from dpmesh.model import DPMesh
+from dpmesh.profiling import describe
+from dpmesh.types import Inputs
 
 
 @pytest.fixture(scope="module")

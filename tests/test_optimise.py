@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dpmesh.configurations import EMBEDDED, PAPER, RELEASE, DPMeshConfig, narrow
+from dpmesh.config import EMBEDDED, PAPER, RELEASE, DPMeshConfig, narrow
 from dpmesh.diffusion.blocks import TimeEmbedding
 from dpmesh.diffusion.lora import LoRALinear
 from dpmesh.errors import ConfigError, WeightsError
-from dpmesh.model import DPMesh, Inputs, Prediction
-from dpmesh.optimise import optimised
+from dpmesh.fuse import optimised
+from dpmesh.model import DPMesh
+from dpmesh.types import Inputs, Prediction
 
 NAMES = ("global_orient", "body_rotations", "betas", "transl", "vertices", "joints2d", "joint_sigma")
 
@@ -85,8 +86,9 @@ def test_half_precision_is_near(name: str):
 
 COMPILED = """
 import torch
-from dpmesh.model import DPMesh, Inputs
-from dpmesh.optimise import optimised
+from dpmesh.model import DPMesh
+from dpmesh.types import Inputs
+from dpmesh.fuse import optimised
 torch.manual_seed(0)
 data = Inputs(torch.rand(1, 3, 256, 256), torch.rand(1, 30, 2) * 256, torch.ones(1, 30), torch.ones(1) * 900)
 plain = DPMesh.from_pretrained("embedded")

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dpmesh.configurations import PAPER
+from dpmesh.config import PAPER
 from dpmesh.errors import ConfigError
-from dpmesh.model import DPMesh, Inputs
+from dpmesh.model import DPMesh
+from dpmesh.types import Inputs
 
 BACKBONE, REGRESSOR = PAPER.backbone, PAPER.regressor
 SMALL = replace(

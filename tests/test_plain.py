@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import pytest
 
-from dpmesh.configurations import EMBEDDED, PAPER, RELEASE, DPMeshConfig
+from dpmesh.config import EMBEDDED, PAPER, RELEASE, DPMeshConfig
+from dpmesh.config_io import from_plain, to_plain
 from dpmesh.errors import ConfigError
-from dpmesh.plain import from_plain, to_plain
 from dpmesh.pose_prior.vposer import VPoserConfig
 from dpmesh.pose_prior.vqvae import PoseVQVAEConfig
 

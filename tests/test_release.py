@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmesh.configurations import PAPER, RELEASE, configuration, stored_config
-from dpmesh.cost import without_numbers
+from dpmesh.config import PAPER, RELEASE, configuration, stored_config
+from dpmesh.config_io import to_plain
 from dpmesh.diffusion.lora import LoRALinear
 from dpmesh.errors import WeightsError
-from dpmesh.model import DPMesh, Inputs, project
-from dpmesh.plain import to_plain
+from dpmesh.geometry.crop_camera import project
+from dpmesh.model import DPMesh
 from dpmesh.pose_prior.vposer import VPoserConfig
+from dpmesh.profiling import without_numbers
+from dpmesh.types import Inputs
 
 BACKBONE, REGRESSOR = RELEASE.backbone, RELEASE.regressor
 SMALL = replace(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from dpmesh.assets import SHIPPED, sha256
-from dpmesh.pipeline.detect import MODELS, Detection, Detector
+from dpmesh.inference.detector import MODELS, Detection, Detector
 
 BOXES = MODELS[0]
 

@@ -12,7 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from dpmesh.body.files import free_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.data.poses import PoseBank
 from dpmesh.render.rasterizer import rasterize
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 
 from dpmesh.body.files import free_body, load_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.skeletons import SMPL24
 
 SIZE, SCALE = 380, 2  # drawn twice as large, then halved

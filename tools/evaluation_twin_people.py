@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from dpmesh.body.files import BodyArrays, free_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.render.overlay import Layer, draw_overlay, palette
 from dpmesh.skeletons import JOINTS30, OPENPOSE18, Skeleton
 

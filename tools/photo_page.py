@@ -20,9 +20,9 @@ from dpmesh.evaluate.photographs.keypoints import CONFIDENT
 from dpmesh.evaluate.photographs.person import Examiner
 from dpmesh.evaluate.photographs.pictures import film, stills
 from dpmesh.evaluate.photographs.summary import on_floors
-from dpmesh.pipeline.job import SURE_DETECTED
-from dpmesh.pipeline.predictor import Predictor
-from dpmesh.pipeline.scene import Scene
+from dpmesh.inference.predictor import Predictor
+from dpmesh.inference.preprocess import SURE_DETECTED
+from dpmesh.inference.scene import Scene
 from dpmesh.render.overlay import LONGEST, Layer, draw_overlay, draw_side, palette
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -12,7 +12,7 @@ import numpy as np
 
 from dpmesh.body.files import free_body
 from dpmesh.data.poses import PoseBank
-from dpmesh.data.record import Sample
+from dpmesh.data.sample import Sample
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.skeletons import JOINTS30
 

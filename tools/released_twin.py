@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dpmesh.configurations import RELEASE, DPMeshConfig
+from dpmesh.config import RELEASE, DPMeshConfig
 from dpmesh.diffusion.unet import UNetConfig
 from dpmesh.diffusion.vae import VAEConfig
 

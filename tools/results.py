@@ -25,15 +25,15 @@ from PIL import Image
 
 from dpmesh.assets import sha256, weights_folder
 from dpmesh.checkpoint import WEIGHTS
+from dpmesh.data.synthocc.scenes import RANGES, SUBSETS
 from dpmesh.errors import DPMeshError
-from dpmesh.evaluate.methods import METHODS, Method
+from dpmesh.evaluate.baselines import METHODS, Method
 from dpmesh.evaluate.processes import evaluate_job
 from dpmesh.evaluate.report import mm, read
 from dpmesh.evaluate.robustness import report as robustness
-from dpmesh.evaluate.robustness.run import Bench
-from dpmesh.evaluate.robustness.run import run as run_bench
-from dpmesh.evaluate.run import Job
-from dpmesh.evaluate.synthocc.scenes import RANGES, SUBSETS
+from dpmesh.evaluate.robustness.bench import Bench
+from dpmesh.evaluate.robustness.bench import run as run_bench
+from dpmesh.evaluate.runner import Job
 
 ORDER: tuple[Method, ...] = ("network", "flip", "lifter", "refine", "fit", "t-pose")
 PROTOCOLS = {"synthocc": "noise model", "synthocc@detector": "shipped detector"}

@@ -18,7 +18,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from dpmesh.body.files import BodyArrays, free_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.render.overlay import Layer, draw_overlay, palette
 from dpmesh.skeletons import COCO17, CROWDPOSE14, H36M17, JOINTS30, MUCO21, OPENPOSE18, SMPL24
 

@@ -1,6 +1,6 @@
 """Checksums and contact sheet of SynthOcc: python tools/synthocc.py [--cases 840] [--sheet SHEET.jpg]
 
-The checksum of all cases must be the one in src/dpmesh/evaluate/synthocc/protocols.py. The sheet shows for each subset
+The checksum of all cases must be the one in src/dpmesh/evaluate/synthocc.py. The sheet shows for each subset
 some cases as rows and the levels as columns, unselected: the first cases there are.
 """
 
@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import torch
 
-from dpmesh.evaluate.synthocc.bodies import People
-from dpmesh.evaluate.synthocc.labels import Label, checksum, label
-from dpmesh.evaluate.synthocc.picture import draw_case
-from dpmesh.evaluate.synthocc.scenes import CASES, MAIN, SUBSETS, case
+from dpmesh.data.synthocc.bodies import People
+from dpmesh.data.synthocc.labels import Label, checksum, label
+from dpmesh.data.synthocc.picture import draw_case
+from dpmesh.data.synthocc.scenes import CASES, MAIN, SUBSETS, case
 
 
 def sheet(people: People, rows: int, first: int, side: int, marks: bool) -> np.ndarray:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpmesh.errors import DPMeshError
-    from dpmesh.model import DPMesh, Inputs, Prediction
-    from dpmesh.pipeline.predictor import Predictor
-    from dpmesh.pipeline.scene import Person, Scene
+    from dpmesh.inference.predictor import Predictor
+    from dpmesh.inference.scene import Person, Scene
+    from dpmesh.model import DPMesh
+    from dpmesh.types import Inputs, Prediction
 
 __all__ = ["DPMesh", "DPMeshError", "Inputs", "Person", "Prediction", "Predictor", "Scene"]
 
@@ -21,11 +22,11 @@ __all__ = ["DPMesh", "DPMeshError", "Inputs", "Person", "Prediction", "Predictor
 _HOME = {
     "DPMesh": "dpmesh.model",
     "DPMeshError": "dpmesh.errors",
-    "Inputs": "dpmesh.model",
-    "Person": "dpmesh.pipeline.scene",
-    "Prediction": "dpmesh.model",
-    "Predictor": "dpmesh.pipeline.predictor",
-    "Scene": "dpmesh.pipeline.scene",
+    "Inputs": "dpmesh.types",
+    "Person": "dpmesh.inference.scene",
+    "Prediction": "dpmesh.types",
+    "Predictor": "dpmesh.inference.predictor",
+    "Scene": "dpmesh.inference.scene",
 }
 
 

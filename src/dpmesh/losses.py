@@ -33,7 +33,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Known:
-    """Which targets are known: 1 or 0 for each joint, row of the pose, person (the *_valid fields of data/record.py).
+    """Which targets are known: 1 or 0 for each joint, row of the pose, person (the *_valid fields of data/sample.py).
 
     fit2d, fit3d, fit: joints of the mesh that was fitted to the person, and whether there is one.
     """
@@ -58,8 +58,8 @@ class Known:
 class LossWeights:
     """One factor for each term; the terms are means over all numbers, in the units named in `loss_terms`.
 
-    fit_img, fit3d: the terms of fitted meshes; nkr_contrast, nkr_mse: Eq. 7 (train/nkr.py). With 0 they are not
-    computed.
+    fit_img, fit3d: the terms of fitted meshes; nkr_contrast, nkr_mse: Eq. 7
+    (train/objectives/distillation.py). With 0 they are not computed.
     only_inside: joints outside the crop do not count in joints2d, as in the released code; else they pull up to half
     a crop beyond its border.
     uncertainty: moves nothing but its own head (regressor/uncertainty.py), which Adam trains as fast with a small
@@ -181,7 +181,7 @@ def reading_terms(
     truth: Answer,
     known: Known | None = None,
 ) -> dict[str, Tensor]:
-    """How well the joints are read off the finest map (backbone/reading.py); not in the paper.
+    """How well the joints are read off the finest map (backbone/joint_reading.py); not in the paper.
 
     read_cells: cross-entropy with a Gaussian of one cell about the true place, nats; read_places: fractions of the
     crop; both only for joints inside it. read_depths: metres.

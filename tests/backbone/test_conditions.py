@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from dpmesh.backbone.joint_reading import PARTS, FusedReading, JointReading, JointsRead
 from dpmesh.backbone.prompt import JointPrompt, PromptConfig
-from dpmesh.backbone.reading import PARTS, FusedReading, JointReading, JointsRead
 from dpmesh.geometry.heatmap import draw_heatmaps
 
 

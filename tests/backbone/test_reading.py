@@ -2,7 +2,7 @@
 
 import torch
 
-from dpmesh.backbone.reading import joints_read
+from dpmesh.backbone.joint_reading import joints_read
 from dpmesh.geometry import CROP
 
 

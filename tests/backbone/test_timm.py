@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dpmesh.backbone.timm import FAMILIES, TimmBackbone, TimmConfig
-from dpmesh.configurations import PAPER, with_timm
+from dpmesh.config import PAPER, with_timm
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry.heatmap import draw_heatmaps
 from dpmesh.model import DPMesh
@@ -119,7 +119,7 @@ def test_without_timm_the_error_says_what_to_install(missing: str, monkeypatch: 
 def test_nothing_else_imports_timm():
     """Nor does building the model that ships."""
     script = (
-        "import sys; import dpmesh.cost; from dpmesh.model import DPMesh; DPMesh.from_config('embedded')\n"
+        "import sys; import dpmesh.profiling; from dpmesh.model import DPMesh; DPMesh.from_config('embedded')\n"
         "assert not {'timm', 'torchvision'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from dpmesh.body.files import BodyArrays, free_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
 from dpmesh.skeletons import SMPL24, SMPL_PARENTS
 

@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 
-from dpmesh.pipeline.options import model_options
-from dpmesh.pipeline.predictor import Predictor
+from dpmesh.inference.options import model_options
+from dpmesh.inference.predictor import Predictor
 
 FAKES = Path(__file__).parents[1] / "pipeline" / "conftest.py"
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from dpmesh.cli.main import main
-from dpmesh.pipeline.aside import CLAIM, claim_of
-from dpmesh.pipeline.record import MARKER
+from dpmesh.inference.aside import CLAIM, claim_of
+from dpmesh.inference.record import MARKER
 
 RAW = os.fsdecode(b"caf\xe9.jpg")
 """A name that is no UTF-8."""

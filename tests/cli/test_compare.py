@@ -13,14 +13,14 @@ from PIL import Image
 from dpmesh.cli import compare as verb
 from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError, OutputError
-from dpmesh.evaluate.methods import METHODS, Method
+from dpmesh.evaluate.baselines import METHODS, Method
 from dpmesh.evaluate.qualitative import comparison, figure
 from dpmesh.evaluate.qualitative.columns import open_columns
 from dpmesh.evaluate.qualitative.comparison import compare
 from dpmesh.geometry.camera import project
+from dpmesh.inference.aside import CLAIM, claim_of
+from dpmesh.inference.detector import Detector
 from dpmesh.model import DPMesh
-from dpmesh.pipeline.aside import CLAIM, claim_of
-from dpmesh.pipeline.detect import Detector
 from dpmesh.render import side
 from dpmesh.render.overlay import Layer, draw_side, palette
 from dpmesh.render.panels import Region, draw_keypoints, write_lines

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dpmesh import assets, configurations
+from dpmesh import assets
+from dpmesh import config as configurations
 from dpmesh.body.files import free_body, save_body
 from dpmesh.cli.main import main
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dpmesh.cli.main import main
-from dpmesh.configurations import EMBEDDED, RELEASE
-from dpmesh.cost import describe_ablations
-from dpmesh.plain import to_plain
+from dpmesh.config import EMBEDDED, RELEASE
+from dpmesh.config_io import to_plain
+from dpmesh.profiling import describe_ablations
 
 
 @pytest.mark.parametrize("name", ["paper", "release"])
@@ -105,7 +105,7 @@ def test_the_ablation_at_full_size(rows: list[dict[str, Any]]):
 def test_the_ablation_as_a_table_and_as_data(
     rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("dpmesh.cost.describe_ablations", lambda: rows)
+    monkeypatch.setattr("dpmesh.profiling.describe_ablations", lambda: rows)
     assert main(["inspect", "--all", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == rows
     assert main(["inspect", "--all"]) == 0

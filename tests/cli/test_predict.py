@@ -14,8 +14,8 @@ from PIL import Image
 from dpmesh.cli.main import main
 from dpmesh.cli.predict import find_pictures, name_results
 from dpmesh.errors import InputError
-from dpmesh.pipeline.predictor import Predictor
-from dpmesh.pipeline.record import MARKER
+from dpmesh.inference.predictor import Predictor
+from dpmesh.inference.record import MARKER
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 X = ("predict", "x.png", "--out", "o")
@@ -249,9 +249,9 @@ from pathlib import Path
 import importlib.util
 spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
 fakes = importlib.util.module_from_spec(spec); spec.loader.exec_module(fakes)
-from dpmesh.pipeline.predictor import Predictor
-from dpmesh.pipeline.options import model_options
-from dpmesh.pipeline.record import MARKER
+from dpmesh.inference.predictor import Predictor
+from dpmesh.inference.options import model_options
+from dpmesh.inference.record import MARKER
 from dpmesh.cli.main import main
 found = fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)])
 Predictor.from_pretrained = lambda *_: Predictor(fakes.FakeModel(), found, options=model_options())

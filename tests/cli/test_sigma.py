@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dpmesh.cli.main import main
-from dpmesh.configurations import EMBEDDED
+from dpmesh.config import EMBEDDED
 from dpmesh.model import DPMesh
 
 PICTURE = Path(__file__).parents[2] / "examples" / "two_people.jpg"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpmesh.configurations import DPMeshConfig
+from dpmesh.config import DPMeshConfig
 
 TOOL = Path(__file__).parents[2] / "tools" / "released_twin.py"
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from dpmesh import assets, configurations
+from dpmesh import assets
+from dpmesh import config as configurations
 from dpmesh.body.files import free_body, load_body, save_body
 from dpmesh.cli.main import main
-from dpmesh.convert.bodies import keep_smpl
+from dpmesh.convert.released_body import keep_smpl
 from dpmesh.errors import OutputError
-from dpmesh.model import DPMesh, Inputs
+from dpmesh.model import DPMesh
+from dpmesh.types import Inputs
 
 
 @pytest.fixture(autouse=True)

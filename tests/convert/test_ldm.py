@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpmesh.configurations import DPMeshConfig
-from dpmesh.convert.ldm import unet_name, vae_name
+from dpmesh.config import DPMeshConfig
+from dpmesh.convert.stable_diffusion import unet_name, vae_name
 
 
 @pytest.fixture(scope="module")

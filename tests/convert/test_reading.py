@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from dpmesh.convert import reading
-from dpmesh.convert.reading import read_tensors, refuse_numbers
+from dpmesh import tensor_files as reading
 from dpmesh.errors import WeightsError
+from dpmesh.tensor_files import read_tensors, refuse_numbers
 
 MODULES = ("pytorch_lightning", "pytorch_lightning.callbacks", "pytorch_lightning.callbacks.model_checkpoint")
 

@@ -12,9 +12,9 @@ import torch
 from dpmesh import assets
 from dpmesh.assets import USER_ASSETS, asset_folder, find_asset, require_asset
 from dpmesh.body.files import free_body, load_body, save_body
+from dpmesh.body.identify import recognise
+from dpmesh.body.resolve import find_regressors, user_body
 from dpmesh.cli.main import main
-from dpmesh.convert.bodies import find_regressors, user_body
-from dpmesh.convert.recognise import recognise
 from dpmesh.errors import AssetError, InputError
 from dpmesh.skeletons import SMPL_PARENTS
 

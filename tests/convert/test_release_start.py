@@ -11,12 +11,12 @@ import torch
 from dpmesh import assets
 from dpmesh.cli.main import main
 from dpmesh.cli.train import changes
-from dpmesh.configurations import configuration
+from dpmesh.config import configuration
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh
-from dpmesh.train.begin import begin
-from dpmesh.train.mesh import MeshObjective
-from dpmesh.train.settings import read_settings
+from dpmesh.train.config import read_settings
+from dpmesh.train.context import begin
+from dpmesh.train.objectives.mesh import MeshObjective
 
 CONFIG = Path(__file__).parents[2] / "configs" / "release_finetune.toml"
 NARROW: dict[str, Any] = {

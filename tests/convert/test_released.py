@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from dpmesh.checkpoint import refuse_misfits
-from dpmesh.configurations import RELEASE, DPMeshConfig
+from dpmesh.config import RELEASE, DPMeshConfig
 from dpmesh.convert.fitting import fit, wanted_shapes
-from dpmesh.convert.released import convert_released, sort_out, without_copies
-from dpmesh.convert.released_names import JOINED, canonical, fate
-from dpmesh.model import DPMesh, Inputs
+from dpmesh.convert.released import JOINED, canonical, convert_released, fate, sort_out, without_copies
+from dpmesh.model import DPMesh
+from dpmesh.types import Inputs
 
 LISTING = "3fa0a42d797dd3cf4e771ef4ac383b5b7488238cc7a18fadd84136c0b614573f"
 """SHA-256 of the sorted lines "name, shape, type" of a real checkpoint (3,573 of them, read off the running code)."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dpmesh.body.files import BodyArrays, free_body, load_body
-from dpmesh.configurations import DPMeshConfig
-from dpmesh.convert.bodies import KEPT
+from dpmesh.config import DPMeshConfig
 from dpmesh.convert.released import convert_released
+from dpmesh.convert.released_body import KEPT
 from dpmesh.errors import InputError
 
 

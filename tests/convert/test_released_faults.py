@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpmesh.configurations import DPMeshConfig
+from dpmesh.config import DPMeshConfig
 from dpmesh.convert.released import convert_released
 from dpmesh.errors import DPMeshError, WeightsError
 

@@ -10,9 +10,8 @@ import safetensors.torch as st
 import torch
 from torch import Tensor
 
-from dpmesh.configurations import PAPER, DPMeshConfig
-from dpmesh.convert.ldm import unet_name, vae_name
-from dpmesh.convert.stable_diffusion import convert_sd15
+from dpmesh.config import PAPER, DPMeshConfig
+from dpmesh.convert.stable_diffusion import convert_sd15, unet_name, vae_name
 from dpmesh.errors import WeightsError
 from dpmesh.model import DPMesh
 

@@ -18,11 +18,11 @@ from dpmesh.backbone.timm import load_timm
 from dpmesh.checkpoint import read_config
 from dpmesh.cli.main import main
 from dpmesh.cli.train import changes
-from dpmesh.configurations import configuration
+from dpmesh.config import configuration
+from dpmesh.config_io import to_plain
 from dpmesh.data.poses import PoseBank
 from dpmesh.model import DPMesh
-from dpmesh.plain import to_plain
-from dpmesh.train.settings import Settings, read_settings
+from dpmesh.train.config import Settings, read_settings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TABLE4 = CONFIGS / "table4"

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from dpmesh.body.files import free_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
+from dpmesh.data.annotation import Person
 from dpmesh.data.augment import AugmentConfig, View, draw_view
-from dpmesh.data.cover import draw_rectangle
 from dpmesh.data.crops import make_sample
 from dpmesh.data.fits import FitBodies
-from dpmesh.data.person import Person
-from dpmesh.data.record import Sample
+from dpmesh.data.occlusion import draw_rectangle
+from dpmesh.data.sample import Sample
 from dpmesh.data.synthetic.body import matrices
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.camera import project

@@ -18,10 +18,10 @@ import pytest
 
 from dpmesh.cli.main import main
 from dpmesh.data import open_source
+from dpmesh.data.annotation import Person, damage
 from dpmesh.data.fits import FitBodies
+from dpmesh.data.images import decode_rgb, read_bytes
 from dpmesh.data.pack import PackConfig, pack
-from dpmesh.data.person import Person, damage
-from dpmesh.data.pictures import decode_rgb, read_bytes
 from dpmesh.data.shards import read_manifest
 from dpmesh.data.sources import read_folder
 from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError

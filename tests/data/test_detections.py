@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpmesh.data.annotation import COCO_IN_30, Person, with_neighbours
 from dpmesh.data.augment import AugmentConfig, View
-from dpmesh.data.detections import detect, tight_area
+from dpmesh.data.input_keypoints import detect, tight_area
 from dpmesh.data.noise import posefix
-from dpmesh.data.person import COCO_IN_30, Person, with_neighbours
 from dpmesh.geometry.crop import Crop
 from dpmesh.skeletons import COCO17, JOINTS30
 
@@ -73,7 +73,7 @@ def someone(flip: bool) -> tuple[Person, View, np.ndarray]:
 
 def test_neighbours_are_mirrored_with_the_person() -> None:
     """Defect 1. Seen by the noise kernel's input: its neighbours must be the person's own, mirrored alike."""
-    import dpmesh.data.detections as module
+    import dpmesh.data.input_keypoints as module
 
     taken: list[tuple[np.ndarray, np.ndarray]] = []
     kernel = module.posefix

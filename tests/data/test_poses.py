@@ -12,7 +12,7 @@ from dpmesh.assets import shipped
 from dpmesh.data.poses import PoseBank, descendants, exchange_sources, held_out, is_test, mirror
 from dpmesh.errors import AssetError
 from dpmesh.skeletons import SMPL24
-from dpmesh.train.prior import body_rotations, forward_kinematics, rest_joints
+from dpmesh.train.objectives.vqvae import body_rotations, forward_kinematics, rest_joints
 
 
 @pytest.fixture(scope="module")

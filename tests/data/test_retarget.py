@@ -19,7 +19,7 @@ from dpmesh.data.retarget import (
 )
 from dpmesh.errors import InputError
 from dpmesh.skeletons import SMPL24, SMPL_PARENTS
-from dpmesh.train.prior import rest_joints
+from dpmesh.train.objectives.vqvae import rest_joints
 
 REST = rest_joints().numpy()
 

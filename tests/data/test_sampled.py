@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dpmesh.data.poses import PoseBank
-from dpmesh.data.sampled import SampledPoses
-from dpmesh.pose_prior.rotations import rotation_matrix
+from dpmesh.data.poses import PoseBank, SampledPoses
+from dpmesh.geometry.rotations import rotation_matrix
 
 
 @pytest.fixture(scope="module")

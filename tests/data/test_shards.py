@@ -15,10 +15,9 @@ from dpmesh.data import open_source
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.check import check_people
 from dpmesh.data.fits import FitBodies
-from dpmesh.data.mixture import Mixture
 from dpmesh.data.pack import PackConfig, pack
 from dpmesh.data.shards import ShardSource
-from dpmesh.data.sources import FolderSource, Source, SyntheticSource, read_folder
+from dpmesh.data.sources import FolderSource, Mixture, Source, SyntheticSource, read_folder
 from dpmesh.errors import ConfigError, InputError, OutputError
 
 Sets = tuple[Path, dict[str, Any]]

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from dpmesh.body.files import free_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.data.poses import PoseBank
-from dpmesh.data.record import Sample, stack
+from dpmesh.data.sample import Sample, stack
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.data.synthetic.body import FastBody, matrices
-from dpmesh.data.synthetic.canvas import LOOSE, OTHER, PERSON, THING
-from dpmesh.data.synthetic.people import seen
+from dpmesh.data.synthetic.generator import seen
 from dpmesh.data.synthetic.scene import CROP_DIAGONALS, FOCAL_DIAGONALS, NEAREST, OTHERS, draw_scenes
+from dpmesh.data.synthetic.zbuffer import LOOSE, OTHER, PERSON, THING
 from dpmesh.errors import InputError
 from dpmesh.skeletons import JOINTS30
 

@@ -6,12 +6,12 @@ import pytest
 from dpmesh.body.files import free_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
+from dpmesh.data.synthetic.accessories import Attic, place_pieces
 from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
-from dpmesh.data.synthetic.canvas import LOOSE, OTHER, PERSON, THING, Canvas
+from dpmesh.data.synthetic.camera_effects import _shaken, photograph
 from dpmesh.data.synthetic.clothes import Wardrobe, inside
-from dpmesh.data.synthetic.contact import tangled
-from dpmesh.data.synthetic.lights import KINDS, Light
-from dpmesh.data.synthetic.loose import Attic, place_pieces
+from dpmesh.data.synthetic.environment import draw_behind, draw_surroundings
+from dpmesh.data.synthetic.lighting import KINDS, Light
 from dpmesh.data.synthetic.materials import (
     NOISE,
     PLAIN,
@@ -25,11 +25,11 @@ from dpmesh.data.synthetic.materials import (
     pick_each,
 )
 from dpmesh.data.synthetic.occluders import furniture, limb, put_before
-from dpmesh.data.synthetic.picture import _shaken, photograph
+from dpmesh.data.synthetic.primitives import Mesh, boxes, join, turned
 from dpmesh.data.synthetic.scene import KEPT, _cut_anywhere, draw_betas
+from dpmesh.data.synthetic.self_collision import tangled
 from dpmesh.data.synthetic.shading import corners, lit
-from dpmesh.data.synthetic.solids import Mesh, boxes, join, turned
-from dpmesh.data.synthetic.surroundings import draw_behind, draw_surroundings
+from dpmesh.data.synthetic.zbuffer import LOOSE, OTHER, PERSON, THING, Canvas
 from dpmesh.render.rasterizer import rasterize
 from dpmesh.render.shading import vertex_normals
 from dpmesh.skeletons import JOINTS30, SMPL24

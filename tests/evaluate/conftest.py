@@ -12,11 +12,11 @@ import torch
 
 from dpmesh.assets import FOLDER_VARIABLE
 from dpmesh.body.files import load_body
-from dpmesh.body.model import BodyModel
-from dpmesh.evaluate.opening import entry, open_source
-from dpmesh.evaluate.records import Persons
-from dpmesh.evaluate.run import Job, Opened
-from dpmesh.model import Inputs, Prediction
+from dpmesh.body.layer import BodyModel
+from dpmesh.evaluate.interfaces import Persons
+from dpmesh.evaluate.registry import entry, open_source
+from dpmesh.evaluate.runner import Job, Opened
+from dpmesh.types import Inputs, Prediction
 
 
 @dataclass

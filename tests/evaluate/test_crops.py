@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dpmesh.evaluate.crops import BOX_FALLBACK, PICTURE_FALLBACK, pixels, window
-from dpmesh.evaluate.protocols import CropRule
+from dpmesh.evaluate.protocol import CropRule
+from dpmesh.evaluate.sources import BOX_FALLBACK, PICTURE_FALLBACK, pixels, window
 from dpmesh.geometry.crop import Crop
 
 RULE, SIZE = CropRule(), (240, 320)

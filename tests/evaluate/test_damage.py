@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from dpmesh.errors import InputError
-from dpmesh.evaluate.opening import entry
-from dpmesh.evaluate.protocols import Protocol
+from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.readers import panoptic, threedoh, threedpw, threedpw_json
-from dpmesh.evaluate.rows import read_arrays
+from dpmesh.evaluate.registry import entry
+from dpmesh.evaluate.results import read_arrays
 
 SETS = {
     "3dpw": (threedpw_json.read, "3DPW", "3DPW/3DPW_latest_test.json"),

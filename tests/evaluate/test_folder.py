@@ -17,8 +17,8 @@ from dpmesh.evaluate import processes
 from dpmesh.evaluate.folder import WORST, clear, differences, refuse_foreign
 from dpmesh.evaluate.processes import evaluate_job
 from dpmesh.evaluate.report import RESULT, ROWS, TEXT, read
-from dpmesh.evaluate.rows import load
-from dpmesh.evaluate.run import PARTS, Job, Opened, evaluate, open_job, run_parts, weights_record
+from dpmesh.evaluate.results import load
+from dpmesh.evaluate.runner import PARTS, Job, Opened, evaluate, open_job, run_parts, weights_record
 from dpmesh.io import LOCK, folder_lock
 
 PROTOCOL = "3dpw-crowd@as-run"
@@ -203,7 +203,7 @@ def test_a_record_at_fault_is_counted_apart_and_named(run: Opened, monkeypatch: 
 
 
 def test_ids_of_any_length_are_written(run: Opened, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    from dpmesh.evaluate import worst
+    from dpmesh.evaluate import worst_cases as worst
 
     persons = run.source.persons([0])
     long = "ä/" + "x" * 260
@@ -245,7 +245,7 @@ def test_3dpw_is_found_where_training_looks(twin, tmp_path: Path):
         place = tmp_path / layout / inner
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(twin.data / "3DPW") if inner else (tmp_path / layout).symlink_to(twin.data / "3DPW")
-    from dpmesh.evaluate.opening import data_files, entry, open_set
+    from dpmesh.evaluate.registry import data_files, entry, open_set
 
     files = [data_files(entry("3dpw"), tmp_path / layout) for layout in "abc"]
     assert files[0] == files[1] == files[2] and files[0]

@@ -12,12 +12,13 @@ import torch
 from dpmesh.cli.eval import add_arguments
 from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError
-from dpmesh.evaluate.methods import METHODS, KeypointFit, Method, Refined, method_of
+from dpmesh.evaluate.baselines import METHODS, KeypointFit, Method, Refined, method_of
 from dpmesh.evaluate.report import read
-from dpmesh.model import DPMesh, Inputs
-from dpmesh.pipeline.predictor import MakesBodies
-from dpmesh.pipeline.refine import FIT, REFINE, fitter_of
+from dpmesh.inference.predictor import MakesBodies
+from dpmesh.inference.smplify import FIT, REFINE, fitter_of
+from dpmesh.model import DPMesh
 from dpmesh.skeletons import COCO17, JOINTS30
+from dpmesh.types import Inputs
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 from dpmesh.evaluate import report
 from dpmesh.evaluate.compare import compare, text
 from dpmesh.evaluate.names import file_name, line, markdown, plot
-from dpmesh.evaluate.opening import entry
+from dpmesh.evaluate.registry import entry
+from dpmesh.evaluate.report import figures
+from dpmesh.evaluate.results import Rows, save
 from dpmesh.evaluate.robustness import report as robustness
-from dpmesh.evaluate.rows import Rows, save
-from dpmesh.evaluate.summary import figures
 from dpmesh.evaluate.tables import tables
 
 EVIL = "a|b`c`<script>\n## x\x1b[31m[y](z) $\\frac$ *b* _i_ ~~s~~ &lt; \udcff\u202e\u2028end_of_it"

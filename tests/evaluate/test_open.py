@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from dpmesh.body.files import free_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
-from dpmesh.evaluate import opening
+from dpmesh.evaluate import registry as opening
+from dpmesh.evaluate.interfaces import Census, Persons, Source
 from dpmesh.evaluate.processes import evaluate_job
-from dpmesh.evaluate.protocols import Keypoints, Protocol, Selection, Truth
-from dpmesh.evaluate.records import Census, Persons, Source
+from dpmesh.evaluate.protocol import Keypoints, Protocol, Selection, Truth
 from dpmesh.evaluate.report import read
-from dpmesh.evaluate.run import Job
-from dpmesh.pose_prior.rotations import rotation_matrix
+from dpmesh.evaluate.runner import Job
+from dpmesh.geometry.rotations import rotation_matrix
 
 TOY = Protocol(
     name="toy",

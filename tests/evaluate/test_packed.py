@@ -11,23 +11,23 @@ import torch
 from PIL import Image
 
 from dpmesh.body.files import free_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.cli.main import main
 from dpmesh.data import pack as packing
 from dpmesh.data import shards
+from dpmesh.data.annotation import Person
 from dpmesh.data.pack import PackConfig, pack
-from dpmesh.data.person import Person
 from dpmesh.errors import ConfigError, InputError
-from dpmesh.evaluate.opening import entry, open_set
 from dpmesh.evaluate.packed import PackedPeople, open_packed
-from dpmesh.evaluate.protocols import OWN_JOINTS, Measure
+from dpmesh.evaluate.protocol import OWN_JOINTS, Measure
+from dpmesh.evaluate.registry import entry, open_set
 from dpmesh.evaluate.report import read
 from dpmesh.evaluate.robustness.report import JSON
 from dpmesh.evaluate.score import predicted, score
 from dpmesh.geometry import CROP
-from dpmesh.model import Inputs, Prediction
-from dpmesh.pose_prior.rotations import rotation_matrix
+from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.skeletons import H36M17, JOINTS30
+from dpmesh.types import Inputs, Prediction
 
 AT = list(H36M17.indices_in(JOINTS30))
 SIZE, FOCAL, COUNT = (300, 240), 310.0, 5

@@ -13,8 +13,8 @@ from dpmesh.evaluate.photographs.penetration import openings, volume, winding
 from dpmesh.evaluate.photographs.person import Examiner, Row
 from dpmesh.evaluate.photographs.summary import on_floors, summary
 from dpmesh.geometry.camera import intrinsics, project
-from dpmesh.pipeline.scene import Person
-from dpmesh.pose_prior.rotations import rotation_matrix
+from dpmesh.geometry.rotations import rotation_matrix
+from dpmesh.inference.scene import Person
 from dpmesh.skeletons import COCO17, JOINTS30, SMPL24
 
 ARRAYS = free_body()

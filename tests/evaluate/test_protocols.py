@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from dpmesh.errors import ConfigError
-from dpmesh.evaluate.opening import entry, register
-from dpmesh.evaluate.protocols import Keypoints, Protocol
+from dpmesh.evaluate.protocol import Keypoints, Protocol
+from dpmesh.evaluate.registry import entry, register
 
 HASHES = {
     "3dpw": "86dd1438ee04ac98",

@@ -12,13 +12,13 @@ from dpmesh.errors import AssetError, InputError
 from dpmesh.evaluate import processes, report
 from dpmesh.evaluate import tables as tables_module
 from dpmesh.evaluate.compare import compare, text
-from dpmesh.evaluate.opening import register
-from dpmesh.evaluate.rows import Rows, save
-from dpmesh.evaluate.run import Job, evaluate
+from dpmesh.evaluate.registry import register
+from dpmesh.evaluate.report import figures
+from dpmesh.evaluate.results import Rows, save
+from dpmesh.evaluate.runner import Job, evaluate
 from dpmesh.evaluate.score import inputs_of
-from dpmesh.evaluate.summary import figures
 from dpmesh.evaluate.tables import published, tables
-from dpmesh.evaluate.worst import draw, worst_of
+from dpmesh.evaluate.worst_cases import draw, worst_of
 
 
 def rows(values: np.ndarray, sequences: int = 8, mpve: bool = True, joints: int = 14) -> Rows:

@@ -7,7 +7,7 @@ import pytest
 import results
 from results import ORDER, PROTOCOLS, baselines, by_level, by_severity, evaluated, written
 
-from dpmesh.evaluate.run import Job
+from dpmesh.evaluate.runner import Job
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 

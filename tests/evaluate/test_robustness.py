@@ -12,11 +12,11 @@ from PIL import Image
 
 from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError
-from dpmesh.evaluate.records import Persons
-from dpmesh.evaluate.robustness import run as run_module
-from dpmesh.evaluate.robustness.corrupt import CORRUPTIONS, Corruption, cover
+from dpmesh.evaluate.interfaces import Persons
+from dpmesh.evaluate.robustness import bench as run_module
+from dpmesh.evaluate.robustness.bench import Bench
+from dpmesh.evaluate.robustness.corruptions import CORRUPTIONS, Corruption, cover
 from dpmesh.evaluate.robustness.report import JSON, PAGE, labels
-from dpmesh.evaluate.robustness.run import Bench
 from dpmesh.skeletons import COCO17, JOINTS30
 
 BY_NAME = {one.name: one for one in CORRUPTIONS}

@@ -19,8 +19,8 @@ from dpmesh.errors import ConfigError, DPMeshError, InputError
 from dpmesh.evaluate import processes
 from dpmesh.evaluate.processes import _work, evaluate_job
 from dpmesh.evaluate.report import read
-from dpmesh.evaluate.rows import ARRAYS, Rows, concatenate, load, save
-from dpmesh.evaluate.run import PARTS, Job, evaluate, merge, run_parts, weights_record
+from dpmesh.evaluate.results import ARRAYS, Rows, concatenate, load, save
+from dpmesh.evaluate.runner import PARTS, Job, evaluate, merge, run_parts, weights_record
 from dpmesh.evaluate.score import NO_MPVE
 from dpmesh.io import LOCK
 

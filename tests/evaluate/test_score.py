@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dpmesh.evaluate.opening import entry
-from dpmesh.evaluate.protocols import Measure
-from dpmesh.evaluate.records import Persons
-from dpmesh.evaluate.rows import Rows
+from dpmesh.evaluate.interfaces import Persons
+from dpmesh.evaluate.protocol import Measure
+from dpmesh.evaluate.registry import entry
+from dpmesh.evaluate.report import figures
+from dpmesh.evaluate.results import Rows
 from dpmesh.evaluate.score import Predicted, score
-from dpmesh.evaluate.summary import figures
 from dpmesh.metrics import mean_of, pa_mpjpe, pck
 
 MEASURE = entry("3dpw").protocol.measure

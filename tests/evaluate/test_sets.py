@@ -9,10 +9,10 @@ from evaluation_twin_people import project
 from scipy.spatial.transform import Rotation
 
 from dpmesh.errors import DPMeshError
-from dpmesh.evaluate.disk import SHRUNK, UNPOSED, DiskSource
-from dpmesh.evaluate.opening import open_source
-from dpmesh.evaluate.run import evaluate
+from dpmesh.evaluate.registry import open_source
+from dpmesh.evaluate.runner import evaluate
 from dpmesh.evaluate.score import NO_MPVE
+from dpmesh.evaluate.sources import SHRUNK, UNPOSED, DiskSource
 from dpmesh.skeletons import COCO17, H36M17, JOINTS30, convert
 
 CAFE = [f"downtown_cafe_00/{f:05d}/{p}" for f in range(5) for p in range(2)]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpmesh.configurations import EMBEDDED
+from dpmesh.config import EMBEDDED
 from dpmesh.model import DPMesh
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "uncertainty.py"

@@ -15,28 +15,28 @@ import seeds
 import torch
 
 from dpmesh.body.files import load_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.identify import recognise
+from dpmesh.body.layer import BodyModel
 from dpmesh.body.unpickle import load_pickle
 from dpmesh.checkpoint import load_weights, read_config
-from dpmesh.convert.reading import read_tensors
-from dpmesh.convert.recognise import recognise
 from dpmesh.errors import DPMeshError
 from dpmesh.evaluate.compare import compare
 from dpmesh.evaluate.packed import open_packed
 from dpmesh.evaluate.qualitative.comparison import stored_record
 from dpmesh.evaluate.report import markdown, read
-from dpmesh.evaluate.rows import load
+from dpmesh.evaluate.results import load
 from dpmesh.evaluate.tables import tables
 from dpmesh.geometry.crop import Crop
+from dpmesh.inference.detector import Detection
+from dpmesh.inference.formats import wanted_scene
+from dpmesh.inference.images import read_image
+from dpmesh.inference.keypoints.files import read_keypoint_file
+from dpmesh.inference.preprocess import Job, model_inputs, read_job
+from dpmesh.inference.result_folder import plan_result
 from dpmesh.model import DPMesh
-from dpmesh.pipeline.detect import Detection
-from dpmesh.pipeline.folder import plan_result
-from dpmesh.pipeline.images import read_image
-from dpmesh.pipeline.job import Job, model_inputs, read_job
-from dpmesh.pipeline.keypoints.files import read_keypoint_file
-from dpmesh.pipeline.results import wanted_scene
+from dpmesh.tensor_files import read_tensors
 from dpmesh.train.checkpoints import latest_checkpoint
-from dpmesh.train.settings import read_settings
+from dpmesh.train.config import read_settings
 
 logging.disable(logging.CRITICAL)
 cv2.setNumThreads(0)  # its threads do not survive a fork

@@ -15,19 +15,19 @@ from safetensors.torch import save
 
 from dpmesh.assets import SHIPPED
 from dpmesh.body.files import BodyArrays, save_body
+from dpmesh.data.annotation import Person
 from dpmesh.data.pack import PackConfig, pack
-from dpmesh.data.person import Person
-from dpmesh.evaluate.opening import entry
-from dpmesh.evaluate.protocols import Measure
-from dpmesh.evaluate.rows import Rows
-from dpmesh.evaluate.rows import save as save_rows
-from dpmesh.evaluate.summary import figures
-from dpmesh.pipeline.record import installed
+from dpmesh.evaluate.protocol import Measure
+from dpmesh.evaluate.registry import entry
+from dpmesh.evaluate.report import figures
+from dpmesh.evaluate.results import Rows
+from dpmesh.evaluate.results import save as save_rows
+from dpmesh.inference.record import installed
 from dpmesh.skeletons import SMPL24, SMPL_PARENTS
 
 ROOT = Path(__file__).parents[2]
 EMBEDDED = SHIPPED / "embedded"
-KEYPOINTS = ROOT / "tests" / "pipeline" / "keypoints"
+KEYPOINTS = ROOT / "tests" / "inference" / "keypoints"
 WHOLE = "whole"
 """A file of this name: the config is of the shipped weights, which are linked beside it."""
 Files = dict[str, bytes]
@@ -65,7 +65,7 @@ def images() -> list[Files]:
 
 
 def keypoints() -> list[Files]:
-    """A file of every format that is read for park.jpg alone (tests/pipeline/test_keypoint_formats.py)."""
+    """A file of every format that is read for park.jpg alone (tests/inference/test_keypoint_formats.py)."""
     cases = json.loads((KEYPOINTS / "truth.json").read_text())["cases"]
     alone = [
         KEYPOINTS / case["file"]

@@ -2,11 +2,11 @@
 
 import torch
 
-from dpmesh.pose_prior.codebook import Codebook
+from dpmesh.pose_prior.vqvae import Codebook
 
 
 def test_nearest_code_is_nearest(monkeypatch) -> None:
-    monkeypatch.setattr("dpmesh.pose_prior.codebook.ROWS", 7)  # several blocks
+    monkeypatch.setattr("dpmesh.pose_prior.vqvae.ROWS", 7)  # several blocks
     book = Codebook(50, 4, 0.9, 0.0)
     book.codes.normal_(generator=torch.Generator().manual_seed(0))
     latents = torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(1))

@@ -10,7 +10,7 @@ from dpmesh.data.poses import PoseBank
 from dpmesh.errors import WeightsError
 from dpmesh.pose_prior.files import load_any_prior, load_prior, save_prior
 from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
-from dpmesh.train.prior import evaluate_prior, rest_joints
+from dpmesh.train.objectives.vqvae import evaluate_prior, rest_joints
 
 SMALL = PoseVQVAEConfig(
     tokens=6, codes=20, code_width=5, encoder_width=8, encoder_layers=1, decoder_width=8, decoder_layers=1

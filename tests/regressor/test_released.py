@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmesh.configurations import EMBEDDED, PAPER, RELEASE
+from dpmesh.config import EMBEDDED, PAPER, RELEASE
 from dpmesh.regressor.cascade import CascadeHead, Regressor, inverse_sigmoid
 from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer, MultiHeadAttention, sine_position_2d
 

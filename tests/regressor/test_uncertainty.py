@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dpmesh.configurations import EMBEDDED
+from dpmesh.config import EMBEDDED
 from dpmesh.errors import ConfigError
 from dpmesh.losses import uncertainty_term
-from dpmesh.model import DPMesh, Inputs, Prediction
+from dpmesh.model import DPMesh
 from dpmesh.regressor.cascade import RegressorConfig
 from dpmesh.regressor.uncertainty import DEVIATION, LEAST, MOST, START
+from dpmesh.types import Inputs, Prediction
 
 PARAMETERS = (
     "root_6d",

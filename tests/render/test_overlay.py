@@ -6,10 +6,10 @@ import pytest
 
 from dpmesh.geometry.camera import intrinsics
 from dpmesh.render import paint, side
-from dpmesh.render.arrays import transform
 from dpmesh.render.overlay import LONGEST, Layer, draw_overlay, draw_side, palette
 from dpmesh.render.rasterizer import rasterize
 from dpmesh.render.shading import shade, vertex_normals
+from dpmesh.render.typed import transform
 
 FACES = np.array([(0, 1, 2), (1, 3, 2), (3, 4, 2), (4, 0, 2), (1, 0, 5), (3, 1, 5), (4, 3, 5), (0, 4, 5)])
 CORNERS = np.vstack([np.eye(3), -np.eye(3)])

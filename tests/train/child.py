@@ -13,17 +13,17 @@ from typing import Any
 import torch
 
 from dpmesh.cli import train as cli
-from dpmesh.configurations import PAPER, PRESETS
+from dpmesh.config import PAPER, PRESETS
+from dpmesh.config_io import from_plain
 from dpmesh.errors import DPMeshError
-from dpmesh.plain import from_plain
 from dpmesh.pose_prior.files import save_prior
 from dpmesh.pose_prior.vqvae import PoseVQVAE
-from dpmesh.train import loop
-from dpmesh.train.begin import begin
-from dpmesh.train.feed import feed
-from dpmesh.train.machines import average_scalars, make_fabric
-from dpmesh.train.run import Run, _full
-from dpmesh.train.settings import Settings
+from dpmesh.train import trainer as loop
+from dpmesh.train.config import Settings
+from dpmesh.train.context import begin
+from dpmesh.train.dataloader import feed
+from dpmesh.train.distributed import average_scalars, make_fabric
+from dpmesh.train.stage_run import Run, _full
 
 TINY = replace(
     PAPER,

@@ -14,18 +14,19 @@ import torch
 
 from dpmesh.assets import FOLDER_VARIABLE
 from dpmesh.body.files import load_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.checkpoint import read_config
 from dpmesh.data.pack import PackConfig, pack
 from dpmesh.data.sources import read_folder
 from dpmesh.errors import AssetError, ConfigError, OutputError
-from dpmesh.evaluate.opening import entry
-from dpmesh.evaluate.records import Persons
-from dpmesh.model import Inputs, Prediction
-from dpmesh.train import best, loop
+from dpmesh.evaluate.interfaces import Persons
+from dpmesh.evaluate.registry import entry
+from dpmesh.train import best
+from dpmesh.train import trainer as loop
 from dpmesh.train.benchmarks import Benchmark, benchmarks
 from dpmesh.train.best import keep_best
-from dpmesh.train.settings import Data, Settings, Source, read_settings
+from dpmesh.train.config import Data, Settings, Source, read_settings
+from dpmesh.types import Inputs, Prediction
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -209,9 +210,9 @@ def test_a_run_names_the_protocol_and_keeps_the_best(
 def test_only_better_weights_of_one_protocol_replace_the_best(
     child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from dpmesh.train.begin import begin
-    from dpmesh.train.machines import make_fabric
-    from dpmesh.train.run import Run
+    from dpmesh.train.context import begin
+    from dpmesh.train.distributed import make_fabric
+    from dpmesh.train.stage_run import Run
 
     given = child.settings(tmp_path / "run", child.stage("teacher"))
     run = Run(make_fabric(given), begin(given, 0), given, 0)

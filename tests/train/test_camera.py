@@ -11,27 +11,27 @@ import numpy as np
 import pytest
 import torch
 
-from dpmesh import configurations
+from dpmesh import config as configurations
 from dpmesh.body.files import free_body
-from dpmesh.configurations import EMBEDDED, RELEASE
+from dpmesh.config import EMBEDDED, RELEASE
 from dpmesh.convert.released import convert_released
+from dpmesh.data.annotation import Person
 from dpmesh.data.augment import AugmentConfig, View
 from dpmesh.data.crops import make_sample
 from dpmesh.data.fits import FitBodies
-from dpmesh.data.person import Person
-from dpmesh.data.record import stack
+from dpmesh.data.sample import stack
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.camera import project
 from dpmesh.geometry.crop import Crop
-from dpmesh.model import BodyParameters, DPMesh
-from dpmesh.pose_prior.rotations import rotation_matrix
-from dpmesh.train import loop
-from dpmesh.train.begin import begin
+from dpmesh.geometry.rotations import rotation_matrix
+from dpmesh.model import DPMesh
+from dpmesh.train import trainer as loop
 from dpmesh.train.camera import in_own_camera
-from dpmesh.train.feed import BLIND, Tensors, as_tensors
-from dpmesh.train.mesh import MeshObjective, targets_of
-from dpmesh.train.part import Part
-from dpmesh.train.settings import read_settings
+from dpmesh.train.config import read_settings
+from dpmesh.train.context import begin
+from dpmesh.train.dataloader import BLIND, Part, Tensors, as_tensors
+from dpmesh.train.objectives.mesh import MeshObjective, targets_of
+from dpmesh.types import BodyParameters
 
 ROOT = Path(__file__).parents[2]
 STILL = AugmentConfig.still(noise=False)
@@ -203,7 +203,8 @@ def test_a_released_checkpoint_is_trained_on_in_its_own_camera(
     assert given.model == "release" and RELEASE.camera == small.camera == "image"
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(
-        "dpmesh.train.mesh.targets_of", lambda batch: seen.append(batch["focal"]) or targets_of(batch)
+        "dpmesh.train.objectives.mesh.targets_of",
+        lambda batch: seen.append(batch["focal"]) or targets_of(batch),
     )
     weights = loop.train(given)
     trained, before = DPMesh.from_pretrained(weights), DPMesh.from_pretrained(tmp_path / "start")

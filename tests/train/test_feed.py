@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from dpmesh.data.record import Sample
+from dpmesh.data.sample import Sample
 from dpmesh.data.sources import open_source
 from dpmesh.errors import ConfigError
-from dpmesh.train import feed as module
-from dpmesh.train.feed import feed, steps_of, training_people
-from dpmesh.train.part import Part, parts_of
-from dpmesh.train.settings import Data, Settings, Source
+from dpmesh.train import dataloader as module
+from dpmesh.train.config import Data, Settings, Source
+from dpmesh.train.dataloader import Part, feed, parts_of, steps_of, training_people
 from dpmesh.train.stages import Images, Teacher
 from dpmesh.train.validate import validation_people
 
@@ -106,9 +105,9 @@ def test_epochs(data: Data):
 
 
 def test_the_rate_is_a_tenth_for_the_last_epochs(data: Data, tmp_path: Path, child: Any):
-    from dpmesh.train.begin import begin
-    from dpmesh.train.machines import make_fabric
-    from dpmesh.train.run import Run
+    from dpmesh.train.context import begin
+    from dpmesh.train.distributed import make_fabric
+    from dpmesh.train.stage_run import Run
 
     stage = child.stage("teacher", steps=6, schedule="step", low=2, warmup=0, learning_rate=1e-4)
     given = child.settings(tmp_path / "run", stage)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dpmesh.plain import from_plain
-from dpmesh.train import loop
-from dpmesh.train.begin import begin
-from dpmesh.train.mesh import MeshObjective
-from dpmesh.train.settings import Settings
+from dpmesh.config_io import from_plain
+from dpmesh.train import trainer as loop
+from dpmesh.train.config import Settings
+from dpmesh.train.context import begin
+from dpmesh.train.objectives.mesh import MeshObjective
 
 PEOPLE = 8
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from dpmesh.errors import ConfigError
-from dpmesh.train import finite, loop
+from dpmesh.train import finite
+from dpmesh.train import trainer as loop
 from dpmesh.train.checkpoints import latest_checkpoint, save_checkpoint
-from dpmesh.train.mesh import MeshObjective
+from dpmesh.train.objectives.mesh import MeshObjective
 
 
 def lines(out: Path, stage: str) -> list[dict[str, str]]:

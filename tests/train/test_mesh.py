@@ -9,17 +9,16 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from dpmesh.configurations import configuration, with_conditions
+from dpmesh.config import configuration, with_conditions
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_prior
-from dpmesh.train.begin import begin
-from dpmesh.train.feed import BLIND, Tensors, feed
-from dpmesh.train.machines import make_fabric
-from dpmesh.train.mesh import MeshObjective, latent_term, targets_of, true_joints
-from dpmesh.train.part import Part
-from dpmesh.train.run import Run
-from dpmesh.train.settings import Settings, read_settings
+from dpmesh.train.config import Settings, read_settings
+from dpmesh.train.context import begin
+from dpmesh.train.dataloader import BLIND, Part, Tensors, feed
+from dpmesh.train.distributed import make_fabric
+from dpmesh.train.objectives.mesh import MeshObjective, latent_term, targets_of, true_joints
+from dpmesh.train.stage_run import Run
 from dpmesh.train.stages import Images, Keypoints, Student, Teacher
 
 SETTINGS: Settings = replace(
@@ -47,7 +46,7 @@ def test_targets_reach_the_losses_unrounded(monkeypatch: pytest.MonkeyPatch):
     batch = batch_of(stage)
     names = ("joints3d", "joints2d", "pose")
     monkeypatch.setattr(
-        "dpmesh.train.mesh.targets_of",
+        "dpmesh.train.objectives.mesh.targets_of",
         lambda given: seen.extend(given[name] for name in names) or targets_of(given),
     )
     objective = Fabric(accelerator="cpu", devices=1).setup_module(

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dpmesh.train.begin import begin
-from dpmesh.train.feed import feed
-from dpmesh.train.mesh import MeshObjective
-from dpmesh.train.nkr import TEMPERATURE, contrast, watch
-from dpmesh.train.part import Part
+from dpmesh.train.context import begin
+from dpmesh.train.dataloader import Part, feed
+from dpmesh.train.objectives.distillation import TEMPERATURE, contrast, watch
+from dpmesh.train.objectives.mesh import MeshObjective
 
 
 def test_the_contrast_is_simclrs():

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from dpmesh.errors import ConfigError
-from dpmesh.train import loop
-from dpmesh.train.objective import Group
+from dpmesh.train import trainer as loop
+from dpmesh.train.config import Settings
+from dpmesh.train.objectives.base import Group
 from dpmesh.train.optimizers import make_optimizer
-from dpmesh.train.settings import Settings
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dpmesh.train import loop
-from dpmesh.train.machines import BF16_INSTRUCTIONS, in_bf16
-from dpmesh.train.settings import Settings
+from dpmesh.train import trainer as loop
+from dpmesh.train.config import Settings
+from dpmesh.train.distributed import BF16_INSTRUCTIONS, in_bf16
 
 PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm")
 

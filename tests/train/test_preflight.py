@@ -8,18 +8,17 @@ import pytest
 import torch
 
 from dpmesh.cli import train as cli
-from dpmesh.configurations import PAPER, configuration
+from dpmesh.config import PAPER, configuration
 from dpmesh.diffusion.vae import VAEEncoder
 from dpmesh.errors import ConfigError
 from dpmesh.train import preflight
-from dpmesh.train.begin import begin
+from dpmesh.train.config import Settings, model_name
+from dpmesh.train.context import begin
 from dpmesh.train.costs import cost_of
-from dpmesh.train.feed import feed
-from dpmesh.train.mesh import MeshObjective
+from dpmesh.train.dataloader import Part, feed
 from dpmesh.train.needs import how_to_make
+from dpmesh.train.objectives.mesh import MeshObjective
 from dpmesh.train.optimizers import make_optimizer
-from dpmesh.train.part import Part
-from dpmesh.train.settings import Settings, model_name
 
 
 def found(settings: Settings, **more: Any) -> preflight.Findings:

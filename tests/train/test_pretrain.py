@@ -6,10 +6,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from dpmesh.train.begin import begin
-from dpmesh.train.feed import Tensors, feed
-from dpmesh.train.part import Part
-from dpmesh.train.pretrain import DenoisingObjective
+from dpmesh.train.context import begin
+from dpmesh.train.dataloader import Part, Tensors, feed
+from dpmesh.train.objectives.denoising import DenoisingObjective
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from dpmesh.body.files import free_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.checkpoint import read_config
-from dpmesh.configurations import EMBEDDED, PRESETS
+from dpmesh.config import EMBEDDED, PRESETS
+from dpmesh.config_io import from_plain
 from dpmesh.data.poses import VALIDATION_CLIPS, PoseBank
 from dpmesh.errors import ConfigError
-from dpmesh.plain import from_plain
 from dpmesh.pose_prior.files import load_prior
 from dpmesh.pose_prior.vqvae import PoseVQVAEConfig
-from dpmesh.train import loop
-from dpmesh.train.feed import held_out_poses, pose_bank, prior_poses
-from dpmesh.train.prior import (
+from dpmesh.train import trainer as loop
+from dpmesh.train.config import Settings
+from dpmesh.train.dataloader import held_out_poses, pose_bank, prior_poses
+from dpmesh.train.objectives.vqvae import (
     body_rotations,
     evaluate_prior,
     fitted_mixtures,
@@ -26,7 +27,6 @@ from dpmesh.train.prior import (
     looked_at,
     rest_joints,
 )
-from dpmesh.train.settings import Settings
 from dpmesh.train.stages import Prior
 
 SMALL = PoseVQVAEConfig(

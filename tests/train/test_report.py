@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dpmesh.errors import ConfigError
-from dpmesh.train.report import Report
+from dpmesh.train.logging import Report
 
 
 def told(out: Path) -> list[dict[str, str]]:

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from dpmesh.errors import ConfigError, OutputError, WeightsError
 from dpmesh.io import LOCK, folder_lock
-from dpmesh.train import loop
+from dpmesh.train import trainer as loop
 from dpmesh.train.checkpoints import latest_checkpoint, save_checkpoint
+from dpmesh.train.config import Settings
 from dpmesh.train.recipe import write_config
-from dpmesh.train.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dpmesh.train.report.Report.step", killed)
+        patch.setattr("dpmesh.train.logging.Report.step", killed)
         with pytest.raises(KeyboardInterrupt):
             loop.train(given)
     (out / "log_teacher.csv").write_text("stage,step,loss\n")

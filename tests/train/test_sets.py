@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dpmesh.errors import ConfigError
-from dpmesh.train import loop
+from dpmesh.train import trainer as loop
 
 TOOL = Path(__file__).parents[2] / "tools" / "set_twins.py"
 

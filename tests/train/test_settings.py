@@ -10,13 +10,13 @@ import pytest
 
 from dpmesh.cli.main import main
 from dpmesh.cli.train import changes
-from dpmesh.configurations import EMBEDDED, configuration
+from dpmesh.config import EMBEDDED, configuration
+from dpmesh.config_io import from_plain, to_plain
 from dpmesh.errors import ConfigError
-from dpmesh.plain import from_plain, to_plain
 from dpmesh.pose_prior.direct import DirectConfig
-from dpmesh.train import settings
-from dpmesh.train.begin import begin
-from dpmesh.train.settings import Settings, read_settings
+from dpmesh.train import config as settings
+from dpmesh.train.config import Settings, read_settings
+from dpmesh.train.context import begin
 from dpmesh.train.stages import Images, Prior, Student
 
 CONFIGS = Path(__file__).parents[2] / "configs"

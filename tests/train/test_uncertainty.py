@@ -10,21 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from dpmesh.configurations import PRESETS
+from dpmesh.config import PRESETS
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.losses import uncertainty_term
 from dpmesh.metrics import calibration_error
 from dpmesh.model import DPMesh
 from dpmesh.regressor.uncertainty import DEVIATION, TAILS, UncertaintyHead
-from dpmesh.train import loop
-from dpmesh.train.begin import begin
-from dpmesh.train.calibrate import calibrate
-from dpmesh.train.feed import BLIND, feed
-from dpmesh.train.hiding import hide
-from dpmesh.train.part import Part
-from dpmesh.train.settings import Settings, read_settings
+from dpmesh.train import trainer as loop
+from dpmesh.train.config import Settings, read_settings
+from dpmesh.train.context import begin
+from dpmesh.train.dataloader import BLIND, Part, feed
+from dpmesh.train.objectives.uncertainty import UncertaintyObjective, calibrate
+from dpmesh.train.occlusion_augment import hide
 from dpmesh.train.stages import Uncertainty
-from dpmesh.train.uncertainty import UncertaintyObjective
 
 CONFIG = Path(__file__).parents[2] / "configs/embedded_sigma.toml"
 HEAD = "regressor.uncertainty."

@@ -5,18 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from dpmesh.config_io import from_plain
 from dpmesh.data.poses import PoseBank
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.model import DPMesh
-from dpmesh.plain import from_plain
 from dpmesh.pose_prior.files import load_any_prior, load_prior
 from dpmesh.pose_prior.vposer import VPoserDecoder
-from dpmesh.train import loop
-from dpmesh.train.begin import begin
-from dpmesh.train.part import Part
-from dpmesh.train.prior import body_rotations
-from dpmesh.train.settings import Settings
-from dpmesh.train.vae import VAEObjective
+from dpmesh.train import trainer as loop
+from dpmesh.train.config import Settings
+from dpmesh.train.context import begin
+from dpmesh.train.dataloader import Part
+from dpmesh.train.objectives.vposer import VAEObjective
+from dpmesh.train.objectives.vqvae import body_rotations
 
 STAGE = {"name": "p", "kind": "prior", "steps": 100, "batch": 64, "warmup": 5, "learning_rate": 3e-3}
 

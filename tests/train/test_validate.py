@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from dpmesh.data.poses import PoseBank
-from dpmesh.train.feed import Tensors, pose_bank
-from dpmesh.train.settings import Data
+from dpmesh.train.config import Data
+from dpmesh.train.dataloader import Tensors, pose_bank
 from dpmesh.train.validate import held_out, validation_people
 
 

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from dpmesh import assets
 from dpmesh.cli.main import main
-from dpmesh.configurations import PRESETS
+from dpmesh.config import PRESETS
 from dpmesh.convert.vposer import imported_vposer
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.pose_prior.vposer import VPoserConfig
-from dpmesh.train.begin import begin
+from dpmesh.train.context import begin
 
 
 def snapshot(hidden: int = 512) -> dict[str, torch.Tensor]:

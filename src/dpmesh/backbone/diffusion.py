@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpmesh.backbone.features import Features
-from dpmesh.backbone.reading import FusedReading, JointReading
+from dpmesh.backbone.joint_reading import FusedReading, JointReading
+from dpmesh.config_io import check_sizes
 from dpmesh.diffusion.controlnet import ControlNet, zero_convolution
 from dpmesh.diffusion.unet import UNet, UNetConfig
 from dpmesh.diffusion.vae import VAEConfig, VAEEncoder
 from dpmesh.geometry.heatmap import draw_heatmaps
-from dpmesh.plain import check_sizes
 
 Conditions = Literal["z0", "z0+cj", "z0+cj_added", "z0+cj+ct"]
 """What the U-Net is told besides the picture z0 (paper, Table 4). cj: the heatmaps, through a ControlNet; `added` to
@@ -26,8 +26,8 @@ class BackboneConfig:
     """joints: heatmap channels and prompt tokens. fused_channels: width of the 8×8 map for the regressor.
 
     conditions: all of them in the paper's model; fewer are its ablation (docs/ablations.md).
-    reading: also read joints off the maps (reading.py). Not in the paper. read_from: the U-Net's own maps down to the
-    finest, or the fused one, which other backbones have too.
+    reading: also read joints off the maps (joint_reading.py). Not in the paper. read_from: the U-Net's own maps down to
+    the finest, or the fused one, which other backbones have too.
     """
 
     kind: Literal["diffusion"] = "diffusion"

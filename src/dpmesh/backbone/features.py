@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from dpmesh.backbone.reading import JointsRead
+from dpmesh.backbone.joint_reading import JointsRead
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpmesh.backbone.features import Features
-from dpmesh.backbone.reading import FusedReading
+from dpmesh.backbone.joint_reading import FusedReading
+from dpmesh.config_io import check_sizes
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry import CROP
 from dpmesh.geometry.heatmap import draw_heatmaps
-from dpmesh.plain import check_sizes
 
 CELL_SIGMA = 2.5 / 32
 """The heatmaps' sigma as a fraction of the map: the same Gaussians as the diffusion backbone's, finer or coarser."""
@@ -50,7 +50,7 @@ class TimmConfig:
 
     pretrained: start from timm's weights, fetched from its hub when a new model is built; never when stored weights
     are loaded. False starts at random.
-    reading: also read joints off the fused map (reading.py). Not in the paper.
+    reading: also read joints off the fused map (joint_reading.py). Not in the paper.
     embed_dim, depths, num_heads: sizes other than those of the name, by timm's words for a Swin; empty are the name's.
     """
 

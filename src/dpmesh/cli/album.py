@@ -32,8 +32,8 @@ def find_pictures(inputs: Sequence[str], failed: dict[str, str] | None = None) -
 
 
 def _pictures_of(given: str) -> list[Path]:
+    from dpmesh.inference.images import SUFFIXES
     from dpmesh.io import reason
-    from dpmesh.pipeline.images import SUFFIXES
 
     if not given:
         raise InputError("an empty name", where="INPUT", fix="Give images, or folders of images.")
@@ -54,7 +54,7 @@ def name_results(paths: Sequence[Path]) -> dict[Path, str]:
 
     Names meet that some file system takes for one: upper and lower case, composed and decomposed letters.
     """
-    from dpmesh.pipeline.folder import folder_name
+    from dpmesh.inference.result_folder import folder_name
 
     stems = {path: folder_name(path.name) or "image" for path in paths}
     counts = Counter(map(_folded, stems.values()))

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     """0: something was imported or stood there already, and no file failed; one that does keeps none of the others."""
-    from dpmesh.convert.recognise import recognise
+    from dpmesh.body.identify import recognise
 
     imported, failed = 0, False
     for path, named in _files(args.paths):
@@ -115,7 +115,7 @@ def _copy(source: Path, name: str, overwrite: bool) -> Path:
 def _doctor() -> int:
     """1 where an imported file is damaged or is not what it stands for."""
     from dpmesh.assets import FOLDER_VARIABLE, USER_ASSETS, asset_folder, find_asset
-    from dpmesh.convert.recognise import recognise
+    from dpmesh.body.identify import recognise
 
     failed = False
     say(f"folder: {asset_folder()} (${FOLDER_VARIABLE} names another)")

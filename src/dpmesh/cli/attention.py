@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
         say(f"{args.image}: done before, kept (--overwrite makes it again) → {out / name}")
         return 0
 
-    from dpmesh.pipeline.attention import attention_of
-    from dpmesh.pipeline.images import MAX_PIXELS
-    from dpmesh.pipeline.predictor import Predictor
+    from dpmesh.inference.attention import attention_of
+    from dpmesh.inference.images import MAX_PIXELS
+    from dpmesh.inference.predictor import Predictor
 
     predictor = Predictor.from_pretrained(
         args.weights, args.device, args.threads, args.fast, args.body, args.regressors
@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _is_there(target: Path, image: Path, args: argparse.Namespace) -> bool:
     """Whether this result was made before; asked before a model is loaded for nothing. Raises DPMeshError."""
-    from dpmesh.pipeline.folder import plan_result
-    from dpmesh.pipeline.options import file_sha256, image_options, model_options
-    from dpmesh.pipeline.results import wanted_attention
+    from dpmesh.inference.formats import wanted_attention
+    from dpmesh.inference.options import file_sha256, image_options, model_options
+    from dpmesh.inference.result_folder import plan_result
 
     digest = file_sha256(image)
     if not os.path.lexists(target):

@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dpmesh.evaluate.folder import alone
     from dpmesh.evaluate.names import line
+    from dpmesh.evaluate.robustness.bench import Bench, run
     from dpmesh.evaluate.robustness.folder import kept, made_of
     from dpmesh.evaluate.robustness.report import PAGE, markdown, require_matplotlib, write
-    from dpmesh.evaluate.robustness.run import Bench, run
 
     require_matplotlib()
     bench = Bench(

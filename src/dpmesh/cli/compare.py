@@ -126,8 +126,8 @@ def _one(
 ) -> str:
     """Compare on one image and write it; returns what to say. Raises DPMeshError."""
     from dpmesh.evaluate.qualitative.comparison import compare, is_of, refuse_foreign
+    from dpmesh.inference.images import MAX_PIXELS
     from dpmesh.io import read_bytes
-    from dpmesh.pipeline.images import MAX_PIXELS
 
     folder = out / name
     if not args.overwrite and folder.is_dir():

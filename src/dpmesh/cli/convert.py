@@ -84,9 +84,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _released(args: argparse.Namespace) -> None:
-    from dpmesh.configurations import configuration
-    from dpmesh.convert.bodies import KEPT, find_regressors, user_body
+    from dpmesh.body.resolve import find_regressors, user_body
+    from dpmesh.config import configuration
     from dpmesh.convert.released import convert_released
+    from dpmesh.convert.released_body import KEPT
 
     provenance = convert_released(
         args.file,
@@ -126,7 +127,7 @@ def _tell_body(record: dict[str, Any]) -> None:
 
 def _sd15(args: argparse.Namespace) -> None:
     from dpmesh.convert.stable_diffusion import convert_sd15
-    from dpmesh.train.settings import model_of, read_value
+    from dpmesh.train.config import model_of, read_value
 
     config = model_of(args.config, {name: read_value(value) for name, value in args.set})
     provenance = convert_sd15(args.source, args.out, config, controlnet=args.controlnet, seed=args.seed)

@@ -9,8 +9,8 @@ from dpmesh.cli.arguments import count, folder
 from dpmesh.cli.streams import say
 
 if TYPE_CHECKING:
+    from dpmesh.data.annotation import Person
     from dpmesh.data.fits import FitBodies
-    from dpmesh.data.person import Person
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sets(root: Path, args: argparse.Namespace) -> list[str]:
-    from dpmesh.data.adapters import SETS
+    from dpmesh.data.datasets.registry import SETS
     from dpmesh.errors import ConfigError, InputError
 
     if unknown := [name for name in args.sets or () if name not in SETS]:
@@ -99,9 +99,9 @@ def _check(root: Path, args: argparse.Namespace) -> int:
 
     from PIL import Image
 
-    from dpmesh.data.adapters import SETS
     from dpmesh.data.augment import AugmentConfig
     from dpmesh.data.check import check_people, folder_sheet, source_sheet
+    from dpmesh.data.datasets.registry import SETS
     from dpmesh.data.sources import read_folder
     from dpmesh.errors import DPMeshError
     from dpmesh.io import atomic_write
@@ -154,7 +154,7 @@ def _check_shards(root: Path, args: argparse.Namespace) -> int:
 
 
 def _pack(root: Path, args: argparse.Namespace) -> int:
-    from dpmesh.data.adapters import SETS
+    from dpmesh.data.datasets.registry import SETS
     from dpmesh.data.sources import read_folder
     from dpmesh.errors import DPMeshError
 

@@ -62,10 +62,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     if out is None:
         return int(args.refuse("--out DIR is needed"))
     from dpmesh.evaluate.names import line
-    from dpmesh.evaluate.opening import entry
     from dpmesh.evaluate.processes import evaluate_job
+    from dpmesh.evaluate.registry import entry
     from dpmesh.evaluate.report import markdown, read
-    from dpmesh.evaluate.run import Job
+    from dpmesh.evaluate.runner import Job
 
     names = list(dict.fromkeys(args.words))
     for name in names:
@@ -100,7 +100,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace, rest: list[str]) -> int:
     if rest:
         args.refuse("list takes nothing else")
-    from dpmesh.evaluate.opening import register
+    from dpmesh.evaluate.registry import register
 
     told = [("protocol", "set", "2D keypoints", "truth", "published persons", "hash")]
     for name, one in register().items():

@@ -25,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     refuse_out(args.out, args.overwrite)
-    from dpmesh.export import INPUTS, OPSET, export_onnx, outputs_of
+    from dpmesh.body.resolve import choose_body
+    from dpmesh.fuse import optimised
     from dpmesh.model import DPMesh
-    from dpmesh.optimise import optimised
-    from dpmesh.pipeline.bodies import choose_body
+    from dpmesh.onnx import INPUTS, OPSET, export_onnx, outputs_of
 
     chosen = choose_body(args.weights, args.body, args.regressors)
     model = optimised(DPMesh.from_pretrained(args.weights, chosen.arrays))
@@ -72,8 +72,8 @@ def _beside(path: Path) -> set[str] | None:
     import onnx
     from google.protobuf.message import DecodeError
 
-    from dpmesh.export import tensors_of
     from dpmesh.io import read_bytes
+    from dpmesh.onnx import tensors_of
 
     try:
         model = onnx.load_from_string(read_bytes(path, 2**31))

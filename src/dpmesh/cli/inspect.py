@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dpmesh.cost import describe, describe_ablations
+    from dpmesh.profiling import describe, describe_ablations
 
     if args.all:
         rows = describe_ablations()

@@ -23,7 +23,7 @@ from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dpmesh.pipeline.scene import Scene
+    from dpmesh.inference.scene import Scene
 
 _FORMATS = ("overlay", "glb", "obj", "npz", "json")
 
@@ -103,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _tell_unused(args: argparse.Namespace) -> None:
     """Images of the keypoint file that were not among the inputs: a name misspelt would otherwise be silent."""
-    from dpmesh.pipeline.keypoints.files import open_keypoints
-    from dpmesh.pipeline.keypoints.names import some
+    from dpmesh.inference.keypoints.files import open_keypoints
+    from dpmesh.inference.keypoints.names import some
 
     try:
         unused = open_keypoints(Path(args.keypoints), args.keypoint_format).unused()
@@ -119,8 +119,8 @@ def _predict(
     todo: Sequence[Path], names: dict[Path, str], out: Path, args: argparse.Namespace
 ) -> dict[Path, str]:
     """Run the model and write; returns what failed and why."""
-    from dpmesh.pipeline.images import MAX_PIXELS
-    from dpmesh.pipeline.predictor import Predictor
+    from dpmesh.inference.images import MAX_PIXELS
+    from dpmesh.inference.predictor import Predictor
 
     predictor = Predictor.from_pretrained(
         args.weights,
@@ -176,9 +176,9 @@ def _sort_out(
     names: dict[Path, str], out: Path, args: argparse.Namespace
 ) -> tuple[list[Path], dict[Path, str], list[Path]]:
     """(done before, failed already, to do): what an earlier run left is kept if it is the same result."""
-    from dpmesh.pipeline.folder import plan_result
-    from dpmesh.pipeline.options import file_sha256, image_options, model_options
-    from dpmesh.pipeline.results import wanted_scene
+    from dpmesh.inference.formats import wanted_scene
+    from dpmesh.inference.options import file_sha256, image_options, model_options
+    from dpmesh.inference.result_folder import plan_result
 
     done: list[Path] = []
     failed: dict[Path, str] = {}

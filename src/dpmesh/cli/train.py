@@ -10,7 +10,7 @@ from dpmesh.cli.streams import say
 from dpmesh.errors import ConfigError, DPMeshError
 
 if TYPE_CHECKING:
-    from dpmesh.train.settings import Settings
+    from dpmesh.train.config import Settings
 
 PREFIX = "--set."
 CHECK = "--check"
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dpmesh.train.settings import read_settings
+    from dpmesh.train.config import read_settings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     for noisy in ("lightning", "lightning_fabric"):
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train(settings: "Settings") -> int:
-    from dpmesh.train.loop import train
     from dpmesh.train.together import TOLD
+    from dpmesh.train.trainer import train
 
     try:
         weights = train(settings)
@@ -79,7 +79,7 @@ def _check(settings: "Settings") -> int:
 
 def changes(words: list[str]) -> dict[str, Any]:
     """`--set.out DIR --set.student.steps 3` as a dictionary; values as TOML has them, else as strings."""
-    from dpmesh.train.settings import read_value
+    from dpmesh.train.config import read_value
 
     found: dict[str, Any] = {}
     while words:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dpmesh.configurations import DPMeshConfig
+from dpmesh.config import DPMeshConfig
 from dpmesh.model import DPMesh
 
 Shapes = dict[str, tuple[int, ...]]

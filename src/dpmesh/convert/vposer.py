@@ -4,8 +4,8 @@ from pathlib import Path
 
 from dpmesh.assets import find_asset
 from dpmesh.checkpoint import refuse_misfits
-from dpmesh.convert.reading import read_tensors
 from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder
+from dpmesh.tensor_files import read_tensors
 
 _DECODER = "bodyprior_dec_"
 

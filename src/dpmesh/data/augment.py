@@ -24,7 +24,7 @@ from jaxtyping import Float, Float32, Float64, UInt8
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs]
 
-from dpmesh.data.person import Array32
+from dpmesh.data.annotation import Array32
 from dpmesh.data.synthetic.body import matrices
 from dpmesh.errors import ConfigError
 from dpmesh.geometry import CROP
@@ -46,7 +46,7 @@ class AugmentConfig:
     rectangle: chance of trying a rectangle of noise over up to 30 % of the box.  shapes: chance of one or two
     textured shapes (never in the originals).
     noise: PoseFix errors on the input joints; else they are true.  as_published: with the four defects of the
-    original loaders (detections.py).  drop: chance that an input joint is left out.  drop_hidden: further chance
+    original loaders (input_keypoints.py).  drop: chance that an input joint is left out.  drop_hidden: further chance
     for one that the rectangle or a shape covers.
     focal: the camera by which the crop camera turns and scales: each "set"'s own K, or the "diagonal" of the set's
     image as focal length and its middle as axis, as the paper has it and as is assumed of a photo without a camera.

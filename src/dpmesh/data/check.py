@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from dpmesh.data.annotation import Person
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
-from dpmesh.data.person import Person
-from dpmesh.data.pictures import decode_rgb, read_bytes
-from dpmesh.data.record import Sample
+from dpmesh.data.images import decode_rgb, read_bytes
+from dpmesh.data.sample import Sample
 from dpmesh.data.shards import ShardSource, index_of, packed_sets, torn
 from dpmesh.data.sources import Source
 from dpmesh.decode import image_size

@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from numpy.typing import NDArray
 
+from dpmesh.data.annotation import Array32, Person
 from dpmesh.data.augment import AugmentConfig, View, draw_view
-from dpmesh.data.cover import cover, recolour
-from dpmesh.data.detections import detect, inside
-from dpmesh.data.person import Array32, Person
-from dpmesh.data.record import Sample
+from dpmesh.data.input_keypoints import detect, inside
+from dpmesh.data.occlusion import cover, recolour
+from dpmesh.data.sample import Sample
 from dpmesh.skeletons import JOINTS30, SMPL24
 
 MOST_BETA = 3.0

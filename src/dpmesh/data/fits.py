@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTyp
 
 from dpmesh.assets import find_asset, require_asset
 from dpmesh.body.files import BodyArrays, load_body
-from dpmesh.data.person import Array32, Person
+from dpmesh.data.annotation import Array32, Person
 from dpmesh.data.synthetic.body import FastBody, matrices
 from dpmesh.errors import InputError
 from dpmesh.skeletons import H36M17, JOINTS30, SMPL24, Skeleton

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int8
 from numpy.typing import NDArray
 
-from dpmesh.render.compiled import compiled
+from dpmesh.render.typed import compiled
 from dpmesh.skeletons import COCO17, COCO_SIGMAS, JOINTS30, convert
 
 JITTER, MISS, INVERSION, SWAP, GOOD, GONE = range(6)

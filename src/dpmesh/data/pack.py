@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dpmesh.assets import sha256
-from dpmesh.data.person import Person, damage, to_plain
-from dpmesh.data.pictures import decode_rgb, read_bytes
+from dpmesh.data.annotation import Person, damage, to_plain
+from dpmesh.data.images import decode_rgb, read_bytes
 from dpmesh.data.shards import FORMAT, MANIFEST, index_of, is_packed, read_manifest, torn
 from dpmesh.errors import ConfigError, InputError, OutputError
 from dpmesh.geometry.crop import sample_window

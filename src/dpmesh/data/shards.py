@@ -2,7 +2,7 @@
 
 A shard NAME.tar holds for each person KEY.jpg and KEY.json (person.to_plain in the stored picture's pixels). Its
 index NAME.json says where they lie, how long the shard is, its SHA-256, and a checksum of every person, so that
-people can be read in any order: training order is a function of the step (mixture.py), which webdataset's own
+people can be read in any order: training order is a function of the step (sources.py), which webdataset's own
 streaming reader, made for sequential reading, cannot give. It reads these shards too.
 
 Nothing is ever unpacked: of the tar only the bytes that the index names are read, whatever its members are called.
@@ -19,11 +19,11 @@ from typing import Any, cast
 import numpy as np
 
 from dpmesh.assets import sha256
+from dpmesh.data.annotation import Person, from_plain
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
-from dpmesh.data.person import Person, from_plain
-from dpmesh.data.pictures import decode_rgb
-from dpmesh.data.record import Sample
+from dpmesh.data.images import decode_rgb
+from dpmesh.data.sample import Sample
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.io import parse_json, read_json, reason
 

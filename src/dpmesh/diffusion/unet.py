@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpmesh.config_io import check_sizes
 from dpmesh.diffusion.attention import Transformer2D
 from dpmesh.diffusion.blocks import Downsample, ResnetBlock, TimeEmbedding, Upsample
 from dpmesh.errors import ConfigError
-from dpmesh.plain import check_sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

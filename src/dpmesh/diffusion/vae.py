@@ -6,10 +6,10 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dpmesh.config_io import check_sizes
 from dpmesh.diffusion.attention import attend
 from dpmesh.diffusion.blocks import Downsample, ResnetBlock, silu
 from dpmesh.errors import ConfigError
-from dpmesh.plain import check_sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

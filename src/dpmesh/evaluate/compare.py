@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dpmesh.errors import InputError
 from dpmesh.evaluate.names import line
 from dpmesh.evaluate.report import RESULT, ROWS, read
-from dpmesh.evaluate.rows import Rows, load
+from dpmesh.evaluate.results import Rows, load
 from dpmesh.io import read_json
 from dpmesh.metrics import mean_of
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmesh import io
-from dpmesh.data.person import invertible
+from dpmesh.data.annotation import invertible
 from dpmesh.errors import InputError
 
 LARGEST = 1e9

@@ -11,14 +11,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from dpmesh.body.resolve import choose_body
 from dpmesh.errors import DPMeshError, InputError
 from dpmesh.evaluate.names import line
-from dpmesh.evaluate.opening import data_files, entry
+from dpmesh.evaluate.registry import data_files, entry
 from dpmesh.evaluate.report import LARGEST, RESULT, ROWS, TEXT, read
-from dpmesh.evaluate.rows import load
-from dpmesh.evaluate.run import PARTS, Job, Say, plain, weights_record
+from dpmesh.evaluate.results import load
+from dpmesh.evaluate.runner import PARTS, Job, Say, plain, weights_record
 from dpmesh.io import LOCK, folder_lock, open_regular, read_bytes, reason
-from dpmesh.pipeline.bodies import choose_body
 
 WORST = "worst"
 _OWN = {

@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 from jaxtyping import Integer
 
+from dpmesh.data.annotation import Person, not_finite
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
-from dpmesh.data.person import Person, not_finite
-from dpmesh.data.record import Sample
+from dpmesh.data.sample import Sample
 from dpmesh.data.shards import MANIFEST, ShardSource, is_packed, packed_sets
 from dpmesh.errors import ConfigError, InputError
-from dpmesh.evaluate.protocols import OWN_JOINTS, Keypoints, Measure, Protocol, Selection, Stored, Truth
-from dpmesh.evaluate.records import Census, Persons
+from dpmesh.evaluate.interfaces import Census, Persons
+from dpmesh.evaluate.protocol import OWN_JOINTS, Keypoints, Measure, Protocol, Selection, Stored, Truth
 from dpmesh.geometry import CROP
 from dpmesh.geometry.camera import crop_rotation, intrinsics
 from dpmesh.geometry.crop import Crop

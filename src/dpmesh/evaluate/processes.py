@@ -10,7 +10,7 @@ from queue import Empty
 from dpmesh.errors import DPMeshError, InputError
 from dpmesh.evaluate.folder import WORST, alone, clear, kept, prepare, refuse_foreign
 from dpmesh.evaluate.report import RESULT, result, write
-from dpmesh.evaluate.run import (
+from dpmesh.evaluate.runner import (
     PARTS,
     Job,
     Opened,
@@ -20,7 +20,7 @@ from dpmesh.evaluate.run import (
     run_parts,
     torchrun,
 )
-from dpmesh.evaluate.worst import draw_worst
+from dpmesh.evaluate.worst_cases import draw_worst
 
 _PATIENCE = timedelta(days=7)
 """How long a process of torchrun waits for the others: shares may differ by hours on different machines."""

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpmesh.errors import InputError
-from dpmesh.evaluate.protocols import OWN_JOINTS, Measure
-from dpmesh.evaluate.records import Persons
-from dpmesh.evaluate.rows import Rows
+from dpmesh.evaluate.interfaces import Persons
+from dpmesh.evaluate.protocol import OWN_JOINTS, Measure
+from dpmesh.evaluate.results import Rows
+from dpmesh.inference.predictor import MakesBodies
 from dpmesh.metrics import aligned_distances, distances, mpve
-from dpmesh.model import Inputs, Prediction
-from dpmesh.pipeline.predictor import MakesBodies
 from dpmesh.skeletons import H36M17, JOINTS30
+from dpmesh.types import Inputs, Prediction
 
 _H36M_IN_30 = list(H36M17.indices_in(JOINTS30))
 NO_MPVE = "body: the model's is not the truth's mesh, so no MPVE, and its joints come from its own regressor"

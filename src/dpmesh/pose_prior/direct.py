@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpmesh.errors import ConfigError
-from dpmesh.pose_prior.rotations import rotation_from_6d, rotation_to_6d
+from dpmesh.geometry.rotations import rotation_from_6d, rotation_to_6d
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,8 +17,8 @@ from dpmesh.checkpoint import (
     read_config,
     write_weights,
 )
+from dpmesh.config_io import from_plain, to_plain
 from dpmesh.errors import WeightsError
-from dpmesh.plain import from_plain, to_plain
 from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder
 from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
 

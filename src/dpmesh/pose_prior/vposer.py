@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpmesh.config_io import check_sizes
 from dpmesh.errors import ConfigError
-from dpmesh.plain import check_sizes
-from dpmesh.pose_prior.rotations import rotation_from_6d
+from dpmesh.geometry.rotations import rotation_from_6d
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

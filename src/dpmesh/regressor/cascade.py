@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dpmesh.config_io import check_sizes
 from dpmesh.errors import ConfigError
-from dpmesh.plain import check_sizes
 from dpmesh.regressor.lifter import Lifter
 from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer, PositionTable, sine_position_2d
 from dpmesh.regressor.uncertainty import Evidence, UncertaintyHead

@@ -53,8 +53,8 @@ class Evidence:
 class UncertaintyHead(nn.Module):
     """joints; width: of a token for each of them, which talk twice. looked_at, state, answer: numbers in each.
 
-    offset, slope: the calibration (`calibrated`), fitted on people that nothing was trained on (train/calibrate.py);
-    stored with the weights, 0 and 1 without.
+    offset, slope: the calibration (`calibrated`), fitted on people that nothing was trained on
+    (train/objectives/uncertainty.py); stored with the weights, 0 and 1 without.
     """
 
     def __init__(

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Integer, UInt8
 
 from dpmesh.render import side
-from dpmesh.render.arrays import to_uint8, transform
 from dpmesh.render.paint import Colour, Layer, Window, paint_bodies, scaled
+from dpmesh.render.typed import to_uint8, transform
 
 _PALETTE = ("f0826a", "4fb0c6", "f4c35a", "9a8be0", "7fc27a", "e58db8", "5f93ee", "cda57f")
 LONGEST = 1600

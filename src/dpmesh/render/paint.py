@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Integer
 from numpy.typing import NDArray
 
-from dpmesh.render.arrays import floats
-from dpmesh.render.compiled import compiled
 from dpmesh.render.rasterizer import NEAR, Raster, rasterize
 from dpmesh.render.shading import shade, vertex_normals
+from dpmesh.render.typed import compiled, floats
 
 Colour = tuple[float, float, float]
 """sRGB in [0, 1]."""

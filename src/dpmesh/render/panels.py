@@ -10,8 +10,8 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from dpmesh.render.arrays import clamp, floats, to_uint8, transform
 from dpmesh.render.overlay import Colour
+from dpmesh.render.typed import clamp, floats, to_uint8, transform
 from dpmesh.skeletons import COCO17, JOINTS30
 
 LIMBS = (

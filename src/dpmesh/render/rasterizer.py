@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Int32, Integer
 from numpy.typing import NDArray
 
 from dpmesh.errors import InputError
-from dpmesh.render.compiled import compiled
+from dpmesh.render.typed import compiled
 
 NEAR = 0.05
 """Metres. A triangle with a corner nearer than this is dropped whole: it would need clipping."""

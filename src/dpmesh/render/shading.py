@@ -4,8 +4,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Integer
 from numpy.typing import NDArray
 
-from dpmesh.render.arrays import floats
-from dpmesh.render.compiled import compiled
+from dpmesh.render.typed import compiled, floats
 
 _KEY = np.array([-0.45, -0.75, -0.55]) / np.linalg.norm([0.45, 0.75, 0.55])
 _FILL = np.array([0.80, -0.10, -0.45]) / np.linalg.norm([0.80, 0.10, 0.45])

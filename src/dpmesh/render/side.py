@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float, Integer
 from numpy.typing import NDArray
 
-from dpmesh.render.arrays import clamp, floats, transform
 from dpmesh.render.rasterizer import rasterize
+from dpmesh.render.typed import clamp, floats, transform
 
 SIZE = (900, 1200)
 """Height and width, pixels."""

@@ -5,7 +5,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 from numpy.typing import NDArray
 
-from dpmesh.render.arrays import clamp, floats, to_uint8
+from dpmesh.render.typed import clamp, floats, to_uint8
 
 UNSURE = 0.2
 """Metres: from here on the surface has the last colour. The same in every picture, so that pictures compare."""

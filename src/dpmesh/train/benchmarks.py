@@ -12,15 +12,16 @@ import torch
 
 from dpmesh.data.shards import is_packed
 from dpmesh.errors import ConfigError
-from dpmesh.evaluate import score, summary
-from dpmesh.evaluate.opening import open_set
+from dpmesh.evaluate import report as summary
+from dpmesh.evaluate import score
+from dpmesh.evaluate.interfaces import Persons, Source
 from dpmesh.evaluate.packed import open_packed
-from dpmesh.evaluate.protocols import Protocol
-from dpmesh.evaluate.records import Persons, Source
-from dpmesh.evaluate.rows import concatenate
-from dpmesh.pipeline.predictor import MakesBodies
-from dpmesh.train import settings
-from dpmesh.train.settings import Data
+from dpmesh.evaluate.protocol import Protocol
+from dpmesh.evaluate.registry import open_set
+from dpmesh.evaluate.results import concatenate
+from dpmesh.inference.predictor import MakesBodies
+from dpmesh.train import config as settings
+from dpmesh.train.config import Data
 from dpmesh.train.stages import Pretrain, Prior, Teacher
 from dpmesh.train.validate import spread
 

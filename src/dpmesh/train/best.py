@@ -8,11 +8,11 @@ from typing import Any
 from dpmesh.checkpoint import CONFIG, WEIGHTS, read_config
 from dpmesh.errors import OutputError, WeightsError
 from dpmesh.io import is_part, reason
-from dpmesh.train.begin import left_by
-from dpmesh.train.machines import is_sharded
-from dpmesh.train.mesh import MeshObjective
-from dpmesh.train.run import Run
-from dpmesh.train.settings import Settings
+from dpmesh.train.config import Settings
+from dpmesh.train.context import left_by
+from dpmesh.train.distributed import is_sharded
+from dpmesh.train.objectives.mesh import MeshObjective
+from dpmesh.train.stage_run import Run
 
 MEASURE = "MPJPE"
 """What is compared: the first set's, the lowest is the best."""

@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from dpmesh.configurations import DPMeshConfig
+from dpmesh.config import DPMeshConfig
 from dpmesh.errors import ConfigError
-from dpmesh.pose_prior.rotations import axis_angle, rotation_matrix
-from dpmesh.train.feed import BLIND, Tensors
+from dpmesh.geometry.rotations import axis_angle, rotation_matrix
+from dpmesh.train.dataloader import BLIND, Tensors
 
 _PLACES = ("joints3d", "fit_joints3d")
 
 
 def in_own_camera(batch: Tensors, config: DPMeshConfig) -> Tensors:
-    """Samples are made for the crop's camera (data/record.py). For a model of the whole image's camera the focal
+    """Samples are made for the crop's camera (data/sample.py). For a model of the whole image's camera the focal
     length becomes the image's diagonal, and 3D joints and root orientation are turned into that camera's frame; for
     one with shared_focal all people of the batch get the first one's focal length, as in the released code.
 

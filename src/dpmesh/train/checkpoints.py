@@ -16,7 +16,7 @@ from dpmesh.io import atomic_path
 
 State = dict[str, Any]
 """stage, step, record (train/recipe.py); and in the midst of a stage objective, optimizer, average, random, frozen
-(train/run.py)."""
+(train/stage_run.py)."""
 
 LAST, BEFORE = "last.ckpt", "before.ckpt"
 

@@ -5,20 +5,20 @@ from dataclasses import dataclass
 
 import torch
 
-from dpmesh.configurations import configuration
-from dpmesh.cost import without_numbers
+from dpmesh.config import configuration
 from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.vposer import VPoserConfig
 from dpmesh.pose_prior.vqvae import PoseVQVAEConfig
-from dpmesh.train.begin import teacher_of
-from dpmesh.train.mesh import MeshObjective
-from dpmesh.train.objective import Objective
-from dpmesh.train.pretrain import DenoisingObjective
-from dpmesh.train.prior import PriorObjective
-from dpmesh.train.settings import Settings, model_name
+from dpmesh.profiling import without_numbers
+from dpmesh.train.config import Settings, model_name
+from dpmesh.train.context import teacher_of
+from dpmesh.train.objectives.base import Objective
+from dpmesh.train.objectives.denoising import DenoisingObjective
+from dpmesh.train.objectives.mesh import MeshObjective
+from dpmesh.train.objectives.uncertainty import UncertaintyObjective
+from dpmesh.train.objectives.vposer import VAEObjective
+from dpmesh.train.objectives.vqvae import PriorObjective
 from dpmesh.train.stages import Pretrain, Prior, Uncertainty
-from dpmesh.train.uncertainty import UncertaintyObjective
-from dpmesh.train.vae import VAEObjective
 
 GIB = 2**30
 NUMBER = 4

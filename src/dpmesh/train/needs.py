@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from dpmesh.assets import asset_folder, find_asset
-from dpmesh.configurations import DPMeshConfig
-from dpmesh.data.adapters import SETS
+from dpmesh.config import DPMeshConfig
+from dpmesh.data.datasets.registry import SETS
 from dpmesh.data.shards import is_packed
 from dpmesh.errors import AssetError, DPMeshError, InputError
 from dpmesh.evaluate.readers.threedpw_json import FILES
-from dpmesh.train.settings import Settings, Source
+from dpmesh.train.config import Settings, Source
 from dpmesh.train.stages import Prior
 
 _IMPORTED = {

@@ -9,8 +9,8 @@ from torch.optim import AdamW, Optimizer
 
 from dpmesh.backbone.timm import load_timm
 from dpmesh.errors import ConfigError
-from dpmesh.train.objective import Group
-from dpmesh.train.settings import Settings
+from dpmesh.train.config import Settings
+from dpmesh.train.objectives.base import Group
 
 
 def make_optimizer(groups: list[Group], rate: float, settings: Settings, *, sharded: bool) -> Optimizer:

@@ -17,13 +17,15 @@ from lightning_fabric import Fabric
 from dpmesh.assets import weights_folder
 from dpmesh.backbone.timm import load_timm
 from dpmesh.checkpoint import read_config
-from dpmesh.configurations import DPMeshConfig, configuration, stored_config
+from dpmesh.config import DPMeshConfig, configuration, stored_config
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.errors import AssetError, ConfigError, DPMeshError, OutputError
 from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.files import load_any_prior
-from dpmesh.train import settings as config
-from dpmesh.train.begin import (
+from dpmesh.train import config
+from dpmesh.train.benchmarks import prepare_validation
+from dpmesh.train.config import Settings, model_name
+from dpmesh.train.context import (
     body_of,
     left_by,
     prior_of,
@@ -33,9 +35,8 @@ from dpmesh.train.begin import (
     source_of,
     teacher_of,
 )
-from dpmesh.train.benchmarks import prepare_validation
 from dpmesh.train.costs import Cost, cost_of, free_memory
-from dpmesh.train.feed import (
+from dpmesh.train.dataloader import (
     held_out_poses,
     mixture_of,
     opened,
@@ -46,7 +47,6 @@ from dpmesh.train.feed import (
 )
 from dpmesh.train.needs import how_to_make, missing_assets, missing_files, without_fits
 from dpmesh.train.place import refuse_foreign
-from dpmesh.train.settings import Settings, model_name
 from dpmesh.train.stages import AnyStage, Prior, Uncertainty
 from dpmesh.train.stored import refuse_bad_numbers
 

@@ -18,17 +18,17 @@ from torch import nn
 
 import dpmesh
 from dpmesh.assets import sha256, weights_folder
+from dpmesh.body.resolve import user_body
 from dpmesh.checkpoint import WEIGHTS
-from dpmesh.convert.bodies import user_body
+from dpmesh.config_io import to_plain
 from dpmesh.data.shards import ShardSource
 from dpmesh.data.sources import FolderSource
 from dpmesh.errors import AssetError, ConfigError, WeightsError
 from dpmesh.io import atomic_write
-from dpmesh.plain import to_plain
-from dpmesh.train import settings as config
-from dpmesh.train.feed import opened, steps_of
-from dpmesh.train.machines import in_bf16
-from dpmesh.train.settings import Settings
+from dpmesh.train import config
+from dpmesh.train.config import Settings
+from dpmesh.train.dataloader import opened, steps_of
+from dpmesh.train.distributed import in_bf16
 from dpmesh.train.stages import Prior, Uncertainty
 
 Record = dict[str, Any]

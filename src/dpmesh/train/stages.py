@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from dpmesh.configurations import BackbonePart
+from dpmesh.config import BackbonePart
 from dpmesh.data.poses import HELD_OUT_SHARE, VALIDATION_CLIPS
 from dpmesh.errors import ConfigError
 
@@ -69,8 +69,8 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Prior(Stage):
-    """The pose prior of the model on recorded poses: a VQ-VAE (train/prior.py) or one like VPoser (train/vae.py).
-    Comes before every stage that uses it.
+    """The pose prior of the model on recorded poses: a VQ-VAE (train/objectives/vqvae.py) or one like VPoser
+    (train/objectives/vposer.py). Comes before every stage that uses it.
 
     Factors: metres of the joints, commitment (VQ-VAE), Kullback-Leibler distance in nats (VPoser); the squared chordal
     distance of the rotations has 1.
@@ -105,7 +105,7 @@ class Prior(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain(Stage):
-    """The denoising objective of Eq. 1-2 for a backbone without released weights (train/pretrain.py).
+    """The denoising objective of Eq. 1-2 for a backbone without released weights (train/objectives/denoising.py).
 
     reconstruction, latent: factors of what teaches a VAE encoder that is itself trained.
     """
@@ -166,7 +166,8 @@ class Teacher(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Student(Stage):
-    """Everything, on corrupted keypoints, its features held to those of a locked teacher (Eq. 7-9, train/nkr.py).
+    """Everything, on corrupted keypoints, its features held to those of a locked teacher (Eq. 7-9,
+    train/objectives/distillation.py).
 
     teacher: its weights' folder; without, those that this stage begins with.
     drop: share of the given joints that are left out besides (0.2 in the released loaders).
@@ -183,8 +184,8 @@ class Student(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class Uncertainty(Stage):
-    """Nothing but what tells how sure the answer is (regressor/uncertainty.py, train/uncertainty.py); at the end it is
-    calibrated on the validation people. Begins with weights that have such a part, or with ones that lack it.
+    """Nothing but what tells how sure the answer is (regressor/uncertainty.py, train/objectives/uncertainty.py); at the
+    end it is calibrated on the validation people. Begins with weights that have such a part, or with ones that lack it.
 
     rehearsal: synthetic people without a picture in each step besides.
     hiding: factor of the term that wants a joint's sigma to rise when the joint is hidden.

@@ -9,17 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from dpmesh.body.files import free_body
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.poses import PoseBank
-from dpmesh.data.record import stack
+from dpmesh.data.sample import stack
 from dpmesh.data.synthetic import SyntheticPeople
+from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.metrics import mpjpe, mpve, pa_mpjpe
-from dpmesh.model import BodyParameters, DPMesh
-from dpmesh.pose_prior.rotations import rotation_matrix
+from dpmesh.model import DPMesh
 from dpmesh.skeletons import H36M14_ROWS
-from dpmesh.train.feed import Tensors, as_tensors, opened, pose_bank, training_people
-from dpmesh.train.settings import Data
+from dpmesh.train.config import Data
+from dpmesh.train.dataloader import Tensors, as_tensors, opened, pose_bank, training_people
+from dpmesh.types import BodyParameters
 
 SEED = 20_240_617
 """Seed of the held-out people; training seeds are small numbers."""

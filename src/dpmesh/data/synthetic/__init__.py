@@ -1,5 +1,5 @@
 """A seeded generator of people: pictures, or keypoints alone, with everything known about them."""
 
-from dpmesh.data.synthetic.people import SyntheticPeople
+from dpmesh.data.synthetic.generator import SyntheticPeople
 
 __all__ = ["SyntheticPeople"]

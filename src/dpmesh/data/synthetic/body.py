@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
 from dpmesh.body.files import BodyArrays
-from dpmesh.render.compiled import compiled
+from dpmesh.render.typed import compiled
 from dpmesh.skeletons import SMPL_PARENTS
 
 _PARENTS = np.array(SMPL_PARENTS)

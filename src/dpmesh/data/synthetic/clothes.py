@@ -2,7 +2,7 @@
 
 A region is four half-spaces over (|x|, y, z, 1) of the rest pose, so that seams are exact at every pixel, whatever
 the mesh is like. Arms stretch along x in the rest pose, legs along -y: sleeves end at |x|, trousers at y. What
-hangs free (skirts, coats, long hair, hats, bags) is geometry of its own: loose.py.
+hangs free (skirts, coats, long hair, hats, bags) is geometry of its own: accessories.py.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -29,8 +29,8 @@ from dpmesh.data.synthetic.materials import (
     noise_at,
     skin,
 )
-from dpmesh.render.compiled import compiled
 from dpmesh.render.shading import vertex_normals
+from dpmesh.render.typed import compiled
 from dpmesh.skeletons import JOINTS30
 
 _F32 = np.float32

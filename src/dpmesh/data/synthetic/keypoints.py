@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Float32
 from numpy.typing import NDArray
 
 from dpmesh.data.noise import detector_like, joints30_of, posefix
-from dpmesh.data.record import Batch
+from dpmesh.data.sample import Batch
 from dpmesh.data.synthetic.body import FastBody
 from dpmesh.data.synthetic.scene import OTHERS, SIZE, PoseSource, Scenes, draw_scenes, project
 from dpmesh.skeletons import COCO17, JOINTS30, SMPL_PARENTS

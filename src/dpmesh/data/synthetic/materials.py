@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-from dpmesh.render.compiled import compiled_fast
+from dpmesh.render.typed import compiled_fast
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from numpy.typing import NDArray
 
-from dpmesh.data.synthetic.backdrop import cloud
 from dpmesh.data.synthetic.materials import cloth, pick, skin, surface
-from dpmesh.data.synthetic.solids import Mesh, cuboids, join, thing, turned
+from dpmesh.data.synthetic.primitives import Mesh, cuboids, join, thing, turned
+from dpmesh.data.synthetic.textures import cloud
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]

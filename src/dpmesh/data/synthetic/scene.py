@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs]
 
 from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
-from dpmesh.data.synthetic.contact import tangled
 from dpmesh.data.synthetic.materials import pick_each
+from dpmesh.data.synthetic.self_collision import tangled
 from dpmesh.geometry import CROP
-from dpmesh.render.compiled import compiled
+from dpmesh.render.typed import compiled
 from dpmesh.skeletons import JOINTS30
 
 SIZE = CROP

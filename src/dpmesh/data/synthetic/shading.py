@@ -9,11 +9,11 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from dpmesh.data.synthetic.clothes import inside
-from dpmesh.data.synthetic.lights import Light
+from dpmesh.data.synthetic.lighting import Light
 from dpmesh.data.synthetic.materials import FOLDS, GLOSS, NOISE, noise_at, paint
-from dpmesh.data.synthetic.solids import Mesh
-from dpmesh.render.compiled import compiled_fast
+from dpmesh.data.synthetic.primitives import Mesh
 from dpmesh.render.rasterizer import Raster
+from dpmesh.render.typed import compiled_fast
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]

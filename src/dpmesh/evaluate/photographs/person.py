@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 
 from dpmesh.body.files import BodyArrays
-from dpmesh.body.model import BodyModel
+from dpmesh.body.layer import BodyModel
 from dpmesh.evaluate.photographs.keypoints import distances, feet_seen, mirrored, upside_down
 from dpmesh.evaluate.photographs.penetration import Trunk, volume
-from dpmesh.pipeline.scene import Person
+from dpmesh.inference.scene import Person
 from dpmesh.skeletons import SMPL24
 
 STATURES = (1.4, 2.05)

@@ -8,9 +8,9 @@ from pathlib import Path
 from dpmesh.assets import sha256, weights_folder
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError
-from dpmesh.evaluate.methods import METHODS, WITHOUT_NETWORK, Method, method_of
+from dpmesh.evaluate.baselines import METHODS, WITHOUT_NETWORK, Method, method_of
+from dpmesh.inference.predictor import Predictor
 from dpmesh.model import DPMesh
-from dpmesh.pipeline.predictor import Predictor
 
 MOST = 12
 """Columns of a sheet."""

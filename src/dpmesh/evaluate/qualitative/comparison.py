@@ -20,13 +20,13 @@ import numpy as np
 from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.evaluate.qualitative.columns import Column
 from dpmesh.evaluate.qualitative.figure import SIDE, Panel, draw_panels, draw_sheet, observed_confidence
+from dpmesh.inference.aside import CLAIM, PART, aside, part_of, put, refuse_part
+from dpmesh.inference.images import MAX_PIXELS
+from dpmesh.inference.preprocess import Job, Source, read_job
+from dpmesh.inference.result_folder import png
+from dpmesh.inference.scene import Scene
+from dpmesh.inference.user_detections import Given
 from dpmesh.io import LOCK, atomic_write, folder_lock, is_part, read_json, reason, refuse_foreign_lock
-from dpmesh.pipeline.aside import CLAIM, PART, aside, part_of, put, refuse_part
-from dpmesh.pipeline.folder import png
-from dpmesh.pipeline.given import Given
-from dpmesh.pipeline.images import MAX_PIXELS
-from dpmesh.pipeline.job import Job, Source, read_job
-from dpmesh.pipeline.scene import Scene
 
 SCHEMA = "dpmesh.comparison/1"
 SHEET, RECORD = "sheet.png", "comparison.json"

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from dpmesh.pipeline.job import Job, visible_joints
-from dpmesh.pipeline.scene import Scene
+from dpmesh.inference.preprocess import Job, visible_joints
+from dpmesh.inference.scene import Scene
 from dpmesh.render import side
 from dpmesh.render.overlay import Colour, Layer, draw_overlay, draw_side, palette
 from dpmesh.render.panels import (

@@ -15,8 +15,8 @@ from dpmesh.assets import sha256
 from dpmesh.body.unpickle import load_pickle
 from dpmesh.errors import InputError
 from dpmesh.evaluate.fields import entry, first_existing, misfits, numbers, whole
-from dpmesh.evaluate.protocols import Protocol
-from dpmesh.evaluate.records import Census, JointTruth, Record
+from dpmesh.evaluate.interfaces import Census, JointTruth, Record
+from dpmesh.evaluate.protocol import Protocol
 from dpmesh.io import path_inside
 from dpmesh.skeletons import H36M17, JOINTS30, Skeleton, convert
 

@@ -17,8 +17,8 @@ import torch
 from dpmesh.assets import sha256
 from dpmesh.errors import InputError
 from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, read_json, rotations
-from dpmesh.evaluate.protocols import Protocol
-from dpmesh.evaluate.records import BodyTruth, Census, Record
+from dpmesh.evaluate.interfaces import BodyTruth, Census, Record
+from dpmesh.evaluate.protocol import Protocol
 from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, JOINTS30, convert
 

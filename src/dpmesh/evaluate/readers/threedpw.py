@@ -20,9 +20,9 @@ from dpmesh.body.unpickle import load_pickle
 from dpmesh.decode import image_size
 from dpmesh.errors import InputError
 from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, rotations
-from dpmesh.evaluate.protocols import Protocol
+from dpmesh.evaluate.interfaces import BodyTruth, Census, Gender, Record
+from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.readers.threedpw_json import projected, within
-from dpmesh.evaluate.records import BodyTruth, Census, Gender, Record
 from dpmesh.skeletons import JOINTS30, OPENPOSE18, convert
 
 _GENDERS: dict[str, Gender] = {"m": "male", "f": "female", "male": "male", "female": "female"}

@@ -15,8 +15,8 @@ from jaxtyping import Float, Float32
 from dpmesh.assets import sha256
 from dpmesh.errors import InputError
 from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, read_json, rows, whole
-from dpmesh.evaluate.protocols import Protocol, SelectionWithout
-from dpmesh.evaluate.records import BodyTruth, Census, Record
+from dpmesh.evaluate.interfaces import BodyTruth, Census, Record
+from dpmesh.evaluate.protocol import Protocol, SelectionWithout
 from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, SMPL24, convert
 

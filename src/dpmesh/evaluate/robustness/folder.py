@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from dpmesh.errors import DPMeshError, InputError
-from dpmesh.evaluate.opening import data_files, entry
+from dpmesh.evaluate.registry import data_files, entry
+from dpmesh.evaluate.robustness.bench import FORMAT, Bench
 from dpmesh.evaluate.robustness.report import JSON, PAGE
-from dpmesh.evaluate.robustness.run import FORMAT, Bench
-from dpmesh.evaluate.run import Job, weights_record
+from dpmesh.evaluate.runner import Job, weights_record
 from dpmesh.evaluate.schema import ANY, COUNT, NUMBER, STRING, Each, Maybe, require
 from dpmesh.io import read_json
 

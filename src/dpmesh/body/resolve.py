@@ -1,0 +1,151 @@
+"""The user's licensed body beside converted weights: found, compared with the checkpoint's, never copied unasked."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from dpmesh.assets import find_asset, sha256
+from dpmesh.body.files import BodyArrays, load_body
+from dpmesh.body.identify import recognise
+from dpmesh.checkpoint import CONFIG, read_config
+from dpmesh.errors import AssetError, InputError, WeightsError
+from dpmesh.io import read_bytes
+
+
+def find_regressors(folder: Path | None) -> dict[str, Path]:
+    """The regressor files in a folder, known by content ("h36m_regressor", "extra_regressor"); without a folder the
+    imported ones. Raises InputError where the folder holds neither."""
+    names = ("h36m_regressor", "extra_regressor")
+    if folder is None:
+        return {name: path for name in names if (path := find_asset(name))}
+    if not os.path.isdir(folder):
+        raise InputError("there is no such folder", where=str(folder))
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.npy")):
+        seen = recognise(path)
+        if seen is not None and seen.asset in names:
+            found.setdefault(seen.asset, path)
+    if not found:
+        raise InputError(
+            "no joint regressor in the folder",
+            where=str(folder),
+            fix="dpmesh assets doctor says where they are.",
+        )
+    return found
+
+
+def user_body(body: Path | None, regressors: Path | None) -> tuple[BodyArrays, dict[str, Any]] | None:
+    """The body in a file (.npz, SMPL's .pkl) with its regressors, and a record of both for a model's provenance.
+
+    Without a file the imported neutral SMPL, or None where there is none; regressors as in find_regressors.
+    Raises InputError.
+    """
+    path = body or find_asset("smpl_neutral")
+    rows = find_regressors(regressors)
+    if path is None:
+        return None
+    arrays = load_body(path, h36m=rows.get("h36m_regressor"), extra=rows.get("extra_regressor"))
+    record: dict[str, Any] = {"file": path.name, "sha256": sha256(path), "vertices": len(arrays.v_template)}
+    record |= {name: {"file": used.name, "sha256": sha256(used)} for name, used in rows.items()}
+    return arrays, record
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read_bytes(path, len(data)) == data
+    except InputError:
+        return False
+
+
+# Which body a model's weights are used with: the free one, or the user's licensed one.
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenBody:
+    """arrays: None is the free body. record: the files and their checksums. notes: what does not fit the weights."""
+
+    arrays: BodyArrays | None = None
+    record: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    notes: tuple[str, ...] = ()
+
+
+def choose_body(
+    weights: str | Path, body: str | Path | None = None, regressors: str | Path | None = None
+) -> ChosenBody:
+    """The body in a file, with regressors as `convert.bodies.find_regressors` finds them.
+
+    Without a file: the imported neutral SMPL for weights that were trained with it, the free body for all others.
+    Raises AssetError where the former is missing (the free body would silently take SMPL's shape coefficients),
+    InputError for files that cannot be used.
+    """
+    provenance = _provenance(weights)
+    recorded = _recorded(provenance, weights)
+    released = _trained_with_one(provenance)
+    if body is None and not released:
+        if regressors is not None:
+            raise InputError("regressors without a body", where=str(regressors), fix="Give --body as well.")
+        return ChosenBody()
+    found = user_body(_path(body), _path(regressors))
+    if found is None:
+        raise AssetError(
+            "these weights need the SMPL body that they were trained with",
+            where=str(weights),
+            fix="Give --body SMPL_NEUTRAL.pkl, or import it once: dpmesh assets import FILE.",
+        )
+    arrays, record = found
+    if "joints30" not in arrays.regressors:
+        raise InputError(
+            f"this body has no regressor of the 30 joints ({record['vertices']} vertices, SMPL has 6890)",
+            where=record["file"],
+            fix="Give SMPL's own mesh, or a .npz that save_body wrote with one.",
+        )
+    told = _misfits(record, recorded) if released else (_FREE,)
+    return ChosenBody(arrays, record, told)
+
+
+def needs_body(weights: str | Path) -> bool:
+    """Whether these weights were trained with a body that the user must bring. Raises WeightsError."""
+    return _trained_with_one(_provenance(weights))
+
+
+def _provenance(weights: str | Path) -> dict[str, Any]:
+    folder = Path(weights)
+    return read_config(folder)[1] if os.path.isdir(folder) else {}
+
+
+def _recorded(provenance: Mapping[str, Any], weights: str | Path) -> dict[str, Any]:
+    recorded = provenance.get("body") or {}
+    if not isinstance(recorded, dict):
+        raise WeightsError("its provenance names no body but something else", where=f"{weights}/{CONFIG}")
+    return cast("dict[str, Any]", recorded)
+
+
+def _trained_with_one(provenance: Mapping[str, Any]) -> bool:
+    return provenance.get("source") == SOURCE or bool(provenance.get("body"))
+
+
+_FREE = "the weights were trained with the free body: their shape coefficients mean other shapes on this one"
+
+
+def _misfits(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the body in use differs from what the conversion recorded."""
+    if "sha256" not in recorded:
+        return ("the body was never compared with the checkpoint's (none was named at the conversion)",)
+    if given["sha256"] != recorded["sha256"]:
+        return (f"the body {given['file']} is not {recorded.get('file')}, which the conversion recorded",)
+    told = recorded.get("differs_from_checkpoint")
+    if not isinstance(told, list) or not told:
+        return ()
+    told = cast("list[object]", told)
+    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+    return (f"the body is not the checkpoint's: {told[0]}{more}",)
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+SOURCE = "a released DPMesh checkpoint"
+"""How the provenance of converted weights names where they come from."""

@@ -1,0 +1,112 @@
+"""MSCOCO 2017 people with NeuralAnnot's fits (reference: datasets.md, 4.3).
+
+MSCOCO/images/{train2017,val2017}/*.jpg, MSCOCO/annotations/person_keypoints_{train2017,val2017}.json and
+MSCOCO_train_SMPL_NeuralAnnot.json. Fits are in metres before a camera of their own, one for each person.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (JSON has no types)
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpmesh.data.annotation import Person, corners, inside_box, to30, with_neighbours
+from dpmesh.data.datasets.files import Array, Reading, by_image, camera, listed, numbers, read_json
+from dpmesh.geometry.camera import intrinsics
+from dpmesh.io import path_inside
+from dpmesh.skeletons import COCO17, Skeleton
+
+YEARS = {"train": "train2017", "validation": "val2017"}
+
+
+def read(asked: Reading) -> Iterator[Person]:
+    """People with at least one keypoint who are no crowd."""
+    year, folder = YEARS[asked.split], asked.folder / "annotations"
+    images, annotations = listed(folder / f"person_keypoints_{year}.json", "images", "annotations")
+    people_of = by_image(annotations)
+    fits = fits_of(asked, folder / "MSCOCO_train_SMPL_NeuralAnnot.json")
+    for image in images:
+        name = str(image["file_name"])
+        where = f"{folder}, image {image['id']}"
+        file = path_inside(asked.folder / "images", name if "/" in name else f"{year}/{name}", where)
+        size = (int(image["width"]), int(image["height"]))
+        kept: list[Mapping[str, Any]] = []
+        for annotation in people_of.get(int(image["id"]), []):
+            crowd = bool(annotation.get("iscrowd")) or not annotation.get("num_keypoints")
+            asked.dropped["a crowd, or without keypoints"] += crowd
+            if not crowd:
+                kept.append(annotation)
+        yield from people_of_image(asked, f"coco/{image['id']}", file, size, kept, COCO17, fits)
+
+
+def fits_of(asked: Reading, path: Path) -> Mapping[str, Any]:
+    """NeuralAnnot's fits by annotation id; they exist for training people only."""
+    return read_json(path) if asked.bodies is not None and asked.split == "train" else {}
+
+
+def people_of_image(
+    asked: Reading,
+    place: str,
+    file: Path,
+    size: tuple[int, int],
+    annotations: Sequence[Mapping[str, Any]],
+    joints: Skeleton,
+    fits: Mapping[str, Any],
+    keep_fit: Callable[[Mapping[str, Any]], bool] = lambda fit: True,
+) -> Iterator[Person]:
+    """Persons of one image of a 2D set (also CrowdPose's). A keypoint is annotated where its third number is > 0.
+
+    Pelvis is the middle of the hips. Without a fit the camera is assumed: focal length the image's diagonal.
+    """
+    people: list[Person] = []
+    found: list[Any] = []
+    for annotation in annotations:
+        box = inside_box(annotation["bbox"], size)
+        if box is None:
+            asked.dropped["no box inside the image"] += 1
+            continue
+        where = f"{place}, annotation {annotation['id']}"
+        points = numbers(annotation["keypoints"], len(joints), 3, where=where)
+        rows, there = to30(_flagged(points), joints, middle_pelvis=True)
+        valid = there * (rows[:, 2] > 0)
+        hidden = to30(points, joints)[0][:, 2] == 1  # COCO: 1 labelled and hidden, 2 labelled and visible
+        people.append(
+            Person(
+                f"{place}/{annotation['id']}", file, size, box,
+                intrinsics(float(np.hypot(*size)), (size[1], size[0])),
+                rows[:, :2] * valid[:, None], valid.astype(np.float32),
+                joint_clear=(~hidden).astype(np.float32), middle_pelvis=True,
+                annotated=corners(annotation["bbox"]),
+            )
+        )  # fmt: skip
+        found.append(fits.get(str(annotation["id"])))
+    for person, fit in zip(with_neighbours(people), found, strict=True):
+        if asked.bodies is None or fit is None:
+            asked.dropped["fit missing or not asked for (the person is kept)"] += 1
+            yield person
+        elif not keep_fit(fit):
+            asked.dropped["fit refused by fit_err (the person is kept)"] += 1
+            yield person
+        else:
+            yield _fitted(asked, person, fit)
+
+
+def _flagged(points: Array) -> Array:
+    """The third column as 0 or 1."""
+    return np.concatenate([points[:, :2], (points[:, 2:] > 0).astype(np.float64)], 1)
+
+
+def _fitted(asked: Reading, person: Person, fit: Mapping[str, Any]) -> Person:
+    assert asked.bodies is not None
+    smpl, lens = fit["smpl_param"], fit["cam_param"]
+    person = replace(person, K=camera(lens["focal"], lens["princpt"], person.record_id))
+    return asked.bodies.attach(
+        person,
+        numbers(smpl["pose"], 24, 3, where=person.record_id),
+        numbers(smpl["shape"], 10, where=person.record_id),
+        numbers(smpl["trans"], 3, where=person.record_id),
+    )

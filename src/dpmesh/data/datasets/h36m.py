@@ -1,0 +1,97 @@
+"""Human3.6M in the layout of 3DCrowdNet, JOTR and DPMesh, with SMPLify-X fits (reference: datasets.md, 4.1).
+
+Human36M/images/FILE_NAME, Human36M/annotations/Human36M_subject{S}_{data,camera,joint_3d,smpl_param}.json.
+Joints are in millimetres in the world, fits in metres in the world, cameras in millimetres.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (JSON has no types)
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dpmesh.data.annotation import Person, corners, inside_box, to30
+from dpmesh.data.datasets.files import Array, Reading, camera, listed, numbers, read_json
+from dpmesh.data.fits import moved, turned
+from dpmesh.geometry.camera import project
+from dpmesh.io import path_inside
+from dpmesh.skeletons import H36M17
+
+SUBJECTS = {"train": (1, 5, 6, 7, 8)}  # 9 and 11 are the test subjects
+EVERY = 5
+"""Every fifth frame is used; fits exist for no other."""
+
+
+def read(asked: Reading) -> Iterator[Person]:
+    """People of the training subjects, image by image."""
+    folder = asked.folder / "annotations"
+    found = False
+    for subject in SUBJECTS[asked.split]:
+        start = folder / f"Human36M_subject{subject}_"
+        if Path(f"{start}data.json").exists():  # part of the subjects is as good as all
+            found = True
+            yield from _subject(asked, str(start))
+        else:
+            asked.dropped[f"subject {subject}: no annotations"] += 1
+    if not found:
+        read_json(folder / f"Human36M_subject{SUBJECTS[asked.split][0]}_data.json")  # raises
+
+
+def _subject(asked: Reading, start: str) -> Iterator[Person]:
+    images, annotations = listed(Path(f"{start}data.json"), "images", "annotations")
+    cameras, joints = read_json(Path(f"{start}camera.json")), read_json(Path(f"{start}joint_3d.json"))
+    fits = read_json(Path(f"{start}smpl_param.json")) if asked.bodies is not None else {}
+    image_of = {int(image["id"]): image for image in images}
+    for annotation in annotations:
+        image = image_of[int(annotation["image_id"])]
+        if int(image["frame_idx"]) % EVERY:
+            asked.dropped["not a fifth frame"] += 1
+            continue
+        action, part, frame = (str(image[key]) for key in ("action_idx", "subaction_idx", "frame_idx"))
+        view, where = cameras[str(image["cam_idx"])], f"{start}data.json, image {image['id']}"
+        try:
+            world = numbers(joints[action][part][frame], 17, 3, where=where)
+        except KeyError:
+            asked.dropped["no 3D joints"] += 1
+            continue
+        person = _person(asked, image, annotation, view, world, where)
+        if person is None:
+            asked.dropped["no box inside the image"] += 1
+            continue
+        fit = fits.get(action, {}).get(part, {}).get(frame)
+        yield _fitted(asked, person, fit, view, where)
+
+
+def _person(
+    asked: Reading, image: Any, annotation: Any, view: Any, world: Array, where: str
+) -> Person | None:
+    size = (int(image["width"]), int(image["height"]))
+    box = inside_box(annotation["bbox"], size)
+    if box is None:
+        return None
+    rotation, shift = numbers(view["R"], 3, 3, where=where), numbers(view["t"], 3, where=where)
+    seen = (world @ rotation.T + shift) / 1000  # mm in the world -> m before the camera
+    K = camera(view["f"], view["c"], where)
+    joints3d, there = to30(seen, H36M17)
+    joints2d, _ = to30(project(seen, K), H36M17)
+    name = str(image["file_name"])
+    picture = path_inside(asked.folder / "images", name, where)
+    return Person(
+        f"h36m/{Path(name).with_suffix('')}", picture, size, box, K,
+        joints2d, there, joints3d=joints3d, joints3d_valid=there, annotated=corners(annotation["bbox"]),
+    )  # fmt: skip
+
+
+def _fitted(asked: Reading, person: Person, fit: Any, view: Any, where: str) -> Person:
+    if asked.bodies is None or fit is None:
+        asked.dropped["fit missing or not asked for (the person is kept)"] += 1
+        return person
+    rotation, shift = numbers(view["R"], 3, 3, where=where), numbers(view["t"], 3, where=where) / 1000
+    pose, betas = numbers(fit["pose"], 24, 3, where=where), numbers(fit["shape"], 10, where=where)
+    root = asked.bodies.rest_root(betas)
+    transl = moved(rotation, shift, numbers(fit["trans"], 3, where=where), root)
+    fitted = asked.bodies.attach(person, turned(rotation, pose), betas, transl, check=H36M17)
+    if not fitted.fit_valid:
+        asked.dropped["fit more than 25 mm off (the person is kept)"] += 1
+    return fitted

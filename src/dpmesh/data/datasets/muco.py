@@ -1,0 +1,69 @@
+"""MuCo-3DHP with SMPLify-X fits (reference: datasets.md, 4.2).
+
+MuCo/{augmented_set,unaugmented_set,MuCo-3DHP.json,smpl_param.json}; in 3DCrowdNet's layout all that is in
+MuCo/data/. Joints are in millimetres, fits in metres, both before the camera.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (JSON has no types)
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dpmesh.data.annotation import Person, corners, inside_box, to30, with_neighbours
+from dpmesh.data.datasets.files import Reading, by_image, camera, listed, numbers, read_json
+from dpmesh.geometry.camera import project
+from dpmesh.io import path_inside
+from dpmesh.skeletons import MUCO21
+
+
+def read(asked: Reading) -> Iterator[Person]:
+    """The nearest person of every image (smallest depth of the pelvis); the others are its neighbours."""
+    folder = asked.folder
+    if not (folder / "MuCo-3DHP.json").exists() and (folder / "data").is_dir():
+        folder = folder / "data"
+    images, annotations = listed(folder / "MuCo-3DHP.json", "images", "annotations")
+    fits: Mapping[str, Any] = read_json(folder / "smpl_param.json") if asked.bodies is not None else {}
+    people_of = by_image(annotations)
+    for image in images:
+        everybody = people_of.get(int(image["id"]), [])
+        where = f"{folder / 'MuCo-3DHP.json'}, image {image['id']}"
+        people = [_person(folder, image, annotation, where) for annotation in everybody]
+        there = [(a, p) for a, p in zip(everybody, people, strict=True) if p is not None]
+        asked.dropped["no box inside the image"] += len(everybody) - len(there)
+        if not there:
+            continue
+        nearest = min(range(len(there)), key=lambda k: there[k][1].joints3d[0, 2])
+        asked.dropped["behind the nearest person of the image"] += len(there) - 1
+        person = with_neighbours([p for _, p in there])[nearest]
+        yield _fitted(asked, person, fits.get(str(there[nearest][0]["id"])), where)
+
+
+def _person(folder: Path, image: Any, annotation: Any, where: str) -> Person | None:
+    size = (int(image["width"]), int(image["height"]))
+    box = inside_box(annotation["bbox"], size)
+    if box is None:
+        return None
+    K = camera(image["f"], image["c"], where)
+    seen = numbers(annotation["keypoints_cam"], 21, 3, where=where) / 1000  # mm -> m
+    joints3d, there = to30(seen, MUCO21)
+    # keypoints_img are these, projected; projecting again keeps 2D and 3D one thing.
+    joints2d, _ = to30(project(seen, K), MUCO21)
+    return Person(
+        f"muco/{image['id']}/{annotation['id']}", path_inside(folder, str(image["file_name"]), where), size, box, K,
+        joints2d, there, joints3d=joints3d, joints3d_valid=there, annotated=corners(annotation["bbox"]),
+    )  # fmt: skip
+
+
+def _fitted(asked: Reading, person: Person, fit: Any, where: str) -> Person:
+    if asked.bodies is None or fit is None:
+        asked.dropped["fit missing or not asked for (the person is kept)"] += 1
+        return person
+    fitted = asked.bodies.attach(
+        person, numbers(fit["pose"], 24, 3, where=where), numbers(fit["shape"], 10, where=where),
+        numbers(fit["trans"], 3, where=where), check=MUCO21,
+    )  # fmt: skip
+    if not fitted.fit_valid:
+        asked.dropped["fit more than 25 mm off (the person is kept)"] += 1
+    return fitted

@@ -1,0 +1,203 @@
+"""The picture of a scene: ground and wall or sky, people in clothes, the thing, a camera's faults. No JPEG: a grey
+level of difference would become more than one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+
+from dpmesh.data.synthocc.bodies import Look, People
+from dpmesh.data.synthocc.draws import Draws
+from dpmesh.data.synthocc.patterns import Array, draw_pattern, fractal
+from dpmesh.data.synthocc.scenes import Scene
+from dpmesh.geometry import CROP
+from dpmesh.render.rasterizer import Raster, interpolate, rasterize
+
+_LAMP, _LOOKS, _CAMERA, _WORLD = 1, 2, 3, 4
+"""Third number of the keys of a case's draws (0: scenes.py); the people's looks are _LOOKS + 10, ... A case has one
+camera, with one grain, so that its pictures differ by what hides the person alone."""
+
+
+def draw_case(people: People, scenes: list[Scene]) -> UInt8[np.ndarray, "6 256 256 3"]:
+    """RGB of a case's scenes, black outside the frame. Of one camera the surroundings are made once."""
+    made: tuple[Scene, _Surroundings] | None = None
+    pictures = []
+    for scene in scenes:
+        if made is None or scene.ground is not made[0].ground:
+            made = (scene, _surroundings(Draws(scene.case, scene.attempt, _WORLD), scene))
+        pictures.append(_draw(people, scene, made[1]))
+    return np.stack(pictures)
+
+
+@dataclass(frozen=True, eq=False)
+class _Surroundings:
+    """image without shadows; where the ground is seen, and its points from the ground's origin, camera frame."""
+
+    image: Float[Array, "h w 3"]
+    on_ground: Bool[np.ndarray, "h w"]
+    points: Float[Array, "n 3"]
+
+
+def _draw(people: People, scene: Scene, around: _Surroundings) -> UInt8[np.ndarray, "256 256 3"]:
+    key = (scene.case, scene.attempt)
+    lamp = Draws(*key, _LAMP)
+    image = around.image.copy()
+    image[around.on_ground] *= _shadows(scene, around.points)[:, None]
+    direction = lamp.normal(3) * 0.5 + scene.ground.up + 0.4 * scene.ground.near
+    direction /= np.linalg.norm(direction)
+    ambient = lamp.between(0.45, 0.7)
+    strength = lamp.between(0.35, 1.15 - ambient)
+    meshes = [(one.vertices, people.faces) for one in (scene.person, *scene.others)]
+    if scene.thing is not None:
+        meshes.append((scene.thing[2], scene.thing[1].faces))
+    starts = np.cumsum([0] + [len(v) for v, _ in meshes])
+    firsts = np.cumsum([0] + [len(f) for _, f in meshes])
+    vertices = np.concatenate([v for v, _ in meshes])
+    faces = np.concatenate([f + s for (_, f), s in zip(meshes, starts[:-1], strict=True)]).astype(np.int32)
+    raster = rasterize(vertices, faces, scene.K, (CROP, CROP))
+    normals = np.concatenate([_normals(v, f) for v, f in meshes])
+    own = [people.rest] * (1 + len(scene.others)) + ([scene.thing[1].vertices] if scene.thing else [])
+    at = interpolate(raster, faces, np.concatenate([np.concatenate(own), normals], 1)).astype(np.float64)
+    normal = at[..., 3:] / np.maximum(np.linalg.norm(at[..., 3:], axis=-1, keepdims=True), 1e-9)
+    facing = np.maximum(normal @ direction, 0)
+    if scene.thing is not None:  # its inside, where there is one, is lit as its outside
+        facing = np.where(raster.face >= firsts[-2], np.abs(normal @ direction), facing)
+    level = ambient * (0.9 + 0.1 * (normal @ scene.ground.up)) + strength * facing
+    for i in range(len(meshes)):
+        mine = (raster.face >= firsts[i]) & (raster.face < firsts[i + 1])
+        if i <= len(scene.others):
+            look = people.dress(Draws(*key, _LOOKS + 10 + i))
+            colour = _clothes(look, raster, mine, int(firsts[i]), at[mine][:, :3])
+        else:
+            assert scene.thing is not None
+            colour = scene.thing[0].pattern(at[mine][:, :3])
+        image[mine] = colour * level[mine][:, None]
+    return _photograph(Draws(*key, _CAMERA), image, scene.frame)
+
+
+def own_depth(people: People, scene: Scene) -> Float[np.ndarray, "h w"]:
+    """Of the person's surface alone, metres; inf elsewhere."""
+    return rasterize(scene.person.vertices, people.faces, scene.K, (CROP, CROP)).depth
+
+
+def _clothes(
+    look: Look, raster: Raster, mine: Bool[np.ndarray, "h w"], first: int, rest: Float[Array, "n 3"]
+) -> Float[Array, "n 3"]:
+    group = look.group[raster.face[mine] - first]
+    out = np.zeros_like(rest)
+    for number, pattern in enumerate(look.patterns):
+        here = group == number
+        out[here] = pattern(rest[here])
+    return out
+
+
+def _normals(vertices: Float[Array, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Float[Array, "v 3"]:
+    """Area-weighted, outward for counter-clockwise faces; not of unit length."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    cross = np.cross(b - a, c - a)
+    return np.stack(
+        [sum(np.bincount(faces[:, i], cross[:, k], len(vertices)) for i in range(3)) for k in range(3)], 1
+    )
+
+
+def _surroundings(draws: Draws, scene: Scene) -> _Surroundings:
+    """Every pixel's ray ends on the ground, on a wall behind the person, or in the sky."""
+    floor, wall = (draw_pattern(draws, s, 0.3) for s in (draws.between(0.2, 0.9), draws.between(0.25, 1.2)))
+    outdoors, behind = draws.chance(0.45), draws.between(1.0, 4.0)
+    sky = _sky(draws)
+    ground = scene.ground
+    y, x = np.mgrid[:CROP, :CROP].astype(np.float64)
+    rays = np.stack(
+        [(x - CROP / 2) / scene.focal, (y - CROP / 2) / scene.focal, np.ones_like(x)], -1
+    ).reshape(-1, 3)
+    rise, run = rays @ ground.up, -(rays @ ground.near)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        down = np.where(rise < -1e-6, (ground.origin @ ground.up) / rise, np.inf)
+        back = np.where(run > 1e-6, (behind - ground.origin @ ground.near) / run, np.inf)
+    if outdoors:
+        back[:] = np.inf
+    out, below = sky(rays, ground.up), np.zeros((0, 3))
+    on_floor, on_wall = np.isfinite(down) & (down <= back), np.isfinite(back) & (back < down)
+    for where, far, pattern, axes in (
+        (on_floor, down, floor, (ground.right, ground.near)),
+        (on_wall, back, wall, (ground.right, ground.up)),
+    ):
+        points = rays[where] * far[where][:, None] - ground.origin
+        flat = np.stack([points @ axes[0], points @ axes[1]], 1)
+        colour = pattern(flat)
+        # Patterns finer than the pixels fade into their mean.
+        fade = np.clip(12 / np.maximum(far[where], 1e-6), 0, 1)[:, None]
+        colour = colour * fade + colour.mean(0, keepdims=True) * (1 - fade) if len(colour) else colour
+        light = 1 + 0.25 * (fractal(flat * 0.4, 5, 2) - 0.5)
+        if pattern is floor:
+            below = points
+        out[where] = colour * light[:, None] * 0.85
+    return _Surroundings(out.reshape(CROP, CROP, 3), on_floor.reshape(CROP, CROP), below)
+
+
+def _shadows(scene: Scene, points: Float[Array, "n 3"]) -> Float[Array, "n"]:
+    """Soft, where feet and things meet the ground. points: on the ground, from its origin, camera frame."""
+    out, ground = np.ones(len(points)), scene.ground
+    flat = np.stack([points @ ground.right, points @ ground.near], 1)
+    spots = []
+    for one in (scene.person, *scene.others):
+        low = one.vertices - ground.origin
+        touching = low[(low @ ground.up) < 0.12]
+        spots += [(touching @ ground.right, touching @ ground.near)]
+    for x, z in spots:
+        if len(x):
+            for part in np.array_split(np.argsort(x, kind="stable"), 2):  # a foot each, as a rule
+                centre = np.array([x[part].mean(), z[part].mean()])
+                out *= 1 - 0.55 * np.exp(-((flat - centre) ** 2).sum(1) / (2 * 0.13**2))
+    if scene.thing is not None:
+        x, z, radius = scene.thing[1].foot
+        out *= 1 - 0.5 * np.exp(-((((flat - [x, z]) ** 2).sum(1)) / (2 * (0.8 * radius) ** 2)))
+    return out
+
+
+def _sky(draws: Draws) -> Callable[[Array, Array], Array]:
+    """Hills, a skyline or a cloudy sky: a function of the rays' directions."""
+    kind, salt = draws.pick(3), draws.pick(2**31)
+    top, low, dark = np.array([0.45, 0.65, 0.92]), draws.colour(0.55, 0.95, 0.2), draws.colour(0.1, 0.5, 0.4)
+    clouds = draws.between(0.2, 0.9)
+
+    def sky(rays: Float[Array, "n 3"], up: Float[Array, "3"]) -> Float[Array, "n 3"]:
+        height = rays @ up
+        across = rays[:, :1]
+        out = low + (top - low) * np.clip(height * 2, 0, 1)[:, None]
+        white = np.clip(fractal(np.stack([across[:, 0] * 3, height * 8], 1), salt, 4) - 1 + clouds, 0, 1)
+        out = out + (1 - out) * white[:, None]
+        if kind == 0:
+            return out
+        for layer in range(3):
+            shade = dark + (low - dark) * (2 - layer) * 0.3
+            if kind == 1:
+                line = 0.22 * fractal(across * (2 + layer), salt + 7 + layer, 4) * (1.2 - 0.3 * layer)
+            else:
+                block = np.floor(across * (9 + 4 * layer))
+                line = (0.05 + 0.3 * fractal(block + 0.5, salt + 7 + layer, 1)) * (1.2 - 0.3 * layer)
+            below = height < line
+            colour = np.broadcast_to(shade, out.shape).copy()
+            if kind == 2:  # windows
+                lit = ((across[:, 0] * 60) % 1 < 0.5) & ((height * 45) % 1 < 0.5)
+                colour[lit] = colour[lit] * 0.6 + 0.3
+            out = np.where(below[:, None], colour, out)
+        return out
+
+    return sky
+
+
+def _photograph(
+    draws: Draws, image: Float[Array, "h w 3"], frame: tuple[int, int, int, int]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A lens's blur, exposure, grain; rounded to grey levels."""
+    sigma, exposure, cast = draws.between(0.5, 0.95), draws.between(0.75, 1.2), 1 + draws.normal(3) * 0.03
+    blurred = cv2.GaussianBlur(np.clip(image, 0, 1.3), (0, 0), sigma).astype(np.float64)
+    grain = draws.normal(CROP, CROP)[..., None] * draws.between(0.002, 0.02)
+    levels = np.rint(np.clip(blurred * exposure * cast + grain, 0, 1) * 255).astype(np.uint8)
+    out = np.zeros_like(levels)
+    x1, y1, x2, y2 = frame
+    out[y1:y2, x1:x2] = levels[y1:y2, x1:x2]
+    return out

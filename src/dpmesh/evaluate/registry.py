@@ -1,0 +1,134 @@
+"""The register: every protocol by name, and what opens its source. A new set is one more entry here."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpmesh.data.datasets.registry import SETS
+from dpmesh.errors import ConfigError, InputError
+from dpmesh.evaluate.interfaces import Census, Record, Source
+from dpmesh.evaluate.packed import open_packed
+from dpmesh.evaluate.protocol import Protocol
+from dpmesh.evaluate.published_protocols import standard_protocols
+from dpmesh.evaluate.readers import panoptic, threedoh, threedpw, threedpw_json
+from dpmesh.evaluate.sources import DiskSource
+from dpmesh.evaluate.synthocc import SynthOcc, synthocc_protocols
+
+Read = tuple[list[Record], Census]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """open: the protocol's source from the data root, which is None for a set that needs no files (needs_data)."""
+
+    protocol: Protocol
+    open: Callable[[Protocol, Path | None], Source]
+    needs_data: bool = True
+
+
+def register() -> dict[str, Entry]:
+    """Every entry by its protocol's full name."""
+    found: dict[str, Entry] = {}
+    for protocol in standard_protocols():
+        found[protocol.full_name] = Entry(protocol, _open_files)
+    for protocol in synthocc_protocols():
+        found[protocol.full_name] = Entry(protocol, SynthOcc, needs_data=False)
+    return found
+
+
+def entry(name: str) -> Entry:
+    """By full name, or by the path of a folder of records. Raises ConfigError for neither, InputError for a folder
+    that cannot be measured."""
+    there = register()
+    if name in there:
+        return there[name]
+    if os.path.isdir(name) or Path(name).parent != Path():
+        source = open_packed(Path(name))
+        return Entry(source.protocol, lambda protocol, data: source, needs_data=False)
+    raise ConfigError(
+        f"there is no protocol {name!r}",
+        fix=f"There are: {', '.join(there)} (dpmesh eval list); or give a folder that dpmesh data pack has made.",
+    )
+
+
+def open_source(name: str, data: Path | None) -> Source:
+    """The persons of a protocol. Raises ConfigError, InputError, AssetError."""
+    return open_set(name, data)[1]
+
+
+def open_set(name: str, data: Path | None) -> tuple[Protocol, Source]:
+    """A protocol and its persons; name and errors as `entry` and `open_source`."""
+    found = entry(name)
+    if found.needs_data and data is None:
+        raise InputError(
+            f"the protocol {name} needs its data set",
+            where="--data",
+            fix="Give the folder that holds it; docs/evaluation.md says how it is laid out.",
+        )
+    return found.protocol, found.open(found.protocol, data)
+
+
+def data_files(found: Entry, data: Path) -> dict[str, str] | None:
+    """The SHA-256 of the files of an entry's data set; None where none is read from `data`. Errors as open_set."""
+    return dict(_read(found.protocol, data)[1].files) if found.needs_data else None
+
+
+def _read(protocol: Protocol, data: Path) -> Read:
+    if not os.path.isdir(data):
+        raise InputError(
+            "there is no such folder", where=str(data), fix="Give the data sets' root as --data."
+        )
+    return _READERS[protocol.selection.dataset.partition("-")[0]](protocol, data)
+
+
+def _open_files(protocol: Protocol, data: Path | None) -> Source:
+    assert data is not None
+    records, census = _read(protocol, data)
+    if not records:
+        raise InputError("no person of this protocol in the files", where=str(data))
+    if len({record.id for record in records}) < len(records):
+        raise InputError(
+            "two persons of the files have one name", where=str(data), fix="Download them again."
+        )
+    return DiskSource(protocol, records, census)
+
+
+def _read_3dpw(protocol: Protocol, data: Path) -> Read:
+    """From the first place that holds the protocol's JSON or the official sequences: 3DPW/, wherever training looks
+    (data/adapters), the root itself."""
+    file = threedpw_json.FILES[protocol.selection.dataset]
+    folders = list(dict.fromkeys([data / "3DPW", *(data / name for name in SETS["3dpw"].folders), data]))
+    for folder in folders:
+        if (folder / file).is_file():
+            return threedpw_json.read(protocol, folder)
+        if (folder / "sequenceFiles").is_dir():
+            return threedpw.read(protocol, folder)
+    raise InputError(
+        f"3DPW is not here: neither {file} nor sequenceFiles/",
+        where=" or ".join(str(folder) for folder in folders),
+        fix="docs/evaluation.md says how to get 3DPW.",
+    )
+
+
+def _read_3doh(protocol: Protocol, data: Path) -> Read:
+    folders = [folder for folder in (data / "OH3D", data / "3DOH", data / "3DOH50K", data) if folder.is_dir()]
+    for folder in folders:
+        if (folder / threedoh.JOTR_FILE).is_file():
+            return threedoh.read_jotr(protocol, folder)
+    for folder in folders:
+        for path in (folder / "testset" / "annots.json", folder / "annots.json"):
+            if path.is_file():
+                return threedoh.read_official(protocol, path)
+    raise InputError(
+        f"neither OH3D/{threedoh.JOTR_FILE} nor testset/annots.json is here",
+        where=str(data),
+        fix="docs/evaluation.md says how to get 3DOH.",
+    )
+
+
+def _read_panoptic(protocol: Protocol, data: Path) -> Read:
+    return panoptic.read(protocol, data / "Panoptic" if (data / "Panoptic").is_dir() else data)
+
+
+_READERS = {"3dpw": _read_3dpw, "3doh": _read_3doh, "panoptic": _read_panoptic}

@@ -1,0 +1,95 @@
+"""Two looks instead of one: at the crop and at its mirror image, the two bodies averaged.
+
+The flip test of the pose field. Half of what goes wrong in one look does not go wrong in the other: how much that is
+worth is measured (docs/embedded.md); it costs twice the work. Not in the paper.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dpmesh.body.layer import BodyModel
+from dpmesh.geometry import CROP
+from dpmesh.geometry.crop_camera import camera_translation
+from dpmesh.geometry.rotations import nearest_rotation
+from dpmesh.inference.postprocess import refuse_unfinite
+from dpmesh.model import DPMesh
+from dpmesh.skeletons import GRAPH15, JOINTS30, SMPL24
+from dpmesh.types import Inputs, Prediction
+
+_JOINTS, _PLACES, _BODY = list(JOINTS30.flip), list(GRAPH15.flip), list(SMPL24.flip)
+
+
+class FlipTest:
+    """A model that looks twice, called like the model (pipeline.predictor.MakesBodies). The mirrored question has the
+    mirrored answer, exactly but for the crop's first column, whose mirror image lies outside."""
+
+    def __init__(self, model: DPMesh) -> None:
+        self.model = model
+        self.body: BodyModel = model.body
+        self.provenance: dict[str, Any] = model.provenance
+
+    @property
+    def camera(self) -> Literal["crop", "image"]:
+        return self.model.camera
+
+    @property
+    def tells_sigma(self) -> bool:
+        return self.model.tells_sigma
+
+    def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+        """The mean of both. pose_latent is the first look's, which body_rotations is then not decoded from; features
+        there are none: ask the model itself. Raises WeightsError for an answer that is not finite."""
+        other = mirrored(inputs)
+        names = ("crop", "joints", "visible", "focal")
+        both = self.model(Inputs(*(torch.cat([getattr(inputs, n), getattr(other, n)]) for n in names)))
+        refuse_unfinite(both)
+        turns = mean(torch.cat([both.global_orient[:, None], both.body_rotations], 1), mirrored_rotations)
+        rotations = nearest_rotation(turns)
+        betas = mean(both.betas, lambda betas: betas)
+        camera = mean(both.camera, lambda camera: camera * camera.new_tensor([-1.0, 1.0, 1.0]))
+        focal = both.focal[: len(inputs.focal)]
+        transl = camera_translation(camera, focal, self.model.config.depth_scale)
+        averaged = Prediction.of_body(
+            self.body,
+            rotations,
+            betas,
+            transl,
+            focal,
+            pose_latent=both.pose_latent[: len(focal)],
+            camera=camera,
+            joints_img=mean(both.joints_img, _mirrored_places),
+        )
+        sigma = both.joint_sigma
+        return replace(
+            averaged, joint_sigma=None if sigma is None else mean(sigma, lambda sigma: sigma[:, _JOINTS])
+        )
+
+
+def mirrored(inputs: Inputs) -> Inputs:
+    """What a mirror shows: pixel 128 stays where it is (docs/conventions.md), left joints become right ones."""
+    first = inputs.crop[..., -1:]  # pixel 256, which there is none of: its neighbour stands in
+    crop = torch.cat([first, inputs.crop[..., 1:].flip(-1)], -1)
+    joints = torch.stack([CROP - inputs.joints[..., 0], inputs.joints[..., 1]], -1)[:, _JOINTS]
+    return Inputs(crop, joints, inputs.visible[:, _JOINTS], inputs.focal)
+
+
+def mirrored_rotations(rotations: Float[Tensor, "b 24 3 3"]) -> Float[Tensor, "b 24 3 3"]:
+    """Of a body, root first: those of its mirror image, left and right exchanged."""
+    side = rotations.new_tensor([-1.0, 1.0, 1.0])
+    return rotations[:, _BODY] * side[:, None] * side
+
+
+def _mirrored_places(places: Float[Tensor, "b 15 3"]) -> Float[Tensor, "b 15 3"]:
+    """Prediction.joints_img in the mirror."""
+    return torch.cat([1 - places[..., :1], places[..., 1:]], -1)[:, _PLACES]
+
+
+def mean(both: Tensor, unmirror: Callable[[Tensor], Tensor]) -> Tensor:
+    """Of the first half and the second, which is of the mirror image and is turned back."""
+    first, second = both.chunk(2)
+    return (first + unmirror(second)) / 2

@@ -1,0 +1,190 @@
+"""The user's own boxes: as text, or a JSON file in pixels of the image, told apart by structure and names."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Float32
+
+from dpmesh.errors import InputError
+from dpmesh.inference.keypoints.names import ImageIndex
+from dpmesh.io import read_json
+
+LARGEST_FILE = 2**30
+MOST_BOXES = 1000
+"""Of one image: each is looked into, which takes some hundredths of a second."""
+FARTHEST_BOX = 10.0
+"""A box that reaches further outside than this many long sides of the image is a mistake."""
+_FRACTION = 2.0
+"""Boxes whose numbers all lie below this are parts of the image, not pixels."""
+_FIX = (
+    'Give "x1,y1,x2,y2;..." in pixels, or JSON: a list of boxes, COCO detections, or a dictionary by image.'
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """xyxy: x1 y1 x2 y2, px. scores: in [0, 1], 1 where none is known. skipped: entries that are no person."""
+
+    xyxy: Float32[np.ndarray, "n 4"]
+    scores: Float32[np.ndarray, " n"]
+    skipped: int = 0
+
+
+def read_boxes(source: str | Path, image_name: str, image_size: tuple[int, int]) -> Boxes:
+    """The boxes of one image, given by its path and its size (h, w) px.
+
+    source: the text "x1,y1,x2,y2;x1,y1,x2,y2"; or a JSON file with a list of boxes, with such lists by image name, or
+    with COCO detections (`image_id` or `file_name`, `bbox` x y w h, `score`; of several categories only 1 or "person").
+    A box may be four numbers x1 y1 x2 y2, or an object with `bbox`, `xywh` (x y w h), `xyxy`, `box` or x1, y1, x2, y2.
+    Raises InputError for a box without area or wholly outside, and for parts of the image in place of pixels.
+    """
+    text = str(source)
+    if isinstance(source, Path) or text.lower().endswith(".json") or os.path.exists(text):
+        rows, where = _rows_of(Path(text), image_name), text
+    else:
+        rows, where = [part.split(",") for part in text.split(";") if part.strip()], "boxes"
+    if not rows:
+        raise InputError("no boxes", where=where, fix=_FIX)
+    few_enough(len(rows), where)
+    found = [(box, i) for i, row in enumerate(rows) if (box := _box(row, f"{where}: box {i}")) is not None]
+    if not found:
+        raise InputError(
+            "no entry is a person", where=where, fix="A person is category_id 1, or named person."
+        )
+    table = np.array([box[:4] for box, _ in found])
+    if float(np.abs(table).max()) <= _FRACTION and min(image_size) > 32:
+        raise InputError(
+            f"the boxes lie between {table.min():.3g} and {table.max():.3g}: parts of the image, not pixels",
+            where=where,
+            fix=f"Multiply x by {image_size[1]} and y by {image_size[0]}.",
+        )
+    for box, i in found:
+        refuse_box(box, f"{where}: box {i}", image_size)
+    scores = np.array([box[4] for box, _ in found])
+    per = 100.0 if scores.max() > 10 else 1.0
+    return Boxes(
+        table.astype(np.float32), (scores / per).clip(0, 1).astype(np.float32), len(rows) - len(found)
+    )
+
+
+def _rows_of(path: Path, image_name: str) -> list[Any]:
+    content = read_json(path, LARGEST_FILE)
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):  # pyright: ignore[reportUnknownMemberType]
+        content = _with_names(cast("dict[str, Any]", content))
+    if isinstance(content, dict):
+        table = cast("dict[str, Any]", content)
+        index = ImageIndex([(name, name) for name in table])
+        names = index.find(image_name, str(path))
+        if not names:
+            raise InputError(
+                f"has no boxes for {image_name}", where=str(path), fix=f"It has: {index.some()}."
+            )
+        content = table[names[0]]
+    if not isinstance(content, list):
+        raise InputError("holds no list of boxes", where=str(path), fix=_FIX)
+    rows = cast("list[Any]", content)
+    labels = [_label(row) for row in rows]
+    if not any(label is not None for label in labels):
+        return rows
+    index = ImageIndex([(str(label), i) for i, label in enumerate(labels) if label is not None])
+    places = index.find(image_name, str(path))
+    if not places:
+        raise InputError(f"has no boxes for {image_name}", where=str(path), fix=f"It has: {index.some()}.")
+    return [rows[i] for i in places]
+
+
+def _with_names(content: dict[str, Any]) -> list[Any]:
+    """COCO annotations as rows that name their image."""
+    rows = content.get("images")
+    images = (
+        [row for row in cast("list[Any]", rows) if isinstance(row, dict)] if isinstance(rows, list) else []
+    )
+    names = {str(row.get("id")): row.get("file_name") for row in images}
+    annotations = [row for row in content["annotations"] if isinstance(row, dict)]
+    return [
+        {**row, "file_name": names.get(str(row.get("image_id")), row.get("image_id"))} for row in annotations
+    ]
+
+
+def _label(row: Any) -> str | int | None:
+    if not isinstance(row, Mapping):
+        return None
+    value = cast("Mapping[str, Any]", row).get("file_name", cast("Mapping[str, Any]", row).get("image_id"))
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _box(row: Any, where: str) -> tuple[float, float, float, float, float] | None:
+    """x1 y1 x2 y2 score; None for what is no person."""
+    if isinstance(row, Mapping):
+        return _named(cast("Mapping[str, Any]", row), where)
+    x1, y1, x2, y2 = _numbers(row, where)
+    return x1, y1, x2, y2, 1.0
+
+
+def _named(row: Mapping[str, Any], where: str) -> tuple[float, float, float, float, float] | None:
+    person = {1, "1", "person", None}
+    if (
+        row.get("category_id") not in person
+        or row.get("name") not in {"person", None}
+        or row.get("iscrowd") == 1
+    ):
+        return None
+    score = next((row[name] for name in ("score", "confidence") if row.get(name) is not None), 1.0)
+    score = _numbers([score, 0, 0, 0], where)[0]
+    corners = row.get("box") if isinstance(row.get("box"), Mapping) else row
+    assert isinstance(corners, Mapping)
+    if {"x1", "y1", "x2", "y2"} <= set(corners):  # pyright: ignore[reportUnknownArgumentType]
+        x1, y1, x2, y2 = _numbers([corners[key] for key in ("x1", "y1", "x2", "y2")], where)
+        return x1, y1, x2, y2, score
+    if row.get("xyxy") is not None:
+        x1, y1, x2, y2 = _numbers(row["xyxy"], where)
+        return x1, y1, x2, y2, score
+    value = next((row[name] for name in ("bbox", "xywh", "box") if row.get(name) is not None), None)
+    if value is None:
+        raise InputError("no box", where=where, fix=_FIX)
+    x, y, w, h = _numbers(value, where)
+    return x, y, x + w, y + h, score
+
+
+def _numbers(row: Any, where: str) -> list[float]:
+    """Four finite numbers; they may be text."""
+    if not isinstance(row, list) or len(cast("list[Any]", row)) != 4:
+        raise InputError("is not four numbers", where=where, fix=_FIX)
+    numbers: list[float] = []
+    for value in cast("list[Any]", row):
+        try:
+            if isinstance(value, bool) or not isinstance(value, int | float | str):
+                raise ValueError
+            numbers.append(float(value))
+        except (ValueError, OverflowError):
+            raise InputError(f"{value!r:.40} is not a number", where=where, fix=_FIX) from None
+    if not all(map(math.isfinite, numbers)):
+        raise InputError("a number is not finite", where=where)
+    return numbers
+
+
+def few_enough(boxes: int, where: str) -> None:
+    """Raise InputError for more boxes than are looked into."""
+    if boxes > MOST_BOXES:
+        raise InputError(f"{boxes:,} boxes, more than {MOST_BOXES:,}", where=where)
+
+
+def refuse_box(box: Sequence[float], where: str, image_size: tuple[int, int]) -> None:
+    """Raise InputError for a box x1 y1 x2 y2 that cannot be looked into."""
+    x1, y1, x2, y2 = box[:4]
+    told = f"the box {x1:g},{y1:g},{x2:g},{y2:g}"
+    fix = "Give x1,y1,x2,y2 in pixels (COCO's bbox: x, y, width, height)."
+    if x2 <= x1 or y2 <= y1:
+        raise InputError(f"{told} has no area", where=where, fix=fix)
+    if x1 >= image_size[1] or y1 >= image_size[0] or x2 <= 0 or y2 <= 0:
+        raise InputError(f"{told} is outside the image", where=where, fix=fix)
+    far = FARTHEST_BOX * max(image_size)
+    if min(x1, y1) < -far or max(x2, y2) > max(image_size) + far:
+        raise InputError(f"{told} reaches far outside the image", where=where, fix=fix)
+    if max(x2 - x1, y2 - y1) < 1:
+        raise InputError(f"{told} is smaller than a pixel", where=where, fix=fix)

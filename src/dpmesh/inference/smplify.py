@@ -1,0 +1,287 @@
+"""Fitting a body to 2D keypoints under the pose prior: from nothing (SMPLify, Bogo et al., ECCV 2016), or from a
+network's answer, towards which it is pulled (as Kolotouros et al., ICCV 2019, start theirs).
+
+Variables: the prior's latent (code-space points of the VQ-VAE), root orientation, shape, translation. Everybody in a
+batch is fitted at once, each on its own: the energy is a sum over persons.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dpmesh.body.layer import BodyModel
+from dpmesh.data.poses import PoseBank
+from dpmesh.errors import ConfigError
+from dpmesh.geometry import CROP
+from dpmesh.geometry.crop_camera import project
+from dpmesh.geometry.rotations import rotation_from_6d, rotation_matrix, rotation_to_6d
+from dpmesh.model import DPMesh
+from dpmesh.pose_prior.direct import DirectPose
+from dpmesh.pose_prior.vposer import VPoserDecoder
+from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
+from dpmesh.skeletons import JOINTS30, SMPL_PARENTS
+from dpmesh.types import Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """Weights of the energy, whose data term is the Geman-McClure penalty of pixels, at most 1 a joint.
+
+    sigma: pixels of the crop where the penalty bends. codes: of the latent's distance to its nearest codes (mean
+    square). shape: of betas². pull_*: towards the start: latent, rotations (squared Frobenius, each joint of the body;
+    `pull_blind` for a joint that no given keypoint hangs on), root, shape, place (metres²).
+    """
+
+    steps: int = 80
+    rate: float = 0.03
+    sigma: float = 12.0
+    codes: float = 0.2
+    shape: float = 0.01
+    pull_latent: float = 0.0
+    pull_pose: float = 0.5
+    pull_blind: float = 2.0
+    pull_root: float = 5.0
+    pull_shape: float = 0.05
+    pull_place: float = 0.2
+
+    def __post_init__(self) -> None:
+        numbers = [float(getattr(self, item.name)) for item in fields(self)]
+        if not np.isfinite(numbers).all() or min(numbers) < 0 or self.rate == 0 or self.sigma == 0:
+            raise ConfigError(
+                "no number may be negative or infinite, rate and sigma must be positive", where="FitSettings"
+            )
+
+
+REFINE = FitSettings()
+FIT = replace(REFINE, steps=120, rate=0.05, pull_pose=0.05, pull_blind=0.3, pull_root=0.0, pull_place=0.0)
+"""From the mean pose: only the prior pulls. The mean pose stands in where nothing is known."""
+_TURNS, _FIRST = 4, 40
+"""Starts around the vertical, and steps of the first stage, which moves root and place alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """latent: of the prior; root_6d (b, 6); betas (b, 10); transl (b, 3) metres, crop camera."""
+
+    latent: Tensor
+    root_6d: Tensor
+    betas: Tensor
+    transl: Tensor
+
+
+class Fitter:
+    """Fits `body` under `prior`. Deterministic; no weight changes."""
+
+    def __init__(self, body: BodyModel, prior: PoseVQVAE | VPoserDecoder | DirectPose) -> None:
+        self.body, self.prior = body, prior
+
+    def decode(self, latent: Tensor) -> Float[Tensor, "b 23 3 3"]:
+        if isinstance(self.prior, PoseVQVAE):
+            return self.prior.decode(latent)
+        return self.prior.decode_latent(latent)
+
+    def latent_of(self, prediction: Prediction) -> Tensor:
+        """A point that decodes to the prediction's pose: of a prior by tokens, code-space points."""
+        prior, latent = self.prior, prediction.pose_latent
+        if not isinstance(prior, PoseVQVAE):
+            return latent
+        if prior.mode in POINT_MODES:
+            return prior.quantise(latent)[0] if prior.mode == "nearest" else latent
+        codes = prior.codebook.codes
+        return codes[latent.argmax(-1)] if prior.mode == "straight_through" else latent.softmax(-1) @ codes
+
+    def start_of(self, prediction: Prediction) -> Start:
+        root = rotation_to_6d(prediction.global_orient)
+        return Start(self.latent_of(prediction), root, prediction.betas, prediction.transl)
+
+    def refine(
+        self,
+        prediction: Prediction,
+        joints: Float[Tensor, "b 30 2"],
+        visible: Float[Tensor, "b 30"],
+        settings: FitSettings = REFINE,
+    ) -> Prediction:
+        """The prediction after fitting to keypoints (crop px). A person without any keypoint, or whose fit comes to
+        no finite end, stays as it is."""
+        found = self._descend(self.start_of(prediction), joints, visible, prediction.focal, settings)
+        ends = [getattr(found, name).flatten(1) for name in ("latent", "root_6d", "betas", "transl")]
+        finite = torch.isfinite(torch.cat(ends, 1)).all(1)
+        return self.prediction_of(found, prediction.focal, prediction, finite & (visible.sum(1) > 0))
+
+    def fit(
+        self,
+        joints: Float[Tensor, "b 30 2"],
+        visible: Float[Tensor, "b 30"],
+        focal: Float[Tensor, " b"],
+        settings: FitSettings = FIT,
+    ) -> Start:
+        """Without a network: the mean pose, upright, in four directions; the one that fits best goes on.
+
+        Raises ConfigError for a prior that has no encoder to give the mean pose.
+        """
+        if not isinstance(self.prior, PoseVQVAE):
+            raise ConfigError("only the VQ-VAE prior can start from its mean pose", where="Fitter.fit")
+        b, device = len(joints), joints.device
+        latent = self._mean_latent().to(device).expand(_TURNS * b, -1, -1)
+        angles = torch.arange(_TURNS, device=device) * (2 * np.pi / _TURNS)
+        vectors = torch.stack([torch.zeros_like(angles), angles, torch.zeros_like(angles)], 1)
+        upright = torch.diag(torch.tensor([1.0, -1.0, -1.0], device=device))
+        roots = rotation_to_6d(upright @ rotation_matrix(vectors))
+        place = self._place(joints, visible, focal)
+        many = Start(
+            latent,
+            roots.repeat_interleave(b, 0),
+            torch.zeros(_TURNS * b, 10, device=device),
+            place.repeat(_TURNS, 1),
+        )
+        told = (joints.repeat(_TURNS, 1, 1), visible.repeat(_TURNS, 1), focal.repeat(_TURNS))
+        first = self._descend(
+            many, *told, replace(settings, steps=_FIRST, sigma=4 * settings.sigma), body=False
+        )
+        with torch.no_grad():
+            cost = self._data(first, *told, 4 * settings.sigma).reshape(_TURNS, b)
+            best = cost.argmin(0) * b + torch.arange(b, device=device)
+        chosen = Start(*(getattr(first, n)[best] for n in ("latent", "root_6d", "betas", "transl")))
+        return self._descend(chosen, joints, visible, focal, settings)
+
+    def prediction_of(
+        self,
+        found: Start,
+        focal: Tensor,
+        before: Prediction | None = None,
+        changed: Bool[Tensor, " b"] | None = None,
+    ) -> Prediction:
+        """The body of a fit as a Prediction; rows that are not `changed` are those of `before`. What only a network
+        has (camera, joints_img, pose_latent) is `before`'s, or zeros."""
+        with torch.no_grad():
+            rotations = torch.cat([rotation_from_6d(found.root_6d)[:, None], self.decode(found.latent)], 1)
+            fresh = Prediction.of_body(
+                self.body,
+                rotations,
+                found.betas,
+                found.transl,
+                focal,
+                root_6d=found.root_6d,
+                pose_latent=found.latent if before is None else before.pose_latent,
+                camera=None if before is None else before.camera,
+                joints_img=None if before is None else before.joints_img,
+            )
+        if before is None or changed is None:
+            return fresh
+        names = (
+            "root_6d",
+            "body_rotations",
+            "betas",
+            "global_orient",
+            "transl",
+            "vertices",
+            "joints3d",
+            "joints2d",
+        )
+        kept: dict[str, Tensor] = {}
+        for name in names:
+            new, old = getattr(fresh, name), getattr(before, name)
+            kept[name] = torch.where(changed.view(-1, *[1] * (new.ndim - 1)), new, old)
+        return replace(fresh, **kept)
+
+    def _descend(
+        self, start: Start, joints: Tensor, visible: Tensor, focal: Tensor, s: FitSettings, body: bool = True
+    ) -> Start:
+        """Adam. body=False moves root and place alone."""
+        with torch.inference_mode(False), torch.enable_grad():
+            start = Start(
+                *(getattr(start, n).detach().clone() for n in ("latent", "root_6d", "betas", "transl"))
+            )
+            # Nothing times an unseen joint's coordinate is nothing, however far out that is.
+            joints = torch.where(visible[..., None] > 0, joints, torch.zeros_like(joints))
+            visible, focal = visible.clone(), focal.clone()
+            moving = Start(*(getattr(start, n).clone() for n in ("latent", "root_6d", "betas", "transl")))
+            free = [moving.root_6d, moving.transl, *((moving.latent, moving.betas) if body else ())]
+            for one in free:
+                one.requires_grad_()
+            with torch.no_grad():
+                start_pose = self.decode(start.latent)
+                stiff = torch.where(blind(visible), s.pull_blind, s.pull_pose)
+            optimiser = torch.optim.Adam(free, lr=s.rate)
+            for step in range(s.steps):
+                optimiser.param_groups[0]["lr"] = s.rate * (1 - 0.9 * step / s.steps)
+                pose = self.decode(moving.latent)
+                rotations = torch.cat([rotation_from_6d(moving.root_6d)[:, None], pose], 1)
+                cost = self._pixels(rotations, moving, joints, visible, focal, s.sigma)
+                cost = cost + s.shape * moving.betas.square().sum(1)
+                cost = cost + (stiff * (pose - start_pose).square().sum((2, 3))).sum(1)
+                cost = cost + s.pull_root * (moving.root_6d - start.root_6d).square().sum(1)
+                cost = cost + s.pull_shape * (moving.betas - start.betas).square().sum(1)
+                cost = cost + s.pull_place * (moving.transl - start.transl).square().sum(1)
+                cost = cost + s.pull_latent * (moving.latent - start.latent).square().mean(
+                    tuple(range(1, moving.latent.ndim))
+                )
+                if isinstance(self.prior, PoseVQVAE):
+                    cost = cost + s.codes * self._off_codes(moving.latent)
+                optimiser.zero_grad()
+                cost.sum().backward()
+                optimiser.step()
+            return Start(*(getattr(moving, n).detach() for n in ("latent", "root_6d", "betas", "transl")))
+
+    def _off_codes(self, latent: Tensor) -> Float[Tensor, " b"]:
+        """Mean square distance of the tokens to their nearest codes."""
+        assert isinstance(self.prior, PoseVQVAE)
+        with torch.no_grad():
+            nearest = self.prior.codebook.codes[self.prior.codebook.nearest(latent)]
+        return (latent - nearest).square().sum(-1).mean(1)
+
+    def _data(
+        self, at: Start, joints: Tensor, visible: Tensor, focal: Tensor, sigma: float
+    ) -> Float[Tensor, " b"]:
+        rotations = torch.cat([rotation_from_6d(at.root_6d)[:, None], self.decode(at.latent)], 1)
+        return self._pixels(rotations, at, joints, visible, focal, sigma)
+
+    def _pixels(
+        self, rotations: Tensor, at: Start, joints: Tensor, visible: Tensor, focal: Tensor, sigma: float
+    ) -> Float[Tensor, " b"]:
+        """Geman and McClure's e² / (e² + sigma²), summed over the given joints."""
+        points = project(self.body.joints30_only(at.betas, rotations, at.transl), focal)
+        off = (points - joints).square().sum(-1)
+        return (visible * off / (off + sigma**2)).sum(1)
+
+    def _mean_latent(self) -> Float[Tensor, "1 t d"]:
+        """Of recorded training poses, two thousand at even distances."""
+        assert isinstance(self.prior, PoseVQVAE)
+        bank = PoseBank.load("train").both_sides
+        poses = torch.from_numpy(bank[:: max(len(bank) // 2000, 1), 1:22])
+        with torch.no_grad():
+            own = next(self.prior.parameters())
+            return self.prior.encode(rotation_matrix(poses).to(own.device, own.dtype)).mean(0, keepdim=True)
+
+    def _place(self, joints: Tensor, visible: Tensor, focal: Tensor) -> Float[Tensor, "b 3"]:
+        """So far that a standing body of 1.7 m fills nine tenths of the crop, in the middle of what is given."""
+        depth = focal * 1.7 / (0.9 * CROP)
+        count = visible.sum(1, keepdim=True).clamp(min=1)
+        middle = (joints * visible[..., None]).sum(1) / count
+        middle = torch.where(visible.sum(1, keepdim=True) > 0, middle, torch.full_like(middle, CROP / 2))
+        return torch.cat([(middle - CROP / 2) * (depth / focal)[:, None], depth[:, None]], 1)
+
+
+def blind(visible: Float[Tensor, "b 30"]) -> Bool[Tensor, "b 23"]:
+    """Joints 1..23 that turn nothing whose keypoint is given."""
+    return (visible @ _TURNED.to(visible).T <= 0)[:, 1:]
+
+
+def _turned() -> Float[Tensor, "24 30"]:
+    """Row j: the joints of the 30-set that rotation j moves: what hangs on it; the face hangs on the head."""
+    parents = (*SMPL_PARENTS, *([JOINTS30.index("Head")] * 6))
+    below = np.eye(30)
+    for child in range(1, 30):
+        below[:, child] += below[:, parents[child]]
+    return torch.from_numpy(np.clip(below - np.eye(30), 0, 1)[:24]).float()
+
+
+_TURNED = _turned()
+
+
+def fitter_of(model: DPMesh) -> Fitter:
+    """With the model's own body and prior."""
+    return Fitter(model.body, model.pose_prior)

@@ -1,0 +1,171 @@
+"""People that the user gives instead of the detector: keypoints or boxes, as a file or as an array."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Float64, UInt8
+from scipy.optimize import linear_sum_assignment
+
+from dpmesh.errors import InputError
+from dpmesh.inference.detector import Detection
+from dpmesh.inference.keypoints.boxes import Boxes, few_enough, read_boxes, refuse_box
+from dpmesh.inference.keypoints.files import cleaned, read_keypoint_file
+from dpmesh.inference.keypoints.formats import JOINT_ORDERS
+from dpmesh.inference.keypoints.raw import FileImage, FilePerson, with_flags
+from dpmesh.inference.keypoints.scale import to_pixels
+from dpmesh.skeletons import (
+    COCO17,
+    HALPE26,
+    HALPE136,
+    JOINTS30,
+    OPENPOSE18,
+    OPENPOSE25,
+    WHOLEBODY133,
+    Skeleton,
+    convert,
+)
+
+Given = str | Path | np.ndarray | None
+_ENLARGED = 1.2
+"""A box made from joints alone is this much larger than they are: hands, feet and hair reach beyond them."""
+_BY_COUNT: Mapping[int, Skeleton] = {
+    len(joints): joints
+    for joints in (COCO17, OPENPOSE18, OPENPOSE25, HALPE26, JOINTS30, WHOLEBODY133, HALPE136)
+}
+
+
+@runtime_checkable
+class PosesInBoxes(Protocol):
+    def keypoints_in_boxes(
+        self, image: UInt8[np.ndarray, "h w 3"], boxes: np.ndarray, scores: np.ndarray | None = None
+    ) -> tuple[Detection, ...]: ...
+
+
+def detections_of(
+    image: UInt8[np.ndarray, "h w 3"],
+    name: str,
+    keypoints: Given,
+    boxes: Given,
+    detector: PosesInBoxes,
+    only_image: bool = True,
+    keypoint_format: str | None = None,
+) -> tuple[list[Detection], Counter[str]]:
+    """The user's people of the image at the path `name`, and what was forgiven; raises InputError.
+
+    keypoints: a file or folder (keypoints/formats.py), or an array (P, J, 2 or 3), or (J, 2 or 3) of one person.
+    boxes: a file, text, or (P, 4); the pose is then looked for inside each. Both: each person gets the box that holds
+    their joints. only_image: no other image is in play. keypoint_format: a name of formats.FORMAT_NAMES.
+    """
+    size = (image.shape[0], image.shape[1])
+    window: Boxes | None = None
+    if boxes is not None:
+        window = _boxes(boxes, size) if isinstance(boxes, np.ndarray) else read_boxes(boxes, name, size)
+    counts = Counter(skipped=0 if window is None else window.skipped)
+    if keypoints is None:
+        assert window is not None
+        people = list(detector.keypoints_in_boxes(image, window.xyxy, window.scores))
+        counts += Counter(unposed=sum(not p.posed for p in people), turned=sum(p.turned for p in people))
+        return people, counts
+    if isinstance(keypoints, np.ndarray):
+        people, forgiven = _people(_keypoints(keypoints, keypoint_format), size, window)
+        counts += forgiven
+    else:
+        read = read_keypoint_file(Path(keypoints), name, size, only_image, keypoint_format)
+        people = list(read.people)
+        forgiven = ("non_finite", "far_outside", "skipped", "malformed")
+        counts += Counter({field: getattr(read, field) for field in forgiven})
+    if window is not None:
+        people = _with_boxes(people, window)
+    return people, counts
+
+
+def _with_boxes(people: list[Detection], boxes: Boxes) -> list[Detection]:
+    """Each person with the box that holds most of their visible joints; raises InputError where that is not clear."""
+    if len(boxes.xyxy) != len(people):
+        raise InputError(
+            f"{len(boxes.xyxy)} boxes for {len(people)} people", where="boxes", fix="Give one box for each."
+        )
+    if not people:
+        return []
+    inside = np.array([[_share_inside(person, box) for box in boxes.xyxy] for person in people])
+    rows, columns = linear_sum_assignment(-inside)
+    if (inside[rows, columns] < 0.5).any():
+        i = int(rows[np.argmin(inside[rows, columns])])
+        raise InputError(
+            f"no box holds the joints of person {i}",
+            where="boxes",
+            fix="Give one box x1,y1,x2,y2 px for each person.",
+        )
+    return [replace(people[i], box=boxes.xyxy[j]) for i, j in zip(rows, columns, strict=True)]
+
+
+def _share_inside(person: Detection, box: Float32[np.ndarray, "4"]) -> float:
+    visible = person.keypoints[person.keypoints[:, 2] > 0, :2]
+    if not len(visible):
+        return 1.0
+    return float(((visible >= box[:2]) & (visible <= box[2:])).all(1).mean())
+
+
+def _boxes(boxes: np.ndarray, size: tuple[int, int]) -> Boxes:
+    rows = boxes[None] if boxes.shape == (4,) else boxes
+    real = rows.dtype.kind in "iuf" and rows.ndim == 2 and rows.shape[1] == 4
+    if not real or not np.isfinite(rows.astype(np.float64)).all():
+        raise InputError("boxes must be P×4 finite numbers, x1 y1 x2 y2", where="boxes")
+    few_enough(len(rows), "boxes")
+    for i, row in enumerate(rows):
+        refuse_box([float(v) for v in row], f"boxes[{i}]", size)
+    return Boxes(rows.astype(np.float32), np.ones(len(rows), np.float32))
+
+
+def _keypoints(keypoints: np.ndarray, order: str | None) -> list[FilePerson]:
+    """People of an array, by the number of joints or a named order; without a third number all but 0, 0 are visible."""
+    array = keypoints[None] if keypoints.ndim == 2 else keypoints
+    if array.ndim != 3 or array.shape[2] not in (2, 3) or array.dtype.kind not in "fiu":
+        shape = "×".join(map(str, keypoints.shape))
+        raise InputError(
+            f"keypoints must be P×J×3 (x, y, confidence) or P×J×2, not {shape}", where="keypoints"
+        )
+    joints = JOINT_ORDERS.get(order) if order else _BY_COUNT.get(array.shape[1])
+    if joints is None or len(joints) != array.shape[1]:
+        known = ", ".join(f"{n} ({joints.name})" for n, joints in _BY_COUNT.items())
+        raise InputError(
+            f"{array.shape[1]} joints" + (f" are not {order}'s" if order else ""),
+            where="keypoints",
+            fix=f"Known by their number: {known}; others by keypoint_format: {', '.join(JOINT_ORDERS)}.",
+        )
+    array = array.astype(np.float64)
+    return [FilePerson(with_flags(p) if array.shape[2] == 2 else p, joints) for p in array]
+
+
+def _people(
+    read: list[FilePerson], size: tuple[int, int], boxes: Boxes | None
+) -> tuple[list[Detection], Counter[str]]:
+    """People of an array, cleaned as those of a file; raises InputError for one without a visible joint or a box."""
+    counts = Counter[str]()
+    people: list[Detection] = []
+    placed = to_pixels(read, FileImage((), [], lambda row: row), size, "never", "array")
+    for i, person in enumerate(placed):
+        points, broken, far = cleaned(person.points, size)
+        counts += Counter(non_finite=broken, far_outside=far)
+        visible = points[points[:, 2] > 0]
+        if not len(visible) and boxes is None:
+            raise InputError(
+                "no joint of this person is visible", where=f"keypoints[{i}]", fix="Give boxes as well."
+            )
+        box = np.zeros(4, np.float32) if not len(visible) else _around(visible, size)
+        exact, score = points.astype(np.float32), float(visible[:, 2].mean()) if len(visible) else 1.0
+        coco = convert(exact, person.joints, COCO17)
+        joints = None if person.joints is COCO17 else convert(exact, person.joints, JOINTS30)
+        people.append(Detection(box, coco, score) if joints is None else Detection(box, coco, score, joints))
+    return people, counts
+
+
+def _around(visible: Float64[np.ndarray, "k 3"], size: tuple[int, int]) -> Float32[np.ndarray, "4"]:
+    low, high = visible[:, :2].min(0), visible[:, :2].max(0)
+    middle, least = (low + high) / 2, max(size) / 20  # so that a lone joint has a box too
+    reach = np.maximum((high - low) * _ENLARGED, least) / 2
+    return np.concatenate([middle - reach, middle + reach]).astype(np.float32)

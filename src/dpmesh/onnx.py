@@ -1,0 +1,152 @@
+"""The whole forward as an ONNX file: a crop and keypoints in, a body out, for any number of people at once.
+
+By torch's TorchScript exporter. Its successor (dynamo=True) gives the same numbers, but takes ten times as long (a
+minute for `embedded`) and needs onnxscript; docs/speed.md weighs them.
+"""
+
+import importlib.util
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpmesh.errors import ConfigError, OutputError
+from dpmesh.geometry import CROP
+from dpmesh.io import reason
+from dpmesh.model import DPMesh
+from dpmesh.types import Inputs
+
+INPUTS = ("crop", "joints", "visible", "focal")
+"""As in model.Inputs."""
+OUTPUTS = ("vertices", "joints3d", "joints2d", "global_orient", "body_rotations", "betas", "transl")
+"""As in model.Prediction."""
+SIGMA = "joint_sigma"
+"""One output more, of a model that tells it."""
+
+OPSET = 20
+"""The first whose GridSample samples volumes."""
+_PAGE = 4096
+"""A weight starts at a multiple of this many bytes, so that the file can be mapped."""
+
+
+class _Flat(nn.Module):
+    """Tensors in, tensors out: the exporter knows no dataclasses."""
+
+    def __init__(self, model: DPMesh) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, crop: Tensor, joints: Tensor, visible: Tensor, focal: Tensor) -> tuple[Tensor, ...]:
+        found = self.model(Inputs(crop, joints, visible, focal))
+        return tuple(getattr(found, name) for name in outputs_of(self.model))
+
+
+def outputs_of(model: DPMesh) -> tuple[str, ...]:
+    """The names of the file's outputs, in their order."""
+    return (*OUTPUTS, SIGMA) if model.tells_sigma else OUTPUTS
+
+
+def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
+    """Write the model as it is (best after `optimised`) to `path`; returns the files written.
+
+    Inputs crop (b, 3, 256, 256), joints (b, 30, 2), visible (b, 30), focal (b,); outputs vertices (b, v, 3), joints3d
+    (b, 30, 3), joints2d (b, 30, 2), global_orient (b, 3, 3), body_rotations (b, 23, 3, 3), betas (b, 10), transl (b,
+    3), and joint_sigma (b, 30) of a model that tells it; units and frames as in model.Inputs and Prediction; b is any
+    number. The body's arrays are part of the file: with SMPL's it is under SMPL's licence. A protobuf file ends at
+    2 GiB: a larger model's weights go to one file beside it, NAME.onnx.data, which onnxruntime finds there.
+
+    Raises ConfigError for a model that is not in fp32 on a CPU, or without the package onnx; OutputError where the
+    files cannot be written.
+    """
+    path = Path(path)
+    if importlib.util.find_spec("onnx") is None:
+        raise ConfigError(
+            "ONNX files need onnx", where="export", fix="Install it with: pip install 'dpmesh[export]'"
+        )
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in model.parameters()):
+        raise ConfigError("only a model in fp32 on a CPU can be exported", where="export")
+    training = model.training
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.name.encode()  # protobuf has UTF-8 only, and the file names the one beside it
+        with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=".dpmesh."
+        ) as aside:  # as short as path.name allows
+            part = Path(aside) / path.name
+            _trace(_Flat(model.eval()), part)
+            files = [part]
+            if sum(1 for _ in Path(aside).iterdir()) > 1:  # too large for one file: a file for each weight
+                files.append(_join(part))
+            for file in reversed(files):  # the weights before what points to them
+                os.replace(file, path.parent / file.name)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+            raise
+        raise OutputError(f"the model cannot be written ({reason(error)})", where=str(path)) from error
+    finally:
+        model.train(training)
+    return [path.parent / file.name for file in files]
+
+
+@torch.no_grad()
+def _trace(flat: _Flat, file: Path) -> None:
+    people, outputs = 2, outputs_of(flat.model)
+    example = (
+        torch.rand(people, 3, CROP, CROP),
+        torch.rand(people, 30, 2) * CROP,
+        torch.ones(people, 30),
+        torch.full((people,), 1000.0),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of constants in the trace, which tests/test_export.py shows to be right
+        torch.onnx.export(
+            flat,
+            example,
+            str(file),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=INPUTS,
+            output_names=outputs,
+            dynamic_axes={name: {0: "people"} for name in (*INPUTS, *outputs)},
+        )
+
+
+def _join(file: Path) -> Path:
+    """All weights in one file instead of one for each, piece by piece; returns that file."""
+    import onnx
+
+    model = onnx.load(str(file), load_external_data=False)
+    data = file.with_name(f"{file.name}.data")
+    with data.open("wb") as joined:
+        for tensor in tensors_of(model.graph):
+            where = {entry.key: entry.value for entry in tensor.external_data}
+            if not where:
+                continue
+            piece = file.parent / where["location"]
+            joined.write(b"\0" * (-joined.tell() % _PAGE))
+            where = {"location": data.name, "offset": joined.tell(), "length": piece.stat().st_size}
+            joined.write(piece.read_bytes())
+            piece.unlink()
+            del tensor.external_data[:]
+            for key, value in where.items():
+                tensor.external_data.add(key=key, value=str(value))
+    file.write_bytes(model.SerializeToString())
+    return data
+
+
+def tensors_of(graph: Any) -> Iterator[Any]:
+    """Weights, and the constants that stand in nodes: either may lie outside."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from tensors_of(attribute.g)

@@ -1,1 +1,0 @@
-"""From a picture to a scene: reading, detection, the model, the way back to the full image, and files."""

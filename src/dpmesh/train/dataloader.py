@@ -1,0 +1,265 @@
+"""Which people of which step: the unit in which batches are made and random numbers are drawn."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dpmesh.body.files import free_body
+from dpmesh.data.poses import PoseBank, SampledPoses, held_out, refuse_unmatched
+from dpmesh.data.sample import Batch
+from dpmesh.data.sources import Mixture, Source, open_source
+from dpmesh.data.synthetic import SyntheticPeople
+from dpmesh.errors import ConfigError
+from dpmesh.train import config as settings
+from dpmesh.train.config import Data, Settings
+from dpmesh.train.stages import AnyStage, Images, Keypoints, Prior, Stage, Uncertainty
+
+
+class Part(NamedTuple):
+    """Part `number` of `of` equal parts of the batch of step `step`.
+
+    Processes and accumulation cut a batch into parts. What is drawn for people is drawn for the whole batch and then
+    cut, so that the same people meet the same chances however the batch is cut.
+    """
+
+    seed: int
+    step: int
+    number: int = 0
+    of: int = 1
+
+    @property
+    def joint_seed(self) -> int:
+        """Of the whole batch."""
+        return self.seed * 1_000_003 + self.step
+
+    @property
+    def own_seed(self) -> int:
+        """Of this part alone, for draws that nobody needs to repeat with another cut."""
+        return self.joint_seed * self.of + self.number
+
+    def chance(self, *shape: int, salt: int = 0) -> Float[Tensor, "*s"]:
+        """Uniform numbers in [0, 1) on the CPU; the last dimension is people. salt: another series for another use."""
+        *rows, people = shape
+        draw = torch.Generator().manual_seed(self.joint_seed + salt)
+        return self.cut(torch.rand(*rows, people * self.of, generator=draw), people)
+
+    def normal(self, *shape: int, salt: int = 0) -> Float[Tensor, "*s"]:
+        """As `chance`, of the normal distribution; the first dimension is people."""
+        people, *rest = shape
+        draw = torch.Generator().manual_seed(self.joint_seed + salt)
+        start = self.number * people
+        return torch.randn(people * self.of, *rest, generator=draw)[start : start + people]
+
+    def cut(self, values: Tensor, people: int) -> Tensor:
+        """This part's columns."""
+        return values[..., self.number * people : (self.number + 1) * people]
+
+
+def parts_of(seed: int, steps: range, micro: int, rank: int, world: int) -> Iterator[Part]:
+    """Of each step this process's parts, one for each of the `micro` rounds of accumulation."""
+    return (Part(seed, step, k * world + rank, micro * world) for step in steps for k in range(micro))
+
+
+# Batches for the loop: a pure function of the Part, made in worker processes, resumable at any step.
+
+
+Tensors = dict[str, Tensor]
+BLIND = "blind."
+"""Before the names of what a batch of pictures holds of people without one (Images.rehearsal)."""
+
+
+def pose_bank(motions: str) -> PoseBank:
+    """Of the shipped poses "train": without the validation clips, "validation": they alone, "all": both; never the
+    test clips."""
+    bank = PoseBank.load("train")
+    held = held_out(bank.names)
+    return bank if motions == "all" else bank.select(tuple(h == (motions == "validation") for h in held))
+
+
+def prior_poses(stage: Prior, motions: str) -> PoseBank:
+    """What the prior learns from: the clips of the stage's file without those that it holds out ("train"), or all
+    ("all")."""
+    bank, held = _prior_clips(stage)
+    return bank if motions == "all" or not any(held) else bank.select(tuple(not h for h in held))
+
+
+def held_out_poses(stage: Prior) -> PoseBank | None:
+    """What the prior is validated on: the clips of its file that the stage holds out. None where it holds out none."""
+    bank, held = _prior_clips(stage)
+    return bank.select(held) if any(held) else None
+
+
+def _prior_clips(stage: Prior) -> tuple[PoseBank, tuple[bool, ...]]:
+    bank = PoseBank.load("train", Path(stage.poses) if stage.poses else None)
+    refuse_unmatched(bank.names, stage.held_out, f"stage {stage.name}")
+    held = held_out(bank.names, stage.held_out, stage.held_out_share)
+    if all(held):
+        raise ConfigError(
+            "every clip of the pose file is held out",
+            where=f"stage {stage.name}",
+            fix="Name fewer in held_out.",
+        )
+    return bank, held
+
+
+def training_people(data: Data, seed: int) -> SyntheticPeople:
+    """Whom training sees where it has no data set."""
+    return SyntheticPeople(seed, _training_poses(data.motions), free_body())
+
+
+@cache
+def _training_poses(motions: str) -> SampledPoses:
+    """Once in a process: its pool takes a second."""
+    return SampledPoses(pose_bank(motions))
+
+
+class Parts(Dataset[Batch]):
+    """`self[part]` is that part of a batch, as arrays."""
+
+    def __init__(self, stage: AnyStage, data: Data, seed: int) -> None:
+        self.stage, self.data, self.seed = stage, data, seed
+        self._make: Callable[[Part, int], Batch] | None = None
+
+    def __getitem__(self, part: Part) -> Batch:
+        if self._make is None:  # in the worker, once: the wardrobe is not worth pickling
+            torch.set_num_threads(1)
+            self._make = self._maker()
+        return self._make(part, self.stage.batch // part.of)
+
+    def _maker(self) -> Callable[[Part, int], Batch]:
+        """From a part and its size to its arrays."""
+        stage, data = self.stage, self.data
+        if isinstance(stage, Prior):
+            return _poses(stage, prior_poses(stage, data.motions))
+        if data.real:
+            return _mixed(data, self.seed)
+        people = training_people(data, self.seed)
+        if data.people:
+            return _the_same(people, data.people, with_pictures=not isinstance(stage, Keypoints))
+        return _synthetic(people, stage)
+
+
+def _poses(stage: Prior, bank: PoseBank) -> Callable[[Part, int], Batch]:
+    """ "pose" (axis-angle) and "smooth" (1 where the latents are not quantised)."""
+
+    def make(part: Part, count: int) -> Batch:
+        rng = np.random.default_rng([part.seed, 11, part.number, part.step])
+        pose = bank.sample(rng, count, noise=stage.noise)
+        ids = [f"poses/{part.step}/{part.number}/{i}" for i in range(count)]
+        return {"record_id": ids, "pose": pose, "smooth": (rng.random(count) < stage.smooth)}
+
+    return make
+
+
+def _synthetic(people: SyntheticPeople, stage: Stage) -> Callable[[Part, int], Batch]:
+    def make(part: Part, count: int) -> Batch:
+        rng = np.random.default_rng([part.seed, 7, part.number, part.step])
+        if isinstance(stage, Keypoints):
+            return people.keypoints_only(rng, count)
+        batch = people.batch(part.step * stage.batch + part.number * count, count)
+        if isinstance(stage, Images | Uncertainty) and stage.rehearsal:
+            blind = people.keypoints_only(rng, stage.rehearsal // part.of)
+            batch |= {BLIND + name: values for name, values in blind.items()}
+        return batch
+
+    return make
+
+
+def _the_same(people: SyntheticPeople, many: int, *, with_pictures: bool) -> Callable[[Part, int], Batch]:
+    """The first `many` people, again and again."""
+    known = people.batch(0, many)
+    if not with_pictures:
+        known = {name: v for name, v in known.items() if name not in ("crop", "parts", "surface")}
+
+    def make(part: Part, count: int) -> Batch:
+        rows = (part.step * part.of * count + part.number * count + np.arange(count)) % many
+        return {
+            name: [values[i] for i in rows] if isinstance(values, list) else values[rows]
+            for name, values in known.items()
+        }
+
+    return make
+
+
+def _mixed(data: Data, seed: int) -> Callable[[Part, int], Batch]:
+    """People of data sets, 3D and 2D 1:1."""
+    mixture = mixture_of(data, seed)
+    return lambda part, count: mixture(part.step, part.number, part.of, count)
+
+
+def mixture_of(data: Data, seed: int) -> Mixture:
+    """The groups that are not empty."""
+    groups = [[opened(source) for source in group] for group in (data.group3d, data.group2d) if group]
+    return Mixture(groups, seed, data.augment)
+
+
+@cache
+def opened(source: settings.Source) -> Source:
+    """The data set, once in a process (its annotations take long to read, and workers inherit them); raises ConfigError
+    for a split that training may not see."""
+    return open_source(source.dataset, source.root, source.split, fits=source.fits)
+
+
+def steps_of(stage: Stage, data: Data) -> tuple[int, int]:
+    """How many steps the stage has, and how many of its last ones are in the low stretch of a "step" schedule."""
+    if stage.steps:
+        return stage.steps, stage.low
+    if not data.real:
+        raise ConfigError(
+            "synthetic people have no epochs", where=f"stage {stage.name}", fix="Give `steps` instead."
+        )
+    epoch = max(mixture_of(data, 0).epoch // stage.batch, 1)  # the last, incomplete batch is dropped
+    return stage.epochs * epoch, stage.low * epoch
+
+
+def refuse_uneven(stage: AnyStage, world: int) -> None:
+    """Raise ConfigError where a batch cannot be cut into equal parts."""
+    people = {"batch": stage.batch} | (
+        {"rehearsal": stage.rehearsal} if isinstance(stage, Images | Uncertainty) else {}
+    )
+    for name, count in people.items():
+        if count % (world * stage.accumulate):
+            raise ConfigError(
+                f"{name}={count} cannot be shared by {world} processes × accumulate={stage.accumulate}",
+                where=f"stage {stage.name}",
+            )
+
+
+def feed(
+    stage: AnyStage, given: Settings, steps: range, rank: int = 0, world: int = 1
+) -> Iterator[tuple[Part, list[str], Tensors]]:
+    """For each step this process's parts: which one, the people's record ids, the arrays as tensors."""
+    refuse_uneven(stage, world)
+    cut = (given.seed, steps, stage.accumulate, rank, world)
+    workers = given.workers
+    options: dict[str, Any] = {"prefetch_factor": 4, "persistent_workers": False} if workers else {}
+    loader = DataLoader(
+        Parts(stage, given.data, given.seed),
+        batch_size=None,
+        sampler=parts_of(*cut),
+        num_workers=workers,
+        collate_fn=_named,  # pyright: ignore[reportArgumentType]  (a part is a batch already)
+        **options,
+    )
+    for part, (ids, batch) in zip(parts_of(*cut), loader, strict=True):
+        yield part, ids, batch
+
+
+def _named(batch: Batch) -> tuple[list[str], Tensors]:
+    return list(batch["record_id"]), as_tensors(batch)
+
+
+def as_tensors(batch: Batch) -> Tensors:
+    """The crop stays uint8 (b, 256, 256, 3) until the model's device has it. record_id is left out."""
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array))
+        for name, array in batch.items()
+        if not name.endswith("record_id")
+    }

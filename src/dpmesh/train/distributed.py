@@ -1,0 +1,119 @@
+"""Processes, machines and how they share a model, by Lightning Fabric; activation checkpointing."""
+
+import os
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
+
+from dpmesh.diffusion.attention import Transformer2D
+from dpmesh.diffusion.blocks import ResnetBlock
+from dpmesh.errors import ConfigError
+from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer
+from dpmesh.train.config import Precision, Settings
+
+BLOCKS = (ResnetBlock, Transformer2D, EncoderLayer, DecoderLayer)
+"""What FSDP shards, and checkpointing computes again, one by one."""
+BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
+"""Of x86, x86 and ARM, as torch.cpu.get_capabilities names them."""
+
+
+def make_fabric(settings: Settings) -> Fabric:
+    """One process, several on this machine (settings.processes), or what torchrun started on any number of them."""
+    elastic = "TORCHELASTIC_RUN_ID" in os.environ
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if elastic else settings.processes
+    machines = int(os.environ["WORLD_SIZE"]) // here if elastic else 1
+    strategy: Any = "auto"
+    if settings.strategy == "fsdp":
+        strategy = ModelParallelStrategy(shard, data_parallel_size=here * machines, tensor_parallel_size=1)
+    elif here * machines > 1:
+        # The keypoint stage leaves the decoder without gradients, and DDP wants to be told.
+        strategy = "ddp_find_unused_parameters_true"
+    try:
+        fabric = Fabric(accelerator="auto", strategy=strategy, devices=here, num_nodes=machines)
+    except (MisconfigurationException, ValueError) as error:  # more processes than GPUs, and the like
+        line = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{here} processes cannot be had here ({line})", where="processes") from error
+    fabric.launch()
+    return fabric
+
+
+def shard(module: nn.Module, mesh: Any) -> Any:
+    """FSDP: of every block, and of the rest as one, each process keeps its part. Single numbers it does not take:
+    they stay whole (`average_scalars`)."""
+    scalars = {p for p in module.parameters() if p.ndim == 0}
+    for parameter in module.parameters():  # it cuts rows, and channels_last weights have none
+        parameter.data = parameter.data.contiguous()
+    for part in module.modules():
+        if isinstance(part, BLOCKS):
+            fully_shard(part, mesh=mesh["data_parallel"])
+    return fully_shard(module, mesh=mesh["data_parallel"], ignored_params=scalars)
+
+
+def average_scalars(fabric: Fabric, module: nn.Module) -> None:
+    """The mean over the processes of those gradients that FSDP leaves alone."""
+    if is_sharded(fabric):
+        for parameter in module.parameters():
+            if parameter.ndim == 0 and parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= fabric.world_size
+
+
+def is_sharded(fabric: Fabric) -> bool:
+    return isinstance(fabric.strategy, ModelParallelStrategy)
+
+
+@contextmanager
+def whole(module: nn.Module) -> Generator[None, None, None]:
+    """The module's own parts can be used here outside of its forward, sharded or not."""
+    if isinstance(module, FSDPModule):
+        module.unshard()
+    yield
+    if isinstance(module, FSDPModule):
+        module.reshard()
+
+
+def in_bf16(precision: Precision, device: str) -> bool:
+    """Whether matrix products are done in bf16 on a device of this type ("cpu", "cuda").
+
+    "auto": where the device has instructions for it. A processor without them takes up to a hundred times as long.
+    """
+    if precision != "auto":
+        return precision == "bf16-mixed"
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict[str, Any])  # an older torch cannot tell
+    return device == "cpu" and any(capabilities().get(name, False) for name in BF16_INSTRUCTIONS)
+
+
+def attention_kernels(device: str) -> AbstractContextManager[Any]:
+    """Those for training; on a CPU diffusion.attention.attend needs none."""
+    if device == "cpu":
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+
+
+def recompute_activations(module: nn.Module) -> int:
+    """Keep only the inputs of each block that is trained through, and compute the rest again for the gradients.
+
+    Names and numbers stay the same. Returns how many blocks there are.
+    """
+    blocks = [part for part in module.modules() if isinstance(part, BLOCKS)]
+    for block in blocks:
+        again = partial(_as_before, block)  # the second time is outside of the objective's forward
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=again)
+    return len(blocks)
+
+
+def _as_before(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    return nullcontext(), attention_kernels(next(block.parameters()).device.type)

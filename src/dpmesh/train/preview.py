@@ -1,0 +1,62 @@
+"""A sheet of overlays: what the model makes of a few people, beside the truth."""
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dpmesh.geometry import CROP
+from dpmesh.geometry.rotations import rotation_matrix
+from dpmesh.model import DPMesh
+from dpmesh.render.overlay import Layer, draw_overlay, palette
+from dpmesh.train.camera import in_own_camera
+from dpmesh.train.dataloader import Tensors
+from dpmesh.types import Inputs
+
+PEOPLE = 4
+"""Rows of a sheet."""
+
+
+@torch.no_grad()
+def draw_sheet(
+    model: DPMesh, batch: Tensors, joints: Tensor, visible: Tensor
+) -> UInt8[np.ndarray, "h 768 3"] | None:
+    """A row for each of the first people: the crop with the joints that the model was told, its answer, the truth.
+
+    A truth of which pose or place is unknown is left out. None for a batch without pictures.
+    """
+    if "crop" not in batch:
+        return None
+    some = {name: values[:PEOPLE] for name, values in batch.items()}
+    joints, visible = joints[:PEOPLE], visible[:PEOPLE]
+    crop = some["crop"].permute(0, 3, 1, 2).float() / 255
+    was_training = model.training
+    model.eval()
+    answer = model(Inputs(crop, joints, visible, in_own_camera(some, model.config)["focal"]))
+    truth = model.body(some["betas"], rotation_matrix(some["pose"]), some["transl"])
+    model.train(was_training)
+    faces, (ours, true, *_) = model.body.faces.cpu().numpy(), palette(2)
+    rows: list[NDArray[np.uint8]] = []
+    for i in range(len(crop)):
+        picture = some["crop"][i].cpu().numpy()
+        own, crops = (_intrinsics(float(focal[i])) for focal in (answer.focal, some["focal"]))
+        told = picture.copy()
+        for (x, y), there in zip(joints[i].tolist(), visible[i].tolist(), strict=True):
+            if there:
+                cv2.circle(told, (round(x), round(y)), 3, (255, 230, 0), -1)
+        found = [Layer(answer.vertices[i].float().cpu().numpy(), ours)]
+        known = bool(some["pose_valid"][i].all()) and float(some["transl"][i, 2]) > 0
+        right = [Layer(truth.vertices[i].cpu().numpy(), true)] if known else []
+        rows.append(
+            np.hstack(
+                [told, draw_overlay(picture, found, faces, own), draw_overlay(picture, right, faces, crops)]
+            )
+        )
+    return np.vstack(rows)
+
+
+def _intrinsics(focal: float) -> NDArray[np.float64]:
+    """Of a camera whose axis goes through the middle of the crop."""
+    return np.array([[focal, 0, CROP / 2], [0, focal, CROP / 2], [0, 0, 1]])

@@ -1,0 +1,238 @@
+"""A stage in motion: everything that a checkpoint holds, on one process or many."""
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from dpmesh.errors import ConfigError
+from dpmesh.train.checkpoints import State
+from dpmesh.train.config import Settings
+from dpmesh.train.context import begin, provenance
+from dpmesh.train.dataloader import steps_of
+from dpmesh.train.distributed import average_scalars, is_sharded, recompute_activations, whole
+from dpmesh.train.ema import Average
+from dpmesh.train.finite import refuse_nonfinite
+from dpmesh.train.objectives.base import Objective
+from dpmesh.train.optimizers import make_optimizer
+from dpmesh.train.together import first
+
+FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
+TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
+
+
+class Run:
+    """objective: the stage's own module. module: the same as Fabric wraps it. step: how many are done.
+
+    frozen: what the objective does not train, hashed (recipe.frozen_sum). It is in no checkpoint.
+    record: of the run's stages so far (recipe.py), which a checkpoint keeps.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        objective: Objective,
+        settings: Settings,
+        number: int,
+        *,
+        frozen: str = "",
+        record: dict[str, Any] | None = None,
+    ) -> None:
+        self.fabric, self.objective, self.settings = fabric, objective, settings
+        self.frozen, self.record = frozen, record or {}
+        self.number, self.stage, self.step = number, settings.stages[number], 0
+        self.steps, self.low = steps_of(self.stage, settings.data)
+        if settings.checkpointing:
+            recompute_activations(objective)
+        self.module: Any = fabric.setup_module(objective)
+        self.groups = objective.groups()
+        optimizer = make_optimizer(
+            self.groups, self.stage.learning_rate, settings, sharded=is_sharded(fabric)
+        )
+        self.optimizer: Any = fabric.setup_optimizers(optimizer)
+        self.average = Average(objective, settings.ema) if settings.ema else None
+
+    def set_rates(self) -> float:
+        """The rate of the step that comes, in every group; returns the one of factor 1."""
+        stage = self.stage
+        if stage.schedule == "step":
+            fall = 0.1 if self.step >= self.steps - self.low else 1.0
+        else:
+            along = max(self.step - stage.warmup, 0) / max(self.steps - stage.warmup, 1)
+            fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along))
+        rate = min(1.0, (self.step + 1) / max(stage.warmup, 1)) * fall
+        for group in self.optimizer.param_groups:
+            group["lr"] = stage.learning_rate * rate * group["factor"]
+        return stage.learning_rate * rate
+
+    def clip(self) -> Tensor:
+        """Bring the gradient's norm to `clip` at most; returns what it was. Only what is trained counts, and of that
+        no loss weights."""
+        average_scalars(self.fabric, self.objective)
+        clipped = [p for group in self.groups if not group.loss_weights for p in group.parameters]
+        norm = torch.nn.utils.clip_grad_norm_(clipped, self.settings.clip)
+        return _full(norm)
+
+    def advance(self) -> None:
+        """One step of the optimiser."""
+        self.optimizer.step()
+        self.step += 1
+        if self.average is not None:
+            self.average.follow(self.objective, self.step)
+
+    def looked_at(self) -> AbstractContextManager[None]:
+        """The objective as it is to be judged and kept."""
+        return nullcontext() if self.average is None else self.average.in_place(self.objective)
+
+    def validations(self) -> list[dict[str, Any]]:
+        """The objective's, in evaluation mode."""
+        self.objective.eval()
+        with self.looked_at(), whole(self.objective):
+            found = self.objective.validations()
+        self.objective.train()
+        return found
+
+    def state(self) -> State:
+        """Where the run stands: what is trained and its optimiser, without what stays as it was read. Under FSDP
+        every process must ask."""
+        if is_sharded(self.fabric):
+            module, inner = self.objective, self.optimizer.optimizer
+            weights = get_model_state_dict(module, options=TRAINED)
+            optimizer = get_optimizer_state_dict(module, inner, options=FULL)
+        else:
+            weights, optimizer = self._trained_state(), self.optimizer.state_dict()
+        average = {} if self.average is None else self.average.values
+        return {
+            "stage": self.number,
+            "step": self.step,
+            "record": self.record,
+            "frozen": self.frozen,
+            "objective": weights,
+            "optimizer": optimizer,
+            "average": {name: _full(value) for name, value in average.items()},
+            "random": _random_state(),
+        }
+
+    def _trained_state(self) -> dict[str, Tensor]:
+        """Buffers too: codebooks and calibrations move."""
+        frozen = {name for name, p in self.objective.named_parameters() if not p.requires_grad}
+        return {name: v for name, v in self.objective.state_dict().items() if name not in frozen}
+
+    def refuse_nonfinite(self) -> None:
+        """DivergedError where weights, their average or the optimiser hold NaN or infinity; all processes must ask."""
+        held = {name: p.detach() for name, p in self.objective.named_parameters() if p.requires_grad}
+        held |= {f"average of {n}": v for n, v in (self.average.values if self.average else {}).items()}
+        for i, values in enumerate(self.optimizer.optimizer.state.values()):
+            held |= {f"optimiser's {n} of tensor {i}": v for n, v in values.items() if isinstance(v, Tensor)}
+        refuse_nonfinite(self.fabric, held, Path(self.settings.out))
+
+    def resume(self, state: State) -> None:
+        """Go on where a checkpoint stands; raises ConfigError for one of another config. Tensors are copied one by one
+        to where they belong, so that a checkpoint mapped into memory is never held twice."""
+        fix = "Choose another `out`."
+        if state.get("frozen") != self.frozen and self.fabric.global_rank == 0:
+            raise ConfigError(
+                "what this stage keeps frozen is not what it was: start weights or prior have changed",
+                where=self.settings.out,
+                fix=fix,
+            )
+        try:
+            if is_sharded(self.fabric):
+                module, inner = self.objective, self.optimizer.optimizer
+                set_model_state_dict(module, state["objective"], options=TRAINED)
+                set_optimizer_state_dict(module, inner, state["optimizer"], options=FULL)
+            else:
+                if set(state["objective"]) != set(self._trained_state()):
+                    raise KeyError("it holds other tensors")
+                self.objective.load_state_dict(state["objective"], strict=False)
+                self.optimizer.load_state_dict(state["optimizer"])
+                _own(self.optimizer.optimizer)
+            if self.average is not None:
+                _copy_into(self.average.values, state["average"])
+            _set_random_state(state["random"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(
+                f"the checkpoint does not fit this config ({line})", where=self.settings.out, fix=fix
+            ) from error
+        self.step = int(state["step"])
+
+    def save(self, folder: Path) -> None:
+        """What the stage leaves, the average where there is one."""
+        if is_sharded(self.fabric):
+            self.leave(folder)
+        else:
+            first(self.fabric, lambda: self.leave(folder))
+
+    def leave(self, folder: Path, more: dict[str, Any] | None = None) -> None:
+        """`save` by the first process alone, but under FSDP by all. more: of provenance."""
+        told = {**provenance(self.settings, self.number), "steps": self.step, "ema": self.settings.ema}
+        if self.record:
+            told["inputs"] = self.record["stages"][-1]["inputs"]
+        told |= more or {}
+        self.objective.eval()
+        with self.looked_at():
+            if is_sharded(self.fabric):
+                self._save_whole(folder, told)
+            else:
+                self.objective.save(folder, told)
+
+    def _save_whole(self, folder: Path, told: dict[str, Any]) -> None:
+        """Under FSDP: the gathered weights, put into an objective of one process."""
+        weights = get_model_state_dict(self.objective, options=FULL)
+
+        def save() -> None:
+            single = begin(self.settings, self.number)
+            single.load_state_dict(weights)
+            single.eval().save(folder, told)
+
+        first(self.fabric, save)
+
+
+def _full(value: Any) -> Tensor:
+    """A tensor of which each process has a part, as a whole."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _own(optimizer: torch.optim.Optimizer) -> None:
+    """Numbers of its own where load_state_dict took the file's, as it does on a CPU."""
+    for values in optimizer.state.values():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.device.type == "cpu":
+                values[name] = value.clone()
+
+
+@torch.no_grad()
+def _copy_into(own: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    for name, value in own.items():
+        found = stored[name].to(value.device)
+        if isinstance(value, DTensor):
+            found = distribute_tensor(found, value.device_mesh, value.placements)
+        value.copy_(found)
+
+
+def _random_state() -> dict[str, Tensor]:
+    """torch's generators. Nothing in a step draws from them; a layer to come (dropout) might."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), **{f"cuda{i}": state for i, state in enumerate(cuda)}}
+
+
+def _set_random_state(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    cuda: Iterable[Tensor] = [state for name, state in states.items() if name != "cpu"]
+    if torch.cuda.is_available() and len(list(cuda)) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(cuda)

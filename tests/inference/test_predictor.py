@@ -1,0 +1,340 @@
+"""Pictures to scenes: batching changes nothing, the camera says where it is from, bad input is told apart."""
+
+import hashlib
+import json
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import roma
+import torch
+from PIL import Image
+
+from dpmesh.device import pick_device
+from dpmesh.errors import ConfigError, DPMeshError, InputError, WeightsError
+from dpmesh.geometry.camera import crop_focal
+from dpmesh.geometry.crop import Crop
+from dpmesh.inference import preprocess as job
+from dpmesh.inference.detector import Detector
+from dpmesh.inference.images import Picture, read_image
+from dpmesh.inference.predictor import Predictor
+from dpmesh.inference.preprocess import EXPAND, NARROWEST, WIDEST, choose_focal, read_job
+from dpmesh.inference.scene import Scene
+from dpmesh.model import DPMesh
+from dpmesh.skeletons import JOINTS30
+from dpmesh.types import Inputs, Prediction
+
+Build = Callable[..., Predictor]
+PICTURE = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
+
+
+def same(a: Scene, b: Scene) -> None:
+    assert len(a.people) == len(b.people)
+    for name in ("vertices", "joints3d", "joints2d", "transl", "box"):
+        np.testing.assert_allclose(a.stacked(name), b.stacked(name), atol=1e-5)
+
+
+def test_many_equals_one_by_one_and_batches_cross_pictures(predictor: Build, tmp_path: Path) -> None:
+    paths = []
+    for i in range(5):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(PICTURE[: 40 + 10 * i]).save(paths[-1])
+    many = predictor(batch=4)
+    results = list(many.predict_many(paths))
+    assert [path for path, _ in results] == paths
+    assert many.model.calls == [4, 4, 2]  # pyright: ignore[reportAttributeAccessIssue]
+    for path, scene in results:
+        assert isinstance(scene, Scene)
+        same(scene, predictor(batch=1)(path))
+        assert scene.source == str(path)
+
+
+def test_a_bad_file_gives_its_error_and_the_rest_goes_on(predictor: Build, tmp_path: Path) -> None:
+    for name in ("a.png", "c.png"):
+        Image.fromarray(PICTURE).save(tmp_path / name)
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    results = dict(predictor().predict_many(tmp_path / n for n in ("a.png", "b.png", "c.png")))
+    kinds = [isinstance(r, DPMeshError) for r in results.values()]
+    assert kinds == [False, True, False]
+
+
+def test_waiting_images_are_bounded_by_their_bytes(
+    predictor: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody in them, so that no batch ever fills; what has been handed out is not held."""
+    paths = [tmp_path / f"{i}.png" for i in range(9)]
+    for path in paths:
+        Image.fromarray(PICTURE).save(path)
+    images: list[weakref.ref[Picture]] = []
+    most = 0
+
+    def counted(*args: object) -> Picture:
+        nonlocal most
+        picture = read_image(*args)  # pyright: ignore[reportArgumentType]
+        images.append(weakref.ref(picture))
+        most = max(most, sum(image() is not None for image in images))
+        return picture
+
+    monkeypatch.setattr(job, "read_image", counted)
+    for limit, wanted in ((10**9, 9), (3 * PICTURE.nbytes, 4), (1, 2)):
+        monkeypatch.setattr("dpmesh.inference.predictor.WAITING_BYTES", limit)
+        images.clear()
+        most = 0
+        assert [path for path, _ in predictor([]).predict_many(paths)] == paths
+        assert most <= wanted and (limit < 10**9 or most == wanted)  # and one that is just being read
+
+
+def test_the_checksum_is_of_the_bytes_that_were_decoded(
+    predictor: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the file is replaced, or deleted, while it is being worked on."""
+    path = tmp_path / "a.png"
+    for change in (lambda: path.write_bytes(b"another"), path.unlink):
+        Image.fromarray(PICTURE).save(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+
+        def changed(*args: object, change: Callable[[], object] = change) -> Picture:
+            picture = read_image(*args)  # pyright: ignore[reportArgumentType]
+            change()
+            return picture
+
+        monkeypatch.setattr(job, "read_image", changed)
+        scene = predictor()(path)
+        assert scene.people and scene.source_sha256 == digest
+
+
+def test_options_are_recorded(predictor: Build, tmp_path: Path) -> None:
+    file = openpose(tmp_path, points18())
+    scene = predictor()(PICTURE, keypoints=file, fov=50.0, max_people=3)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert scene.options == {
+        "weights": {"file": "fake"}, "keypoints": {"file": "k.json", "sha256": digest},
+        "keypoint_format": None, "boxes": None,
+        "focal": None, "fov": 50.0, "max_people": 3,
+    }  # fmt: skip
+    arrays = [
+        predictor()(PICTURE, boxes=np.array([[1.0, 2, 30, 40 + i]])).options["boxes"] for i in (0, 0, 1)
+    ]
+    assert arrays[0] == arrays[1] != arrays[2]
+
+
+def test_nobody_is_an_empty_scene(predictor: Build) -> None:
+    tiny = predictor()(np.zeros((1, 1, 3), np.uint8))
+    assert tiny.people == () and tiny.image_size == (1, 1)
+    assert predictor([])(PICTURE).people == ()
+
+
+def test_max_people_drops_and_counts(predictor: Build) -> None:
+    scene = predictor()(PICTURE, max_people=1)
+    assert len(scene.people) == 1 and scene.fallbacks["dropped"] == 1
+    with pytest.raises(InputError):
+        predictor()(PICTURE, max_people=0)
+
+
+def test_focal_length_given_then_exif_then_diagonal() -> None:
+    assert choose_focal(500.0, None, 300.0, (90, 160)) == (500, "given")
+    assert choose_focal(None, 90.0, 300.0, (90, 160)) == (pytest.approx(80), "given")
+    assert choose_focal(None, None, 300.0, (90, 160)) == (300, "exif")
+    assert choose_focal(None, None, None, (30, 40)) == (50, "diagonal")
+
+
+@pytest.mark.parametrize(
+    "lens",
+    [(0.0, None), (-1.0, None), (float("nan"), None), (None, 0.0), (None, 180.0), (9.0, 9.0), (1e-300, None),
+     (1e300, None), (None, 1e-300), (None, 179.9999), (None, float("nan")), (float("inf"), None)],
+)  # fmt: skip
+def test_impossible_lenses_are_refused(lens: tuple[float | None, float | None]) -> None:
+    with pytest.raises(InputError):
+        choose_focal(*lens, None, (90, 160))
+
+
+@pytest.mark.parametrize("exif", [0.0, 1e-300, 1e300, float("nan")])
+def test_an_impossible_lens_of_the_picture_itself_is_ignored(exif: float) -> None:
+    assert choose_focal(None, None, exif, (30, 40)) == (50, "diagonal")
+
+
+@pytest.mark.parametrize("diagonals", [WIDEST, NARROWEST])
+def test_of_the_outermost_lenses_every_number_is_finite(predictor: Build, diagonals: float) -> None:
+    scene = predictor()(PICTURE, focal=diagonals * float(np.hypot(*PICTURE.shape[:2])))
+    for name in ("transl", "vertices", "joints3d", "joints2d", "global_orient"):
+        assert np.isfinite(scene.stacked(name)).all(), name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_answer_that_is_not_finite_is_one_line(predictor: Build, value: float) -> None:
+    made = predictor()
+
+    class Broken:
+        body, provenance, camera = made.model.body, made.model.provenance, made.model.camera
+
+        def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
+            answer = first(inputs)
+            return replace(answer, betas=torch.full_like(answer.betas, value))
+
+    first, made.model = made.model, Broken()
+    with pytest.raises(WeightsError, match="the model's answer"):
+        made(PICTURE)
+
+
+def test_focal_length_scales_the_distance(predictor: Build) -> None:
+    near, far = predictor()(PICTURE, focal=200.0), predictor()(PICTURE, focal=800.0)
+    assert (far.stacked("transl")[:, 2] > 3 * near.stacked("transl")[:, 2]).all()
+
+
+def test_device() -> None:
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError):
+        pick_device("tpu")
+
+
+def openpose(tmp_path: Path, points: list[float]) -> Path:
+    path = tmp_path / "k.json"
+    path.write_text(json.dumps({"people": [{"pose_keypoints_2d": points}]}))
+    return path
+
+
+def points18(confidence: float = 0.9) -> list[float]:
+    xy = np.random.default_rng(2).uniform([40, 20], [90, 80], (18, 2))
+    return np.concatenate([xy, np.full((18, 1), confidence)], 1).reshape(-1).tolist()
+
+
+def test_keypoints_from_a_file(predictor: Build, tmp_path: Path) -> None:
+    scene = predictor([])(PICTURE, keypoints=openpose(tmp_path, points18()))
+    assert len(scene.people) == 1 and scene.people[0].score == pytest.approx(0.9)
+
+
+def test_keypoints_with_nan_or_outside_become_unseen_and_are_counted(
+    predictor: Build, tmp_path: Path
+) -> None:
+    points = points18()
+    points[3:5] = [float("nan"), 50.0]
+    points[9:11] = [9000.0, -9000.0]
+    scene = predictor([])(PICTURE, keypoints=openpose(tmp_path, points))
+    assert len(scene.people) == 1
+    assert scene.fallbacks["non_finite"] == 1 and scene.fallbacks["far_outside"] == 1
+    assert np.isfinite(scene.people[0].keypoints2d).all()
+
+
+def test_keypoints_all_unseen_is_nobody(predictor: Build, tmp_path: Path) -> None:
+    scene = predictor([])(PICTURE, keypoints=openpose(tmp_path, points18(0.0)))
+    assert scene.people == () and scene.fallbacks["skipped"] == 1
+
+
+def test_keypoints_with_a_missing_field(predictor: Build, tmp_path: Path) -> None:
+    (tmp_path / "k.json").write_text(json.dumps({"people": [{"face": []}]}))
+    with pytest.raises(InputError, match="pose_keypoints_2d"):
+        predictor([])(PICTURE, keypoints=tmp_path / "k.json")
+
+
+def test_keypoint_array(predictor: Build) -> None:
+    points = np.random.default_rng(3).uniform(20, 80, (2, 17, 3))
+    points[..., 2] = 0.8
+    points[1, 4] = np.nan
+    scene = predictor([])(PICTURE, keypoints=points)
+    assert len(scene.people) == 2
+    assert (scene.people[1].keypoints2d[4] == 0).all()
+    for bad in (np.zeros((2, 16, 3)), np.zeros((1, 17, 3))):
+        with pytest.raises(InputError):
+            predictor([])(PICTURE, keypoints=bad)
+
+
+def test_boxes(predictor: Build, tmp_path: Path) -> None:
+    boxes = np.array([[10.0, 10, 60, 80], [70, 5, 150, 85]])
+    (tmp_path / "b.json").write_text(json.dumps(boxes.tolist()))
+    same(predictor([])(PICTURE, boxes=boxes), predictor([])(PICTURE, boxes=tmp_path / "b.json"))
+    np.testing.assert_array_equal(predictor([])(PICTURE, boxes=boxes).stacked("box"), boxes)
+
+
+@pytest.mark.parametrize("box", [[10, 10, 10, 80], [10, 80, 60, 10], [0, 0, float("nan"), 9]])
+def test_box_without_area(predictor: Build, tmp_path: Path, box: list[float]) -> None:
+    (tmp_path / "b.json").write_text(json.dumps([box]))
+    for given in (np.array([box]), tmp_path / "b.json"):
+        with pytest.raises(InputError):
+            predictor([])(PICTURE, boxes=given)
+
+
+def test_boxes_and_keypoints_must_agree(predictor: Build) -> None:
+    points = np.full((1, 17, 3), 0.5) * 80
+    box = np.array([[0.0, 0, 100, 80]])
+    scene = predictor([])(PICTURE, keypoints=points, boxes=box)
+    np.testing.assert_array_equal(scene.people[0].box, box[0])
+    with pytest.raises(InputError, match="2 boxes for 1"):
+        predictor([])(PICTURE, keypoints=points, boxes=np.tile(box, (2, 1)))
+
+
+def test_joints_outside_their_crop_are_unseen_and_finite(predictor: Build) -> None:
+    points = np.full((1, 17, 3), 40.0)
+    points[0, :, 2] = 0.9
+    points[0, 3:5, 0] = 150  # ears, far right of the box below
+    one = predictor([])
+    job = read_job(one.detector, PICTURE, points, np.array([[20.0, 20, 60, 60]]))
+    inputs = one.inputs(job.work)
+    ears = [28 - 1, 28]  # rows of L_Ear, R_Ear in JOINTS30
+    assert (inputs.visible[0, ears] == 0).all() and inputs.visible[0].sum() > 10
+    seen = inputs.visible[0] > 0
+    assert ((inputs.joints[0, seen] >= 0) & (inputs.joints[0, seen] < Crop.SIZE)).all()
+    assert inputs.focal[0].item() == pytest.approx(crop_focal(job.K, job.crops[0]))
+    assert (
+        inputs.crop.min() >= 0 and inputs.crop.max() <= 1 and job.crops[0].side == pytest.approx(40 * EXPAND)
+    )
+
+
+def test_a_model_of_the_full_pictures_camera_is_told_its_diagonal(predictor: Build) -> None:
+    """And unseen joints keep their coordinates; those that nobody gives have the picture's origin (released)."""
+    points = np.full((1, 17, 3), 40.0)
+    points[0, :, 2] = 0.9
+    points[0, 3, :] = [45.0, 33.0, 0.01]  # L_Ear, below what counts as seen
+    one = predictor([])
+    one.model.camera = "image"
+    job = read_job(one.detector, PICTURE, points, np.array([[20.0, 20, 60, 60]]), 300.0)
+    crop = job.crops[0]
+    inputs = one.inputs(job.work)
+    assert inputs.focal[0].item() == pytest.approx(np.hypot(*PICTURE.shape[:2]))
+    rows = JOINTS30.index("L_Ear"), JOINTS30.index("Chest")
+    assert inputs.visible[0, list(rows)].tolist() == [0, 0]
+    places = crop.to_crop(np.array([[45.0, 33.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(inputs.joints[0, list(rows)].numpy(), places, atol=1e-3)
+    assert one(PICTURE, keypoints=points).people
+
+
+def test_a_person_without_keypoints_is_counted(predictor: Build) -> None:
+    points = np.zeros((1, 17, 3))
+    points[0, 0] = [20.0, 40, 0.04]  # one joint, too unsure to be used
+    scene = predictor([])(PICTURE, keypoints=points, boxes=np.array([[5.0, 5, 40, 80]]))
+    assert scene.fallbacks["no_keypoints"] == 1
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def real() -> Predictor:
+    """The real classes, untrained: their body stands upright somewhere, and everything else holds already."""
+    return Predictor(DPMesh.from_config("embedded").eval(), Detector(), "random")
+
+
+def test_real_model_and_detector_keep_the_contract(real: Predictor, tmp_path: Path) -> None:
+    scene = real(EXAMPLES / "two_people.jpg")
+    assert len(scene.people) == 2
+    for person in scene.people:
+        assert person.vertices.shape == (real.model.body.vertex_count, 3)
+        vectors = np.concatenate([person.global_orient, person.body_pose]).reshape(1, 24, 3)
+        rotations = roma.rotvec_to_rotmat(torch.from_numpy(vectors))
+        again = real.model.body(
+            torch.from_numpy(person.betas[None]), rotations, torch.from_numpy(person.transl[None])
+        )
+        np.testing.assert_allclose(again.vertices[0].numpy(), person.vertices, atol=1e-5)
+    folder = scene.save(tmp_path)
+    assert (folder / "person_01.obj").exists()
+
+
+def test_real_batch_equals_singles(real: Predictor) -> None:
+    paths = [EXAMPLES / "two_people.jpg", EXAMPLES / "astronaut.jpg"]
+    for path, scene in real.predict_many(paths):
+        assert isinstance(scene, Scene)
+        alone = real(path)
+        assert len(scene.people) == len(alone.people) > 0
+        np.testing.assert_allclose(scene.stacked("vertices"), alone.stacked("vertices"), atol=1e-4)
