@@ -31,8 +31,8 @@ import numpy as np
 import torch
 from machine import commit, machine
 
+from dpmesh.ablations import configuration
 from dpmesh.checkpoint import WEIGHTS
-from dpmesh.config import configuration
 from dpmesh.config_io import from_plain
 from dpmesh.evaluate.compare import compare
 from dpmesh.evaluate.processes import evaluate_job

@@ -6,7 +6,7 @@ import pytest
 import torch
 from ablations import ROWS, grafted, settings
 
-from dpmesh.config import configuration
+from dpmesh.ablations import configuration
 from dpmesh.model import DPMesh
 
 

@@ -8,18 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dpmesh.backbone.diffusion import Conditions
-from dpmesh.backbone.joint_reading import FusedReading
-from dpmesh.backbone.prompt import ConstantPrompt, JointPrompt
-from dpmesh.config import (
+from dpmesh.ablations import (
     ABLATIONS,
-    EMBEDDED,
-    FUSED,
-    PAPER,
     SMALL_ABLATIONS,
     TIMM,
     TIMM_SMALL,
-    DPMeshConfig,
     Head,
     configuration,
     with_conditions,
@@ -27,6 +20,10 @@ from dpmesh.config import (
     with_timm,
     with_widths,
 )
+from dpmesh.backbone.diffusion import Conditions
+from dpmesh.backbone.joint_reading import FusedReading
+from dpmesh.backbone.prompt import ConstantPrompt, JointPrompt
+from dpmesh.config import EMBEDDED, FUSED, PAPER, DPMeshConfig
 from dpmesh.config_io import from_plain, to_plain
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh

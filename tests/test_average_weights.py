@@ -8,8 +8,8 @@ import average_weights
 import pytest
 import torch
 
+from dpmesh.ablations import configuration
 from dpmesh.checkpoint import WEIGHTS
-from dpmesh.config import configuration
 from dpmesh.model import DPMesh
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dpmesh.config import EMBEDDED, DPMeshConfig, configuration
+from dpmesh.ablations import configuration
+from dpmesh.config import EMBEDDED, DPMeshConfig
 from dpmesh.config_io import from_plain, to_plain
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry.crop_camera import camera_translation, project

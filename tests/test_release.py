@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dpmesh.config import PAPER, RELEASE, configuration, stored_config
+from dpmesh.ablations import configuration
+from dpmesh.config import PAPER, RELEASE, stored_config
 from dpmesh.config_io import to_plain
 from dpmesh.diffusion.lora import LoRALinear
 from dpmesh.errors import WeightsError

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dpmesh.ablations import configuration
 from dpmesh.assets import shipped
 from dpmesh.backbone.diffusion import BackboneConfig, DiffusionBackbone
 from dpmesh.backbone.features import Features
@@ -27,7 +28,7 @@ from dpmesh.checkpoint import (
     save_weights,
     uninitialised,
 )
-from dpmesh.config import PRESETS, DPMeshConfig, configuration, stored_config
+from dpmesh.config import PRESETS, DPMeshConfig, stored_config
 from dpmesh.config_io import to_plain
 from dpmesh.device import full_precision
 from dpmesh.diffusion.lora import cross_attention, inject_lora, released_targets

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dpmesh.ablations import ABLATIONS, SMALL_ABLATIONS, configuration
 from dpmesh.checkpoint import CONFIG, Provenance, building, read_config
-from dpmesh.config import ABLATIONS, SMALL_ABLATIONS, DPMeshConfig, configuration
+from dpmesh.config import DPMeshConfig
 from dpmesh.config_io import from_plain
 from dpmesh.errors import ConfigError, DPMeshError
 from dpmesh.geometry import CROP

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dpmesh.ablations import with_timm
 from dpmesh.backbone.timm import FAMILIES, TimmBackbone, TimmConfig
-from dpmesh.config import PAPER, with_timm
+from dpmesh.config import PAPER
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry.heatmap import draw_heatmaps
 from dpmesh.model import DPMesh

@@ -9,9 +9,9 @@ import safetensors.torch as st
 import torch
 
 from dpmesh import assets
+from dpmesh.ablations import configuration
 from dpmesh.cli.main import main
 from dpmesh.cli.train import changes
-from dpmesh.config import configuration
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh
 from dpmesh.train.config import read_settings

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import safetensors.torch as st
 
+from dpmesh.ablations import configuration
 from dpmesh.backbone.timm import load_timm
 from dpmesh.checkpoint import read_config
 from dpmesh.cli.main import main
 from dpmesh.cli.train import changes
-from dpmesh.config import configuration
 from dpmesh.config_io import to_plain
 from dpmesh.data.poses import PoseBank
 from dpmesh.model import DPMesh

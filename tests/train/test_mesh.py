@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from dpmesh.config import configuration, with_conditions
+from dpmesh.ablations import configuration, with_conditions
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_prior

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from dpmesh.ablations import configuration
 from dpmesh.cli import train as cli
-from dpmesh.config import PAPER, configuration
+from dpmesh.config import PAPER
 from dpmesh.diffusion.vae import VAEEncoder
 from dpmesh.errors import ConfigError
 from dpmesh.train import preflight

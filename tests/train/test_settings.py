@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from dpmesh.ablations import configuration
 from dpmesh.cli.main import main
 from dpmesh.cli.train import changes
-from dpmesh.config import EMBEDDED, configuration
+from dpmesh.config import EMBEDDED
 from dpmesh.config_io import from_plain, to_plain
 from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.direct import DirectConfig

@@ -11,7 +11,6 @@ from dpmesh.body.files import BodyArrays, load_body
 from dpmesh.body.identify import recognise
 from dpmesh.checkpoint import CONFIG, read_config
 from dpmesh.errors import AssetError, InputError, WeightsError
-from dpmesh.io import read_bytes
 
 
 def find_regressors(folder: Path | None) -> dict[str, Path]:
@@ -50,13 +49,6 @@ def user_body(body: Path | None, regressors: Path | None) -> tuple[BodyArrays, d
     record: dict[str, Any] = {"file": path.name, "sha256": sha256(path), "vertices": len(arrays.v_template)}
     record |= {name: {"file": used.name, "sha256": sha256(used)} for name, used in rows.items()}
     return arrays, record
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    try:
-        return read_bytes(path, len(data)) == data
-    except InputError:
-        return False
 
 
 # Which body a model's weights are used with: the free one, or the user's licensed one.
@@ -116,7 +108,7 @@ def _provenance(weights: str | Path) -> dict[str, Any]:
 
 
 def _recorded(provenance: Mapping[str, Any], weights: str | Path) -> dict[str, Any]:
-    recorded = provenance.get("body") or {}
+    recorded: object = provenance.get("body") or {}
     if not isinstance(recorded, dict):
         raise WeightsError("its provenance names no body but something else", where=f"{weights}/{CONFIG}")
     return cast("dict[str, Any]", recorded)

@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _released(args: argparse.Namespace) -> None:
+    from dpmesh.ablations import configuration
     from dpmesh.body.resolve import find_regressors, user_body
-    from dpmesh.config import configuration
     from dpmesh.convert.released import convert_released
     from dpmesh.convert.released_body import KEPT
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpmesh.body.files import BETAS, BodyArrays, save_body, smpl_body
-from dpmesh.errors import OutputError
+from dpmesh.errors import InputError, OutputError
 from dpmesh.io import atomic_write, read_bytes
 from dpmesh.skeletons import SMPL_PARENTS
 
@@ -87,3 +87,10 @@ def keep_smpl(
         )
     atomic_write(target, data)
     return target
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return read_bytes(path, len(data)) == data
+    except InputError:
+        return False

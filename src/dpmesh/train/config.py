@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from dpmesh.config import DPMeshConfig, configuration
+from dpmesh.ablations import configuration
+from dpmesh.config import DPMeshConfig
 from dpmesh.config_io import from_plain
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.datasets.registry import SETS

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from dpmesh.ablations import configuration
 from dpmesh.body.files import BodyArrays
 from dpmesh.body.resolve import user_body
-from dpmesh.config import DPMeshConfig, configuration
+from dpmesh.config import DPMeshConfig
 from dpmesh.config_io import to_plain
 from dpmesh.convert.vposer import imported_vposer
 from dpmesh.errors import AssetError, ConfigError, WeightsError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dpmesh.config import configuration
+from dpmesh.ablations import configuration
 from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.vposer import VPoserConfig
 from dpmesh.pose_prior.vqvae import PoseVQVAEConfig

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from dpmesh.ablations import configuration
 from dpmesh.assets import weights_folder
 from dpmesh.backbone.timm import load_timm
 from dpmesh.checkpoint import read_config
-from dpmesh.config import DPMeshConfig, configuration, stored_config
+from dpmesh.config import DPMeshConfig, stored_config
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.errors import AssetError, ConfigError, DPMeshError, OutputError
 from dpmesh.pose_prior.direct import DirectConfig

@@ -1,0 +1,130 @@
+"""The variants of Table 4, one change at a time, and every configuration by its name."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, get_args
+
+from dpmesh.backbone.diffusion import Conditions
+from dpmesh.backbone.timm import TimmConfig
+from dpmesh.config import EMBEDDED, FUSED, PAPER, PRESETS, DPMeshConfig
+from dpmesh.config_io import changed
+from dpmesh.errors import ConfigError
+from dpmesh.pose_prior.direct import DirectConfig
+from dpmesh.pose_prior.vposer import VPoserConfig
+from dpmesh.pose_prior.vqvae import PoseVQVAEConfig
+
+# Table 4, one change at a time; the functions combine: with_head(with_timm(PAPER, "resnet50"), "direct").
+Head = Literal["soft", "straight_through", "vposer", "direct"]
+
+
+TIMM = {
+    "resnet50": TimmConfig(model="resnet50"),
+    "hrnet_w48": TimmConfig(model="hrnet_w48"),
+    "vit_l16": TimmConfig(model="vit_large_patch16_224"),
+    "swinv2_l": TimmConfig(model="swinv2_large_window12to16_192to256"),
+}
+"""Our name -> the paper's four in timm. The size in a name is that of its training; here it is the crop's, 256."""
+
+
+TIMM_SMALL = {
+    "resnet10": TimmConfig(model="resnet10t"),
+    "vit_ti": TimmConfig(model="vit_tiny_patch16_224"),
+    "swinv2_6m": TimmConfig(
+        model="swinv2_tiny_window8_256", embed_dim=48, depths=(2, 2, 4, 2), num_heads=(2, 4, 8, 16)
+    ),
+}
+"""Of about the size of FUSED's own backbone."""
+
+
+WIDTHS = {"narrow": (24, 48, 72, 72), "wide": (40, 80, 104, 104)}
+"""Channels of the U-Net's levels; wide is as wide as 12 M parameters in all allow."""
+
+
+def with_conditions(base: DPMeshConfig, conditions: Conditions) -> DPMeshConfig:
+    """The same model, told other things besides the picture."""
+    frozen = tuple(part for part in base.frozen if part != "controlnet" or conditions != "z0")
+    backbone = replace(base.diffusion, conditions=conditions)
+    return replace(base, name=f"{base.name}-{conditions}", backbone=backbone, frozen=frozen)
+
+
+def with_timm(base: DPMeshConfig, model: str) -> DPMeshConfig:
+    """The same regressor behind another backbone, all of which is trained. model: a name in TIMM or TIMM_SMALL, or
+    timm's own."""
+    old = base.backbone
+    backbone = replace(
+        (TIMM | TIMM_SMALL).get(model, TimmConfig(model=model)),
+        joints=old.joints,
+        fused_channels=old.fused_channels,
+        fused_groups=old.fused_groups,
+        reading=old.reading,
+    )
+    return replace(base, name=f"{base.name}-{model}", backbone=backbone, lora_rank=0, frozen=())
+
+
+def with_widths(base: DPMeshConfig, size: str) -> DPMeshConfig:
+    """The same model with a narrower or wider U-Net and ControlNet. size: a name in WIDTHS."""
+    diffusion = base.diffusion
+    backbone = replace(diffusion, unet=replace(diffusion.unet, channels=WIDTHS[size]))
+    return replace(base, name=f"{base.name}-{size}", backbone=backbone)
+
+
+def with_head(base: DPMeshConfig, head: Head) -> DPMeshConfig:
+    """The same model with another pose head; soft and straight_through keep base's VQ-VAE, which they need."""
+    name = f"{base.name}-{head}"
+    if head == "vposer":
+        prior = VPoserConfig()
+        return replace(
+            base, name=name, pose_prior=prior, regressor=replace(base.regressor, pose_code=prior.latent)
+        )
+    if head == "direct":
+        direct = DirectConfig()
+        code = 6 * direct.joints
+        return replace(base, name=name, pose_prior=direct, regressor=replace(base.regressor, pose_code=code))
+    if not isinstance(base.pose_prior, PoseVQVAEConfig):
+        raise ConfigError(f"the head {head} needs a VQ-VAE", where=base.name)
+    return replace(base, name=name, token_mode=head)
+
+
+def ablations(base: DPMeshConfig, timm: Iterable[str]) -> dict[str, tuple[DPMeshConfig, ...]]:
+    """Table 4 by what is changed; `base` itself is the last row of each."""
+    return {
+        "conditions": (*(with_conditions(base, c) for c in get_args(Conditions)[:-1]), base),
+        "backbones": (*(with_timm(base, model) for model in timm), base),
+        "pose heads": (*(with_head(base, head) for head in get_args(Head) if head != base.token_mode), base),
+    }
+
+
+ABLATIONS = ablations(PAPER, TIMM)
+
+
+SMALL_ABLATIONS = {
+    "conditions": ablations(EMBEDDED, ())["conditions"],
+    "backbones": ablations(FUSED, TIMM_SMALL)["backbones"],
+    "widths": (*(with_widths(FUSED, size) for size in WIDTHS), FUSED),
+    "pose heads": ablations(EMBEDDED, ())["pose heads"],
+}
+"""At the embedded model's widths: what a CPU can train (benchmarks/ablations.py)."""
+
+
+def configuration(model: str | Mapping[str, Any]) -> DPMeshConfig:
+    """A named configuration, an ablation's included; raises ConfigError for an unknown name.
+
+    model: the name, or a table {"name": ..., "backbone": {"pretrained": True}} whose other values are laid over the
+    named configuration's, nested as its fields are. It keeps its name.
+    """
+    if not isinstance(model, str):
+        changes = dict(model)
+        if not isinstance(name := changes.pop("name", None), str):
+            raise ConfigError(
+                "it names no configuration", where="model", fix='Write name = "paper" into [model].'
+            )
+        return changed(configuration(name), changes, "model")
+    name = model
+    groups = (*ABLATIONS.values(), *SMALL_ABLATIONS.values())
+    rows = {row.name: row for group in groups for row in group if row.name not in PRESETS}
+    if (found := (PRESETS | rows).get(name)) is None:
+        raise ConfigError(
+            f"there is no configuration {name[:80]!r}",
+            fix=f"There are: {', '.join(PRESETS)}; for the ablation {', '.join(rows)}.",
+        )
+    return found
