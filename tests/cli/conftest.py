@@ -9,7 +9,7 @@ import pytest
 from dpmesh.inference.options import model_options
 from dpmesh.inference.predictor import Predictor
 
-FAKES = Path(__file__).parents[1] / "pipeline" / "conftest.py"
+FAKES = Path(__file__).parents[1] / "inference" / "conftest.py"
 
 
 def load_fakes() -> ModuleType:

@@ -19,7 +19,7 @@ from dpmesh.inference.record import MARKER
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 X = ("predict", "x.png", "--out", "o")
-FAKES = Path(__file__).parents[1] / "pipeline" / "conftest.py"
+FAKES = Path(__file__).parents[1] / "inference" / "conftest.py"
 Run = Callable[..., int]
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from dpmesh.body.files import free_body
 from dpmesh.data import open_source
-from dpmesh.data.adapters import SETS
 from dpmesh.data.annotation import Person, inside_box
 from dpmesh.data.datasets import threedpw
+from dpmesh.data.datasets.registry import SETS
 from dpmesh.data.fits import POSE_KNOWN, FitBodies
 from dpmesh.data.sources import FolderSource, read_folder
 from dpmesh.errors import AssetError, ConfigError, InputError

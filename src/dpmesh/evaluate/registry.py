@@ -96,7 +96,7 @@ def _open_files(protocol: Protocol, data: Path | None) -> Source:
 
 def _read_3dpw(protocol: Protocol, data: Path) -> Read:
     """From the first place that holds the protocol's JSON or the official sequences: 3DPW/, wherever training looks
-    (data/adapters), the root itself."""
+    (data/datasets), the root itself."""
     file = threedpw_json.FILES[protocol.selection.dataset]
     folders = list(dict.fromkeys([data / "3DPW", *(data / name for name in SETS["3dpw"].folders), data]))
     for folder in folders:
