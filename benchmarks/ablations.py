@@ -69,11 +69,17 @@ PRIOR = {
     "steps": 3000,
     "batch": 192,
     "learning_rate": 1e-3,
-    "backbone_rate": 1.0,
+    "backbone_lr_factor": 1.0,
 }
-PRETRAIN = {"name": "pretrain", "kind": "pretrain", "learning_rate": 1e-3, "backbone_rate": 1.0, "longer": 2}
+PRETRAIN = {
+    "name": "pretrain",
+    "kind": "pretrain",
+    "learning_rate": 1e-3,
+    "backbone_lr_factor": 1.0,
+    "longer": 2,
+}
 STUDENT = {"name": "student", "kind": "student"}
-LIFTER = {"rehearsal": 128}
+LIFTER = {"keypoint_batch": 128}
 FIRST = LIFTER | {"longer": 2}  # a backbone that knows nothing needs more
 TWICE = LIFTER | {"longer": 4}
 SEEING = r"backbone\.|prompt\."

@@ -80,7 +80,7 @@ def measure(settings: Settings, batches: int) -> dict[str, Any]:
     number = len(settings.stages) - 1
     stage = settings.stages[number]
     if isinstance(stage, Images):
-        stage = replace(stage, rehearsal=0)
+        stage = replace(stage, keypoint_batch=0)
         settings = replace(settings, stages=(*settings.stages[:number], stage))
     objective = begin(settings, number).train()
     matrices = [p for g in objective.groups() if g.backbone for p in g.parameters if p.ndim > 1]

@@ -60,7 +60,7 @@ def main() -> None:
         results = {}
         for label, config in (
             ("augmentation of training", AugmentConfig()),
-            ("with shapes on every second person", AugmentConfig(shapes=0.5)),
+            ("with shapes on every second person", AugmentConfig(p_shapes=0.5)),
             ("as it is", None),
         ):
             source.sample(0, rng, config)

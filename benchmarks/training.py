@@ -38,7 +38,7 @@ from dpmesh.train.stage_run import Run
 from dpmesh.train.stages import Student, Teacher
 
 GIB = 2**30
-COMMON: dict[str, Any] = {"name": "s", "steps": 1, "batch": 1, "learning_rate": 1e-4, "warmup": 0}
+COMMON: dict[str, Any] = {"name": "s", "steps": 1, "batch": 1, "learning_rate": 1e-4, "warmup_steps": 0}
 
 
 def settings(precision: str, **more: Any) -> Settings:

@@ -23,7 +23,7 @@ from dpmesh.skeletons import JOINTS30, SMPL24
 
 RNG = np.random.default_rng(5)
 VIEWS = [(False, 0.0), (True, 0.0), (False, 37.0), (True, -52.0)]
-QUIET = AugmentConfig(colour=0.0, rectangle=0.0, noise=False, drop=0.0)
+QUIET = AugmentConfig(colour=0.0, p_rectangle=0.0, noise=False, p_drop_joint=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,7 @@ def again(sample: Sample, someone: Person) -> Person:
 def test_flipping_twice_is_the_identity(bodies: FitBodies) -> None:
     someone = replace(person(bodies, off_axis=True), pose_valid=(np.arange(24) % 3 > 0).astype(np.float32))
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
-    once = replace(QUIET, expand=(1.0, 1.0), scale=0.0, rotation_chance=0.0, flip=1.0)
+    once = replace(QUIET, expand=(1.0, 1.0), scale=0.0, p_rotate=0.0, p_flip=1.0)
     never = replace(once, flip=0.0)
     rng = np.random.default_rng(0)
     plain = make_sample(rng, someone, image, never)
@@ -165,7 +165,7 @@ def test_a_sample_holds_together(bodies: FitBodies) -> None:
     someone = replace(person(bodies, off_axis=False), betas_valid=1.0)
     image = np.full((480, 640, 3), 90, np.uint8)
     for seed in range(12):
-        sample = make_sample(np.random.default_rng(seed), someone, image, replace(QUIET, rectangle=1.0))
+        sample = make_sample(np.random.default_rng(seed), someone, image, replace(QUIET, p_rectangle=1.0))
         assert np.abs(sample.fit_joints3d - sample.joints3d).max() < 1e-6
         assert np.abs(seen_by_crop_camera(sample.joints3d, sample.focal) - sample.joints2d).max() < 4
         assert np.abs(sample.fit_joints2d - sample.joints2d).max() < 1e-2
@@ -239,7 +239,8 @@ def test_a_rectangle_that_does_not_fit_into_the_crop_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"flip": 1.5}, {"expand": (1.2, 1.0)}, {"scale": 1.0}, {"rotation": 120.0}, {"drop": -0.1}]
+    "wrong",
+    [{"p_flip": 1.5}, {"expand": (1.2, 1.0)}, {"scale": 1.0}, {"rotation": 120.0}, {"p_drop_joint": -0.1}],
 )
 def test_nonsense_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):

@@ -15,7 +15,7 @@ from dpmesh.skeletons import COCO17, JOINTS30
 
 N = 6000
 ONES = np.ones(30, np.float32)
-NOISE = AugmentConfig(drop=0.0)
+NOISE = AugmentConfig(p_drop_joint=0.0)
 # datasets.md, 5: sigma; then jitter n>10, miss n>10, inversion, swap crowded (n<=15, o>=3) / normal.
 ROWS = {"L_Shoulder": (0.079, 0.15, 0.05, 0.03, 0.06), "R_Wrist": (0.062, 0.15, 0.10, 0.03, 0.06),
         "L_Hip": (0.107, 0.20, 0.10, 0.06, 0.03), "R_Knee": (0.087, 0.10, 0.10, 0.06, 0.03),
@@ -195,7 +195,7 @@ def test_neighbours_overlap_by_their_annotated_boxes() -> None:
 
 def test_joints_are_dropped_at_the_rate_asked_for() -> None:
     person, view, joints = someone(flip=False)
-    config = replace(NOISE, noise=False, drop=0.3)
+    config = replace(NOISE, noise=False, p_drop_joint=0.3)
     rate = np.mean(
         [detect(np.random.default_rng(k), person, view, joints, ONES, config)[1] for k in range(400)]
     )

@@ -38,7 +38,7 @@ def packed(folder: FolderSource, tmp_path: Path) -> Path:
 def test_shards_give_what_the_folder_gives(folder: FolderSource, packed: Path) -> None:
     source = open_source("coco", packed)
     assert isinstance(source, ShardSource) and len(source) == len(folder) == 3 and not source.skipped
-    for config in (None, AugmentConfig(colour=0.0, rectangle=0.0)):
+    for config in (None, AugmentConfig(colour=0.0, p_rectangle=0.0)):
         for k in range(3):
             a, b = (s.sample(k, np.random.default_rng(k), config) for s in (folder, source))
             assert a.record_id == b.record_id and abs(a.focal / b.focal - 1) < 1e-5

@@ -69,7 +69,15 @@ def make_prior(folder: Path) -> Path:
 
 
 def stage(kind: str, **more: Any) -> dict[str, Any]:
-    return {"name": kind, "kind": kind, "batch": 4, "steps": 3, "learning_rate": 1e-3, "warmup": 1, **more}
+    return {
+        "name": kind,
+        "kind": kind,
+        "batch": 4,
+        "steps": 3,
+        "learning_rate": 1e-3,
+        "warmup_steps": 1,
+        **more,
+    }
 
 
 def settings(out: Path, *stages: dict[str, Any], **more: Any) -> Settings:
@@ -80,8 +88,8 @@ def settings(out: Path, *stages: dict[str, Any], **more: Any) -> Settings:
     plain = {
         "model": "tiny", "allow_random_backbone": True,
         "prior": str(prior), "out": str(out), "precision": "32-true", "workers": 0, "log_every": 1,
-        "validate_every": 0, "sheet_every": 0, "validation_people": 2, "checkpoint_every": 1e9,
-        "stages": list(stages), "data": {"people": 4}, **more,
+        "validate_every": 0, "preview_every": 0, "validation_people": 2, "checkpoint_every": 1e9,
+        "stages": list(stages), "data": {"overfit_people": 4}, **more,
     }  # fmt: skip
     return from_plain(Settings, plain)
 

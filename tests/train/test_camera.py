@@ -35,7 +35,7 @@ from dpmesh.types import BodyParameters
 
 ROOT = Path(__file__).parents[2]
 STILL = AugmentConfig.still(noise=False)
-TURNED = replace(STILL, flip=1.0, rotation=40.0, rotation_chance=1.0)
+TURNED = replace(STILL, p_flip=1.0, rotation=40.0, p_rotate=1.0)
 CAMERAS = ["crop", "image"]
 EXACT = ("joints3d", "root", "pose", "betas")
 
@@ -196,8 +196,8 @@ def test_a_released_checkpoint_is_trained_on_in_its_own_camera(
     convert_released(tmp_path / "twin.pth.tar", tmp_path / "start", small)
     changes = {
         "start": str(tmp_path / "start"), "out": str(tmp_path / "run"), "body": "free", "workers": 0,
-        "precision": "32-true", "validation_people": 2, "validate_every": 1, "sheet_every": 1,
-        "data": {"people": 2}, "finetune.epochs": 0, "finetune.steps": 1, "finetune.batch": 2,
+        "precision": "32-true", "validation_people": 2, "validate_every": 1, "preview_every": 1,
+        "data": {"overfit_people": 2}, "finetune.epochs": 0, "finetune.steps": 1, "finetune.batch": 2,
     }  # fmt: skip
     given = read_settings(ROOT / "configs/release_finetune.toml", changes)
     assert given.model == "release" and RELEASE.camera == small.camera == "image"
@@ -214,7 +214,7 @@ def test_a_released_checkpoint_is_trained_on_in_its_own_camera(
     assert not any(name.startswith(("backbone.vae", "backbone.controlnet", "pose_prior")) for name in moved)
     # Whole pictures' diagonals: synthetic crops are 0.12 to 0.8 of them wide. The first one's serves all.
     assert 320 <= float(seen[0].min()) == float(seen[0].max()) <= 2134
-    assert (tmp_path / "run/sheets").is_dir()
+    assert (tmp_path / "run/previews").is_dir()
 
     convert_released(tmp_path / "twin.pth.tar", tmp_path / "merged", small, merge_lora=True)
     with pytest.raises(ConfigError, match="not weights of") as caught:

@@ -98,7 +98,7 @@ def test_data_sets_are_mixed_and_go_on_from_any_step(data: Data):
 
 def test_epochs(data: Data):
     """Twice the larger group, in batches; the low stretch in epochs too."""
-    stage = Teacher(**COMMON, epochs=6, schedule="step", low=2)
+    stage = Teacher(**COMMON, epochs=6, schedule="step", decay_steps=2)
     assert steps_of(stage, data) == (6 * (60 // 4), 2 * (60 // 4))
     with pytest.raises(ConfigError, match="synthetic people have no epochs"):
         steps_of(stage, Data())
@@ -109,7 +109,9 @@ def test_the_rate_is_a_tenth_for_the_last_epochs(data: Data, tmp_path: Path, chi
     from dpmesh.train.distributed import make_fabric
     from dpmesh.train.stage_run import Run
 
-    stage = child.stage("teacher", steps=6, schedule="step", low=2, warmup=0, learning_rate=1e-4)
+    stage = child.stage(
+        "teacher", steps=6, schedule="step", decay_steps=2, warmup_steps=0, learning_rate=1e-4
+    )
     given = child.settings(tmp_path / "run", stage)
     run = Run(make_fabric(given), begin(given, 0), given, 0)
     rates = []

@@ -19,10 +19,10 @@ PEOPLE = 8
 
 @pytest.mark.slow
 def test_eight_people_are_learned_by_heart(tmp_path: Path):
-    common = {"batch": PEOPLE, "warmup": 10}
+    common = {"batch": PEOPLE, "warmup_steps": 10}
     plain = {
         "model": "embedded", "out": str(tmp_path), "workers": 0, "weight_decay": 0.0,
-        "validation_people": PEOPLE, "validate_every": 10_000, "sheet_every": 0, "data": {"people": PEOPLE},
+        "validation_people": PEOPLE, "validate_every": 10_000, "preview_every": 0, "data": {"overfit_people": PEOPLE},
         "stages": [
             {"name": "first", "kind": "keypoints", "steps": 200, "learning_rate": 2e-3, **common},
             {"name": "then", "kind": "teacher", "steps": 60, "learning_rate": 1e-3, **common},

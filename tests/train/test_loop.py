@@ -36,7 +36,7 @@ def stages(child: ModuleType) -> list[dict[str, Any]]:
 def whole(child: ModuleType, stages: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    loop.train(child.settings(out, *stages, ema=0.9))
+    loop.train(child.settings(out, *stages, ema_decay=0.9))
     return out
 
 
@@ -46,13 +46,13 @@ def test_a_killed_run_goes_on_with_the_same_losses(
     """SIGKILL, twice: while the teacher trains and while the student does."""
     out = whole.parent / "killed"
     for at in ((0, 2), (1, 1)):
-        plain = {"stages": stages, "ema": 0.9, "checkpoint_every": 0.0, "dies": at}
+        plain = {"stages": stages, "ema_decay": 0.9, "checkpoint_every": 0.0, "dies": at}
         words = [sys.executable, child.__file__, "train", str(out), json.dumps(plain)]
         done = subprocess.run(words, capture_output=True, timeout=300)
         assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
     state = latest_checkpoint(out)
     assert state is not None and (state["stage"], state["step"]) == (1, 1)
-    loop.train(child.settings(out, *stages, ema=0.9, checkpoint_every=0.0))
+    loop.train(child.settings(out, *stages, ema_decay=0.9, checkpoint_every=0.0))
     for stage in ("teacher", "student"):
         assert lines(out, stage) == lines(whole, stage)
     one, other = ((folder / "weights/model.safetensors").read_bytes() for folder in (out, whole))

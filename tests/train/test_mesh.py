@@ -86,7 +86,7 @@ def test_pictures_train_everything_and_keypoints_the_lifter():
 
 
 def test_rehearsed_people_add_their_own_loss():
-    stage = Images(**{**COMMON, "batch": 2}, rehearsal=4)
+    stage = Images(**{**COMMON, "batch": 2}, keypoint_batch=4)
     batch = batch_of(stage)
     pictures = {name: v for name, v in batch.items() if not name.startswith(BLIND)}
     blind = {name.removeprefix(BLIND): v for name, v in batch.items() if name.startswith(BLIND)}
@@ -116,7 +116,7 @@ def test_a_teacher_is_told_the_truth_and_a_student_less_than_was_detected(pictur
     assert torch.equal(visible, inside * batch["joints2d_valid"])
     assert torch.equal(joints[visible > 0], batch["joints2d"][visible > 0])
 
-    told = MeshObjective(model(), Student(**COMMON, drop=0.5), SETTINGS)
+    told = MeshObjective(model(), Student(**COMMON, p_drop_joint=0.5), SETTINGS)
     drops = []
     for step in range(40):
         joints, kept = told.given(batch, Part(1, step))
@@ -197,7 +197,7 @@ def test_a_stage_cannot_leave_a_part_that_the_backbone_lacks():
 
 def test_the_two_rates_really_differ(child: ModuleType, tmp_path: Path):
     """Adam's first step is the rate itself, whatever the gradient."""
-    stage = child.stage("teacher", steps=1, warmup=0, backbone_rate=0.1)
+    stage = child.stage("teacher", steps=1, warmup_steps=0, backbone_lr_factor=0.1)
     run, before = trained(child, tmp_path / "run", stage, weight_decay=0.0, losses={"automatic": True})
     assert [group["lr"] for group in run.optimizer.param_groups] == pytest.approx([1e-3, 1e-4, 1e-3])
     assert [group["weight_decay"] for group in run.optimizer.param_groups] == [0.0, 0.0, 0.0]
@@ -236,7 +236,9 @@ def test_checkpointing_changes_memory_and_nothing_else(child: ModuleType, tmp_pa
     """The same gradients, with fewer numbers kept for them."""
     kept, grads = [], []
     for checkpointing in (False, True):
-        given = child.settings(tmp_path / "run", child.stage("teacher"), checkpointing=checkpointing)
+        given = child.settings(
+            tmp_path / "run", child.stage("teacher"), activation_checkpointing=checkpointing
+        )
         torch.manual_seed(0)
         run = Run(make_fabric(given), begin(given, 0), given, 0)
         (part, _ids, batch) = next(feed(run.stage, given, range(1)))

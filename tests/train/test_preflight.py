@@ -36,7 +36,7 @@ def test_everything_that_is_missing_is_told_at_once(
         "group3d": [{"dataset": "h36m", **here}],
         "group2d": [{"dataset": "coco", **here}],
         "validation": [{"dataset": "3dpw", "split": "validation", **here}],
-        "people": 0,
+        "overfit_people": 0,
     }
     student = child.stage("student", teacher=str(tmp_path / "teacher"), epochs=2, steps=0)
     settings = child.settings(
@@ -64,7 +64,7 @@ def test_no_missing_file_hides_another(
         "group3d": [{"dataset": name, "root": "data"} for name in ("h36m", "muco")],
         "group2d": [{"dataset": name, "root": "data"} for name in ("coco", "crowdpose")],
         "validation": [{"dataset": "3dpw", "split": "validation", "root": "sets"}],
-        "people": 0,
+        "overfit_people": 0,
     }
     teacher = child.stage("teacher", epochs=20, steps=0)
     settings = child.settings(
@@ -107,7 +107,7 @@ def test_weights_that_are_not_there_name_what_makes_them(tmp_path: Path, monkeyp
 
 def test_what_is_there_is_counted(child: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     stages = [child.stage("teacher"), child.stage("student")]
-    given = child.settings(tmp_path / "run", *stages, ema=0.9)
+    given = child.settings(tmp_path / "run", *stages, ema_decay=0.9)
     assert cli._check(given) == 0
     told = capsys.readouterr().out
     assert "stage teacher (teacher): 3 steps of 4" in told and "everything is there" in told

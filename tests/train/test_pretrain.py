@@ -75,5 +75,5 @@ def test_it_learns(at_work: tuple[DenoisingObjective, Tensors]):
     end = objective.figures()
     assert end["denoise"] < 0.95 * start["denoise"]
     assert end["reconstruction"] < 0.8 * start["reconstruction"]
-    picture = objective.sheet(batch)
+    picture = objective.preview(batch)
     assert picture is not None and picture.shape == (4 * 256, 512, 3)

@@ -27,11 +27,11 @@ def joint(
     teacher = child.make_weights(out, "tiny", 2)
     cases = {
         "student": (
-            child.stage("student", teacher=teacher, drop=0.3),
+            child.stage("student", teacher=teacher, p_drop_joint=0.3),
             {"model": "tiny", "start": child.make_weights(out, "tiny", 1), "losses": {"automatic": True}},
         ),
         "images": (
-            child.stage("images", scrambled=0.5, no_features=0.3),
+            child.stage("images", p_shuffle_image=0.5, p_drop_image=0.3),
             {"model": "reading", "start": child.make_weights(out, "reading", 1)},
         ),
     }
@@ -78,7 +78,7 @@ def test_two_processes_train_one_run_and_end_with_one_line(child: ModuleType, tm
     assert done.stdout.strip() == f"weights: {out}/weights"
 
     validation = [{"dataset": "3dpw", "split": "validation", "root": str(tmp_path / "none"), "fits": "none"}]
-    data = {"people": 0, "validation": validation}
+    data = {"overfit_people": 0, "validation": validation}
     lacking = command(child, tmp_path / "lacking", stage, **words, data=data, validate_every=1)
     assert lacking.returncode == 1 and not lacking.stdout
     (line,) = [line for line in lacking.stderr.splitlines() if line.startswith("dpmesh: ")]

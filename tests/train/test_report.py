@@ -58,20 +58,20 @@ def test_curves_and_sheets(tmp_path: Path):
     picture[..., 0] = 200  # red
     with Report(tmp_path, "s", 0, 9, tensorboard=True) as report:
         report.row(3, 2, {"loss": 0.5})
-        report.sheet(3, picture)
-        report.sheet(4, None)
+        report.preview(3, picture)
+        report.preview(4, None)
     found = EventAccumulator(str(tmp_path / "tensorboard/s"))
     found.Reload()
     assert [(event.step, event.value) for event in found.Scalars("loss")] == [(3, 0.5)]
-    assert [path.name for path in (tmp_path / "sheets").iterdir()] == ["s_000003.png"]
-    assert cv2.imread(str(tmp_path / "sheets/s_000003.png"))[0, 0].tolist() == [0, 0, 200]
+    assert [path.name for path in (tmp_path / "previews").iterdir()] == ["s_000003.png"]
+    assert cv2.imread(str(tmp_path / "previews/s_000003.png"))[0, 0].tolist() == [0, 0, 200]
 
 
 def test_other_processes_tell_nothing(tmp_path: Path):
     with Report(tmp_path, "s", 0, 9, tells=False, tensorboard=True) as report:
         report.row(1, 2, {"loss": 0.5})
         report.validation(1, 2, {"x": 1.0})
-        report.sheet(1, np.zeros((4, 4, 3), np.uint8))
+        report.preview(1, np.zeros((4, 4, 3), np.uint8))
     assert not list(tmp_path.iterdir())
 
 

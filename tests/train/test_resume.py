@@ -70,7 +70,7 @@ def copied(folder: Path, to: Path) -> Path:
         ({"stage": {"learning_rate": 0.5}}, "teacher.learning_rate was 0.001, is 0.5"),
         ({"stage": {"steps": 9}}, "teacher.steps was 4, is 9 in the midst"),
         ({"stage": {"kind": "images"}}, "teacher.kind was 'teacher', is 'images'"),
-        ({"data": {"people": 3}}, "data.people was 4, is 3"),
+        ({"data": {"overfit_people": 3}}, "data.overfit_people was 4, is 3"),
         ({"seed": 2}, "seed was 1, is 2"),
         ({"betas": [0.9, 0.999]}, "betas was"),
         ({"precision": "bf16-mixed"}, "precision was 32-true, is bf16-mixed"),
@@ -104,7 +104,13 @@ def test_what_does_not_change_the_numbers_may_change(
 ):
     """Another place, other intervals and workers; the weights are the undisturbed run's."""
     out = copied(base, tmp_path)
-    more = {"log_every": 3, "workers": 1, "sheet_every": 3, "checkpointing": True, "checkpoint_every": 1e9}
+    more = {
+        "log_every": 3,
+        "workers": 1,
+        "preview_every": 3,
+        "activation_checkpointing": True,
+        "checkpoint_every": 1e9,
+    }
     weights = loop.train(as_begun(child, out, **more))
     one, other = ((folder / "model.safetensors").read_bytes() for folder in (weights, done / "weights"))
     assert one == other
@@ -115,10 +121,10 @@ def test_a_rate_that_stands_still_may_do_so_for_longer(child: ModuleType, base: 
     state = latest_checkpoint(out)
     assert state is not None
     record = state["record"]["stages"][0]
-    record["settings"] |= {"stage.schedule": "step", "stage.low": 1}
-    record["low"] = 1
+    record["settings"] |= {"stage.schedule": "step", "stage.decay_steps": 1}
+    record["decay_steps"] = 1
     save_checkpoint(out, state)
-    longer = {"schedule": "step", "low": 1}
+    longer = {"schedule": "step", "decay_steps": 1}
     with pytest.raises(ConfigError, match=r"teacher\.steps was 4, is 2"):
         loop.train(as_begun(child, out, {**longer, "steps": 2}))
     loop.train(as_begun(child, out, {**longer, "steps": 6}))

@@ -36,9 +36,9 @@ def test_a_teacher_trains_on_the_sets(child: ModuleType, tmp_path: Path):
         "group2d": [source("coco"), source("crowdpose")],
         "augment": {"rectangle": 0.0},
     }
-    stage = child.stage("teacher", epochs=2, steps=0, schedule="step", low=1, warmup=0)
+    stage = child.stage("teacher", epochs=2, steps=0, schedule="step", decay_steps=1, warmup_steps=0)
     out = tmp_path / "run"
-    weights = loop.train(child.settings(out, stage, data=data, sheet_every=2))
+    weights = loop.train(child.settings(out, stage, data=data, preview_every=2))
     assert (weights / "model.safetensors").is_file()
     with (out / "log_teacher.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -49,8 +49,8 @@ def test_a_teacher_trains_on_the_sets(child: ModuleType, tmp_path: Path):
     for row in rows:  # joints alone are known, and 3D ones of half of the people
         assert float(row["joints3d"]) > 0 and float(row["joints2d"]) > 0
         assert float(row["pose"]) == float(row["root"]) == float(row["betas"]) == 0
-    assert (out / "sheets/teacher_000002.png").is_file()
+    assert (out / "previews/teacher_000002.png").is_file()
 
     fewer = {**data, "group2d": data["group2d"][:1]}
     with pytest.raises(ConfigError, match=r"data\.group2d\.1\.dataset was 'crowdpose', is None"):
-        loop.train(child.settings(out, stage, data=fewer, sheet_every=2))
+        loop.train(child.settings(out, stage, data=fewer, preview_every=2))

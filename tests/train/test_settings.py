@@ -16,7 +16,7 @@ from dpmesh.config_io import from_plain, to_plain
 from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.train import config as settings
-from dpmesh.train.config import Settings, read_settings
+from dpmesh.train.config import RENAMED, Settings, read_settings
 from dpmesh.train.context import begin
 from dpmesh.train.stages import Images, Prior, Student
 
@@ -100,7 +100,7 @@ def test_the_papers_values():
         settings = read_settings(CONFIGS / f"paper_{name}.toml")
         (stage,) = settings.stages
         assert stage.kind == name and settings.model == "paper"
-        assert (stage.batch, stage.learning_rate, stage.schedule, stage.low) == (16, 1e-4, "step", 5)
+        assert (stage.batch, stage.learning_rate, stage.schedule, stage.decay_steps) == (16, 1e-4, "step", 5)
         assert settings.weight_decay == 1e-6 and stage.epochs > 5
 
 
@@ -168,7 +168,7 @@ def test_a_wrong_name_is_one_line(words: list[str], said: str, capsys: pytest.Ca
             "must be the first",
         ),
         ('strategy = "fsdp"\n' + ONE + ONE.split("\n", 1)[1].replace('"x"', '"y"'), "one stage at a time"),
-        ("ema = 1.0\n" + ONE, "ema=1.0 is not between 0 and 1"),
+        ("ema_decay = 1.0\n" + ONE, "ema_decay=1.0 is not between 0 and 1"),
         ("processes = 0\n" + ONE, "processes=0 is not between 1"),
         ("workers = -1\n" + ONE, "workers=-1"),
         ("seed = -1\n" + ONE, "seed=-1"),
@@ -176,20 +176,20 @@ def test_a_wrong_name_is_one_line(words: list[str], said: str, capsys: pytest.Ca
         ("checkpoint_every = nan\n" + ONE, "checkpoint_every: the number is not finite"),
         ("validate_every = -5\n" + ONE, "validate_every=-5"),
         ("weight_decay = inf\n" + ONE, "weight_decay: the number is not finite"),
-        ("clip = 0.0\n" + ONE, "clip=0.0"),
+        ("max_grad_norm = 0.0\n" + ONE, "max_grad_norm=0.0"),
         ("betas = [0.9]\n" + ONE, "must be two numbers"),
         ("betas = [0.9, 1.0]\n" + ONE, "betas=1.0"),
         ('out = ""\n' + ONE, "`out` is empty"),
         (ONE + "[losses]\njoints3d = -1.0\n", "joints3d=-1.0"),
         (ONE + "[losses]\npose = nan\n", "pose: the number is not finite"),
-        (ONE + "[data]\npeople = -2\n", "people=-2"),
+        (ONE + "[data]\noverfit_people = -2\n", "overfit_people=-2"),
         (ONE.replace("steps = 1", "steps = -1\nepochs = 2"), "steps=-1"),
         (ONE.replace("1.0", "inf"), "learning_rate: the number is not finite"),
         (ONE.replace("1.0", "0.0"), "learning_rate must be above 0"),
-        (ONE + "scrambled = 1.5\n", "scrambled=1.5"),
-        (ONE + "rehearsal = -8\n", "rehearsal=-8"),
-        (ONE.replace('"images"', '"student"') + "drop = 2.0\n", "drop=2.0"),
-        (ONE.replace('"images"', '"prior"') + "smooth = -0.1\n", "smooth=-0.1"),
+        (ONE + "p_shuffle_image = 1.5\n", "p_shuffle_image=1.5"),
+        (ONE + "keypoint_batch = -8\n", "keypoint_batch=-8"),
+        (ONE.replace('"images"', '"student"') + "p_drop_joint = 2.0\n", "p_drop_joint=2.0"),
+        (ONE.replace('"images"', '"prior"') + "p_unquantised = -0.1\n", "p_unquantised=-0.1"),
         ('model = "embedded"\nstages = 3\n', "stages are tables of their own"),
         ('model = "embedded"\nstages = ["images"]\n', "stages are tables of their own"),
         ('model = "embedded"\n[stages]\nname = "x"\n', "stages are tables of their own"),
@@ -256,4 +256,21 @@ def test_what_is_no_config_file_is_one_line(tmp_path: Path, capsys: pytest.Captu
 
 def test_images_keep_their_options():
     stage = read_settings(CONFIGS / "embedded.toml").stages[1]
-    assert isinstance(stage, Images) and stage.rehearsal == 256
+    assert isinstance(stage, Images) and stage.keypoint_batch == 256
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_a_former_name_is_refused_with_the_new_one(
+    old: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "c.toml"
+    path.write_text(ONE)
+    assert main(["train", str(path), f"--set.{old.replace('stages.', 'stages.0.')}", "1"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"{old} is now called {RENAMED[old]}" in error
+    new = ".".join([*old.split(".")[:-1], RENAMED[old]])
+    with pytest.raises(
+        ConfigError
+    ) as refused:  # the new name is a setting, of this kind of stage or of another
+        read_settings(path, {new.replace("stages.", "stages.0."): "x"})
+    assert "is now called" not in str(refused.value)

@@ -27,7 +27,7 @@ from dpmesh.train.stages import Uncertainty
 CONFIG = Path(__file__).parents[2] / "configs/embedded_sigma.toml"
 HEAD = "regressor.uncertainty."
 STAGE: dict[str, Any] = {
-    "name": "s", "kind": "uncertainty", "steps": 2, "batch": 2, "learning_rate": 1e-2, "warmup": 0, "rehearsal": 4,
+    "name": "s", "kind": "uncertainty", "steps": 2, "batch": 2, "learning_rate": 1e-2, "warmup_steps": 0, "keypoint_batch": 4,
 }  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_a_step_sees_everybody_twice_and_people_without_pictures(start: Path, tm
 @pytest.mark.slow
 def test_hidden_joints_learn_to_be_less_sure(start: Path, tmp_path: Path):
     """The same few people again and again, by the hiding term alone."""
-    given = settings(start, tmp_path, {**STAGE, "batch": 4, "rehearsal": 0})
+    given = settings(start, tmp_path, {**STAGE, "batch": 4, "keypoint_batch": 0})
     objective = begin(given, 0).train()
     assert isinstance(objective, UncertaintyObjective)
     _, _, batch = next(feed(given.stages[0], given, range(1)))

@@ -18,7 +18,7 @@ from dpmesh.train.dataloader import Part
 from dpmesh.train.objectives.vposer import VAEObjective
 from dpmesh.train.objectives.vqvae import body_rotations
 
-STAGE = {"name": "p", "kind": "prior", "steps": 100, "batch": 64, "warmup": 5, "learning_rate": 3e-3}
+STAGE = {"name": "p", "kind": "prior", "steps": 100, "batch": 64, "warmup_steps": 5, "learning_rate": 3e-3}
 
 
 def settings(out: Path, model: str = "embedded-vposer", **more: object) -> Settings:

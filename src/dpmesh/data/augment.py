@@ -41,12 +41,12 @@ class AugmentConfig:
     """Ranges as 3DCrowdNet, JOTR and DPMesh train (reference: datasets.md, 3.1, 3.4, 3.5); chances are in [0, 1].
 
     expand: the square box is enlarged by a factor in this range.  scale: and by 1 + scale · clip(N(0, 1), -1, 1).
-    rotation: with rotation_chance, rotation · clip(N(0, 1), -2, 2) degrees.  flip: chance of mirroring.
+    rotation: with p_rotate, rotation · clip(N(0, 1), -2, 2) degrees.  p_flip: chance of mirroring.
     colour: each channel times U(1 - colour, 1 + colour).
-    rectangle: chance of trying a rectangle of noise over up to 30 % of the box.  shapes: chance of one or two
+    p_rectangle: chance of trying a rectangle of noise over up to 30 % of the box.  p_shapes: chance of one or two
     textured shapes (never in the originals).
     noise: PoseFix errors on the input joints; else they are true.  as_published: with the four defects of the
-    original loaders (input_keypoints.py).  drop: chance that an input joint is left out.  drop_hidden: further chance
+    original loaders (input_keypoints.py).  p_drop_joint: chance that an input joint is left out.  p_drop_covered: further chance
     for one that the rectangle or a shape covers.
     focal: the camera by which the crop camera turns and scales: each "set"'s own K, or the "diagonal" of the set's
     image as focal length and its middle as axis, as the paper has it and as is assumed of a photo without a camera.
@@ -55,19 +55,19 @@ class AugmentConfig:
     expand: tuple[float, ...] = (1.0, 1.2)
     scale: float = 0.25
     rotation: float = 30.0
-    rotation_chance: float = 0.6
-    flip: float = 0.5
+    p_rotate: float = 0.6
+    p_flip: float = 0.5
     colour: float = 0.2
-    rectangle: float = 1.0
-    shapes: float = 0.0
+    p_rectangle: float = 1.0
+    p_shapes: float = 0.0
     noise: bool = True
     as_published: bool = False
-    drop: float = 0.1
-    drop_hidden: float = 0.0
+    p_drop_joint: float = 0.1
+    p_drop_covered: float = 0.0
     focal: Literal["set", "diagonal"] = "set"
 
     def __post_init__(self) -> None:
-        for name in ("rotation_chance", "flip", "rectangle", "shapes", "drop", "drop_hidden"):
+        for name in ("p_rotate", "p_flip", "p_rectangle", "p_shapes", "p_drop_joint", "p_drop_covered"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is not a chance in [0, 1]", where="augment")
         if len(self.expand) != 2 or not 0.5 <= self.expand[0] <= self.expand[1] <= 4:
@@ -84,8 +84,8 @@ class AugmentConfig:
     def still(cls, *, noise: bool = True, focal: Literal["set", "diagonal"] = "set") -> "AugmentConfig":
         """No change of the picture (box times 1.1, as at test): for validation. Input joints with noise or true."""
         return cls(
-            expand=(1.1, 1.1), scale=0.0, rotation=0.0, rotation_chance=0.0, flip=0.0, colour=0.0, rectangle=0.0,
-            noise=noise, drop=0.0, focal=focal,
+            expand=(1.1, 1.1), scale=0.0, rotation=0.0, p_rotate=0.0, p_flip=0.0, colour=0.0, p_rectangle=0.0,
+            noise=noise, p_drop_joint=0.0, focal=focal,
         )  # fmt: skip
 
 
@@ -179,6 +179,6 @@ def draw_view(
     expand = float(rng.uniform(config.expand[0], config.expand[1]))
     scale = 1 + config.scale * np.clip(rng.standard_normal(), -1, 1)
     angle = config.rotation * np.clip(rng.standard_normal(), -2, 2)
-    turned, flip = rng.random() < config.rotation_chance, rng.random() < config.flip
+    turned, flip = rng.random() < config.p_rotate, rng.random() < config.p_flip
     crop = Crop.around(box, float(expand * scale))
     return View(crop, K, bool(flip), float(angle) if turned else 0.0)

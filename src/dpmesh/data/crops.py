@@ -38,8 +38,8 @@ def make_sample(
     joints2d, valid = _joints2d(person, view)
     joints, visible = detect(rng, person, view, joints2d, valid, config)
     hidden = _hidden(joints2d, covered)
-    if config.drop_hidden:
-        visible = visible * ~(hidden & (rng.random(30) < config.drop_hidden))
+    if config.p_drop_covered:
+        visible = visible * ~(hidden & (rng.random(30) < config.p_drop_covered))
         joints = joints * visible[:, None]
     clear = view.swap(person.joint_clear, JOINTS30) * valid * inside(joints2d) * _in_picture(person, view)
     measured = view.swap(person.joints3d_valid, JOINTS30)

@@ -48,7 +48,7 @@ def detect(
         seen = (given[:, 2] > 0) * inside(points)
     else:
         points, seen = _disturbed(rng, person, view, joints2d, valid, config.as_published)
-    seen = (seen * (rng.random(30) >= config.drop)).astype(_F32)
+    seen = (seen * (rng.random(30) >= config.p_drop_joint)).astype(_F32)
     return np.where(seen[:, None] > 0, points, 0).astype(_F32), seen
 
 

@@ -30,12 +30,12 @@ def cover(
     where the person is (datasets.md, 3.5).
     """
     covered: NDArray[np.bool_] | None = None
-    if rng.random() < config.rectangle and (place := draw_rectangle(rng, box)) is not None:
+    if rng.random() < config.p_rectangle and (place := draw_rectangle(rng, box)) is not None:
         x, y, w, h = place
         crop[y : y + h, x : x + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
         covered = np.zeros((CROP, CROP), bool)
         covered[y : y + h, x : x + w] = True
-    if rng.random() < config.shapes:
+    if rng.random() < config.p_shapes:
         covered = np.zeros((CROP, CROP), bool) if covered is None else covered
         for _ in range(int(rng.integers(1, 3))):
             x, y = (float(rng.uniform(box[k], box[k + 2])) for k in range(2))

@@ -81,7 +81,7 @@ class Benchmark:
 def benchmarks(data: Data, count: int, *, annotated: bool = False) -> tuple[Benchmark, ...]:
     """The data sets of Data.validation with `count` people in all. annotated: the ground-truth 2D joints are the input,
     as of a teacher. Raises DPMeshError where files, bodies or regressors are missing."""
-    if data.people:
+    if data.overfit_people:
         return ()
     share = -(-count // max(len(data.validation), 1))
     found = [_opened(source, annotated) for source in data.validation if source.dataset != "synthetic"]

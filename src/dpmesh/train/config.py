@@ -50,7 +50,7 @@ class Data:
     augment: of the data sets' people (data/augment.py); synthetic people bring their own.
     validation: what the model is validated on, sets with a true pose (3dpw, synthetic); held-out synthetic people
     without. `fits` does not matter there.
-    people: only so many synthetic people, again and again: can a model learn them by heart? 0: ever new ones.
+    overfit_people: only so many synthetic people, again and again: can a model learn them by heart? 0: ever new ones.
     motions: "train" keeps the validation clips of the pose bank out of the training; "all" trains on them too, as the
     shipped weights were.
     """
@@ -59,7 +59,7 @@ class Data:
     group2d: tuple[Source, ...] = ()
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     validation: tuple[Source, ...] = ()
-    people: int = 0
+    overfit_people: int = 0
     motions: Literal["train", "all"] = "train"
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class Data:
             for source in sources:
                 if source.split != split:
                     raise ConfigError(f"{source.dataset}'s split must be {split!r} here", where="data")
-        in_range("data", people=(self.people, 0, 10**9))
+        in_range("data", overfit_people=(self.overfit_people, 0, 10**9))
 
     @property
     def real(self) -> bool:
@@ -91,17 +91,17 @@ class Settings:
     strategy: how several processes share a model. "ddp": each has all of it. "fsdp": each has a part of every layer.
     precision: bf16-mixed does matrix products in bf16; weights and targets stay in fp32. auto is this where the device
     has instructions for bf16, and 32-true where it has none.
-    checkpointing: the backbone's activations are computed again in the backward pass instead of kept.
+    activation_checkpointing: the backbone's activations are computed again in the backward pass instead of kept.
     optimizer: "adamw", or "muon": Muon (timm's; pip install 'dpmesh[ablation]') for the image backbone's matrices and
     kernels, NAdamW for everything else, at the same rates. Some 12 % more time a step; not under fsdp.
     betas: decays of the two moving averages of AdamW (under muon of NAdamW; Muon has a momentum of its own).
-    clip: norm of the gradient at most. ema: decay of a moving average of the weights, which is then what is validated
+    max_grad_norm: norm of the gradient at most. ema_decay: decay of a moving average of the weights, which is then what is validated
     and kept; 0 for none.
 
     keep_best: keep, beside the last weights, those with the lowest MPJPE on the first set of `data.validation` (without
     one on the held-out synthetic people): weights_best/, with the figures in its provenance.
 
-    validate_every, log_every, sheet_every: steps; 0 for never. checkpoint_every: seconds.
+    validate_every, log_every, preview_every: steps; 0 for never. checkpoint_every: seconds.
     validation_people: how many are looked at.
     allow_random_backbone: without start weights, train a model that keeps a part of its backbone as it is: the part is
     then random numbers for good. For tests.
@@ -121,17 +121,17 @@ class Settings:
     workers: int = 1
     strategy: Literal["ddp", "fsdp"] = "ddp"
     precision: Precision = "auto"
-    checkpointing: bool = False
+    activation_checkpointing: bool = False
     optimizer: Literal["adamw", "muon"] = "adamw"
     betas: tuple[float, ...] = (0.9, 0.98)
     weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.0
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.0
     keep_best: bool = False
     validate_every: int = 1000
     validation_people: int = 256
     log_every: int = 50
-    sheet_every: int = 500
+    preview_every: int = 500
     checkpoint_every: float = 120.0
     tensorboard: bool = False
     allow_random_backbone: bool = False
@@ -194,15 +194,15 @@ class Settings:
             threads=(self.threads, 1, 1024),
             workers=(self.workers, 0, 1024),
             weight_decay=(self.weight_decay, 0, 1e6),
-            ema=(self.ema, 0, BELOW_ONE),
+            ema_decay=(self.ema_decay, 0, BELOW_ONE),
             validate_every=(self.validate_every, 0, 10**9),
             validation_people=(self.validation_people, 1, 10**7),
             log_every=(self.log_every, 0, 10**9),
-            sheet_every=(self.sheet_every, 0, 10**9),
+            preview_every=(self.preview_every, 0, 10**9),
             checkpoint_every=(self.checkpoint_every, 0, 1e9),
         )
-        if not 0 < self.clip < float("inf"):
-            raise ConfigError(f"clip={self.clip} is not a number above 0", where="Settings")
+        if not 0 < self.max_grad_norm < float("inf"):
+            raise ConfigError(f"max_grad_norm={self.max_grad_norm} is not a number above 0", where="Settings")
         if len(self.betas) != 2:
             raise ConfigError(f"betas={list(self.betas)} must be two numbers", where="Settings")
         for value in self.betas:
@@ -243,12 +243,55 @@ def read_settings(path: Path, changes: Mapping[str, Any] | None = None) -> Setti
     _stages_of(data, str(path))
     for name, value in (changes or {}).items():
         _lay_over(data, name, value)
+    _refuse_renamed(data, str(path))
     for stage in _stages_of(data, str(path)):
-        if "source" in stage:
-            raise ConfigError("a stage's `source` is now called `kind`", where=str(path))
         if "kind" not in stage:
             raise ConfigError(f"the stage {stage.get('name')!r} has no kind", where=str(path))
     return from_plain(Settings, data, where=str(path))
+
+
+RENAMED = {
+    "clip": "max_grad_norm",
+    "ema": "ema_decay",
+    "checkpointing": "activation_checkpointing",
+    "sheet_every": "preview_every",
+    "data.people": "overfit_people",
+    "data.augment.drop": "p_drop_joint",
+    "data.augment.drop_hidden": "p_drop_covered",
+    "data.augment.flip": "p_flip",
+    "data.augment.rectangle": "p_rectangle",
+    "data.augment.rotation_chance": "p_rotate",
+    "data.augment.shapes": "p_shapes",
+    "stages.backbone_rate": "backbone_lr_factor",
+    "stages.drop": "p_drop_joint",
+    "stages.hiding": "hiding_weight",
+    "stages.latent": "latent_weight",
+    "stages.low": "decay_steps",
+    "stages.no_features": "p_drop_image",
+    "stages.reconstruction": "reconstruction_weight",
+    "stages.rehearsal": "keypoint_batch",
+    "stages.scrambled": "p_shuffle_image",
+    "stages.smooth": "p_unquantised",
+    "stages.source": "kind",
+    "stages.warmup": "warmup_steps",
+}
+"""Former names of settings, dotted, and what each is called now."""
+
+
+def _refuse_renamed(data: Mapping[str, Any], where: str) -> None:
+    """Raise ConfigError for the first setting under a former name."""
+    for old, new in RENAMED.items():
+        *path, last = old.split(".")
+        tables: list[Any] = [data]
+        for name in path:
+            inner: list[Any] = [table.get(name) for table in tables if isinstance(table, Mapping)]
+            tables = [
+                item for one in inner for item in (cast("list[Any]", one) if isinstance(one, list) else [one])
+            ]
+        if any(isinstance(table, Mapping) and last in table for table in tables):
+            raise ConfigError(
+                f"{old} is now called {new}", where=where, fix=f"Write {new} instead of {last}."
+            )
 
 
 def model_name(model: str | Mapping[str, Any]) -> str:

@@ -240,7 +240,10 @@ def provenance(settings: Settings, number: int) -> dict[str, Any]:
     stages, plain = [stage.name for stage in settings.stages[: number + 1]], to_plain(settings)
     told: dict[str, Any] = {"config": settings.model, "stages": stages, "seed": settings.seed}
     told |= {"stage": plain["stages"][number], "losses": plain["losses"], "data": plain["data"]}
-    told |= {name: plain[name] for name in ("start", "prior", "optimizer", "betas", "weight_decay", "clip")}
+    told |= {
+        name: plain[name]
+        for name in ("start", "prior", "optimizer", "betas", "weight_decay", "max_grad_norm")
+    }
     told |= made_by()
     body = body_of(settings)[1]
     return told | ({"body": body} if body else {})

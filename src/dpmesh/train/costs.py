@@ -81,7 +81,7 @@ def cost_of(settings: Settings, number: int, world: int) -> Cost:
     weights = sum(p.numel() for p in objective.parameters())
     trained = sum(p.numel() for group in objective.groups() for p in group.parameters)
     # Weights and Adam's two averages (Muon has one; counted as two), and the average of the weights.
-    copies = 3 + (settings.ema > 0)
+    copies = 3 + (settings.ema_decay > 0)
     teacher = trained if teacher_of(settings, number) is not None else 0
     return Cost(weights, trained, teacher, copies, world if settings.strategy == "fsdp" else 1)
 

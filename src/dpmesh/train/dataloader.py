@@ -72,7 +72,7 @@ def parts_of(seed: int, steps: range, micro: int, rank: int, world: int) -> Iter
 
 Tensors = dict[str, Tensor]
 BLIND = "blind."
-"""Before the names of what a batch of pictures holds of people without one (Images.rehearsal)."""
+"""Before the names of what a batch of pictures holds of people without one (Images.keypoint_batch)."""
 
 
 def pose_bank(motions: str) -> PoseBank:
@@ -141,19 +141,19 @@ class Parts(Dataset[Batch]):
         if data.real:
             return _mixed(data, self.seed)
         people = training_people(data, self.seed)
-        if data.people:
-            return _the_same(people, data.people, with_pictures=not isinstance(stage, Keypoints))
+        if data.overfit_people:
+            return _the_same(people, data.overfit_people, with_pictures=not isinstance(stage, Keypoints))
         return _synthetic(people, stage)
 
 
 def _poses(stage: Prior, bank: PoseBank) -> Callable[[Part, int], Batch]:
-    """ "pose" (axis-angle) and "smooth" (1 where the latents are not quantised)."""
+    """ "pose" (axis-angle) and "unquantised" (1 where the latents are not quantised)."""
 
     def make(part: Part, count: int) -> Batch:
         rng = np.random.default_rng([part.seed, 11, part.number, part.step])
         pose = bank.sample(rng, count, noise=stage.noise)
         ids = [f"poses/{part.step}/{part.number}/{i}" for i in range(count)]
-        return {"record_id": ids, "pose": pose, "smooth": (rng.random(count) < stage.smooth)}
+        return {"record_id": ids, "pose": pose, "unquantised": (rng.random(count) < stage.p_unquantised)}
 
     return make
 
@@ -164,8 +164,8 @@ def _synthetic(people: SyntheticPeople, stage: Stage) -> Callable[[Part, int], B
         if isinstance(stage, Keypoints):
             return people.keypoints_only(rng, count)
         batch = people.batch(part.step * stage.batch + part.number * count, count)
-        if isinstance(stage, Images | Uncertainty) and stage.rehearsal:
-            blind = people.keypoints_only(rng, stage.rehearsal // part.of)
+        if isinstance(stage, Images | Uncertainty) and stage.keypoint_batch:
+            blind = people.keypoints_only(rng, stage.keypoint_batch // part.of)
             batch |= {BLIND + name: values for name, values in blind.items()}
         return batch
 
@@ -210,19 +210,19 @@ def opened(source: settings.Source) -> Source:
 def steps_of(stage: Stage, data: Data) -> tuple[int, int]:
     """How many steps the stage has, and how many of its last ones are in the low stretch of a "step" schedule."""
     if stage.steps:
-        return stage.steps, stage.low
+        return stage.steps, stage.decay_steps
     if not data.real:
         raise ConfigError(
             "synthetic people have no epochs", where=f"stage {stage.name}", fix="Give `steps` instead."
         )
     epoch = max(mixture_of(data, 0).epoch // stage.batch, 1)  # the last, incomplete batch is dropped
-    return stage.epochs * epoch, stage.low * epoch
+    return stage.epochs * epoch, stage.decay_steps * epoch
 
 
 def refuse_uneven(stage: AnyStage, world: int) -> None:
     """Raise ConfigError where a batch cannot be cut into equal parts."""
     people = {"batch": stage.batch} | (
-        {"rehearsal": stage.rehearsal} if isinstance(stage, Images | Uncertainty) else {}
+        {"keypoint_batch": stage.keypoint_batch} if isinstance(stage, Images | Uncertainty) else {}
     )
     for name, count in people.items():
         if count % (world * stage.accumulate):

@@ -89,11 +89,11 @@ class Report:
         self._to_board(done, {f"{place}/{name}": value for name, value in numbers.items()})
         self.say(f"validation after {self.stage} {done}: {figures}")
 
-    def sheet(self, done: int, picture: UInt8[np.ndarray, "h w 3"] | None) -> None:
-        """sheets/STAGE_STEP.png."""
+    def preview(self, done: int, picture: UInt8[np.ndarray, "h w 3"] | None) -> None:
+        """previews/STAGE_STEP.png."""
         if not self.tells or picture is None:
             return
-        folder = self.out / "sheets"
+        folder = self.out / "previews"
         _, data = cv2.imencode(".png", picture[..., ::-1])
         atomic_write(folder / f"{self.stage}_{done:06d}.png", data.tobytes())
 

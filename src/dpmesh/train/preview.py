@@ -20,7 +20,7 @@ PEOPLE = 4
 
 
 @torch.no_grad()
-def draw_sheet(
+def draw_preview(
     model: DPMesh, batch: Tensors, joints: Tensor, visible: Tensor
 ) -> UInt8[np.ndarray, "h 768 3"] | None:
     """A row for each of the first people: the crop with the joints that the model was told, its answer, the truth.

@@ -32,18 +32,18 @@ from dpmesh.train.distributed import in_bf16
 from dpmesh.train.stages import Prior, Uncertainty
 
 Record = dict[str, Any]
-"""settings: dotted name -> plain value. inputs: what is read -> its SHA-256. steps, low: as steps_of has them. bf16:
+"""settings: dotted name -> plain value. inputs: what is read -> its SHA-256. steps, decay_steps: as steps_of has them. bf16:
 whether products are in bf16. left: SHA-256 of the weights that the stage left, None before its end."""
 
 FREE = (
-    "out", "processes", "threads", "workers", "precision", "checkpointing", "validate_every", "validation_people",
-    "log_every", "sheet_every", "checkpoint_every", "tensorboard", "data.validation", "allow_random_backbone",
+    "out", "processes", "threads", "workers", "precision", "activation_checkpointing", "validate_every", "validation_people",
+    "log_every", "preview_every", "checkpoint_every", "tensorboard", "data.validation", "allow_random_backbone",
 )  # fmt: skip
 """Settings that may differ. precision: what it comes to is compared. Paths may too: what lies there is compared."""
 READ = ("start", "prior", "stage.teacher", "stage.poses")
 CALIBRATING = ("data.validation", "validation_people")
 """The stage `uncertainty` is fitted on them at its end."""
-LENGTH = ("stage.steps", "stage.epochs", "stage.low")
+LENGTH = ("stage.steps", "stage.epochs", "stage.decay_steps")
 
 FILE = "config.json"
 
@@ -51,12 +51,12 @@ FILE = "config.json"
 def record_of(settings: Settings, number: int, reads: dict[str, str], device: str) -> Record:
     """Of stage `number`, before it begins. reads: begin.reads; device: a torch device's type. Hashes what it reads, so
     seconds for gigabytes."""
-    steps, low = steps_of(settings.stages[number], settings.data)
+    steps, decay_steps = steps_of(settings.stages[number], settings.data)
     return {
         "settings": settings_of(settings, number),
         "inputs": inputs_of(settings, number, reads),
         "steps": steps,
-        "low": low,
+        "decay_steps": decay_steps,
         "bf16": in_bf16(settings.precision, device),
         "left": None,
     }
@@ -189,7 +189,9 @@ def _other_input(name: str, old: dict[str, str], now: dict[str, str]) -> str:
 
 def _may_be_longer(old: Record, now: Record, new: dict[str, Any], step: int) -> bool:
     """While the rate stands still, the length of what is to come is nowhere in the numbers."""
-    return new.get("stage.schedule") == "step" and step <= min(r["steps"] - r["low"] for r in (old, now))
+    return new.get("stage.schedule") == "step" and step <= min(
+        r["steps"] - r["decay_steps"] for r in (old, now)
+    )
 
 
 def _default(stage: Any, name: str) -> Any:

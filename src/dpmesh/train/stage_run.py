@@ -53,8 +53,8 @@ class Run:
         self.fabric, self.objective, self.settings = fabric, objective, settings
         self.frozen, self.record = frozen, record or {}
         self.number, self.stage, self.step = number, settings.stages[number], 0
-        self.steps, self.low = steps_of(self.stage, settings.data)
-        if settings.checkpointing:
+        self.steps, self.decay_steps = steps_of(self.stage, settings.data)
+        if settings.activation_checkpointing:
             recompute_activations(objective)
         self.module: Any = fabric.setup_module(objective)
         self.groups = objective.groups()
@@ -62,27 +62,27 @@ class Run:
             self.groups, self.stage.learning_rate, settings, sharded=is_sharded(fabric)
         )
         self.optimizer: Any = fabric.setup_optimizers(optimizer)
-        self.average = Average(objective, settings.ema) if settings.ema else None
+        self.average = Average(objective, settings.ema_decay) if settings.ema_decay else None
 
     def set_rates(self) -> float:
         """The rate of the step that comes, in every group; returns the one of factor 1."""
         stage = self.stage
         if stage.schedule == "step":
-            fall = 0.1 if self.step >= self.steps - self.low else 1.0
+            fall = 0.1 if self.step >= self.steps - self.decay_steps else 1.0
         else:
-            along = max(self.step - stage.warmup, 0) / max(self.steps - stage.warmup, 1)
+            along = max(self.step - stage.warmup_steps, 0) / max(self.steps - stage.warmup_steps, 1)
             fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along))
-        rate = min(1.0, (self.step + 1) / max(stage.warmup, 1)) * fall
+        rate = min(1.0, (self.step + 1) / max(stage.warmup_steps, 1)) * fall
         for group in self.optimizer.param_groups:
             group["lr"] = stage.learning_rate * rate * group["factor"]
         return stage.learning_rate * rate
 
     def clip(self) -> Tensor:
-        """Bring the gradient's norm to `clip` at most; returns what it was. Only what is trained counts, and of that
+        """Bring the gradient's norm to `max_grad_norm` at most; returns what it was. Only what is trained counts, and of that
         no loss weights."""
         average_scalars(self.fabric, self.objective)
         clipped = [p for group in self.groups if not group.loss_weights for p in group.parameters]
-        norm = torch.nn.utils.clip_grad_norm_(clipped, self.settings.clip)
+        norm = torch.nn.utils.clip_grad_norm_(clipped, self.settings.max_grad_norm)
         return _full(norm)
 
     def advance(self) -> None:
@@ -178,7 +178,7 @@ class Run:
 
     def leave(self, folder: Path, more: dict[str, Any] | None = None) -> None:
         """`save` by the first process alone, but under FSDP by all. more: of provenance."""
-        told = {**provenance(self.settings, self.number), "steps": self.step, "ema": self.settings.ema}
+        told = {**provenance(self.settings, self.number), "steps": self.step, "ema": self.settings.ema_decay}
         if self.record:
             told["inputs"] = self.record["stages"][-1]["inputs"]
         told |= more or {}

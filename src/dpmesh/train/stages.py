@@ -27,7 +27,7 @@ class Stage:
     (datasets.md §4.6), and synthetic people have none.
     batch: people in one step, over all processes and all `accumulate` parts together.
     learning_rate: after a linear warm-up (steps) it falls along a cosine to a hundredth, or ("step") stays and is a
-    tenth for the last `low` epochs (steps where the length is given in steps). backbone_rate: a factor on it for the
+    tenth for the last `decay_steps` epochs (steps where the length is given in steps). backbone_lr_factor: a factor on it for the
     image backbone.
     """
 
@@ -37,10 +37,10 @@ class Stage:
     steps: int = 0
     epochs: int = 0
     accumulate: int = 1
-    backbone_rate: float = 1.0
-    warmup: int = 200
+    backbone_lr_factor: float = 1.0
+    warmup_steps: int = 200
     schedule: Literal["cosine", "step"] = "cosine"
-    low: int = 5
+    decay_steps: int = 5
 
     def __post_init__(self) -> None:
         where = f"stage {self.name}"
@@ -53,9 +53,9 @@ class Stage:
             batch=(self.batch, 1, 10**6),
             accumulate=(self.accumulate, 1, 10**6),
             learning_rate=(self.learning_rate, 0, 1e6),
-            backbone_rate=(self.backbone_rate, 0, 1e6),
-            warmup=(self.warmup, 0, 10**9),
-            low=(self.low, 0, 10**9),
+            backbone_lr_factor=(self.backbone_lr_factor, 0, 1e6),
+            warmup_steps=(self.warmup_steps, 0, 10**9),
+            decay_steps=(self.decay_steps, 0, 10**9),
         )
         if (self.steps > 0) == (self.epochs > 0):
             raise ConfigError("give either steps or epochs, above 0", where=where)
@@ -74,7 +74,7 @@ class Prior(Stage):
 
     Factors: metres of the joints, commitment (VQ-VAE), Kullback-Leibler distance in nats (VPoser); the squared chordal
     distance of the rotations has 1.
-    smooth: (VQ-VAE) share of the poses that are decoded from latents that were not quantised, so that the decoder also
+    p_unquantised: (VQ-VAE) share of the poses that are decoded from latents that were not quantised, so that the decoder also
     knows what lies between the codes. noise: radians per axis on the recorded poses. poses: another pose file.
     held_out: clips that validation looks at and training leaves out, by how their names begin; the default names the
     shipped ones. held_out_share: of a file in which no name begins so, this share of the clips, by a hash of the name
@@ -85,7 +85,7 @@ class Prior(Stage):
     joints_weight: float = 10.0
     commitment_weight: float = 0.25
     kl_weight: float = 0.005
-    smooth: float = 0.1
+    p_unquantised: float = 0.1
     noise: float = 0.06
     poses: str = ""
     held_out: tuple[str, ...] = VALIDATION_CLIPS
@@ -98,7 +98,7 @@ class Prior(Stage):
             joints_weight=(self.joints_weight, 0, 1e9),
             commitment_weight=(self.commitment_weight, 0, 1e9),
             kl_weight=(self.kl_weight, 0, 1e9),
-            smooth=(self.smooth, 0, 1),
+            p_unquantised=(self.p_unquantised, 0, 1),
             noise=(self.noise, 0, math.pi),
         )
 
@@ -107,19 +107,19 @@ class Prior(Stage):
 class Pretrain(Stage):
     """The denoising objective of Eq. 1-2 for a backbone without released weights (train/objectives/denoising.py).
 
-    reconstruction, latent: factors of what teaches a VAE encoder that is itself trained.
+    reconstruction_weight, latent_weight: factors of what teaches a VAE encoder that is itself trained.
     """
 
     kind: Literal["pretrain"] = "pretrain"
-    reconstruction: float = 1.0
-    latent: float = 0.1
+    reconstruction_weight: float = 1.0
+    latent_weight: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         in_range(
             f"stage {self.name}",
-            reconstruction=(self.reconstruction, 0, 1e9),
-            latent=(self.latent, 0, 1e9),
+            reconstruction_weight=(self.reconstruction_weight, 0, 1e9),
+            latent_weight=(self.latent_weight, 0, 1e9),
         )
 
 
@@ -134,26 +134,26 @@ class Keypoints(Stage):
 class Images(Stage):
     """Everything, on pictures with noisy keypoints, without a teacher.
 
-    no_features, scrambled: shares of samples whose fused map is zeroed, or whose crop is somebody else's, so that
+    p_drop_image, p_shuffle_image: shares of samples whose fused map is zeroed, or whose crop is somebody else's, so that
     the keypoints alone keep carrying an answer.
-    rehearsal: synthetic people without a picture in each step besides, so that the lifter forgets nothing.
+    keypoint_batch: synthetic people without a picture in each step besides, so that the lifter forgets nothing.
     frozen: parts of the backbone that this stage leaves as they are, besides those that the model's config never
     trains.
     """
 
     kind: Literal["images"] = "images"
-    no_features: float = 0.0
-    scrambled: float = 0.0
-    rehearsal: int = 0
+    p_drop_image: float = 0.0
+    p_shuffle_image: float = 0.0
+    keypoint_batch: int = 0
     frozen: tuple[BackbonePart, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         in_range(
             f"stage {self.name}",
-            no_features=(self.no_features, 0, 1),
-            scrambled=(self.scrambled, 0, 1),
-            rehearsal=(self.rehearsal, 0, 10**6),
+            p_drop_image=(self.p_drop_image, 0, 1),
+            p_shuffle_image=(self.p_shuffle_image, 0, 1),
+            keypoint_batch=(self.keypoint_batch, 0, 10**6),
         )
 
 
@@ -170,16 +170,16 @@ class Student(Stage):
     train/objectives/distillation.py).
 
     teacher: its weights' folder; without, those that this stage begins with.
-    drop: share of the given joints that are left out besides (0.2 in the released loaders).
+    p_drop_joint: share of the given joints that are left out besides (0.2 in the released loaders).
     """
 
     kind: Literal["student"] = "student"
     teacher: str = ""
-    drop: float = 0.2
+    p_drop_joint: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        in_range(f"stage {self.name}", drop=(self.drop, 0, 1))
+        in_range(f"stage {self.name}", p_drop_joint=(self.p_drop_joint, 0, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,20 +187,20 @@ class Uncertainty(Stage):
     """Nothing but what tells how sure the answer is (regressor/uncertainty.py, train/objectives/uncertainty.py); at the
     end it is calibrated on the validation people. Begins with weights that have such a part, or with ones that lack it.
 
-    rehearsal: synthetic people without a picture in each step besides.
-    hiding: factor of the term that wants a joint's sigma to rise when the joint is hidden.
+    keypoint_batch: synthetic people without a picture in each step besides.
+    hiding_weight: factor of the term that wants a joint's sigma to rise when the joint is hidden.
     """
 
     kind: Literal["uncertainty"] = "uncertainty"
-    rehearsal: int = 0
-    hiding: float = 1.0
+    keypoint_batch: int = 0
+    hiding_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         in_range(
             f"stage {self.name}",
-            rehearsal=(self.rehearsal, 0, 10**6),
-            hiding=(self.hiding, 0, 1e9),
+            keypoint_batch=(self.keypoint_batch, 0, 10**6),
+            hiding_weight=(self.hiding_weight, 0, 1e9),
         )
 
 

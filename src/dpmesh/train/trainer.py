@@ -46,7 +46,7 @@ def train(settings: Settings) -> Path:
     """Run all stages (or what is left of them); returns the folder that the last one leaves.
 
     `settings.out` holds config.json (what the run is made of), last.ckpt and before.ckpt (resume), log_STAGE.csv,
-    validation.csv, sheets/, and what each stage leaves (begin.left_by). One training at a time writes there, and none
+    validation.csv, previews/, and what each stage leaves (begin.left_by). One training at a time writes there, and none
     where something else lies (place.py). Before the first step everything that the stages need is looked at
     (preflight.py).
     """
@@ -160,7 +160,7 @@ def run_stage(run: Run, out: Path) -> None:
                 watch.look(all_steps=True)
                 _save(run, out)
                 saved = time.monotonic()
-            if _due(run, settings.sheet_every, at_end=False):
+            if _due(run, settings.preview_every, at_end=False):
                 watch.look(all_steps=True)
                 _shown(run, report, batch)
             if _due(run, settings.validate_every):
@@ -172,7 +172,7 @@ def run_stage(run: Run, out: Path) -> None:
 def _shown(run: Run, report: Report, batch: dict[str, Tensor]) -> None:
     def show() -> None:
         with run.looked_at(), whole(run.objective):
-            report.sheet(run.step, run.objective.sheet(batch))
+            report.preview(run.step, run.objective.preview(batch))
 
     _shared(run, show)
 

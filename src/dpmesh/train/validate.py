@@ -51,11 +51,11 @@ def rendered(bank: PoseBank, count: int, seed: int = SEED) -> Tensors:
 @lru_cache(maxsize=1)
 def validation_people(data: Data, count: int, seed: int) -> Tensors:
     """`count` people as training samples: of the validation splits that are named, or rendered ones whose motions are
-    the pose bank's validation clips; the training's own where it is given only so many (Data.people, with `seed`).
+    the pose bank's validation clips; the training's own where it is given only so many (Data.overfit_people, with `seed`).
 
     Their targets are training's. Of a data set they are no truth to be scored against: train/benchmarks.py has that."""
-    if data.people:
-        return as_tensors(training_people(data, seed).batch(0, min(data.people, count)))
+    if data.overfit_people:
+        return as_tensors(training_people(data, seed).batch(0, min(data.overfit_people, count)))
     if not data.validation:
         return rendered(pose_bank("validation"), count)
     sources = [opened(source) for source in data.validation]
@@ -72,7 +72,7 @@ def validation_people(data: Data, count: int, seed: int) -> Tensors:
 def synthetic_people(data: Data, count: int, seed: int) -> Tensors | None:
     """Those of `validation_people` whose truth is known exactly: the synthetic ones. None where only data sets are
     named."""
-    if data.people or not data.validation:
+    if data.overfit_people or not data.validation:
         return validation_people(data, count, seed)
     drawn = tuple(source for source in data.validation if source.dataset == "synthetic")
     share = -(-count // len(data.validation)) * len(drawn)

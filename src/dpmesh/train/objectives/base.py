@@ -53,7 +53,7 @@ class Objective(nn.Module, ABC):
         return [dict(found)] if found else []
 
     @abstractmethod
-    def sheet(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
+    def preview(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
         """A picture of what it makes of a few people of the batch, or None."""
 
     @abstractmethod

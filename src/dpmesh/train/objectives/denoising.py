@@ -100,8 +100,8 @@ class DenoisingObjective(Objective):
             if self.decoder is not None:
                 terms["reconstruction"] = (self.decoder(latent).float() - crop).abs().mean()
                 terms["latent"] = (latent.float().square().mean(1) - 1).square().mean()
-                total = total + self.stage.reconstruction * terms["reconstruction"]
-                total = total + self.stage.latent * terms["latent"]
+                total = total + self.stage.reconstruction_weight * terms["reconstruction"]
+                total = total + self.stage.latent_weight * terms["latent"]
             return total, terms
 
     def _denoise(self, latent: Tensor, joints: Tensor, visible: Tensor, part: Part) -> Float[Tensor, ""]:
@@ -132,7 +132,7 @@ class DenoisingObjective(Objective):
         }
 
     @torch.no_grad()
-    def sheet(self, batch: Tensors) -> UInt8[np.ndarray, "h w 3"] | None:
+    def preview(self, batch: Tensors) -> UInt8[np.ndarray, "h w 3"] | None:
         """Crops, and what the latent keeps of them."""
         if self.decoder is None:
             return None

@@ -25,7 +25,7 @@ from dpmesh.train.dataloader import BLIND, Part, Tensors
 from dpmesh.train.distributed import attention_kernels, in_bf16
 from dpmesh.train.objectives.base import Group, Objective
 from dpmesh.train.objectives.distillation import Teaching
-from dpmesh.train.preview import draw_sheet
+from dpmesh.train.preview import draw_preview
 from dpmesh.train.simulated_readings import imagined_reading
 from dpmesh.train.stages import Images, Keypoints, Student, Teacher
 from dpmesh.train.validate import figures, predict, synthetic_people
@@ -107,7 +107,7 @@ class MeshObjective(Objective):
         joints, visible = batch["joints"], batch["visible"]
         if isinstance(self.stage, Student) and part is not None:
             people, count = visible.shape
-            kept = part.chance(count, people, salt=DROPPED).T.to(visible.device) >= self.stage.drop
+            kept = part.chance(count, people, salt=DROPPED).T.to(visible.device) >= self.stage.p_drop_joint
             visible = visible * kept
         return joints, visible
 
@@ -125,13 +125,13 @@ class MeshObjective(Objective):
     def _crop(self, batch: Tensors, part: Part) -> tuple[Tensor, Tensor, Tensor]:
         """Crops (b, 3, 256, 256), some the next person's; which are their own; and 1 where the features count."""
         crop, stage = crop_of(batch), self.stage
-        scrambled, no_features = (
-            (stage.scrambled, stage.no_features) if isinstance(stage, Images) else (0.0, 0.0)
+        p_shuffle, p_drop = (
+            (stage.p_shuffle_image, stage.p_drop_image) if isinstance(stage, Images) else (0.0, 0.0)
         )
         chance = part.chance(2, len(crop)).to(crop.device)
-        own = chance[0] >= scrambled
-        felt = (chance[1] >= no_features).to(crop.dtype)
-        if scrambled:
+        own = chance[0] >= p_shuffle
+        felt = (chance[1] >= p_drop).to(crop.dtype)
+        if p_shuffle:
             crop = torch.where(own[:, None, None, None], crop, others(crop))
         return crop, own, felt
 
@@ -141,7 +141,7 @@ class MeshObjective(Objective):
         rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in inside]
         found = [
             Group("regressor", rest),
-            Group("backbone", backbone, self.stage.backbone_rate, backbone=True),
+            Group("backbone", backbone, self.stage.backbone_lr_factor, backbone=True),
         ]
         if self.balance is not None:
             found.append(Group("loss weights", [self.balance], loss_weights=True))
@@ -171,8 +171,8 @@ class MeshObjective(Objective):
             found.append({name: round(float(values.mean()), 2) for name, values in errors.items()})
         return found
 
-    def sheet(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
-        return draw_sheet(self.model, batch, *self.given(batch))
+    def preview(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
+        return draw_preview(self.model, batch, *self.given(batch))
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
         self.model.save_pretrained(folder, provenance)

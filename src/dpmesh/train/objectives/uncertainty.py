@@ -32,7 +32,7 @@ from dpmesh.train.distributed import attention_kernels, in_bf16
 from dpmesh.train.objectives.base import Group, Objective
 from dpmesh.train.objectives.mesh import crop_of
 from dpmesh.train.occlusion_augment import drop, hide
-from dpmesh.train.preview import draw_sheet
+from dpmesh.train.preview import draw_preview
 from dpmesh.train.simulated_readings import imagined_reading
 from dpmesh.train.stages import Uncertainty
 from dpmesh.types import BodyParameters
@@ -87,7 +87,7 @@ class UncertaintyObjective(Objective):
             read = imagined_reading(blind, part.own_seed) if self.model.config.reads else None
             judged = self.judge(None, blind["joints"], drop(rng, blind["visible"]), blind["focal"], read)
             terms["uncertainty_blind"] = _term(judged, blind)
-        factors = {"uncertainty": 1.0, "uncertainty_blind": 1.0, "hiding": self.stage.hiding}
+        factors = {"uncertainty": 1.0, "uncertainty_blind": 1.0, "hiding": self.stage.hiding_weight}
         return torch.stack([factors[name] * value for name, value in terms.items()]).sum(), terms
 
     def _pictures(self, batch: Tensors, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -161,8 +161,8 @@ class UncertaintyObjective(Objective):
         errors = validate.figures(self.model.body, _bodies(plain), batch)
         return {name: round(float(values.mean()), 2) for name, values in errors.items()}
 
-    def sheet(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
-        return draw_sheet(self.model, batch, batch["joints"], batch["visible"])
+    def preview(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
+        return draw_preview(self.model, batch, batch["joints"], batch["visible"])
 
     @torch.no_grad()
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:

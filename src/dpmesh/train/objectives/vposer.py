@@ -83,7 +83,7 @@ class VAEObjective(Objective):
             errors.append(_off(again, rotations, self.rest).mean(-1) * 1000)
         return {"mpjpe_mm": round(float(torch.cat(errors).mean()), 4), "frames": float(len(bank))}
 
-    def sheet(self, batch: Tensors) -> None:
+    def preview(self, batch: Tensors) -> None:
         return None
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:

@@ -188,12 +188,12 @@ class PriorObjective(Objective):
         self.register_buffer("rest", rest_joints(), persistent=False)
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        """batch: "pose" (b, 24, 3) axis-angle, "smooth" (b,) where the latents are not quantised."""
+        """batch: "pose" (b, 24, 3) axis-angle, "unquantised" (b,) where the latents are not quantised."""
         model, stage = self.model, self.stage
         target = rotation_matrix(batch["pose"][:, 1:])
         latents = model.encode(target[:, : model.config.joints])
         codes, indices, commitment = model.quantise(latents)
-        rotations = model.decode(torch.where(batch["smooth"][:, None, None], latents, codes))
+        rotations = model.decode(torch.where(batch["unquantised"][:, None, None], latents, codes))
         turned = (rotations - target).square().sum((-1, -2)).mean()
         off = forward_kinematics(rotations, self.rest) - forward_kinematics(target, self.rest)
         error = off.norm(dim=-1).mean()
@@ -210,7 +210,7 @@ class PriorObjective(Objective):
         score = evaluate_prior(self.model, self.held_out, self.rest)
         return {name: round(float(value), 4) for name, value in asdict(score).items()}
 
-    def sheet(self, batch: Tensors) -> None:
+    def preview(self, batch: Tensors) -> None:
         return None
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
