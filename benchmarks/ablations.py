@@ -40,7 +40,7 @@ from dpmesh.evaluate.report import read
 from dpmesh.evaluate.runner import Job
 from dpmesh.model import DPMesh
 from dpmesh.train.config import Settings
-from dpmesh.train.context import left_by
+from dpmesh.train.context import TrainingContext
 from dpmesh.train.trainer import train
 
 CONFIG = Path(__file__).parents[1] / "configs" / "ablation.toml"
@@ -144,7 +144,7 @@ def _folder(out: Path, name: str, seed: int) -> Path:
 
 def _weights(name: str, steps: int, seed: int, out: Path) -> Path:
     given = settings(name, steps, seed, out)
-    return left_by(given, len(given.stages) - 1)
+    return TrainingContext.resolve(given).output_folder(len(given.stages) - 1)
 
 
 def grafted(name: str, weights: str, seed: int, folder: Path) -> None:

@@ -30,11 +30,11 @@ from torch import Tensor
 
 from dpmesh.cli.train import changes
 from dpmesh.errors import ConfigError
-from dpmesh.train.config import Settings, read_settings
-from dpmesh.train.context import begin
-from dpmesh.train.dataloader import feed
+from dpmesh.train.config import Settings
+from dpmesh.train.config_file import read_settings
+from dpmesh.train.context import TrainingContext, make_objective
 from dpmesh.train.objectives.mesh import MeshObjective
-from dpmesh.train.stages import Images
+from dpmesh.train.stages import ImageStage
 
 
 class Moments:
@@ -79,15 +79,15 @@ def measure(settings: Settings, batches: int) -> dict[str, Any]:
     """Of the last stage. Raises ConfigError where pictures train nothing of the backbone in it."""
     number = len(settings.stages) - 1
     stage = settings.stages[number]
-    if isinstance(stage, Images):
+    if isinstance(stage, ImageStage):
         stage = replace(stage, keypoint_batch=0)
         settings = replace(settings, stages=(*settings.stages[:number], stage))
-    objective = begin(settings, number).train()
+    objective = make_objective(TrainingContext.resolve(settings), number).train()
     matrices = [p for g in objective.groups() if g.backbone for p in g.parameters if p.ndim > 1]
     if not isinstance(objective, MeshObjective) or not matrices:
         raise ConfigError("nothing of the backbone is trained by pictures", where=f"stage {stage.name}")
     moments = dict[str, Moments]()
-    for part, _, batch in feed(stage, settings, range(batches)):
+    for part, _, batch in batches(stage, settings, range(batches)):
         _, terms = objective(batch, part)
         for name, term in terms.items():
             factor = getattr(settings.losses, name)

@@ -31,11 +31,12 @@ from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.model import DPMesh
 from dpmesh.profiling import without_numbers
 from dpmesh.train.config import Settings
+from dpmesh.train.context import TrainingContext
 from dpmesh.train.dataloader import Part, Tensors, as_tensors
 from dpmesh.train.distributed import make_fabric, recompute_activations
 from dpmesh.train.objectives.mesh import MeshObjective
-from dpmesh.train.stage_run import Run
-from dpmesh.train.stages import Student, Teacher
+from dpmesh.train.stage_run import StageRun
+from dpmesh.train.stages import StudentStage, TeacherStage
 
 GIB = 2**30
 COMMON: dict[str, Any] = {"name": "s", "steps": 1, "batch": 1, "learning_rate": 1e-4, "warmup_steps": 0}
@@ -44,7 +45,7 @@ COMMON: dict[str, Any] = {"name": "s", "steps": 1, "batch": 1, "learning_rate": 
 def settings(precision: str, **more: Any) -> Settings:
     return Settings(
         model="paper",
-        stages=(Student(**COMMON),),
+        stages=(StudentStage(**COMMON),),
         precision=precision,
         weight_decay=1e-6,
         **more,  # type: ignore[arg-type]
@@ -78,7 +79,7 @@ def kept(count: int, precision: str, checkpointing: bool) -> int:
         ),  # as on a GPU
     ):
         model = pretended(fake, model)
-        objective = MeshObjective(model, Teacher(**COMMON), settings(precision))
+        objective = MeshObjective(model, TeacherStage(**COMMON), settings(precision))
         if checkpointing:
             recompute_activations(objective)
         objective.train()
@@ -159,8 +160,10 @@ def step(precision: str) -> dict[str, Any]:
             setattr(part, leaf, p)
     teacher.pose_prior.load_state_dict(model.pose_prior.state_dict())
     stage = given.stages[0]
-    assert isinstance(stage, Student)
-    run = Run(make_fabric(given), MeshObjective(model, stage, given, teacher), given, 0)
+    assert isinstance(stage, StudentStage)
+    run = StageRun(
+        make_fabric(given), MeshObjective(model, stage, given, teacher), TrainingContext.resolve(given), 0
+    )
     batch = people(1)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     spent: dict[str, float] = {}
@@ -173,7 +176,7 @@ def step(precision: str) -> dict[str, Any]:
 
     loss, _ = timed("forward, teacher and student", lambda: run.module(batch, Part(1, 0)))
     timed("backward", lambda: run.fabric.backward(loss))
-    timed("clipping and AdamW", lambda: (run.clip(), run.advance()))
+    timed("clipping and AdamW", lambda: (run.clip_gradients(), run.optimizer_step()))
     return {
         "precision": precision,
         "batch": 1,

@@ -14,8 +14,8 @@ from dpmesh.cli.main import main
 from dpmesh.cli.train import changes
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh
-from dpmesh.train.config import read_settings
-from dpmesh.train.context import begin
+from dpmesh.train.config_file import read_settings
+from dpmesh.train.context import TrainingContext, make_objective
 from dpmesh.train.objectives.mesh import MeshObjective
 
 CONFIG = Path(__file__).parents[2] / "configs" / "release_finetune.toml"
@@ -83,7 +83,7 @@ def test_with_the_imported_vposer(laboratory: Path, capsys: pytest.CaptureFixtur
     assert convert({}) == 0
     given = read_settings(CONFIG, changes(words({})))
     with pytest.raises(ConfigError, match="pose prior in these weights was never trained") as caught:
-        begin(given, 0)
+        make_objective(TrainingContext.resolve(given), 0)
     assert "dpmesh assets import" in caught.value.fix
     assert main(["assets", "import", "TR00_E096.pt"]) == 0
     assert main(["train", str(CONFIG), *words({})]) == 0
@@ -103,7 +103,7 @@ def test_with_the_imported_vposer(laboratory: Path, capsys: pytest.CaptureFixtur
 
 def test_with_its_controlnet_trained(laboratory: Path):
     assert main(["assets", "import", "TR00_E096.pt"]) == 0 and convert(TRAINED_TOO) == 0
-    objective = begin(read_settings(CONFIG, changes(words(TRAINED_TOO))), 0)
+    objective = make_objective(TrainingContext.resolve(read_settings(CONFIG, changes(words(TRAINED_TOO)))), 0)
     assert isinstance(objective, MeshObjective)
     parts = {name for name, value in objective.model.named_parameters() if value.requires_grad}
     assert "backbone.controlnet.conv_in.weight" in parts

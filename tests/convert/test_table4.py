@@ -22,7 +22,8 @@ from dpmesh.cli.train import changes
 from dpmesh.config_io import to_plain
 from dpmesh.data.poses import PoseBank
 from dpmesh.model import DPMesh
-from dpmesh.train.config import Settings, read_settings
+from dpmesh.train.config import Settings
+from dpmesh.train.config_file import read_settings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TABLE4 = CONFIGS / "table4"

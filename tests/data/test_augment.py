@@ -145,7 +145,7 @@ def test_flipping_twice_is_the_identity(bodies: FitBodies) -> None:
     someone = replace(person(bodies, off_axis=True), pose_valid=(np.arange(24) % 3 > 0).astype(np.float32))
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     once = replace(QUIET, expand=(1.0, 1.0), scale=0.0, p_rotate=0.0, p_flip=1.0)
-    never = replace(once, flip=0.0)
+    never = replace(once, p_flip=0.0)
     rng = np.random.default_rng(0)
     plain = make_sample(rng, someone, image, never)
     flipped = make_sample(rng, someone, image, once)

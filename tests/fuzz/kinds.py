@@ -36,7 +36,7 @@ from dpmesh.inference.result_folder import plan_result
 from dpmesh.model import DPMesh
 from dpmesh.tensor_files import read_tensors
 from dpmesh.train.checkpoints import latest_checkpoint
-from dpmesh.train.config import read_settings
+from dpmesh.train.config_file import read_settings
 
 logging.disable(logging.CRITICAL)
 cv2.setNumThreads(0)  # its threads do not survive a fork

@@ -20,10 +20,10 @@ from dpmesh.pose_prior.files import save_prior
 from dpmesh.pose_prior.vqvae import PoseVQVAE
 from dpmesh.train import trainer as loop
 from dpmesh.train.config import Settings
-from dpmesh.train.context import begin
-from dpmesh.train.dataloader import feed
+from dpmesh.train.context import TrainingContext, make_objective
+from dpmesh.train.dataloader import batches
 from dpmesh.train.distributed import average_scalars, make_fabric
-from dpmesh.train.stage_run import Run, _full
+from dpmesh.train.stage_run import StageRun, full_tensor
 
 TINY = replace(
     PAPER,
@@ -100,7 +100,7 @@ def make_weights(out: Path, model: str, seed: int) -> str:
     if not folder.is_dir():
         given = settings(out, stage("teacher"), model=model)
         torch.manual_seed(seed)
-        objective = begin(given, 0)
+        objective = make_objective(TrainingContext.resolve(given), 0)
         with torch.no_grad():  # nothing stays at its zero start
             for parameter in objective.parameters():
                 if parameter.requires_grad and not parameter.any():
@@ -112,18 +112,20 @@ def make_weights(out: Path, model: str, seed: int) -> str:
 def gradients(given: Settings) -> tuple[bool, dict[str, torch.Tensor]]:
     """Whether this is the first process; of the first step, the mean over all processes."""
     fabric = make_fabric(given)
-    objective = begin(given, 0)
+    objective = make_objective(TrainingContext.resolve(given), 0)
     with in_float64():
         objective.double()
         if getattr(objective, "teaching", None) is not None:
             objective.teaching.teacher.double()
-        run = Run(fabric, objective, given, 0)
-        for part, _ids, batch in feed(run.stage, given, range(1), fabric.global_rank, fabric.world_size):
+        run = StageRun(fabric, objective, TrainingContext.resolve(given), 0)
+        for part, _ids, batch in batches(run.stage, given, range(1), fabric.global_rank, fabric.world_size):
             batch = {name: v.double() if v.is_floating_point() else v for name, v in batch.items()}
             loss, _terms = run.module(batch, part)
             fabric.backward(loss / run.stage.accumulate)
         average_scalars(fabric, run.objective)
-        grads = {name: _full(p.grad) for name, p in run.objective.named_parameters() if p.grad is not None}
+        grads = {
+            name: full_tensor(p.grad) for name, p in run.objective.named_parameters() if p.grad is not None
+        }
         fabric.barrier()
         return fabric.global_rank == 0, grads
 
@@ -156,7 +158,7 @@ def killed_after(stage: int, step: int) -> None:
 def as_a_command(given: Settings) -> int:
     """As `dpmesh train` has it."""
     try:
-        return cli._train(given)
+        return cli.run_training(given)
     except DPMeshError as error:
         sys.stderr.write(f"dpmesh: {' '.join(str(error).split())}\n")
         return 1

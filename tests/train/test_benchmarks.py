@@ -23,9 +23,10 @@ from dpmesh.evaluate.interfaces import Persons
 from dpmesh.evaluate.registry import entry
 from dpmesh.train import best
 from dpmesh.train import trainer as loop
-from dpmesh.train.benchmarks import Benchmark, benchmarks
-from dpmesh.train.best import keep_best
-from dpmesh.train.config import Data, Settings, Source, read_settings
+from dpmesh.train.config import Data, Settings, TrainingSource
+from dpmesh.train.config_file import read_settings
+from dpmesh.train.trainer import keep_best
+from dpmesh.train.validate import Benchmark, benchmarks
 from dpmesh.types import Inputs, Prediction
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -105,7 +106,7 @@ class Perfect:
 
 
 def validated(root: Path) -> Data:
-    return Data(validation=(Source(dataset="3dpw", root=str(root), split="validation"),))
+    return Data(validation=(TrainingSource(dataset="3dpw", root=str(root), split="validation"),))
 
 
 @pytest.mark.parametrize("layout", ["official", "json"])
@@ -210,12 +211,17 @@ def test_a_run_names_the_protocol_and_keeps_the_best(
 def test_only_better_weights_of_one_protocol_replace_the_best(
     child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from dpmesh.train.context import begin
+    from dpmesh.train.context import TrainingContext, make_objective
     from dpmesh.train.distributed import make_fabric
-    from dpmesh.train.stage_run import Run
+    from dpmesh.train.stage_run import StageRun
 
     given = child.settings(tmp_path / "run", child.stage("teacher"))
-    run = Run(make_fabric(given), begin(given, 0), given, 0)
+    run = StageRun(
+        make_fabric(given),
+        make_objective(TrainingContext.resolve(given), 0),
+        TrainingContext.resolve(given),
+        0,
+    )
     kept = []
     for step, (value, digest) in enumerate(
         [(90.0, "a"), (95.0, "a"), (float("nan"), "a"), (80.0, "a"), (99.0, "b"), (None, "b")]

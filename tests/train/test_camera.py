@@ -26,10 +26,9 @@ from dpmesh.geometry.crop import Crop
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.model import DPMesh
 from dpmesh.train import trainer as loop
-from dpmesh.train.camera import in_own_camera
-from dpmesh.train.config import read_settings
-from dpmesh.train.context import begin
-from dpmesh.train.dataloader import BLIND, Part, Tensors, as_tensors
+from dpmesh.train.config_file import read_settings
+from dpmesh.train.context import TrainingContext, make_objective
+from dpmesh.train.dataloader import BLIND, Part, Tensors, as_tensors, to_model_camera
 from dpmesh.train.objectives.mesh import MeshObjective, targets_of
 from dpmesh.types import BodyParameters
 
@@ -81,14 +80,14 @@ def test_in_the_images_camera_a_person_is_as_annotated(child: ModuleType, person
     """Nothing turned: the annotation's own numbers, written before there was a crop; the focal length is
     sqrt(1200² + 900²)."""
     batch = batch_of(person)
-    own = in_own_camera(batch, config(child, "image"))
+    own = to_model_camera(batch, config(child, "image"))
     assert own["focal"].tolist() == [1500.0, 1500.0]
     for got, wanted in ((own["joints3d"], person.joints3d), (own["fit_joints3d"], person.fit_joints3d)):
         torch.testing.assert_close(got[0], torch.from_numpy(wanted), atol=2e-5, rtol=0)
     torch.testing.assert_close(
         rotation_matrix(own["pose"][0]), rotation_matrix(torch.from_numpy(person.pose)), atol=1e-5, rtol=0
     )
-    same = in_own_camera(batch, config(child, "crop"))
+    same = to_model_camera(batch, config(child, "crop"))
     assert same is batch
     turn = rotation_matrix(batch["pose"][:, 0]) @ rotation_matrix(own["pose"][:, 0]).mT
     angle = torch.rad2deg(torch.arccos((turn.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2))
@@ -114,7 +113,7 @@ def test_perfect_parameters_in_the_models_camera_have_no_loss(
     batch = batch_of(person, augment)
     losses = {}
     for answered in CAMERAS:
-        truth, _ = targets_of(in_own_camera(batch, config(child, answered)))
+        truth, _ = targets_of(to_model_camera(batch, config(child, answered)))
         model = DPMesh(config(child, camera))
         perfect = BodyParameters(truth.rotations, truth.betas, batch["transl"], torch.zeros(2, 0))
         monkeypatch.setattr(DPMesh, "parameters_of", lambda self, answer, focal, perfect=perfect: perfect)
@@ -135,17 +134,17 @@ SETTINGS = replace(read_settings(ROOT / "configs/release_finetune.toml"), worker
 def test_one_focal_length_for_all_where_the_model_has_it_so(child: ModuleType, person: Person):
     batch = batch_of(person) | {"diagonal": torch.tensor([1500.0, 900.0])}
     batch |= {BLIND + name: value.flip(0) for name, value in batch.items()}
-    own = in_own_camera(batch, replace(config(child, "image"), shared_focal=True))
+    own = to_model_camera(batch, replace(config(child, "image"), shared_focal=True))
     assert own["focal"].tolist() == [1500, 1500] and own[f"{BLIND}focal"].tolist() == [900, 900]
     torch.testing.assert_close(own[f"{BLIND}joints3d"], own["joints3d"].flip(0))
-    crop = in_own_camera(batch, replace(config(child, "crop"), shared_focal=True))
+    crop = to_model_camera(batch, replace(config(child, "crop"), shared_focal=True))
     assert crop["focal"].tolist() == [float(batch["focal"][0])] * 2
     assert torch.equal(crop["pose"], batch["pose"])
 
 
 def test_a_model_that_reads_its_maps_is_not_trained_in_the_images_camera(person: Person):
     with pytest.raises(ConfigError, match="reads joints off its maps"):
-        in_own_camera(batch_of(person), replace(EMBEDDED, camera="image"))
+        to_model_camera(batch_of(person), replace(EMBEDDED, camera="image"))
 
 
 def test_the_focal_length_of_training_is_a_setting(person: Person):
@@ -218,5 +217,5 @@ def test_a_released_checkpoint_is_trained_on_in_its_own_camera(
 
     convert_released(tmp_path / "twin.pth.tar", tmp_path / "merged", small, merge_lora=True)
     with pytest.raises(ConfigError, match="not weights of") as caught:
-        begin(replace(given, start=str(tmp_path / "merged")), 0)
+        make_objective(TrainingContext.resolve(replace(given, start=str(tmp_path / "merged"))), 0)
     assert "without --merge-lora" in caught.value.fix

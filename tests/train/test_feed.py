@@ -11,9 +11,9 @@ from dpmesh.data.sample import Sample
 from dpmesh.data.sources import open_source
 from dpmesh.errors import ConfigError
 from dpmesh.train import dataloader as module
-from dpmesh.train.config import Data, Settings, Source
-from dpmesh.train.dataloader import Part, feed, parts_of, steps_of, training_people
-from dpmesh.train.stages import Images, Teacher
+from dpmesh.train.config import Data, Settings, TrainingSource
+from dpmesh.train.dataloader import Part, batches, parts_of, steps_of, training_people
+from dpmesh.train.stages import ImageStage, TeacherStage
 from dpmesh.train.validate import validation_people
 
 COMMON: dict[str, Any] = {"name": "s", "batch": 4, "learning_rate": 1e-3}
@@ -21,7 +21,7 @@ COMMON: dict[str, Any] = {"name": "s", "batch": 4, "learning_rate": 1e-3}
 
 def settings(data: Data, workers: int = 0) -> Settings:
     return Settings(
-        model="embedded", stages=(Teacher(**COMMON, steps=4),), data=data, workers=workers, body="smpl"
+        model="embedded", stages=(TeacherStage(**COMMON, steps=4),), data=data, workers=workers, body="smpl"
     )
 
 
@@ -36,16 +36,16 @@ def test_chances_do_not_depend_on_the_cut():
 
 
 def test_the_same_pictures_however_a_batch_is_cut():
-    stage = Images(**{**COMMON, "steps": 3, "accumulate": 2})
+    stage = ImageStage(**{**COMMON, "steps": 3, "accumulate": 2})
     given = settings(Data())
-    (_, ids, first), (_, more, second) = list(feed(stage, given, range(2, 3)))
-    whole = next(feed(Images(**COMMON, steps=3), given, range(2, 3)))
+    (_, ids, first), (_, more, second) = list(batches(stage, given, range(2, 3)))
+    whole = next(batches(ImageStage(**COMMON, steps=3), given, range(2, 3)))
     assert [*ids, *more] == whole[1]
     assert torch.equal(torch.cat([first["crop"], second["crop"]]), whole[2]["crop"])
-    halves = [next(feed(Images(**COMMON, steps=3), given, range(2, 3), rank, 2)) for rank in range(2)]
+    halves = [next(batches(ImageStage(**COMMON, steps=3), given, range(2, 3), rank, 2)) for rank in range(2)]
     assert [name for half in halves for name in half[1]] == whole[1]
     with pytest.raises(ConfigError, match="cannot be shared by 3 processes"):
-        next(feed(stage, given, range(1), 0, 3))
+        next(batches(stage, given, range(1), 0, 3))
 
 
 class Fake:
@@ -76,20 +76,22 @@ def data(monkeypatch: pytest.MonkeyPatch) -> Data:
     monkeypatch.setattr(module, "opened", lambda source: sets[source.dataset])
     monkeypatch.setattr("dpmesh.train.validate.opened", lambda source: sets[source.dataset])
     return Data(
-        group3d=(Source(dataset="h36m"),),
-        group2d=(Source(dataset="coco"),),
-        validation=(Source(dataset="3dpw", split="validation"),),
+        group3d=(TrainingSource(dataset="h36m"),),
+        group2d=(TrainingSource(dataset="coco"),),
+        validation=(TrainingSource(dataset="3dpw", split="validation"),),
     )
 
 
 def test_data_sets_are_mixed_and_go_on_from_any_step(data: Data):
-    stage = Teacher(**COMMON, steps=4)
-    steps = list(feed(stage, settings(data), range(4)))
+    stage = TeacherStage(**COMMON, steps=4)
+    steps = list(batches(stage, settings(data), range(4)))
     for _part, ids, batch in steps:
         assert sum(name.startswith("h36m") for name in ids) == 2
         assert batch["crop"].shape == (4, 256, 256, 3)
-    assert [ids for _, ids, _ in feed(stage, settings(data), range(2, 4))] == [ids for _, ids, _ in steps[2:]]
-    assert [ids for _, ids, _ in feed(stage, settings(data, workers=1), range(2))] == [
+    assert [ids for _, ids, _ in batches(stage, settings(data), range(2, 4))] == [
+        ids for _, ids, _ in steps[2:]
+    ]
+    assert [ids for _, ids, _ in batches(stage, settings(data, workers=1), range(2))] == [
         ids for _, ids, _ in steps[:2]
     ]
     batch = validation_people(data, 5, 1)
@@ -98,22 +100,27 @@ def test_data_sets_are_mixed_and_go_on_from_any_step(data: Data):
 
 def test_epochs(data: Data):
     """Twice the larger group, in batches; the low stretch in epochs too."""
-    stage = Teacher(**COMMON, epochs=6, schedule="step", decay_steps=2)
+    stage = TeacherStage(**COMMON, epochs=6, schedule="step", decay_steps=2)
     assert steps_of(stage, data) == (6 * (60 // 4), 2 * (60 // 4))
     with pytest.raises(ConfigError, match="synthetic people have no epochs"):
         steps_of(stage, Data())
 
 
 def test_the_rate_is_a_tenth_for_the_last_epochs(data: Data, tmp_path: Path, child: Any):
-    from dpmesh.train.context import begin
+    from dpmesh.train.context import TrainingContext, make_objective
     from dpmesh.train.distributed import make_fabric
-    from dpmesh.train.stage_run import Run
+    from dpmesh.train.stage_run import StageRun
 
     stage = child.stage(
         "teacher", steps=6, schedule="step", decay_steps=2, warmup_steps=0, learning_rate=1e-4
     )
     given = child.settings(tmp_path / "run", stage)
-    run = Run(make_fabric(given), begin(given, 0), given, 0)
+    run = StageRun(
+        make_fabric(given),
+        make_objective(TrainingContext.resolve(given), 0),
+        TrainingContext.resolve(given),
+        0,
+    )
     rates = []
     for run.step in range(6):
         rates.append(run.set_rates())

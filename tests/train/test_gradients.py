@@ -9,7 +9,7 @@ from gradients import Moments, figures, measure
 
 from dpmesh.errors import ConfigError
 from dpmesh.losses import TERMS, LossWeights
-from dpmesh.train.config import read_settings
+from dpmesh.train.config_file import read_settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from dpmesh.body.files import free_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.train.dataloader import as_tensors
-from dpmesh.train.simulated_readings import imagined_reading
+from dpmesh.train.objectives.simulated_readings import imagined_reading
 
 
 def test_errors_have_the_measured_size():

@@ -11,7 +11,7 @@ import pytest
 from dpmesh.config_io import from_plain
 from dpmesh.train import trainer as loop
 from dpmesh.train.config import Settings
-from dpmesh.train.context import begin
+from dpmesh.train.context import TrainingContext, make_objective
 from dpmesh.train.objectives.mesh import MeshObjective
 
 PEOPLE = 8
@@ -29,7 +29,7 @@ def test_eight_people_are_learned_by_heart(tmp_path: Path):
         ],
     }  # fmt: skip
     settings = from_plain(Settings, plain)
-    start = begin(settings, 0)
+    start = make_objective(TrainingContext.resolve(settings), 0)
     assert isinstance(start, MeshObjective)
     assert start.figures()["MPJPE"] > 100
     loop.train(settings)

@@ -13,13 +13,14 @@ from dpmesh.ablations import configuration, with_conditions
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_prior
-from dpmesh.train.config import Settings, read_settings
-from dpmesh.train.context import begin
-from dpmesh.train.dataloader import BLIND, Part, Tensors, feed
+from dpmesh.train.config import Settings
+from dpmesh.train.config_file import read_settings
+from dpmesh.train.context import TrainingContext, make_objective
+from dpmesh.train.dataloader import BLIND, Part, Tensors, batches
 from dpmesh.train.distributed import make_fabric
 from dpmesh.train.objectives.mesh import MeshObjective, latent_term, targets_of, true_joints
-from dpmesh.train.stage_run import Run
-from dpmesh.train.stages import Images, Keypoints, Student, Teacher
+from dpmesh.train.stage_run import StageRun
+from dpmesh.train.stages import ImageStage, KeypointStage, StudentStage, TeacherStage
 
 SETTINGS: Settings = replace(
     read_settings(Path(__file__).parents[2] / "configs/embedded.toml"), workers=0, precision="32-true"
@@ -29,7 +30,7 @@ FIRST = Part(1, 0)
 
 
 def batch_of(stage: Any) -> Tensors:
-    return next(feed(stage, SETTINGS, range(1)))[2]
+    return next(batches(stage, SETTINGS, range(1)))[2]
 
 
 def model() -> DPMesh:
@@ -42,7 +43,7 @@ def model() -> DPMesh:
 def test_targets_reach_the_losses_unrounded(monkeypatch: pytest.MonkeyPatch):
     """bf16 knows a depth of four metres to 16 mm only."""
     seen: list[torch.Tensor] = []
-    stage = Keypoints(**COMMON)
+    stage = KeypointStage(**COMMON)
     batch = batch_of(stage)
     names = ("joints3d", "joints2d", "pose")
     monkeypatch.setattr(
@@ -62,7 +63,7 @@ def test_targets_reach_the_losses_unrounded(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_pose_target_is_the_true_poses_place_in_code_space():
-    stage = Keypoints(**COMMON)
+    stage = KeypointStage(**COMMON)
     prior = model().pose_prior
     truth, known = targets_of(batch_of(stage))
     place = prior.encode(truth.rotations[:, 1:22])
@@ -74,7 +75,7 @@ def test_the_pose_target_is_the_true_poses_place_in_code_space():
 
 
 def test_pictures_train_everything_and_keypoints_the_lifter():
-    for stage, idle in ((Keypoints(**COMMON), ("backbone", "prompt")), (Images(**COMMON), ())):
+    for stage, idle in ((KeypointStage(**COMMON), ("backbone", "prompt")), (ImageStage(**COMMON), ())):
         objective = MeshObjective(model(), stage, SETTINGS)
         objective(batch_of(stage), FIRST)[0].backward()
         moved = {
@@ -86,7 +87,7 @@ def test_pictures_train_everything_and_keypoints_the_lifter():
 
 
 def test_rehearsed_people_add_their_own_loss():
-    stage = Images(**{**COMMON, "batch": 2}, keypoint_batch=4)
+    stage = ImageStage(**{**COMMON, "batch": 2}, keypoint_batch=4)
     batch = batch_of(stage)
     pictures = {name: v for name, v in batch.items() if not name.startswith(BLIND)}
     blind = {name.removeprefix(BLIND): v for name, v in batch.items() if name.startswith(BLIND)}
@@ -103,7 +104,7 @@ def test_rehearsed_people_add_their_own_loss():
 
 @pytest.fixture(scope="module")
 def pictures() -> Tensors:
-    return batch_of(Teacher(**COMMON))
+    return batch_of(TeacherStage(**COMMON))
 
 
 def test_a_teacher_is_told_the_truth_and_a_student_less_than_was_detected(pictures: Tensors):
@@ -116,7 +117,7 @@ def test_a_teacher_is_told_the_truth_and_a_student_less_than_was_detected(pictur
     assert torch.equal(visible, inside * batch["joints2d_valid"])
     assert torch.equal(joints[visible > 0], batch["joints2d"][visible > 0])
 
-    told = MeshObjective(model(), Student(**COMMON, p_drop_joint=0.5), SETTINGS)
+    told = MeshObjective(model(), StudentStage(**COMMON, p_drop_joint=0.5), SETTINGS)
     drops = []
     for step in range(40):
         joints, kept = told.given(batch, Part(1, step))
@@ -139,7 +140,7 @@ def test_what_is_not_known_has_no_gradient(pictures: Tensors):
         "surface_valid",
     ):
         unknown[name].zero_()
-    objective = MeshObjective(model(), Images(**COMMON), SETTINGS)
+    objective = MeshObjective(model(), ImageStage(**COMMON), SETTINGS)
     loss, terms = objective(unknown, FIRST)
     loss.backward()
     assert all(value == 0 for value in terms.values()), terms
@@ -151,14 +152,19 @@ def trained(
 ) -> tuple[Run, dict[str, torch.Tensor]]:
     """A run of a few steps, and its weights before."""
     given = child.settings(out, stage, **more)
-    run = Run(make_fabric(given), begin(given, 0), given, 0)
+    run = StageRun(
+        make_fabric(given),
+        make_objective(TrainingContext.resolve(given), 0),
+        TrainingContext.resolve(given),
+        0,
+    )
     before = {name: p.detach().clone() for name, p in run.objective.named_parameters()}
-    for part, _ids, batch in feed(run.stage, given, range(stage["steps"])):
+    for part, _ids, batch in batches(run.stage, given, range(stage["steps"])):
         run.set_rates()
         run.optimizer.zero_grad()
         run.module(batch, part)[0].backward()
-        run.clip()
-        run.advance()
+        run.clip_gradients()
+        run.optimizer_step()
     return run, before
 
 
@@ -178,7 +184,7 @@ def test_under_paper_only_what_the_paper_trains_moves(child: ModuleType, tmp_pat
 
 
 def test_a_stage_leaves_a_part_of_the_backbone_as_it_is():
-    stage = Images(**COMMON, frozen=("vae",))
+    stage = ImageStage(**COMMON, frozen=("vae",))
     objective = MeshObjective(model(), stage, SETTINGS)
     trained = {id(p) for group in objective.groups() for p in group.parameters}
     backbone = objective.model.backbone
@@ -192,7 +198,7 @@ def test_a_stage_leaves_a_part_of_the_backbone_as_it_is():
 def test_a_stage_cannot_leave_a_part_that_the_backbone_lacks():
     bare = DPMesh(with_conditions(configuration("embedded"), "z0"))
     with pytest.raises(ConfigError, match="frozen has controlnet, which the backbone lacks"):
-        MeshObjective(bare, Images(**COMMON, frozen=("controlnet",)), SETTINGS)
+        MeshObjective(bare, ImageStage(**COMMON, frozen=("controlnet",)), SETTINGS)
 
 
 def test_the_two_rates_really_differ(child: ModuleType, tmp_path: Path):
@@ -217,13 +223,18 @@ def test_loss_weights_are_neither_decayed_nor_clipped(child: ModuleType, tmp_pat
     given = child.settings(
         tmp_path / "run", child.stage("teacher"), losses={"automatic": True}, weight_decay=0.5
     )
-    run = Run(make_fabric(given), begin(given, 0), given, 0)
+    run = StageRun(
+        make_fabric(given),
+        make_objective(TrainingContext.resolve(given), 0),
+        TrainingContext.resolve(given),
+        0,
+    )
     assert run.optimizer.param_groups[-1]["weight_decay"] == 0
     assert {group["weight_decay"] for group in run.optimizer.param_groups[:-1]} == {0.5}
     for p in run.objective.parameters():
         if p.requires_grad:
             p.grad = torch.ones_like(p)
-    norm = run.clip()
+    norm = run.clip_gradients()
     counted = sum(p.numel() for p in run.objective.model.parameters() if p.requires_grad)
     assert norm == pytest.approx(counted**0.5, rel=1e-4)
     assert torch.equal(run.objective.balance.grad, torch.ones_like(run.objective.balance))
@@ -240,8 +251,13 @@ def test_checkpointing_changes_memory_and_nothing_else(child: ModuleType, tmp_pa
             tmp_path / "run", child.stage("teacher"), activation_checkpointing=checkpointing
         )
         torch.manual_seed(0)
-        run = Run(make_fabric(given), begin(given, 0), given, 0)
-        (part, _ids, batch) = next(feed(run.stage, given, range(1)))
+        run = StageRun(
+            make_fabric(given),
+            make_objective(TrainingContext.resolve(given), 0),
+            TrainingContext.resolve(given),
+            0,
+        )
+        (part, _ids, batch) = next(batches(run.stage, given, range(1)))
         sizes = list[int]()
 
         def keep(x: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dpmesh.train.context import begin
-from dpmesh.train.dataloader import Part, feed
+from dpmesh.train.context import TrainingContext, make_objective
+from dpmesh.train.dataloader import Part, batches
 from dpmesh.train.objectives.distillation import TEMPERATURE, contrast, watch
 from dpmesh.train.objectives.mesh import MeshObjective
 
@@ -31,9 +31,9 @@ def at_work(child: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tupl
     out: Path = tmp_path_factory.mktemp("nkr") / "run"
     own, other = child.make_weights(out, "tiny", 1), child.make_weights(out, "tiny", 2)
     given = child.settings(out, child.stage("student", teacher=other), start=own)
-    objective = begin(given, 0)
+    objective = make_objective(TrainingContext.resolve(given), 0)
     assert isinstance(objective, MeshObjective)
-    return objective, next(feed(given.stages[0], given, range(1)))[2]
+    return objective, next(batches(given.stages[0], given, range(1)))[2]
 
 
 def test_swapping_two_teacher_features_raises_the_loss(at_work: tuple[MeshObjective, dict]):
@@ -84,7 +84,7 @@ def test_what_is_frozen_and_alike_is_there_once(
 ):
     own = child.make_weights(tmp_path / "run", "tiny", 1)
     given = child.settings(tmp_path / "run", child.stage("student", teacher=own), start=own)
-    objective = begin(given, 0)
+    objective = make_objective(TrainingContext.resolve(given), 0)
     teacher = objective.teaching.teacher
     shared = {id(p) for p in teacher.parameters()} & {id(p) for p in objective.model.parameters()}
     frozen = {id(p) for p in objective.model.parameters() if not p.requires_grad}

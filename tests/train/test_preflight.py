@@ -14,16 +14,18 @@ from dpmesh.diffusion.vae import VAEEncoder
 from dpmesh.errors import ConfigError
 from dpmesh.train import preflight
 from dpmesh.train.config import Settings, model_name
-from dpmesh.train.context import begin
-from dpmesh.train.costs import cost_of
-from dpmesh.train.dataloader import Part, feed
-from dpmesh.train.needs import how_to_make
+from dpmesh.train.context import TrainingContext, make_objective
+from dpmesh.train.dataloader import Part, batches
 from dpmesh.train.objectives.mesh import MeshObjective
 from dpmesh.train.optimizers import make_optimizer
+from dpmesh.train.preflight import cost_of
+from dpmesh.train.requirements import how_to_make
 
 
 def found(settings: Settings, **more: Any) -> preflight.Findings:
-    return preflight.examine(settings, world=1, here=1, device=torch.device("cpu"), **more)
+    return preflight.examine(
+        TrainingContext.resolve(settings), world=1, here=1, device=torch.device("cpu"), **more
+    )
 
 
 def test_everything_that_is_missing_is_told_at_once(
@@ -111,8 +113,8 @@ def test_what_is_there_is_counted(child: ModuleType, tmp_path: Path, capsys: pyt
     assert cli._check(given) == 0
     told = capsys.readouterr().out
     assert "stage teacher (teacher): 3 steps of 4" in told and "everything is there" in told
-    cost = cost_of(given, 1, 1)
-    objective = begin(child.settings(tmp_path / "run", stages[0]), 0)
+    cost = cost_of(TrainingContext.resolve(given), 1, 1)
+    objective = make_objective(TrainingContext.resolve(child.settings(tmp_path / "run", stages[0])), 0)
     trained = [p for p in objective.parameters() if p.requires_grad]
     assert cost.trained == cost.teacher == sum(p.numel() for p in trained)
     assert cost.weights == sum(p.numel() for p in objective.parameters())
@@ -162,21 +164,21 @@ def test_a_backbone_that_stays_random_is_refused(child: ModuleType, tmp_path: Pa
     for kind in ("teacher", "images"):
         given = child.settings(tmp_path / "run", child.stage(kind), allow_random_backbone=False)
         with pytest.raises(ConfigError, match="keeps the U-Net under its low-rank updates as it is"):
-            begin(given, 0)
+            make_objective(TrainingContext.resolve(given), 0)
         assert any("random numbers" in str(problem) for problem in found(given).problems)
     given = child.settings(
         tmp_path / "run", child.stage("teacher"), model="reading", allow_random_backbone=False
     )
-    assert not found(given).problems and begin(given, 0)
+    assert not found(given).problems and make_objective(TrainingContext.resolve(given), 0)
 
 
 def test_without_factors_no_teacher_is_loaded(child: ModuleType, tmp_path: Path):
     nothing = {"nkr_contrast": 0.0, "nkr_mse": 0.0}
     given = child.settings(tmp_path / "run", child.stage("student", teacher="nowhere"), losses=nothing)
-    objective = begin(given, 0)
+    objective = make_objective(TrainingContext.resolve(given), 0)
     assert isinstance(objective, MeshObjective) and objective.teaching is None
     assert not found(given).problems
-    batch = next(feed(given.stages[0], given, range(1)))[2]
+    batch = next(batches(given.stages[0], given, range(1)))[2]
     assert "nkr_mse" not in objective(batch, Part(1, 0))[1]
 
 
@@ -186,7 +188,7 @@ def test_one_frozen_encoder_sees_the_crop_once(
     """The student's latent serves the teacher, with the same numbers; an encoder of its own makes its own."""
     own = child.make_weights(tmp_path / "run", "tiny", 1)
     given = child.settings(tmp_path / "run", child.stage("student", teacher=own), start=own)
-    batch = next(feed(given.stages[0], given, range(1)))[2]
+    batch = next(batches(given.stages[0], given, range(1)))[2]
     calls, forward = list[int](), VAEEncoder.forward
     monkeypatch.setattr(VAEEncoder, "forward", lambda self, x: calls.append(1) or forward(self, x))
 
@@ -195,7 +197,7 @@ def test_one_frozen_encoder_sees_the_crop_once(
         found = objective(batch, Part(1, 0))[1]
         return len(calls), found
 
-    objective = begin(given, 0)
+    objective = make_objective(TrainingContext.resolve(given), 0)
     assert isinstance(objective, MeshObjective) and objective.teaching is not None
     assert objective.teaching.one_encoder
     once, alike = terms(objective)
@@ -208,7 +210,12 @@ def test_one_frozen_encoder_sees_the_crop_once(
         else:
             assert torch.equal(alike[name], value), name
     other = child.make_weights(tmp_path / "run", "tiny", 2)
-    with_other = begin(child.settings(tmp_path / "run", child.stage("student", teacher=other), start=own), 0)
+    with_other = make_objective(
+        TrainingContext.resolve(
+            child.settings(tmp_path / "run", child.stage("student", teacher=other), start=own)
+        ),
+        0,
+    )
     assert isinstance(with_other, MeshObjective) and with_other.teaching is not None
     assert not with_other.teaching.one_encoder  # other numbers: each sees the crop itself
     assert terms(with_other)[0] == 2
@@ -216,7 +223,9 @@ def test_one_frozen_encoder_sees_the_crop_once(
 
 def test_the_optimisers_decays_are_settings(child: ModuleType, tmp_path: Path):
     given = child.settings(tmp_path / "run", child.stage("teacher"), betas=[0.8, 0.999])
-    optimizer = make_optimizer(begin(given, 0).groups(), 1e-3, given, sharded=False)
+    optimizer = make_optimizer(
+        make_objective(TrainingContext.resolve(given), 0).groups(), 1e-3, given, sharded=False
+    )
     assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.999)}
 
 

@@ -6,8 +6,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from dpmesh.train.context import begin
-from dpmesh.train.dataloader import Part, Tensors, feed
+from dpmesh.train.context import TrainingContext, make_objective
+from dpmesh.train.dataloader import Part, Tensors, batches
 from dpmesh.train.objectives.denoising import DenoisingObjective
 
 
@@ -18,9 +18,9 @@ def at_work(
     out: Path = tmp_path_factory.mktemp("pretrain") / "run"
     start = child.make_weights(out, "reading", 1)  # the ControlNet's outputs do not start at zero there
     given = child.settings(out, child.stage("pretrain"), model="reading", start=start)
-    objective = begin(given, 0)
+    objective = make_objective(TrainingContext.resolve(given), 0)
     assert isinstance(objective, DenoisingObjective)
-    return objective, next(feed(given.stages[0], given, range(1)))[2]
+    return objective, next(batches(given.stages[0], given, range(1)))[2]
 
 
 def reached(objective: DenoisingObjective, loss: torch.Tensor) -> set[str]:

@@ -27,7 +27,7 @@ from dpmesh.train.objectives.vqvae import (
     looked_at,
     rest_joints,
 )
-from dpmesh.train.stages import Prior
+from dpmesh.train.stages import PriorStage
 
 SMALL = PoseVQVAEConfig(
     tokens=6, codes=20, code_width=5, encoder_width=8, encoder_layers=1, decoder_width=8, decoder_layers=1
@@ -97,17 +97,17 @@ def test_a_file_with_other_names_trains_validates_and_leaves_a_prior(
 
 def test_the_rule_of_the_config_decides(amass: Path) -> None:
     common = {"name": "p", "batch": 8, "learning_rate": 1e-2, "steps": 1, "poses": str(amass)}
-    named = Prior(**common, held_out=("amass:ACCAD/s2/",))
+    named = PriorStage(**common, held_out=("amass:ACCAD/s2/",))
     held, train = held_out_poses(named), prior_poses(named, "train")
     assert held is not None and len(held.names) == 5 and len(train.names) == 15
     assert all("/s2/" in n for n in held.names) and not set(held.names) & set(train.names)
     assert len(prior_poses(named, "all").names) == 20
     with pytest.raises(ConfigError, match="every clip of the pose file is held out"):
-        prior_poses(Prior(**common, held_out=("amass:",)), "train")
+        prior_poses(PriorStage(**common, held_out=("amass:",)), "train")
     with pytest.raises(ConfigError, match=r"begin with 'amass:SFU/'.*begin as 'amass:ACCAD/s0/walk_0_poses'"):
-        held_out_poses(Prior(**common, held_out=("amass:ACCAD/s2/", "amass:SFU/")))
+        held_out_poses(PriorStage(**common, held_out=("amass:ACCAD/s2/", "amass:SFU/")))
     with pytest.raises(ConfigError, match=r"held_out_share=1\.0 is not in"):
-        held_out_poses(Prior(**common, held_out_share=1.0))
+        held_out_poses(PriorStage(**common, held_out_share=1.0))
 
 
 def test_what_mixtures_of_codes_give_back() -> None:
@@ -132,7 +132,7 @@ def test_it_learns_and_leaves_a_prior(tmp_path: Path, poses: Path, monkeypatch: 
     lines = (tmp_path / "validation.csv").read_text().splitlines()
     first, *_, last = (float(line.split(",")[3]) for line in lines[1:])
     assert last < 0.8 * first
-    held = held_out_poses(Prior(**{k: v for k, v in stage.items() if k != "kind"}))
+    held = held_out_poses(PriorStage(**{k: v for k, v in stage.items() if k != "kind"}))
     assert held is not None
     score = evaluate_prior(load_prior(folder), held, rest_joints())
     assert score.mpjpe_mm == pytest.approx(last, abs=1e-3) and score.frames == 30

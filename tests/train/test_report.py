@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dpmesh.errors import ConfigError
-from dpmesh.train.logging import Report
+from dpmesh.train.logging import TrainingLog
 
 
 def told(out: Path) -> list[dict[str, str]]:
@@ -20,14 +20,14 @@ def told(out: Path) -> list[dict[str, str]]:
 
 def test_lines_behind_the_checkpoint_are_forgotten(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
-    with Report(tmp_path, "s", 0, 9) as report:
+    with TrainingLog(tmp_path, "s", 0, 9) as report:
         for step in range(1, 6):
             report.row(step, 2, {"loss": 1.0 / step})
         report.validation(4, 8, {"MPJPE": 10.0})
     assert "s 5/9 loss 0.2000" in caplog.text and "left" in caplog.text
     with (tmp_path / "log_s.csv").open("a") as file:
         file.write("s,6")  # killed in the midst of a line
-    with Report(tmp_path, "s", 3, 9) as report:
+    with TrainingLog(tmp_path, "s", 3, 9) as report:
         report.row(4, 2, {"loss": 7.0, "more": 1.0})
     rows = told(tmp_path)
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
@@ -40,7 +40,7 @@ def test_a_bar_on_a_terminal(
 ):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    with Report(tmp_path, "s", 2, 9) as report:
+    with TrainingLog(tmp_path, "s", 2, 9) as report:
         for step in (3, 4, 5):
             report.step(step)
             time.sleep(0.01)
@@ -56,7 +56,7 @@ def test_curves_and_sheets(tmp_path: Path):
 
     picture = np.zeros((4, 6, 3), np.uint8)
     picture[..., 0] = 200  # red
-    with Report(tmp_path, "s", 0, 9, tensorboard=True) as report:
+    with TrainingLog(tmp_path, "s", 0, 9, tensorboard=True) as report:
         report.row(3, 2, {"loss": 0.5})
         report.preview(3, picture)
         report.preview(4, None)
@@ -68,7 +68,7 @@ def test_curves_and_sheets(tmp_path: Path):
 
 
 def test_other_processes_tell_nothing(tmp_path: Path):
-    with Report(tmp_path, "s", 0, 9, tells=False, tensorboard=True) as report:
+    with TrainingLog(tmp_path, "s", 0, 9, tells=False, tensorboard=True) as report:
         report.row(1, 2, {"loss": 0.5})
         report.validation(1, 2, {"x": 1.0})
         report.preview(1, np.zeros((4, 4, 3), np.uint8))
@@ -78,17 +78,17 @@ def test_other_processes_tell_nothing(tmp_path: Path):
 def test_without_tensorboard_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match="not installed"):
-        Report(tmp_path, "s", 0, 9, tensorboard=True)
+        TrainingLog(tmp_path, "s", 0, 9, tensorboard=True)
 
 
 def test_a_run_killed_twice_keeps_one_header_and_whole_lines(tmp_path: Path):
     """All lines forgotten, then new ones; half a line at the end, and nothing to forget."""
-    with Report(tmp_path, "s", 0, 9) as report:
+    with TrainingLog(tmp_path, "s", 0, 9) as report:
         report.row(1, 2, {"loss": 1.0})
-    with Report(tmp_path, "s", 0, 9) as report:
+    with TrainingLog(tmp_path, "s", 0, 9) as report:
         report.row(1, 2, {"loss": 2.0})
     with (tmp_path / "log_s.csv").open("a") as file:
         file.write("s,2")
-    with Report(tmp_path, "s", 1, 9) as report:
+    with TrainingLog(tmp_path, "s", 1, 9) as report:
         report.row(2, 2, {"loss": 3.0})
     assert [(row["step"], row["loss"]) for row in told(tmp_path)] == [("1", "2.0"), ("2", "3.0")]

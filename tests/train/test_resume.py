@@ -18,7 +18,7 @@ from dpmesh.io import LOCK, folder_lock
 from dpmesh.train import trainer as loop
 from dpmesh.train.checkpoints import latest_checkpoint, save_checkpoint
 from dpmesh.train.config import Settings
-from dpmesh.train.recipe import write_config
+from dpmesh.train.record import write_config
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_nothing_is_written_of_a_state_that_is_no_number(
         if run.step == run.steps:
             run.groups[0].parameters[0].data.view(-1)[0] = float("inf")
 
-    monkeypatch.setattr(loop.Run, "advance", broken)
+    monkeypatch.setattr(loop.StageRun, "optimizer_step", broken)
     for more in ({}, {"checkpoint_every": 1e9}):  # at a checkpoint, at the end
         with pytest.raises(loop.DivergedError, match="so nothing was written"):
             loop.train(as_begun(child, out, log_every=0, **more))

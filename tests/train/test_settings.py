@@ -16,9 +16,10 @@ from dpmesh.config_io import from_plain, to_plain
 from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.train import config as settings
-from dpmesh.train.config import RENAMED, Settings, read_settings
-from dpmesh.train.context import begin
-from dpmesh.train.stages import Images, Prior, Student
+from dpmesh.train.config import Settings
+from dpmesh.train.config_file import RENAMED, read_settings
+from dpmesh.train.context import TrainingContext, make_objective
+from dpmesh.train.stages import ImageStage, PriorStage, StudentStage
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CHAIN = CONFIGS / "embedded_chain.toml"
@@ -122,8 +123,8 @@ def test_values_from_the_command_line():
         True,
         "all",
     )
-    assert isinstance(prior, Prior) and prior.batch == 7
-    assert isinstance(student, Student) and student.steps == 10
+    assert isinstance(prior, PriorStage) and prior.batch == 7
+    assert isinstance(student, StudentStage) and student.steps == 10
     assert pretrain.learning_rate == 1e-5
 
 
@@ -226,24 +227,26 @@ def test_a_model_without_a_shipped_prior_needs_one(tmp_path: Path):
         path = tmp_path / "c.toml"
         path.write_text("allow_random_backbone = true\n" + ONE.replace("embedded", name))
         with pytest.raises(ConfigError, match="no pose prior for"):
-            begin(read_settings(path), 0)
+            make_objective(TrainingContext.resolve(read_settings(path)), 0)
 
 
 def test_a_stage_without_what_it_needs_is_refused(tmp_path: Path, child: Any):
     with pytest.raises(ConfigError, match="a student needs a teacher"):
-        begin(child.settings(tmp_path / "run", child.stage("student")), 0)
+        make_objective(TrainingContext.resolve(child.settings(tmp_path / "run", child.stage("student"))), 0)
     with pytest.raises(ConfigError, match="no U-Net whose own weights are trained"):
-        begin(child.settings(tmp_path / "run", child.stage("pretrain")), 0)
+        make_objective(TrainingContext.resolve(child.settings(tmp_path / "run", child.stage("pretrain"))), 0)
     untrained = child.make_weights(tmp_path / "run", "tiny", 1)
     (tmp_path / "codeless").mkdir()
-    model = begin(child.settings(tmp_path / "run", child.stage("teacher"), start=untrained), 0).model
+    model = make_objective(
+        TrainingContext.resolve(child.settings(tmp_path / "run", child.stage("teacher"), start=untrained)), 0
+    ).model
     model.pose_prior.codebook.codes.zero_()
     model.save_pretrained(tmp_path / "codeless", {})
     with pytest.raises(ConfigError, match="was never trained"):
         settings = child.settings(
             tmp_path / "run", child.stage("teacher"), start=str(tmp_path / "codeless"), prior=""
         )
-        begin(settings, 0)
+        make_objective(TrainingContext.resolve(settings), 0)
 
 
 def test_what_is_no_config_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -256,7 +259,7 @@ def test_what_is_no_config_file_is_one_line(tmp_path: Path, capsys: pytest.Captu
 
 def test_images_keep_their_options():
     stage = read_settings(CONFIGS / "embedded.toml").stages[1]
-    assert isinstance(stage, Images) and stage.keypoint_batch == 256
+    assert isinstance(stage, ImageStage) and stage.keypoint_batch == 256
 
 
 @pytest.mark.parametrize("old", RENAMED)

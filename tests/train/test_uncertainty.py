@@ -17,12 +17,13 @@ from dpmesh.metrics import calibration_error
 from dpmesh.model import DPMesh
 from dpmesh.regressor.uncertainty import DEVIATION, TAILS, UncertaintyHead
 from dpmesh.train import trainer as loop
-from dpmesh.train.config import Settings, read_settings
-from dpmesh.train.context import begin
-from dpmesh.train.dataloader import BLIND, Part, feed
+from dpmesh.train.config import Settings
+from dpmesh.train.config_file import read_settings
+from dpmesh.train.context import TrainingContext, make_objective
+from dpmesh.train.dataloader import BLIND, Part, batches
+from dpmesh.train.objectives.occlusion_augment import hide
 from dpmesh.train.objectives.uncertainty import UncertaintyObjective, calibrate
-from dpmesh.train.occlusion_augment import hide
-from dpmesh.train.stages import Uncertainty
+from dpmesh.train.stages import UncertaintyStage
 
 CONFIG = Path(__file__).parents[2] / "configs/embedded_sigma.toml"
 HEAD = "regressor.uncertainty."
@@ -59,7 +60,7 @@ def settings(start: Path, out: Path, stage: dict[str, Any] = STAGE, **more: Any)
         "validation_people": 8,
         **more,
     }
-    return replace(read_settings(CONFIG, changes), stages=(Uncertainty(**stage),))
+    return replace(read_settings(CONFIG, changes), stages=(UncertaintyStage(**stage),))
 
 
 def test_a_run_moves_the_head_alone_and_leaves_it_calibrated(start: Path, tmp_path: Path):
@@ -76,7 +77,9 @@ def test_a_run_moves_the_head_alone_and_leaves_it_calibrated(start: Path, tmp_pa
     *_, last = (tmp_path / "run" / "validation.csv").read_text().splitlines()
     rank, rose = map(float, last.split(",")[-2:])
     assert -1 <= rank <= 1 and 0 <= rose <= 1
-    again = begin(settings(folder, tmp_path / "again"), 0)  # and weights that have it go on with it
+    again = make_objective(
+        TrainingContext.resolve(settings(folder, tmp_path / "again")), 0
+    )  # and weights that have it go on with it
     assert isinstance(again, UncertaintyObjective)
     assert torch.equal(again.head.out, found[HEAD + "out"])
 
@@ -84,35 +87,38 @@ def test_a_run_moves_the_head_alone_and_leaves_it_calibrated(start: Path, tmp_pa
 def test_a_missing_head_is_an_error_everywhere_else(
     start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    begin(settings(start, tmp_path), 0)
+    make_objective(TrainingContext.resolve(settings(start, tmp_path)), 0)
     assert "begins untrained" in caplog.text
     images = read_settings(CONFIG.with_name("embedded_more.toml"), {"model": "sure", "start": str(start)})
     with pytest.raises(ConfigError, match="embedded_sigma"):
-        begin(images, 0)
+        make_objective(TrainingContext.resolve(images), 0)
     plain = json.loads((start / "config.json").read_text())
     plain["config"]["regressor"]["uncertainty"] = 8
     (start / "config.json").write_text(json.dumps(plain))
-    for load in (lambda: DPMesh.from_pretrained(start), lambda: begin(settings(start, tmp_path), 0)):
+    for load in (
+        lambda: DPMesh.from_pretrained(start),
+        lambda: make_objective(TrainingContext.resolve(settings(start, tmp_path)), 0),
+    ):
         with pytest.raises(WeightsError, match=r"missing: regressor\.uncertainty"):
             load()
 
 
 def test_weights_that_differ_elsewhere_or_none_are_refused(start: Path, tmp_path: Path, child: ModuleType):
     with pytest.raises(ConfigError, match="not weights of"):
-        begin(settings(start, tmp_path, model="embedded"), 0)
+        make_objective(TrainingContext.resolve(settings(start, tmp_path, model="embedded")), 0)
     with pytest.raises(ConfigError, match="no weights"):
-        begin(replace(settings(start, tmp_path), start=""), 0)
+        make_objective(TrainingContext.resolve(replace(settings(start, tmp_path), start="")), 0)
     torch.manual_seed(0)
     bare = DPMesh(child.READING)
     with pytest.raises(ConfigError, match="uncertainty = 0"):
-        UncertaintyObjective(bare, Uncertainty(**STAGE), settings(start, tmp_path))
+        UncertaintyObjective(bare, UncertaintyStage(**STAGE), settings(start, tmp_path))
 
 
 def test_a_step_sees_everybody_twice_and_people_without_pictures(start: Path, tmp_path: Path):
     given = settings(start, tmp_path)
-    objective = begin(given, 0).train()
+    objective = make_objective(TrainingContext.resolve(given), 0).train()
     assert isinstance(objective, UncertaintyObjective)
-    part, _, batch = next(feed(given.stages[0], given, range(1)))
+    part, _, batch = next(batches(given.stages[0], given, range(1)))
     seen: list[int] = []
     objective.head.register_forward_hook(lambda _head, _args, out: seen.append(len(out)))
     total, terms = objective(batch, part)
@@ -130,9 +136,9 @@ def test_a_step_sees_everybody_twice_and_people_without_pictures(start: Path, tm
 def test_hidden_joints_learn_to_be_less_sure(start: Path, tmp_path: Path):
     """The same few people again and again, by the hiding term alone."""
     given = settings(start, tmp_path, {**STAGE, "batch": 4, "keypoint_batch": 0})
-    objective = begin(given, 0).train()
+    objective = make_objective(TrainingContext.resolve(given), 0).train()
     assert isinstance(objective, UncertaintyObjective)
-    _, _, batch = next(feed(given.stages[0], given, range(1)))
+    _, _, batch = next(batches(given.stages[0], given, range(1)))
     optimiser = torch.optim.Adam(objective.head.parameters(), lr=1e-2)
 
     def hiding() -> torch.Tensor:

@@ -13,7 +13,7 @@ from dpmesh.pose_prior.files import load_any_prior, load_prior
 from dpmesh.pose_prior.vposer import VPoserDecoder
 from dpmesh.train import trainer as loop
 from dpmesh.train.config import Settings
-from dpmesh.train.context import begin
+from dpmesh.train.context import TrainingContext, make_objective
 from dpmesh.train.dataloader import Part
 from dpmesh.train.objectives.vposer import VAEObjective
 from dpmesh.train.objectives.vqvae import body_rotations
@@ -43,22 +43,28 @@ def test_it_learns_and_leaves_a_decoder(trained: Path):
 
 def test_a_model_begins_with_it(trained: Path, tmp_path: Path):
     images = {"name": "images", "kind": "images", "steps": 1, "batch": 2, "learning_rate": 1e-4}
-    begun = begin(settings(tmp_path, stages=[images], prior=str(trained)), 0)
+    begun = make_objective(
+        TrainingContext.resolve(settings(tmp_path, stages=[images], prior=str(trained))), 0
+    )
     assert isinstance(begun.model, DPMesh)
     for name, value in load_any_prior(trained).state_dict().items():
         assert torch.equal(begun.model.pose_prior.state_dict()[name], value)
     with pytest.raises(ConfigError, match="no pose prior of 'embedded'"):
-        begin(settings(tmp_path, "embedded", stages=[images], prior=str(trained)), 0)
-    direct = begin(settings(tmp_path, "embedded-direct", stages=[images]), 0)  # has no prior and needs none
+        make_objective(
+            TrainingContext.resolve(settings(tmp_path, "embedded", stages=[images], prior=str(trained))), 0
+        )
+    direct = make_objective(
+        TrainingContext.resolve(settings(tmp_path, "embedded-direct", stages=[images])), 0
+    )  # has no prior and needs none
     assert not list(direct.model.pose_prior.parameters())
     with pytest.raises(ConfigError, match="no prior to train"):
-        begin(settings(tmp_path, "embedded-direct"), 0)
+        make_objective(TrainingContext.resolve(settings(tmp_path, "embedded-direct")), 0)
 
 
 def test_the_distance_is_that_of_normal_distributions():
     """Against torch.distributions; and a draw is a function of the Part."""
     torch.manual_seed(0)
-    objective = begin(settings(Path("unused")), 0)
+    objective = make_objective(TrainingContext.resolve(settings(Path("unused"))), 0)
     assert isinstance(objective, VAEObjective)
     batch = {"pose": torch.from_numpy(PoseBank.load("train").poses[:8]).float()}
     mean, spread = objective.encode(body_rotations(PoseBank.load("train").poses[:8]))

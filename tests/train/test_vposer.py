@@ -15,7 +15,7 @@ from dpmesh.config import PRESETS
 from dpmesh.convert.vposer import imported_vposer
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.pose_prior.vposer import VPoserConfig
-from dpmesh.train.context import begin
+from dpmesh.train.context import TrainingContext, make_objective
 
 
 def snapshot(hidden: int = 512) -> dict[str, torch.Tensor]:
@@ -42,12 +42,12 @@ def given(child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_was_imported_is_the_prior(given: Any, tmp_path: Path):
     with pytest.raises(ConfigError, match="no pose prior for") as caught:
-        begin(given, 0)
+        make_objective(TrainingContext.resolve(given), 0)
     assert "dpmesh assets import" in caught.value.fix
     state = snapshot()
     torch.save(state, tmp_path / "snapshot.pt")
     assert main(["assets", "import", str(tmp_path / "snapshot.pt")]) == 0
-    prior = begin(given, 0).model.pose_prior
+    prior = make_objective(TrainingContext.resolve(given), 0).model.pose_prior
     code = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
     x = code
     for name in ("fc1", "fc2"):

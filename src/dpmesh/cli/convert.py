@@ -127,7 +127,7 @@ def _tell_body(record: dict[str, Any]) -> None:
 
 def _sd15(args: argparse.Namespace) -> None:
     from dpmesh.convert.stable_diffusion import convert_sd15
-    from dpmesh.train.config import model_of, read_value
+    from dpmesh.train.config_file import model_of, read_value
 
     config = model_of(args.config, {name: read_value(value) for name, value in args.set})
     provenance = convert_sd15(args.source, args.out, config, controlnet=args.controlnet, seed=args.seed)

@@ -1,4 +1,4 @@
-"""`dpmesh train CONFIG.toml [--check] ... [--set.NAME VALUE ...]`."""
+"""`dpmesh train CONFIG.toml [--check] [--set.NAME VALUE ...]` and `dpmesh train --list-settings`."""
 
 import argparse
 import logging
@@ -16,12 +16,31 @@ PREFIX = "--set."
 CHECK = "--check"
 
 
+class ListSettings(argparse.Action):
+    """Print every setting and end, whatever else is on the command line."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_values: object, **_options: object) -> None:
+        from dpmesh.train.config_file import list_settings
+
+        for line in list_settings():
+            say(line)
+        parser.exit()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="what to train (see configs/)")
+    parser.add_argument("config", type=Path, metavar="CONFIG.toml", help="settings of the run (see configs/)")
     parser.add_argument(
         CHECK,
         action="store_true",
-        help="train nothing: tell how long the run is and what it needs, and list everything that is missing",
+        help="train nothing: print how long the run is and what it needs, and list everything that is missing",
+    )
+    parser.add_argument(
+        "--list-settings",
+        action=ListSettings,
+        help="print every setting of a CONFIG.toml with its meaning, range and default",
     )
     parser.add_argument(
         "rest",
@@ -32,24 +51,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from dpmesh.train.config import read_settings
+    from dpmesh.train.config_file import read_settings
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     for noisy in ("lightning", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     check = args.check or CHECK in args.rest
     settings = read_settings(args.config, changes([word for word in args.rest if word != CHECK]))
-    return _check(settings) if check else _train(settings)
+    return check_training(settings) if check else run_training(settings)
 
 
-def _train(settings: "Settings") -> int:
-    from dpmesh.train.together import TOLD
+def run_training(settings: "Settings") -> int:
+    """Train and print the folder of the weights; the exit status."""
+    from dpmesh.train.distributed import RAISED_BY_ALL
     from dpmesh.train.trainer import train
 
     try:
         weights = train(settings)
     except DPMeshError as error:
-        if TOLD in getattr(error, "__notes__", ()):  # another process prints the same line
+        if RAISED_BY_ALL in getattr(error, "__notes__", ()):  # another process prints the same line
             return 1
         raise
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
@@ -57,15 +77,16 @@ def _train(settings: "Settings") -> int:
     return 0
 
 
-def _check(settings: "Settings") -> int:
-    """1 where something is missing."""
+def check_training(settings: "Settings") -> int:
+    """Print what the run is and what it lacks; the exit status, 1 where something is missing."""
     import torch
 
+    from dpmesh.train.context import TrainingContext
     from dpmesh.train.preflight import examine
 
     world = settings.processes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = examine(settings, world=world, here=world, device=device)
+    found = examine(TrainingContext.resolve(settings), world=world, here=world, device=device)
     for line in found.lines:
         say(line)
     for problem in found.problems:
@@ -78,8 +99,8 @@ def _check(settings: "Settings") -> int:
 
 
 def changes(words: list[str]) -> dict[str, Any]:
-    """`--set.out DIR --set.student.steps 3` as a dictionary; values as TOML has them, else as strings."""
-    from dpmesh.train.config import read_value
+    """`--set.out DIR --set.student.steps 3` as a dictionary; values are read as TOML, else as strings."""
+    from dpmesh.train.config_file import read_value
 
     found: dict[str, Any] = {}
     while words:
@@ -88,7 +109,10 @@ def changes(words: list[str]) -> dict[str, Any]:
         if not equals:
             value, rest = (rest[0] if rest else ""), rest[1:]
         if not name.startswith(PREFIX) or (not equals and len(words) < 2):
-            raise ConfigError(f"{words[0]!r} is not understood", fix="Change settings by --set.NAME VALUE.")
+            raise ConfigError(
+                f"{words[0]!r} is not understood",
+                fix="Change settings by --set.NAME VALUE; dpmesh train --list-settings shows them.",
+            )
         found[name.removeprefix(PREFIX)] = read_value(value)
         words = rest
     return found

@@ -38,33 +38,36 @@ CENTRE = CROP / 2
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Ranges as 3DCrowdNet, JOTR and DPMesh train (reference: datasets.md, 3.1, 3.4, 3.5); chances are in [0, 1].
-
-    expand: the square box is enlarged by a factor in this range.  scale: and by 1 + scale · clip(N(0, 1), -1, 1).
-    rotation: with p_rotate, rotation · clip(N(0, 1), -2, 2) degrees.  p_flip: chance of mirroring.
-    colour: each channel times U(1 - colour, 1 + colour).
-    p_rectangle: chance of trying a rectangle of noise over up to 30 % of the box.  p_shapes: chance of one or two
-    textured shapes (never in the originals).
-    noise: PoseFix errors on the input joints; else they are true.  as_published: with the four defects of the
-    original loaders (input_keypoints.py).  p_drop_joint: chance that an input joint is left out.  p_drop_covered: further chance
-    for one that the rectangle or a shape covers.
-    focal: the camera by which the crop camera turns and scales: each "set"'s own K, or the "diagonal" of the set's
-    image as focal length and its middle as axis, as the paper has it and as is assumed of a photo without a camera.
-    """
+    """Ranges of the random augmentation; the defaults are those of 3DCrowdNet, JOTR and DPMesh (datasets.md, 3.1, 3.4,
+    3.5). Every p_ is a probability in [0, 1]."""
 
     expand: tuple[float, ...] = (1.0, 1.2)
+    """Range of a factor on the square box, 0.5 to 4."""
     scale: float = 0.25
+    """A further factor 1 + scale · clip(N(0, 1), -1, 1), in [0, 1)."""
     rotation: float = 30.0
+    """Rotation by rotation · clip(N(0, 1), -2, 2) degrees, 0 to 90."""
     p_rotate: float = 0.6
+    """Probability of the rotation."""
     p_flip: float = 0.5
+    """Probability of mirroring."""
     colour: float = 0.2
+    """Each channel is multiplied by U(1 - colour, 1 + colour), in [0, 1)."""
     p_rectangle: float = 1.0
+    """Probability of trying a rectangle of noise over up to 30 % of the box."""
     p_shapes: float = 0.0
+    """Probability of one or two textured shapes over the person; 0 in the originals."""
     noise: bool = True
+    """PoseFix errors on the input keypoints; false: the ground truth."""
     as_published: bool = False
+    """Reproduce the four defects of the original loaders' keypoint noise (data/input_keypoints.py)."""
     p_drop_joint: float = 0.1
+    """Probability that an input keypoint is dropped."""
     p_drop_covered: float = 0.0
+    """Further probability that one under the rectangle or a shape is dropped."""
     focal: Literal["set", "diagonal"] = "set"
+    """The camera by which the crop camera turns and scales: "set", the data set's own K; "diagonal", the image's
+    diagonal as focal length and its middle as axis, as in the paper and as assumed for a photo without a camera."""
 
     def __post_init__(self) -> None:
         for name in ("p_rotate", "p_flip", "p_rectangle", "p_shapes", "p_drop_joint", "p_drop_covered"):

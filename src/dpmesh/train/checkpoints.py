@@ -1,4 +1,4 @@
-"""Where a training stands, on disk: two checkpoints, written aside and renamed; a torn one is seen and passed over."""
+"""A run's two checkpoints, written aside and renamed; a torn one is detected and skipped."""
 
 import logging
 import os
@@ -6,16 +6,18 @@ import pickle
 import struct
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dpmesh.checkpoint import CONFIG, WEIGHTS
 from dpmesh.errors import ConfigError, OutputError
-from dpmesh.io import atomic_path
+from dpmesh.io import atomic_path, is_part, reason
 
 State = dict[str, Any]
-"""stage, step, record (train/recipe.py); and in the midst of a stage objective, optimizer, average, random, frozen
+"""stage, step, record (train/record.py); and within a stage objective, optimizer, average, random, frozen
 (train/stage_run.py)."""
 
 LAST, BEFORE = "last.ckpt", "before.ckpt"
@@ -116,3 +118,28 @@ def _check(path: Path) -> None:
 
 def _line(error: BaseException) -> str:
     return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+
+
+def replace_weights(new: Path, folder: Path) -> None:
+    """Put a folder of weights in the place of another. Killed at any instant, one of the two is whole.
+
+    Raises OutputError.
+    """
+    before = folder.with_name(f".{folder.name}.before")
+    try:
+        _remove(before)
+        with suppress(FileNotFoundError):
+            folder.rename(before)
+        new.rename(folder)
+        _remove(before)
+    except OSError as failure:
+        raise OutputError(f"cannot be written ({reason(failure)})", where=str(folder)) from failure
+
+
+def _remove(folder: Path) -> None:
+    """The two files of weights, what a killed run left of them, and the folder, which must hold nothing else."""
+    if folder.is_dir():
+        for path in list(folder.iterdir()):
+            if any(path.name == name or is_part(path.name, name) for name in (CONFIG, WEIGHTS)):
+                path.unlink()
+        folder.rmdir()

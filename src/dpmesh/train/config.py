@@ -1,66 +1,66 @@
-"""What a training config (TOML) may say. Unknown names are refused."""
+"""The settings of a training run as frozen dataclasses, each with its unit, range and source."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from dpmesh.ablations import configuration
-from dpmesh.config import DPMeshConfig
-from dpmesh.config_io import from_plain
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.datasets.registry import SETS
 from dpmesh.errors import ConfigError
-from dpmesh.io import read_bytes
 from dpmesh.losses import TERMS, LossWeights
 from dpmesh.profiling import refuse_misshapen
-from dpmesh.train.stages import AnyStage, Images, Keypoints, Pretrain, Prior, Student, Teacher, in_range
-
-LARGEST_CONFIG = 2**20
-"""Bytes of a training config."""
+from dpmesh.train.stages import (
+    AnyStage,
+    ImageStage,
+    KeypointStage,
+    PretrainStage,
+    PriorStage,
+    StudentStage,
+    TeacherStage,
+    in_range,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """A data set on disk: which, where, and which of its splits (docs/data.md). Test splits are not for training.
-
-    fits: "smpl" targets are bodies fitted with SMPL, for which the model must have that body; "none" joints alone.
-    """
+class TrainingSource:
+    """A data set on disk (docs/data.md). Test splits are not for training."""
 
     dataset: str
+    """h36m, muco, coco, crowdpose, 3dpw or synthetic."""
     root: str = ""
+    """The folder that holds the sets' own folders, or their packed shards (dpmesh data pack)."""
     split: str = "train"
+    """"train", or "validation" in data.validation."""
     fits: Literal["smpl", "none"] = "smpl"
+    """"smpl": pose and shape targets from SMPL fits, for which the model needs body = "smpl"; "none": joints alone."""
 
     def __post_init__(self) -> None:
         if self.split not in ("train", "validation"):
             raise ConfigError(
                 f"the split {self.split!r} of {self.dataset} cannot be named in a training config",
                 where="data",
-                fix="Train on 'train', look at 'validation'; test splits are for evaluation alone.",
+                fix="Train on 'train', validate on 'validation'; test splits are for evaluation alone.",
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Where samples come from. Without a data set: synthetic people.
+    """Where samples come from. Without a data set: synthetic people."""
 
-    group3d, group2d: data sets with and without measured 3D joints, mixed 1:1 (datasets.md §4.6).
-    augment: of the data sets' people (data/augment.py); synthetic people bring their own.
-    validation: what the model is validated on, sets with a true pose (3dpw, synthetic); held-out synthetic people
-    without. `fits` does not matter there.
-    overfit_people: only so many synthetic people, again and again: can a model learn them by heart? 0: ever new ones.
-    motions: "train" keeps the validation clips of the pose bank out of the training; "all" trains on them too, as the
-    shipped weights were.
-    """
-
-    group3d: tuple[Source, ...] = ()
-    group2d: tuple[Source, ...] = ()
+    group3d: tuple[TrainingSource, ...] = ()
+    """Data sets with measured 3D joints, mixed 1:1 with group2d (datasets.md §4.6)."""
+    group2d: tuple[TrainingSource, ...] = ()
+    """Data sets without measured 3D joints."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    validation: tuple[Source, ...] = ()
+    """Augmentation of the data sets' people (data/augment.py). Synthetic people have their own."""
+    validation: tuple[TrainingSource, ...] = ()
+    """Sets with a true pose (3dpw, synthetic); () for held-out synthetic people. `fits` has no effect here."""
     overfit_people: int = 0
+    """Train and validate on this many fixed synthetic people, to test whether a model can fit them. 0: ever new ones."""
     motions: Literal["train", "all"] = "train"
+    """"train" leaves the pose bank's validation clips out of the training; "all" trains on them too, as the shipped
+    weights were."""
 
     def __post_init__(self) -> None:
         for sources, split in (((*self.group3d, *self.group2d), "train"), (self.validation, "validation")):
@@ -80,61 +80,68 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """model: a named configuration; or a table of its `name` and of values laid over it, nested as the fields of
-    DPMeshConfig are: [model] name = "paper-resnet50", backbone.pretrained = true (configurations.configuration).
-    start: weights to begin from (a folder or a shipped name) instead of random ones.
-    prior: folder of a pose prior (of a "prior" stage) instead of the shipped one.
-    body: "smpl" is the one that you imported (docs/weights.md), which fits of data sets need.
-    seed: of weights and data.
-
-    processes: on this machine (under torchrun, what it was told); threads: of each; workers: that make batches.
-    strategy: how several processes share a model. "ddp": each has all of it. "fsdp": each has a part of every layer.
-    precision: bf16-mixed does matrix products in bf16; weights and targets stay in fp32. auto is this where the device
-    has instructions for bf16, and 32-true where it has none.
-    activation_checkpointing: the backbone's activations are computed again in the backward pass instead of kept.
-    optimizer: "adamw", or "muon": Muon (timm's; pip install 'dpmesh[ablation]') for the image backbone's matrices and
-    kernels, NAdamW for everything else, at the same rates. Some 12 % more time a step; not under fsdp.
-    betas: decays of the two moving averages of AdamW (under muon of NAdamW; Muon has a momentum of its own).
-    max_grad_norm: norm of the gradient at most. ema_decay: decay of a moving average of the weights, which is then what is validated
-    and kept; 0 for none.
-
-    keep_best: keep, beside the last weights, those with the lowest MPJPE on the first set of `data.validation` (without
-    one on the held-out synthetic people): weights_best/, with the figures in its provenance.
-
-    validate_every, log_every, preview_every: steps; 0 for never. checkpoint_every: seconds.
-    validation_people: how many are looked at.
-    allow_random_backbone: without start weights, train a model that keeps a part of its backbone as it is: the part is
-    then random numbers for good. For tests.
-    """
+    """All settings of a training run; one TOML file (configs/)."""
 
     model: str | Mapping[str, Any]
+    """A named configuration, or a table of its `name` and of values laid over it, nested as the fields of DPMeshConfig:
+    [model] name = "paper-resnet50", backbone.pretrained = true (dpmesh.ablations.configuration)."""
     stages: tuple[AnyStage, ...]
+    """The stages in their order; each begins with the weights of the one before. At least one."""
     data: Data = field(default_factory=Data)
+    """Training and validation data."""
     losses: LossWeights = field(default_factory=LossWeights)
+    """Weight of each loss term (Eq. 9; dpmesh.losses)."""
     start: str = ""
+    """Weights to start from: a folder or a shipped name. "": random weights."""
     prior: str = ""
+    """Folder of a pose prior that a "prior" stage left; "" for the shipped one."""
     body: Literal["free", "smpl"] = "free"
+    """"free": the shipped body; "smpl": your imported SMPL (docs/weights.md), which SMPL fits need."""
     out: str = "runs/embedded"
+    """Folder of the run: checkpoints, logs, previews, weights."""
     seed: int = 1
+    """Seed of the weights and of the data, 0 to 2^32 - 1."""
     processes: int = 1
+    """Processes on this machine; under torchrun its own number counts."""
     threads: int = 1
+    """Threads of each process."""
     workers: int = 1
+    """Data loading workers of each process; 0 loads in the process itself."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
+    """How several processes share a model: "ddp", a copy in each; "fsdp", every layer sharded."""
     precision: Precision = "auto"
+    """"bf16-mixed": matrix products in bf16, weights and targets in fp32; "32-true": all in fp32; "auto": bf16-mixed
+    where the device has instructions for bf16."""
     activation_checkpointing: bool = False
+    """Recompute activations in the backward pass instead of keeping them: less memory, more time."""
     optimizer: Literal["adamw", "muon"] = "adamw"
+    """"adamw" (paper), or "muon": Muon (timm's; pip install 'dpmesh[ablation]') for the image backbone's matrices and
+    kernels and NAdamW for the rest, at the same rates; some 12 % more time a step, not under fsdp."""
     betas: tuple[float, ...] = (0.9, 0.98)
+    """Decays of the two moving averages of AdamW (with muon: of NAdamW), each below 1."""
     weight_decay: float = 0.01
+    """Decoupled weight decay. Paper: 1e-6."""
     max_grad_norm: float = 1.0
+    """Maximum norm of the gradient, above 0. Released code: 10."""
     ema_decay: float = 0.0
+    """Decay of a moving average of the weights, which is then validated and saved; 0 for none."""
     keep_best: bool = False
+    """Also save the weights with the lowest MPJPE on the first set of data.validation (else on the held-out synthetic
+    people) to weights_best/, with the figures in its provenance."""
     validate_every: int = 1000
+    """Steps between validations; 0 for never."""
     validation_people: int = 256
+    """People to validate on."""
     log_every: int = 50
+    """Steps between lines of log_STAGE.csv; 0 for never."""
     preview_every: int = 500
+    """Steps between preview images of a few predictions; 0 for never."""
     checkpoint_every: float = 120.0
+    """Seconds between checkpoints."""
     tensorboard: bool = False
+    """Also log to TensorBoard."""
     allow_random_backbone: bool = False
+    """For tests: train without start weights a model that never trains a part of its backbone."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str):
@@ -148,19 +155,19 @@ class Settings:
                 f"stages need names of their own, other than {', '.join(TABLES)}: {', '.join(names)}",
                 where="stages",
             )
-        if any(isinstance(stage, Prior) for stage in self.stages[1:]):
+        if any(isinstance(stage, PriorStage) for stage in self.stages[1:]):
             raise ConfigError("the prior stage must be the first", where="stages")
         if self.keep_best and not self.validate_every:
             raise ConfigError(
                 "keep_best needs validation figures", where="keep_best", fix="Set validate_every above 0."
             )
         if self.keep_best and not any(
-            isinstance(s, Images | Keypoints | Student | Teacher) for s in self.stages
+            isinstance(s, ImageStage | KeypointStage | StudentStage | TeacherStage) for s in self.stages
         ):
             raise ConfigError(
                 "no stage here regresses bodies, of which the best could be kept", where="keep_best"
             )
-        if any(not isinstance(stage, Prior | Pretrain) for stage in self.stages):
+        if any(not isinstance(stage, PriorStage | PretrainStage) for stage in self.stages):
             _refuse_poseless(self.data.validation)
         sources = (*self.data.group3d, *self.data.group2d)  # validation has its truth from the evaluation
         fitted = [s.dataset for s in sources if s.dataset != "synthetic" and s.fits == "smpl"]
@@ -213,7 +220,7 @@ class Settings:
 BELOW_ONE = 1 - 1e-9
 
 
-def _refuse_poseless(sources: tuple[Source, ...]) -> None:
+def _refuse_poseless(sources: tuple[TrainingSource, ...]) -> None:
     """Raise ConfigError for a validation set without measured poses: fits to its keypoints are no truth."""
     for source in sources:
         if source.dataset in SETS and not SETS[source.dataset].measured:
@@ -226,72 +233,6 @@ def _refuse_poseless(sources: tuple[Source, ...]) -> None:
 
 TABLES = ("data", "losses", "model", "stages")
 """Settings that hold others: no stage may have such a name."""
-
-
-def read_settings(path: Path, changes: Mapping[str, Any] | None = None) -> Settings:
-    """Settings of a TOML file with changes laid over: {"out": "x", "student.steps": 10, "stages.0.batch": 2,
-    "model.backbone.pretrained": True}.
-
-    A stage is named by its number or its name. Raises ConfigError for anything unknown.
-    """
-    text = read_bytes(path, LARGEST_CONFIG, ConfigError)
-    try:
-        data = tomllib.loads(text.decode())
-    except (ValueError, RecursionError) as error:  # both of tomllib's and of the encoding
-        line = " ".join(str(error).split())[:120]
-        raise ConfigError(f"not a readable TOML file ({line})", where=str(path)) from None
-    _stages_of(data, str(path))
-    for name, value in (changes or {}).items():
-        _lay_over(data, name, value)
-    _refuse_renamed(data, str(path))
-    for stage in _stages_of(data, str(path)):
-        if "kind" not in stage:
-            raise ConfigError(f"the stage {stage.get('name')!r} has no kind", where=str(path))
-    return from_plain(Settings, data, where=str(path))
-
-
-RENAMED = {
-    "clip": "max_grad_norm",
-    "ema": "ema_decay",
-    "checkpointing": "activation_checkpointing",
-    "sheet_every": "preview_every",
-    "data.people": "overfit_people",
-    "data.augment.drop": "p_drop_joint",
-    "data.augment.drop_hidden": "p_drop_covered",
-    "data.augment.flip": "p_flip",
-    "data.augment.rectangle": "p_rectangle",
-    "data.augment.rotation_chance": "p_rotate",
-    "data.augment.shapes": "p_shapes",
-    "stages.backbone_rate": "backbone_lr_factor",
-    "stages.drop": "p_drop_joint",
-    "stages.hiding": "hiding_weight",
-    "stages.latent": "latent_weight",
-    "stages.low": "decay_steps",
-    "stages.no_features": "p_drop_image",
-    "stages.reconstruction": "reconstruction_weight",
-    "stages.rehearsal": "keypoint_batch",
-    "stages.scrambled": "p_shuffle_image",
-    "stages.smooth": "p_unquantised",
-    "stages.source": "kind",
-    "stages.warmup": "warmup_steps",
-}
-"""Former names of settings, dotted, and what each is called now."""
-
-
-def _refuse_renamed(data: Mapping[str, Any], where: str) -> None:
-    """Raise ConfigError for the first setting under a former name."""
-    for old, new in RENAMED.items():
-        *path, last = old.split(".")
-        tables: list[Any] = [data]
-        for name in path:
-            inner: list[Any] = [table.get(name) for table in tables if isinstance(table, Mapping)]
-            tables = [
-                item for one in inner for item in (cast("list[Any]", one) if isinstance(one, list) else [one])
-            ]
-        if any(isinstance(table, Mapping) and last in table for table in tables):
-            raise ConfigError(
-                f"{old} is now called {new}", where=where, fix=f"Write {new} instead of {last}."
-            )
 
 
 def model_name(model: str | Mapping[str, Any]) -> str:
@@ -310,57 +251,3 @@ def _leaves(table: Mapping[str, Any], before: str = "") -> list[str]:
         inner = isinstance(value, Mapping) and value
         found += _leaves(cast("Mapping[str, Any]", value), f"{before}{name}.") if inner else [before + name]
     return found
-
-
-def model_of(source: str, changes: Mapping[str, Any]) -> DPMeshConfig:
-    """The model of a training config (FILE.toml) or of a configuration's name, with changes as read_settings takes
-    them."""
-    if source.endswith(".toml"):
-        return configuration(read_settings(Path(source), changes).model)
-    data: dict[str, Any] = {"model": source}
-    for name, value in changes.items():
-        if not name.startswith("model."):
-            raise ConfigError(
-                f"{name!r} is no setting of a model", fix="Names begin with model., such as model.lora_rank."
-            )
-        _lay_over(data, name, value)
-    config = configuration(data["model"])
-    if changes:
-        refuse_misshapen(config)
-    return config
-
-
-def _stages_of(data: dict[str, Any], where: str) -> list[dict[str, Any]]:
-    """The [[stages]] tables; raises ConfigError where they are something else."""
-    stages = data.get("stages", [])
-    if not isinstance(stages, list) or not all(isinstance(s, dict) for s in cast("list[Any]", stages)):
-        raise ConfigError("stages are tables of their own", where=where, fix="Write [[stages]] above each.")
-    return cast("list[dict[str, Any]]", stages)
-
-
-def _lay_over(data: dict[str, Any], name: str, value: Any) -> None:
-    """Set one value by its dotted name; what is wrong with name or value from_plain tells."""
-    *path, last = name.split(".")
-    by_name = {str(stage.get("name")): stage for stage in data.get("stages", ())}
-    here: Any = data
-    if path[:1] == ["model"] and isinstance(data.get("model"), str):
-        data["model"] = {"name": data["model"]}
-    try:
-        if path and path[0] not in TABLES:
-            here = by_name[path.pop(0)]
-        for step in path:
-            here = here[int(step)] if isinstance(here, list) else here.setdefault(step, {})
-        here.setdefault(last)
-    except (KeyError, ValueError, IndexError, AttributeError, TypeError):
-        raise ConfigError(
-            f"unknown setting {name!r}", fix=f"Tables: {', '.join(TABLES)}; stages: {', '.join(by_name)}."
-        ) from None
-    here[last] = value
-
-
-def read_value(word: str) -> Any:
-    """A value as TOML writes it (3, 1e-3, true, ["a"]); what is none is a string."""
-    try:
-        return tomllib.loads(f"value = {word}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return word

@@ -1,10 +1,13 @@
-"""Processes, machines and how they share a model, by Lightning Fabric; activation checkpointing."""
+"""Several processes: how they share a model, agree on results and end together; activation checkpointing."""
 
 import os
-from collections.abc import Generator
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dpmesh.diffusion.attention import Transformer2D
 from dpmesh.diffusion.blocks import ResnetBlock
-from dpmesh.errors import ConfigError
+from dpmesh.errors import ConfigError, DPMeshError
 from dpmesh.regressor.transformer import DecoderLayer, EncoderLayer
 from dpmesh.train.config import Precision, Settings
 
@@ -117,3 +120,100 @@ def recompute_activations(module: nn.Module) -> int:
 
 def _as_before(block: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     return nullcontext(), attention_kernels(next(block.parameters()).device.type)
+
+
+T = TypeVar("T")
+PATIENCE = 5.0
+"""Seconds that a failed process waits to learn whether another one ended first."""
+RAISED_BY_ALL = "raised by every process"
+"""Note on an error that every process raises, of which the first prints the line."""
+
+
+class ProcessError(DPMeshError):
+    """Another process of the training ended with an error."""
+
+
+def on_first(fabric: Fabric, action: Callable[[], T]) -> T:
+    """Run the action in the first process; its result, or its DPMeshError, reaches all of them."""
+    found: tuple[T | None, DPMeshError | None] = (None, None)
+    if fabric.global_rank == 0:
+        try:
+            found = (action(), None)
+        except DPMeshError as error:
+            found = (None, error)
+    if fabric.world_size > 1:
+        found = fabric.broadcast(found)
+    return _value(fabric, found)
+
+
+def on_all(fabric: Fabric, action: Callable[[], T]) -> T:
+    """Run the action in every process; where one raises a DPMeshError, all raise the first of them."""
+    found: tuple[T | None, DPMeshError | None]
+    try:
+        found = (action(), None)
+    except DPMeshError as error:
+        found = (None, error)
+    if fabric.world_size > 1:
+        errors: list[DPMeshError | None] = [None] * fabric.world_size
+        dist.all_gather_object(errors, found[1])
+        if (error := next((e for e in errors if e is not None), None)) is not None:
+            found = (None, error)
+    return _value(fabric, found)
+
+
+def _value(fabric: Fabric, found: tuple[Any, DPMeshError | None]) -> Any:
+    value, error = found
+    if error is None:
+        return value
+    if fabric.global_rank:
+        error.add_note(RAISED_BY_ALL)
+    raise error
+
+
+@contextmanager
+def ending_together(fabric: Fabric) -> Generator[None]:
+    """An error here also ends the processes that this one started (Settings.processes)."""
+    launcher: Any = getattr(fabric.strategy, "launcher", None)
+    children: list[Any] = list(getattr(launcher, "procs", ()))
+    try:
+        yield
+    except BaseException as error:
+        another = isinstance(error, RuntimeError) and (_cut_off(error) or _one_ended(children))
+        _end(children)
+        if another:  # a collective failed because a process is gone
+            raise ProcessError(
+                "another process of this training ended with an error",
+                where="processes",
+                fix="It printed why, or was killed; the same command resumes from the last checkpoint.",
+            ) from error
+        raise
+
+
+def _cut_off(error: RuntimeError) -> bool:
+    """Whether gloo or NCCL report that a process is gone."""
+    return isinstance(error, dist.DistError) or "by peer" in str(error)
+
+
+def _one_ended(children: list[Any]) -> bool:
+    """Whether another process ends with an error within PATIENCE."""
+    until = time.monotonic() + PATIENCE
+    while children and time.monotonic() < until:
+        if any(process.poll() for process in children):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _end(children: list[Any]) -> None:
+    if not children:
+        return
+    for thread in threading.enumerate():  # it would kill this process for what happens here
+        if thread.name == "child-process-observer":
+            thread._finished = True  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    for process in children:
+        process.terminate()
+    for process in children:
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:  # it ignores the signal
+            process.kill()

@@ -1,4 +1,4 @@
-"""What a training tells: a bar or lines on the console, CSV always, TensorBoard if wanted, sheets of overlays."""
+"""The log of a training: a progress bar or lines on the console, CSV, TensorBoard if wanted, preview images."""
 
 import csv
 import logging
@@ -21,28 +21,28 @@ log = logging.getLogger("dpmesh.train")
 Row = dict[str, Any]
 
 
-class Report:
-    """One stage's. `first`: steps that are done already. On all processes but the first it tells nothing."""
+class TrainingLog:
+    """The log of one stage. first: steps that are already done. writes: false in all processes but the first."""
 
     def __init__(
-        self, out: Path, stage: str, first: int, steps: int, *, tells: bool = True, tensorboard: bool = False
+        self, out: Path, stage: str, first: int, steps: int, *, writes: bool = True, tensorboard: bool = False
     ) -> None:
-        self.out, self.stage, self.first, self.steps, self.tells = out, stage, first, steps, tells
+        self.out, self.stage, self.first, self.steps, self.writes = out, stage, first, steps, writes
         self.began = time.monotonic()
-        self.board = _board(out / "tensorboard" / stage) if tensorboard and tells else None
+        self.board = _board(out / "tensorboard" / stage) if tensorboard and writes else None
         console = Console(stderr=True)
         self.bar: Progress | None = None
-        if tells and console.is_terminal:
+        if writes and console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             self.bar = Progress(
                 *columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console
             )
             self.task = self.bar.add_task(stage, total=steps, completed=first, note="")
-        if tells:
+        if writes:
             for name in (f"log_{stage}.csv", "validation.csv"):
                 _forget_after(out / name, stage, first)
 
-    def __enter__(self) -> "Report":
+    def __enter__(self) -> "TrainingLog":
         if self.bar is not None:
             self.bar.start()
         return self
@@ -56,13 +56,13 @@ class Report:
             self.board.close()
 
     def step(self, done: int) -> None:
-        """The bar moves."""
+        """Move the progress bar."""
         if self.bar is not None:
             self.bar.update(self.task, completed=done)
 
     def row(self, done: int, batch: int, values: Row) -> None:
-        """A line of log_STAGE.csv."""
-        if not self.tells:
+        """Write a line of log_STAGE.csv and of the console."""
+        if not self.writes:
             return
         spent = time.monotonic() - self.began
         speed = (done - self.first) * batch / spent
@@ -80,8 +80,8 @@ class Report:
             log.info("%s %d/%d %s  %s left", self.stage, done, self.steps, note, eta)
 
     def validation(self, done: int, people: int, figures: Row) -> None:
-        """A line of validation.csv, whose stages may have different columns. figures: may say `people` themselves."""
-        if not self.tells or not figures:
+        """Write a line of validation.csv, whose stages may have different columns. `people` in figures has precedence."""
+        if not self.writes or not figures:
             return
         _append(self.out / "validation.csv", {"stage": self.stage, "step": done, "people": people, **figures})
         place = "/".join(filter(None, ("validation", figures.get("protocol", ""))))
@@ -89,19 +89,19 @@ class Report:
         self._to_board(done, {f"{place}/{name}": value for name, value in numbers.items()})
         self.say(f"validation after {self.stage} {done}: {figures}")
 
-    def preview(self, done: int, picture: UInt8[np.ndarray, "h w 3"] | None) -> None:
-        """previews/STAGE_STEP.png."""
-        if not self.tells or picture is None:
+    def preview(self, done: int, image: UInt8[np.ndarray, "h w 3"] | None) -> None:
+        """Write previews/STAGE_STEP.png."""
+        if not self.writes or image is None:
             return
         folder = self.out / "previews"
-        _, data = cv2.imencode(".png", picture[..., ::-1])
+        _, data = cv2.imencode(".png", image[..., ::-1])
         atomic_write(folder / f"{self.stage}_{done:06d}.png", data.tobytes())
 
     def say(self, text: str) -> None:
-        """A line between."""
+        """Print a line above the bar, or log it."""
         if self.bar is not None:
             self.bar.console.print(text)
-        elif self.tells:
+        elif self.writes:
             log.info("%s", text)
 
     def _to_board(self, done: int, values: Row) -> None:
@@ -121,7 +121,7 @@ def _board(folder: Path) -> Any:
 
 
 def _append(path: Path, row: Row) -> None:
-    """A line; a file with other columns gets the new ones, empty in the older lines."""
+    """Append a line; new columns are empty in the older lines."""
     rows = _read(path)
     columns = list(rows[0]) if rows else []
     if rows and (new := [name for name in row if name not in columns]):
@@ -129,7 +129,7 @@ def _append(path: Path, row: Row) -> None:
         columns += new
     with path.open(
         "a" if rows else "w", newline=""
-    ) as file:  # what has no line may have a header, or half of one
+    ) as file:  # a file without lines may have a header, or half of one
         writer = csv.DictWriter(file, columns or list(row))
         if not rows:
             writer.writeheader()
@@ -137,7 +137,7 @@ def _append(path: Path, row: Row) -> None:
 
 
 def _forget_after(path: Path, stage: str, step: int) -> None:
-    """Leave out a stage's lines behind the checkpoint that a run goes on from: they are written again."""
+    """Remove a stage's lines after `step`, the checkpoint that a run resumes from: they are written again."""
     rows = _read(path)
     try:
         kept = [row for row in rows if row["stage"] != stage or int(row["step"]) <= step]

@@ -1,42 +1,23 @@
-"""Before the first step: is everything there that the stages of a config need? All that is missing, with what it costs.
+"""Before the first step: whether everything that a run's stages need is there, and what they cost.
 
-Alone by `dpmesh train CONFIG --check`; every training begins with it, on every process.
+`dpmesh train CONFIG --check` lists all that is missing; a training raises the first problem, on every process.
 """
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from dpmesh.ablations import configuration
-from dpmesh.assets import weights_folder
 from dpmesh.backbone.timm import load_timm
-from dpmesh.checkpoint import read_config
-from dpmesh.config import DPMeshConfig, stored_config
 from dpmesh.data.augment import AugmentConfig
-from dpmesh.errors import AssetError, ConfigError, DPMeshError, OutputError
-from dpmesh.pose_prior.direct import DirectConfig
-from dpmesh.pose_prior.files import load_any_prior
-from dpmesh.train import config
-from dpmesh.train.benchmarks import prepare_validation
-from dpmesh.train.config import Settings, model_name
-from dpmesh.train.context import (
-    body_of,
-    left_by,
-    prior_of,
-    refuse_no_numbers,
-    refuse_other_prior,
-    refuse_random_backbone,
-    source_of,
-    teacher_of,
-)
-from dpmesh.train.costs import Cost, cost_of, free_memory
+from dpmesh.errors import ConfigError, DPMeshError, OutputError
+from dpmesh.train.config import Settings, TrainingSource
+from dpmesh.train.context import TrainingContext, objective_without_numbers
 from dpmesh.train.dataloader import (
     held_out_poses,
     mixture_of,
@@ -46,23 +27,87 @@ from dpmesh.train.dataloader import (
     refuse_uneven,
     steps_of,
 )
-from dpmesh.train.needs import how_to_make, missing_assets, missing_files, without_fits
-from dpmesh.train.place import refuse_foreign
-from dpmesh.train.stages import AnyStage, Prior, Uncertainty
-from dpmesh.train.stored import refuse_bad_numbers
+from dpmesh.train.record import refuse_foreign
+from dpmesh.train.requirements import (
+    check_body,
+    check_tensorboard,
+    missing_assets,
+    missing_files,
+    weight_checks,
+    without_fits,
+)
+from dpmesh.train.stages import AnyStage, PriorStage, UncertaintyStage
+from dpmesh.train.validate import prepare_validation
 
 GIB = 2**30
 
 
+NUMBER = 4
+"""Bytes of a stored number: fp32."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The size of a stage in parameters.
+
+    weights, trained: all parameters and the trained ones. teacher: those of a student's teacher that it does not share.
+    copies: of the trained parameters in a checkpoint (weights, optimiser, average). world: processes that share weights
+    and optimiser (FSDP), else 1.
+    """
+
+    weights: int
+    trained: int
+    teacher: int
+    copies: int
+    world: int
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of a checkpoint."""
+        return NUMBER * self.copies * self.trained
+
+    @property
+    def left(self) -> int:
+        """Bytes of the stage's saved weights."""
+        return NUMBER * self.weights
+
+    @property
+    def states(self) -> int:
+        """Bytes in each process, before a batch: weights, teacher, gradients, optimiser, average."""
+        more = (
+            self.copies * self.trained
+        )  # the trained weights are among the weights; gradients take their place
+        return NUMBER * ((self.weights + more) // self.world + self.teacher)
+
+    def refuse_memory(self, settings: Settings, free: int | None, device: torch.device) -> None:
+        """Raise ConfigError where the states alone do not fit."""
+        if free is not None and self.states > free:
+            raise ConfigError(
+                f"weights, gradients and optimiser need {self.states / GIB:.1f} GiB in each process, "
+                f"{free / GIB:.1f} are free on {device.type}",
+                where="memory",
+                fix='Fewer processes, a larger device, or strategy = "fsdp" over several.',
+            )
+
+    def summary(self) -> str:
+        """One line."""
+        own = f", {self.teacher:,} of a teacher" if self.teacher else ""
+        return (
+            f"{self.trained:,} of {self.weights:,} numbers are trained{own}; {self.states / GIB:.1f} GiB in each "
+            f"process before a batch, a checkpoint of {self.checkpoint / GIB:.1f} GiB (two are kept), "
+            f"weights of {self.left / GIB:.1f} GiB"
+        )
+
+
 @dataclass
 class Findings:
-    """problems: what is missing. lines: what the run will be."""
+    """problems: what is missing or wrong. lines: a description of the run."""
 
     problems: list[DPMeshError] = field(default_factory=list[DPMeshError])
     lines: list[str] = field(default_factory=list[str])
 
-    def look(self, check: Callable[[], object]) -> bool:
-        """Whether the check found nothing wrong; what several checks find alike is told once."""
+    def passes(self, check: Callable[[], object]) -> bool:
+        """Whether the check raises nothing. An error that several checks raise is kept once."""
         try:
             check()
         except DPMeshError as error:
@@ -72,79 +117,80 @@ class Findings:
         return True
 
     def add(self, problems: list[DPMeshError]) -> bool:
-        """Whether there are any."""
+        """Add the problems; returns whether there are any."""
         for error in problems:
-            self.look(lambda e=error: _raise(e))
+            self.passes(lambda e=error: _raise(e))
         return bool(problems)
 
 
-def refuse(settings: Settings, fabric: Fabric, started: int = 0) -> None:
-    """Raise the first thing that stages from `started` on lack. Stored numbers are read by the first process of each
-    machine alone."""
+def refuse(context: TrainingContext, fabric: Fabric, started: int = 0) -> None:
+    """Raise the first problem of the stages from `started` on, a DPMeshError. Only the first process of each machine
+    reads all stored numbers."""
     here = (
         fabric.world_size
         if fabric.world_size == 1
-        else int(os.environ.get("LOCAL_WORLD_SIZE", settings.processes))
+        else int(os.environ.get("LOCAL_WORLD_SIZE", context.settings.processes))
     )
-    found = examine(
-        settings,
+    findings = examine(
+        context,
         started,
         world=fabric.world_size,
         here=here,
         device=fabric.device,
-        numbers=fabric.local_rank == 0,
+        read_all=fabric.local_rank == 0,
     )
-    if found.problems:
-        raise found.problems[0]
+    if findings.problems:
+        raise findings.problems[0]
 
 
 def examine(
-    settings: Settings,
+    context: TrainingContext,
     started: int = 0,
     *,
     world: int,
     here: int,
     device: torch.device,
-    numbers: bool = True,
+    read_all: bool = True,
 ) -> Findings:
-    """Look at everything. world, here: processes in all and on this machine; numbers: read all stored weights."""
-    found = Findings()
-    if not found.look(lambda: configuration(settings.model)):
-        return found
-    for check in _of_the_run(settings):
-        found.look(check)
+    """Check everything. world, here: processes in all and on this machine; read_all: read all stored weights."""
+    settings, findings = context.settings, Findings()
+    for check in _run_checks(context):
+        findings.passes(check)
     assets = list(missing_assets(settings))
-    found.add(assets)
+    findings.add(assets)
     costs, counted = list[Cost](), True
     for source in dict.fromkeys(s for stage in settings.stages[started:] for s in _sources(settings, stage)):
-        there = source if not assets else without_fits(source)
-        counted &= not found.add(missing_files(source)) and found.look(lambda s=there: _people(s, found))
+        present = source if not assets else without_fits(source)
+        counted &= not findings.add(missing_files(source)) and findings.passes(
+            lambda s=present: _people(s, findings)
+        )
     if settings.data.real and counted:
-        counted = found.look(lambda: mixture_of(settings.data, 0)) if not assets else False
+        counted = findings.passes(lambda: mixture_of(settings.data, 0)) if not assets else False
     for number in range(started, len(settings.stages)):
         stage = settings.stages[number]
-        found.look(lambda s=stage: refuse_uneven(s, world))
-        for check in _weights(settings, number, started, numbers):
-            found.look(check)
-        if isinstance(stage, Prior):
-            found.look(lambda s=stage: prior_poses(s, settings.data.motions))
-            found.look(lambda s=stage: held_out_poses(s))
-        if found.look(lambda s=stage, n=number: costs.append(cost_of(settings, n, world))):
-            found.look(lambda: costs[-1].refuse_memory(settings, free_memory(device, here), device))
-            found.look(lambda s=stage: found.lines.extend(_lines(settings, s, costs[-1], counted)))
+        findings.passes(lambda s=stage: refuse_uneven(s, world))
+        for check in weight_checks(context, number, started, read_all=read_all):
+            findings.passes(check)
+        if isinstance(stage, PriorStage):
+            findings.passes(lambda s=stage: prior_poses(s, settings.data.motions))
+            findings.passes(lambda s=stage: held_out_poses(s))
+        if findings.passes(lambda s=stage, n=number: costs.append(cost_of(context, n, world))):
+            findings.passes(lambda: costs[-1].refuse_memory(settings, free_memory(device, here), device))
+            findings.passes(lambda s=stage: findings.lines.extend(_lines(settings, s, costs[-1], counted)))
     if costs:
-        found.look(lambda: _room(settings, costs))
-    return found
+        findings.passes(lambda: _room(settings, costs))
+    return findings
 
 
-def _of_the_run(settings: Settings) -> Iterator[Callable[[], object]]:
-    """What no stage has for itself."""
+def _run_checks(context: TrainingContext) -> Iterator[Callable[[], object]]:
+    """Checks of the whole run, not of one stage."""
+    settings = context.settings
     yield lambda: refuse_foreign(Path(settings.out))
-    yield lambda: _body(settings)
+    yield lambda: check_body(context)
     if settings.optimizer == "muon":
         yield lambda: load_timm("the optimiser muon")
     if settings.tensorboard:
-        yield _tensorboard
+        yield check_tensorboard
     lacking = (
         [missing_files(source) for source in settings.data.validation] if settings.validate_every else []
     )
@@ -156,120 +202,31 @@ def _of_the_run(settings: Settings) -> Iterator[Callable[[], object]]:
         yield lambda: pose_bank("validation")
 
 
-def _body(settings: Settings) -> None:
-    """The body is there, and the regressor of the joints that are measured while training."""
-    arrays, _ = body_of(settings)
-    measured = settings.validate_every and not all(isinstance(stage, Prior) for stage in settings.stages)
-    if arrays is not None and measured and "h36m17" not in arrays.regressors:
-        raise AssetError(
-            "the Human3.6M joint regressor was not imported, and validation measures by it",
-            where="body",
-            fix="Import it: dpmesh assets import J_regressor_h36m_correct.npy.",
-        )
-
-
 def _raise(error: DPMeshError) -> None:
     raise error
 
 
-def _tensorboard() -> None:
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError(
-            "TensorBoard is not installed", where="tensorboard", fix="pip install 'dpmesh[tensorboard]'"
-        )
-
-
-def _weights(settings: Settings, number: int, started: int, numbers: bool) -> Iterator[Callable[[], object]]:
-    """The folders that stage `number` reads and that no stage before it will make."""
-    stage = settings.stages[number]
-    if isinstance(stage, Prior):
-        return
-    made = {str(left_by(settings, k)) for k in range(started, number)}
-    wanted = configuration(settings.model)
-    source, prior = source_of(settings, number), prior_of(settings)
-    if source is None and isinstance(stage, Uncertainty):
-        yield lambda: _raise_no_answers(stage)
-    elif source is None:
-        yield lambda: refuse_random_backbone(settings)
-    if prior is not None and prior not in made and not isinstance(wanted.pose_prior, DirectConfig):
-        yield lambda: _prior(settings, prior)
-    for folder in dict.fromkeys(f for f in (source, _teacher(settings, number)) if f and f not in made):
-        yield lambda f=folder: _stored(f, wanted, settings, numbers)
-    yield lambda: teacher_of(settings, number)
-
-
-def _teacher(settings: Settings, number: int) -> str | None:
-    try:
-        return teacher_of(settings, number)
-    except ConfigError:  # a check of its own
-        return None
-
-
-def _raise_no_answers(stage: Uncertainty) -> None:
-    raise ConfigError(
-        "there are no weights whose answers could be judged",
-        where=f"stage {stage.name}",
-        fix="Name `start`, or put a stage before it.",
-    )
-
-
-def _prior(settings: Settings, folder: str) -> None:
-    if not Path(folder).is_dir():
-        raise ConfigError(
-            "there is no such folder of a pose prior",
-            where=folder,
-            fix=how_to_make(folder, configuration(settings.model)),
-        )
-    prior = load_any_prior(Path(folder))
-    refuse_no_numbers(prior, folder)
-    refuse_other_prior(prior, settings, folder)
-
-
-def _stored(source: str, wanted: DPMeshConfig, settings: Settings, numbers: bool) -> None:
-    """Weights are there, of this model (its uncertainty head apart, which begin looks at), and all are numbers."""
-    folder = weights_folder(source)
-    if not folder.is_dir():
-        raise ConfigError(
-            "there are no such start weights",
-            where=source,
-            fix=how_to_make(source, wanted),
-        )
-    plain, _ = read_config(folder)
-    have = stored_config(plain, str(folder / "config.json"))
-    if _headless(have) != _headless(wanted):
-        raise ConfigError(
-            f"these are not weights of {model_name(settings.model)}, but of {have.name!r}", where=source
-        )
-    if numbers:
-        refuse_bad_numbers(folder)
-
-
-def _headless(model: DPMeshConfig) -> DPMeshConfig:
-    stored = model.as_stored()
-    return replace(stored, regressor=replace(stored.regressor, uncertainty=0))
-
-
-def _sources(settings: Settings, stage: AnyStage) -> Iterator[config.Source]:
+def _sources(settings: Settings, stage: AnyStage) -> Iterator[TrainingSource]:
     """The data sets that a stage reads."""
-    if isinstance(stage, Prior):
+    if isinstance(stage, PriorStage):
         return
     yield from (*settings.data.group3d, *settings.data.group2d)
-    if isinstance(stage, Uncertainty):  # calibrated on them; other stages: train/benchmarks.py
+    if isinstance(stage, UncertaintyStage):  # calibrated on them; other stages: prepare_validation
         yield from settings.data.validation
 
 
-def _people(source: config.Source, found: Findings) -> None:
-    """A data set can be opened, and people of it made; how many there are is told."""
+def _people(source: TrainingSource, findings: Findings) -> None:
+    """Open a data set, make its first and last sample, and report how many people it has."""
     people, rng = opened(source), np.random.default_rng(0)
     for index in {0, len(people) - 1}:
         people.sample(index, rng, AugmentConfig.still())
-    found.lines.append(
+    findings.lines.append(
         f"{source.dataset} ({source.split}): {len(people):,} people in {source.root or 'memory'}"
     )
 
 
 def _room(settings: Settings, costs: list[Cost]) -> None:
-    """Two checkpoints and the one that is being written, and what each stage leaves."""
+    """Raise OutputError without space for three checkpoints (one is being written) and each stage's weights."""
     needed = 3 * max(cost.checkpoint for cost in costs) + sum(cost.left for cost in costs)
     place = Path(settings.out).absolute()
     while not place.exists() and place != place.parent:
@@ -277,8 +234,8 @@ def _room(settings: Settings, costs: list[Cost]) -> None:
     if not os.access(place, os.W_OK):
         raise OutputError("cannot be written to", where=str(place), fix="Choose another `out`.")
     free = shutil.disk_usage(place).free
-    there = sum(path.stat().st_size for path in Path(settings.out).glob("*.ckpt"))
-    if free + there < needed:
+    old = sum(path.stat().st_size for path in Path(settings.out).glob("*.ckpt"))
+    if free + old < needed:
         raise OutputError(
             f"{needed / GIB:.1f} GiB are needed for checkpoints and weights, {free / GIB:.1f} are free",
             where=str(place),
@@ -287,18 +244,47 @@ def _room(settings: Settings, costs: list[Cost]) -> None:
 
 
 def _lines(settings: Settings, stage: AnyStage, cost: Cost, counted: bool) -> list[str]:
-    """What one stage will be. counted: all its data sets are there."""
+    """Length and cost of a stage. counted: all its data sets are there."""
     named = f"stage {stage.name} ({stage.kind})"
-    real = settings.data.real and not isinstance(stage, Prior)
+    real = settings.data.real and not isinstance(stage, PriorStage)
     if real and not counted:
         length = f"{stage.steps:,} steps" if stage.steps else f"{stage.epochs} epochs"
         return [
             f"{named}: {length}, batch {stage.batch}; people can be counted when all sets are there",
-            f"  {cost.told()}",
+            f"  {cost.summary()}",
         ]
     steps, _ = steps_of(stage, settings.data)
     length = f"{steps:,} steps of {stage.batch}"
     if real:
         epoch = mixture_of(settings.data, 0).epoch
         length += f", {epoch:,} people an epoch, {max(epoch // stage.batch, 1):,} steps of it"
-    return [f"{named}: {length}", f"  {cost.told()}"]
+    return [f"{named}: {length}", f"  {cost.summary()}"]
+
+
+# What a stage costs in memory and on disk, counted on the meta device before anything is loaded.
+
+
+def cost_of(context: TrainingContext, number: int, world: int) -> Cost:
+    """The cost of stage `number`. Raises ConfigError as make_objective does."""
+    settings, objective = context.settings, objective_without_numbers(context, number)
+    weights = sum(p.numel() for p in objective.parameters())
+    trained = sum(p.numel() for group in objective.groups() for p in group.parameters)
+    # Weights and Adam's two averages (Muon has one; counted as two), and the average of the weights.
+    copies = 3 + (settings.ema_decay > 0)
+    teacher = trained if context.teacher_of(number) is not None else 0
+    return Cost(weights, trained, teacher, copies, world if settings.strategy == "fsdp" else 1)
+
+
+def free_memory(device: torch.device, processes: int) -> int | None:
+    """Bytes for each process: of its GPU, or its share of this machine's; None where that is unknown."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    try:
+        with open("/proc/meminfo") as file:
+            kib = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
+        return kib * 1024 // processes
+    except (OSError, StopIteration, ValueError):
+        pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        return pages * size // processes

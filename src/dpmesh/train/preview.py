@@ -11,8 +11,7 @@ from dpmesh.geometry import CROP
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.model import DPMesh
 from dpmesh.render.overlay import Layer, draw_overlay, palette
-from dpmesh.train.camera import in_own_camera
-from dpmesh.train.dataloader import Tensors
+from dpmesh.train.dataloader import Tensors, to_model_camera
 from dpmesh.types import Inputs
 
 PEOPLE = 4
@@ -34,7 +33,7 @@ def draw_preview(
     crop = some["crop"].permute(0, 3, 1, 2).float() / 255
     was_training = model.training
     model.eval()
-    answer = model(Inputs(crop, joints, visible, in_own_camera(some, model.config)["focal"]))
+    answer = model(Inputs(crop, joints, visible, to_model_camera(some, model.config)["focal"]))
     truth = model.body(some["betas"], rotation_matrix(some["pose"]), some["transl"])
     model.train(was_training)
     faces, (ours, true, *_) = model.body.faces.cpu().numpy(), palette(2)

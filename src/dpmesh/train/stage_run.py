@@ -1,4 +1,4 @@
-"""A stage in motion: everything that a checkpoint holds, on one process or many."""
+"""One stage while it trains: module, optimiser, average and step, and their checkpoint; on one process or many."""
 
 import math
 from collections.abc import Iterable
@@ -19,38 +19,38 @@ from torch.distributed.checkpoint.state_dict import (
 
 from dpmesh.errors import ConfigError
 from dpmesh.train.checkpoints import State
-from dpmesh.train.config import Settings
-from dpmesh.train.context import begin, provenance
+from dpmesh.train.context import TrainingContext, make_objective
 from dpmesh.train.dataloader import steps_of
-from dpmesh.train.distributed import average_scalars, is_sharded, recompute_activations, whole
+from dpmesh.train.distributed import average_scalars, is_sharded, on_first, recompute_activations, whole
+from dpmesh.train.divergence import refuse_nonfinite
 from dpmesh.train.ema import Average
-from dpmesh.train.finite import refuse_nonfinite
 from dpmesh.train.objectives.base import Objective
 from dpmesh.train.optimizers import make_optimizer
-from dpmesh.train.together import first
+from dpmesh.train.record import provenance
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
 
-class Run:
-    """objective: the stage's own module. module: the same as Fabric wraps it. step: how many are done.
+class StageRun:
+    """objective: the stage's own module. module: the same as Fabric wraps it. step: steps done. steps: of the stage.
 
-    frozen: what the objective does not train, hashed (recipe.frozen_sum). It is in no checkpoint.
-    record: of the run's stages so far (recipe.py), which a checkpoint keeps.
+    frozen: hash of what the objective does not train (record.frozen_sum), which is in no checkpoint.
+    record: of the run's stages so far (record.py), stored in checkpoints.
     """
 
     def __init__(
         self,
         fabric: Fabric,
         objective: Objective,
-        settings: Settings,
+        context: TrainingContext,
         number: int,
         *,
         frozen: str = "",
         record: dict[str, Any] | None = None,
     ) -> None:
-        self.fabric, self.objective, self.settings = fabric, objective, settings
+        settings = context.settings
+        self.fabric, self.objective, self.context = fabric, objective, context
         self.frozen, self.record = frozen, record or {}
         self.number, self.stage, self.step = number, settings.stages[number], 0
         self.steps, self.decay_steps = steps_of(self.stage, settings.data)
@@ -65,7 +65,7 @@ class Run:
         self.average = Average(objective, settings.ema_decay) if settings.ema_decay else None
 
     def set_rates(self) -> float:
-        """The rate of the step that comes, in every group; returns the one of factor 1."""
+        """Set the learning rate of the next step in every group; returns the one of factor 1."""
         stage = self.stage
         if stage.schedule == "step":
             fall = 0.1 if self.step >= self.steps - self.decay_steps else 1.0
@@ -77,36 +77,36 @@ class Run:
             group["lr"] = stage.learning_rate * rate * group["factor"]
         return stage.learning_rate * rate
 
-    def clip(self) -> Tensor:
-        """Bring the gradient's norm to `max_grad_norm` at most; returns what it was. Only what is trained counts, and of that
-        no loss weights."""
+    def clip_gradients(self) -> Tensor:
+        """Clip the gradient's norm to `max_grad_norm`; returns the norm before. Frozen parameters and learned loss
+        weights are not counted."""
         average_scalars(self.fabric, self.objective)
         clipped = [p for group in self.groups if not group.loss_weights for p in group.parameters]
-        norm = torch.nn.utils.clip_grad_norm_(clipped, self.settings.max_grad_norm)
-        return _full(norm)
+        norm = torch.nn.utils.clip_grad_norm_(clipped, self.context.settings.max_grad_norm)
+        return full_tensor(norm)
 
-    def advance(self) -> None:
-        """One step of the optimiser."""
+    def optimizer_step(self) -> None:
+        """Step the optimiser and the average of the weights."""
         self.optimizer.step()
         self.step += 1
         if self.average is not None:
             self.average.follow(self.objective, self.step)
 
-    def looked_at(self) -> AbstractContextManager[None]:
-        """The objective as it is to be judged and kept."""
+    def final_weights(self) -> AbstractContextManager[None]:
+        """Within it the objective has the weights that are validated and saved: the average, where there is one."""
         return nullcontext() if self.average is None else self.average.in_place(self.objective)
 
     def validations(self) -> list[dict[str, Any]]:
-        """The objective's, in evaluation mode."""
+        """The objective's rows for validation.csv, computed in evaluation mode."""
         self.objective.eval()
-        with self.looked_at(), whole(self.objective):
-            found = self.objective.validations()
+        with self.final_weights(), whole(self.objective):
+            rows = self.objective.validations()
         self.objective.train()
-        return found
+        return rows
 
     def state(self) -> State:
-        """Where the run stands: what is trained and its optimiser, without what stays as it was read. Under FSDP
-        every process must ask."""
+        """The checkpoint: trained weights, buffers and optimiser, without frozen weights. Under FSDP every process must
+        call it."""
         if is_sharded(self.fabric):
             module, inner = self.objective, self.optimizer.optimizer
             weights = get_model_state_dict(module, options=TRAINED)
@@ -121,31 +121,32 @@ class Run:
             "frozen": self.frozen,
             "objective": weights,
             "optimizer": optimizer,
-            "average": {name: _full(value) for name, value in average.items()},
+            "average": {name: full_tensor(value) for name, value in average.items()},
             "random": _random_state(),
         }
 
     def _trained_state(self) -> dict[str, Tensor]:
-        """Buffers too: codebooks and calibrations move."""
+        """Buffers too: codebooks and calibrations change in training."""
         frozen = {name for name, p in self.objective.named_parameters() if not p.requires_grad}
         return {name: v for name, v in self.objective.state_dict().items() if name not in frozen}
 
     def refuse_nonfinite(self) -> None:
-        """DivergedError where weights, their average or the optimiser hold NaN or infinity; all processes must ask."""
+        """Raise DivergedError where weights, their average or the optimiser hold NaN or infinity; all processes must
+        call it."""
         held = {name: p.detach() for name, p in self.objective.named_parameters() if p.requires_grad}
         held |= {f"average of {n}": v for n, v in (self.average.values if self.average else {}).items()}
         for i, values in enumerate(self.optimizer.optimizer.state.values()):
             held |= {f"optimiser's {n} of tensor {i}": v for n, v in values.items() if isinstance(v, Tensor)}
-        refuse_nonfinite(self.fabric, held, Path(self.settings.out))
+        refuse_nonfinite(self.fabric, held, Path(self.context.settings.out))
 
     def resume(self, state: State) -> None:
-        """Go on where a checkpoint stands; raises ConfigError for one of another config. Tensors are copied one by one
-        to where they belong, so that a checkpoint mapped into memory is never held twice."""
+        """Restore a checkpoint; raises ConfigError for one of another config. Tensors are copied one by one, so that a
+        checkpoint mapped into memory is never held twice."""
         fix = "Choose another `out`."
         if state.get("frozen") != self.frozen and self.fabric.global_rank == 0:
             raise ConfigError(
-                "what this stage keeps frozen is not what it was: start weights or prior have changed",
-                where=self.settings.out,
+                "the frozen weights of this stage are not those of the checkpoint: start weights or prior have changed",
+                where=self.context.settings.out,
                 fix=fix,
             )
         try:
@@ -165,49 +166,50 @@ class Run:
         except (RuntimeError, ValueError, KeyError) as error:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
-                f"the checkpoint does not fit this config ({line})", where=self.settings.out, fix=fix
+                f"the checkpoint does not fit this config ({line})", where=self.context.settings.out, fix=fix
             ) from error
         self.step = int(state["step"])
 
     def save(self, folder: Path) -> None:
-        """What the stage leaves, the average where there is one."""
+        """Save the stage's weights: the average, where there is one."""
         if is_sharded(self.fabric):
-            self.leave(folder)
+            self.save_here(folder)
         else:
-            first(self.fabric, lambda: self.leave(folder))
+            on_first(self.fabric, lambda: self.save_here(folder))
 
-    def leave(self, folder: Path, more: dict[str, Any] | None = None) -> None:
-        """`save` by the first process alone, but under FSDP by all. more: of provenance."""
-        told = {**provenance(self.settings, self.number), "steps": self.step, "ema": self.settings.ema_decay}
+    def save_here(self, folder: Path, more: dict[str, Any] | None = None) -> None:
+        """`save` of the calling process: the first one alone, but under FSDP all. more: added to the provenance."""
+        origin = {**provenance(self.context, self.number), "steps": self.step}
+        origin["ema"] = self.context.settings.ema_decay
         if self.record:
-            told["inputs"] = self.record["stages"][-1]["inputs"]
-        told |= more or {}
+            origin["inputs"] = self.record["stages"][-1]["inputs"]
+        origin |= more or {}
         self.objective.eval()
-        with self.looked_at():
+        with self.final_weights():
             if is_sharded(self.fabric):
-                self._save_whole(folder, told)
+                self._save_whole(folder, origin)
             else:
-                self.objective.save(folder, told)
+                self.objective.save(folder, origin)
 
-    def _save_whole(self, folder: Path, told: dict[str, Any]) -> None:
+    def _save_whole(self, folder: Path, origin: dict[str, Any]) -> None:
         """Under FSDP: the gathered weights, put into an objective of one process."""
         weights = get_model_state_dict(self.objective, options=FULL)
 
         def save() -> None:
-            single = begin(self.settings, self.number)
+            single = make_objective(self.context, self.number)
             single.load_state_dict(weights)
-            single.eval().save(folder, told)
+            single.eval().save(folder, origin)
 
-        first(self.fabric, save)
+        on_first(self.fabric, save)
 
 
-def _full(value: Any) -> Tensor:
-    """A tensor of which each process has a part, as a whole."""
+def full_tensor(value: Any) -> Tensor:
+    """The whole of a tensor that is sharded over processes; others as they are."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def _own(optimizer: torch.optim.Optimizer) -> None:
-    """Numbers of its own where load_state_dict took the file's, as it does on a CPU."""
+    """Copy the tensors that load_state_dict took from the mapped file, as it does on a CPU."""
     for values in optimizer.state.values():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.device.type == "cpu":

@@ -1,4 +1,4 @@
-"""What each stage of a training may be told. Values only: what they do stands in tasks.py and the files it names."""
+"""The settings of each kind of training stage ([[stages]] of a config)."""
 
 import math
 from dataclasses import dataclass
@@ -12,8 +12,10 @@ Number = int | float
 
 
 def in_range(where: str, **values: tuple[Number, Number, Number]) -> None:
-    """values: name=(value, least, greatest). Raises ConfigError for the first that is no number from least to
-    greatest."""
+    """Raise ConfigError for the first value that is not a number from its least to its greatest.
+
+    values: name=(value, least, greatest).
+    """
     for name, (value, least, greatest) in values.items():
         if not math.isfinite(value) or not least <= value <= greatest:
             raise ConfigError(f"{name}={value} is not between {least:g} and {greatest:g}", where=where)
@@ -21,26 +23,31 @@ def in_range(where: str, **values: tuple[Number, Number, Number]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stretch of training, of any kind.
-
-    name: of its log and weights. steps, or epochs: how long; an epoch is twice the larger of the 3D and the 2D group
-    (datasets.md §4.6), and synthetic people have none.
-    batch: people in one step, over all processes and all `accumulate` parts together.
-    learning_rate: after a linear warm-up (steps) it falls along a cosine to a hundredth, or ("step") stays and is a
-    tenth for the last `decay_steps` epochs (steps where the length is given in steps). backbone_lr_factor: a factor on it for the
-    image backbone.
-    """
+    """The schedule that every kind of stage has."""
 
     name: str
+    """Letters, digits and _; in the names of the stage's log and weights, and in `--set.NAME.SETTING`."""
     batch: int
+    """People in one step, over all processes and all `accumulate` parts together. Paper, released code: 16."""
     learning_rate: float
+    """Peak rate, above 0, after the warm-up. Paper, released code: 1e-4."""
     steps: int = 0
+    """Optimiser steps. Exactly one of steps and epochs is above 0."""
     epochs: int = 0
+    """Epochs: twice the larger of the 3D and the 2D group (datasets.md §4.6). Synthetic people have none. Released
+    code: 20."""
     accumulate: int = 1
+    """Parts into which a batch is cut for gradient accumulation; must divide `batch`."""
     backbone_lr_factor: float = 1.0
+    """Factor on the learning rate for the image backbone's parameters."""
     warmup_steps: int = 200
+    """Steps of the linear warm-up. The released code has none: 0."""
     schedule: Literal["cosine", "step"] = "cosine"
+    """After the warm-up: "cosine" falls to a hundredth of the peak; "step" is constant and a tenth at the end (paper,
+    released code)."""
     decay_steps: int = 5
+    """Length of the stretch at a tenth of the rate under "step": the last epochs, or the last steps where the length
+    is given in steps. Paper, released code: the last 5 epochs."""
 
     def __post_init__(self) -> None:
         where = f"stage {self.name}"
@@ -68,28 +75,30 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prior(Stage):
-    """The pose prior of the model on recorded poses: a VQ-VAE (train/objectives/vqvae.py) or one like VPoser
-    (train/objectives/vposer.py). Comes before every stage that uses it.
-
-    Factors: metres of the joints, commitment (VQ-VAE), Kullback-Leibler distance in nats (VPoser); the squared chordal
-    distance of the rotations has 1.
-    p_unquantised: (VQ-VAE) share of the poses that are decoded from latents that were not quantised, so that the decoder also
-    knows what lies between the codes. noise: radians per axis on the recorded poses. poses: another pose file.
-    held_out: clips that validation looks at and training leaves out, by how their names begin; the default names the
-    shipped ones. held_out_share: of a file in which no name begins so, this share of the clips, by a hash of the name
-    (data/poses.py); 0 for none, and then nothing is validated.
+class PriorStage(Stage):
+    """Train the model's pose prior on recorded poses: a VQ-VAE (train/objectives/vqvae.py) or a VAE like VPoser
+    (train/objectives/vposer.py). Must be the first stage. The squared chordal distance of the rotations has weight 1.
     """
 
     kind: Literal["prior"] = "prior"
     joints_weight: float = 10.0
+    """Weight of the joints' distance in metres."""
     commitment_weight: float = 0.25
+    """Weight of the commitment loss (VQ-VAE)."""
     kl_weight: float = 0.005
+    """Weight of the Kullback-Leibler divergence in nats (VPoser)."""
     p_unquantised: float = 0.1
+    """Probability that a pose is decoded from its latents without quantisation, so that the decoder also learns points
+    between the codes (VQ-VAE)."""
     noise: float = 0.06
+    """Standard deviation of the noise on the recorded poses, radians per axis, 0 to π."""
     poses: str = ""
+    """Pose file (tools/build_poses.py); "" for the shipped poses."""
     held_out: tuple[str, ...] = VALIDATION_CLIPS
+    """Prefixes of the names of the clips kept for validation. The default names clips of the shipped poses."""
     held_out_share: float = HELD_OUT_SHARE
+    """Share of the clips kept for validation, by a hash of the name, in a file where no name has such a prefix
+    (data/poses.py). 0: no validation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,15 +113,15 @@ class Prior(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrain(Stage):
-    """The denoising objective of Eq. 1-2 for a backbone without released weights (train/objectives/denoising.py).
-
-    reconstruction_weight, latent_weight: factors of what teaches a VAE encoder that is itself trained.
-    """
+class PretrainStage(Stage):
+    """Train the backbone with the denoising objective of Eq. 1-2, where it has no released weights
+    (train/objectives/denoising.py)."""
 
     kind: Literal["pretrain"] = "pretrain"
     reconstruction_weight: float = 1.0
+    """Weight of the crop's L1 reconstruction; of a model whose VAE encoder is trained."""
     latent_weight: float = 0.1
+    """Weight of the term that holds the latent's mean square to 1; of a model whose VAE encoder is trained."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,28 +133,25 @@ class Pretrain(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keypoints(Stage):
-    """Prompt and regressor on keypoints alone: no picture is made or read. Needs a lifter (not in the paper)."""
+class KeypointStage(Stage):
+    """Train prompt and regressor on keypoints alone, without images. Needs a model with a lifter (not in the paper)."""
 
     kind: Literal["keypoints"] = "keypoints"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images(Stage):
-    """Everything, on pictures with noisy keypoints, without a teacher.
-
-    p_drop_image, p_shuffle_image: shares of samples whose fused map is zeroed, or whose crop is somebody else's, so that
-    the keypoints alone keep carrying an answer.
-    keypoint_batch: synthetic people without a picture in each step besides, so that the lifter forgets nothing.
-    frozen: parts of the backbone that this stage leaves as they are, besides those that the model's config never
-    trains.
-    """
+class ImageStage(Stage):
+    """Train all that the model trains, on images with noisy keypoints, without a teacher (Eq. 9 without L_NKR)."""
 
     kind: Literal["images"] = "images"
     p_drop_image: float = 0.0
+    """Probability that a sample's fused map is zeroed, so that the keypoints alone suffice for a prediction."""
     p_shuffle_image: float = 0.0
+    """Probability that a sample gets another sample's crop, for the same reason."""
     keypoint_batch: int = 0
+    """Additional synthetic people without an image in each step, which keep the lifter trained."""
     frozen: tuple[BackbonePart, ...] = ()
+    """Parts of the backbone that this stage does not train, besides those that the model's config never trains."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -158,24 +164,22 @@ class Images(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Teacher(Stage):
-    """Everything, told where the joints truly are (section 3.3)."""
+class TeacherStage(Stage):
+    """Train all that the model trains, with the ground-truth keypoints as input (section 3.3)."""
 
     kind: Literal["teacher"] = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Student(Stage):
-    """Everything, on corrupted keypoints, its features held to those of a locked teacher (Eq. 7-9,
-    train/objectives/distillation.py).
-
-    teacher: its weights' folder; without, those that this stage begins with.
-    p_drop_joint: share of the given joints that are left out besides (0.2 in the released loaders).
-    """
+class StudentStage(Stage):
+    """Train all that the model trains on corrupted keypoints, its features held to those of a frozen teacher
+    (Eq. 7-9, train/objectives/distillation.py)."""
 
     kind: Literal["student"] = "student"
     teacher: str = ""
+    """Folder of the teacher's weights; "" for those that this stage starts from."""
     p_drop_joint: float = 0.2
+    """Probability that an input joint is dropped, besides the keypoint noise. Released loaders: 0.2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,17 +187,15 @@ class Student(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Uncertainty(Stage):
-    """Nothing but what tells how sure the answer is (regressor/uncertainty.py, train/objectives/uncertainty.py); at the
-    end it is calibrated on the validation people. Begins with weights that have such a part, or with ones that lack it.
-
-    keypoint_batch: synthetic people without a picture in each step besides.
-    hiding_weight: factor of the term that wants a joint's sigma to rise when the joint is hidden.
-    """
+class UncertaintyStage(Stage):
+    """Train the uncertainty head alone (regressor/uncertainty.py, train/objectives/uncertainty.py), then calibrate it on
+    the validation people. Starts from weights with such a head, or from weights that lack it."""
 
     kind: Literal["uncertainty"] = "uncertainty"
     keypoint_batch: int = 0
+    """Additional synthetic people without an image in each step."""
     hiding_weight: float = 1.0
+    """Weight of the term `hiding`, which raises a joint's sigma when the joint is covered."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -204,4 +206,6 @@ class Uncertainty(Stage):
         )
 
 
-AnyStage = Images | Keypoints | Prior | Pretrain | Teacher | Student | Uncertainty
+AnyStage = (
+    ImageStage | KeypointStage | PriorStage | PretrainStage | TeacherStage | StudentStage | UncertaintyStage
+)

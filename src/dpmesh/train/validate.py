@@ -1,8 +1,15 @@
-"""How good the model is on synthetic people that it was not trained on: other motions and seeds, noisy keypoints,
-occlusion. Data sets are scored by train/benchmarks.py."""
+"""Validation: on held-out synthetic people, and on data sets under a versioned protocol of dpmesh.evaluate.
 
-from dataclasses import replace
+A data set's truth is the gendered body or the measured joints, as in the evaluation. The neutral body of mean shape,
+3DPW's target in training, is no truth.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +20,24 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.sample import stack
+from dpmesh.data.shards import is_packed
 from dpmesh.data.synthetic import SyntheticPeople
+from dpmesh.errors import ConfigError
+from dpmesh.evaluate import report as summary
+from dpmesh.evaluate import score
+from dpmesh.evaluate.interfaces import Persons, Source
+from dpmesh.evaluate.packed import open_packed
+from dpmesh.evaluate.protocol import Protocol
+from dpmesh.evaluate.registry import open_set
+from dpmesh.evaluate.results import concatenate
 from dpmesh.geometry.rotations import rotation_matrix
+from dpmesh.inference.predictor import MakesBodies
 from dpmesh.metrics import mpjpe, mpve, pa_mpjpe
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import H36M14_ROWS
-from dpmesh.train.config import Data
+from dpmesh.train.config import Data, Settings, TrainingSource
 from dpmesh.train.dataloader import Tensors, as_tensors, opened, pose_bank, training_people
+from dpmesh.train.stages import PretrainStage, PriorStage, TeacherStage
 from dpmesh.types import BodyParameters
 
 SEED = 20_240_617
@@ -51,9 +69,9 @@ def rendered(bank: PoseBank, count: int, seed: int = SEED) -> Tensors:
 @lru_cache(maxsize=1)
 def validation_people(data: Data, count: int, seed: int) -> Tensors:
     """`count` people as training samples: of the validation splits that are named, or rendered ones whose motions are
-    the pose bank's validation clips; the training's own where it is given only so many (Data.overfit_people, with `seed`).
+    the pose bank's validation clips; the training's own with Data.overfit_people (and `seed`).
 
-    Their targets are training's. Of a data set they are no truth to be scored against: train/benchmarks.py has that."""
+    Their targets are training's. Those of a data set are no truth to be scored against (`benchmarks`)."""
     if data.overfit_people:
         return as_tensors(training_people(data, seed).batch(0, min(data.overfit_people, count)))
     if not data.validation:
@@ -137,3 +155,95 @@ def _meshes(body: BodyModel, betas: torch.Tensor, rotations: torch.Tensor) -> tu
         joints.append(body.regress(out.vertices, "h36m17"))
         meshes.append(out.vertices - out.joints30[:, :1])
     return torch.cat(joints).cpu().numpy(), torch.cat(meshes).cpu().numpy()
+
+
+_TOGETHER = 16
+"""Persons in one forward pass."""
+
+Row = dict[str, Any]
+"""A line of validation.csv."""
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """Some persons of a data set under a protocol of dpmesh.evaluate, evenly drawn from all of them."""
+
+    protocol: Protocol
+    source: Source
+    chosen: Sequence[int]
+    _kept: list[tuple[Sequence[int], Persons]] = field(default_factory=list[tuple[Sequence[int], Persons]])
+
+    def batches(self) -> Sequence[tuple[Sequence[int], Persons]]:
+        """Indices and persons; the pictures are read once and kept."""
+        if not self._kept:
+            for start in range(0, len(self.chosen), _TOGETHER):
+                indices = self.chosen[start : start + _TOGETHER]
+                self._kept.append((indices, self.source.persons(indices)))
+        return self._kept
+
+    @torch.inference_mode()
+    def figures(self, model: MakesBodies, device: torch.device) -> Row:
+        """The mean of each measure in millimetres (those that the protocol and the model's body have), how many people
+        and failures; the protocol and its hash."""
+        score.require_joints(model)
+        measure = self.protocol.measure
+        parts = [
+            score.score(
+                measure,
+                indices,
+                persons,
+                score.predicted(
+                    measure, model, model(score.inputs_of(persons, model.camera, device)), persons
+                ),
+            )
+            for indices, persons in self.batches()
+        ]
+        found = summary.figures(measure, concatenate(parts))
+        means = {name: m["mean"] for name, m in found["mean"].items() if m["mean"] is not None}
+        return {
+            "people": len(self.chosen),
+            **{name: round(value, 2) for name, value in means.items()},
+            "failures": found["failures"],
+            "protocol": self.protocol.full_name,
+            "hash": self.protocol.hash,
+        }
+
+
+@lru_cache(maxsize=2)
+def benchmarks(data: Data, count: int, *, annotated: bool = False) -> tuple[Benchmark, ...]:
+    """The data sets of Data.validation with `count` people in all. annotated: the ground-truth 2D joints are the input,
+    as of a teacher. Raises DPMeshError where files, bodies or regressors are missing."""
+    if data.overfit_people:
+        return ()
+    share = -(-count // max(len(data.validation), 1))
+    found = [_opened(source, annotated) for source in data.validation if source.dataset != "synthetic"]
+    return tuple(Benchmark(protocol, source, spread(len(source), share)) for protocol, source in found)
+
+
+def _opened(source: TrainingSource, annotated: bool) -> tuple[Protocol, Source]:
+    root = Path(source.root)
+    if is_packed(root):
+        people = open_packed(root / f"{source.dataset}-{source.split}", annotated=annotated)
+        return people.protocol, people
+    if source.dataset != "3dpw":
+        raise ConfigError(
+            f"{source.dataset} has no {source.split} split with a true pose",
+            where="data.validation",
+            fix="Name 3dpw, a folder that dpmesh data pack made, or nothing: synthetic people then.",
+        )
+    if not os.path.isdir(root):
+        raise ConfigError(
+            f"there is no such folder, where 3DPW's {source.split} people are looked for",
+            where=str(root),
+            fix="Name the folder that holds 3DPW (docs/data.md) in data.validation; then dpmesh train CONFIG --check.",
+        )
+    return open_set("3dpw-validation@annotated" if annotated else "3dpw-validation", root)
+
+
+def prepare_validation(settings: Settings) -> None:
+    """Open what the stages will be validated on; every process does, so that none waits for one that failed."""
+    if not settings.validate_every:
+        return
+    for stage in settings.stages:
+        if not isinstance(stage, PriorStage | PretrainStage):
+            benchmarks(settings.data, settings.validation_people, annotated=isinstance(stage, TeacherStage))

@@ -29,7 +29,7 @@ from dpmesh.train.distributed import attention_kernels, in_bf16
 from dpmesh.train.objectives.base import Group, Objective
 from dpmesh.train.objectives.mesh import crop_of, true_joints
 from dpmesh.train.preview import PEOPLE
-from dpmesh.train.stages import Pretrain
+from dpmesh.train.stages import PretrainStage
 from dpmesh.train.validate import validation_people
 
 TIMESTEP, NOISE = 2, 3
@@ -63,7 +63,7 @@ class PatchDecoder(nn.Sequential):
 class DenoisingObjective(Objective):
     """‖ε - ε_θ(z_t, t, ct, cf)‖², a mean over all numbers."""
 
-    def __init__(self, model: DPMesh, stage: Pretrain, settings: Settings) -> None:
+    def __init__(self, model: DPMesh, stage: PretrainStage, settings: Settings) -> None:
         super().__init__()
         self.model, self.stage, self.settings = model, stage, settings
         backbone = model.backbone

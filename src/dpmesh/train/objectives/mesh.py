@@ -18,19 +18,17 @@ from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.losses import TERMS, Answer, Known, loss_terms, reading_terms, surface_terms, uncertainty_term
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
-from dpmesh.train.benchmarks import Row, benchmarks
-from dpmesh.train.camera import in_own_camera
 from dpmesh.train.config import Settings
-from dpmesh.train.dataloader import BLIND, Part, Tensors
+from dpmesh.train.dataloader import BLIND, Part, Tensors, to_model_camera
 from dpmesh.train.distributed import attention_kernels, in_bf16
 from dpmesh.train.objectives.base import Group, Objective
 from dpmesh.train.objectives.distillation import Teaching
+from dpmesh.train.objectives.simulated_readings import imagined_reading
 from dpmesh.train.preview import draw_preview
-from dpmesh.train.simulated_readings import imagined_reading
-from dpmesh.train.stages import Images, Keypoints, Student, Teacher
-from dpmesh.train.validate import figures, predict, synthetic_people
+from dpmesh.train.stages import ImageStage, KeypointStage, StudentStage, TeacherStage
+from dpmesh.train.validate import Row, benchmarks, figures, predict, synthetic_people
 
-MeshStage = Keypoints | Images | Teacher | Student
+MeshStage = KeypointStage | ImageStage | TeacherStage | StudentStage
 
 
 class MeshObjective(Objective):
@@ -46,16 +44,16 @@ class MeshObjective(Objective):
         """teacher: of a student; it is locked, and no part of this module."""
         super().__init__()
         self.model, self.stage, self.settings = model, stage, settings
-        if isinstance(stage, Keypoints):  # without pictures it gets no gradient
+        if isinstance(stage, KeypointStage):  # without pictures it gets no gradient
             model.backbone.requires_grad_(False)
-        if isinstance(stage, Images):
+        if isinstance(stage, ImageStage):
             for part in replace(model.config, frozen=stage.frozen).frozen:  # which refuses what there is not
                 model.backbone.get_submodule(part).requires_grad_(False)
         self.balance = nn.Parameter(torch.ones(len(TERMS))) if settings.losses.automatic else None
         self.teaching = None if teacher is None else Teaching(teacher, model)
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        device, batch = batch["joints"].device.type, in_own_camera(batch, self.model.config)
+        device, batch = batch["joints"].device.type, to_model_camera(batch, self.model.config)
         bf16 = in_bf16(self.settings.precision, device)
         with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=bf16):
             terms = self._terms(batch, part)
@@ -102,10 +100,10 @@ class MeshObjective(Objective):
 
     def given(self, batch: Tensors, part: Part | None = None) -> tuple[Tensor, Tensor]:
         """The joints that the model is told, (b, 30, 2) crop pixels, and which it is (b, 30)."""
-        if isinstance(self.stage, Teacher):
+        if isinstance(self.stage, TeacherStage):
             return true_joints(batch)
         joints, visible = batch["joints"], batch["visible"]
-        if isinstance(self.stage, Student) and part is not None:
+        if isinstance(self.stage, StudentStage) and part is not None:
             people, count = visible.shape
             kept = part.chance(count, people, salt=DROPPED).T.to(visible.device) >= self.stage.p_drop_joint
             visible = visible * kept
@@ -126,7 +124,7 @@ class MeshObjective(Objective):
         """Crops (b, 3, 256, 256), some the next person's; which are their own; and 1 where the features count."""
         crop, stage = crop_of(batch), self.stage
         p_shuffle, p_drop = (
-            (stage.p_shuffle_image, stage.p_drop_image) if isinstance(stage, Images) else (0.0, 0.0)
+            (stage.p_shuffle_image, stage.p_drop_image) if isinstance(stage, ImageStage) else (0.0, 0.0)
         )
         chance = part.chance(2, len(crop)).to(crop.device)
         own = chance[0] >= p_shuffle
@@ -155,16 +153,16 @@ class MeshObjective(Objective):
         """Data sets under their protocols first, with the inputs that the stage has: a teacher's keypoints are the
         ground truth, the keypoints stage has no picture. Then synthetic people."""
         settings = self.settings
-        blind = isinstance(self.stage, Keypoints)
+        blind = isinstance(self.stage, KeypointStage)
         model = KeypointLifter(self.model) if blind else self.model
         device = next(self.model.parameters()).device
         sets = benchmarks(
-            settings.data, settings.validation_people, annotated=isinstance(self.stage, Teacher)
+            settings.data, settings.validation_people, annotated=isinstance(self.stage, TeacherStage)
         )
         found = [one.figures(model, device) for one in sets]
         people = synthetic_people(settings.data, settings.validation_people, settings.seed)
         if people is not None:
-            batch = in_own_camera(people, self.model.config)
+            batch = to_model_camera(people, self.model.config)
             joints, visible = self.given(batch)
             told = {**batch, "joints": joints, "visible": visible}
             errors = figures(self.model.body, predict(self.model, told, images=not blind), batch)

@@ -1,7 +1,7 @@
 """The stage that trains how sure the model is of its answers, and nothing else (regressor/uncertainty.py).
 
 The rest of the model is locked and runs without gradients, so that a step costs little more than its forward pass.
-Each person with a picture is seen twice, as it is and with something hidden (train/occlusion_augment.py): the errors of
+Each person with a picture is seen twice, as it is and with something hidden (train/objectives/occlusion_augment.py): the errors of
 both teach, and of the pair that a hidden joint is less sure than it was. What less is seen cannot be
 surer, but the errors
 alone tell it only on average.
@@ -24,17 +24,16 @@ from dpmesh.metrics import rank_correlation
 from dpmesh.model import DPMesh
 from dpmesh.regressor.uncertainty import UncertaintyHead
 from dpmesh.train import validate
-from dpmesh.train.benchmarks import benchmarks
-from dpmesh.train.camera import in_own_camera
 from dpmesh.train.config import Settings
-from dpmesh.train.dataloader import BLIND, Part, Tensors
+from dpmesh.train.dataloader import BLIND, Part, Tensors, to_model_camera
 from dpmesh.train.distributed import attention_kernels, in_bf16
 from dpmesh.train.objectives.base import Group, Objective
 from dpmesh.train.objectives.mesh import crop_of
-from dpmesh.train.occlusion_augment import drop, hide
+from dpmesh.train.objectives.occlusion_augment import drop, hide
+from dpmesh.train.objectives.simulated_readings import imagined_reading
 from dpmesh.train.preview import draw_preview
-from dpmesh.train.simulated_readings import imagined_reading
-from dpmesh.train.stages import Uncertainty
+from dpmesh.train.stages import UncertaintyStage
+from dpmesh.train.validate import benchmarks
 from dpmesh.types import BodyParameters
 
 RISE = 0.1
@@ -58,7 +57,7 @@ class Judged(NamedTuple):
 
 
 class UncertaintyObjective(Objective):
-    def __init__(self, model: DPMesh, stage: Uncertainty, settings: Settings) -> None:
+    def __init__(self, model: DPMesh, stage: UncertaintyStage, settings: Settings) -> None:
         """Raises ConfigError for a model without the part."""
         super().__init__()
         if model.regressor.uncertainty is None:
@@ -76,7 +75,7 @@ class UncertaintyObjective(Objective):
         return self
 
     def forward(self, batch: Tensors, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
-        rng, batch = np.random.default_rng([part.own_seed, 23]), in_own_camera(batch, self.model.config)
+        rng, batch = np.random.default_rng([part.own_seed, 23]), to_model_camera(batch, self.model.config)
         terms: dict[str, Tensor] = {}
         blind = {name.removeprefix(BLIND): v for name, v in batch.items() if name.startswith(BLIND)}
         if "crop" not in batch:
@@ -179,7 +178,7 @@ class UncertaintyObjective(Objective):
         device = self.head.bias.device
         settings = self.settings
         found = validate.validation_people(settings.data, settings.validation_people, settings.seed)
-        return {name: value.to(device) for name, value in in_own_camera(found, self.model.config).items()}
+        return {name: value.to(device) for name, value in to_model_camera(found, self.model.config).items()}
 
     def _validated(self, batch: Tensors) -> tuple[Judged, Tensor]:
         """judge_twice of many people: first all as they are, then all with something hidden; always the same."""

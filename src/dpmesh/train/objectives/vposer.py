@@ -24,7 +24,7 @@ from dpmesh.train.objectives.vqvae import (
     rest_joints,
     validation_poses,
 )
-from dpmesh.train.stages import Prior
+from dpmesh.train.stages import PriorStage
 
 DRAW = 4
 """Salt of the draw from the encoder's distribution."""
@@ -37,7 +37,7 @@ class VAEObjective(Objective):
     mixed = False
     rest: Tensor
 
-    def __init__(self, config: VPoserConfig, stage: Prior) -> None:
+    def __init__(self, config: VPoserConfig, stage: PriorStage) -> None:
         super().__init__()
         self.config, self.stage = config, stage
         self.held_out = validation_poses(stage)

@@ -20,7 +20,7 @@ from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
 from dpmesh.skeletons import SMPL_PARENTS
 from dpmesh.train.dataloader import Part, Tensors, held_out_poses
 from dpmesh.train.objectives.base import Group, Objective
-from dpmesh.train.stages import Prior
+from dpmesh.train.stages import PriorStage
 
 
 def rest_joints(body: BodyArrays | None = None) -> Float32[Tensor, "24 3"]:
@@ -157,7 +157,7 @@ def looked_at(bank: PoseBank, many: int = VALIDATED) -> PoseBank:
     return replace(bank, poses=bank.poses[rows], names=("some",), lens=(many,))
 
 
-def validation_poses(stage: Prior) -> PoseBank | None:
+def validation_poses(stage: PriorStage) -> PoseBank | None:
     """Of the clips that the stage holds out; None, with a warning, where it holds out none."""
     if (bank := held_out_poses(stage)) is None:
         log.warning("stage %s: no clip is held out, so nothing is validated", stage.name)
@@ -165,7 +165,7 @@ def validation_poses(stage: Prior) -> PoseBank | None:
     return looked_at(bank)
 
 
-def poses_record(stage: Prior) -> dict[str, Any]:
+def poses_record(stage: PriorStage) -> dict[str, Any]:
     """Which poses a prior learned, for its provenance."""
     path = Path(stage.poses) if stage.poses else shipped("poses/poses.npz")
     rule = {"held_out": list(stage.held_out), "held_out_share": stage.held_out_share}
@@ -181,7 +181,7 @@ class PriorObjective(Objective):
     mixed = False
     rest: Tensor
 
-    def __init__(self, config: PoseVQVAEConfig, stage: Prior) -> None:
+    def __init__(self, config: PoseVQVAEConfig, stage: PriorStage) -> None:
         super().__init__()
         self.model, self.stage = PoseVQVAE(config), stage
         self.held_out = validation_poses(stage)

@@ -1,4 +1,4 @@
-"""Whether losses, gradients and states are numbers, without the device waiting for the host at every step."""
+"""Checks that losses, gradients and weights are finite, without a synchronisation of the device at every step."""
 
 import json
 from dataclasses import dataclass
@@ -13,35 +13,37 @@ from dpmesh.errors import DPMeshError
 from dpmesh.io import atomic_write
 
 BEHIND = {"cuda": 1}
-"""By device type, how many steps behind the flags are read; 0 elsewhere. A GPU has the next step queued meanwhile.
+"""By device type, how many steps late the flags are read; 0 elsewhere. A GPU has the next step queued meanwhile.
 
-A step whose loss is no number is then taken in memory, and found before the one after it is: nothing of it is ever
-written, since everything that writes looks at all flags first.
+A step with a non-finite loss is then applied in memory and detected before the next one. Nothing of it is written,
+since everything that writes reads all flags first.
 """
 
 
 class DivergedError(DPMeshError):
-    """The loss, its gradient or the state is not a number."""
+    """The loss, its gradient or the weights are not finite."""
 
 
 @dataclass(frozen=True)
-class _Noted:
+class _Flags:
     step: int
     ids: list[str]
-    flags: Tensor  # (3,): losses and gradients that are no numbers, and whether the first process wants a checkpoint
+    flags: (
+        Tensor  # (3,): a non-finite loss, a non-finite gradient, whether the first process wants a checkpoint
+    )
     ready: torch.cuda.Event | None
 
 
-class Watch:
-    """One stage's. `note` tells it each step, `look` raises DivergedError for a bad one, on all processes at once."""
+class FiniteCheck:
+    """Of one stage: `add` each step; `read` raises DivergedError for a bad one, on all processes at once."""
 
     def __init__(self, fabric: Fabric, stage: str, out: Path) -> None:
         self.fabric, self.stage, self.out = fabric, stage, out
         self.behind = BEHIND.get(fabric.device.type, 0)
-        self._noted: list[_Noted] = []
+        self._queue: list[_Flags] = []
 
-    def note(self, step: int, ids: list[str], losses: list[Tensor], norm: Tensor, *, due: bool) -> None:
-        """due: a checkpoint is wanted; the first process's clock counts."""
+    def add(self, step: int, ids: list[str], losses: list[Tensor], norm: Tensor, *, due: bool) -> None:
+        """Queue the flags of a step. due: a checkpoint is wanted; the first process's clock counts."""
         finite = torch.stack([torch.isfinite(loss).all() for loss in losses]).all()
         wanted = torch.full((), float(due and self.fabric.global_rank == 0), device=norm.device)
         flags = torch.stack([(~finite).float(), (~torch.isfinite(norm)).float(), wanted])
@@ -53,14 +55,14 @@ class Watch:
             flags = host.copy_(flags, non_blocking=True)
             ready = torch.cuda.Event()
             ready.record()
-        self._noted.append(_Noted(step, ids, flags, ready))
+        self._queue.append(_Flags(step, ids, flags, ready))
 
-    def look(self, *, all_steps: bool = False) -> bool:
-        """Look at the steps that are `behind` enough, or at all; returns whether a checkpoint is wanted."""
+    def read(self, *, all_steps: bool = False) -> bool:
+        """Read the flags of steps that are `behind` enough, or all; returns whether a checkpoint is wanted."""
         keep = 0 if all_steps else self.behind
         due = False
-        while len(self._noted) > keep:
-            noted = self._noted.pop(0)
+        while len(self._queue) > keep:
+            noted = self._queue.pop(0)
             if noted.ready is not None:
                 noted.ready.synchronize()
             loss, gradient, wanted = noted.flags.tolist()
@@ -69,27 +71,27 @@ class Watch:
             due |= bool(wanted)
         return due
 
-    def _raise(self, noted: _Noted, what: str) -> None:
-        """With the batch's record ids, all processes', in diverged.json."""
-        everyone: list[list[str]] = [noted.ids]
+    def _raise(self, noted: _Flags, what: str) -> None:
+        """Write the record ids of the batch, over all processes, to diverged.json and raise."""
+        every: list[list[str]] = [noted.ids]
         if self.fabric.world_size > 1:
-            everyone = [[] for _ in range(self.fabric.world_size)]
-            dist.all_gather_object(everyone, noted.ids)
-        named, path = [name for some in everyone for name in some], self.out / "diverged.json"
+            every = [[] for _ in range(self.fabric.world_size)]
+            dist.all_gather_object(every, noted.ids)
+        named, path = [name for some in every for name in some], self.out / "diverged.json"
         if self.fabric.global_rank == 0:
-            told = {"stage": self.stage, "step": noted.step, "what": what, "record_ids": named}
-            atomic_write(path, json.dumps(told, indent=1) + "\n")
+            details = {"stage": self.stage, "step": noted.step, "what": what, "record_ids": named}
+            atomic_write(path, json.dumps(details, indent=1) + "\n")
         raise DivergedError(
             f"the {what} is not a number at step {noted.step} of stage {self.stage}, "
             f"people {', '.join(named[:3])}{' ...' if len(named) > 3 else ''}",
             where=str(path),
-            fix="Look at these people or lower learning_rate; last.ckpt is from before.",
+            fix="Check these people or lower learning_rate; last.ckpt is from before.",
         )
 
 
 @torch.no_grad()
 def refuse_nonfinite(fabric: Fabric, tensors: dict[str, Tensor], where: Path) -> None:
-    """DivergedError, on all processes at once, where one of the tensors holds NaN or infinity in any process."""
+    """Raise DivergedError, on all processes at once, where a tensor holds NaN or infinity in any process."""
     if not tensors:
         return
     local = [value.to_local() if hasattr(value, "to_local") else value for value in tensors.values()]  # pyright: ignore
@@ -100,7 +102,7 @@ def refuse_nonfinite(fabric: Fabric, tensors: dict[str, Tensor], where: Path) ->
         return
     name = list(tensors)[int(bad.nonzero()[0])]
     raise DivergedError(
-        f"{name} holds numbers that are none, so nothing was written",
+        f"{name} holds NaN or infinity, so nothing was written",
         where=str(where),
         fix="Lower learning_rate; last.ckpt is from before.",
     )

@@ -1,11 +1,12 @@
-"""What determines the weights of a run: its settings, commit, data and start weights, kept beside its checkpoints.
+"""The record of a run: the settings, commit, data and start weights that determine its weights.
 
-A run goes on only where nothing of it has changed. What does not change the numbers (FREE) may: where things lie, how
-often something is written or looked at, how many processes share the same batch.
+A run resumes only where nothing of it has changed. Settings that do not change the weights (FREE) may: folders, how
+often something is written or validated, how many processes share a batch.
 """
 
 import hashlib
 import json
+import os
 import subprocess
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -18,26 +19,27 @@ from torch import nn
 
 import dpmesh
 from dpmesh.assets import sha256, weights_folder
-from dpmesh.body.resolve import user_body
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.config_io import to_plain
 from dpmesh.data.shards import ShardSource
 from dpmesh.data.sources import FolderSource
-from dpmesh.errors import AssetError, ConfigError, WeightsError
-from dpmesh.io import atomic_write
+from dpmesh.errors import AssetError, ConfigError, DPMeshError, OutputError, WeightsError
+from dpmesh.io import LOCK, atomic_write, is_part, read_json, reason
 from dpmesh.train import config
+from dpmesh.train.checkpoints import BEFORE, LAST
 from dpmesh.train.config import Settings
+from dpmesh.train.context import TrainingContext
 from dpmesh.train.dataloader import opened, steps_of
 from dpmesh.train.distributed import in_bf16
-from dpmesh.train.stages import Prior, Uncertainty
+from dpmesh.train.stages import PriorStage, UncertaintyStage
 
 Record = dict[str, Any]
-"""settings: dotted name -> plain value. inputs: what is read -> its SHA-256. steps, decay_steps: as steps_of has them. bf16:
-whether products are in bf16. left: SHA-256 of the weights that the stage left, None before its end."""
+"""settings: dotted name -> plain value. inputs: name -> SHA-256 of what is read. steps, decay_steps: as of steps_of.
+bf16: whether products are in bf16. left: SHA-256 of the weights that the stage left, None before its end."""
 
 FREE = (
-    "out", "processes", "threads", "workers", "precision", "activation_checkpointing", "validate_every", "validation_people",
-    "log_every", "preview_every", "checkpoint_every", "tensorboard", "data.validation", "allow_random_backbone",
+    "out", "processes", "threads", "workers", "precision", "activation_checkpointing", "validate_every",
+    "validation_people", "log_every", "preview_every", "checkpoint_every", "tensorboard", "data.validation", "allow_random_backbone",
 )  # fmt: skip
 """Settings that may differ. precision: what it comes to is compared. Paths may too: what lies there is compared."""
 READ = ("start", "prior", "stage.teacher", "stage.poses")
@@ -48,13 +50,14 @@ LENGTH = ("stage.steps", "stage.epochs", "stage.decay_steps")
 FILE = "config.json"
 
 
-def record_of(settings: Settings, number: int, reads: dict[str, str], device: str) -> Record:
-    """Of stage `number`, before it begins. reads: begin.reads; device: a torch device's type. Hashes what it reads, so
-    seconds for gigabytes."""
+def record_of(context: TrainingContext, number: int, device: str) -> Record:
+    """The record of stage `number` before it begins. device: a torch device's type. Hashes what the stage reads, which
+    takes seconds for gigabytes."""
+    settings = context.settings
     steps, decay_steps = steps_of(settings.stages[number], settings.data)
     return {
         "settings": settings_of(settings, number),
-        "inputs": inputs_of(settings, number, reads),
+        "inputs": inputs_of(context, number),
         "steps": steps,
         "decay_steps": decay_steps,
         "bf16": in_bf16(settings.precision, device),
@@ -67,7 +70,7 @@ def settings_of(settings: Settings, number: int) -> dict[str, Any]:
     stage = settings.stages[number]
     plain = to_plain(settings)
     plain["stage"] = plain.pop("stages")[number]
-    dropped = {*FREE, *READ} - (set(CALIBRATING) if isinstance(stage, Uncertainty) else set())
+    dropped = {*FREE, *READ} - (set(CALIBRATING) if isinstance(stage, UncertaintyStage) else set())
     kept = {
         name: value
         for name, value in _flat(plain).items()
@@ -76,15 +79,15 @@ def settings_of(settings: Settings, number: int) -> dict[str, Any]:
     return json.loads(json.dumps(kept))  # tuples are lists, as where it was stored
 
 
-def inputs_of(settings: Settings, number: int, reads: dict[str, str]) -> dict[str, str]:
-    """The SHA-256 of everything that stage `number` reads; of a data set, of its people's names or shards' sums."""
-    stage = settings.stages[number]
-    found = {name: weights_sum(folder) for name, folder in reads.items()}
-    if isinstance(stage, Prior):
+def inputs_of(context: TrainingContext, number: int) -> dict[str, str]:
+    """The SHA-256 of everything that stage `number` reads; of a data set, of its people's names or shards' checksums."""
+    settings, stage = context.settings, context.settings.stages[number]
+    found = {name: weights_sum(folder) for name, folder in context.weights_read(number).items()}
+    if isinstance(stage, PriorStage):
         return found | ({"poses": _sum(Path(stage.poses))} if stage.poses else {})
-    if settings.body == "smpl" and (body := user_body(None, None)) is not None:
-        found["body"] = hashlib.sha256(json.dumps(body[1], sort_keys=True).encode()).hexdigest()
-    groups = ("group3d", "group2d", *(("validation",) if isinstance(stage, Uncertainty) else ()))
+    if record := context.body_record:
+        found["body"] = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    groups = ("group3d", "group2d", *(("validation",) if isinstance(stage, UncertaintyStage) else ()))
     for group in groups:
         for given in getattr(settings.data, group):
             found[f"data.{group}.{given.dataset}"] = people_sum(given)
@@ -108,7 +111,7 @@ def _sum(path: Path) -> str:
 
 
 @cache
-def people_sum(given: config.Source) -> str:
+def people_sum(given: config.TrainingSource) -> str:
     """Which people a source has, in which order."""
     source = opened(given)
     names: list[str] = [type(source).__name__, str(len(source))]
@@ -213,6 +216,26 @@ def write_config(out: Path, settings: Settings, records: list[Record]) -> None:
     atomic_write(out / FILE, json.dumps(told, indent=1) + "\n")
 
 
+def provenance(context: TrainingContext, number: int) -> dict[str, Any]:
+    """Where the weights of stage `number` come from, for their config.json."""
+    settings = context.settings
+    plain = to_plain(settings)
+    return {
+        "config": settings.model,
+        "stages": [stage.name for stage in settings.stages[: number + 1]],
+        "seed": settings.seed,
+        "stage": plain["stages"][number],
+        "losses": plain["losses"],
+        "data": plain["data"],
+        **{
+            name: plain[name]
+            for name in ("start", "prior", "optimizer", "betas", "weight_decay", "max_grad_norm")
+        },
+        **made_by(),
+        **({"body": context.body_record} if context.body_record else {}),
+    }
+
+
 def made_by() -> dict[str, str]:
     """Commit, or the version of an installed package, and torch's."""
     return {"commit": commit(), "dpmesh": version("dpmesh"), "torch": str(torch.__version__)}
@@ -248,3 +271,37 @@ def _flat(plain: dict[str, Any], before: str = "") -> dict[str, Any]:
         else:
             found[before + name] = value
     return found
+
+
+_CHECKPOINTS = (LAST, BEFORE)  # their content is checked when they are read
+_KEYS = {"commit", "dpmesh", "settings", "stages"}
+"""Of write_config, by which our config.json is known. It is the first file that a run writes."""
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raise ConfigError for an `out` that is not empty and has neither a checkpoint nor the config.json of a training;
+    OutputError where it cannot be read."""
+    if not os.path.isdir(out):
+        return
+    try:
+        inside = sorted(path.name for path in out.iterdir())
+    except OSError as error:
+        raise OutputError(
+            f"cannot be read ({reason(error)})", where=str(out), fix="Choose another `out`."
+        ) from None
+    if any(name in inside for name in _CHECKPOINTS):
+        return
+    parts = (FILE, *_CHECKPOINTS)
+    others = [name for name in inside if name != LOCK and not any(is_part(name, file) for file in parts)]
+    if others and not _is_ours(out / FILE):
+        raise ConfigError(
+            f"holds {others[0]!r} and no training of dpmesh", where=str(out), fix="Choose another `out`."
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        found = read_json(path)
+    except DPMeshError:
+        return False
+    return isinstance(found, dict) and set(found) >= _KEYS
