@@ -18,7 +18,7 @@ import numpy as np
 from machine import tell
 
 from dpmesh.data import open_source
-from dpmesh.data.annotation import Person
+from dpmesh.data.annotation import Annotation
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.pack import PackConfig, pack
 from dpmesh.data.synthetic.textures import backdrop
@@ -47,7 +47,7 @@ def main() -> None:
             ones, image = np.ones(30, np.float32), folder / f"{k % 10}.jpg"
             near = joints[None, :17] + np.float32(20)
             people.append(
-                Person(
+                Annotation(
                     f"coco/{k}", image, (1200, 900), box, K, joints, ones,
                     neighbours=near, neighbour_flags=np.ones((1, 17), np.float32),
                 )

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from machine import tell
 
-from dpmesh.data.annotation import Person
+from dpmesh.data.annotation import Annotation
 from dpmesh.data.augment import AugmentConfig, View
 from dpmesh.data.input_keypoints import detect
 from dpmesh.data.noise import posefix
@@ -43,7 +43,9 @@ def main() -> None:
     points, near = rng.uniform(20, 236, (2000, 17, 2)), rng.uniform(20, 236, (2000, 2, 17, 2))
     ones, area = np.ones((2000, 17)), np.full(2000, 2e4)
     joints, K = rng.uniform(20, 236, (30, 2)).astype(np.float32), np.diag([500.0, 500, 1])
-    person = Person("x", Path(), (256, 256), np.array([0.0, 0, 255, 255]), K, joints, np.ones(30, np.float32))
+    person = Annotation(
+        "x", Path(), (256, 256), np.array([0.0, 0, 255, 255]), K, joints, np.ones(30, np.float32)
+    )
     person = replace(
         person, neighbours=near[0].astype(np.float32), neighbour_flags=np.ones((2, 17), np.float32)
     )

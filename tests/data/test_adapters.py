@@ -13,11 +13,10 @@ import pytest
 
 from dpmesh.body.files import free_body
 from dpmesh.data import open_source
-from dpmesh.data.annotation import Person, inside_box
+from dpmesh.data.annotation import Annotation, inside_box
 from dpmesh.data.datasets import threedpw
-from dpmesh.data.datasets.registry import SETS
 from dpmesh.data.fits import POSE_KNOWN, FitBodies
-from dpmesh.data.sources import FolderSource, read_folder
+from dpmesh.data.sources import SETS, FolderSource, read_folder
 from dpmesh.errors import AssetError, ConfigError, InputError
 from dpmesh.geometry.camera import project
 from dpmesh.skeletons import COCO17, JOINTS30, SMPL24
@@ -45,13 +44,13 @@ def read(kind: str, root: Path, bodies: FitBodies | None, **options: Any) -> Fol
 
 
 @pytest.fixture(scope="module")
-def people(sets: Sets, bodies: FitBodies) -> dict[str, list[Person]]:
+def people(sets: Sets, bodies: FitBodies) -> dict[str, list[Annotation]]:
     return {kind: read(kind, sets[0], bodies).people for kind in SETS}
 
 
 @pytest.mark.parametrize("kind", SETS)
 def test_joints_are_the_truth_in_metres_before_the_camera(
-    kind: str, people: dict[str, list[Person]], sets: Sets
+    kind: str, people: dict[str, list[Annotation]], sets: Sets
 ) -> None:
     assert len(people[kind]) == COUNT[kind]
     for person in people[kind]:
@@ -92,7 +91,7 @@ def test_joints_are_the_truth_in_metres_before_the_camera(
 
 @pytest.mark.parametrize("kind", SETS)
 def test_fits_pose_the_body_where_the_person_stands(
-    kind: str, people: dict[str, list[Person]], sets: Sets
+    kind: str, people: dict[str, list[Annotation]], sets: Sets
 ) -> None:
     without = {"h36m": 2, "coco": 1}.get(kind, 0)
     assert sum(not person.fit_valid for person in people[kind]) == without
@@ -119,7 +118,7 @@ def test_a_fit_that_is_off_is_dropped_and_the_person_kept(sets: Sets, bodies: Fi
 
 
 def test_the_nearest_of_a_muco_picture_has_the_other_as_neighbour(
-    people: dict[str, list[Person]], sets: Sets
+    people: dict[str, list[Annotation]], sets: Sets
 ) -> None:
     first, second = people["muco"]
     assert first.record_id == "muco/10/101" and second.record_id == "muco/11/110"
@@ -181,7 +180,7 @@ def test_3dpw_gives_the_real_detection_and_leaves_benchmarks_alone(sets: Sets, b
 
 
 def test_3dpw_sequence_files_give_the_same(
-    twins: ModuleType, tmp_path: Path, bodies: FitBodies, people: dict[str, list[Person]]
+    twins: ModuleType, tmp_path: Path, bodies: FitBodies, people: dict[str, list[Annotation]]
 ) -> None:
     twins.write_3dpw(tmp_path, "3dcrowdnet", pickles=True)
     source = read("3dpw", tmp_path, bodies)
@@ -212,7 +211,7 @@ def test_without_a_gendered_body_pose_and_joints_are_kept(sets: Sets) -> None:
 
 
 def test_the_other_layout(
-    twins: ModuleType, tmp_path: Path, bodies: FitBodies, people: dict[str, list[Person]]
+    twins: ModuleType, tmp_path: Path, bodies: FitBodies, people: dict[str, list[Annotation]]
 ) -> None:
     twins.write_muco(tmp_path, "3dcrowdnet")
     twins.write_coco(tmp_path, "3dcrowdnet")

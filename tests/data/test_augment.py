@@ -9,7 +9,7 @@ import torch
 
 from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
-from dpmesh.data.annotation import Person
+from dpmesh.data.annotation import Annotation
 from dpmesh.data.augment import AugmentConfig, View, draw_view
 from dpmesh.data.crops import make_sample
 from dpmesh.data.fits import FitBodies
@@ -31,7 +31,7 @@ def bodies() -> FitBodies:
     return FitBodies(free_body(), foreign=True)
 
 
-def person(bodies: FitBodies, off_axis: bool) -> Person:
+def person(bodies: FitBodies, off_axis: bool) -> Annotation:
     """Somebody with one arm up, posed at random else; off_axis: at the picture's border."""
     pose = np.random.default_rng(1).normal(0, 0.15, (24, 3)).astype(np.float32)
     pose[0] = [np.pi, 0.1, 0.2]
@@ -40,7 +40,7 @@ def person(bodies: FitBodies, off_axis: bool) -> Person:
     transl = np.array([1.1 if off_axis else 0.0, 0.1, 4.0], np.float32)
     betas = np.random.default_rng(2).normal(0, 1, 10).astype(np.float32)
     ones = np.ones(30, np.float32)
-    blank = Person(
+    blank = Annotation(
         "test/1", Path(), (640, 480), np.array([1.0, 1, 2, 2]), K, np.zeros((30, 2), np.float32), ones
     )
     fitted = bodies.attach(blank, pose, betas, transl)
@@ -94,7 +94,7 @@ def test_the_turned_pose_poses_the_turned_body(bodies: FitBodies, flip: bool, ro
         assert np.abs(posed - wanted).max() < (4e-3 if flip else 1e-5)
 
 
-def dotted(someone: Person) -> np.ndarray:
+def dotted(someone: Annotation) -> np.ndarray:
     """A black picture with a bright spot at every joint, each of its own colour."""
     y, x = np.mgrid[: someone.size[1], : someone.size[0]]
     image = np.zeros((someone.size[1], someone.size[0], 3))
@@ -130,7 +130,7 @@ def test_the_picture_follows_the_joints(bodies: FitBodies, flip: bool, rotation:
     assert np.array_equal(swapped[left], pixels[JOINTS30.index("R_Wrist") if flip else left])
 
 
-def again(sample: Sample, someone: Person) -> Person:
+def again(sample: Sample, someone: Annotation) -> Annotation:
     """A sample as a person of a 256×256 picture, whose camera is the crop's."""
     return replace(
         someone, size=(256, 256), box=np.array([0.0, 0, 256, 256]),

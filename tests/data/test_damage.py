@@ -18,7 +18,7 @@ import pytest
 
 from dpmesh.cli.main import main
 from dpmesh.data import open_source
-from dpmesh.data.annotation import Person, damage
+from dpmesh.data.annotation import Annotation, damage
 from dpmesh.data.fits import FitBodies
 from dpmesh.data.images import decode_rgb, read_bytes
 from dpmesh.data.pack import PackConfig, pack
@@ -31,12 +31,12 @@ SMALL = PackConfig(per_shard=2, quality=95)
 
 
 @pytest.fixture(scope="module")
-def people(sets: Sets, bodies: FitBodies) -> list[Person]:
+def people(sets: Sets, bodies: FitBodies) -> list[Annotation]:
     return read_folder("muco", sets[0], bodies=bodies).people
 
 
 @pytest.fixture(scope="module")
-def whole(people: list[Person], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(people: list[Annotation], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed") / "shards"
     pack(people, folder, "muco-train", SMALL)
     return folder
@@ -88,7 +88,7 @@ SET = ("sets", "muco-train")
     ],
 )
 def test_a_damaged_manifest_is_named(
-    packed: Path, people: list[Person], change: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
+    packed: Path, people: list[Annotation], change: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit(packed / "pack.json", change)
     before = {path.name: path.read_bytes() for path in packed.glob("*-*")}
@@ -123,7 +123,7 @@ def test_a_damaged_manifest_is_named(
     ],
 )
 def test_a_damaged_index_makes_a_torn_shard(
-    packed: Path, people: list[Person], change: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
+    packed: Path, people: list[Annotation], change: Callable[[Any], Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit(packed / "muco-train-00000.json", change)
     with pytest.raises(ConfigError, match="no whole shard"):
@@ -313,7 +313,7 @@ def test_mutated_annotations(sets: Sets, tmp_path: Path, kind: str, file: str) -
             pass
 
 
-def test_nothing_of_somebody_else_is_written_over(people: list[Person], tmp_path: Path) -> None:
+def test_nothing_of_somebody_else_is_written_over(people: list[Annotation], tmp_path: Path) -> None:
     (tmp_path / "muco-train-00000.tar").write_bytes(b"mine")
     with pytest.raises(OutputError, match="other files"):
         pack(people, tmp_path, "muco-train", SMALL)
@@ -326,7 +326,7 @@ def test_nothing_of_somebody_else_is_written_over(people: list[Person], tmp_path
         pack(people, tmp_path / ("x" * 300), "muco-train", SMALL)
 
 
-def test_a_damaged_person_is_skipped_and_named(people: list[Person], tmp_path: Path) -> None:
+def test_a_damaged_person_is_skipped_and_named(people: list[Annotation], tmp_path: Path) -> None:
     bad = replace(people[0], joints3d=people[0].joints3d * np.float32(np.nan))
     done = pack([bad, *people[1:]], tmp_path / "out", "muco-train", SMALL)
     assert list(done.skipped) == [bad.record_id] and "not finite" in done.skipped[bad.record_id]
@@ -349,7 +349,7 @@ module.pack(people, out, "muco-train", module.PackConfig(per_shard=1, quality=95
 """
 
 
-def test_a_kill_leaves_nothing_that_is_taken_for_whole(people: list[Person], tmp_path: Path) -> None:
+def test_a_kill_leaves_nothing_that_is_taken_for_whole(people: list[Annotation], tmp_path: Path) -> None:
     import pickle
 
     (tmp_path / "people").write_bytes(pickle.dumps(people))

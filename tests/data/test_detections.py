@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dpmesh.data.annotation import COCO_IN_30, Person, with_neighbours
+from dpmesh.data.annotation import COCO_IN_30, Annotation, with_neighbours
 from dpmesh.data.augment import AugmentConfig, View
 from dpmesh.data.input_keypoints import detect, tight_area
 from dpmesh.data.noise import posefix
@@ -62,11 +62,11 @@ def test_rates_and_radii_are_the_tables_told_by_distance_alone(in_place: bool) -
         assert abs(inner.mean() - 0.5) < 0.02 and abs((inner < 0.25).mean() - 0.25) < 0.03
 
 
-def someone(flip: bool) -> tuple[Person, View, np.ndarray]:
+def someone(flip: bool) -> tuple[Annotation, View, np.ndarray]:
     rng = np.random.default_rng(0)
     joints = rng.uniform(120, 280, (30, 2)).astype(np.float32)
     K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
-    person = Person("x/1", Path(), (640, 480), np.array([110.0, 110, 290, 290]), K, joints, ONES)
+    person = Annotation("x/1", Path(), (640, 480), np.array([110.0, 110, 290, 290]), K, joints, ONES)
     view = View(Crop(100.0, 100.0, 200.0), K, flip)
     return person, view, view.swap(view.pixels(joints), JOINTS30)
 
@@ -173,7 +173,7 @@ def test_noise_scales_with_the_annotated_box_and_not_with_the_labelled_joints() 
     radius = 0.026 * np.sqrt(72_000) * 1.28
     # good to 1.14, jitter to 2.35, miss to 4.29 radii (0.69, 0.15 and 0.15 of them), uniform each
     assert np.max(off) > 3.5 * radius and np.mean(off) == pytest.approx(1.16 * radius, rel=0.1)
-    bare = Person("x/1", Path(), (640, 480), person.box, person.K, person.joints2d, ONES)
+    bare = Annotation("x/1", Path(), (640, 480), person.box, person.K, person.joints2d, ONES)
     assert bare.annotated.tolist() == person.box.tolist()  # where no other box is known
 
 
@@ -181,7 +181,7 @@ def test_neighbours_overlap_by_their_annotated_boxes() -> None:
     """The joints of the two lie apart; their boxes overlap by 20 × 100 of 180 × 100 px, an IoU of a ninth."""
     person, _, _ = someone(flip=False)
 
-    def at(x: float, box: list[float]) -> Person:
+    def at(x: float, box: list[float]) -> Annotation:
         joints = np.stack([np.linspace(x, x + 10, 30), np.linspace(100, 200, 30)], 1).astype(np.float32)
         return replace(person, joints2d=joints, annotated=np.array(box))
 

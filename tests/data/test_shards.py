@@ -17,7 +17,7 @@ from dpmesh.data.check import check_people
 from dpmesh.data.fits import FitBodies
 from dpmesh.data.pack import PackConfig, pack
 from dpmesh.data.shards import ShardSource
-from dpmesh.data.sources import FolderSource, Mixture, Source, SyntheticSource, read_folder
+from dpmesh.data.sources import FolderSource, Mixture, SampleSource, SyntheticSource, read_folder
 from dpmesh.errors import ConfigError, InputError, OutputError
 
 Sets = tuple[Path, dict[str, Any]]
@@ -142,7 +142,7 @@ def test_a_torn_shard_is_named_skipped_and_counted(
     assert main(["data", "check", str(packed)]) == 0
 
 
-class Counted(Source):
+class Counted(SampleSource):
     """Answers with which one was asked for."""
 
     def __init__(self, name: str, length: int, template: Any) -> None:
@@ -160,13 +160,13 @@ class Counted(Source):
 
 
 @pytest.fixture(scope="module")
-def groups(folder: FolderSource) -> list[list[Source]]:
+def groups(folder: FolderSource) -> list[list[SampleSource]]:
     template = folder.sample(0, np.random.default_rng(0))
     names = (("a", 7), ("b", 4)), (("c", 5),)
     return [[Counted(n, k, template) for n, k in group] for group in names]
 
 
-def test_groups_are_mixed_one_to_one_and_gone_through(groups: list[list[Source]]) -> None:
+def test_groups_are_mixed_one_to_one_and_gone_through(groups: list[list[SampleSource]]) -> None:
     mixture = Mixture(groups, 3)
     ids = [i for step in range(22) for i in mixture(step, share=6)["record_id"]]
     for step in range(22):
@@ -178,7 +178,7 @@ def test_groups_are_mixed_one_to_one_and_gone_through(groups: list[list[Source]]
     assert first[:11] != first[11:22] and mixture.epoch == 22
 
 
-def test_a_batch_depends_on_seed_and_step_alone(groups: list[list[Source]]) -> None:
+def test_a_batch_depends_on_seed_and_step_alone(groups: list[list[SampleSource]]) -> None:
     one, again = Mixture(groups, 3), pickle.loads(pickle.dumps(Mixture([g[:1] for g in groups], 3)))  # noqa: S301
     joint = one(5, 0, 1, 8)
     shares = [Mixture(groups, 3)(5, rank, 2, 4) for rank in range(2)]  # alone, as after a resume

@@ -15,7 +15,7 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.cli.main import main
 from dpmesh.data import pack as packing
 from dpmesh.data import shards
-from dpmesh.data.annotation import Person
+from dpmesh.data.annotation import Annotation
 from dpmesh.data.pack import PackConfig, pack
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.evaluate.packed import PackedPeople, open_packed
@@ -51,7 +51,7 @@ class Crowd:
         self.joints[:, AT] = self.body.regress(posed.vertices, "h36m17").numpy() + places[:, None]
         self.own = own
 
-    def person(self, i: int, folder: Path, **changed: object) -> Person:
+    def person(self, i: int, folder: Path, **changed: object) -> Annotation:
         joints = self.joints[i]
         pixels = (joints @ K.T)[:, :2] / joints[:, 2:]
         low, high = np.maximum(pixels.min(0), 0), np.minimum(pixels.max(0), np.array(SIZE) - 1)
@@ -59,7 +59,7 @@ class Crowd:
         valid[AT] = 1
         path = folder / f"{i}.jpg"
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (*SIZE[::-1], 3), np.uint8)).save(path)
-        made = Person(
+        made = Annotation(
             record_id=f"mine/walk{i % 2}/{i}", image=path, size=SIZE, box=np.concatenate([low, high]), K=K,
             joints2d=(pixels * valid[:, None]).astype(np.float32), joints2d_valid=valid,
             joints3d=(joints * valid[:, None]).astype(np.float32), joints3d_valid=valid,
@@ -72,7 +72,7 @@ def crowd() -> Crowd:
     return Crowd()
 
 
-def people(crowd: Crowd, folder: Path) -> list[Person]:
+def people(crowd: Crowd, folder: Path) -> list[Annotation]:
     """The second lacks a knee in 3D, the fourth everything."""
     found = [crowd.person(i, folder) for i in range(COUNT)]
     some = found[1].joints3d_valid.copy()
@@ -296,7 +296,7 @@ def test_a_record_with_nan_is_the_records_fault(
     census = open_packed(tmp_path / "ours").census
     assert census.found == 2 and census.left_out["left out when packed"] == 1
 
-    def to_plain(person: Person) -> dict:
+    def to_plain(person: Annotation) -> dict:
         return written(person) | ({field: spoiled.tolist()} if person.record_id == whole.record_id else {})
 
     written = packing.to_plain

@@ -19,7 +19,7 @@ from dpmesh.data.synthocc.bodies import People
 from dpmesh.data.synthocc.draws import Draws
 from dpmesh.data.synthocc.labels import Label, checksum, label
 from dpmesh.data.synthocc.picture import draw_case
-from dpmesh.data.synthocc.scenes import CASES, MAIN, RANGES, SUBSETS, Scene, case
+from dpmesh.data.synthocc.scenes import CASES, MAIN, RANGES, SUBSETS, SynthOccScene, case
 from dpmesh.errors import InputError
 from dpmesh.evaluate.interfaces import Source
 from dpmesh.evaluate.registry import entry, open_source
@@ -40,17 +40,17 @@ def people() -> People:
 
 
 @pytest.fixture(scope="module")
-def cases(people: People) -> list[list[Scene]]:
+def cases(people: People) -> list[list[SynthOccScene]]:
     return [case(people, number) for number in range(PREFIX)]
 
 
 @pytest.fixture(scope="module")
-def labels(people: People, cases: list[list[Scene]]) -> list[list[Label]]:
+def labels(people: People, cases: list[list[SynthOccScene]]) -> list[list[Label]]:
     return [[label(people, scene) for scene in scenes] for scenes in cases]
 
 
 @pytest.fixture(scope="module")
-def pictures(people: People, cases: list[list[Scene]]) -> list[np.ndarray]:
+def pictures(people: People, cases: list[list[SynthOccScene]]) -> list[np.ndarray]:
     return [draw_case(people, scenes) for scenes in cases[:DRAWN]]
 
 
@@ -99,7 +99,7 @@ def test_motions_are_held_out(people: People) -> None:
     assert all(is_test(name) for name in bank.names) and len(people.bank) == 2 * len(bank)
 
 
-def test_every_subset_has_every_level(cases: list[list[Scene]]) -> None:
+def test_every_subset_has_every_level(cases: list[list[SynthOccScene]]) -> None:
     assert (
         len({scenes[0].subset for scenes in cases}) == len(SUBSETS) and PERSONS == CASES * len(RANGES) >= 5000
     )
@@ -114,7 +114,7 @@ def test_every_subset_has_every_level(cases: list[list[Scene]]) -> None:
 
 
 def test_what_is_hidden_looks_different_and_what_is_not_looks_the_same(
-    cases: list[list[Scene]], labels: list[list[Label]], pictures: list[np.ndarray]
+    cases: list[list[SynthOccScene]], labels: list[list[Label]], pictures: list[np.ndarray]
 ) -> None:
     """Seen from the pixels alone: around a joint the picture equals the clean one unless something is before it."""
     hidden_differs, open_differs = [], []

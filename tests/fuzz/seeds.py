@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from dpmesh.assets import SHIPPED
 from dpmesh.body.files import BodyArrays, save_body
-from dpmesh.data.annotation import Person
+from dpmesh.data.annotation import Annotation
 from dpmesh.data.pack import PackConfig, pack
 from dpmesh.evaluate.protocol import Measure
 from dpmesh.evaluate.registry import entry
@@ -162,14 +162,14 @@ def shards() -> list[Files]:
     K = np.array([[110.0, 0, 40], [0, 110, 40], [0, 0, 1]])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        people: list[Person] = []
+        people: list[Annotation] = []
         for i in range(3):
             Image.fromarray(rng.integers(0, 256, (80, 80, 3), np.uint8)).save(folder / f"{i}.jpg")
             joints = (rng.normal(0, 0.4, (30, 3)) + np.array([0, 0, 3])).astype(np.float32)
             pixels = ((joints @ K.T)[:, :2] / joints[:, 2:]).astype(np.float32)
             ones = np.ones(30, np.float32)
             people.append(
-                Person(
+                Annotation(
                     record_id=f"mine/walk/{i}",
                     image=folder / f"{i}.jpg",
                     size=(80, 80),

@@ -21,11 +21,10 @@ from dpmesh.data.sources import read_folder
 from dpmesh.errors import AssetError, ConfigError, OutputError
 from dpmesh.evaluate.interfaces import Persons
 from dpmesh.evaluate.registry import entry
-from dpmesh.train import best
 from dpmesh.train import trainer as loop
+from dpmesh.train.checkpoints import replace_weights
 from dpmesh.train.config import Data, Settings, TrainingSource
 from dpmesh.train.config_file import read_settings
-from dpmesh.train.trainer import keep_best
 from dpmesh.train.validate import Benchmark, benchmarks
 from dpmesh.types import Inputs, Prediction
 
@@ -227,11 +226,11 @@ def test_only_better_weights_of_one_protocol_replace_the_best(
         [(90.0, "a"), (95.0, "a"), (float("nan"), "a"), (80.0, "a"), (99.0, "b"), (None, "b")]
     ):
         run.step = step
-        keep_best(run, [{"MPJPE": value, "hash": digest}])
+        loop.keep_best(run, [{"MPJPE": value, "hash": digest}])
         kept.append(read_config(tmp_path / "run/weights_best")[1]["steps"])
     assert kept == [0, 0, 0, 3, 4, 4]
     (tmp_path / "run/weights_best/config.json").write_text("{")  # damaged: as if there were none
-    keep_best(run, [{"MPJPE": 200.0, "hash": "b"}])
+    loop.keep_best(run, [{"MPJPE": 200.0, "hash": "b"}])
     assert read_config(tmp_path / "run/weights_best")[1]["best"]["MPJPE"] == 200
 
 
@@ -273,11 +272,11 @@ def test_what_somebody_put_beside_the_older_weights_stays(tmp_path: Path):
         folder.mkdir()
         (folder / "config.json").write_text(folder.name)
     (before / ".model.safetensors.0a1b2c3d.part").write_bytes(b"half")
-    best._exchange(new, kept)
+    replace_weights(new, kept)
     assert [p.name for p in tmp_path.iterdir()] == ["w"] and (kept / "config.json").read_text() == ".w.part"
     for folder in (new, before):
         folder.mkdir()
     (before / "notes.txt").write_text("mine")
     with pytest.raises(OutputError):
-        best._exchange(new, kept)
+        replace_weights(new, kept)
     assert (before / "notes.txt").read_text() == "mine" and (kept / "config.json").exists()

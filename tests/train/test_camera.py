@@ -15,7 +15,7 @@ from dpmesh import config as configurations
 from dpmesh.body.files import free_body
 from dpmesh.config import EMBEDDED, RELEASE
 from dpmesh.convert.released import convert_released
-from dpmesh.data.annotation import Person
+from dpmesh.data.annotation import Annotation
 from dpmesh.data.augment import AugmentConfig, View
 from dpmesh.data.crops import make_sample
 from dpmesh.data.fits import FitBodies
@@ -40,13 +40,13 @@ EXACT = ("joints3d", "root", "pose", "betas")
 
 
 @pytest.fixture(scope="module")
-def person() -> Person:
+def person() -> Annotation:
     """At the left border of a picture of 1200 × 900 px: the ray through the middle of the crop is 24 degrees off."""
     K = np.array([[1000.0, 0, 600], [0, 1000.0, 450], [0, 0, 1]])
     pose = np.random.default_rng(1).normal(0, 0.2, (24, 3)).astype(np.float32)
     pose[0] = [np.pi, 0.1, 0.2]
     betas = np.random.default_rng(2).normal(0, 1, 10).astype(np.float32)
-    blank = Person(
+    blank = Annotation(
         "t/1",
         Path(),
         (1200, 900),
@@ -65,7 +65,7 @@ def person() -> Person:
     )  # fmt: skip
 
 
-def batch_of(person: Person, augment: AugmentConfig = STILL) -> Tensors:
+def batch_of(person: Annotation, augment: AugmentConfig = STILL) -> Tensors:
     image = np.full((900, 1200, 3), 90, np.uint8)
     return as_tensors(
         stack([make_sample(np.random.default_rng(k), person, image, augment) for k in range(2)])
@@ -76,7 +76,7 @@ def config(child: ModuleType, camera: str) -> Any:
     return replace(child.TINY, name=f"tiny-{camera}", camera=camera)
 
 
-def test_in_the_images_camera_a_person_is_as_annotated(child: ModuleType, person: Person):
+def test_in_the_images_camera_a_person_is_as_annotated(child: ModuleType, person: Annotation):
     """Nothing turned: the annotation's own numbers, written before there was a crop; the focal length is
     sqrt(1200² + 900²)."""
     batch = batch_of(person)
@@ -94,7 +94,7 @@ def test_in_the_images_camera_a_person_is_as_annotated(child: ModuleType, person
     assert 20 < float(angle.min()) < 30  # what training in the crop's camera was off by
 
 
-def test_in_the_images_camera_a_mirrored_and_turned_person_is_mirrored_and_turned_there(person: Person):
+def test_in_the_images_camera_a_mirrored_and_turned_person_is_mirrored_and_turned_there(person: Annotation):
     """x' = R F x about the image camera's own axis: 40 degrees clockwise after the mirror, pixels as in the crop."""
     view = View(Crop.around(person.box, 1.1), person.K, True, 40.0)
     cos, sin = np.cos(np.radians(40)), np.sin(np.radians(40))
@@ -107,7 +107,11 @@ def test_in_the_images_camera_a_mirrored_and_turned_person_is_mirrored_and_turne
 @pytest.mark.parametrize("augment", [STILL, TURNED], ids=["still", "turned"])
 @pytest.mark.parametrize("camera", CAMERAS)
 def test_perfect_parameters_in_the_models_camera_have_no_loss(
-    child: ModuleType, person: Person, camera: str, augment: AugmentConfig, monkeypatch: pytest.MonkeyPatch
+    child: ModuleType,
+    person: Annotation,
+    camera: str,
+    augment: AugmentConfig,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """And those of the other camera have one."""
     batch = batch_of(person, augment)
@@ -131,7 +135,7 @@ def test_perfect_parameters_in_the_models_camera_have_no_loss(
 SETTINGS = replace(read_settings(ROOT / "configs/release_finetune.toml"), workers=0, precision="32-true")
 
 
-def test_one_focal_length_for_all_where_the_model_has_it_so(child: ModuleType, person: Person):
+def test_one_focal_length_for_all_where_the_model_has_it_so(child: ModuleType, person: Annotation):
     batch = batch_of(person) | {"diagonal": torch.tensor([1500.0, 900.0])}
     batch |= {BLIND + name: value.flip(0) for name, value in batch.items()}
     own = to_model_camera(batch, replace(config(child, "image"), shared_focal=True))
@@ -142,12 +146,12 @@ def test_one_focal_length_for_all_where_the_model_has_it_so(child: ModuleType, p
     assert torch.equal(crop["pose"], batch["pose"])
 
 
-def test_a_model_that_reads_its_maps_is_not_trained_in_the_images_camera(person: Person):
+def test_a_model_that_reads_its_maps_is_not_trained_in_the_images_camera(person: Annotation):
     with pytest.raises(ConfigError, match="reads joints off its maps"):
         to_model_camera(batch_of(person), replace(EMBEDDED, camera="image"))
 
 
-def test_the_focal_length_of_training_is_a_setting(person: Person):
+def test_the_focal_length_of_training_is_a_setting(person: Annotation):
     """Each set's own (1000 px), or the diagonal of the whole image (1500 px) about its middle, also in a shard's part
     of it: here half the size, from pixel (100, 50) on."""
     part = replace(

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dpmesh.errors import ConfigError
-from dpmesh.train import finite
+from dpmesh.train import divergence
 from dpmesh.train import trainer as loop
 from dpmesh.train.checkpoints import latest_checkpoint, save_checkpoint
 from dpmesh.train.objectives.mesh import MeshObjective
@@ -119,7 +119,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_people(
     steps: int,
 ):
     """behind: as on a GPU, which is asked one step later, and before anything is written."""
-    monkeypatch.setitem(finite.BEHIND, "cpu", behind)
+    monkeypatch.setitem(divergence.BEHIND, "cpu", behind)
     forward, seen = MeshObjective.forward, list[int]()
 
     def broken(self: MeshObjective, batch: Any, part: Any) -> Any:

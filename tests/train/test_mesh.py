@@ -149,7 +149,7 @@ def test_what_is_not_known_has_no_gradient(pictures: Tensors):
 
 def trained(
     child: ModuleType, out: Path, stage: dict[str, Any], **more: Any
-) -> tuple[Run, dict[str, torch.Tensor]]:
+) -> tuple[StageRun, dict[str, torch.Tensor]]:
     """A run of a few steps, and its weights before."""
     given = child.settings(out, stage, **more)
     run = StageRun(

@@ -65,7 +65,8 @@ def test_a_stopped_run_goes_on_with_the_same_weights(settings: Settings, monkeyp
     stopping = replace(settings, checkpoint_every=0.0)
     with monkeypatch.context() as patch:
         steps = iter(range(3))
-        patch.setattr(loop, "_save", lambda run, out, save=loop._save: (save(run, out), _stop(next(steps))))
+        save = loop.save_checkpoint
+        patch.setattr(loop, "save_checkpoint", lambda out, state: (save(out, state), _stop(next(steps))))
         with pytest.raises(KeyboardInterrupt):
             loop.train(stopping)
     loop.train(stopping)

@@ -45,7 +45,7 @@ def test_everything_that_is_missing_is_told_at_once(
         tmp_path / "run", student, start=str(tmp_path / "start"), prior=str(tmp_path / "nowhere"), data=data,
         validate_every=1, body="smpl", tensorboard=True,
     )  # fmt: skip
-    assert cli._check(settings) == 1
+    assert cli.check_training(settings) == 1
     told = capsys.readouterr().out
     for part in ("Human3", "MSCOCO", "3DPW", str(tmp_path / "start"), str(tmp_path / "teacher"), "nowhere"):
         assert part in told, (part, told)
@@ -74,7 +74,7 @@ def test_no_missing_file_hides_another(
     )
 
     def lines() -> list[str]:
-        assert cli._check(settings) == 1
+        assert cli.check_training(settings) == 1
         return capsys.readouterr().out.splitlines()
 
     told = lines()
@@ -110,7 +110,7 @@ def test_weights_that_are_not_there_name_what_makes_them(tmp_path: Path, monkeyp
 def test_what_is_there_is_counted(child: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     stages = [child.stage("teacher"), child.stage("student")]
     given = child.settings(tmp_path / "run", *stages, ema_decay=0.9)
-    assert cli._check(given) == 0
+    assert cli.check_training(given) == 0
     told = capsys.readouterr().out
     assert "stage teacher (teacher): 3 steps of 4" in told and "everything is there" in told
     cost = cost_of(TrainingContext.resolve(given), 1, 1)

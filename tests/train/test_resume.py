@@ -198,9 +198,9 @@ def test_nothing_is_written_of_a_state_that_is_no_number(
     child: ModuleType, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = copied(base, tmp_path)
-    advance = loop.Run.advance
+    advance = loop.StageRun.optimizer_step
 
-    def broken(run: loop.Run) -> None:
+    def broken(run: loop.StageRun) -> None:
         advance(run)
         if run.step == run.steps:
             run.groups[0].parameters[0].data.view(-1)[0] = float("inf")

@@ -9,7 +9,7 @@ from dpmesh.cli.arguments import count, folder
 from dpmesh.cli.streams import say
 
 if TYPE_CHECKING:
-    from dpmesh.data.annotation import Person
+    from dpmesh.data.annotation import Annotation
     from dpmesh.data.fits import FitBodies
 
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sets(root: Path, args: argparse.Namespace) -> list[str]:
-    from dpmesh.data.datasets.registry import SETS
+    from dpmesh.data.sources import SETS
     from dpmesh.errors import ConfigError, InputError
 
     if unknown := [name for name in args.sets or () if name not in SETS]:
@@ -101,8 +101,7 @@ def _check(root: Path, args: argparse.Namespace) -> int:
 
     from dpmesh.data.augment import AugmentConfig
     from dpmesh.data.check import check_people, folder_sheet, source_sheet
-    from dpmesh.data.datasets.registry import SETS
-    from dpmesh.data.sources import read_folder
+    from dpmesh.data.sources import SETS, read_folder
     from dpmesh.errors import DPMeshError
     from dpmesh.io import atomic_write
 
@@ -154,8 +153,7 @@ def _check_shards(root: Path, args: argparse.Namespace) -> int:
 
 
 def _pack(root: Path, args: argparse.Namespace) -> int:
-    from dpmesh.data.datasets.registry import SETS
-    from dpmesh.data.sources import read_folder
+    from dpmesh.data.sources import SETS, read_folder
     from dpmesh.errors import DPMeshError
 
     for name in _sets(root, args):
@@ -176,7 +174,7 @@ def _pack(root: Path, args: argparse.Namespace) -> int:
     return 0
 
 
-def _pack_people(people: "list[Person]", name: str, args: argparse.Namespace) -> None:
+def _pack_people(people: "list[Annotation]", name: str, args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.progress import Progress
 

@@ -1,5 +1,5 @@
-"""Training data: people that are generated, and people from files."""
+"""Training data: synthetic people, and people from data sets."""
 
-from dpmesh.data.sources import Source, open_source
+from dpmesh.data.sources import SampleSource, open_source
 
-__all__ = ["Source", "open_source"]
+__all__ = ["SampleSource", "open_source"]

@@ -26,7 +26,7 @@ def blank(*shape: int) -> Callable[[], Array32]:
 
 
 @dataclass(frozen=True, eq=False)
-class Person:
+class Annotation:
     """Pixels of the stored image; metres in the camera frame (docs/conventions.md); the 30-joint set by name.
 
     record_id: "SET/PLACE".  image: the file.  size: (width, height) px.
@@ -134,11 +134,11 @@ def overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return shared / both if both > 0 else 0.0
 
 
-def with_neighbours(people: Sequence[Person]) -> list[Person]:
+def with_neighbours(people: Sequence[Annotation]) -> list[Annotation]:
     """People of one image, each with those whose annotated boxes overlap its own (IoU >= 0.1)."""
     boxes = [person.annotated for person in people]
     joints = [coco_rows(p.joints2d, p.joints2d_valid) for p in people]
-    out: list[Person] = []
+    out: list[Annotation] = []
     for i, person in enumerate(people):
         near = [k for k in range(len(people)) if k != i and overlap(boxes[i], boxes[k]) >= 0.1]
         if near:
@@ -149,7 +149,7 @@ def with_neighbours(people: Sequence[Person]) -> list[Person]:
 
 
 def corners(box: Sequence[Any] | NDArray[np.floating]) -> Float64[NDArray[np.float64], "4"]:
-    """x y w h as the sets give it to x1 y1 x2 y2, as Person.annotated is."""
+    """x y w h as the sets give it to x1 y1 x2 y2, as Annotation.annotated is."""
     x, y, w, h = (float(v) for v in box)
     return np.array([x, y, x + w, y + h])
 
@@ -170,17 +170,17 @@ def inside_box(
     return np.array([x1, y1, x2, y2]) if x2 > x1 and y2 > y1 else None
 
 
-def to_plain(person: Person) -> dict[str, Any]:
+def to_plain(person: Annotation) -> dict[str, Any]:
     """For JSON: everything but the image's path. Numbers keep six decimals (a micrometre, a millionth of a pixel)."""
     out: dict[str, Any] = {}
-    for item in fields(Person):
+    for item in fields(Annotation):
         value = getattr(person, item.name)
         if item.name != "image":
             out[item.name] = np.round(value, 6).tolist() if isinstance(value, np.ndarray) else value
     return out
 
 
-def from_plain(data: object, image: Path, where: str, *, finite: bool = True) -> Person:
+def from_plain(data: object, image: Path, where: str, *, finite: bool = True) -> Annotation:
     """The inverse. Raises InputError, naming `where`, for data that are not a person's or are damaged. finite=False
     lets numbers that are not finite pass, for one who counts such records (`not_finite`)."""
     if not isinstance(data, dict):
@@ -199,7 +199,7 @@ def from_plain(data: object, image: Path, where: str, *, finite: bool = True) ->
         values["record_id"], values["middle_pelvis"] = told["record_id"], bool(told["middle_pelvis"])
         if len(values["neighbours"]) != len(values["neighbour_flags"]):
             raise ValueError("neighbour_flags")
-        person = Person(**values)
+        person = Annotation(**values)
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         line = " ".join(str(error).split())[:80]
         raise InputError(f"a field of the record is missing or damaged ({line})", where=where) from None
@@ -209,21 +209,21 @@ def from_plain(data: object, image: Path, where: str, *, finite: bool = True) ->
     return person
 
 
-def not_finite(person: Person) -> bool:
+def not_finite(person: Annotation) -> bool:
     """Whether a number of the record is NaN, infinite, or beyond anything measured."""
     parts = [np.ravel(getattr(person, name)) for name in _SHAPES]
     numbers = np.concatenate([*parts, [person.betas_valid, person.fit_valid]])
     return not (np.abs(numbers) < _LARGEST).all()  # NaN is not
 
 
-def _nameless(person: Person) -> str:
+def _nameless(person: Annotation) -> str:
     """What is wrong with a record's id, "" for nothing."""
     name = cast("object", person.record_id)
     right = isinstance(name, str) and 0 < len(name) <= _LONGEST_ID and name.isprintable()
     return "" if right else "the record's id is no printable text"
 
 
-def damage(person: Person) -> str:
+def damage(person: Annotation) -> str:
     """Why nothing can be computed from a person's record, "" for nothing: numbers, camera, box, name."""
     if wrong := _nameless(person):
         return wrong

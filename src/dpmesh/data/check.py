@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from dpmesh.data.annotation import Person
+from dpmesh.data.annotation import Annotation
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
 from dpmesh.data.images import decode_rgb, read_bytes
 from dpmesh.data.sample import Sample
 from dpmesh.data.shards import ShardSource, index_of, packed_sets, torn
-from dpmesh.data.sources import Source
+from dpmesh.data.sources import SampleSource
 from dpmesh.decode import image_size
 from dpmesh.errors import InputError
 from dpmesh.geometry import CROP
@@ -41,7 +41,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckResult:
     """people, images, with 3D joints, with a fit; missing pictures; findings by what is suspicious."""
 
     people: int
@@ -51,7 +51,7 @@ class Report:
     findings: dict[str, Finding]
 
 
-def check_people(people: Sequence[Person], pictures: bool = True) -> Report:
+def check_people(people: Sequence[Annotation], pictures: bool = True) -> CheckResult:
     """Look at every annotation and, if asked, at the header of every picture."""
     findings: dict[str, Finding] = {}
     sizes: dict[Path, tuple[int, int] | None] = {}
@@ -64,7 +64,7 @@ def check_people(people: Sequence[Person], pictures: bool = True) -> Report:
             finding.count += 1
             if len(finding.examples) < _NAMED:
                 finding.examples.append(person.record_id)
-    return Report(
+    return CheckResult(
         len(people), len({p.image for p in people}), sum(bool(p.joints3d_valid.any()) for p in people),
         sum(bool(p.fit_valid) for p in people), findings,
     )  # fmt: skip
@@ -77,13 +77,13 @@ def _size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _picture_problems(person: Person, size: tuple[int, int] | None) -> list[str]:
+def _picture_problems(person: Annotation, size: tuple[int, int] | None) -> list[str]:
     if size is None:
         return ["picture missing or damaged"]
     return [] if size == person.size else ["picture of another size than the annotation says"]
 
 
-def _suspicions(person: Person) -> list[str]:
+def _suspicions(person: Annotation) -> list[str]:
     """What cannot be true of a person in metres before the camera."""
     out: list[str] = []
     side = float((person.box[2:] - person.box[:2]).max())
@@ -140,7 +140,7 @@ def check_shards(root: Path) -> tuple[dict[str, int], dict[str, str]]:
     return dict(counts), bad
 
 
-def folder_sheet(people: Sequence[Person]) -> UInt8[np.ndarray, "h w 3"] | None:
+def folder_sheet(people: Sequence[Annotation]) -> UInt8[np.ndarray, "h w 3"] | None:
     """Contact sheet of people spread over the set; None where no picture can be read."""
     samples: list[Sample] = []
     for k in _spread(len(people)):
@@ -150,7 +150,9 @@ def folder_sheet(people: Sequence[Person]) -> UInt8[np.ndarray, "h w 3"] | None:
     return draw_sheet(samples)
 
 
-def source_sheet(source: Source, augment: AugmentConfig | None = None) -> UInt8[np.ndarray, "h w 3"] | None:
+def source_sheet(
+    source: SampleSource, augment: AugmentConfig | None = None
+) -> UInt8[np.ndarray, "h w 3"] | None:
     """The same of any source, with augmentation as training sees it if asked."""
     samples: list[Sample] = []
     for k in _spread(len(source)):

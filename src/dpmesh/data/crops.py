@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from numpy.typing import NDArray
 
-from dpmesh.data.annotation import Array32, Person
+from dpmesh.data.annotation import Annotation, Array32
 from dpmesh.data.augment import AugmentConfig, View, draw_view
 from dpmesh.data.input_keypoints import detect, inside
 from dpmesh.data.occlusion import cover, recolour
@@ -22,7 +22,7 @@ _F32 = np.float32
 
 def make_sample(
     rng: np.random.Generator,
-    person: Person,
+    person: Annotation,
     image: UInt8[np.ndarray, "h w 3"],
     augment: AugmentConfig | None = None,
 ) -> Sample:
@@ -75,13 +75,13 @@ def make_sample(
     )
 
 
-def _joints2d(person: Person, view: View) -> tuple[Array32, Array32]:
+def _joints2d(person: Annotation, view: View) -> tuple[Array32, Array32]:
     """Annotated joints in the crop (zeros where there is none) and their mask."""
     valid = view.swap(person.joints2d_valid, JOINTS30)
     return view.swap(view.pixels(person.joints2d), JOINTS30) * valid[:, None], valid
 
 
-def _fit_joints2d(person: Person, view: View) -> Array32:
+def _fit_joints2d(person: Annotation, view: View) -> Array32:
     """The fit's joints as the image's own camera sees them, in the crop; zeros without a fit."""
     if not person.fit_valid:
         return np.zeros((30, 2), _F32)
@@ -90,7 +90,7 @@ def _fit_joints2d(person: Person, view: View) -> Array32:
     return view.swap(view.pixels(pixels), JOINTS30)
 
 
-def _in_picture(person: Person, view: View) -> NDArray[np.bool_]:
+def _in_picture(person: Annotation, view: View) -> NDArray[np.bool_]:
     """Which joints lie inside the stored image."""
     inside_image = np.asarray(
         (person.joints2d >= 0).all(1) & (person.joints2d < np.array(person.size)).all(1)

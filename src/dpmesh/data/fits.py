@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTyp
 
 from dpmesh.assets import find_asset, require_asset
 from dpmesh.body.files import BodyArrays, load_body
-from dpmesh.data.annotation import Array32, Person
+from dpmesh.data.annotation import Annotation, Array32
 from dpmesh.data.synthetic.body import FastBody, matrices
 from dpmesh.errors import InputError
 from dpmesh.skeletons import H36M17, JOINTS30, SMPL24, Skeleton
@@ -77,14 +77,14 @@ class FitBodies:
 
     def attach(
         self,
-        person: Person,
+        person: Annotation,
         pose: Float[NDArray[np.floating], "24 3"],
         betas: Float[NDArray[np.floating], "10"],
         transl: Float[NDArray[np.floating], "3"],
         *,
         gender: str = "neutral",
         check: Skeleton | None = None,
-    ) -> Person:
+    ) -> Annotation:
         """The person with a fit, all in the camera frame; its joints are regressor × posed mesh.
 
         check: drop the fit where the joints that this set shares with H36M's lie more than MOST_APART from
@@ -102,7 +102,7 @@ class FitBodies:
         )  # fmt: skip
 
 
-def _apart(person: Person, fitted: Array32, shared: Skeleton) -> float:
+def _apart(person: Annotation, fitted: Array32, shared: Skeleton) -> float:
     """Mean distance in metres between measured and fitted joints, both about their means."""
     if not len(fitted):
         raise InputError(

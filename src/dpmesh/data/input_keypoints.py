@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-from dpmesh.data.annotation import COCO_IN_30, Array32, Person
+from dpmesh.data.annotation import COCO_IN_30, Annotation, Array32
 from dpmesh.data.augment import AugmentConfig, View
 from dpmesh.data.noise import posefix
 from dpmesh.geometry import CROP
@@ -30,7 +30,7 @@ _F32 = np.float32
 
 def detect(
     rng: np.random.Generator,
-    person: Person,
+    person: Annotation,
     view: View,
     joints2d: Float32[Array32, "30 2"],
     valid: Float32[Array32, "30"],
@@ -59,7 +59,7 @@ def inside(points: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 def _disturbed(
     rng: np.random.Generator,
-    person: Person,
+    person: Annotation,
     view: View,
     joints2d: Float32[Array32, "30 2"],
     valid: Float32[Array32, "30"],
@@ -108,6 +108,6 @@ def _unmirrored(view: View, points: Float32[Array32, "k 17 2"], width: int) -> F
     return view.pixels(np.stack([middle - off, points[..., 1]], -1))  # view.pixels mirrors once more
 
 
-def tight_area(person: Person, view: View) -> float:
+def tight_area(person: Annotation, view: View) -> float:
     """Area of the annotated box, crop px²; turning does not change it."""
     return float(np.prod(person.annotated[2:] - person.annotated[:2])) * view.crop.scale**2

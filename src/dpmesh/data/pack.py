@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dpmesh.assets import sha256
-from dpmesh.data.annotation import Person, damage, to_plain
+from dpmesh.data.annotation import Annotation, damage, to_plain
 from dpmesh.data.images import decode_rgb, read_bytes
 from dpmesh.data.shards import FORMAT, MANIFEST, index_of, is_packed, read_manifest, torn
 from dpmesh.errors import ConfigError, InputError, OutputError
@@ -58,7 +58,7 @@ class Packed:
 
 
 def pack(
-    people: Sequence[Person],
+    people: Sequence[Annotation],
     out: Path,
     name: str,
     config: PackConfig,
@@ -92,7 +92,7 @@ def _refuse_strangers(out: Path) -> None:
 
 
 def _pack(
-    people: Sequence[Person],
+    people: Sequence[Annotation],
     out: Path,
     name: str,
     config: PackConfig,
@@ -135,8 +135,8 @@ def _pack(
 
 
 def stored(
-    person: Person, image: UInt8[np.ndarray, "h w 3"], side: int
-) -> tuple[Person, UInt8[np.ndarray, "h2 w2 3"]]:
+    person: Annotation, image: UInt8[np.ndarray, "h w 3"], side: int
+) -> tuple[Annotation, UInt8[np.ndarray, "h2 w2 3"]]:
     """The person in the picture that a shard keeps, and that picture."""
     height, width = image.shape[:2]
     extent = ROOM * float(np.max(person.box[2:] - person.box[:2]))
@@ -169,7 +169,9 @@ def stored(
     return person, small
 
 
-def _write_shard(shard: Path, people: Sequence[Person], config: PackConfig, writer: Any) -> dict[str, Any]:
+def _write_shard(
+    shard: Path, people: Sequence[Annotation], config: PackConfig, writer: Any
+) -> dict[str, Any]:
     """Aside, then renamed: tar first, index last, so that an index means a whole shard."""
     skipped: dict[str, str] = {}
     sums: list[int] = []
@@ -193,7 +195,7 @@ def _write_shard(shard: Path, people: Sequence[Person], config: PackConfig, writ
     return index
 
 
-def _readable(person: Person, side: int) -> tuple[Person, UInt8[np.ndarray, "h w 3"]]:
+def _readable(person: Annotation, side: int) -> tuple[Annotation, UInt8[np.ndarray, "h w 3"]]:
     """`stored` for a person whose record and picture are whole; raises InputError for any other."""
     if wrong := damage(person):
         raise InputError(wrong, where=person.record_id)

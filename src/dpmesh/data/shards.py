@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from dpmesh.assets import sha256
-from dpmesh.data.annotation import Person, from_plain
+from dpmesh.data.annotation import Annotation, from_plain
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
 from dpmesh.data.images import decode_rgb
@@ -180,11 +180,11 @@ class ShardSource:
         person, picture, name = self._person(index)
         return make_sample(rng, person, decode_rgb(picture, name), augment)
 
-    def person(self, index: int, *, finite: bool = True) -> Person:
+    def person(self, index: int, *, finite: bool = True) -> Annotation:
         """The annotation, in pixels of the stored picture. Errors as `sample`; finite as `person.from_plain`."""
         return self._person(index, finite=finite)[0]
 
-    def _person(self, index: int, *, finite: bool = True) -> tuple[Person, bytes, str]:
+    def _person(self, index: int, *, finite: bool = True) -> tuple[Annotation, bytes, str]:
         """With the picture's bytes and what to call it."""
         shard, (start, length, json_start, json_length, checksum) = self._at[index]
         name = f"{self._shards[shard].name}, person {index}"

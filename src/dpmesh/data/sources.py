@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -10,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmesh.body.files import BodyArrays, free_body
-from dpmesh.data.annotation import Person, damage
+from dpmesh.data.annotation import Annotation, damage
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
-from dpmesh.data.datasets.registry import SETS, Reading
+from dpmesh.data.datasets import coco, crowdpose, h36m, muco, threedpw
+from dpmesh.data.datasets.files import ReadRequest, first_folder
 from dpmesh.data.fits import FitBodies
 from dpmesh.data.images import decode_rgb, read_bytes
 from dpmesh.data.poses import PoseBank, SampledPoses
@@ -21,6 +23,34 @@ from dpmesh.data.sample import Batch, Sample, stack
 from dpmesh.data.shards import ShardSource, is_packed
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.errors import ConfigError, InputError
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: its folders below ROOT (3DCrowdNet's and JOTR's names), what it teaches, its splits."""
+
+    name: str
+    title: str
+    folders: tuple[str, ...]
+    measured: bool  # 3D joints, or keypoints alone
+    splits: tuple[str, ...]
+    read: Callable[[ReadRequest], Iterator[Annotation]]
+
+    def folder(self, root: Path) -> Path:
+        return first_folder(root, *self.folders)
+
+
+SETS = {
+    item.name: item
+    for item in (
+        DataSet("h36m", "Human3.6M", ("Human36M",), True, ("train",), h36m.read),
+        DataSet("muco", "MuCo-3DHP", ("MuCo",), True, ("train",), muco.read),
+        DataSet("coco", "MSCOCO", ("MSCOCO",), False, ("train", "validation"), coco.read),
+        DataSet("crowdpose", "CrowdPose", ("CrowdPose",), False, ("train", "validation"), crowdpose.read),
+        DataSet("3dpw", "3DPW", ("PW3D/data", "3DPW"), True, ("train", "validation"), threedpw.read),
+    )
+}
+"""The sets by the names that configurations and `dpmesh data` use."""
 
 Fits = Literal["smpl", "none"]
 KINDS = (*SETS, "synthetic")
@@ -31,7 +61,7 @@ _log = logging.getLogger(__name__)
 
 
 @runtime_checkable
-class Source(Protocol):
+class SampleSource(Protocol):
     """A numbered list of people. `sample` is a pure function of its arguments (and of what rng then gives)."""
 
     @property
@@ -45,7 +75,7 @@ class Source(Protocol):
 class FolderSource:
     """People of a set's own files. `dropped` counts what the adapter left out, by reason."""
 
-    def __init__(self, name: str, people: list[Person], dropped: Counter[str]) -> None:
+    def __init__(self, name: str, people: list[Annotation], dropped: Counter[str]) -> None:
         self.name, self.people, self.dropped = name, people, dropped
 
     def __len__(self) -> int:
@@ -88,7 +118,7 @@ def open_source(
     benchmark_sequences: bool = False,
     seed: int = 0,
     length: int = 1_000_000,
-) -> Source:
+) -> SampleSource:
     """A source of training or validation people; test splits are refused (ConfigError).
 
     kind: one of KINDS.  root: the folder that holds Human36M, MuCo, MSCOCO, CrowdPose and 3DPW, or one that
@@ -131,37 +161,37 @@ def read_folder(
         raise ConfigError(f"fits={fits!r} is neither 'smpl' nor 'none'")
     if fits == "smpl" and bodies is None:
         bodies = FitBodies.imported()
-    asked = Reading(
+    request = ReadRequest(
         chosen.folder(root), split, bodies if fits == "smpl" else None, fit_err, benchmark_sequences
     )
-    people = _sound(chosen.read(asked), asked)
+    people = _sound(chosen.read(request), request)
     if not people:
         raise ConfigError(
-            f"no person of {chosen.title} is left in {asked.folder}", fix=_reasons(asked.dropped)
+            f"no person of {chosen.title} is left in {request.folder}", fix=_reasons(request.dropped)
         )
-    _log.info("%s %s: %d people; %s", chosen.title, split, len(people), _reasons(asked.dropped))
-    return FolderSource(kind, people, +asked.dropped)
+    _log.info("%s %s: %d people; %s", chosen.title, split, len(people), _reasons(request.dropped))
+    return FolderSource(kind, people, +request.dropped)
 
 
-def _sound(people: Iterator[Person], asked: Reading) -> list[Person]:
+def _sound(people: Iterator[Annotation], request: ReadRequest) -> list[Annotation]:
     """Those whose records can be used; the others are counted, the first of each kind is named. Raises InputError
     for annotations that are not what the adapter reads."""
-    kept: list[Person] = []
+    kept: list[Annotation] = []
     try:
         for person in people:
             if wrong := damage(person):
-                if not asked.dropped[wrong]:
+                if not request.dropped[wrong]:
                     _log.warning("%s and perhaps others are left out: %s", person.record_id, wrong)
-                asked.dropped[wrong] += 1
+                request.dropped[wrong] += 1
             else:
                 kept.append(person)
     except MemoryError:
-        raise InputError("the annotations do not fit into memory", where=str(asked.folder)) from None
+        raise InputError("the annotations do not fit into memory", where=str(request.folder)) from None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:100]
         raise InputError(
             f"an annotation after {len(kept)} people lacks a field or has a wrong one ({line})",
-            where=str(asked.folder),
+            where=str(request.folder),
             fix="docs/data.md says which files are read.",
         ) from None
     return kept
@@ -188,7 +218,7 @@ class Mixture:
     """
 
     def __init__(
-        self, groups: Sequence[Sequence[Source]], seed: int, augment: AugmentConfig | None = None
+        self, groups: Sequence[Sequence[SampleSource]], seed: int, augment: AugmentConfig | None = None
     ) -> None:
         """augment: of all sources; None: pictures as they are and true joints. Raises ConfigError for no people."""
         if not groups or any(not sum(map(len, group)) for group in groups):

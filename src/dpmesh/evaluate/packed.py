@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import Integer
 
-from dpmesh.data.annotation import Person, not_finite
+from dpmesh.data.annotation import Annotation, not_finite
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
 from dpmesh.data.sample import Sample
@@ -141,7 +141,7 @@ class PackedPeople:
             ),
         )
 
-    def _person(self, index: int) -> Person:
+    def _person(self, index: int) -> Annotation:
         with _damage(f"{self._shards.name}, person {index}"):
             found = self._shards.person(index, finite=False)
             if not_finite(found):
@@ -150,7 +150,7 @@ class PackedPeople:
                 raise ValueError("fit_valid or betas_valid is neither 0 nor 1")
             return found
 
-    def _sample(self, index: int, person: Person) -> Sample:
+    def _sample(self, index: int, person: Annotation) -> Sample:
         with _damage(person.record_id):
             return self._shards.sample(index, _rng(person), AugmentConfig.still())
 
@@ -216,15 +216,15 @@ def open_packed(path: Path, *, annotated: bool = False) -> PackedPeople:
     return PackedPeople(shards, name, annotated=annotated)
 
 
-def _rng(person: Person) -> np.random.Generator:
+def _rng(person: Annotation) -> np.random.Generator:
     """Of the noise on a person's keypoints: the same wherever the person stands in the set."""
     return np.random.default_rng([_SEED, zlib.crc32(person.record_id.encode())])
 
 
-def _stand_in(record: Person) -> Person:
+def _stand_in(record: Annotation) -> Annotation:
     """In place of a record that has a number which is not finite: what the model is given instead, for nothing."""
     whole = np.array([0.0, 0.0, CROP - 1, CROP - 1])
-    return Person(
+    return Annotation(
         record_id=record.record_id, image=record.image, size=(CROP, CROP), box=whole,
         K=intrinsics(float(CROP), (CROP, CROP)), joints2d=np.zeros((30, 2), np.float32),
         joints2d_valid=np.zeros(30, np.float32),
@@ -234,7 +234,7 @@ def _stand_in(record: Person) -> Person:
 _BLACK = np.zeros((CROP, CROP, 3), np.uint8)
 
 
-def _known(person: Person, measured: bool) -> np.ndarray:
+def _known(person: Annotation, measured: bool) -> np.ndarray:
     """(30,) which joints are known in 3D."""
     return person.joints3d_valid > 0 if measured else np.full(30, person.fit_valid > 0)
 

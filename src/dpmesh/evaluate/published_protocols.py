@@ -6,7 +6,7 @@ CVPR 2020), 3DPW-PC (Sun et al., ICCV 2021), 3DPW-Crowd (Choi et al., CVPR 2022)
 
 from dataclasses import replace
 
-from dpmesh.data.datasets.threedpw_subsets import CROWD_SEQUENCES, OC_FAMILIES, PC_FRAMES
+from dpmesh.data.datasets.threedpw import CROWD_SEQUENCES, OC_FAMILIES, PC_FRAMES
 from dpmesh.evaluate.protocol import (
     CropRule,
     Keypoints,

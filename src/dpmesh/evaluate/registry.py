@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpmesh.data.datasets.registry import SETS
+from dpmesh.data.sources import SETS
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.evaluate.interfaces import Census, Record, Source
 from dpmesh.evaluate.packed import open_packed

@@ -12,7 +12,7 @@ from jaxtyping import Integer, UInt8
 from dpmesh.data.synthocc.bodies import People
 from dpmesh.data.synthocc.labels import Label, label
 from dpmesh.data.synthocc.picture import draw_case
-from dpmesh.data.synthocc.scenes import CASES, RANGES, Scene, case
+from dpmesh.data.synthocc.scenes import CASES, RANGES, SynthOccScene, case
 from dpmesh.errors import InputError
 from dpmesh.evaluate.interfaces import Census, Persons
 from dpmesh.evaluate.protocol import Keypoints, Protocol, Rendered, Selection, Truth
@@ -45,7 +45,7 @@ class SynthOcc:
         self._cache = cache / f"synthocc-{VERSION}" if cache is not None else None
         # As it was when the set was frozen: one look at each person, also at those who lean.
         self._detector = Detector(turn=False) if protocol.keypoints.source == "detector" else None
-        self._made: dict[int, tuple[list[Scene], UInt8[np.ndarray, "6 256 256 3"]]] = {}
+        self._made: dict[int, tuple[list[SynthOccScene], UInt8[np.ndarray, "6 256 256 3"]]] = {}
 
     def __len__(self) -> int:
         return PERSONS
@@ -92,14 +92,14 @@ class SynthOcc:
         sure = ((found[:, 2] > self.protocol.keypoints.threshold) & inside).astype(np.float32)
         return found[:, :2] * sure[:, None], sure
 
-    def _case(self, number: int) -> tuple[list[Scene], UInt8[np.ndarray, "6 256 256 3"]]:
+    def _case(self, number: int) -> tuple[list[SynthOccScene], UInt8[np.ndarray, "6 256 256 3"]]:
         if number not in self._made:
             while len(self._made) >= _KEPT:
                 del self._made[next(iter(self._made))]
             self._made[number] = self._make(number)
         return self._made[number]
 
-    def _make(self, number: int) -> tuple[list[Scene], UInt8[np.ndarray, "6 256 256 3"]]:
+    def _make(self, number: int) -> tuple[list[SynthOccScene], UInt8[np.ndarray, "6 256 256 3"]]:
         path = self._cache / f"case-{number:04d}.npz" if self._cache is not None else None
         if path is not None and path.is_file():
             stored = read_arrays(path)

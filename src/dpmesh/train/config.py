@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 from dpmesh.ablations import configuration
 from dpmesh.data.augment import AugmentConfig
-from dpmesh.data.datasets.registry import SETS
+from dpmesh.data.sources import SETS
 from dpmesh.errors import ConfigError
 from dpmesh.losses import TERMS, LossWeights
 from dpmesh.profiling import refuse_misshapen

@@ -6,7 +6,7 @@ import inspect
 import textwrap
 import tomllib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -171,7 +171,7 @@ def field_docs(kind: type) -> dict[str, str]:
     }
 
 
-def _listed(heading: str, kind: type, without: typing.Collection[str] = ()) -> Iterator[str]:
+def _listed(heading: str, kind: type, without: Collection[str] = ()) -> Iterator[str]:
     docs = field_docs(kind)
     yield f"{heading}: {' '.join((inspect.getdoc(kind) or '').split())}"
     for field in dataclasses.fields(kind):

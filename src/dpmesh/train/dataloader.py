@@ -15,7 +15,7 @@ from dpmesh.body.files import free_body
 from dpmesh.config import DPMeshConfig
 from dpmesh.data.poses import PoseBank, SampledPoses, held_out, refuse_unmatched
 from dpmesh.data.sample import Batch
-from dpmesh.data.sources import Mixture, Source, open_source
+from dpmesh.data.sources import Mixture, SampleSource, open_source
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.rotations import axis_angle, rotation_matrix
@@ -197,7 +197,7 @@ def mixture_of(data: Data, seed: int) -> Mixture:
 
 
 @cache
-def opened(source: TrainingSource) -> Source:
+def opened(source: TrainingSource) -> SampleSource:
     """The data set, cached in a process: reading its annotations takes long, and workers inherit them.
 
     Raises ConfigError for a test split, InputError for missing files.

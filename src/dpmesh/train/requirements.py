@@ -12,10 +12,10 @@ import torch
 from dpmesh.assets import asset_folder, find_asset, weights_folder
 from dpmesh.checkpoint import WEIGHTS, read_config
 from dpmesh.config import DPMeshConfig, stored_config
-from dpmesh.data.datasets.registry import SETS
+from dpmesh.data.datasets.threedpw import json_file
 from dpmesh.data.shards import is_packed
+from dpmesh.data.sources import SETS
 from dpmesh.errors import AssetError, ConfigError, DPMeshError, InputError, WeightsError
-from dpmesh.evaluate.readers.threedpw_json import FILES
 from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.files import load_any_prior
 from dpmesh.train.config import Settings, TrainingSource
@@ -99,7 +99,7 @@ def missing_files(source: TrainingSource) -> list[DPMeshError]:
     return missing
 
 
-_JSON = FILES["3dpw-validation"]
+_JSON = json_file("validation")
 
 
 def _lacking(name: str, folder: Path) -> DPMeshError:

@@ -10,9 +10,9 @@ for the validation split, crowdpose_val.json. The train file has width and heigh
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dpmesh.data.annotation import Person
+from dpmesh.data.annotation import Annotation
 from dpmesh.data.datasets.coco import fits_of, people_of_image
-from dpmesh.data.datasets.files import Reading, by_image, listed
+from dpmesh.data.datasets.files import ReadRequest, by_image, listed
 from dpmesh.io import path_inside
 from dpmesh.skeletons import CROWDPOSE14
 
@@ -20,27 +20,27 @@ FILES = {"train": "crowdpose_train.json", "validation": "crowdpose_val.json"}
 FIT_ERR = 5.0
 
 
-def read(asked: Reading) -> Iterator[Person]:
+def read(request: ReadRequest) -> Iterator[Annotation]:
     """People with at least one keypoint.
 
-    asked.fit_err: the published code keeps fits whose `fit_err` is "above" 5 and drops the others, against the
+    request.fit_err: the published code keeps fits whose `fit_err` is "above" 5 and drops the others, against the
     sense of every other set. What the field means cannot be told without the file; the default keeps "all".
     """
-    folder = asked.folder / "annotations"
-    images, annotations = listed(folder / FILES[asked.split], "images", "annotations")
+    folder = request.folder / "annotations"
+    images, annotations = listed(folder / FILES[request.split], "images", "annotations")
     people_of = by_image(annotations)
-    fits = fits_of(asked, folder / "CrowdPose_train_SMPL_NeuralAnnot.json")
+    fits = fits_of(request, folder / "CrowdPose_train_SMPL_NeuralAnnot.json")
     for image in images:
         size = (int(image["width"]), int(image["height"]))
-        if asked.split == "train":
+        if request.split == "train":
             size = (size[1], size[0])
         everybody = people_of.get(int(image["id"]), [])
         kept = [a for a in everybody if sum(a["keypoints"]) != 0]
-        asked.dropped["without keypoints"] += len(everybody) - len(kept)
+        request.dropped["without keypoints"] += len(everybody) - len(kept)
         place = f"crowdpose/{image['id']}"
-        file = path_inside(asked.folder / "images", str(image["file_name"]), place)
+        file = path_inside(request.folder / "images", str(image["file_name"]), place)
         yield from people_of_image(
-            asked, place, file, size, kept, CROWDPOSE14, fits, lambda fit: wanted(asked.fit_err, fit)
+            request, place, file, size, kept, CROWDPOSE14, fits, lambda fit: wanted(request.fit_err, fit)
         )
 
 

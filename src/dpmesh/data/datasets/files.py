@@ -27,8 +27,8 @@ LARGEST = 1e9
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What an adapter is asked: the set's folder, the split, the bodies of its fits (None: joints alone).
+class ReadRequest:
+    """What an adapter is request: the set's folder, the split, the bodies of its fits (None: joints alone).
 
     dropped: counts, by reason, what the adapter leaves out.  fit_err: of CrowdPose's fits, keep "all", those
     "below" 5 or those "above" (crowdpose.py).  benchmark_sequences: keep the sequences of 3DPW that are tested on.

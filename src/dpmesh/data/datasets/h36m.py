@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dpmesh.data.annotation import Person, corners, inside_box, to30
-from dpmesh.data.datasets.files import Array, Reading, camera, listed, numbers, read_json
+from dpmesh.data.annotation import Annotation, corners, inside_box, to30
+from dpmesh.data.datasets.files import Array, ReadRequest, camera, listed, numbers, read_json
 from dpmesh.data.fits import moved, turned
 from dpmesh.geometry.camera import project
 from dpmesh.io import path_inside
@@ -23,49 +23,49 @@ EVERY = 5
 """Every fifth frame is used; fits exist for no other."""
 
 
-def read(asked: Reading) -> Iterator[Person]:
+def read(request: ReadRequest) -> Iterator[Annotation]:
     """People of the training subjects, image by image."""
-    folder = asked.folder / "annotations"
+    folder = request.folder / "annotations"
     found = False
-    for subject in SUBJECTS[asked.split]:
+    for subject in SUBJECTS[request.split]:
         start = folder / f"Human36M_subject{subject}_"
         if Path(f"{start}data.json").exists():  # part of the subjects is as good as all
             found = True
-            yield from _subject(asked, str(start))
+            yield from _subject(request, str(start))
         else:
-            asked.dropped[f"subject {subject}: no annotations"] += 1
+            request.dropped[f"subject {subject}: no annotations"] += 1
     if not found:
-        read_json(folder / f"Human36M_subject{SUBJECTS[asked.split][0]}_data.json")  # raises
+        read_json(folder / f"Human36M_subject{SUBJECTS[request.split][0]}_data.json")  # raises
 
 
-def _subject(asked: Reading, start: str) -> Iterator[Person]:
+def _subject(request: ReadRequest, start: str) -> Iterator[Annotation]:
     images, annotations = listed(Path(f"{start}data.json"), "images", "annotations")
     cameras, joints = read_json(Path(f"{start}camera.json")), read_json(Path(f"{start}joint_3d.json"))
-    fits = read_json(Path(f"{start}smpl_param.json")) if asked.bodies is not None else {}
+    fits = read_json(Path(f"{start}smpl_param.json")) if request.bodies is not None else {}
     image_of = {int(image["id"]): image for image in images}
     for annotation in annotations:
         image = image_of[int(annotation["image_id"])]
         if int(image["frame_idx"]) % EVERY:
-            asked.dropped["not a fifth frame"] += 1
+            request.dropped["not a fifth frame"] += 1
             continue
         action, part, frame = (str(image[key]) for key in ("action_idx", "subaction_idx", "frame_idx"))
         view, where = cameras[str(image["cam_idx"])], f"{start}data.json, image {image['id']}"
         try:
             world = numbers(joints[action][part][frame], 17, 3, where=where)
         except KeyError:
-            asked.dropped["no 3D joints"] += 1
+            request.dropped["no 3D joints"] += 1
             continue
-        person = _person(asked, image, annotation, view, world, where)
+        person = _person(request, image, annotation, view, world, where)
         if person is None:
-            asked.dropped["no box inside the image"] += 1
+            request.dropped["no box inside the image"] += 1
             continue
         fit = fits.get(action, {}).get(part, {}).get(frame)
-        yield _fitted(asked, person, fit, view, where)
+        yield _fitted(request, person, fit, view, where)
 
 
 def _person(
-    asked: Reading, image: Any, annotation: Any, view: Any, world: Array, where: str
-) -> Person | None:
+    request: ReadRequest, image: Any, annotation: Any, view: Any, world: Array, where: str
+) -> Annotation | None:
     size = (int(image["width"]), int(image["height"]))
     box = inside_box(annotation["bbox"], size)
     if box is None:
@@ -76,22 +76,22 @@ def _person(
     joints3d, there = to30(seen, H36M17)
     joints2d, _ = to30(project(seen, K), H36M17)
     name = str(image["file_name"])
-    picture = path_inside(asked.folder / "images", name, where)
-    return Person(
+    picture = path_inside(request.folder / "images", name, where)
+    return Annotation(
         f"h36m/{Path(name).with_suffix('')}", picture, size, box, K,
         joints2d, there, joints3d=joints3d, joints3d_valid=there, annotated=corners(annotation["bbox"]),
     )  # fmt: skip
 
 
-def _fitted(asked: Reading, person: Person, fit: Any, view: Any, where: str) -> Person:
-    if asked.bodies is None or fit is None:
-        asked.dropped["fit missing or not asked for (the person is kept)"] += 1
+def _fitted(request: ReadRequest, person: Annotation, fit: Any, view: Any, where: str) -> Annotation:
+    if request.bodies is None or fit is None:
+        request.dropped["fit missing or not asked for (the person is kept)"] += 1
         return person
     rotation, shift = numbers(view["R"], 3, 3, where=where), numbers(view["t"], 3, where=where) / 1000
     pose, betas = numbers(fit["pose"], 24, 3, where=where), numbers(fit["shape"], 10, where=where)
-    root = asked.bodies.rest_root(betas)
+    root = request.bodies.rest_root(betas)
     transl = moved(rotation, shift, numbers(fit["trans"], 3, where=where), root)
-    fitted = asked.bodies.attach(person, turned(rotation, pose), betas, transl, check=H36M17)
+    fitted = request.bodies.attach(person, turned(rotation, pose), betas, transl, check=H36M17)
     if not fitted.fit_valid:
-        asked.dropped["fit more than 25 mm off (the person is kept)"] += 1
+        request.dropped["fit more than 25 mm off (the person is kept)"] += 1
     return fitted

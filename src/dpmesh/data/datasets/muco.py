@@ -11,36 +11,36 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dpmesh.data.annotation import Person, corners, inside_box, to30, with_neighbours
-from dpmesh.data.datasets.files import Reading, by_image, camera, listed, numbers, read_json
+from dpmesh.data.annotation import Annotation, corners, inside_box, to30, with_neighbours
+from dpmesh.data.datasets.files import ReadRequest, by_image, camera, listed, numbers, read_json
 from dpmesh.geometry.camera import project
 from dpmesh.io import path_inside
 from dpmesh.skeletons import MUCO21
 
 
-def read(asked: Reading) -> Iterator[Person]:
+def read(request: ReadRequest) -> Iterator[Annotation]:
     """The nearest person of every image (smallest depth of the pelvis); the others are its neighbours."""
-    folder = asked.folder
+    folder = request.folder
     if not (folder / "MuCo-3DHP.json").exists() and (folder / "data").is_dir():
         folder = folder / "data"
     images, annotations = listed(folder / "MuCo-3DHP.json", "images", "annotations")
-    fits: Mapping[str, Any] = read_json(folder / "smpl_param.json") if asked.bodies is not None else {}
+    fits: Mapping[str, Any] = read_json(folder / "smpl_param.json") if request.bodies is not None else {}
     people_of = by_image(annotations)
     for image in images:
         everybody = people_of.get(int(image["id"]), [])
         where = f"{folder / 'MuCo-3DHP.json'}, image {image['id']}"
         people = [_person(folder, image, annotation, where) for annotation in everybody]
         there = [(a, p) for a, p in zip(everybody, people, strict=True) if p is not None]
-        asked.dropped["no box inside the image"] += len(everybody) - len(there)
+        request.dropped["no box inside the image"] += len(everybody) - len(there)
         if not there:
             continue
         nearest = min(range(len(there)), key=lambda k: there[k][1].joints3d[0, 2])
-        asked.dropped["behind the nearest person of the image"] += len(there) - 1
+        request.dropped["behind the nearest person of the image"] += len(there) - 1
         person = with_neighbours([p for _, p in there])[nearest]
-        yield _fitted(asked, person, fits.get(str(there[nearest][0]["id"])), where)
+        yield _fitted(request, person, fits.get(str(there[nearest][0]["id"])), where)
 
 
-def _person(folder: Path, image: Any, annotation: Any, where: str) -> Person | None:
+def _person(folder: Path, image: Any, annotation: Any, where: str) -> Annotation | None:
     size = (int(image["width"]), int(image["height"]))
     box = inside_box(annotation["bbox"], size)
     if box is None:
@@ -50,20 +50,20 @@ def _person(folder: Path, image: Any, annotation: Any, where: str) -> Person | N
     joints3d, there = to30(seen, MUCO21)
     # keypoints_img are these, projected; projecting again keeps 2D and 3D one thing.
     joints2d, _ = to30(project(seen, K), MUCO21)
-    return Person(
+    return Annotation(
         f"muco/{image['id']}/{annotation['id']}", path_inside(folder, str(image["file_name"]), where), size, box, K,
         joints2d, there, joints3d=joints3d, joints3d_valid=there, annotated=corners(annotation["bbox"]),
     )  # fmt: skip
 
 
-def _fitted(asked: Reading, person: Person, fit: Any, where: str) -> Person:
-    if asked.bodies is None or fit is None:
-        asked.dropped["fit missing or not asked for (the person is kept)"] += 1
+def _fitted(request: ReadRequest, person: Annotation, fit: Any, where: str) -> Annotation:
+    if request.bodies is None or fit is None:
+        request.dropped["fit missing or not asked for (the person is kept)"] += 1
         return person
-    fitted = asked.bodies.attach(
+    fitted = request.bodies.attach(
         person, numbers(fit["pose"], 24, 3, where=where), numbers(fit["shape"], 10, where=where),
         numbers(fit["trans"], 3, where=where), check=MUCO21,
     )  # fmt: skip
     if not fitted.fit_valid:
-        asked.dropped["fit more than 25 mm off (the person is kept)"] += 1
+        request.dropped["fit more than 25 mm off (the person is kept)"] += 1
     return fitted

@@ -1,24 +1,26 @@
-"""3DPW for an optional fine-tuning: 3DCrowdNet's JSON, or the official sequence files (datasets.md, 7.1).
+"""3DPW: its official sequence files, for training and evaluation; and people of training from them or 3DCrowdNet's JSON.
 
-3DPW/ or PW3D/data/: 3DPW_latest_{train,validation}.json, or sequenceFiles/{train,validation}/*.pkl; the pictures
-are imageFiles/SEQUENCE/image_NNNNN.jpg. Bodies are gendered: pose and joints are the truth, betas are another
-model's than the neutral one and are not taught. The input is the set's own OpenPose detection.
+3DPW/ or PW3D/data/: 3DPW_latest_{train,validation}.json, or sequenceFiles/{train,validation}/*.pkl; the images are
+imageFiles/SEQUENCE/image_NNNNN.jpg (datasets.md, 7.1). Bodies are gendered: training takes pose and joints from them,
+and not betas, which are of another model than the neutral one. The input is the set's own OpenPose detection.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (JSON and pickles have no types)
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
+from jaxtyping import Bool, Float64
+from numpy.typing import NDArray
 
 from dpmesh.body.unpickle import load_pickle
 from dpmesh.data.annotation import (
+    Annotation,
     Array32,
-    Person,
     corners,
     inside_box,
     invertible,
@@ -26,55 +28,176 @@ from dpmesh.data.annotation import (
     to30,
     with_neighbours,
 )
-from dpmesh.data.datasets.files import Array, Reading, by_image, camera, listed, numbers
-from dpmesh.data.datasets.threedpw_subsets import tested_on
+from dpmesh.data.datasets.files import Array, ReadRequest, by_image, camera, listed, numbers
 from dpmesh.data.fits import POSE_KNOWN, moved, turned
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import project
 from dpmesh.io import path_inside
 from dpmesh.skeletons import OPENPOSE18, SMPL24
 
+Gender = Literal["male", "female"]
+
+IMAGES = "imageFiles"
+"""Folder of the images, one folder a sequence."""
+BOX_ENLARGED = 1.2
+"""Factor on the box around the joints inside the image, as in the JSON files."""
 DETECTED = 0.05
 """Confidence above which a joint of the detector counts."""
 
+# Which sequences the occlusion benchmarks are made of: evaluation selects them, training leaves them out. Sources:
+# 3DPW-OC (Zhang et al., CVPR 2020), 3DPW-PC (Sun et al., ICCV 2021), 3DPW-Crowd (Choi et al., CVPR 2022).
 
-def read(asked: Reading) -> Iterator[Person]:
-    """People frame by frame; sequences that a benchmark is made of are left out unless asked for."""
-    file = asked.folder / f"3DPW_latest_{asked.split}.json"
-    if file.exists():
-        yield from _from_json(asked, file)
-        return
-    pickles = sorted((asked.folder / "sequenceFiles" / asked.split).glob("*.pkl"))
-    if not pickles:
+OC_FAMILIES = (
+    "courtyard_backpack", "courtyard_basketball", "courtyard_bodyScannerMotions", "courtyard_box", "courtyard_golf",
+    "courtyard_jacket", "courtyard_laceShoe", "downtown_stairs", "flat_guitar", "flat_packBags", "outdoors_climbing",
+    "outdoors_crosscountry", "outdoors_fencing", "outdoors_freestyle", "outdoors_golf", "outdoors_parcours",
+    "outdoors_slalom",
+)  # fmt: skip
+"""Names of sequences without their number."""
+
+PC_FRAMES = (
+    ("courtyard_basketball_00", 200, 280), ("courtyard_captureSelfies_00", 500, 600), ("courtyard_dancing_00", 60, 370),
+    ("courtyard_dancing_01", 60, 270), ("courtyard_hug_00", 100, 500), ("downtown_bus_00", 1620, 1900),
+)  # fmt: skip
+"""Sequence, first frame, end (exclusive)."""
+
+CROWD_SEQUENCES = ("courtyard_hug_00", "courtyard_dancing_00")
+
+
+def tested_on(sequence: str) -> bool:
+    """Whether the sequence, of whatever split, is part of 3DPW-OC, 3DPW-PC or 3DPW-Crowd."""
+    whole = (*CROWD_SEQUENCES, *(name for name, *_ in PC_FRAMES))
+    return sequence.rpartition("_")[0] in OC_FAMILIES or sequence in whole
+
+
+# The official sequence files (Python 2 pickles).
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """A sequence file: p people in f frames at 30 Hz; world frame, metres, axis-angle, pixels.
+
+    name: as stored.  K: camera of every image.  world_to_camera: 4×4 of each frame.  campose_valid: where that is right.
+    keypoints: OpenPose-18, x y confidence.  image_numbers: of each frame; None where the file has none.
+    """
+
+    name: str
+    K: Float64[Array, "3 3"]
+    world_to_camera: Float64[Array, "f 4 4"]
+    genders: tuple[Gender, ...]
+    pose: Float64[Array, "p f 24 3"]
+    transl: Float64[Array, "p f 3"]
+    betas: Float64[Array, "p 10"]
+    joints: Float64[Array, "p f 24 3"]
+    keypoints: Float64[Array, "p f 18 3"]
+    campose_valid: Bool[NDArray[np.bool_], "p f"]
+    image_numbers: tuple[int, ...] | None
+
+
+def sequence_files(folder: Path, split: str) -> list[Path]:
+    """The split's sequence files in order; [] without any."""
+    return sorted((folder / "sequenceFiles" / split).glob("*.pkl"))
+
+
+def json_file(split: str) -> str:
+    """3DCrowdNet's annotations of a split, in COCO's style."""
+    return f"3DPW_latest_{split}.json"
+
+
+def image_name(frame: int) -> str:
+    """File name of an image in its sequence's folder."""
+    return f"image_{frame:05d}.jpg"
+
+
+def read_sequence(path: Path) -> Sequence:
+    """A sequence file, all shapes and numbers checked. Raises InputError."""
+    raw, where = cast("Any", load_pickle(path)), str(path)
+    if not isinstance(raw, dict):
+        raise InputError("not a dictionary", where=where, fix="This is not the set's file.")
+    try:
+        K = numbers(raw["cam_intrinsics"], 3, 3, where=f"{where}: cam_intrinsics")
+        if not invertible(K):
+            raise InputError("cam_intrinsics cannot be inverted", where=where)
+        cameras = numbers(raw["cam_poses"], -1, 4, 4, where=f"{where}: cam_poses")
+        genders, frames = tuple(gender(word, where) for word in raw["genders"]), len(cameras)
+
+        def people(name: str, *shape: int) -> Array:
+            values = [
+                numbers(raw[name][p], *shape, where=f"{where}: {name}[{p}]") for p in range(len(genders))
+            ]
+            return np.array(values).reshape(len(genders), *shape)
+
+        shapes = [np.ravel(np.asarray(raw["betas"][p]))[:10] for p in range(len(genders))]
+        return Sequence(
+            name=str(raw["sequence"]) if "sequence" in raw else path.stem,
+            K=K,
+            world_to_camera=cameras,
+            genders=genders,
+            pose=people("poses", frames, 24, 3),
+            transl=people("trans", frames, 3),
+            betas=np.array([numbers(b, 10, where=f"{where}: betas[{p}]") for p, b in enumerate(shapes)]),
+            joints=people("jointPositions", frames, 24, 3),
+            keypoints=people("poses2d", frames, 3, 18).transpose(0, 1, 3, 2),
+            campose_valid=people("campose_valid", frames) != 0,
+            image_numbers=tuple(int(n) for n in raw["img_frame_ids"]) if "img_frame_ids" in raw else None,
+        )
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:100]
         raise InputError(
-            f"neither {file.name} nor sequenceFiles/{asked.split}/*.pkl is there",
-            where=str(asked.folder),
+            f"a field of the sequence is missing or has a wrong value ({line})",
+            where=where,
+            fix="Download the files again.",
+        ) from None
+
+
+def gender(word: Any, where: str) -> Gender:
+    """The gender that a file names m, f, male or female. Raises InputError."""
+    genders: dict[str, Gender] = {"m": "male", "f": "female", "male": "male", "female": "female"}
+    if (name := genders.get(str(word).lower())) is None:
+        raise InputError(f"gender {word!r} is neither male nor female", where=where)
+    return name
+
+
+# People of training.
+
+
+def read(request: ReadRequest) -> Iterator[Annotation]:
+    """People frame by frame; without request.benchmark_sequences those of the occlusion benchmarks are left out."""
+    file = request.folder / json_file(request.split)
+    if file.exists():
+        yield from _from_json(request, file)
+        return
+    paths = sequence_files(request.folder, request.split)
+    if not paths:
+        raise InputError(
+            f"neither {file.name} nor sequenceFiles/{request.split}/*.pkl is there",
+            where=str(request.folder),
             fix="docs/data.md says where they come from.",
         )
-    for pickle in pickles:
-        if asked.benchmark_sequences or not tested_on(pickle.stem):
-            yield from _from_pickle(asked, pickle)
+    for path in paths:
+        if request.benchmark_sequences or not tested_on(path.stem):
+            yield from _from_sequence(request, path)
         else:
-            asked.dropped["sequences that a benchmark is made of"] += 1
+            request.dropped["sequences that a benchmark is made of"] += 1
 
 
-def _from_json(asked: Reading, file: Path) -> Iterator[Person]:
+def _from_json(request: ReadRequest, file: Path) -> Iterator[Annotation]:
     images, annotations = listed(file, "images", "annotations")
     people_of, refused = by_image(annotations), set[str]()
     for image in images:
         sequence = str(image["sequence"])
-        if not asked.benchmark_sequences and tested_on(sequence):
+        if not request.benchmark_sequences and tested_on(sequence):
             refused.add(sequence)
             continue
         place = f"3dpw/{sequence}/{Path(str(image['file_name'])).stem}"
-        picture = path_inside(asked.folder / "imageFiles", f"{sequence}/{image['file_name']}", place)
+        file = path_inside(request.folder / IMAGES, f"{sequence}/{image['file_name']}", place)
         size, lens = (int(image["width"]), int(image["height"])), image["cam_param"]
         K = camera(lens["focal"], lens["princpt"], place)
-        people: list[Person] = []
+        people: list[Annotation] = []
         for annotation in people_of.get(int(image["id"]), []):
             where = f"{place}, annotation {annotation['id']}"
             person = _person(
-                asked, f"{place}/{annotation['person_id']}", picture, size, K,
+                request, f"{place}/{annotation['person_id']}", file, size, K,
                 numbers(annotation["joint_cam"], 24, 3, where=where),
                 numbers(annotation["openpose_result"], 18, 3, where=where), annotation["bbox"],
             )  # fmt: skip
@@ -82,103 +205,87 @@ def _from_json(asked: Reading, file: Path) -> Iterator[Person]:
                 smpl = annotation["smpl_param"]
                 pose = numbers(smpl["pose"], 24, 3, where=where).astype(np.float32)
                 betas, transl = (numbers(smpl[k], n, where=where) for k, n in (("shape", 10), ("trans", 3)))
-                people.append(_fitted(asked, person, pose, betas, transl, _gender(smpl["gender"])))
+                people.append(_fitted(request, person, pose, betas, transl, gender(smpl["gender"], where)))
         yield from with_neighbours(people)
-    asked.dropped["sequences that a benchmark is made of"] += len(refused)
+    request.dropped["sequences that a benchmark is made of"] += len(refused)
 
 
-def _from_pickle(asked: Reading, path: Path) -> Iterator[Person]:
-    raw: Any = load_pickle(path)
-    try:
-        sequence, count = str(raw["sequence"]), len(raw["genders"])
-        K = numbers(raw["cam_intrinsics"], 3, 3, where=str(path))
-        if not invertible(K):
-            raise InputError("cam_intrinsics cannot be inverted", where=str(path))
-        views = numbers(raw["cam_poses"], -1, 4, 4, where=str(path))
-        frames = [int(f) for f in raw["img_frame_ids"]]
-        size = (round(2 * K[0, 2]), round(2 * K[1, 2]))  # the axis goes through the middle of every picture
-        for i, frame in enumerate(frames):
-            place = f"3dpw/{sequence}/image_{frame:05d}"
-            picture = path_inside(asked.folder / "imageFiles", f"{sequence}/image_{frame:05d}.jpg", place)
-            people = [
-                _of_frame(asked, raw, p, i, f"{place}/{p}", picture, size, K, views[i]) for p in range(count)
-            ]
-            yield from with_neighbours([person for person in people if person is not None])
-    except (KeyError, IndexError, TypeError) as error:
-        raise InputError(f"a field of the sequence is missing or short ({error})", where=str(path)) from error
+def _from_sequence(request: ReadRequest, path: Path) -> Iterator[Annotation]:
+    sequence = read_sequence(path)
+    if sequence.image_numbers is None or len(sequence.image_numbers) > len(sequence.world_to_camera):
+        raise InputError("img_frame_ids is missing or longer than cam_poses", where=str(path))
+    size = (
+        round(2 * sequence.K[0, 2]),
+        round(2 * sequence.K[1, 2]),
+    )  # the axis goes through every image's middle
+    for row, frame in enumerate(sequence.image_numbers):
+        place = f"3dpw/{sequence.name}/image_{frame:05d}"
+        file = path_inside(request.folder / IMAGES, f"{sequence.name}/{image_name(frame)}", place)
+        people = [
+            _of_frame(request, sequence, person, row, f"{place}/{person}", file, size)
+            for person in range(len(sequence.genders))
+        ]
+        yield from with_neighbours([person for person in people if person is not None])
 
 
 def _of_frame(
-    asked: Reading, raw: Mapping[str, Any], p: int, i: int, record: str,
-    picture: Path, size: tuple[int, int], K: Array, view: Array,
-) -> Person | None:  # fmt: skip
-    """Person p in frame i, if its camera is known and a joint lies in the picture."""
-    if not raw["campose_valid"][p][i]:
-        asked.dropped["camera not valid"] += 1
+    request: ReadRequest, sequence: Sequence, p: int, row: int, record: str, file: Path, size: tuple[int, int]
+) -> Annotation | None:
+    """Person p in a frame, if its camera is known and a joint lies in the image."""
+    if not sequence.campose_valid[p, row]:
+        request.dropped["camera not valid"] += 1
         return None
+    K, view = sequence.K, sequence.world_to_camera[row]
     rotation, shift = view[:3, :3], view[:3, 3]
-    joints = numbers(raw["jointPositions"][p][i], 24, 3, where=record) @ rotation.T + shift
+    joints = sequence.joints[p, row] @ rotation.T + shift
     pixels = project(joints, K)
-    shown = ((pixels >= 0) & (pixels < np.array(size))).all(1) & (joints[:, 2] > 0)
-    if not shown.any():
-        asked.dropped["no joint in the picture"] += 1
+    inside = ((pixels >= 0) & (pixels < np.array(size))).all(1) & (joints[:, 2] > 0)
+    if not inside.any():
+        request.dropped["no joint in the picture"] += 1
         return None
-    x1, y1, x2, y2 = tight_box(pixels, shown)
-    w, h = 1.2 * (x2 - x1), 1.2 * (y2 - y1)
+    x1, y1, x2, y2 = tight_box(pixels, inside)
+    w, h = BOX_ENLARGED * (x2 - x1), BOX_ENLARGED * (y2 - y1)
     box = [(x1 + x2 - w) / 2, (y1 + y2 - h) / 2, w, h]
-    detected = numbers(raw["poses2d"][p][i], 3, 18, where=record).T
-    person = _person(asked, record, picture, size, K, joints, detected, box)
+    person = _person(request, record, file, size, K, joints, sequence.keypoints[p, row], box)
     if person is None:
         return None
-    pose, betas = (
-        numbers(raw["poses"][p][i], 24, 3, where=record),
-        numbers(raw["betas"][p][:10], 10, where=record),
-    )
-    gender = _gender(raw["genders"][p])
-    if asked.bodies is None or not asked.bodies.has(gender):
-        return _fitted(asked, person, turned(rotation, pose), betas, np.zeros(3), gender)
-    transl = numbers(raw["trans"][p][i], 3, where=record)
+    pose, betas, name = turned(rotation, sequence.pose[p, row]), sequence.betas[p], sequence.genders[p]
+    if request.bodies is None or not request.bodies.has(name):
+        return _fitted(request, person, pose, betas, np.zeros(3), name)
     # The JSON takes the neutral body's root here, which puts the gendered body a little off; we take its own.
-    placed = moved(rotation, shift, transl, asked.bodies.rest_root(betas, gender))
-    return _fitted(asked, person, turned(rotation, pose), betas, placed, gender)
+    placed = moved(rotation, shift, sequence.transl[p, row], request.bodies.rest_root(betas, name))
+    return _fitted(request, person, pose, betas, placed, name)
 
 
 def _person(
-    asked: Reading, record: str, picture: Path, size: tuple[int, int], K: Array,
+    request: ReadRequest, record: str, file: Path, size: tuple[int, int], K: Array,
     joints: Array, detected: Array, box: Any,
-) -> Person | None:  # fmt: skip
-    """joints: SMPL's 24, metres before the camera.  detected: OpenPose-18, px and confidence."""
+) -> Annotation | None:  # fmt: skip
+    """joints: SMPL's 24, metres, camera frame.  detected: OpenPose-18, px and confidence."""
     inside = inside_box(box, size)
     if inside is None:
-        asked.dropped["no box inside the image"] += 1
+        request.dropped["no box inside the image"] += 1
         return None
     joints3d, there = to30(joints, SMPL24)
     joints2d, _ = to30(project(joints, K), SMPL24)
     given, _ = to30(detected, OPENPOSE18, middle_pelvis=True)
     given[given[:, 2] <= DETECTED] = 0
-    return Person(
-        record, picture, size, inside, K, joints2d, there,
+    return Annotation(
+        record, file, size, inside, K, joints2d, there,
         joints3d=joints3d, joints3d_valid=there, given=given, annotated=corners(box),
     )  # fmt: skip
 
 
 def _fitted(
-    asked: Reading,
-    person: Person,
+    request: ReadRequest,
+    person: Annotation,
     pose: Array32,
     betas: Array,
     transl: Array | Array32,
-    gender: str,
-) -> Person:
+    name: Gender,
+) -> Annotation:
     """Pose always; the mesh's joints only where the gendered body is there."""
-    if asked.bodies is not None and asked.bodies.has(gender):
-        return asked.bodies.attach(person, pose, betas, transl, gender=gender)
-    asked.dropped[f"mesh joints without the {gender} body (pose and joints are kept)"] += 1
+    if request.bodies is not None and request.bodies.has(name):
+        return request.bodies.attach(person, pose, betas, transl, gender=name)
+    request.dropped[f"mesh joints without the {name} body (pose and joints are kept)"] += 1
     return replace(person, pose=pose, pose_valid=POSE_KNOWN)
-
-
-def _gender(word: Any) -> str:
-    letter = str(word)[:1].lower()
-    if letter not in ("m", "f"):
-        raise InputError(f"gender {word!r} is neither male nor female")
-    return "male" if letter == "m" else "female"

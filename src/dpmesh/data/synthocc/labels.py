@@ -13,7 +13,7 @@ from dpmesh.data.synthocc.bodies import DIGITS, People
 from dpmesh.data.synthocc.draws import Draws
 from dpmesh.data.synthocc.patterns import Array
 from dpmesh.data.synthocc.picture import own_depth
-from dpmesh.data.synthocc.scenes import Scene, Standing, box_of
+from dpmesh.data.synthocc.scenes import Standing, SynthOccScene, box_of
 from dpmesh.geometry import CROP
 from dpmesh.skeletons import COCO17, JOINTS30
 
@@ -33,7 +33,7 @@ _INSIDE = np.array(
 
 @dataclass(frozen=True, eq=False)
 class Label:
-    """One person. pose (axis-angle), betas, transl, focal, frame, box: as in Scene. joints3d: the 30-set, metres,
+    """One person. pose (axis-angle), betas, transl, focal, frame, box: as in SynthOccScene. joints3d: the 30-set, metres,
     camera frame; joints2d: crop px.
     hidden: by others, a thing or the frame; seen: nothing hides it, not the own body either.
     points, given: 2D keypoints of the noise model, crop px, 0 where given is False."""
@@ -61,7 +61,7 @@ def name(number: int, subset: str, level: int) -> str:
     return f"synthocc/{subset}/{number:04d}/{level}"
 
 
-def label(people: People, scene: Scene) -> Label:
+def label(people: People, scene: SynthOccScene) -> Label:
     assert scene.hidden is not None
     person, pixels = scene.person, scene.pixels(scene.person.joints)
     x, y = np.clip(np.rint(pixels).astype(np.int64), 0, CROP - 1).T
@@ -86,7 +86,7 @@ def label(people: People, scene: Scene) -> Label:
 
 
 def _noisy(
-    scene: Scene, hidden: Bool[np.ndarray, "30"]
+    scene: SynthOccScene, hidden: Bool[np.ndarray, "30"]
 ) -> tuple[Float32[NDArray[np.float32], "30 2"], Float32[NDArray[np.float32], "30"]]:
     """data.noise, as in training, with the rates written down here."""
     rng = Draws(scene.case, scene.attempt, _NOISE + scene.level).generator
@@ -113,7 +113,7 @@ def _noisy(
     return joints[0], visible[0]
 
 
-def _coco(scene: Scene, one: Standing) -> Float[Array, "17 2"]:
+def _coco(scene: SynthOccScene, one: Standing) -> Float[Array, "17 2"]:
     return scene.pixels(one.figure.coco + one.transl).round(DIGITS["pixels"])
 
 

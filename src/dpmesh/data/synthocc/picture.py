@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from dpmesh.data.synthocc.bodies import Look, People
 from dpmesh.data.synthocc.draws import Draws
 from dpmesh.data.synthocc.patterns import Array, draw_pattern, fractal
-from dpmesh.data.synthocc.scenes import Scene
+from dpmesh.data.synthocc.scenes import SynthOccScene
 from dpmesh.geometry import CROP
 from dpmesh.render.rasterizer import Raster, interpolate, rasterize
 
@@ -20,9 +20,9 @@ _LAMP, _LOOKS, _CAMERA, _WORLD = 1, 2, 3, 4
 camera, with one grain, so that its pictures differ by what hides the person alone."""
 
 
-def draw_case(people: People, scenes: list[Scene]) -> UInt8[np.ndarray, "6 256 256 3"]:
+def draw_case(people: People, scenes: list[SynthOccScene]) -> UInt8[np.ndarray, "6 256 256 3"]:
     """RGB of a case's scenes, black outside the frame. Of one camera the surroundings are made once."""
-    made: tuple[Scene, _Surroundings] | None = None
+    made: tuple[SynthOccScene, _Surroundings] | None = None
     pictures = []
     for scene in scenes:
         if made is None or scene.ground is not made[0].ground:
@@ -40,7 +40,7 @@ class _Surroundings:
     points: Float[Array, "n 3"]
 
 
-def _draw(people: People, scene: Scene, around: _Surroundings) -> UInt8[np.ndarray, "256 256 3"]:
+def _draw(people: People, scene: SynthOccScene, around: _Surroundings) -> UInt8[np.ndarray, "256 256 3"]:
     key = (scene.case, scene.attempt)
     lamp = Draws(*key, _LAMP)
     image = around.image.copy()
@@ -77,7 +77,7 @@ def _draw(people: People, scene: Scene, around: _Surroundings) -> UInt8[np.ndarr
     return _photograph(Draws(*key, _CAMERA), image, scene.frame)
 
 
-def own_depth(people: People, scene: Scene) -> Float[np.ndarray, "h w"]:
+def own_depth(people: People, scene: SynthOccScene) -> Float[np.ndarray, "h w"]:
     """Of the person's surface alone, metres; inf elsewhere."""
     return rasterize(scene.person.vertices, people.faces, scene.K, (CROP, CROP)).depth
 
@@ -102,7 +102,7 @@ def _normals(vertices: Float[Array, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Fl
     )
 
 
-def _surroundings(draws: Draws, scene: Scene) -> _Surroundings:
+def _surroundings(draws: Draws, scene: SynthOccScene) -> _Surroundings:
     """Every pixel's ray ends on the ground, on a wall behind the person, or in the sky."""
     floor, wall = (draw_pattern(draws, s, 0.3) for s in (draws.between(0.2, 0.9), draws.between(0.25, 1.2)))
     outdoors, behind = draws.chance(0.45), draws.between(1.0, 4.0)
@@ -137,7 +137,7 @@ def _surroundings(draws: Draws, scene: Scene) -> _Surroundings:
     return _Surroundings(out.reshape(CROP, CROP, 3), on_floor.reshape(CROP, CROP), below)
 
 
-def _shadows(scene: Scene, points: Float[Array, "n 3"]) -> Float[Array, "n"]:
+def _shadows(scene: SynthOccScene, points: Float[Array, "n 3"]) -> Float[Array, "n"]:
     """Soft, where feet and things meet the ground. points: on the ground, from its origin, camera frame."""
     out, ground = np.ones(len(points)), scene.ground
     flat = np.stack([points @ ground.right, points @ ground.near], 1)

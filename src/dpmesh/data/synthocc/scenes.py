@@ -64,7 +64,7 @@ class Standing:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class SynthOccScene:
     """focal: crop px. frame: x1 y1 x2 y2 px of the crop that the picture covers. others: in front or anywhere.
     thing: a solid, its vertices in the camera frame, and what it came from. hidden: joints of the 30-set that others,
     the thing or the frame hide. attempt: which try gave the case; case and attempt are the key of its looks."""
@@ -93,7 +93,7 @@ class Scene:
         return np.asarray(((pixels >= [x1, y1]) & (pixels <= [x2 - 1, y2 - 1])).all(1))
 
 
-def case(people: People, number: int, attempt: int = 0) -> list[Scene]:
+def case(people: People, number: int, attempt: int = 0) -> list[SynthOccScene]:
     """The six scenes of case `number`, by level. attempt: the first that is tried (from a cache: the one that gave)."""
     subset = SUBSETS[number % len(SUBSETS)]
     while True:
@@ -112,7 +112,7 @@ def case(people: People, number: int, attempt: int = 0) -> list[Scene]:
         attempt += 1
 
 
-def _base(people: People, draws: Draws, number: int, attempt: int, subset: str) -> Scene | None:
+def _base(people: People, draws: Draws, number: int, attempt: int, subset: str) -> SynthOccScene | None:
     """A person alone, whole in the picture; None where the drawn one cannot be framed so."""
     pitch, roll = np.clip(draws.normal(1)[0] * 9 + 7, -12, 40), draws.normal(1)[0] * 3
     tilt = Rotation.from_euler("ZX", [roll, pitch], degrees=True).as_matrix()
@@ -135,7 +135,7 @@ def _base(people: People, draws: Draws, number: int, attempt: int, subset: str) 
     root = standing.joints[0]
     origin = root + up * ((standing.vertices @ up).min() - root @ up)
     ground = Ground(origin, np.cross(up, near), up, near)
-    scene = Scene(number, attempt, subset, 0, focal, (0, 0, CROP, CROP), standing, ground)
+    scene = SynthOccScene(number, attempt, subset, 0, focal, (0, 0, CROP, CROP), standing, ground)
     return scene if scene.inside(scene.pixels(standing.joints))[MAIN].all() else None
 
 
@@ -146,7 +146,7 @@ def _box(points: Float[Array, "n 3"], focal: float) -> tuple[Float[Array, "2"], 
     return pixels.min(0) - flesh, pixels.max(0) + flesh
 
 
-def box_of(scene: Scene) -> Float[Array, "4"]:
+def box_of(scene: SynthOccScene) -> Float[Array, "4"]:
     """The true box of what is inside the picture, hidden parts too: x1 y1 x2 y2 px."""
     joints = scene.person.joints
     low, high = _box(joints[scene.inside(scene.pixels(joints))], scene.focal)
@@ -157,7 +157,7 @@ def box_of(scene: Scene) -> Float[Array, "4"]:
 
 
 def covered(
-    scene: Scene, vertices: Float[Array, "v 3"], faces: Int32[NDArray[np.int32], "f 3"]
+    scene: SynthOccScene, vertices: Float[Array, "v 3"], faces: Int32[NDArray[np.int32], "f 3"]
 ) -> Bool[np.ndarray, "30"]:
     """Joints that a mesh or the frame hides."""
     joints = scene.person.joints
@@ -167,9 +167,9 @@ def covered(
     return (depth[y, x] < joints[:, 2]) | ~scene.inside(pixels)
 
 
-def _ladder(tries: Iterator[Scene]) -> list[Scene] | None:
+def _ladder(tries: Iterator[SynthOccScene]) -> list[SynthOccScene] | None:
     """For each level the scene whose count is nearest the middle of its range, the first of equals; None if none is."""
-    best: dict[int, tuple[float, Scene]] = {}
+    best: dict[int, tuple[float, SynthOccScene]] = {}
     for scene in tries:
         assert scene.hidden is not None
         count = int(scene.hidden[MAIN].sum())
@@ -182,14 +182,14 @@ def _ladder(tries: Iterator[Scene]) -> list[Scene] | None:
     return [best[level][1] for level in sorted(best)] if len(best) == len(RANGES) - 1 else None
 
 
-def _objects(people: People, draws: Draws, base: Scene) -> list[Scene] | None:
+def _objects(people: People, draws: Draws, base: SynthOccScene) -> list[SynthOccScene] | None:
     del people
     x, y, z = _spans(base.ground, base.person.vertices)
     thing = draw_occluder(draws, base.case // len(SUBSETS), y[1], max(x[1] - x[0], 0.35))
     gap, middle = draws.between(0.05, 0.5), (x[0] + x[1]) / 2
     deepest = float(thing.at(1.0).vertices[:, 2].min())
 
-    def tries() -> Iterator[Scene]:
+    def tries() -> Iterator[SynthOccScene]:
         for step in range(1, STEPS + 1):
             solid = thing.at(step / STEPS)
             placed = base.ground.place(solid.vertices + np.array([middle, 0, z[1] + gap - deepest])).round(5)
@@ -202,10 +202,10 @@ def _objects(people: People, draws: Draws, base: Scene) -> list[Scene] | None:
     return _ladder(tries())
 
 
-def _people(front: int, around: int) -> Callable[[People, Draws, Scene], list[Scene] | None]:
+def _people(front: int, around: int) -> Callable[[People, Draws, SynthOccScene], list[SynthOccScene] | None]:
     """Others who come before the person from the sides, and some beside and behind who hide nothing."""
 
-    def ladder(people: People, draws: Draws, base: Scene) -> list[Scene] | None:
+    def ladder(people: People, draws: Draws, base: SynthOccScene) -> list[SynthOccScene] | None:
         view = np.stack([base.ground.right, base.ground.up, base.ground.near], 1)
         x, _, z = _spans(base.ground, base.person.vertices)
         crowd = []
@@ -217,7 +217,7 @@ def _people(front: int, around: int) -> Callable[[People, Draws, Scene], list[Sc
         room = float(-base.ground.place(np.array([[0.0, 0, z[1]]]))[0] @ base.ground.near) - _NEAREST
         gaps = [[share * room + 0.05 + 0.25 * i for i in range(front)] for share in (0.05, 0.25, 0.5)]
 
-        def tries() -> Iterator[Scene]:
+        def tries() -> Iterator[SynthOccScene]:
             for gap in gaps:
                 for step in range(14):
                     aside = (1 - step / 13) * (x[1] - x[0] + 0.8)
@@ -260,14 +260,14 @@ def _spans(ground: Ground, vertices: Float[Array, "v 3"]) -> list[tuple[float, f
     return [(float(low), float(high)) for low, high in zip(points.min(0), points.max(0), strict=True)]
 
 
-def _cuts(people: People, draws: Draws, base: Scene) -> list[Scene] | None:
+def _cuts(people: People, draws: Draws, base: SynthOccScene) -> list[SynthOccScene] | None:
     """The picture ends somewhere across the person, and the crop is drawn around what is left."""
     del people, draws
     side = (1, 1, 1, 0, 2, 3)[
         base.case // len(SUBSETS) % 6
     ]  # a half at the bottom, a sixth at each other edge
 
-    def tries() -> Iterator[Scene]:
+    def tries() -> Iterator[SynthOccScene]:
         for count in range(1, RANGES[-1][1] + 1):
             scene = _cut(base, side, count)
             if scene is not None:
@@ -276,7 +276,7 @@ def _cuts(people: People, draws: Draws, base: Scene) -> list[Scene] | None:
     return _ladder(tries())
 
 
-def _cut(base: Scene, side: int, count: int) -> Scene | None:
+def _cut(base: SynthOccScene, side: int, count: int) -> SynthOccScene | None:
     """`count` main joints beyond one side. side: 0 left, 1 bottom, 2 right, 3 top."""
     axis, sign = side % 2, 1 if side in (1, 2) else -1
     along = np.sort(base.pixels(base.person.joints)[MAIN, axis] * sign)

@@ -8,7 +8,6 @@ picture (Pose2Mesh's JSON files); "posed with keypoints": `campose_valid` and po
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import roma
@@ -16,18 +15,21 @@ import torch
 from numpy.typing import NDArray
 
 from dpmesh.assets import sha256
-from dpmesh.body.unpickle import load_pickle
+from dpmesh.data.datasets.threedpw import (
+    BOX_ENLARGED,
+    IMAGES,
+    Sequence,
+    image_name,
+    read_sequence,
+    sequence_files,
+)
 from dpmesh.decode import image_size
 from dpmesh.errors import InputError
-from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, rotations
-from dpmesh.evaluate.interfaces import BodyTruth, Census, Gender, Record
+from dpmesh.evaluate.fields import misfits, rotations
+from dpmesh.evaluate.interfaces import BodyTruth, Census, Record
 from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.readers.threedpw_json import projected, within
 from dpmesh.skeletons import JOINTS30, OPENPOSE18, convert
-
-_GENDERS: dict[str, Gender] = {"m": "male", "f": "female", "male": "male", "female": "female"}
-_BOX_ENLARGED = 1.2
-"""The annotated box (a fallback only): around the joints inside the picture, as in the JSON files."""
 
 
 def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
@@ -44,7 +46,7 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
     files: dict[str, str] = {}
     for split in protocol.selection.splits:
         inside = folder / "sequenceFiles" / split
-        paths = sorted(inside.glob("*.pkl"))
+        paths = sequence_files(folder, split)
         if not paths:
             raise InputError(
                 "no sequence (.pkl) here", where=str(inside), fix="Unpack 3DPW's sequenceFiles.zip there."
@@ -53,7 +55,7 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
             if not _wanted(protocol, path.stem):
                 continue
             with misfits(path):
-                found += _sequence(protocol, path, folder / "imageFiles" / path.stem, left_out)
+                found += _sequence(protocol, path, folder / IMAGES / path.stem, left_out)
             files[f"{split}/{path.name}"] = sha256(path)
     found.sort(key=lambda record: record.id)
     return found, Census(len(found), protocol.persons, "official 3DPW pickles", +left_out, files)
@@ -66,47 +68,40 @@ def _wanted(protocol: Protocol, sequence: str) -> bool:
     return within(protocol, sequence, 0)
 
 
-def _sequence(protocol: Protocol, path: Path, pictures: Path, left_out: Counter[str]) -> list[Record]:
-    content, where = load_pickle(path), str(path)
-    cameras = numbers(entry(content, "cam_poses", where), (-1, 4, 4), f"{where}: cam_poses")
-    K = camera(entry(content, "cam_intrinsics", where), f"{where}: cam_intrinsics")
-    sequence, frames = path.stem, len(cameras)
-    size = _picture_size(pictures / "image_00000.jpg")
-    genders = entry(content, "genders", where)
+def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[str]) -> list[Record]:
+    people, where, name = read_sequence(path), str(path), path.stem
+    cameras, K = people.world_to_camera, people.K
+    rotation, frames = cameras[:, :3, :3], len(cameras)
+    size = _picture_size(images / image_name(0))
     found: list[Record] = []
-    for person in range(len(genders)):
-        values = _person(content, person, frames, where)
-        gender = _GENDERS.get(str(genders[person]))
-        if gender is None:
-            raise InputError(f"gender {genders[person]!r} is neither m nor f", where=f"{where}: genders")
-        pose, rotation = values["poses"].copy(), cameras[:, :3, :3]
+    for person, gender in enumerate(people.genders):
+        pose = people.pose[person].reshape(frames, 72).copy()
         pose[:, :3] = _turned(rotation, pose[:, :3])
-        transl = np.einsum("fij,fj->fi", rotation, values["trans"]) + cameras[:, :3, 3]
-        joints = np.einsum("fij,fkj->fki", rotation, values["jointPositions"].reshape(frames, 24, 3))
+        transl = np.einsum("fij,fj->fi", rotation, people.transl[person]) + cameras[:, :3, 3]
+        joints = np.einsum("fij,fkj->fki", rotation, people.joints[person])
         joints = joints + cameras[:, None, :3, 3]
         inside, boxes = _inside(joints, K, size)
-        keypoints = values["poses2d"].transpose(0, 2, 1)  # (f, 18, 3)
         for frame in range(frames):
-            if not within(protocol, sequence, frame):
+            if not within(protocol, name, frame):
                 continue
-            if reason := _why_not(protocol, values, frame, bool(inside[frame].any())):
+            if reason := _why_not(protocol, people, person, frame, bool(inside[frame].any())):
                 left_out[reason] += 1
                 continue
             rotations(cameras[frame, :3, :3], f"{where}: cam_poses[{frame}]")  # of others it may be anything
             found.append(
                 Record(
-                    id=f"{sequence}/{frame:05d}/{person}",
-                    sequence=sequence,
-                    picture=pictures / f"image_{frame:05d}.jpg",
+                    id=f"{name}/{frame:05d}/{person}",
+                    sequence=name,
+                    picture=images / image_name(frame),
                     size=size,
                     box=boxes[frame],
                     keypoints=projected(joints[frame], K)
                     if protocol.keypoints.source == "annotated"
-                    else convert(keypoints[frame], OPENPOSE18, JOINTS30),
+                    else convert(people.keypoints[person, frame], OPENPOSE18, JOINTS30),
                     truth=BodyTruth(
                         gender,
                         pose[frame].reshape(24, 3),
-                        values["betas"],
+                        people.betas[person],
                         transl[frame],
                         turned_about_pelvis=rotation[frame],
                     ),
@@ -116,33 +111,15 @@ def _sequence(protocol: Protocol, path: Path, pictures: Path, left_out: Counter[
     return found
 
 
-def _why_not(protocol: Protocol, values: dict[str, NDArray[np.float64]], frame: int, inside: bool) -> str:
+def _why_not(protocol: Protocol, people: Sequence, person: int, frame: int, inside: bool) -> str:
     """Why the rule leaves a person-frame out; empty where it does not."""
-    if not values["campose_valid"][frame]:
+    if not people.campose_valid[person, frame]:
         return "campose_valid is 0"
     if protocol.selection.rule == "posed and inside" and not inside:
         return "no joint inside the picture"
-    if protocol.selection.rule == "posed with keypoints" and not values["poses2d"][frame].any():
+    if protocol.selection.rule == "posed with keypoints" and not people.keypoints[person, frame].any():
         return "poses2d is all zero"
     return ""
-
-
-def _person(content: Any, person: int, frames: int, where: str) -> dict[str, NDArray[np.float64]]:
-    shapes = {
-        "poses": (frames, 72),
-        "trans": (frames, 3),
-        "poses2d": (frames, 3, 18),
-        "campose_valid": (frames,),
-        "jointPositions": (frames, 72),
-    }
-    found: dict[str, NDArray[np.float64]] = {}
-    for name, shape in shapes.items():
-        column = entry(content, name, where)
-        if not hasattr(column, "__len__") or len(column) <= person:
-            raise InputError(f"{name} has no person {person}", where=where)
-        found[name] = numbers(column[person], shape, f"{where}: {name}[{person}]")
-    found["betas"] = betas(entry(content, "betas", where)[person], f"{where}: betas[{person}]")
-    return found
 
 
 def _turned(rotation: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -162,7 +139,7 @@ def _inside(
     low = np.where(ok[..., None], pixels, np.inf).min(1)
     high = np.where(ok[..., None], pixels, -np.inf).max(1)
     with np.errstate(invalid="ignore"):
-        middle, half = (low + high) / 2, (high - low) / 2 * _BOX_ENLARGED
+        middle, half = (low + high) / 2, (high - low) / 2 * BOX_ENLARGED
     boxes = np.concatenate([middle - half, middle + half], 1)
     return ok, np.where(ok.any(1, keepdims=True), boxes, 0.0)
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from dpmesh.assets import sha256
+from dpmesh.data.datasets.threedpw import IMAGES, json_file
 from dpmesh.errors import InputError
 from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, read_json, rows, whole
 from dpmesh.evaluate.interfaces import BodyTruth, Census, Record
@@ -21,11 +22,11 @@ from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, SMPL24, convert
 
 FILES = {
-    "3dpw": "3DPW_latest_test.json",
+    "3dpw": json_file("test"),
     "3dpw-oc": "3DPW_oc.json",
     "3dpw-pc": "3DPW_pc.json",
-    "3dpw-crowd": "3DPW_latest_validation.json",
-    "3dpw-validation": "3DPW_latest_validation.json",
+    "3dpw-crowd": json_file("validation"),
+    "3dpw-validation": json_file("validation"),
 }
 CROWD_KEYPOINTS = "3DPW_validation_crowd_hhrnet_result.json"
 _DEFINES_ITSELF = ("3dpw-oc", "3dpw-pc")
@@ -84,7 +85,7 @@ def _read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
         record = Record(
             id=f"{sequence}/{frame:05d}/{person}",
             sequence=sequence,
-            picture=path_inside(folder / "imageFiles", named, f"{place}.file_name"),
+            picture=path_inside(folder / IMAGES, named, f"{place}.file_name"),
             size=(
                 whole(entry(image, "height", place), f"{place}.height", low=1),
                 whole(entry(image, "width", place), f"{place}.width", low=1),
