@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from dpmesh.data.synthocc.bodies import People
+from dpmesh.data.synthocc.drawing import draw_case
 from dpmesh.data.synthocc.labels import Label, checksum, label
-from dpmesh.data.synthocc.picture import draw_case
 from dpmesh.data.synthocc.scenes import CASES, MAIN, SUBSETS, case
 
 

@@ -30,7 +30,8 @@ TRAINED_TOO = {"frozen": '["vae"]'}
 """The ControlNet as well, which `release` keeps as it is."""
 RUN: dict[str, Any] = {
     "start": "weights/release_start", "body": "free", "data.group3d": [], "data.group2d": [], "data.validation": [],
-    "data.overfit_people": 4, "workers": 0, "validation_people": 2, "log_every": 1, "preview_every": 0, "validate_every": 0,
+    "data.overfit_people": 4, "workers": 0, "validation_people": 2, "log_every": 1, "preview_every": 0,
+    "validate_every": 0,
     "precision": "32-true", "finetune.batch": 2, "finetune.epochs": 0, "finetune.steps": 1,
 }  # fmt: skip
 

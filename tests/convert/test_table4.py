@@ -56,7 +56,8 @@ TIMM = {
     },
 }  # fmt: skip
 RUN = {
-    "body": "free", "data.group3d": [], "data.group2d": [], "data.validation": [], "data.overfit_people": 4, "workers": 0,
+    "body": "free", "data.group3d": [], "data.group2d": [], "data.validation": [], "data.overfit_people": 4,
+    "workers": 0,
     "validation_people": 2, "log_every": 1, "preview_every": 0, "validate_every": 2, "precision": "32-true",
 }  # fmt: skip
 

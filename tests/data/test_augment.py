@@ -32,7 +32,7 @@ def bodies() -> FitBodies:
 
 
 def person(bodies: FitBodies, off_axis: bool) -> Annotation:
-    """Somebody with one arm up, posed at random else; off_axis: at the picture's border."""
+    """Somebody with one arm up, posed at random else; off_axis: at the image's border."""
     pose = np.random.default_rng(1).normal(0, 0.15, (24, 3)).astype(np.float32)
     pose[0] = [np.pi, 0.1, 0.2]
     pose[SMPL24.index("L_Shoulder")] = [0, 0, 1.3]
@@ -67,7 +67,7 @@ def test_projecting_the_augmented_is_augmenting_the_projected(
         after = seen_by_crop_camera(view.places(someone.joints3d), view.focal)
         if not off_axis:
             assert np.abs(after - view.pixels(someone.joints2d)).max() < 1e-3
-        # Off the axis the crop camera's picture is the crop's to first order alone, by an error that turns along.
+        # Off the axis the crop camera's image is the crop's to first order alone, by an error that turns along.
         before = seen_by_crop_camera(plain.places(someone.joints3d), plain.focal)
         assert plain.focal == view.focal
         about = view.pixels(plain.crop.to_image(before.astype(np.float64)))
@@ -95,7 +95,7 @@ def test_the_turned_pose_poses_the_turned_body(bodies: FitBodies, flip: bool, ro
 
 
 def dotted(someone: Annotation) -> np.ndarray:
-    """A black picture with a bright spot at every joint, each of its own colour."""
+    """A black image with a bright spot at every joint, each of its own colour."""
     y, x = np.mgrid[: someone.size[1], : someone.size[0]]
     image = np.zeros((someone.size[1], someone.size[0], 3))
     for joint, (u, v) in enumerate(someone.joints2d):
@@ -131,7 +131,7 @@ def test_the_picture_follows_the_joints(bodies: FitBodies, flip: bool, rotation:
 
 
 def again(sample: Sample, someone: Annotation) -> Annotation:
-    """A sample as a person of a 256×256 picture, whose camera is the crop's."""
+    """A sample as a person of a 256×256 image, whose camera is the crop's."""
     return replace(
         someone, size=(256, 256), box=np.array([0.0, 0, 256, 256]),
         K=np.array([[sample.focal, 0, 128], [0, sample.focal, 128], [0, 0, 1]]),

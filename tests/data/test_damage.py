@@ -210,7 +210,7 @@ def test_names_in_files_never_leave_the_set(
 
 
 def annotations(sets: Sets, root: Path, file: str) -> None:
-    """The JSON files of a set, without its pictures."""
+    """The JSON files of a set, without its images."""
     top = Path(file).parts[0]
     for path in (sets[0] / top).rglob("*.json"):
         copied = root / path.relative_to(sets[0])
@@ -373,5 +373,5 @@ def test_images_of_data_sets_are_bounded(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=says):
             read_bytes(path)
-    with pytest.raises(InputError, match="not a picture"):
+    with pytest.raises(InputError, match="not an image"):
         decode_rgb(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "x.jpg")

@@ -69,7 +69,7 @@ def test_shards_keep_the_annotated_box_and_where_the_whole_image_lies(
         assert after.full_size == before.size and zoom <= 1 and after.diagonal == before.diagonal
         moved = before.annotated * zoom + np.tile([x, y], 2)
         assert np.abs(after.annotated - moved).max() < 1e-3
-        for camera in ("K", "diagonal_camera"):  # a direction is the same through both pictures
+        for camera in ("K", "diagonal_camera"):  # a direction is the same through both images
             ray = np.linalg.solve(getattr(before, camera), [*before.box[:2], 1.0])
             again = np.linalg.solve(getattr(after, camera), [*after.box[:2], 1.0])
             assert np.abs(ray - again).max() < 1e-5, camera
@@ -226,13 +226,11 @@ def test_the_command_checks_and_packs(sets: Sets, tmp_path: Path, capsys: pytest
     root = tmp_path / "root"
     shutil.copytree(sets[0] / "CrowdPose", root / "CrowdPose")
     assert main(["data", "check", str(root), "--free-body", "--out", str(tmp_path / "seen")]) == 0
-    assert (
-        "CrowdPose train: 2 people in 1 pictures, 0 with 3D joints, 2 with a fit" in capsys.readouterr().out
-    )
+    assert "CrowdPose train: 2 people in 1 images, 0 with 3D joints, 2 with a fit" in capsys.readouterr().out
     assert (tmp_path / "seen/crowdpose-train.jpg").stat().st_size > 5000
     (root / "CrowdPose/images/101.jpg").unlink()
     assert main(["data", "check", str(root), "--no-fits", "--out", str(tmp_path / "seen")]) == 1
-    assert "LOOK: picture missing or damaged: 2, such as crowdpose/101/900" in capsys.readouterr().out
+    assert "LOOK: image missing or damaged: 2, such as crowdpose/101/900" in capsys.readouterr().out
     assert main(["data", "pack", str(sets[0]), str(tmp_path / "out"), "--no-fits", "--sets", "muco"]) == 0
     assert "muco-train: 2 people; 1 shards written" in capsys.readouterr().out
     assert main(["data", "check", str(tmp_path)]) == 1

@@ -208,7 +208,7 @@ def test_what_hides_too_much_is_left_out() -> None:
     assert canvas.add(cube(0.3, 2.2, 0.3), THING, most=0.5)
     assert canvas.add(cube(0, 1.5, 0.9), LOOSE)  # the person's own
     mask = np.zeros((256, 256), bool)
-    assert not canvas.cover(mask) and not canvas.add(cube(30, 3, 1), THING)  # nothing of it is in the picture
+    assert not canvas.cover(mask) and not canvas.add(cube(30, 3, 1), THING)  # nothing of it is in the image
     assert canvas.beyond(np.float32([[9, 0, 1]])) and not canvas.beyond(np.float32([[9, 0, 1], [-9, 0, 1]]))
 
 

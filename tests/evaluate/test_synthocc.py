@@ -16,9 +16,9 @@ from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.data.poses import PoseBank, is_test
 from dpmesh.data.synthocc.bodies import People
+from dpmesh.data.synthocc.drawing import draw_case
 from dpmesh.data.synthocc.draws import Draws
 from dpmesh.data.synthocc.labels import Label, checksum, label
-from dpmesh.data.synthocc.picture import draw_case
 from dpmesh.data.synthocc.scenes import CASES, MAIN, RANGES, SUBSETS, SynthOccScene, case
 from dpmesh.errors import InputError
 from dpmesh.evaluate.interfaces import Source

@@ -41,7 +41,7 @@ EXACT = ("joints3d", "root", "pose", "betas")
 
 @pytest.fixture(scope="module")
 def person() -> Annotation:
-    """At the left border of a picture of 1200 × 900 px: the ray through the middle of the crop is 24 degrees off."""
+    """At the left border of an image of 1200 × 900 px: the ray through the middle of the crop is 24 degrees off."""
     K = np.array([[1000.0, 0, 600], [0, 1000.0, 450], [0, 0, 1]])
     pose = np.random.default_rng(1).normal(0, 0.2, (24, 3)).astype(np.float32)
     pose[0] = [np.pi, 0.1, 0.2]
@@ -126,7 +126,7 @@ def test_perfect_parameters_in_the_models_camera_have_no_loss(
             losses[answered] = objective(batch, Part(1, 0))[1]
     for term in EXACT:
         assert losses[camera][term] < 2e-5, term
-    if camera == "crop":  # its picture is the crop's, to first order about the middle
+    if camera == "crop":  # its image is the crop's, to first order about the middle
         assert losses[camera]["joints2d"] < 0.02
     other = losses["image" if camera == "crop" else "crop"]
     assert other["root"] > 0.05 and other["joints3d"] > 0.01
@@ -215,7 +215,7 @@ def test_a_released_checkpoint_is_trained_on_in_its_own_camera(
     moved = {n for n, p in trained.named_parameters() if not torch.equal(p, before.get_parameter(n))}
     assert any(".lora_" in name for name in moved) and any(name.startswith("regressor") for name in moved)
     assert not any(name.startswith(("backbone.vae", "backbone.controlnet", "pose_prior")) for name in moved)
-    # Whole pictures' diagonals: synthetic crops are 0.12 to 0.8 of them wide. The first one's serves all.
+    # Whole images' diagonals: synthetic crops are 0.12 to 0.8 of them wide. The first one's serves all.
     assert 320 <= float(seen[0].min()) == float(seen[0].max()) <= 2134
     assert (tmp_path / "run/previews").is_dir()
 

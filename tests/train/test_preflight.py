@@ -136,9 +136,9 @@ def test_too_little_memory_or_disk_is_told(
     [
         ({"batch": 3, "accumulate": 2}, {}, "cannot be cut"),
         ({"kind": "prior", "poses": "nowhere.npz"}, {}, "nowhere.npz"),
-        ({}, {"start": "nowhere"}, "there are no such start weights"),
+        ({}, {"start": "nowhere"}, "these start weights do not exist"),
         ({}, {"model": "nothing"}, "no configuration 'nothing'"),
-        ({}, {"prior": "nowhere"}, "no such folder of a pose prior"),
+        ({}, {"prior": "nowhere"}, "this folder of a pose prior does not exist"),
         ({"kind": "uncertainty"}, {"model": "embedded", "prior": ""}, "no weights whose answers"),
         ({"kind": "student"}, {}, "a student needs a teacher"),
     ],

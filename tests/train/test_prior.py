@@ -122,7 +122,8 @@ def test_what_mixtures_of_codes_give_back() -> None:
 def test_it_learns_and_leaves_a_prior(tmp_path: Path, poses: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "small", replace(EMBEDDED, name="small", pose_prior=SMALL))
     stage = {
-        "name": "p", "kind": "prior", "steps": 60, "batch": 32, "warmup_steps": 5, "learning_rate": 1e-2, "poses": str(poses),
+        "name": "p", "kind": "prior", "steps": 60, "batch": 32, "warmup_steps": 5, "learning_rate": 1e-2,
+        "poses": str(poses),
     }  # fmt: skip
     plain = {
         "model": "small", "out": str(tmp_path), "workers": 0, "validate_every": 3, "log_every": 20, "stages": [stage],

@@ -68,13 +68,13 @@ def copied(folder: Path, to: Path) -> Path:
     [
         ({"losses": {"betas": 0.5}}, "losses.betas was 0.05, is 0.5"),
         ({"stage": {"learning_rate": 0.5}}, "teacher.learning_rate was 0.001, is 0.5"),
-        ({"stage": {"steps": 9}}, "teacher.steps was 4, is 9 in the midst"),
+        ({"stage": {"steps": 9}}, "teacher.steps was 4, is 9 in the middle"),
         ({"stage": {"kind": "images"}}, "teacher.kind was 'teacher', is 'images'"),
         ({"data": {"overfit_people": 3}}, "data.overfit_people was 4, is 3"),
         ({"seed": 2}, "seed was 1, is 2"),
         ({"betas": [0.9, 0.999]}, "betas was"),
         ({"precision": "bf16-mixed"}, "precision was 32-true, is bf16-mixed"),
-        ({"start": ""}, "start is no longer given"),
+        ({"start": ""}, "start is no longer set"),
     ],
 )
 def test_a_run_goes_on_only_as_it_was_begun(
@@ -82,7 +82,7 @@ def test_a_run_goes_on_only_as_it_was_begun(
 ):
     out = copied(base, tmp_path)
     before = (out / "last.ckpt").read_bytes()
-    with pytest.raises(ConfigError, match="was begun otherwise") as error:
+    with pytest.raises(ConfigError, match="was started with other settings") as error:
         loop.train(as_begun(child, out, **changes))
     assert said in str(error.value)
     assert (out / "last.ckpt").read_bytes() == before and not (out / "weights").exists()
@@ -95,7 +95,7 @@ def test_other_weights_under_the_same_name_are_noticed(child: ModuleType, base: 
     save_file(
         {name: value + 1 if value.is_floating_point() else value for name, value in stored.items()}, path
     )
-    with pytest.raises(ConfigError, match="what start names has another content"):
+    with pytest.raises(ConfigError, match="the content of start has changed"):
         loop.train(as_begun(child, out))
 
 

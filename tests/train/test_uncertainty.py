@@ -28,7 +28,8 @@ from dpmesh.train.stages import UncertaintyStage
 CONFIG = Path(__file__).parents[2] / "configs/embedded_sigma.toml"
 HEAD = "regressor.uncertainty."
 STAGE: dict[str, Any] = {
-    "name": "s", "kind": "uncertainty", "steps": 2, "batch": 2, "learning_rate": 1e-2, "warmup_steps": 0, "keypoint_batch": 4,
+    "name": "s", "kind": "uncertainty", "steps": 2, "batch": 2, "learning_rate": 1e-2, "warmup_steps": 0,
+    "keypoint_batch": 4,
 }  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def test_a_missing_head_is_an_error_everywhere_else(
     start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     make_objective(TrainingContext.resolve(settings(start, tmp_path)), 0)
-    assert "begins untrained" in caplog.text
+    assert "a new one is trained" in caplog.text
     images = read_settings(CONFIG.with_name("embedded_more.toml"), {"model": "sure", "start": str(start)})
     with pytest.raises(ConfigError, match="embedded_sigma"):
         make_objective(TrainingContext.resolve(images), 0)
@@ -165,9 +166,7 @@ def test_hiding_covers_and_drops_what_it_says():
     changed = (found.crop != crop).any(1)  # (b, h, w)
     assert changed.flatten(1).any(1).all()
     columns, rows = joints.long().unbind(-1)
-    at = changed[
-        torch.arange(64)[:, None], rows, columns
-    ]  # whether the picture changed at each joint's pixel
+    at = changed[torch.arange(64)[:, None], rows, columns]  # whether the image changed at each joint's pixel
     assert at[found.under].float().mean() > 0.99
     assert (visible[found.under] == 1).all() and (found.visible[found.under] == 0).all()
     assert (found.visible <= visible).all()

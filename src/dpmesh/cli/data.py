@@ -1,4 +1,4 @@
-"""`dpmesh data check ROOT` and `dpmesh data pack ROOT OUT`: the training sets, before a training needs them."""
+"""`dpmesh data check ROOT` and `dpmesh data pack ROOT OUT`: check and pack the training sets."""
 
 import argparse
 import os
@@ -24,7 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action in (check, pack):
         action.add_argument("root", metavar="ROOT", help="holds Human36M, MuCo, MSCOCO, CrowdPose, 3DPW")
         action.add_argument(
-            "--sets", nargs="+", metavar="SET", help="of h36m muco coco crowdpose 3dpw (default: found)"
+            "--sets",
+            nargs="+",
+            metavar="SET",
+            help="of h36m muco coco crowdpose 3dpw (default: those below ROOT)",
         )
         action.add_argument("--no-fits", action="store_true", help="joints alone: needs no SMPL")
         action.add_argument(
@@ -38,17 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         default="all",
         choices=("all", "train", "validation"),
-        help="default: every split that is there",
+        help="default: every split that exists",
     )
     check.add_argument(
         "--out", type=folder, default="data_check", metavar="DIR", help="contact sheets (default: data_check)"
     )
-    check.add_argument("--skip-pictures", action="store_true", help="do not open every picture")
+    check.add_argument("--skip-images", action="store_true", help="do not open every image")
     check.add_argument(
-        "--augmented", action="store_true", help="sheets with augmentation and noise, as training sees it"
+        "--augmented", action="store_true", help="sheets with augmentation and noise, as in training"
     )
     pack.add_argument(
-        "out", type=folder, metavar="OUT", help="folder for the shards; a run that was stopped goes on there"
+        "out", type=folder, metavar="OUT", help="folder for the shards; a run that was stopped resumes there"
     )
     pack.add_argument("--side", type=count, default=384, metavar="PX", help="stored window (default: 384)")
     pack.add_argument("--per-shard", type=count, default=2000, metavar="N", help="people (default: 2000)")
@@ -56,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """1 where something is missing, suspicious or torn."""
+    """The exit status: 1 where something is missing, suspicious or torn."""
     root = Path(args.root)
     if args.action == "pack":
         return _pack(root, args)
@@ -71,18 +74,18 @@ def _sets(root: Path, args: argparse.Namespace) -> list[str]:
 
     if unknown := [name for name in args.sets or () if name not in SETS]:
         raise ConfigError(f"no data set is called {unknown[0]!r}", fix=f"There are: {', '.join(SETS)}.")
-    found = args.sets or [
+    names = args.sets or [
         name
         for name, s in SETS.items()
         if os.path.isdir(s.folder(root)) and (args.split == "all" or args.split in s.splits)
     ]
-    if not found:
+    if not names:
         raise InputError(
             f"no data set with {'any' if args.split == 'all' else f'a {args.split}'} split is here",
             where=str(root),
             fix="Expected folders such as Human36M or MSCOCO; docs/data.md shows them.",
         )
-    return list(found)
+    return list(names)
 
 
 def _bodies(args: argparse.Namespace) -> "FitBodies | None":
@@ -111,13 +114,13 @@ def _check(root: Path, args: argparse.Namespace) -> int:
             source = read_folder(
                 name, root, args.split, "none" if args.no_fits else "smpl", _bodies(args), args.fit_err
             )
-            report = check_people(source.people, not args.skip_pictures)
+            report = check_people(source.people, not args.skip_images)
         except DPMeshError as error:
             say(f"{SETS[name].title}: {error}")
             bad = True
             continue
         say(
-            f"{SETS[name].title} {args.split}: {report.people:,} people in {report.images:,} pictures,"
+            f"{SETS[name].title} {args.split}: {report.people:,} people in {report.images:,} images,"
             f" {report.measured:,} with 3D joints, {report.fitted:,} with a fit"
         )
         for reason, number in sorted(source.dropped.items()):
@@ -145,9 +148,9 @@ def _check_shards(root: Path, args: argparse.Namespace) -> int:
         say(f"TORN {shard}: {reason}")
     if torn:
         shards = sum(name.endswith(".tar") for name in torn)
-        print_torn = f"{shards} shards are torn; dpmesh data pack writes them again."
+        torn_shards = f"{shards} shards are torn; dpmesh data pack writes them again."
         people = f"{len(torn) - shards} people are damaged; pack them again in another folder."
-        for line in [print_torn] * (shards > 0) + [people] * (len(torn) > shards):
+        for line in [torn_shards] * (shards > 0) + [people] * (len(torn) > shards):
             say(line)
     return 1 if torn else 0
 
@@ -166,7 +169,7 @@ def _pack(root: Path, args: argparse.Namespace) -> int:
                 )
             except DPMeshError as error:
                 lacking.append(error)
-                if len(lacking) == len(splits):  # nothing of this set is there
+                if len(lacking) == len(splits):  # no split of this set can be read
                     raise
                 say(f"{name}-{split}: not packed: {' '.join(str(error).split())}")
                 continue
@@ -192,7 +195,7 @@ def _pack_people(people: "list[Annotation]", name: str, args: argparse.Namespace
             lambda n: bar.update(task, completed=n),
         )
     say(
-        f"{name}: {done.people:,} people; {done.written} shards written, {done.found} found whole,"
+        f"{name}: {done.people:,} people; {done.written} shards written, {done.found} already intact,"
         f" {len(done.skipped)} people skipped"
     )
     for record, reason in list(done.skipped.items())[:10]:

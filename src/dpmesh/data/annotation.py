@@ -1,4 +1,4 @@
-"""One annotated person of a data set: what every adapter gives, whatever its files look like."""
+"""One annotated person of a data set, as every parser in datasets/ yields it."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
@@ -41,7 +41,7 @@ class Annotation:
     of the fitted mesh, in its place; rest_root, the pelvis joint of the shape in the rest pose, which
     the root turns about. pose_valid: rows of pose that are known; betas_valid: 0 for a gendered body's.
     neighbours: COCO-17 joints (px) of people whose annotated boxes overlap by an IoU of 0.1 or more; flags: labelled.
-    given: joints (x, y, confidence) of a real detector, instead of noise.  middle_pelvis: Pelvis is no
+    given: keypoints (x, y, confidence) of a real detector, used instead of noise.  middle_pelvis: Pelvis is no
     annotation but the middle of the hips.
     """
 
@@ -85,7 +85,7 @@ class Annotation:
     @property
     def diagonal_camera(self) -> Float64[NDArray[np.float64], "3 3"]:
         """K (3, 3) of the stored image if the focal length were the diagonal of the set's image, with the axis through
-        the middle of that: what one assumes who knows nothing of the camera."""
+        the middle of that: what is assumed of an unknown camera."""
         x, y, zoom = (float(v) for v in self.full_place)
         width, height = self.full_size
         to_stored = np.array([[zoom, 0.0, x], [0.0, zoom, y], [0.0, 0.0, 1.0]])
@@ -99,15 +99,15 @@ def to30(
 
     middle_pelvis: the last column is a flag; Pelvis becomes the middle of the hips where both have it.
     """
-    out, there = np.zeros((30, points.shape[1]), _F32), np.zeros(30, _F32)
+    out, present = np.zeros((30, points.shape[1]), _F32), np.zeros(30, _F32)
     for row, at in enumerate(JOINTS30.indices_in(source)):
         if at >= 0:
-            out[row], there[row] = points[at], 1
+            out[row], present[row] = points[at], 1
     if middle_pelvis:
         hips = points[[source.index("L_Hip"), source.index("R_Hip")]]
-        out[0], there[0] = hips.mean(0), 1
+        out[0], present[0] = hips.mean(0), 1
         out[0, -1] = hips[:, -1].prod()
-    return out, there
+    return out, present
 
 
 def coco_rows(
@@ -149,7 +149,7 @@ def with_neighbours(people: Sequence[Annotation]) -> list[Annotation]:
 
 
 def corners(box: Sequence[Any] | NDArray[np.floating]) -> Float64[NDArray[np.float64], "4"]:
-    """x y w h as the sets give it to x1 y1 x2 y2, as Annotation.annotated is."""
+    """x y w h as in the sets' files to x1 y1 x2 y2, as Annotation.annotated."""
     x, y, w, h = (float(v) for v in box)
     return np.array([x, y, x + w, y + h])
 
@@ -157,7 +157,7 @@ def corners(box: Sequence[Any] | NDArray[np.floating]) -> Float64[NDArray[np.flo
 def inside_box(
     box: Sequence[Any] | NDArray[np.floating], size: tuple[int, int]
 ) -> Float64[NDArray[np.float64], "4"] | None:
-    """x y w h as the sets give it to x1 y1 x2 y2 between pixel centres, cut at the image's border; None: no box.
+    """x y w h as in the sets' files to x1 y1 x2 y2 between pixel centres, cut at the image's border; None: no box.
 
     The originals measure the far corner from the near one after that is cut, which shifts boxes that begin
     left of or above the image; here both corners are cut.
@@ -185,18 +185,18 @@ def from_plain(data: object, image: Path, where: str, *, finite: bool = True) ->
     lets numbers that are not finite pass, for one who counts such records (`not_finite`)."""
     if not isinstance(data, dict):
         raise InputError("this is no person's record", where=where)
-    told = cast("dict[str, Any]", data)
+    record = cast("dict[str, Any]", data)
     try:
         values: dict[str, Any] = {"image": image}
         for name in ("size", "full_size"):
-            values[name] = (int(told[name][0]), int(told[name][1]))
+            values[name] = (int(record[name][0]), int(record[name][1]))
         with np.errstate(over="ignore"):  # becomes infinite, which `damage` names
             for name, shape in _SHAPES.items():
                 kind = np.float64 if name in ("box", "K", "annotated", "full_place") else _F32
-                values[name] = np.array(told[name], kind).reshape(shape)
+                values[name] = np.array(record[name], kind).reshape(shape)
         for name in ("betas_valid", "fit_valid"):
-            values[name] = float(told[name])
-        values["record_id"], values["middle_pelvis"] = told["record_id"], bool(told["middle_pelvis"])
+            values[name] = float(record[name])
+        values["record_id"], values["middle_pelvis"] = record["record_id"], bool(record["middle_pelvis"])
         if len(values["neighbours"]) != len(values["neighbour_flags"]):
             raise ValueError("neighbour_flags")
         person = Annotation(**values)
@@ -236,7 +236,7 @@ def damage(person: Annotation) -> str:
     if (person.box[2:] <= person.box[:2]).any():
         return "the box has no area"
     if len(person.neighbours) != len(person.neighbour_flags) or len(person.given) not in (0, 30):
-        return "neighbours or given keypoints are incomplete"
+        return "neighbours or detected keypoints are incomplete"
     if not (0 <= person.betas_valid <= 1 and 0 <= person.fit_valid <= 1):
         return "a mask of the record is damaged"
     return ""

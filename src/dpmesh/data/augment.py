@@ -4,12 +4,12 @@ A `View` is a square window of the image, mirrored or not, then turned about its
 pose, translation and camera all go through it, so that they stay one thing:
 
 * pixels: 128 + (256 / side) R(a) F (p - m), with m the middle, F the mirror image, R(a) the turn by a;
-* the crop camera (geometry/camera.py) looks along the ray through m, so turning the picture about m is turning
+* the crop camera (geometry/camera.py) looks along the ray through m, so turning the image about m is turning
   the scene about that axis, and mirroring it is mirroring x: X' = R(a) F C' X, C the crop camera's rotation;
 * the box's size enters the focal length alone.
 
 Mirroring is about pixel 128, the crop camera's axis (128 + x goes to 128 - x), not about the array's middle at
-127.5, or flipped people would stand half a pixel beside their camera.
+127.5, or flipped people would be half a pixel off their camera's axis.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -85,7 +85,7 @@ class AugmentConfig:
 
     @classmethod
     def still(cls, *, noise: bool = True, focal: Literal["set", "diagonal"] = "set") -> "AugmentConfig":
-        """No change of the picture (box times 1.1, as at test): for validation. Input joints with noise or true."""
+        """No change of the image (box times 1.1, as at test): for validation. Input joints with noise or true."""
         return cls(
             expand=(1.1, 1.1), scale=0.0, rotation=0.0, p_rotate=0.0, p_flip=0.0, colour=0.0, p_rectangle=0.0,
             noise=noise, p_drop_joint=0.0, focal=focal,
@@ -142,7 +142,7 @@ class View:
         return ((points - self._middle) @ self._turn.T * self.crop.scale + CENTRE).astype(_F32)
 
     def image(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "256 256 3"]:
-        """The picture in the crop."""
+        """The image in the crop."""
         to_image = np.linalg.inv(self._turn) / self.crop.scale
         start = self._middle - to_image @ np.full(2, CENTRE)
         return sample_window(image, np.concatenate([to_image, start[:, None]], 1), (CROP, CROP))
@@ -152,7 +152,7 @@ class View:
         return (points @ self.space.T).astype(_F32)
 
     def swap(self, rows: Float[np.ndarray, "j ..."], joints: Skeleton) -> Float[np.ndarray, "j ..."]:
-        """Rows by joint, with left and right exchanged where the picture is mirrored."""
+        """Rows by joint, with left and right exchanged where the image is mirrored."""
         return rows[list(joints.flip)] if self.flip else rows
 
     def pose(self, pose: Float[np.ndarray, "24 3"]) -> Float32[Array32, "24 3"]:

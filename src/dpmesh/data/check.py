@@ -1,4 +1,4 @@
-"""Is a data set what it should be? Counts, missing files, suspicious units and sides, a sheet with drawn joints."""
+"""Checks of a data set: counts, missing files, suspicious units and sides, a contact sheet with drawn joints."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
@@ -42,7 +42,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """people, images, with 3D joints, with a fit; missing pictures; findings by what is suspicious."""
+    """people, images, with 3D joints, with a fit; missing images; findings by what is suspicious."""
 
     people: int
     images: int
@@ -51,14 +51,14 @@ class CheckResult:
     findings: dict[str, Finding]
 
 
-def check_people(people: Sequence[Annotation], pictures: bool = True) -> CheckResult:
-    """Look at every annotation and, if asked, at the header of every picture."""
+def check_people(people: Sequence[Annotation], images: bool = True) -> CheckResult:
+    """Check every annotation and, with `images`, the header of every image."""
     findings: dict[str, Finding] = {}
     sizes: dict[Path, tuple[int, int] | None] = {}
     for person in people:
-        if pictures and person.image not in sizes:
+        if images and person.image not in sizes:
             sizes[person.image] = _size(person.image)
-        problems = [*_suspicions(person), *_picture_problems(person, sizes.get(person.image, person.size))]
+        problems = [*_suspicions(person), *_image_problems(person, sizes.get(person.image, person.size))]
         for problem in problems:
             finding = findings.setdefault(problem, Finding())
             finding.count += 1
@@ -77,14 +77,14 @@ def _size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def _picture_problems(person: Annotation, size: tuple[int, int] | None) -> list[str]:
+def _image_problems(person: Annotation, size: tuple[int, int] | None) -> list[str]:
     if size is None:
-        return ["picture missing or damaged"]
-    return [] if size == person.size else ["picture of another size than the annotation says"]
+        return ["image missing or damaged"]
+    return [] if size == person.size else ["image of another size than the annotation says"]
 
 
 def _suspicions(person: Annotation) -> list[str]:
-    """What cannot be true of a person in metres before the camera."""
+    """What cannot be true of a person in metres in the camera frame."""
     out: list[str] = []
     side = float((person.box[2:] - person.box[:2]).max())
     for what, joints, valid in (
@@ -141,7 +141,7 @@ def check_shards(root: Path) -> tuple[dict[str, int], dict[str, str]]:
 
 
 def folder_sheet(people: Sequence[Annotation]) -> UInt8[np.ndarray, "h w 3"] | None:
-    """Contact sheet of people spread over the set; None where no picture can be read."""
+    """Contact sheet of people spread over the set; None where no image can be read."""
     samples: list[Sample] = []
     for k in _spread(len(people)):
         with suppress(InputError):
@@ -153,7 +153,7 @@ def folder_sheet(people: Sequence[Annotation]) -> UInt8[np.ndarray, "h w 3"] | N
 def source_sheet(
     source: SampleSource, augment: AugmentConfig | None = None
 ) -> UInt8[np.ndarray, "h w 3"] | None:
-    """The same of any source, with augmentation as training sees it if asked."""
+    """Contact sheet of any source; augment: as in training."""
     samples: list[Sample] = []
     for k in _spread(len(source)):
         with suppress(InputError):

@@ -1,4 +1,4 @@
-"""A person and a picture to a training sample: everything goes through one View (augment.py)."""
+"""From an annotation and an image to a training sample, through one View (augment.py)."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
@@ -26,7 +26,7 @@ def make_sample(
     image: UInt8[np.ndarray, "h w 3"],
     augment: AugmentConfig | None = None,
 ) -> Sample:
-    """The person's sample; augment None: the picture as it is (box times 1.1) with the true joints as input."""
+    """The person's sample; augment None: the image as it is (box times 1.1) with the true joints as input."""
     config = augment or AugmentConfig.still(noise=False)
     K = person.diagonal_camera if config.focal == "diagonal" else person.K
     view = draw_view(rng, config, person.box, K)
@@ -41,7 +41,7 @@ def make_sample(
     if config.p_drop_covered:
         visible = visible * ~(hidden & (rng.random(30) < config.p_drop_covered))
         joints = joints * visible[:, None]
-    clear = view.swap(person.joint_clear, JOINTS30) * valid * inside(joints2d) * _in_picture(person, view)
+    clear = view.swap(person.joint_clear, JOINTS30) * valid * inside(joints2d) * _in_image(person, view)
     measured = view.swap(person.joints3d_valid, JOINTS30)
     fit_joints3d = view.swap(view.places(person.fit_joints3d), JOINTS30) * np.float32(person.fit_valid)
     betas = person.betas if np.abs(person.betas).max() <= MOST_BETA else np.zeros(10, _F32)
@@ -82,15 +82,15 @@ def _joints2d(person: Annotation, view: View) -> tuple[Array32, Array32]:
 
 
 def _fit_joints2d(person: Annotation, view: View) -> Array32:
-    """The fit's joints as the image's own camera sees them, in the crop; zeros without a fit."""
+    """The fit's joints projected by the image's own camera, in the crop; zeros without a fit."""
     if not person.fit_valid:
         return np.zeros((30, 2), _F32)
-    seen = np.asarray(person.fit_joints3d, np.float64) @ person.K.T
-    pixels = seen[:, :2] / np.maximum(seen[:, 2:], 1e-6)
+    projected = np.asarray(person.fit_joints3d, np.float64) @ person.K.T
+    pixels = projected[:, :2] / np.maximum(projected[:, 2:], 1e-6)
     return view.swap(view.pixels(pixels), JOINTS30)
 
 
-def _in_picture(person: Annotation, view: View) -> NDArray[np.bool_]:
+def _in_image(person: Annotation, view: View) -> NDArray[np.bool_]:
     """Which joints lie inside the stored image."""
     inside_image = np.asarray(
         (person.joints2d >= 0).all(1) & (person.joints2d < np.array(person.size)).all(1)

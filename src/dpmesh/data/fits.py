@@ -29,7 +29,7 @@ _F32 = np.float32
 
 
 class FitBodies:
-    """The neutral body, and the gendered ones where they are there."""
+    """The neutral body, and the gendered ones that were imported."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class FitBodies:
         foreign: bool = False,
     ) -> None:
         """foreign: take another body than SMPL, as tests do whose fits were made for it. Raises InputError."""
-        given = {"neutral": neutral, "male": male, "female": female}
+        bodies = {"neutral": neutral, "male": male, "female": female}
         self._bodies: dict[str, FastBody] = {}
-        for gender, arrays in given.items():
+        for gender, arrays in bodies.items():
             if arrays is None:
                 continue
             if len(arrays.v_template) != SMPL_VERTICES and not foreign:
@@ -111,8 +111,8 @@ def _apart(person: Annotation, fitted: Array32, shared: Skeleton) -> float:
         )
     names = [j for j in H36M17.joints if j in shared.joints and person.joints3d_valid[JOINTS30.index(j)]]
     measured = person.joints3d[[JOINTS30.index(j) for j in names]]
-    found = fitted[[H36M17.index(j) for j in names]]
-    off = (measured - measured.mean(0)) - (found - found.mean(0))
+    estimated = fitted[[H36M17.index(j) for j in names]]
+    off = (measured - measured.mean(0)) - (estimated - estimated.mean(0))
     return float(np.linalg.norm(off, axis=1).mean())
 
 

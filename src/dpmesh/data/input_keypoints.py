@@ -1,4 +1,4 @@
-"""What the network is given for a person's joints: true ones with PoseFix errors, or a real detector's.
+"""Input keypoints of a person: the ground truth with PoseFix errors, or a real detector's.
 
 The loaders of 3DCrowdNet, JOTR and DPMesh have four defects here (datasets.md, 3.6, 5, 11), which are fixed
 unless `as_published`:
@@ -6,7 +6,7 @@ unless `as_published`:
 1. neighbours are not mirrored when the person is;
 2. every joint of a neighbour counts as labelled; those that are not lie at the image's origin;
 3. joints are disturbed in order and in place, so a right joint meets its left partner where noise put it;
-4. which joints are given is decided by where the true ones are, not by where noise has put them.
+4. which joints are visible is decided by the true positions, not by the noisy ones.
 
 A fifth: where the pelvis is the middle of the hips it stays that of the true hips. Here it follows.
 """
@@ -36,20 +36,20 @@ def detect(
     valid: Float32[Array32, "30"],
     config: AugmentConfig,
 ) -> tuple[Float32[Array32, "30 2"], Float32[Array32, "30"]]:
-    """Input joints (crop px) and which of them are given; those that are not are (0, 0).
+    """Input joints (crop px) and which of them are visible; the others are (0, 0).
 
     joints2d, valid: the true ones in the crop, left and right exchanged where the view is mirrored.
     """
     if not config.noise:
-        points, seen = joints2d, valid * inside(joints2d)
+        points, visible = joints2d, valid * inside(joints2d)
     elif len(person.given):
-        given = view.swap(person.given, JOINTS30)
-        points = view.pixels(given[:, :2])
-        seen = (given[:, 2] > 0) * inside(points)
+        detected = view.swap(person.given, JOINTS30)
+        points = view.pixels(detected[:, :2])
+        visible = (detected[:, 2] > 0) * inside(points)
     else:
-        points, seen = _disturbed(rng, person, view, joints2d, valid, config.as_published)
-    seen = (seen * (rng.random(30) >= config.p_drop_joint)).astype(_F32)
-    return np.where(seen[:, None] > 0, points, 0).astype(_F32), seen
+        points, visible = _disturbed(rng, person, view, joints2d, valid, config.as_published)
+    visible = (visible * (rng.random(30) >= config.p_drop_joint)).astype(_F32)
+    return np.where(visible[:, None] > 0, points, 0).astype(_F32), visible
 
 
 def inside(points: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -89,11 +89,11 @@ def _disturbed(
     points[rows] = noisy.points[0, labelled > 0]
     if as_published:
         return points, valid * inside(joints2d)
-    seen = valid.copy()
-    seen[rows] = noisy.flags[0, labelled > 0]
+    visible = valid.copy()
+    visible[rows] = noisy.flags[0, labelled > 0]
     if person.middle_pelvis:
-        points[0], seen[0] = points[_HIPS].mean(0), seen[_HIPS].prod()
-    return points, seen * inside(points)
+        points[0], visible[0] = points[_HIPS].mean(0), visible[_HIPS].prod()
+    return points, visible * inside(points)
 
 
 def _unmirrored(view: View, points: Float32[Array32, "k 17 2"], width: int) -> Float32[Array32, "k 17 2"]:

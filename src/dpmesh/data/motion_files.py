@@ -50,7 +50,7 @@ class Motion:
 
     @property
     def finite(self) -> bool:
-        """Whether there are frames and all numbers are finite."""
+        """Whether it has frames and all numbers are finite."""
         arrays = (self.offsets, self.rotations, self.root)
         return len(self.rotations) > 0 and 0 < self.fps < np.inf and all(np.isfinite(a).all() for a in arrays)
 
@@ -80,13 +80,13 @@ def euler(order: str, degrees: Float[NDArray[np.float64], "n k"]) -> Float64[NDA
 def _refusing(
     kind: str,
 ) -> Callable[[Callable[Concatenate[Path, P], Read]], Callable[Concatenate[Path, P], Read]]:
-    """A reader whose every failure is an InputError that names the file, and which gives finite numbers only."""
+    """Make every failure of a reader an InputError that names the file, and refuse numbers that are not finite."""
 
     def of(reader: Callable[Concatenate[Path, P], Read]) -> Callable[Concatenate[Path, P], Read]:
         @wraps(reader)
         def read(path: Path, *args: P.args, **options: P.kwargs) -> Read:
             try:
-                found = reader(path, *args, **options)
+                motion = reader(path, *args, **options)
             except MemoryError:
                 raise InputError("does not fit into memory", where=str(path)) from None
             except InputError:
@@ -94,9 +94,9 @@ def _refusing(
             except Exception as error:  # noqa: BLE001  scipy, numpy and zipfile raise a dozen kinds
                 line = " ".join(f"{type(error).__name__}: {error}".split())[:100]
                 raise InputError(f"not {kind} ({line})", where=str(path)) from None
-            if isinstance(found, Motion) and not found.finite:
+            if isinstance(motion, Motion) and not motion.finite:
                 raise InputError("a number is not finite, or no frame is left", where=str(path))
-            return found
+            return motion
 
         return read
 

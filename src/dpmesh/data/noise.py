@@ -99,15 +99,15 @@ def detector_like(
 
     hidden: something covers the true joint; such a joint is dropped with probability `drop_hidden`, else
     moved by a normal error of the size of its 0.85 similarity radius.  inside: the true joint lies inside the
-    picture; one outside is dropped, as is one whose reported point falls outside the crop. Any joint is
+    image; one outside is dropped, as is one whose reported point falls outside the crop. Any joint is
     dropped with probability `drop_any`. Dropped joints are (0, 0) with flag 0.
     """
     guess = rng.standard_normal(points.shape) * (RADIUS_85 * _SIGMAS * np.sqrt(area)[:, None])[..., None]
     moved = np.where(hidden[..., None], points + guess, points)
     chance = np.where(hidden, 1 - (1 - drop_hidden) * (1 - drop_any), drop_any)
-    seen = (flags > 0) & inside & (rng.random(flags.shape) >= chance)
-    seen &= ((moved >= 0) & (moved < 256)).all(-1)
-    return np.where(seen[..., None], moved, 0).astype(np.float32), seen.astype(np.float32)
+    visible = (flags > 0) & inside & (rng.random(flags.shape) >= chance)
+    visible &= ((moved >= 0) & (moved < 256)).all(-1)
+    return np.where(visible[..., None], moved, 0).astype(np.float32), visible.astype(np.float32)
 
 
 def joints30_of(

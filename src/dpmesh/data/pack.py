@@ -1,6 +1,6 @@
 """Write shards: each person's surroundings as a JPEG that leaves room for augmentation, and its annotation.
 
-The stored picture is the part of a window of ROOM times the box that lies in the image, shrunk so that the window
+The stored image is the part of a window of ROOM times the box that lies in the image, shrunk so that the window
 has at most `side` pixels (never enlarged): 384 px for 1.65 boxes is the resolution that a crop of 1.1 boxes has at
 256 px. Pixel annotations and the camera are moved along; everything else stays.
 """
@@ -49,7 +49,7 @@ class PackConfig:
 
 @dataclass(frozen=True)
 class Packed:
-    """people written or found; shards written now, found whole; people skipped, by record id, with the reason."""
+    """people: in all shards. written: shards written now. found: intact ones. skipped: record id -> reason."""
 
     people: int
     written: int
@@ -66,9 +66,9 @@ def pack(
 ) -> Packed:
     """Write `out`/NAME-00000.tar ... and add NAME to the manifest; whole shards of the same people are kept.
 
-    progress: is told how many people are done. Raises OutputError where it cannot write, the folder holds NAME
+    progress: called with the number of people done. Raises OutputError where it cannot write, the folder holds NAME
     packed otherwise or other files than packed people, or another process packs there; needs webdataset
-    (ConfigError). Whatever ends the process, no part of a shard is taken for whole, and the next run goes on.
+    (ConfigError). Whatever ends the process, no part of a shard is taken for a whole one, and the next run resumes.
     """
     writer = _tar_writer()
     _refuse_strangers(out)
@@ -77,7 +77,7 @@ def pack(
 
 
 def _refuse_strangers(out: Path) -> None:
-    """Raise OutputError for a folder in which something else lies: nothing there is written over or mixed with."""
+    """Raise OutputError for a folder that holds other files: they are neither overwritten nor mixed with shards."""
     try:
         inside = sorted(path.name for path in out.iterdir()) if os.path.isdir(out) else []
     except OSError as error:
@@ -114,7 +114,7 @@ def _pack(
         )
     total, written, found, skipped = 0, 0, 0, dict[str, str]()
     own = [MANIFEST, *(f"{name}-{k:05d}.{suffix}" for k in range(shards) for suffix in ("tar", "json"))]
-    for leftover in out.glob(".*.part"):  # of a run that was killed: the lock says that nobody writes it now
+    for leftover in out.glob(".*.part"):  # of a run that was killed: under the lock no process writes it
         if any(is_part(leftover.name, file) for file in own):
             leftover.unlink(missing_ok=True)
     manifest["sets"][name] = {**what, "shards": shards}
@@ -137,7 +137,7 @@ def _pack(
 def stored(
     person: Annotation, image: UInt8[np.ndarray, "h w 3"], side: int
 ) -> tuple[Annotation, UInt8[np.ndarray, "h2 w2 3"]]:
-    """The person in the picture that a shard keeps, and that picture."""
+    """The person in the image that a shard keeps, and that image."""
     height, width = image.shape[:2]
     extent = ROOM * float(np.max(person.box[2:] - person.box[:2]))
     middle = (person.box[:2] + person.box[2:]) / 2
@@ -196,7 +196,7 @@ def _write_shard(
 
 
 def _readable(person: Annotation, side: int) -> tuple[Annotation, UInt8[np.ndarray, "h w 3"]]:
-    """`stored` for a person whose record and picture are whole; raises InputError for any other."""
+    """`stored` for a person whose record and image are whole; raises InputError for any other."""
     if wrong := damage(person):
         raise InputError(wrong, where=person.record_id)
     image = decode_rgb(read_bytes(person.image), str(person.image))
@@ -204,7 +204,7 @@ def _readable(person: Annotation, side: int) -> tuple[Annotation, UInt8[np.ndarr
 
 
 def _places(tar: Path) -> list[list[int]]:
-    """Offset and length of the picture and of the annotation of each person, in order."""
+    """Offset and length of the image and of the annotation of each person, in order."""
     with tarfile.open(tar) as archive:
         found = {member.name: [member.offset_data, member.size] for member in archive.getmembers()}
     return [found[name] + found[f"{name[:-4]}.json"] for name in sorted(found) if name.endswith(".jpg")]

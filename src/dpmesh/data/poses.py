@@ -30,7 +30,7 @@ from dpmesh.skeletons import SMPL24, SMPL_PARENTS
 Split = Literal["train", "test"]
 
 TEST_SUBJECT = ("amc:03_", "amass:CMU/03/")
-"""CMU subject 03 (uneven terrain), in either archive: never seen in training."""
+"""CMU subject 03 (uneven terrain), in either archive: never used in training."""
 
 TEST_ACTIONS = (
     "expmap:train_soccer_", "expmap:test_soccer_", "expmap:test_washwindow_",
@@ -40,10 +40,10 @@ TEST_ACTIONS = (
 """Whole actions held out, by the beginning of a clip's name. Salsa 05 and 20 are one take's two dancers."""
 
 VALIDATION_CLIPS = ("amc:02_", "daz:indian_13", "daz:martial_08")
-"""Clips of the shipped train split that training leaves out and validation looks at, by how their names begin."""
+"""Prefixes of the names of clips of the shipped train split that are kept for validation."""
 
 HELD_OUT_SHARE = 0.05
-"""Share of the clips that validation looks at where no name begins as wanted."""
+"""Share of the clips kept for validation where no name has a wanted prefix."""
 
 UNREADABLE = (
     OSError, KeyError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
@@ -73,7 +73,7 @@ def is_test(name: str) -> bool:
 def held_out(
     names: Sequence[str], prefixes: Sequence[str] = VALIDATION_CLIPS, share: float = HELD_OUT_SHARE
 ) -> tuple[bool, ...]:
-    """For each clip whether validation looks at it, so that training leaves it out.
+    """For each clip whether it is kept for validation and left out of training.
 
     Clips whose names begin with one of `prefixes`. Of a file in which no name does: `share` of the clips by a hash of
     the name, which does not change when others come or go; one at least, and never all. A share of 0, or a single
@@ -102,7 +102,7 @@ def refuse_unmatched(names: Sequence[str], prefixes: Sequence[str], where: str) 
 
 
 def mirror(poses: Float32[NDArray[np.float32], "n 24 3"]) -> Float32[NDArray[np.float32], "n 24 3"]:
-    """The poses seen in a mirror: left and right exchanged, rotations about y and z turned round."""
+    """The mirrored poses: left and right exchanged, rotations about y and z negated."""
     return poses[:, _FLIP] * _MIRROR
 
 
@@ -177,7 +177,7 @@ class PoseBank:
     def select(self, keep: tuple[bool, ...]) -> "PoseBank":
         """The clips for which `keep` is true; raises ConfigError where none is."""
         if not any(keep):
-            raise ConfigError("no clip of the pose bank is left", fix="Look at the names in the pose file.")
+            raise ConfigError("no clip of the pose bank is left", fix="Check the names in the pose file.")
         frames = np.repeat(np.array(keep), self.lens)
         kept = [(n, length) for n, length, k in zip(self.names, self.lens, keep, strict=True) if k]
         return PoseBank(self.poses[frames], tuple(n for n, _ in kept), tuple(length for _, length in kept))

@@ -1,4 +1,4 @@
-"""One training sample: what the network is given and what it should answer."""
+"""One training sample: the network's inputs and targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -20,7 +20,7 @@ class Sample:
     joint is (0, 0) with visible 0); focal (crop pixels).
     Targets: joints2d, joints3d (metres, translation included); pose (axis-angle, the first row is
     global_orient in the camera frame); betas; transl (metres); joint_visible (1 where the true joint is
-    inside the picture and nothing hides it).
+    inside the image and nothing hides it).
     fit_joints2d, fit_joints3d: joints of the mesh that was fitted to the person, which a data set's own joints
     differ from; zeros where there is no fit. Synthetic people are their own fit.
     Masks, 1 where the target is known: joints2d_valid (annotated; perhaps outside the crop), joints3d_valid
@@ -28,8 +28,8 @@ class Sample:
     A target that is not known is zero.
     parts, surface: the person's surface at every eighth pixel, also where an object covers it: 0 for none, else
     1 + the SMPL joint that moves it; and metres behind the pelvis. Synthetic people only.
-    has_image is 0 for a sample without a picture, whose crop is black.
-    The camera of the whole image, for models that answer in its frame (DPMeshConfig.camera): diagonal, the image's in
+    has_image is 0 for a sample without an image, whose crop is black.
+    The camera of the whole image, for models that predict in its frame (DPMeshConfig.camera): diagonal, the image's in
     its own pixels (NaN: not known), and to_image, the rotation from the crop camera's frame to its.
     """
 
@@ -62,7 +62,7 @@ class Sample:
 Batch = dict[str, Any]
 """Arrays by the names of Sample's fields, samples along the first axis; single numbers are float32 (b,).
 
-"record_id" is a list of strings. A batch without pictures (keypoints only) has no "crop", "parts" and "surface".
+"record_id" is a list of strings. A batch without images (keypoints only) has no "crop", "parts" and "surface".
 """
 
 SCALARS = ("focal", "betas_valid", "fit_valid", "surface_valid", "has_image", "diagonal")

@@ -1,6 +1,6 @@
-"""Packed people: tar files in webdataset's format, each with an index beside it, read at random.
+"""Packed people: tar files in webdataset's format, each with an index file, read at random.
 
-A shard NAME.tar holds for each person KEY.jpg and KEY.json (person.to_plain in the stored picture's pixels). Its
+A shard NAME.tar holds for each person KEY.jpg and KEY.json (annotation.to_plain in the stored image's pixels). Its
 index NAME.json says where they lie, how long the shard is, its SHA-256, and a checksum of every person, so that
 people can be read in any order: training order is a function of the step (sources.py), which webdataset's own
 streaming reader, made for sequential reading, cannot give. It reads these shards too.
@@ -33,11 +33,11 @@ MANIFEST = "pack.json"
 MOST_SHARDS = 100_000
 LARGEST_INDEX = 2**28
 LARGEST_PART = 2**26
-"""Bytes of an index, and of a person's picture or annotation."""
+"""Bytes of an index, and of a person's image or annotation."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 FORMAT = 2
-"""Of the annotations in a shard. 2 has the set's own box and where the set's image lies (person.Person.annotated,
+"""Of the annotations in a shard. 2 has the set's own box and where the set's image lies (Annotation.annotated,
 full_size, full_place), and neighbours by those boxes."""
 
 _log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def index_of(shard: Path) -> dict[str, Any] | None:
 
 
 def _lie_apart(places: list[Any], size: int) -> bool:
-    """Whether pictures and annotations are parts of a file of `size` bytes of which none covers another."""
+    """Whether images and annotations are parts of a file of `size` bytes of which none covers another."""
     rows: list[list[int]] = []
     for place in places:
         if not isinstance(place, list) or [type(v) for v in cast("list[Any]", place)] != [int] * 5:
@@ -136,7 +136,7 @@ def _lie_apart(places: list[Any], size: int) -> bool:
 class ShardSource:
     """People of the whole shards of one set and split; `skipped` names the torn ones and what is wrong. sums: the
     SHA-256 of each whole shard, by its name. unpacked: how many people packing left
-    out, for a damaged picture or record."""
+    out, for a damaged image or record."""
 
     def __init__(self, root: Path, kind: str, split: str) -> None:
         """Raises ConfigError where the set was not packed or no shard is whole, InputError for a bad manifest."""
@@ -181,11 +181,11 @@ class ShardSource:
         return make_sample(rng, person, decode_rgb(picture, name), augment)
 
     def person(self, index: int, *, finite: bool = True) -> Annotation:
-        """The annotation, in pixels of the stored picture. Errors as `sample`; finite as `person.from_plain`."""
+        """The annotation, in pixels of the stored image. Errors as `sample`; finite as `annotation.from_plain`."""
         return self._person(index, finite=finite)[0]
 
     def _person(self, index: int, *, finite: bool = True) -> tuple[Annotation, bytes, str]:
-        """With the picture's bytes and what to call it."""
+        """With the image's bytes and what to call it."""
         shard, (start, length, json_start, json_length, checksum) = self._at[index]
         name = f"{self._shards[shard].name}, person {index}"
         try:

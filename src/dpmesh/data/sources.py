@@ -62,7 +62,7 @@ _log = logging.getLogger(__name__)
 
 @runtime_checkable
 class SampleSource(Protocol):
-    """A numbered list of people. `sample` is a pure function of its arguments (and of what rng then gives)."""
+    """A numbered list of samples. `sample` is a pure function of its arguments and of the numbers drawn from rng."""
 
     @property
     def name(self) -> str: ...
@@ -73,7 +73,7 @@ class SampleSource(Protocol):
 
 
 class FolderSource:
-    """People of a set's own files. `dropped` counts what the adapter left out, by reason."""
+    """People of a set's own files. `dropped` counts what the parser left out, by reason."""
 
     def __init__(self, name: str, people: list[Annotation], dropped: Counter[str]) -> None:
         self.name, self.people, self.dropped = name, people, dropped
@@ -82,16 +82,16 @@ class FolderSource:
         return len(self.people)
 
     def sample(self, index: int, rng: np.random.Generator, augment: AugmentConfig | None = None) -> Sample:
-        """Raises InputError, naming it, where the picture is missing or damaged."""
+        """Raises InputError, naming it, where the image is missing or damaged."""
         person = self.people[index]
         image = decode_rgb(read_bytes(person.image), str(person.image))
         return make_sample(rng, person, image, augment)
 
 
 class SyntheticSource:
-    """Generated people, numbered from 0; they bring pictures, noise and occluders of their own.
+    """Generated people, numbered from 0, with their own images, noise and occluders: `rng` and `augment` are not used.
 
-    So `rng` and `augment` are not looked at. The validation split has the motions of PoseBank's "test".
+    The validation split has the motions of PoseBank's "test".
     """
 
     def __init__(self, seed: int, split: str, body: BodyArrays, length: int = 1_000_000) -> None:
@@ -201,7 +201,7 @@ def _reasons(dropped: Counter[str]) -> str:
     return "; ".join(f"{reason}: {count}" for reason, count in dropped.items() if count) or "nothing left out"
 
 
-# Which people a training step sees: groups in equal parts, as a pure function of (seed, step, rank).
+# Which people a training step gets: groups in equal parts, as a pure function of (seed, step, rank).
 
 
 _ORDER, _SAMPLE = 11, 12
@@ -212,15 +212,15 @@ class Mixture:
     """Groups of sources, one after the other: with two, 3D and 2D sets are mixed 1:1 (datasets.md, 4.6).
 
     Sample g of the run (g counts over all steps and ranks) comes from group g mod G. A group is its sources end to
-    end, without rebalancing; it is gone through in a new random order each time. (The originals repeat the
+    end, without rebalancing, in a new random order each time. (The originals repeat the
     smaller group and fill up at random, for 1:1 in expectation; here every batch of an even size is exactly so.)
-    g does not depend on how many processes share a batch, so any number of them sees the same people.
+    g does not depend on how many processes share a batch, so any number of them gets the same people.
     """
 
     def __init__(
         self, groups: Sequence[Sequence[SampleSource]], seed: int, augment: AugmentConfig | None = None
     ) -> None:
-        """augment: of all sources; None: pictures as they are and true joints. Raises ConfigError for no people."""
+        """augment: of all sources; None: images as they are and true joints. Raises ConfigError for no people."""
         if not groups or any(not sum(map(len, group)) for group in groups):
             raise ConfigError("a group of the mixture has no people", fix="Name at least one source in each.")
         self.groups = [list(group) for group in groups]
@@ -230,7 +230,7 @@ class Mixture:
 
     @property
     def epoch(self) -> int:
-        """Samples in which every group has been gone through at least once: G times the largest group."""
+        """Samples that contain every group at least once: G times the largest group."""
         return len(self.groups) * max(int(ends[-1]) for ends in self._ends)
 
     def place(self, g: int) -> tuple[int, int, int]:

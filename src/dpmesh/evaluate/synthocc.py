@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from dpmesh.data.synthocc.bodies import People
+from dpmesh.data.synthocc.drawing import draw_case
 from dpmesh.data.synthocc.labels import Label, label
-from dpmesh.data.synthocc.picture import draw_case
 from dpmesh.data.synthocc.scenes import CASES, RANGES, SynthOccScene, case
 from dpmesh.errors import InputError
 from dpmesh.evaluate.interfaces import Census, Persons

@@ -26,8 +26,10 @@ log = logging.getLogger("dpmesh.train")
 
 
 def save_checkpoint(out: Path, state: State) -> None:
-    """last.ckpt, and what it was until now as before.ckpt. Killed at any instant, one of the two is whole; where the
-    system refuses (no space), both stay as they were and OutputError is raised."""
+    """Write last.ckpt, and rename the previous one to before.ckpt. Killed at any instant, one of the two is intact.
+
+    Raises OutputError where the system refuses (no space); both files are then unchanged.
+    """
     last = out / LAST
     with atomic_path(last) as part:
         try:
@@ -46,13 +48,13 @@ def save_checkpoint(out: Path, state: State) -> None:
 
 
 def latest_checkpoint(out: Path) -> State | None:
-    """The newest whole one, None where there is none; raises ConfigError where all are torn."""
-    found = whole_checkpoint(out)
-    return None if found is None else read_checkpoint(found)
+    """The newest intact checkpoint, None without any; raises ConfigError where all are torn."""
+    path = whole_checkpoint(out)
+    return None if path is None else read_checkpoint(path)
 
 
 def whole_checkpoint(out: Path) -> Path | None:
-    """The newest of which every checksum is right, None where there is none; raises ConfigError where all are torn."""
+    """The newest file with right checksums, None without any; raises ConfigError where all are torn."""
     torn: list[Path] = []
     for path in (out / LAST, out / BEFORE):
         if not path.is_file():
@@ -64,20 +66,20 @@ def whole_checkpoint(out: Path) -> Path | None:
             torn.append(path)
             continue
         if torn:
-            log.warning("going on from %s", path)
+            log.warning("resuming from %s", path)
         return path
     if torn:
         raise ConfigError(
             "every checkpoint is torn",
             where=str(out),
-            fix=f"Delete {LAST} and {BEFORE} to begin anew, or choose another `out`.",
+            fix=f"Delete {LAST} and {BEFORE} to start again, or choose another `out`.",
         )
     return None
 
 
 def read_checkpoint(path: Path) -> State:
-    """What is stored. Tensors are mapped and not read, so that the processes of a machine share one copy; nothing
-    is unpickled but tensors and plain values. Raises ConfigError for a file that is no checkpoint."""
+    """Load a checkpoint. Tensors are memory-mapped, so that the processes of a machine share one copy; only tensors and
+    plain values are unpickled. Raises ConfigError for a file that is no checkpoint."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return {**state, "stage": int(state["stage"]), "step": int(state["step"])}
@@ -98,12 +100,12 @@ def read_checkpoint(path: Path) -> State:
         raise ConfigError(
             f"this is no checkpoint of a training ({_line(error)})",
             where=str(path),
-            fix=f"Delete {LAST} and {BEFORE} to begin anew, or choose another `out`.",
+            fix=f"Delete {LAST} and {BEFORE} to start again, or choose another `out`.",
         ) from None
 
 
 class _TornError(Exception):
-    """Not what was written."""
+    """The file is not as it was written."""
 
 
 def _check(path: Path) -> None:

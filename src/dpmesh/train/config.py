@@ -57,7 +57,7 @@ class Data:
     validation: tuple[TrainingSource, ...] = ()
     """Sets with a true pose (3dpw, synthetic); () for held-out synthetic people. `fits` has no effect here."""
     overfit_people: int = 0
-    """Train and validate on this many fixed synthetic people, to test whether a model can fit them. 0: ever new ones."""
+    """Train and validate on this many fixed synthetic people, to test whether it can fit them. 0: always new ones."""
     motions: Literal["train", "all"] = "train"
     """"train" leaves the pose bank's validation clips out of the training; "all" trains on them too, as the shipped
     weights were."""
@@ -227,7 +227,7 @@ def _refuse_poseless(sources: tuple[TrainingSource, ...]) -> None:
             raise ConfigError(
                 f"{SETS[source.dataset].title} has no true pose to validate against",
                 where="data.validation",
-                fix="Name 3dpw or synthetic, or nothing: held-out synthetic people then.",
+                fix="Name 3dpw or synthetic, or nothing: then held-out synthetic people.",
             )
 
 
@@ -236,7 +236,7 @@ TABLES = ("data", "losses", "model", "stages")
 
 
 def model_name(model: str | Mapping[str, Any]) -> str:
-    """Of a Settings.model in a message: its name, and which of its values are laid over."""
+    """Settings.model for a message: its name, and which of its values are changed."""
     if isinstance(model, str):
         return repr(model)
     changed = [name for name in _leaves(model) if name != "name"]
@@ -245,9 +245,9 @@ def model_name(model: str | Mapping[str, Any]) -> str:
 
 
 def _leaves(table: Mapping[str, Any], before: str = "") -> list[str]:
-    """Dotted names."""
-    found: list[str] = []
+    """Dotted names of all values."""
+    names: list[str] = []
     for name, value in table.items():
         inner = isinstance(value, Mapping) and value
-        found += _leaves(cast("Mapping[str, Any]", value), f"{before}{name}.") if inner else [before + name]
-    return found
+        names += _leaves(cast("Mapping[str, Any]", value), f"{before}{name}.") if inner else [before + name]
+    return names

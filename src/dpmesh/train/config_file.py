@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import itertools
 import textwrap
 import tomllib
 import typing
@@ -118,7 +119,7 @@ def _stages_of(data: dict[str, Any], where: str) -> list[dict[str, Any]]:
 
 
 def _lay_over(data: dict[str, Any], name: str, value: Any) -> None:
-    """Set one value by its dotted name; what is wrong with name or value from_plain tells."""
+    """Set one value by its dotted name; from_plain checks name and value."""
     *path, last = name.split(".")
     by_name = {str(stage.get("name")): stage for stage in data.get("stages", ())}
     here: Any = data
@@ -138,7 +139,7 @@ def _lay_over(data: dict[str, Any], name: str, value: Any) -> None:
 
 
 def read_value(word: str) -> Any:
-    """A value as TOML writes it (3, 1e-3, true, ["a"]); what is none is a string."""
+    """A value as in TOML (3, 1e-3, true, ["a"]); anything else is a string."""
     try:
         return tomllib.loads(f"value = {word}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
@@ -163,7 +164,7 @@ def field_docs(kind: type) -> dict[str, str]:
     body = cast("ast.ClassDef", ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]).body
     return {
         field.target.id: " ".join(doc.value.value.split())
-        for field, doc in zip(body, body[1:], strict=False)
+        for field, doc in itertools.pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if isinstance(doc, ast.Expr)
         and isinstance(doc.value, ast.Constant)

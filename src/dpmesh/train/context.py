@@ -90,7 +90,7 @@ class TrainingContext:
         return out / ("weights" if last else f"weights_{stage.name}")
 
     def start_of(self, number: int) -> str | None:
-        """The weights that stage `number` starts from: those of the stage before, else `start`; None for random ones."""
+        """The start weights of stage `number`: those of the stage before, else `start`; None for random ones."""
         before = [k for k in range(number) if not isinstance(self.settings.stages[k], PriorStage)]
         if before:
             return str(self.output_folder(before[-1]))

@@ -74,14 +74,14 @@ BLIND = "blind."
 
 
 def pose_bank(motions: str) -> PoseBank:
-    """The shipped poses: "train" without the validation clips, "validation" these alone, "all" both; never test clips."""
+    """The shipped poses: "train" without validation clips, "validation" these alone, "all" both; never test clips."""
     bank = PoseBank.load("train")
     held = held_out(bank.names)
     return bank if motions == "all" else bank.select(tuple(h == (motions == "validation") for h in held))
 
 
 def prior_poses(stage: PriorStage, motions: str) -> PoseBank:
-    """Training poses of the prior: the clips of the stage's file without the held-out ones ("train"), or all ("all")."""
+    """Training poses of the prior: the clips of its file without the held-out ones ("train"), or all ("all")."""
     bank, held = _prior_clips(stage)
     return bank if motions == "all" or not any(held) else bank.select(tuple(not h for h in held))
 

@@ -40,7 +40,7 @@ def make_fabric(settings: Settings) -> Fabric:
     if settings.strategy == "fsdp":
         strategy = ModelParallelStrategy(shard, data_parallel_size=here * machines, tensor_parallel_size=1)
     elif here * machines > 1:
-        # The keypoint stage leaves the decoder without gradients, and DDP wants to be told.
+        # The keypoint stage leaves the decoder without gradients, which DDP does not expect.
         strategy = "ddp_find_unused_parameters_true"
     try:
         fabric = Fabric(accelerator="auto", strategy=strategy, devices=here, num_nodes=machines)
@@ -52,8 +52,8 @@ def make_fabric(settings: Settings) -> Fabric:
 
 
 def shard(module: nn.Module, mesh: Any) -> Any:
-    """FSDP: of every block, and of the rest as one, each process keeps its part. Single numbers it does not take:
-    they stay whole (`average_scalars`)."""
+    """FSDP: each process keeps its part of every block, and of the rest as one. Scalars cannot be sharded and stay
+    whole (`average_scalars`)."""
     scalars = {p for p in module.parameters() if p.ndim == 0}
     for parameter in module.parameters():  # it cuts rows, and channels_last weights have none
         parameter.data = parameter.data.contiguous()
@@ -64,7 +64,7 @@ def shard(module: nn.Module, mesh: Any) -> Any:
 
 
 def average_scalars(fabric: Fabric, module: nn.Module) -> None:
-    """The mean over the processes of those gradients that FSDP leaves alone."""
+    """Average over the processes the gradients of scalars, which FSDP leaves alone."""
     if is_sharded(fabric):
         for parameter in module.parameters():
             if parameter.ndim == 0 and parameter.grad is not None:
@@ -78,7 +78,7 @@ def is_sharded(fabric: Fabric) -> bool:
 
 @contextmanager
 def whole(module: nn.Module) -> Generator[None, None, None]:
-    """The module's own parts can be used here outside of its forward, sharded or not."""
+    """Within it the module's parts can be used outside of its forward, sharded or not."""
     if isinstance(module, FSDPModule):
         module.unshard()
     yield
@@ -87,7 +87,7 @@ def whole(module: nn.Module) -> Generator[None, None, None]:
 
 
 def in_bf16(precision: Precision, device: str) -> bool:
-    """Whether matrix products are done in bf16 on a device of this type ("cpu", "cuda").
+    """Whether matrix products are in bf16 on a device of this type ("cpu", "cuda").
 
     "auto": where the device has instructions for it. A processor without them takes up to a hundred times as long.
     """
@@ -95,7 +95,9 @@ def in_bf16(precision: Precision, device: str) -> bool:
         return precision == "bf16-mixed"
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict[str, Any])  # an older torch cannot tell
+    capabilities = getattr(
+        torch.cpu, "get_capabilities", dict[str, Any]
+    )  # missing in older versions of torch
     return device == "cpu" and any(capabilities().get(name, False) for name in BF16_INSTRUCTIONS)
 
 
@@ -135,34 +137,34 @@ class ProcessError(DPMeshError):
 
 def on_first(fabric: Fabric, action: Callable[[], T]) -> T:
     """Run the action in the first process; its result, or its DPMeshError, reaches all of them."""
-    found: tuple[T | None, DPMeshError | None] = (None, None)
+    outcome: tuple[T | None, DPMeshError | None] = (None, None)
     if fabric.global_rank == 0:
         try:
-            found = (action(), None)
+            outcome = (action(), None)
         except DPMeshError as error:
-            found = (None, error)
+            outcome = (None, error)
     if fabric.world_size > 1:
-        found = fabric.broadcast(found)
-    return _value(fabric, found)
+        outcome = fabric.broadcast(outcome)
+    return _value(fabric, outcome)
 
 
 def on_all(fabric: Fabric, action: Callable[[], T]) -> T:
     """Run the action in every process; where one raises a DPMeshError, all raise the first of them."""
-    found: tuple[T | None, DPMeshError | None]
+    outcome: tuple[T | None, DPMeshError | None]
     try:
-        found = (action(), None)
+        outcome = (action(), None)
     except DPMeshError as error:
-        found = (None, error)
+        outcome = (None, error)
     if fabric.world_size > 1:
         errors: list[DPMeshError | None] = [None] * fabric.world_size
-        dist.all_gather_object(errors, found[1])
+        dist.all_gather_object(errors, outcome[1])
         if (error := next((e for e in errors if e is not None), None)) is not None:
-            found = (None, error)
-    return _value(fabric, found)
+            outcome = (None, error)
+    return _value(fabric, outcome)
 
 
-def _value(fabric: Fabric, found: tuple[Any, DPMeshError | None]) -> Any:
-    value, error = found
+def _value(fabric: Fabric, outcome: tuple[Any, DPMeshError | None]) -> Any:
+    value, error = outcome
     if error is None:
         return value
     if fabric.global_rank:

@@ -1,4 +1,4 @@
-"""A moving average of the weights that are trained: smoother than any single step's."""
+"""An exponential moving average of the trained weights."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Average:
-    """decay: of each step; in the first steps less, min(decay, (1 + n) / (10 + n)), so that the start is forgotten."""
+    """decay: of each step; min(decay, (1 + n) / (10 + n)) in step n, so that the first weights are forgotten soon."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -16,7 +16,7 @@ class Average:
 
     @torch.no_grad()
     def follow(self, module: nn.Module, step: int) -> None:
-        """After step number `step` (from 1)."""
+        """Update after step number `step` (from 1)."""
         keep = min(self.decay, (1 + step) / (10 + step))
         current = _trained(module)
         for name, value in self.values.items():
@@ -24,7 +24,7 @@ class Average:
 
     @contextmanager
     def in_place(self, module: nn.Module) -> Generator[None, None, None]:
-        """Meanwhile the module has the averaged weights."""
+        """Within it the module has the averaged weights."""
         own = {name: p.detach().clone() for name, p in _trained(module).items()}
         self._put(module, self.values)
         yield

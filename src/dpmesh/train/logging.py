@@ -80,7 +80,7 @@ class TrainingLog:
             log.info("%s %d/%d %s  %s left", self.stage, done, self.steps, note, eta)
 
     def validation(self, done: int, people: int, figures: Row) -> None:
-        """Write a line of validation.csv, whose stages may have different columns. `people` in figures has precedence."""
+        """Write a line of validation.csv, whose stages may differ in columns. `people` in figures has precedence."""
         if not self.writes or not figures:
             return
         _append(self.out / "validation.csv", {"stage": self.stage, "step": done, "people": people, **figures})

@@ -1,4 +1,4 @@
-"""Before the first step: whether everything that a run's stages need is there, and what they cost.
+"""Before the first step: whether all that a run's stages need exists, and what they cost.
 
 `dpmesh train CONFIG --check` lists all that is missing; a training raises the first problem, on every process.
 """
@@ -117,7 +117,7 @@ class Findings:
         return True
 
     def add(self, problems: list[DPMeshError]) -> bool:
-        """Add the problems; returns whether there are any."""
+        """Add problems; returns whether any were passed."""
         for error in problems:
             self.passes(lambda e=error: _raise(e))
         return bool(problems)
@@ -244,13 +244,13 @@ def _room(settings: Settings, costs: list[Cost]) -> None:
 
 
 def _lines(settings: Settings, stage: AnyStage, cost: Cost, counted: bool) -> list[str]:
-    """Length and cost of a stage. counted: all its data sets are there."""
+    """Length and cost of a stage. counted: all its data sets exist."""
     named = f"stage {stage.name} ({stage.kind})"
     real = settings.data.real and not isinstance(stage, PriorStage)
     if real and not counted:
         length = f"{stage.steps:,} steps" if stage.steps else f"{stage.epochs} epochs"
         return [
-            f"{named}: {length}, batch {stage.batch}; people can be counted when all sets are there",
+            f"{named}: {length}, batch {stage.batch}; the number of people is known when no set is missing",
             f"  {cost.summary()}",
         ]
     steps, _ = steps_of(stage, settings.data)

@@ -25,7 +25,6 @@ from dpmesh.data.shards import ShardSource
 from dpmesh.data.sources import FolderSource
 from dpmesh.errors import AssetError, ConfigError, DPMeshError, OutputError, WeightsError
 from dpmesh.io import LOCK, atomic_write, is_part, read_json, reason
-from dpmesh.train import config
 from dpmesh.train.checkpoints import BEFORE, LAST
 from dpmesh.train.config import Settings
 from dpmesh.train.context import TrainingContext
@@ -39,12 +38,13 @@ bf16: whether products are in bf16. left: SHA-256 of the weights that the stage 
 
 FREE = (
     "out", "processes", "threads", "workers", "precision", "activation_checkpointing", "validate_every",
-    "validation_people", "log_every", "preview_every", "checkpoint_every", "tensorboard", "data.validation", "allow_random_backbone",
+    "validation_people", "log_every", "preview_every", "checkpoint_every", "tensorboard", "data.validation",
+    "allow_random_backbone",
 )  # fmt: skip
-"""Settings that may differ. precision: what it comes to is compared. Paths may too: what lies there is compared."""
+"""Settings that may differ. Of precision the result (bf16 or not) is compared, of paths the content."""
 READ = ("start", "prior", "stage.teacher", "stage.poses")
 CALIBRATING = ("data.validation", "validation_people")
-"""The stage `uncertainty` is fitted on them at its end."""
+"""The stage `uncertainty` is calibrated on them at its end."""
 LENGTH = ("stage.steps", "stage.epochs", "stage.decay_steps")
 
 FILE = "config.json"
@@ -66,7 +66,7 @@ def record_of(context: TrainingContext, number: int, device: str) -> Record:
 
 
 def settings_of(settings: Settings, number: int) -> dict[str, Any]:
-    """Those that determine what stage `number` makes, its own as stage.NAME."""
+    """Dotted settings that determine the weights of stage `number`; its own as stage.NAME."""
     stage = settings.stages[number]
     plain = to_plain(settings)
     plain["stage"] = plain.pop("stages")[number]
@@ -80,22 +80,22 @@ def settings_of(settings: Settings, number: int) -> dict[str, Any]:
 
 
 def inputs_of(context: TrainingContext, number: int) -> dict[str, str]:
-    """The SHA-256 of everything that stage `number` reads; of a data set, of its people's names or shards' checksums."""
+    """SHA-256 of everything that stage `number` reads; of a data set, of its record ids or shards' checksums."""
     settings, stage = context.settings, context.settings.stages[number]
-    found = {name: weights_sum(folder) for name, folder in context.weights_read(number).items()}
+    inputs = {name: weights_sum(folder) for name, folder in context.weights_read(number).items()}
     if isinstance(stage, PriorStage):
-        return found | ({"poses": _sum(Path(stage.poses))} if stage.poses else {})
+        return inputs | ({"poses": _sum(Path(stage.poses))} if stage.poses else {})
     if record := context.body_record:
-        found["body"] = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        inputs["body"] = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
     groups = ("group3d", "group2d", *(("validation",) if isinstance(stage, UncertaintyStage) else ()))
     for group in groups:
-        for given in getattr(settings.data, group):
-            found[f"data.{group}.{given.dataset}"] = people_sum(given)
-    return found
+        for source in getattr(settings.data, group):
+            inputs[f"data.{group}.{source.dataset}"] = people_sum(source)
+    return inputs
 
 
 def weights_sum(source: str) -> str:
-    """Of a folder's model.safetensors, or of shipped weights'. Raises WeightsError."""
+    """SHA-256 of the model.safetensors of a folder or of shipped weights. Raises WeightsError."""
     path = weights_folder(source) / WEIGHTS
     try:
         return sha256(path)
@@ -111,19 +111,19 @@ def _sum(path: Path) -> str:
 
 
 @cache
-def people_sum(given: config.TrainingSource) -> str:
-    """Which people a source has, in which order."""
-    source = opened(given)
-    names: list[str] = [type(source).__name__, str(len(source))]
-    if isinstance(source, FolderSource):
-        names += [person.record_id for person in source.people]
-    elif isinstance(source, ShardSource):
-        names += [f"{shard} {total}" for shard, total in source.sums.items()]
+def people_sum(source: TrainingSource) -> str:
+    """Hash of which people a source has, in which order."""
+    people = opened(source)
+    names: list[str] = [type(people).__name__, str(len(people))]
+    if isinstance(people, FolderSource):
+        names += [person.record_id for person in people.people]
+    elif isinstance(people, ShardSource):
+        names += [f"{shard} {total}" for shard, total in people.sums.items()]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def frozen_sum(module: nn.Module) -> str:
-    """Of all numbers that the module does not train: they are in no checkpoint."""
+    """SHA-256 of all parameters that the module does not train: they are in no checkpoint."""
     total = hashlib.sha256()
     for name, value in module.named_parameters():
         if not value.requires_grad:
@@ -139,12 +139,12 @@ def refuse_another(stored: Any, settings: Settings, state: tuple[int, int], now:
     fix = "Take the old values, or choose another `out`."
     if not isinstance(stored, dict) or not isinstance(stored.get("stages"), list):  # pyright: ignore
         raise ConfigError(
-            "the checkpoint does not tell with which settings it was trained", where=settings.out, fix=fix
+            "the checkpoint has no record of the settings it was trained with", where=settings.out, fix=fix
         )
-    found, allowed = list[str](), list[str]()
+    refused, allowed = list[str](), list[str]()
     stages: list[Record] = stored["stages"]
     if len(stages) > len(settings.stages):
-        found.append(f"it had {len(stages)} stages or more, there are {len(settings.stages)}")
+        refused.append(f"it had {len(stages)} stages or more, the config has {len(settings.stages)}")
     for number, old in enumerate(stages[: len(settings.stages)]):
         stage = settings.stages[number]
         finished = number < state[0]
@@ -154,26 +154,28 @@ def refuse_another(stored: Any, settings: Settings, state: tuple[int, int], now:
             other = new.get(name)
             if one == other:
                 continue
-            told = f"{name.replace('stage.', f'{stage.name}.')} was {one!r}, is {other!r}"
+            change = f"{name.replace('stage.', f'{stage.name}.')} was {one!r}, is {other!r}"
             if name in LENGTH and not finished and now is not None:
                 longer = _may_be_longer(old, now, new, state[1])
-                (allowed if longer else found).append(
-                    told + ("" if longer else " in the midst of its schedule")
+                (allowed if longer else refused).append(
+                    change + ("" if longer else " in the middle of its schedule")
                 )
             else:
-                found.append(
-                    told + (f" after the stage was finished ({old['steps']} steps)" if finished else "")
+                refused.append(
+                    change + (f" after the stage was finished ({old['steps']} steps)" if finished else "")
                 )
         if not finished and now is not None:
             names = sorted(set(old["inputs"]) | set(now["inputs"]))
-            found += [_other_input(n, old["inputs"], now["inputs"]) for n in names if _differ(n, old, now)]
+            refused += [_other_input(n, old["inputs"], now["inputs"]) for n in names if _differ(n, old, now)]
             if old["bf16"] != now["bf16"]:
                 names = {True: "bf16-mixed", False: "32-true"}
-                found.append(f"precision was {names[old['bf16']]}, is {names[now['bf16']]}")
-    if found:
-        more = f"; {len(found) - 3} more" if len(found) > 3 else ""
+                refused.append(f"precision was {names[old['bf16']]}, is {names[now['bf16']]}")
+    if refused:
+        more = f"; {len(refused) - 3} more" if len(refused) > 3 else ""
         raise ConfigError(
-            f"this run was begun otherwise: {'; '.join(found[:3])}{more}", where=settings.out, fix=fix
+            f"this run was started with other settings: {'; '.join(refused[:3])}{more}",
+            where=settings.out,
+            fix=fix,
         )
     if stored.get("commit") != commit():
         allowed.append(f"the code was {stored.get('commit')}, is {commit()}")
@@ -186,19 +188,19 @@ def _differ(name: str, old: Record, now: Record) -> bool:
 
 def _other_input(name: str, old: dict[str, str], now: dict[str, str]) -> str:
     if name not in old:
-        return f"{name} was not given"
-    return f"{name} is no longer given" if name not in now else f"what {name} names has another content"
+        return f"{name} was not set"
+    return f"{name} is no longer set" if name not in now else f"the content of {name} has changed"
 
 
 def _may_be_longer(old: Record, now: Record, new: dict[str, Any], step: int) -> bool:
-    """While the rate stands still, the length of what is to come is nowhere in the numbers."""
+    """While the rate is constant, the weights do not depend on the length of the schedule."""
     return new.get("stage.schedule") == "step" and step <= min(
         r["steps"] - r["decay_steps"] for r in (old, now)
     )
 
 
 def _default(stage: Any, name: str) -> Any:
-    """Of a setting that an older version did not know."""
+    """Default of a setting that an older version did not have."""
     table: Any = stage if name.startswith("stage.") else Settings
     for part in name.removeprefix("stage.").split("."):
         field = {f.name: f for f in fields(table)}.get(part) if is_dataclass(table) else None
@@ -211,9 +213,9 @@ def _default(stage: Any, name: str) -> Any:
 
 
 def write_config(out: Path, settings: Settings, records: list[Record]) -> None:
-    """out/config.json: the resolved settings, commit, versions, and each stage's record."""
-    told = {**made_by(), "settings": to_plain(settings), "stages": records}
-    atomic_write(out / FILE, json.dumps(told, indent=1) + "\n")
+    """Write out/config.json: the resolved settings, commit, versions, and each stage's record."""
+    content = {**made_by(), "settings": to_plain(settings), "stages": records}
+    atomic_write(out / FILE, json.dumps(content, indent=1) + "\n")
 
 
 def provenance(context: TrainingContext, number: int) -> dict[str, Any]:
@@ -261,16 +263,16 @@ def commit() -> str:
 
 
 def _flat(plain: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Dotted names; a list of tables is one by one, by number."""
-    found: dict[str, Any] = {}
+    """Nested tables by dotted names; the items of a list of tables by number."""
+    flat: dict[str, Any] = {}
     for name, value in plain.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{before}{name}.")  # pyright: ignore[reportUnknownArgumentType]
+            flat |= _flat(value, f"{before}{name}.")  # pyright: ignore[reportUnknownArgumentType]
         elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):  # pyright: ignore
-            found |= _flat({str(i): item for i, item in enumerate(value)}, f"{before}{name}.")  # pyright: ignore
+            flat |= _flat({str(i): item for i, item in enumerate(value)}, f"{before}{name}.")  # pyright: ignore
         else:
-            found[before + name] = value
-    return found
+            flat[before + name] = value
+    return flat
 
 
 _CHECKPOINTS = (LAST, BEFORE)  # their content is checked when they are read
@@ -301,7 +303,7 @@ def refuse_foreign(out: Path) -> None:
 
 def _is_ours(path: Path) -> bool:
     try:
-        found = read_json(path)
+        content = read_json(path)
     except DPMeshError:
         return False
-    return isinstance(found, dict) and set(found) >= _KEYS
+    return isinstance(content, dict) and set(content) >= _KEYS

@@ -37,7 +37,7 @@ _IMPORTED = {
 
 
 def missing_assets(settings: Settings) -> Iterator[DPMeshError]:
-    """An error for each imported file (`dpmesh assets import`) that body, fits or validation need and that is missing."""
+    """An error for each missing file that must be imported (`dpmesh assets import`) for body, fits or validation."""
     for name, use in _wanted(settings).items():
         if find_asset(name) is None:
             body = name == "smpl_neutral"
@@ -156,7 +156,7 @@ def check_tensorboard() -> None:
 def weight_checks(
     context: TrainingContext, number: int, started: int, *, read_all: bool
 ) -> Iterator[Callable[[], object]]:
-    """Checks of the weights that stage `number` reads and that no stage from `started` on makes; each raises DPMeshError.
+    """Checks of the weights that stage `number` reads and no stage from `started` on makes; they raise DPMeshError.
 
     read_all: read all stored numbers too.
     """
@@ -186,7 +186,7 @@ def _teacher_of(context: TrainingContext, number: int) -> str | None:
 def _check_prior(context: TrainingContext, folder: str) -> None:
     if not Path(folder).is_dir():
         raise ConfigError(
-            "there is no such folder of a pose prior",
+            "this folder of a pose prior does not exist",
             where=folder,
             fix=how_to_make(folder, context.model),
         )
@@ -196,11 +196,11 @@ def _check_prior(context: TrainingContext, folder: str) -> None:
 
 
 def _check_model(source: str, context: TrainingContext, read_all: bool) -> None:
-    """The weights exist, are of this model (apart from its uncertainty head, which make_objective checks) and finite."""
+    """Raise DPMeshError for weights that are missing, of another model (make_objective checks the head) or not finite."""
     folder = weights_folder(source)
     if not folder.is_dir():
         raise ConfigError(
-            "there are no such start weights",
+            "these start weights do not exist",
             where=source,
             fix=how_to_make(source, context.model),
         )
@@ -220,7 +220,7 @@ def _headless(model: DPMeshConfig) -> DPMeshConfig:
 
 
 def refuse_nonfinite_file(folder: Path) -> None:
-    """Raise WeightsError where a stored number is NaN or infinite, or the file cannot be read. Reads a tensor at a time."""
+    """Raise WeightsError where a stored number is not finite or the file cannot be read. Reads one tensor at a time."""
     path = folder / WEIGHTS
     try:
         with safetensors.safe_open(path, "pt") as file:

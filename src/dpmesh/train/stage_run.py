@@ -221,10 +221,10 @@ def _copy_into(own: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     for name, value in own.items():
-        found = stored[name].to(value.device)
+        value_here = stored[name].to(value.device)
         if isinstance(value, DTensor):
-            found = distribute_tensor(found, value.device_mesh, value.placements)
-        value.copy_(found)
+            value_here = distribute_tensor(value_here, value.device_mesh, value.placements)
+        value.copy_(value_here)
 
 
 def _random_state() -> dict[str, Tensor]:

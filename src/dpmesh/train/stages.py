@@ -188,8 +188,8 @@ class StudentStage(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class UncertaintyStage(Stage):
-    """Train the uncertainty head alone (regressor/uncertainty.py, train/objectives/uncertainty.py), then calibrate it on
-    the validation people. Starts from weights with such a head, or from weights that lack it."""
+    """Train the uncertainty head alone (train/objectives/uncertainty.py), then calibrate it on the validation people.
+    Starts from weights with such a head, or from weights that lack it."""
 
     kind: Literal["uncertainty"] = "uncertainty"
     keypoint_batch: int = 0

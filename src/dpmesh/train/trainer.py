@@ -117,7 +117,7 @@ def _refuse_to_resume(state: State, settings: Settings, now: Record | None) -> N
         raise ConfigError(
             f"the checkpoint's record is damaged ({type(error).__name__})",
             where=settings.out,
-            fix=f"Delete {LAST} and {BEFORE} to begin anew, or choose another `out`.",
+            fix=f"Delete {LAST} and {BEFORE} to start again, or choose another `out`.",
         ) from error
     for difference in allowed:
         log.warning("resuming, although %s", difference)
@@ -192,7 +192,7 @@ MEASURE = "MPJPE"
 
 
 def keep_best(run: StageRun, rows: list[dict[str, Any]]) -> None:
-    """Save a mesh stage's weights to weights_best/ (Settings.keep_best) if they are better than those there.
+    """Save a mesh stage's weights to weights_best/ (Settings.keep_best) if they are better than those already saved.
 
     rows: of StageRun.validations. The saved weights' figures are in their provenance, so that a resumed run compares
     with them; figures of another protocol do not count. Under FSDP all processes must call it, else the first one.
@@ -266,9 +266,9 @@ def _save(run: StageRun, out: Path) -> None:
     on_first(run.fabric, lambda: save_checkpoint(out, state))
 
 
-def _means(fabric: Fabric, found: list[dict[str, Tensor]]) -> dict[str, float]:
+def _means(fabric: Fabric, parts: list[dict[str, Tensor]]) -> dict[str, float]:
     """The mean of each term over accumulated parts and processes."""
-    values = {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
+    values = {name: torch.stack([terms[name] for terms in parts]).mean() for name in parts[0]}
     return {name: _over_processes(fabric, value, "mean").item() for name, value in values.items()}
 
 

@@ -47,7 +47,7 @@ Figures = dict[str, NDArray[np.float64]]
 
 
 class Recorded:
-    """Held-out poses as they were recorded: training exchanges limbs between frames, a test must not."""
+    """Held-out poses as recorded: training exchanges limbs between frames, a test must not."""
 
     def __init__(self, bank: PoseBank) -> None:
         self.bank = bank
@@ -98,14 +98,14 @@ def synthetic_people(data: Data, count: int, seed: int) -> Tensors | None:
 
 
 def spread(length: int, count: int) -> list[int]:
-    """At most `count` places, evenly over all."""
+    """At most `count` indices, evenly spaced over all."""
     return [int(i) for i in np.linspace(0, length - 1, min(count, length)).astype(int)]
 
 
 @torch.inference_mode()
 def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 16) -> BodyParameters:
-    """Parameters for every person; images=False gives the keypoint path alone (no picture is looked at)."""
-    found: list[BodyParameters] = []
+    """Parameters for every person; images=False: the keypoint path alone, without an image."""
+    parts: list[BodyParameters] = []
     device = next(model.parameters()).device
     for start in range(0, len(batch["focal"]), chunk):
         part = {name: value[start : start + chunk].to(device) for name, value in batch.items()}
@@ -114,25 +114,25 @@ def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 
             crop = part["crop"].permute(0, 3, 1, 2).float() / 255
             seen = model.look(crop, part["joints"], part["visible"])
         answer = model.regress(seen, part["joints"], part["visible"])
-        found.append(model.parameters_of(answer, part["focal"]))
+        parts.append(model.parameters_of(answer, part["focal"]))
     return BodyParameters(
-        *(torch.cat([getattr(p, name) for p in found]) for name in ("rotations", "betas", "transl")),
-        pose_latent=found[0].pose_latent[:0],
+        *(torch.cat([getattr(p, name) for p in parts]) for name in ("rotations", "betas", "transl")),
+        pose_latent=parts[0].pose_latent[:0],
     )
 
 
 @torch.inference_mode()
 def figures(body: BodyModel, predicted: BodyParameters, batch: Tensors) -> Figures:
     """MPJPE, PA-MPJPE (14 Human3.6M joints, relative to its pelvis) and MPVE (relative to SMPL's) per synthetic person,
-    mm. The truth is the free body, which the people were drawn with; for a model of another body there is no MPVE."""
+    mm. The truth is the free body, which the people were rendered with; a model of another body has no MPVE."""
     device = predicted.betas.device
     (a, a_mesh) = _meshes(body, predicted.betas, predicted.rotations)
     drawn = _drawn_with(body, device)
     (b, b_mesh) = _meshes(drawn, batch["betas"].to(device), rotation_matrix(batch["pose"].to(device)))
     rows = list(H36M14_ROWS)
     a, b = a - a[:, :1], b - b[:, :1]
-    found = {"MPJPE": mpjpe(a[:, rows], b[:, rows]), "PA-MPJPE": pa_mpjpe(a[:, rows], b[:, rows])}
-    return found | ({"MPVE": mpve(a_mesh, b_mesh)} if drawn is body else {})
+    errors = {"MPJPE": mpjpe(a[:, rows], b[:, rows]), "PA-MPJPE": pa_mpjpe(a[:, rows], b[:, rows])}
+    return errors | ({"MPVE": mpve(a_mesh, b_mesh)} if drawn is body else {})
 
 
 def _drawn_with(body: BodyModel, device: torch.device) -> BodyModel:
@@ -158,7 +158,7 @@ def _meshes(body: BodyModel, betas: torch.Tensor, rotations: torch.Tensor) -> tu
 
 
 _TOGETHER = 16
-"""Persons in one forward pass."""
+"""People in one forward pass."""
 
 Row = dict[str, Any]
 """A line of validation.csv."""
@@ -174,7 +174,7 @@ class Benchmark:
     _kept: list[tuple[Sequence[int], Persons]] = field(default_factory=list[tuple[Sequence[int], Persons]])
 
     def batches(self) -> Sequence[tuple[Sequence[int], Persons]]:
-        """Indices and persons; the pictures are read once and kept."""
+        """Indices and persons; the images are read once and cached."""
         if not self._kept:
             for start in range(0, len(self.chosen), _TOGETHER):
                 indices = self.chosen[start : start + _TOGETHER]
@@ -198,12 +198,12 @@ class Benchmark:
             )
             for indices, persons in self.batches()
         ]
-        found = summary.figures(measure, concatenate(parts))
-        means = {name: m["mean"] for name, m in found["mean"].items() if m["mean"] is not None}
+        totals = summary.figures(measure, concatenate(parts))
+        means = {name: m["mean"] for name, m in totals["mean"].items() if m["mean"] is not None}
         return {
             "people": len(self.chosen),
             **{name: round(value, 2) for name, value in means.items()},
-            "failures": found["failures"],
+            "failures": totals["failures"],
             "protocol": self.protocol.full_name,
             "hash": self.protocol.hash,
         }
@@ -216,8 +216,8 @@ def benchmarks(data: Data, count: int, *, annotated: bool = False) -> tuple[Benc
     if data.overfit_people:
         return ()
     share = -(-count // max(len(data.validation), 1))
-    found = [_opened(source, annotated) for source in data.validation if source.dataset != "synthetic"]
-    return tuple(Benchmark(protocol, source, spread(len(source), share)) for protocol, source in found)
+    sets = [_opened(source, annotated) for source in data.validation if source.dataset != "synthetic"]
+    return tuple(Benchmark(protocol, source, spread(len(source), share)) for protocol, source in sets)
 
 
 def _opened(source: TrainingSource, annotated: bool) -> tuple[Protocol, Source]:
@@ -233,7 +233,7 @@ def _opened(source: TrainingSource, annotated: bool) -> tuple[Protocol, Source]:
         )
     if not os.path.isdir(root):
         raise ConfigError(
-            f"there is no such folder, where 3DPW's {source.split} people are looked for",
+            f"this folder of 3DPW's {source.split} people does not exist",
             where=str(root),
             fix="Name the folder that holds 3DPW (docs/data.md) in data.validation; then dpmesh train CONFIG --check.",
         )
@@ -241,7 +241,7 @@ def _opened(source: TrainingSource, annotated: bool) -> tuple[Protocol, Source]:
 
 
 def prepare_validation(settings: Settings) -> None:
-    """Open what the stages will be validated on; every process does, so that none waits for one that failed."""
+    """Open the validation sets of the stages, in every process, so that none waits for one that failed."""
     if not settings.validate_every:
         return
     for stage in settings.stages:

@@ -63,7 +63,7 @@ def people_of_image(
     Pelvis is the middle of the hips. Without a fit the camera is assumed: focal length the image's diagonal.
     """
     people: list[Annotation] = []
-    found: list[Any] = []
+    fit_of: list[Any] = []
     for annotation in annotations:
         box = inside_box(annotation["bbox"], size)
         if box is None:
@@ -83,8 +83,8 @@ def people_of_image(
                 annotated=corners(annotation["bbox"]),
             )
         )  # fmt: skip
-        found.append(fits.get(str(annotation["id"])))
-    for person, fit in zip(with_neighbours(people), found, strict=True):
+        fit_of.append(fits.get(str(annotation["id"])))
+    for person, fit in zip(with_neighbours(people), fit_of, strict=True):
         if request.bodies is None or fit is None:
             request.dropped["fit missing or not asked for (the person is kept)"] += 1
             yield person

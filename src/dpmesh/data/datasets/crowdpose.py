@@ -24,7 +24,7 @@ def read(request: ReadRequest) -> Iterator[Annotation]:
     """People with at least one keypoint.
 
     request.fit_err: the published code keeps fits whose `fit_err` is "above" 5 and drops the others, against the
-    sense of every other set. What the field means cannot be told without the file; the default keeps "all".
+    sense of every other set. What the field means is unknown without the file; the default keeps "all".
     """
     folder = request.folder / "annotations"
     images, annotations = listed(folder / FILES[request.split], "images", "annotations")
@@ -34,9 +34,9 @@ def read(request: ReadRequest) -> Iterator[Annotation]:
         size = (int(image["width"]), int(image["height"]))
         if request.split == "train":
             size = (size[1], size[0])
-        everybody = people_of.get(int(image["id"]), [])
-        kept = [a for a in everybody if sum(a["keypoints"]) != 0]
-        request.dropped["without keypoints"] += len(everybody) - len(kept)
+        annotated = people_of.get(int(image["id"]), [])
+        kept = [a for a in annotated if sum(a["keypoints"]) != 0]
+        request.dropped["without keypoints"] += len(annotated) - len(kept)
         place = f"crowdpose/{image['id']}"
         file = path_inside(request.folder / "images", str(image["file_name"]), place)
         yield from people_of_image(

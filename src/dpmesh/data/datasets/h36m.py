@@ -26,15 +26,15 @@ EVERY = 5
 def read(request: ReadRequest) -> Iterator[Annotation]:
     """People of the training subjects, image by image."""
     folder = request.folder / "annotations"
-    found = False
+    exists = False
     for subject in SUBJECTS[request.split]:
         start = folder / f"Human36M_subject{subject}_"
         if Path(f"{start}data.json").exists():  # part of the subjects is as good as all
-            found = True
+            exists = True
             yield from _subject(request, str(start))
         else:
             request.dropped[f"subject {subject}: no annotations"] += 1
-    if not found:
+    if not exists:
         read_json(folder / f"Human36M_subject{SUBJECTS[request.split][0]}_data.json")  # raises
 
 
@@ -71,14 +71,14 @@ def _person(
     if box is None:
         return None
     rotation, shift = numbers(view["R"], 3, 3, where=where), numbers(view["t"], 3, where=where)
-    seen = (world @ rotation.T + shift) / 1000  # mm in the world -> m before the camera
+    joints = (world @ rotation.T + shift) / 1000  # mm in the world -> m in the camera frame
     K = camera(view["f"], view["c"], where)
-    joints3d, there = to30(seen, H36M17)
-    joints2d, _ = to30(project(seen, K), H36M17)
+    joints3d, there = to30(joints, H36M17)
+    joints2d, _ = to30(project(joints, K), H36M17)
     name = str(image["file_name"])
-    picture = path_inside(request.folder / "images", name, where)
+    file = path_inside(request.folder / "images", name, where)
     return Annotation(
-        f"h36m/{Path(name).with_suffix('')}", picture, size, box, K,
+        f"h36m/{Path(name).with_suffix('')}", file, size, box, K,
         joints2d, there, joints3d=joints3d, joints3d_valid=there, annotated=corners(annotation["bbox"]),
     )  # fmt: skip
 

@@ -27,11 +27,11 @@ def read(request: ReadRequest) -> Iterator[Annotation]:
     fits: Mapping[str, Any] = read_json(folder / "smpl_param.json") if request.bodies is not None else {}
     people_of = by_image(annotations)
     for image in images:
-        everybody = people_of.get(int(image["id"]), [])
+        annotated = people_of.get(int(image["id"]), [])
         where = f"{folder / 'MuCo-3DHP.json'}, image {image['id']}"
-        people = [_person(folder, image, annotation, where) for annotation in everybody]
-        there = [(a, p) for a, p in zip(everybody, people, strict=True) if p is not None]
-        request.dropped["no box inside the image"] += len(everybody) - len(there)
+        people = [_person(folder, image, annotation, where) for annotation in annotated]
+        kept = [(a, p) for a, p in zip(annotated, people, strict=True) if p is not None]
+        request.dropped["no box inside the image"] += len(annotated) - len(kept)
         if not there:
             continue
         nearest = min(range(len(there)), key=lambda k: there[k][1].joints3d[0, 2])
@@ -46,10 +46,10 @@ def _person(folder: Path, image: Any, annotation: Any, where: str) -> Annotation
     if box is None:
         return None
     K = camera(image["f"], image["c"], where)
-    seen = numbers(annotation["keypoints_cam"], 21, 3, where=where) / 1000  # mm -> m
-    joints3d, there = to30(seen, MUCO21)
+    joints = numbers(annotation["keypoints_cam"], 21, 3, where=where) / 1000  # mm -> m
+    joints3d, there = to30(joints, MUCO21)
     # keypoints_img are these, projected; projecting again keeps 2D and 3D one thing.
-    joints2d, _ = to30(project(seen, K), MUCO21)
+    joints2d, _ = to30(project(joints, K), MUCO21)
     return Annotation(
         f"muco/{image['id']}/{annotation['id']}", path_inside(folder, str(image["file_name"]), where), size, box, K,
         joints2d, there, joints3d=joints3d, joints3d_valid=there, annotated=corners(annotation["bbox"]),

@@ -1,4 +1,4 @@
-"""3DPW: its official sequence files, for training and evaluation; and people of training from them or 3DCrowdNet's JSON.
+"""3DPW: the official sequence files, and training people from them or from 3DCrowdNet's JSON.
 
 3DPW/ or PW3D/data/: 3DPW_latest_{train,validation}.json, or sequenceFiles/{train,validation}/*.pkl; the images are
 imageFiles/SEQUENCE/image_NNNNN.jpg (datasets.md, 7.1). Bodies are gendered: training takes pose and joints from them,
@@ -77,7 +77,7 @@ def tested_on(sequence: str) -> bool:
 class Sequence:
     """A sequence file: p people in f frames at 30 Hz; world frame, metres, axis-angle, pixels.
 
-    name: as stored.  K: camera of every image.  world_to_camera: 4×4 of each frame.  campose_valid: where that is right.
+    name: as stored.  K: camera of every image.  world_to_camera: of each frame.  campose_valid: where that is right.
     keypoints: OpenPose-18, x y confidence.  image_numbers: of each frame; None where the file has none.
     """
 
@@ -241,7 +241,7 @@ def _of_frame(
     pixels = project(joints, K)
     inside = ((pixels >= 0) & (pixels < np.array(size))).all(1) & (joints[:, 2] > 0)
     if not inside.any():
-        request.dropped["no joint in the picture"] += 1
+        request.dropped["no joint in the image"] += 1
         return None
     x1, y1, x2, y2 = tight_box(pixels, inside)
     w, h = BOX_ENLARGED * (x2 - x1), BOX_ENLARGED * (y2 - y1)
@@ -268,11 +268,11 @@ def _person(
         return None
     joints3d, there = to30(joints, SMPL24)
     joints2d, _ = to30(project(joints, K), SMPL24)
-    given, _ = to30(detected, OPENPOSE18, middle_pelvis=True)
-    given[given[:, 2] <= DETECTED] = 0
+    keypoints, _ = to30(detected, OPENPOSE18, middle_pelvis=True)
+    keypoints[keypoints[:, 2] <= DETECTED] = 0
     return Annotation(
         record, file, size, inside, K, joints2d, there,
-        joints3d=joints3d, joints3d_valid=there, given=given, annotated=corners(box),
+        joints3d=joints3d, joints3d_valid=there, given=keypoints, annotated=corners(box),
     )  # fmt: skip
 
 
@@ -284,7 +284,7 @@ def _fitted(
     transl: Array | Array32,
     name: Gender,
 ) -> Annotation:
-    """Pose always; the mesh's joints only where the gendered body is there."""
+    """With the pose, and with the mesh's joints where the gendered body was imported."""
     if request.bodies is not None and request.bodies.has(name):
         return request.bodies.attach(person, pose, betas, transl, gender=name)
     request.dropped[f"mesh joints without the {name} body (pose and joints are kept)"] += 1

@@ -1,4 +1,4 @@
-"""A seeded generator of people: pictures, or keypoints alone, with everything known about them."""
+"""A seeded generator of people: images, or keypoints alone, with everything known about them."""
 
 from dpmesh.data.synthetic.generator import SyntheticPeople
 

@@ -25,7 +25,7 @@ Array32 = NDArray[np.float32]
 _J = SMPL24.index
 
 HAT, GLASSES, BACKPACK, BAG, HELD = 0.14, 0.1, 0.07, 0.06, 0.13
-"""Probabilities: by eye from street pictures; what is held is more frequent, since it hides hands and faces."""
+"""Probabilities: by eye from street images; what is held is more frequent, since it hides hands and faces."""
 
 
 @dataclass(frozen=True)

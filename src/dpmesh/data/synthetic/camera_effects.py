@@ -1,4 +1,4 @@
-"""What a camera and a file do to a picture: exposure, haze, defocus, shaking, low resolution, noise, JPEG."""
+"""What a camera and a file do to an image: exposure, haze, defocus, shaking, low resolution, noise, JPEG."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
@@ -20,7 +20,7 @@ _SHOULDER = np.where(_RANGE < 0.7, _RANGE, 1 - 0.3 * np.exp((0.7 - _RANGE) / 0.3
 _GREY = np.tile(np.array([0.299, 0.587, 0.114]), (3, 1))
 
 LOW = 0.22
-"""Share of pictures that were smaller than the crop: of far people, of video. Their side: LOW_SIDE px."""
+"""Share of images that were smaller than the crop: of far people, of video. Their side: LOW_SIDE px."""
 LOW_SIDE = (48, 200)
 
 
@@ -30,10 +30,10 @@ def photograph(
     frame: Float32[NDArray[np.float32], "4"],
     haze: float = 0.0,
 ) -> UInt8[NDArray[np.uint8], "s s 3"]:
-    """8 bits; black outside `frame` (x1 y1 x2 y2 px). haze: strength of a bright veil, as of a sun in the picture."""
+    """8 bits; black outside `frame` (x1 y1 x2 y2 px). haze: strength of a bright veil, as of a sun in the image."""
     size, u = len(image), rng.uniform
     saturation = (0.0, 0.5, 0.75, 1.0, 1.3)[pick(rng, (0.04, 0.1, 0.16, 0.5, 0.2))]
-    # A camera exposes for the middle of the picture; it errs, and now and then badly.
+    # A camera exposes for the middle of the image; its exposure is off, now and then far.
     level = float(image[size // 4 : -size // 4 : 4, size // 4 : -size // 4 : 4].mean())
     exposure = u(0.3, 0.55) / max(level, 0.02) * np.exp(rng.normal(0, 0.2))
     contrast = u(0.75, 1.25)

@@ -38,7 +38,7 @@ Array32 = NDArray[np.float32]
 Skirt = Literal["none", "skirt", "dress", "coat"]
 
 LONG, CROPPED, SHORTS = 0.62, 0.08, 0.3
-"""Shares of what covers legs; trousers of the first length are the usual ones in pictures of grown people."""
+"""Shares of what covers legs; trousers of the first length are the usual ones in images of grown people."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Wardrobe:
         self._at = {name: landmarks[0, k] for k, name in enumerate(JOINTS30.joints)}
 
     def dress(self, rng: np.random.Generator) -> Look:
-        """A random person's look."""
+        """The clothes, hair and colours of a random person."""
         at, u = self._at, partial(between, rng)
         y = {name: float(point[1]) for name, point in at.items()}
         across = {name: float(at[f"L_{name}"][0]) for name in ("Shoulder", "Elbow", "Wrist")}

@@ -36,7 +36,7 @@ _F32 = np.float32
 Array32 = NDArray[np.float32]
 Array64 = NDArray[np.float64]
 LEFT, RIGHT = 2, 3  # sides are floor, ceiling, then those at low and high x, and at low and high z
-_SHADOW_CELLS = 32  # along a side of the picture
+_SHADOW_CELLS = 32  # along a side of the image
 _GREENS = np.array([[0.3, 0.36, 0.16], [0.22, 0.3, 0.12], [0.42, 0.42, 0.22], [0.36, 0.3, 0.16]])
 _GROUNDS = np.array([[0.42, 0.41, 0.4], [0.55, 0.5, 0.44], [0.3, 0.3, 0.32], [0.68, 0.6, 0.46]])
 
@@ -94,7 +94,7 @@ def draw_surroundings(
         walls = [wall if rng.random() < 0.7 else surface(rng, 2.0) for _ in range(4)]
     ceiling = material(PLAIN, np.full(3, u(0.6, 1.0)), grain=0.0)
     paints, panels = [floor, ceiling, *walls], []
-    for _ in range(rng.integers(0, 7)):  # windows, doors, pictures, cupboards; posters and signs out of doors
+    for _ in range(rng.integers(0, 7)):  # windows, doors, images, cupboards; posters and signs out of doors
         side, scale = int(rng.integers(2, 6)), 3.0 if open_air else 1.0
         across = (low[2], high[2]) if side in (LEFT, RIGHT) else (low[0], high[0])
         start = u(float(across[0]), float(across[1]))
@@ -138,7 +138,7 @@ def draw_behind(
     balls: Float32[Array32, "b 4"],
     taken: Int32[NDArray[np.int32], "s s"],
 ) -> None:
-    """Fill the picture where taken is negative. balls: x y z (world) and radius of what darkens the floor."""
+    """Fill the image where taken is negative. balls: x y z (world) and radius of what darkens the floor."""
     size = len(image)
     to_box = np.ascontiguousarray(around.turn @ view.T, _F32)  # camera to the box's axes
     soft = light.on(_INWARD @ to_box)
@@ -163,7 +163,7 @@ _INWARD = np.array([[0, 1, 0], [0, -1, 0], [1, 0, 0], [-1, 0, 0], [0, 0, 1], [0,
 def _shadows(
     out: Array32, to_box: Array32, balls: Array32, low: Array32, sun: Array32, focal: float, size: int
 ) -> None:
-    """For cells of the picture that see the floor: how much of the soft and of the hard light is left."""
+    """For cells of the image that see the floor: how much of the soft and of the hard light is left."""
     cells = out.shape[0]
     for i in range(cells):
         for j in range(cells):
@@ -200,7 +200,7 @@ def _behind(
     d, p = np.empty(3, np.float32), np.empty(3, np.float32)
     for i in range(height):
         for j in range(width):
-            # A cell at the edge of what is drawn before it is drawn too: its neighbours look at it.
+            # A cell at the edge of what is drawn before it is drawn too: its neighbours read it.
             r, c = 2 * i, 2 * j
             r1, c1 = min(r + 3, 2 * height - 1), min(c + 3, 2 * width - 1)
             r0, c0 = max(r - 2, 0), max(c - 2, 0)

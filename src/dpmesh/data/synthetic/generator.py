@@ -1,4 +1,4 @@
-"""Synthetic people: pictures with everything known about them, each a pure function of (seed, index)."""
+"""Synthetic people: images with everything known about them, each a pure function of (seed, index)."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
@@ -32,15 +32,15 @@ STEP = 8
 """Pixels from one cell of record.Sample's parts and surface to the next."""
 
 _OBJECTS = (0.4, 0.32, 0.18, 0.1)  # probability of 0, 1, 2, 3 objects before the person
-_WHAT = (0.62, 0.2, 0.18)  # furniture, somebody's limb, a flat shape
+_WHAT = (0.62, 0.2, 0.18)  # furniture, another person's limb, a flat shape
 _AROUND = 3  # pieces of furniture about the place, at most
-_FLAT = 0.12  # pictures with an abstract background instead of a place
+_FLAT = 0.12  # images with an abstract background instead of a place
 _FACE = ("Nose", "Eye", "Ear")
 _TRUNK = ("Pelvis", "Hip", "Torso", "Spine", "Chest", "Neck", "Thorax", "Shoulder")
 DEPTH_GAP = np.array(
     [0.06 if j.endswith(_FACE) else 0.28 if j.endswith(_TRUNK) else 0.13 for j in JOINTS30.joints]
 )
-"""Metres that a joint may lie behind the person's own surface and still be seen: its depth in the body."""
+"""Metres that a joint may lie behind the person's own surface and still be visible: its depth in the body."""
 LOOSE_GAP = np.where([j.endswith(_FACE) for j in JOINTS30.joints], 0.02, DEPTH_GAP)
 """The same for what hangs on the person: hair and hats hide a face that they lie before, a skirt what it hangs away
 from; a joint right under cloth is as visible as under trousers."""
@@ -100,13 +100,13 @@ class SyntheticPeople:
         return stack([self.sample(index) for index in range(start, start + n)])
 
     def keypoints_only(self, rng: np.random.Generator, n: int) -> Batch:
-        """n samples without pictures, as keypoints.keypoints_only gives them: thousands per second."""
+        """n samples without images, as of keypoints.keypoints_only: thousands per second."""
         return keypoints_only(rng, n, self._bank, self._body)
 
     def _render(
         self, rng: np.random.Generator, scenes: Scenes
     ) -> tuple[NDArray[np.uint8], Canvas, NDArray[np.float32], NDArray[np.int32]]:
-        """The picture, what was drawn on, and depth and faces of the people without the objects."""
+        """The image, what was drawn on, and depth and faces of the people without the objects."""
         focal, view = float(scenes.focal[0]), scenes.view[0]
         most = MOST_HIDDEN[1] if rng.random() < MOST_HIDDEN[2] else MOST_HIDDEN[0]
         canvas = Canvas(np.array([[focal, 0, CENTRE], [0, focal, CENTRE], [0, 0, 1]]), SIZE, most)
@@ -124,7 +124,7 @@ class SyntheticPeople:
             canvas.add(piece, who)
 
         joints = scenes.people.joints[0] + scenes.transl[0]
-        everybody = np.concatenate(
+        positions = np.concatenate(
             [joints[:24], (scenes.others.joints + scenes.other_transl[:, None])[:, :24].reshape(-1, 3)]
         )
         ground, light = float(scenes.ground[0]), Light(rng, view)
@@ -135,9 +135,9 @@ class SyntheticPeople:
             image[:] = backdrop(rng, SIZE)
         else:
             balls = np.concatenate(
-                [everybody[:72] @ view, np.resize(_BALLS, len(everybody[:72]))[:, None]], 1
+                [positions[:72] @ view, np.resize(_BALLS, len(positions[:72]))[:, None]], 1
             )
-            around = draw_surroundings(rng, light, ground, everybody @ view)
+            around = draw_surroundings(rng, light, ground, positions @ view)
             draw_behind(image, around, light, view, focal, balls.astype(_F32), canvas.raster.face)
         shade(image, canvas.raster, canvas.mesh(), light, focal)
         for mask in shapes:
@@ -160,7 +160,7 @@ class SyntheticPeople:
     def _objects(
         self, rng: np.random.Generator, canvas: Canvas, scenes: Scenes, joints: NDArray[np.float32]
     ) -> list[NDArray[np.bool_]]:
-        """What stands before the person. Masks of the flat ones, which are still to be coloured."""
+        """Objects in front of the person. Masks of the flat ones, which are still to be coloured."""
         shapes: list[NDArray[np.bool_]] = []
         focal = scenes.focal
         for _ in range(pick(rng, _OBJECTS)):

@@ -1,4 +1,4 @@
-"""Samples without a picture: the keypoint path is trained on thousands of them per second."""
+"""Samples without an image: the keypoint path is trained on thousands of them per second."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
@@ -19,12 +19,12 @@ _F32 = np.float32
 def keypoints_only(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBody) -> Batch:
     """n samples as arrays by the names of record.Sample's fields, without "crop"; has_image is 0.
 
-    The same people, cameras and noise as the pictures have; what hides a joint is drawn at random.
+    The same people, cameras and noise as the images have; what hides a joint is drawn at random.
     """
     scenes = draw_scenes(rng, n, bank, body)
     hidden = guess_hidden(rng, scenes)
     return {
-        "record_id": [f"synthetic-keypoints/{row}" for row in range(n)],  # the step tells which batch
+        "record_id": [f"synthetic-keypoints/{row}" for row in range(n)],  # the step identifies the batch
         **describe(rng, scenes, hidden),
         "surface_valid": np.zeros(n, _F32),
         "has_image": np.zeros(n, _F32),
@@ -42,7 +42,7 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.b
     area = np.prod(np.ptp(coco2d, axis=1), axis=1)
 
     near, near_flags = _neighbours(scenes, coco2d)
-    # A labelled joint is one inside the picture: the rates depend on how many there are.
+    # A labelled joint is one inside the image: the rates depend on how many there are.
     noisy = posefix(rng, coco2d, coco_inside.astype(_F32), area, near, near_flags)
     careful = rng.random(n) < 0.15  # some detections are simply good
     slight = coco2d + rng.standard_normal(coco2d.shape) * (0.015 * np.sqrt(area))[:, None, None]
@@ -51,7 +51,7 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.b
     points, flags = detector_like(rng, points, flags, hidden[:, _COCO_ROWS], coco_inside, area)
     joints, visible = joints30_of(points, flags)
 
-    # A detector with more joints than COCO's: the others are given too.
+    # A detector with more joints than COCO's: the others are input too.
     more = (
         (rng.random(n) < 0.25)[:, None]
         & _BEYOND
@@ -65,7 +65,7 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.b
         "visible": np.where(more, 1, visible).astype(_F32),
         "focal": focal,
         "diagonal": scenes.diagonal,
-        "to_image": np.tile(np.eye(3, dtype=_F32), (n, 1, 1)),  # the crop is the middle of its picture
+        "to_image": np.tile(np.eye(3, dtype=_F32), (n, 1, 1)),  # the crop is the middle of its image
         "joints2d": joints2d,
         "joints3d": joints3d,
         "pose": people.pose,
@@ -116,7 +116,7 @@ def guess_hidden(rng: np.random.Generator, scenes: Scenes) -> Bool[NDArray[np.bo
 def _neighbours(
     scenes: Scenes, coco2d: Float32[NDArray[np.float32], "n 17 2"]
 ) -> tuple[Float32[NDArray[np.float32], "n k 17 2"], Float32[NDArray[np.float32], "n k 17"]]:
-    """COCO joints of the others whose boxes overlap the person's, and which of them are inside the picture."""
+    """COCO joints of the others whose boxes overlap the person's, and which of them are inside the image."""
     of = scenes.other_of
     points = np.zeros((len(coco2d), len(OTHERS) - 1, 17, 2), _F32)
     flags = np.zeros(points.shape[:3], _F32)

@@ -47,7 +47,7 @@ def _table() -> Array32:
 
 NOISE = _table()
 
-# Colours by what they are seen on in photographs: mostly muted, with a few loud ones.
+# Colours by what they are on in photographs: mostly muted, with a few loud ones.
 _SKIN_TONES = np.array(
     [[255, 226, 205], [241, 199, 168], [224, 172, 135], [190, 132, 95], [138, 88, 60], [84, 54, 40]]
 ) / 255  # fmt: skip
@@ -186,7 +186,7 @@ def noise_at(table: Array32, u: float, v: float) -> float:
 
 @compiled_fast
 def _cell(table: Array32, u: float, v: float) -> float:
-    """The table's nearest cell: for grain, where nobody sees the steps."""
+    """The table's nearest cell: for grain, where the steps are invisible."""
     return table[int(np.floor(v * TABLE)) & (TABLE - 1), int(np.floor(u * TABLE)) & (TABLE - 1)]
 
 

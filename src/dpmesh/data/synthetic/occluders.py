@@ -1,4 +1,4 @@
-"""Things that stand before a person or around: furniture of primitives, a limb of somebody near, flat shapes.
+"""Objects in front of a person or around: furniture of primitives, a limb of a person nearby, flat shapes.
 
 SynthOcc keeps barrels, hedges, firs, columns, screens, balloons and boulders for itself; none is here.
 """
@@ -100,7 +100,7 @@ _BEFORE = (0.2, 0.17, 0.15, 0.1, 0.05, 0.13, 0.06, 0.1, 0.04)
 """How often each kind is what hides: low ones mostly, as in rooms and streets; fences hide nothing for long."""
 
 
-_SHAPES = 24  # of each kind, made once and painted anew each time
+_SHAPES = 24  # of each kind, made once and painted again each time
 
 
 @cache
@@ -155,7 +155,7 @@ def put_before(
 
 
 def limb(rng: np.random.Generator, before: Float32[Array32, "3"], focal: float, size: int) -> Mesh:
-    """Somebody's arm that reaches in from outside the picture to before a point: sleeve or bare, with a hand."""
+    """Another person's arm that reaches from outside the image in front of a point: sleeve or bare, with a hand."""
     depth = before[2] * rng.uniform(0.45, 0.92)
     tip = before * _F32(depth / before[2]) + np.array([*rng.normal(0, 0.1, 2), 0], _F32)
     angle, scale = rng.uniform(0, 2 * np.pi), depth * size / focal  # metres across the crop there
@@ -200,7 +200,7 @@ def flat_shape(
         radius = rng.uniform(0.3, 0.7, len(angles))
         points = np.stack([x + w * radius * np.cos(angles), y + h * radius * np.sin(angles)], 1)
         cv2.fillPoly(mask, [points.astype(np.int32)], 1)
-    elif kind == 3:  # a pole, a branch, somebody's arm
+    elif kind == 3:  # a pole, a branch, another person's arm
         d = rng.normal(0, 1, 2) * extent
         cv2.line(
             mask, (int(x - d[0]), int(y - d[1])), (int(x + d[0]), int(y + d[1])), 1, int(rng.integers(3, 26))

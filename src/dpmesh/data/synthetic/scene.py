@@ -1,4 +1,4 @@
-"""Who stands where, and what the camera's crop frames: everything about a sample but its picture.
+"""The scene of a sample: people, their positions, camera and crop; everything but the image.
 
 Vectorised over samples. Frame: the crop camera's (docs/conventions.md), 256×256 px, centre (128, 128).
 """
@@ -26,11 +26,11 @@ CENTRE = 128.0
 FOCAL_DIAGONALS = (
     0.6,
     3.0,
-)  # focal length in diagonals of the picture: a telephone's wide lens to a short tele lens
+)  # focal length in diagonals of the image: a telephone's wide lens to a short tele lens
 CROP_DIAGONALS = (
     0.12,
     0.8,
-)  # side of the crop in diagonals: somebody in the distance to one who fills the picture
+)  # side of the crop in diagonals: a person in the distance to one who fills the image
 _LOG_FOCAL, _LOG_CROP = ((float(np.log(a)), float(np.log(b))) for a, b in (FOCAL_DIAGONALS, CROP_DIAGONALS))
 FLESH = 0.07  # metres between a joint and the end of the body, where a detector's box ends
 REDRAWN = (
@@ -39,7 +39,7 @@ REDRAWN = (
 FEET = 0.06  # metres between the lowest joint and the floor
 NEAREST = 0.35  # metres between the camera and the nearest joint, at least
 OTHERS = (0.64, 0.2, 0.09, 0.04, 0.03)
-"""Probability of 0 to 4 further people: somebody else is in a third of the crops, a crowd in one of fourteen."""
+"""Probability of 0 to 4 further people: another person is in a third of the crops, a crowd in one of fourteen."""
 _F32 = np.float32
 Array32 = NDArray[np.float32]
 
@@ -51,7 +51,7 @@ def _set(*names: str) -> NDArray[np.bool_]:
 _HEAD = ("Head_top", "Nose", "Eye", "Ear", "Head", "Neck")
 _UPPER = (*_HEAD, "Thorax", "Shoulder", "Elbow", "Wrist", "Hand", "Chest", "Spine", "Torso")
 # What the box is drawn around: (probability, joints). The named regions are where photographers cut people; the last
-# row stands for a cut anywhere, at a side of the picture: `_cut_anywhere`.
+# row stands for a cut anywhere, at a side of the image: `_cut_anywhere`.
 REGIONS = (
     (0.63, np.ones(30, bool)),
     (0.10, _set(*_UPPER, "Hip", "Pelvis")),
@@ -64,14 +64,14 @@ REGIONS = (
 _REGIONS = np.stack([joints for _, joints in REGIONS])
 KEPT = (0.1, 0.9)
 """Share of the 30 joints on this side of a cut anywhere: four of them at least, a head or a pair of feet."""
-CUT = 0.6  # of the boxes around less than the person end at the border of the picture, the rest inside it
+CUT = 0.6  # of the boxes around less than the person end at the border of the image, the rest inside it
 CUT_SIDES = (0.5, 0.18, 0.16, 0.16)
-"""Which side is cut off: below, above, left, right. Cameras are held so that heads are in the picture."""
+"""Which side is cut off: below, above, left, right. Cameras are held so that heads are in the image."""
 
 
 @runtime_checkable
 class PoseSource(Protocol):
-    """Gives body poses: axis-angle (n, 24, 3), joint 0 in a y-up world. data.poses.PoseBank is one."""
+    """Body poses: axis-angle (n, 24, 3), joint 0 in a y-up world. data.poses.PoseBank is one."""
 
     def sample(self, rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 24 3"]: ...
 
@@ -91,10 +91,10 @@ class Bodies:
 class Scenes:
     """n samples: the person, where it stands, and m further people in some of them.
 
-    focal px.  frame (n, 4): x1 y1 x2 y2 in crop px, the part of the crop that the source picture covers.
+    focal px.  frame (n, 4): x1 y1 x2 y2 in crop px, the part of the crop that the source image covers.
     other_of (m,): in whose sample each of the others is, in ascending order.
     view (n, 3, 3): from the world, y up, to the camera.  ground (n,): height of the floor in the world.
-    diagonal (n,): of the picture that the crop is the middle of, crop px.
+    diagonal (n,): of the image that the crop is the middle of, crop px.
     """
 
     people: Bodies
@@ -169,7 +169,7 @@ def _beside(
 def _cut_anywhere(
     rng: np.random.Generator, joints: Float32[NDArray[np.float32], "k 30 3"]
 ) -> Bool[NDArray[np.bool_], "k 30"]:
-    """The joints on one side of a line across the picture, up to a share of them."""
+    """The joints on one side of a line across the image, up to a share of them."""
     k = len(joints)
     side = pick_each(rng, CUT_SIDES, k)
     along = (
@@ -236,7 +236,7 @@ def _any_bodies(
 def draw_betas(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 10"]:
     """Shapes: men and women, the young and small, wider than the free body's own population (docs/body.md).
 
-    A standard normal is that population, in which one who is in the middle of everything looks like a slim woman.
+    A standard normal is that population, in which the mean shape looks like a slim woman.
     Component 0 is height (and a man's build above), 1 the build of a man (+) or woman (-), 2 weight, 3 girth: below
     -2 its waist is thinner than anybody's, so that it is cut there.
     """
@@ -326,13 +326,13 @@ def _frames(
     region: Bool[NDArray[np.bool_], "n 30"],
     choice: NDArray[np.int64],
 ) -> Float32[NDArray[np.float32], "n 4"]:
-    """Where the source picture ends inside the crop: rarely, or where a truncated person's box ends."""
+    """Where the source image ends inside the crop: rarely, or where a truncated person's box ends."""
     n = len(transl)
     frame = np.tile(np.array([0, 0, SIZE, SIZE], np.float64), (n, 1))
     low, high = _box(people, transl, region, focal)
     edges = np.concatenate([low, high], 1) + rng.uniform(-8, 8, (n, 4))
     cut = (rng.random(n) < CUT) & (choice > 0)
-    # The box of a truncated person ends at the picture's border, on the sides where the body goes on.
+    # The box of a truncated person ends at the image's border, on the sides where the body goes on.
     whole_low, whole_high = _box(people, transl, np.ones_like(region), focal)
     goes_on = np.concatenate([whole_low < low - 3, whole_high > high + 3], 1) & cut[:, None]
     frame[goes_on] = edges[goes_on]

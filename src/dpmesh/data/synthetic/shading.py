@@ -1,4 +1,4 @@
-"""Draws what a raster sees: the material at each pixel, soft and hard light on it, darker in corners."""
+"""Shades a raster: the material at each pixel, soft and hard light on it, darker in corners."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
@@ -21,7 +21,7 @@ Array64 = NDArray[np.float64]
 
 
 def shade(image: Float32[Array32, "h w 3"], raster: Raster, mesh: Mesh, light: Light, focal: float) -> None:
-    """Draw the seen surfaces over `image`, in place. Two-sided: a normal that looks away is turned round."""
+    """Draw the visible surfaces over `image`, in place. Two-sided: a normal that faces away is negated."""
     # What every pixel looks up is in the precision that it is computed in: converting there takes an eighth longer.
     regions, paints, harmonics, sun, hard = (
         np.asarray(table, np.float64)
@@ -66,7 +66,7 @@ def lit(h: Array64, k: int, x: float, y: float, z: float) -> float:
 def _mixed(
     values: Array32, a: int, b: int, c: int, wa: float, wb: float, wc: float
 ) -> tuple[float, float, float]:
-    """What lies between a triangle's corners."""
+    """Values between a triangle's corners."""
     return (
         wa * values[a, 0] + wb * values[b, 0] + wc * values[c, 0],
         wa * values[a, 1] + wb * values[b, 1] + wc * values[c, 1],

@@ -98,7 +98,7 @@ def _room(rng: np.random.Generator, size: int) -> Array32:
     paste(texture(rng, size), below, out)
     if rng.random() < 0.4:
         out[np.abs(axis[:, None] - edge + 4) < rng.uniform(1, 5)] = colour(rng, 0.2)
-    for _ in range(rng.integers(0, 3)):  # windows, pictures, doors
+    for _ in range(rng.integers(0, 3)):  # windows, images, doors
         x, y = rng.uniform(-0.1, 0.9, 2) * size
         w, h = rng.uniform(0.1, 0.45, 2) * size
         corners = [(int(x), int(y)), (int(x + w), int(min(y + h, level)))]

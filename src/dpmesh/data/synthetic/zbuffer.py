@@ -1,4 +1,4 @@
-"""A picture in the making: meshes are added to a z-buffer one by one, then all that is seen is drawn at once."""
+"""A z-buffer to which meshes are added one by one, before all visible surfaces are drawn at once."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
@@ -16,8 +16,8 @@ PERSON, OTHER, THING, LOOSE = 1, 2, 3, 4
 """Who owns a pixel; 0 is the background. LOOSE: what hangs on the person (accessories.py)."""
 
 MOST_HIDDEN = (0.6, 0.85, 0.25)
-"""What would hide more than a share of the person's own pixels is left out: 0.6, and 0.85 in a quarter of the pictures
-(SynthOcc's hardest level hides some 80 % of the joints; behind more than that a detector finds nobody)."""
+"""What would hide more than a share of the person's own pixels is left out: 0.6, and 0.85 in a quarter of the images
+(SynthOcc's hardest level hides some 80 % of the joints; behind more than that a detector finds no person)."""
 
 
 class Canvas:
@@ -52,9 +52,9 @@ class Canvas:
             return False
         if not self._whole or who == LOOSE:
             rasterize(mesh.vertices, mesh.faces, self.K, self.owner.shape, closed, self.raster, self._faces)
-            seen = _take(self.owner, self.raster.face, self._faces, who)
+            visible = _take(self.owner, self.raster.face, self._faces, who)
             if who == PERSON:
-                self._whole = seen
+                self._whole = visible
         else:
             new = self._scratch
             new.depth.fill(np.inf)  # face and weights count only where there is a depth
@@ -85,18 +85,18 @@ class Canvas:
         return self.raster.depth.copy(), self.raster.face.copy()
 
     def _too_much(self, own: int, lost: int, most: float = 1.0) -> bool:
-        """Of the person's own pixels these are seen so far, and these of them would not be any more."""
+        """How many of the person's own pixels are visible so far, and how many of them would be covered."""
         return lost > most * self._whole or own - lost < (1 - self.most) * self._whole
 
     def beyond(self, points: Float32[NDArray[np.float32], "k 3"], margin: float = 0.0) -> bool:
-        """Whether points (metres, camera frame) lie all beyond one side of the picture, by more than the margin."""
+        """Whether points (metres, camera frame) lie all beyond one side of the image, by more than the margin."""
         slope = 2 * float(self.K[0, 0]) / self.size
         return _beyond(points, slope, slope * margin)
 
 
 @compiled
 def _beyond(points: NDArray[np.float32], slope: float, margin: float) -> bool:
-    """slope: of the picture's sides, in the frame of the camera."""
+    """slope: of the image's sides, in the frame of the camera."""
     near = far = left = right = above = below = 0
     for p in range(points.shape[0]):
         x, y, z = points[p, 0] * slope, points[p, 1] * slope, points[p, 2]

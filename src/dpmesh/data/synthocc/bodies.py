@@ -66,7 +66,7 @@ class People:
         return PoseBank.load("test").both_sides
 
     def draw(self, draws: Draws, view: Float[Array, "3 3"]) -> Figure:
-        """A person turned any way about the vertical, seen by a camera of that view (world, y up, to camera)."""
+        """A person turned any way about the vertical, in a camera of that view (world, y up, to camera)."""
         pose = np.array(self.bank[draws.pick(len(self.bank))], np.float64)
         betas = np.clip(draws.normal(10), -2.5, 2.5).round(DIGITS["betas"])
         turn = Rotation.from_rotvec([0.0, draws.between(-np.pi, np.pi), 0.0]).as_matrix()

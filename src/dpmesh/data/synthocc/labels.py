@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from dpmesh.data.noise import detector_like, joints30_of, posefix
 from dpmesh.data.synthocc.bodies import DIGITS, People
+from dpmesh.data.synthocc.drawing import own_depth
 from dpmesh.data.synthocc.draws import Draws
 from dpmesh.data.synthocc.patterns import Array
-from dpmesh.data.synthocc.picture import own_depth
 from dpmesh.data.synthocc.scenes import Standing, SynthOccScene, box_of
 from dpmesh.geometry import CROP
 from dpmesh.skeletons import COCO17, JOINTS30
@@ -33,10 +33,10 @@ _INSIDE = np.array(
 
 @dataclass(frozen=True, eq=False)
 class Label:
-    """One person. pose (axis-angle), betas, transl, focal, frame, box: as in SynthOccScene. joints3d: the 30-set, metres,
+    """One person. pose (axis-angle), betas, transl, focal, frame, box: of the scene. joints3d: the 30-set, metres,
     camera frame; joints2d: crop px.
-    hidden: by others, a thing or the frame; seen: nothing hides it, not the own body either.
-    points, given: 2D keypoints of the noise model, crop px, 0 where given is False."""
+    hidden: by others, an object or the frame; seen: by nothing, not by the own body either.
+    points, given: simulated 2D keypoints, crop px, and which of them exist (0 elsewhere)."""
 
     id: str
     pose: Float[Array, "24 3"]

@@ -1,4 +1,4 @@
-"""Who and what stands where: six scenes a case, the same person hidden more and more.
+"""People and objects of a case: six scenes, the same person hidden more and more.
 
 A case is a person (pose, shape, camera, clothes) of one subset; scene 0 has nothing before it, scenes 1 to 5 hide so
 many of its 17 main joints (RANGES) by the case's occluder, which grows or comes nearer. What the own body hides does
@@ -65,7 +65,7 @@ class Standing:
 
 @dataclass(frozen=True, eq=False)
 class SynthOccScene:
-    """focal: crop px. frame: x1 y1 x2 y2 px of the crop that the picture covers. others: in front or anywhere.
+    """focal: crop px. frame: x1 y1 x2 y2 px of the crop that the image covers. others: in front or anywhere.
     thing: a solid, its vertices in the camera frame, and what it came from. hidden: joints of the 30-set that others,
     the thing or the frame hide. attempt: which try gave the case; case and attempt are the key of its looks."""
 
@@ -113,7 +113,7 @@ def case(people: People, number: int, attempt: int = 0) -> list[SynthOccScene]:
 
 
 def _base(people: People, draws: Draws, number: int, attempt: int, subset: str) -> SynthOccScene | None:
-    """A person alone, whole in the picture; None where the drawn one cannot be framed so."""
+    """A person alone, whole in the image; None where the drawn one cannot be framed so."""
     pitch, roll = np.clip(draws.normal(1)[0] * 9 + 7, -12, 40), draws.normal(1)[0] * 3
     tilt = Rotation.from_euler("ZX", [roll, pitch], degrees=True).as_matrix()
     view = tilt @ np.diag([1.0, -1.0, -1.0])
@@ -147,7 +147,7 @@ def _box(points: Float[Array, "n 3"], focal: float) -> tuple[Float[Array, "2"], 
 
 
 def box_of(scene: SynthOccScene) -> Float[Array, "4"]:
-    """The true box of what is inside the picture, hidden parts too: x1 y1 x2 y2 px."""
+    """The true box of what is inside the image, hidden parts too: x1 y1 x2 y2 px."""
     joints = scene.person.joints
     low, high = _box(joints[scene.inside(scene.pixels(joints))], scene.focal)
     x1, y1, x2, y2 = scene.frame
@@ -203,7 +203,7 @@ def _objects(people: People, draws: Draws, base: SynthOccScene) -> list[SynthOcc
 
 
 def _people(front: int, around: int) -> Callable[[People, Draws, SynthOccScene], list[SynthOccScene] | None]:
-    """Others who come before the person from the sides, and some beside and behind who hide nothing."""
+    """Others who come before the person from the sides, and some at the sides and behind who hide nothing."""
 
     def ladder(people: People, draws: Draws, base: SynthOccScene) -> list[SynthOccScene] | None:
         view = np.stack([base.ground.right, base.ground.up, base.ground.near], 1)
@@ -261,7 +261,7 @@ def _spans(ground: Ground, vertices: Float[Array, "v 3"]) -> list[tuple[float, f
 
 
 def _cuts(people: People, draws: Draws, base: SynthOccScene) -> list[SynthOccScene] | None:
-    """The picture ends somewhere across the person, and the crop is drawn around what is left."""
+    """The image ends somewhere across the person, and the crop is drawn around what is left."""
     del people, draws
     side = (1, 1, 1, 0, 2, 3)[
         base.case // len(SUBSETS) % 6

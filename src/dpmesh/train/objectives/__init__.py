@@ -1,1 +1,1 @@
-"""What a stage trains: one objective a file."""
+"""The objectives of the stages, one a file, and what they share."""

@@ -1,4 +1,4 @@
-"""What a stage trains, as a module of its own that Fabric may wrap for several processes: weights, losses, figures."""
+"""The objective of a stage: a module with trained weights, losses and validation figures, which Fabric may wrap."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from dpmesh.train.dataloader import Part, Tensors
 class Group:
     """Parameters with a learning rate of their own: `factor` times the stage's.
 
-    backbone: of the image backbone, whose matrices `Settings.optimizer` may treat otherwise.
-    loss_weights: they weigh losses, and are neither decayed nor counted in the clipping.
+    backbone: of the image backbone, for whose matrices `Settings.optimizer` may use Muon.
+    loss_weights: learned weights of losses, neither decayed nor counted in the gradient's norm.
     """
 
     name: str
@@ -28,9 +28,9 @@ class Group:
 
 
 class Objective(nn.Module, ABC):
-    """One stage at work. The model inside knows nothing of it.
+    """What a stage trains and how. The model inside does not depend on it.
 
-    mixed: Settings.precision is for its steps; others are always in fp32.
+    mixed: whether Settings.precision applies to its steps; else they are in fp32.
     """
 
     mixed: ClassVar[bool] = True
@@ -41,21 +41,21 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def groups(self) -> list[Group]:
-        """Everything that this stage trains, and nothing else."""
+        """All parameters that this stage trains."""
 
     @abstractmethod
     def figures(self) -> dict[str, float]:
-        """How good it is on the validation split. {} where nothing tells."""
+        """Figures on the validation split; {} without one."""
 
     def validations(self) -> list[dict[str, Any]]:
-        """The lines of validation.csv: one for each set that it is validated on."""
-        found = self.figures()
-        return [dict(found)] if found else []
+        """The lines of validation.csv: one for each validation set."""
+        figures = self.figures()
+        return [dict(figures)] if figures else []
 
     @abstractmethod
     def preview(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
-        """A picture of what it makes of a few people of the batch, or None."""
+        """An image of predictions for a few people of the batch, or None."""
 
     @abstractmethod
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """Leave what was trained, for the next stage and for good."""
+        """Save the trained weights, which the next stage loads."""

@@ -1,12 +1,12 @@
 """The denoising objective of Eq. 1-2, for a backbone that has no released weights.
 
-Conditions are the paper's: ct is the joint prompt, cf the heat maps through the ControlNet; both tell the true joints.
+Conditions are the paper's: ct is the joint prompt, cf the heat maps through the ControlNet, both of the ground truth.
 
-What is denoised is the latent of the person's crop. A model with released weights has a VAE that is fixed, and its
-latent is what it is. The embedded model's encoder starts from nothing, so it learns here too, but from other terms:
-a small decoder, used in this stage only, gives the crop back (L1), and each cell's numbers are held to a mean
-square of 1, for which the noise schedule is made. The denoising loss does not reach the encoder (z_0 is detached):
-an encoder is rewarded by it for latents that are easy to denoise, the same for every picture, and would unlearn to see.
+The latent of the person's crop is denoised. A model with released weights has a fixed VAE. The embedded model's
+encoder has random weights, so it is trained here too, but by other terms: a small decoder, used in this stage only,
+reconstructs the crop (L1), and each cell's numbers are held to a mean square of 1, for which the noise schedule is
+made. The denoising loss does not reach the encoder (z_0 is detached): it would reward latents that are easy to
+denoise, the same for every image.
 """
 
 from pathlib import Path
@@ -33,11 +33,11 @@ from dpmesh.train.stages import PretrainStage
 from dpmesh.train.validate import validation_people
 
 TIMESTEP, NOISE = 2, 3
-"""Salts of the draws."""
+"""Salts of the random numbers."""
 
 
 class NoiseHead(nn.Module):
-    """The U-Net's last two layers, which no feature comes after; diffusers' names."""
+    """The U-Net's last two layers, which the features do not need; diffusers' names."""
 
     def __init__(self, width: int, groups: int, latent_channels: int) -> None:
         super().__init__()
@@ -121,19 +121,19 @@ class DenoisingObjective(Objective):
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """The terms on the validation people, always with the same noise; a guess of no noise has denoise 1."""
+        """The terms on the validation people, always with the same noise; predicting no noise has denoise 1."""
         settings = self.settings
         batch = validation_people(settings.data, settings.validation_people, settings.seed)
         device = next(self.parameters()).device
         chunks = zip(*(values.to(device).split(16) for values in batch.values()), strict=True)
-        found = [self(dict(zip(batch, chunk, strict=True)), Part(0, i))[1] for i, chunk in enumerate(chunks)]
+        parts = [self(dict(zip(batch, chunk, strict=True)), Part(0, i))[1] for i, chunk in enumerate(chunks)]
         return {
-            name: round(float(torch.stack([terms[name] for terms in found]).mean()), 4) for name in found[0]
+            name: round(float(torch.stack([terms[name] for terms in parts]).mean()), 4) for name in parts[0]
         }
 
     @torch.no_grad()
     def preview(self, batch: Tensors) -> UInt8[np.ndarray, "h w 3"] | None:
-        """Crops, and what the latent keeps of them."""
+        """Crops and their reconstructions."""
         if self.decoder is None:
             return None
         crop = crop_of({"crop": batch["crop"][:PEOPLE]})

@@ -1,8 +1,8 @@
-"""Noisy key-point reasoning (section 3.3, Eq. 7-8): a student's features are held to those of a locked teacher.
+"""Noisy key-point reasoning (section 3.3, Eq. 7-8): a student's features are held to those of a frozen teacher.
 
-Features: what the released teacher returns, the two maps that the regressor makes of the fused one, before a query
-looks at them: the 2D map (b, 64, c) behind its 1×1 convolution, and the 3D volume (b, c, d, 8, 8) behind its
-transformer. Teacher and student have the same crop; the teacher is told the true joints, the student the corrupted.
+Features: those that the released teacher returns, the two maps that the regressor makes of the fused one before any
+query: the 2D map (b, 64, c) behind its 1×1 convolution, and the 3D volume (b, c, d, 8, 8) behind its transformer.
+Teacher and student have the same crop; the teacher's input are the ground-truth joints, the student's corrupted ones.
 
 L_MSE: mean square of the difference of all numbers, summed over the two features.
 
@@ -40,42 +40,42 @@ Watched = dict[str, Tensor]
 
 @contextmanager
 def watch(model: DPMesh) -> Generator[Watched, None, None]:
-    """What the regressor makes of the fused map meanwhile."""
-    found: Watched = {}
+    """Record the two features that the regressor computes within the context."""
+    features: Watched = {}
     parts = {"map": model.regressor.down, "volume": model.regressor.volume}
 
     def keep(name: str):
-        return lambda _part, _given, out: found.update({name: out})
+        return lambda _part, _given, out: features.update({name: out})
 
     hooks = [part.register_forward_hook(keep(name)) for name, part in parts.items()]
     try:
-        yield found
+        yield features
     finally:
         for hook in hooks:
             hook.remove()
 
 
 class Teaching:
-    """A locked teacher beside its student. No module: nobody trains, saves or counts it."""
+    """A frozen teacher of a student. No module, so that it is not trained, saved or counted."""
 
     def __init__(self, teacher: DPMesh, student: DPMesh) -> None:
         self.teacher = teacher.requires_grad_(False).eval()
         share_frozen(teacher, student)
         self.one_encoder = same_encoder(teacher, student)
         self.watch = watch
-        self.place = torch.device("cpu")
+        self.device = torch.device("cpu")
 
     @torch.no_grad()
     def features(
         self, crop: Tensor, joints: Tensor, visible: Tensor, latent: Tensor | None = None
     ) -> Watched:
-        """The teacher's, told the true joints. latent: the student's of the same crop, where `one_encoder`."""
-        if self.place != crop.device:  # it is no part of what Fabric moves
+        """The teacher's features. joints, visible: ground truth. latent: the student's, where `one_encoder`."""
+        if self.device != crop.device:  # Fabric does not move it
             self.teacher.to(crop.device)
-            self.place = crop.device
-        with watch(self.teacher) as found:
+            self.device = crop.device
+        with watch(self.teacher) as features:
             self.teacher.regressor.remember(self.teacher.look(crop, joints, visible, latent).fused)
-        return found
+        return features
 
     def terms(
         self,
@@ -89,7 +89,7 @@ class Teaching:
         teacher = self.features(crop, joints, visible, latent)
         pairs = [(student[name].flatten(1).float(), teacher[name].flatten(1).float()) for name in teacher]
         return {
-            "nkr_contrast": torch.stack([contrast(s, everybody(t)) for s, t in pairs]).sum(),
+            "nkr_contrast": torch.stack([contrast(s, gathered(t)) for s, t in pairs]).sum(),
             "nkr_mse": torch.stack([F.mse_loss(s, t.detach()) for s, t in pairs]).sum(),
         }
 
@@ -103,17 +103,17 @@ def contrast(student: Float[Tensor, "b n"], teacher: Float[Tensor, "m n"]) -> Fl
     return F.cross_entropy((cosine - 1) / TEMPERATURE, own)
 
 
-def everybody(features: Float[Tensor, "b n"]) -> Float[Tensor, "m n"]:
+def gathered(features: Float[Tensor, "b n"]) -> Float[Tensor, "m n"]:
     """The rows of all processes, in the order of their ranks; without gradient."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return features
-    found = [torch.empty_like(features) for _ in range(dist.get_world_size())]
-    dist.all_gather(found, features.detach().contiguous())
-    return torch.cat(found)
+    parts = [torch.empty_like(features) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, features.detach().contiguous())
+    return torch.cat(parts)
 
 
 def share_frozen(teacher: DPMesh, student: DPMesh) -> None:
-    """What the student does not train and the teacher has alike is there once (the VAE and most of the U-Net)."""
+    """Share the parameters that the student does not train and the teacher has alike (the VAE, most of the U-Net)."""
     own = dict(student.named_parameters())
     for name, parameter in list(teacher.named_parameters()):
         if not own[name].requires_grad and torch.equal(own[name], parameter):

@@ -1,4 +1,4 @@
-"""The stages that regress bodies: keypoints, images, teacher, student. The only place where model and targets meet."""
+"""The objective of the stages that regress bodies: keypoints, images, teacher, student (Eq. 9)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from dpmesh.train.dataloader import BLIND, Part, Tensors, to_model_camera
 from dpmesh.train.distributed import attention_kernels, in_bf16
 from dpmesh.train.objectives.base import Group, Objective
 from dpmesh.train.objectives.distillation import Teaching
-from dpmesh.train.objectives.simulated_readings import imagined_reading
+from dpmesh.train.objectives.simulated_readings import simulated_readings
 from dpmesh.train.preview import draw_preview
 from dpmesh.train.stages import ImageStage, KeypointStage, StudentStage, TeacherStage
 from dpmesh.train.validate import Row, benchmarks, figures, predict, synthetic_people
@@ -34,20 +34,22 @@ MeshStage = KeypointStage | ImageStage | TeacherStage | StudentStage
 class MeshObjective(Objective):
     """The model with the losses of Eq. 9.
 
-    Fabric's own "bf16-mixed" also rounds what goes in, and a target of four metres is then off by up to 16 mm; so
-    Fabric runs in fp32 and the autocast is here.
+    Fabric's own "bf16-mixed" also rounds the inputs, which puts a target at four metres off by up to 16 mm. So Fabric
+    runs in fp32 and the autocast is here.
     """
 
     def __init__(
         self, model: DPMesh, stage: MeshStage, settings: Settings, teacher: DPMesh | None = None
     ) -> None:
-        """teacher: of a student; it is locked, and no part of this module."""
+        """teacher: of a student; frozen, and no part of this module."""
         super().__init__()
         self.model, self.stage, self.settings = model, stage, settings
-        if isinstance(stage, KeypointStage):  # without pictures it gets no gradient
+        if isinstance(stage, KeypointStage):  # without images it gets no gradient
             model.backbone.requires_grad_(False)
         if isinstance(stage, ImageStage):
-            for part in replace(model.config, frozen=stage.frozen).frozen:  # which refuses what there is not
+            for part in replace(
+                model.config, frozen=stage.frozen
+            ).frozen:  # which refuses parts that do not exist
                 model.backbone.get_submodule(part).requires_grad_(False)
         self.balance = nn.Parameter(torch.ones(len(TERMS))) if settings.losses.automatic else None
         self.teaching = None if teacher is None else Teaching(teacher, model)
@@ -65,19 +67,19 @@ class MeshObjective(Objective):
 
     def _terms(self, batch: Tensors, part: Part) -> dict[str, Tensor]:
         model, (truth, known) = self.model, targets_of(batch)
-        joints, visible = self.given(batch, part)
+        joints, visible = self.input_joints(batch, part)
         seen, read, latent, extra = None, None, None, dict[str, Tensor]()
         if "crop" in batch:
             crop, own, felt = self._crop(batch, part)
             latent = self._latent(crop)
             seen = model.look(crop, joints, visible, latent)
-            if seen.read is not None:  # somebody else's picture still shows the hint, and where to doubt it
+            if seen.read is not None:  # a shuffled crop still has the hint, and where it is wrong
                 extra |= reading_terms(seen.read.scores, seen.read.places, truth, known)
                 shown = own & (batch["surface_valid"] > 0)
                 extra |= surface_terms(seen.read.surface, batch["parts"].long(), batch["surface"], shown)
             seen = seen.times(felt)
         elif model.config.reads:
-            read = imagined_reading(batch, part.own_seed)
+            read = simulated_readings(batch, part.own_seed)
         if self.teaching is None:
             answer = model.regress(seen, joints, visible, read)
         else:
@@ -88,8 +90,8 @@ class MeshObjective(Objective):
         with torch.autocast(batch["joints"].device.type, enabled=False):
             joints3d = model.body.joints30_only(parameters.betas, parameters.rotations, parameters.transl)
             joints2d = project(joints3d, batch["focal"])
-            found = Answer(parameters.rotations, parameters.betas, joints3d, joints2d)
-            terms = loss_terms(found, answer.joints_img.float(), truth, known, self.settings.losses)
+            predicted = Answer(parameters.rotations, parameters.betas, joints3d, joints2d)
+            terms = loss_terms(predicted, answer.joints_img.float(), truth, known, self.settings.losses)
             terms |= extra
             if (log_scale := model.regressor.unsure(answer, joints3d, joints2d)) is not None:
                 terms["uncertainty"] = uncertainty_term(log_scale, joints3d, truth.joints3d, known.joints3d)
@@ -98,8 +100,8 @@ class MeshObjective(Objective):
                 terms |= {"pose_latent": latent_term(prior, parameters.pose_latent, truth, known)}
             return terms
 
-    def given(self, batch: Tensors, part: Part | None = None) -> tuple[Tensor, Tensor]:
-        """The joints that the model is told, (b, 30, 2) crop pixels, and which it is (b, 30)."""
+    def input_joints(self, batch: Tensors, part: Part | None = None) -> tuple[Tensor, Tensor]:
+        """The model's input: joints (b, 30, 2) crop pixels, and which are visible (b, 30)."""
         if isinstance(self.stage, TeacherStage):
             return true_joints(batch)
         joints, visible = batch["joints"], batch["visible"]
@@ -110,7 +112,7 @@ class MeshObjective(Objective):
         return joints, visible
 
     def _latent(self, crop: Tensor) -> Tensor | None:
-        """The student's and the teacher's at once, where one frozen encoder makes both; None: each makes its own."""
+        """The latent of both student and teacher, where they share a frozen encoder; None: each encodes for itself."""
         backbone = self.model.backbone
         if (
             self.teaching is None
@@ -121,7 +123,7 @@ class MeshObjective(Objective):
         return backbone.encode(crop)
 
     def _crop(self, batch: Tensors, part: Part) -> tuple[Tensor, Tensor, Tensor]:
-        """Crops (b, 3, 256, 256), some the next person's; which are their own; and 1 where the features count."""
+        """Crops (b, 3, 256, 256), some of another person; which are not; and 1 where the features are kept."""
         crop, stage = crop_of(batch), self.stage
         p_shuffle, p_drop = (
             (stage.p_shuffle_image, stage.p_drop_image) if isinstance(stage, ImageStage) else (0.0, 0.0)
@@ -137,21 +139,21 @@ class MeshObjective(Objective):
         backbone = [p for p in self.model.backbone.parameters() if p.requires_grad]
         inside = {id(p) for p in backbone}
         rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in inside]
-        found = [
+        groups = [
             Group("regressor", rest),
             Group("backbone", backbone, self.stage.backbone_lr_factor, backbone=True),
         ]
         if self.balance is not None:
-            found.append(Group("loss weights", [self.balance], loss_weights=True))
-        return [group for group in found if group.parameters]
+            groups.append(Group("loss weights", [self.balance], loss_weights=True))
+        return [group for group in groups if group.parameters]
 
     def figures(self) -> dict[str, Any]:
-        """Of the first set that it is validated on."""
+        """The figures of the first validation set."""
         return self.validations()[0]
 
     def validations(self) -> list[Row]:
-        """Data sets under their protocols first, with the inputs that the stage has: a teacher's keypoints are the
-        ground truth, the keypoints stage has no picture. Then synthetic people."""
+        """Data sets under their protocols first, then synthetic people, with the stage's own inputs: a teacher's
+        keypoints are the ground truth, the keypoints stage has no image."""
         settings = self.settings
         blind = isinstance(self.stage, KeypointStage)
         model = KeypointLifter(self.model) if blind else self.model
@@ -159,25 +161,25 @@ class MeshObjective(Objective):
         sets = benchmarks(
             settings.data, settings.validation_people, annotated=isinstance(self.stage, TeacherStage)
         )
-        found = [one.figures(model, device) for one in sets]
+        lines = [one.figures(model, device) for one in sets]
         people = synthetic_people(settings.data, settings.validation_people, settings.seed)
         if people is not None:
             batch = to_model_camera(people, self.model.config)
-            joints, visible = self.given(batch)
-            told = {**batch, "joints": joints, "visible": visible}
-            errors = figures(self.model.body, predict(self.model, told, images=not blind), batch)
-            found.append({name: round(float(values.mean()), 2) for name, values in errors.items()})
-        return found
+            joints, visible = self.input_joints(batch)
+            inputs = {**batch, "joints": joints, "visible": visible}
+            errors = figures(self.model.body, predict(self.model, inputs, images=not blind), batch)
+            lines.append({name: round(float(values.mean()), 2) for name, values in errors.items()})
+        return lines
 
     def preview(self, batch: Tensors) -> UInt8[ndarray, "h w 3"] | None:
-        return draw_preview(self.model, batch, *self.given(batch))
+        return draw_preview(self.model, batch, *self.input_joints(batch))
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
         self.model.save_pretrained(folder, provenance)
 
 
 DROPPED = 1
-"""Salt of the draw that leaves out a student's joints."""
+"""Salt of the random numbers that drop a student's joints."""
 
 
 def crop_of(batch: Tensors) -> Tensor:
@@ -186,7 +188,7 @@ def crop_of(batch: Tensors) -> Tensor:
 
 
 def others(crop: Tensor) -> Tensor:
-    """To each person the crop of the one before, the last one's to the first: over all processes' people."""
+    """Each person's crop replaced by that of the one before, over all processes; the first one's by the last one's."""
     rolled = crop.roll(1, 0)
     if dist.is_available() and dist.is_initialized() and (world := dist.get_world_size()) > 1:
         last = [torch.empty_like(crop[-1:]) for _ in range(world)]
@@ -196,7 +198,7 @@ def others(crop: Tensor) -> Tensor:
 
 
 def true_joints(batch: Tensors) -> tuple[Tensor, Tensor]:
-    """Where the annotated joints are, and 1 for those inside the crop: a teacher's heat maps."""
+    """The annotated joints (b, 30, 2) crop pixels, and 1 for those inside the crop: a teacher's input."""
     joints = batch["joints2d"]
     inside = ((joints >= 0) & (joints < CROP)).all(-1)
     visible = batch["joints2d_valid"] * inside
@@ -204,10 +206,7 @@ def true_joints(batch: Tensors) -> tuple[Tensor, Tensor]:
 
 
 def latent_term(prior: PoseVQVAE, points: Tensor, truth: Answer, known: Known) -> Tensor:
-    """Mean square of the distance to the true pose's own place in code space, of people whose whole pose is known.
-
-    The place of a pose of which rows are unknown is unknown.
-    """
+    """Mean square distance to the latents of the true pose, of people whose whole pose is known."""
     with torch.no_grad():
         target = prior.encode(truth.rotations[:, 1 : prior.config.joints + 1])
     whole = (known.pose[:, 1 : prior.config.joints + 1] > 0).all(-1)

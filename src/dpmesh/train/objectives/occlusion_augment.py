@@ -1,7 +1,7 @@
-"""Joints hidden from the model: a box over the crop, and the keypoints under it not given.
+"""Occlusion augmentation: a box over the crop, and the keypoints under it dropped.
 
-What teaches the uncertainty that less seen is less sure; sizes, places and surfaces vary, a grey box
-(evaluate/robustness/corruptions.py) is one of them.
+From it the uncertainty learns that a covered joint is less certain. Sizes, positions and surfaces vary; a grey box as
+in evaluate/robustness/corruptions.py is one of them.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,14 @@ SIDES = (0.1, 0.6)
 TWICE = 0.25
 """Share of the people with a second box."""
 DROPPED = 0.25
-"""Share of the people of whose other given joints up to half are not given."""
+"""Share of the people of whose other visible joints up to half are dropped."""
 _SURFACES = ("grey", "colour", "noise", "another")
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """crop, visible: what is left. under: the joints that were given and now lie under a box, their keypoint gone."""
+    """crop, visible: after the augmentation. under: joints that were visible and are now under a box, their keypoint
+    dropped."""
 
     crop: Float[Tensor, "b 3 256 256"]
     visible: Float[Tensor, "b 30"]
@@ -37,9 +38,9 @@ def hide(
     joints: Float[Tensor, "b 30 2"],
     visible: Float[Tensor, "b 30"],
 ) -> Hidden:
-    """The same people with a box or two about given joints of each (anywhere, where none is given).
+    """The same people with a box or two about visible joints of each (anywhere, where none is visible).
 
-    joints: as the model is told them, crop pixels; crop: RGB in [0, 1].
+    joints: the model's input, crop pixels; crop: RGB in [0, 1].
     """
     covered, left = crop.clone(), visible.clone()
     under = torch.zeros_like(visible, dtype=torch.bool)
@@ -55,7 +56,7 @@ def hide(
 
 
 def drop(rng: np.random.Generator, visible: Float[Tensor, "b 30"]) -> Float[Tensor, "b 30"]:
-    """Up to half of the given joints of some people are not given."""
+    """Drop up to half of the visible joints of some people."""
     people, joints = visible.shape
     share = rng.uniform(0, 0.5, (people, 1)) * (rng.random((people, 1)) < DROPPED)
     kept = torch.from_numpy(rng.random((people, joints)) >= share)
@@ -64,13 +65,13 @@ def drop(rng: np.random.Generator, visible: Float[Tensor, "b 30"]) -> Float[Tens
 
 def _box(rng: np.random.Generator, joints: Tensor, visible: Tensor) -> tuple[int, int, int, int]:
     """x1 y1 x2 y2, whole crop pixels inside the crop, at least one pixel each way."""
-    given = torch.nonzero(visible > 0)[:, 0].tolist()
+    rows = torch.nonzero(visible > 0)[:, 0].tolist()
     middle = rng.uniform(0, CROP, 2)
     side = CROP * np.exp(rng.uniform(*np.log(SIDES)))
     ratio = np.exp(rng.normal(0, 0.25))
     size = np.array([side * ratio, side / ratio])
-    if given:  # mostly about the joint, sometimes with it at the rim
-        middle = joints[given[rng.integers(len(given))]].cpu().numpy() + rng.uniform(-0.35, 0.35, 2) * size
+    if rows:  # mostly about the joint, sometimes with it at the rim
+        middle = joints[rows[rng.integers(len(rows))]].cpu().numpy() + rng.uniform(-0.35, 0.35, 2) * size
     low = np.clip(np.rint(middle - size / 2), 0, CROP - 1).astype(int)
     high = np.clip(np.rint(middle + size / 2), low + 1, CROP).astype(int)
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
@@ -86,4 +87,4 @@ def _surface(rng: np.random.Generator, crop: Tensor, row: int, box: tuple[int, i
         return torch.from_numpy(rng.random((3, 1, 1)))
     if what == "noise":
         return torch.from_numpy(rng.random((3, y2 - y1, x2 - x1)))
-    return crop[(row + 1) % len(crop), :, y1:y2, x1:x2]  # the next person's picture
+    return crop[(row + 1) % len(crop), :, y1:y2, x1:x2]  # the next person's image

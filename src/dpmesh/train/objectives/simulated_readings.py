@@ -1,8 +1,8 @@
-"""Joints as the backbone might read them off a picture, imagined from the truth.
+"""Simulated joint readings: joints as the backbone would read them off an image, made from the ground truth.
 
-The keypoint stage sees thousands of people in the time in which the image stage sees a hundred. So that it can
-also teach the regressor what to do with the joints that the backbone reads, it invents them, with errors of the
-size and shape that were measured on a half-trained backbone (docs/embedded.md).
+The keypoint stage trains on thousands of people in the time in which the image stage trains on a hundred. To also train
+the regressor on the joints that the backbone reads, it simulates them, with errors of the size and shape measured on a
+half-trained backbone (docs/embedded.md).
 """
 
 import torch
@@ -26,15 +26,17 @@ _LIMB = torch.tensor(
         for joint in JOINTS30.joints
     ]
 )
-"""Trunk and head 0, the arms below the shoulder 1 and 2, the legs below the hip 3 and 4: they go wrong as a whole."""
+"""Trunk and head 0, arms below the shoulder 1 and 2, legs below the hip 3 and 4; each limb may be wrong as a whole."""
 
 
 ABSENT = 0.3
-"""Share of the people of whom nothing is read."""
+"""Share of the people without a reading."""
 
 
-def imagined_reading(batch: dict[str, Tensor], seed: int, absent: float = ABSENT) -> Float[Tensor, "b 30 4"]:
-    """Like JointsRead.summary of a real picture; `absent` of the people have none (zeros).
+def simulated_readings(
+    batch: dict[str, Tensor], seed: int, absent: float = ABSENT
+) -> Float[Tensor, "b 30 4"]:
+    """Like JointsRead.summary of an image; a share of `absent` of the people have none (zeros).
 
     batch: a training batch (data/sample.py). Errors: a few pixels for joints in sight, twice that for hidden ones,
     now and then far more, sometimes of a whole limb; some joints lie where the (noisy) keypoint is. Depths shrink
@@ -42,8 +44,8 @@ def imagined_reading(batch: dict[str, Tensor], seed: int, absent: float = ABSENT
     sign: as well in front as behind.
     """
     draw = torch.Generator().manual_seed(seed)
-    truth, given, seen = batch["joints2d"], batch["joints"], batch["visible"] > 0
-    count, joints = seen.shape
+    truth, detected, observed = batch["joints2d"], batch["joints"], batch["visible"] > 0
+    count, joints = observed.shape
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw)
@@ -56,8 +58,10 @@ def imagined_reading(batch: dict[str, Tensor], seed: int, absent: float = ABSENT
     lost = (chance(0.1, 5) * (torch.arange(5) > 0))[:, _LIMB]
     places = truth + normal(count, joints, 2) * spread[..., None]
     places = places + torch.where(lost[..., None], normal(count, 5, 2)[:, _LIMB] * 15, 0.0)
-    copied = chance(0.15) & seen
-    places = torch.where(copied[..., None], given + normal(count, joints, 2) * 2, places).clamp(0, CROP - 8)
+    copied = chance(0.15) & observed
+    places = torch.where(copied[..., None], detected + normal(count, joints, 2) * 2, places).clamp(
+        0, CROP - 8
+    )
 
     depth = batch["joints3d"][..., 2] - batch["joints3d"][:, :1, 2]
     shrink = 0.4 + 0.6 * torch.rand(count, 5, generator=draw)
@@ -71,5 +75,5 @@ def imagined_reading(batch: dict[str, Tensor], seed: int, absent: float = ABSENT
 
     sure = 0.07 / (1 + (spread / 8).square()) * torch.exp(0.4 * normal(count, joints))
     read = torch.cat([places / CROP, depth[..., None], sure[..., None]], -1)
-    there = (torch.rand(count, 1, 1, generator=draw) >= absent).to(read.dtype)
-    return read * there
+    present = (torch.rand(count, 1, 1, generator=draw) >= absent).to(read.dtype)
+    return read * present

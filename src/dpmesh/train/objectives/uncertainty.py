@@ -1,10 +1,8 @@
-"""The stage that trains how sure the model is of its answers, and nothing else (regressor/uncertainty.py).
+"""The objective of the uncertainty head alone (regressor/uncertainty.py), and its calibration.
 
-The rest of the model is locked and runs without gradients, so that a step costs little more than its forward pass.
-Each person with a picture is seen twice, as it is and with something hidden (train/objectives/occlusion_augment.py): the errors of
-both teach, and of the pair that a hidden joint is less sure than it was. What less is seen cannot be
-surer, but the errors
-alone tell it only on average.
+The rest of the model is frozen and runs without gradients, so that a step costs little more than its forward pass.
+The model predicts each person with an image twice, as it is and with an occlusion (occlusion_augment.py). Both errors
+train the head, and of each pair the scale of a covered joint must rise. The errors alone teach that only on average.
 """
 
 import math
@@ -30,21 +28,23 @@ from dpmesh.train.distributed import attention_kernels, in_bf16
 from dpmesh.train.objectives.base import Group, Objective
 from dpmesh.train.objectives.mesh import crop_of
 from dpmesh.train.objectives.occlusion_augment import drop, hide
-from dpmesh.train.objectives.simulated_readings import imagined_reading
+from dpmesh.train.objectives.simulated_readings import simulated_readings
 from dpmesh.train.preview import draw_preview
 from dpmesh.train.stages import UncertaintyStage
 from dpmesh.train.validate import benchmarks
 from dpmesh.types import BodyParameters
 
 RISE = 0.1
-"""By how much the logarithm of a hidden joint's scale shall rise at least: below it, the term counts."""
+"""Margin of the term `hiding`: rise of the logarithm of a covered joint's scale below which the term counts."""
 CHUNK = 32
 """Validation people at a time."""
 
 
 class Judged(NamedTuple):
-    """Answers and how sure they are. log_scale (b, 30): UncertaintyHead.forward; joints3d (b, 30, 3) metres; rotations
-    and betas as in BodyParameters."""
+    """Predictions and their uncertainty.
+
+    log_scale (b, 30): of UncertaintyHead.forward. joints3d (b, 30, 3): metres. rotations, betas: as in BodyParameters.
+    """
 
     log_scale: Tensor
     joints3d: Tensor
@@ -68,7 +68,7 @@ class UncertaintyObjective(Objective):
         self.head = model.regressor.uncertainty.requires_grad_(True)
 
     def train(self, mode: bool = True) -> "UncertaintyObjective":
-        """What is locked stays as it will be used."""
+        """The frozen model stays in evaluation mode."""
         super().train(mode)
         self.model.eval()
         self.head.train(mode)
@@ -83,7 +83,7 @@ class UncertaintyObjective(Objective):
         else:
             terms |= self._pictures(batch, rng)
         if blind:
-            read = imagined_reading(blind, part.own_seed) if self.model.config.reads else None
+            read = simulated_readings(blind, part.own_seed) if self.model.config.reads else None
             judged = self.judge(None, blind["joints"], drop(rng, blind["visible"]), blind["focal"], read)
             terms["uncertainty_blind"] = _term(judged, blind)
         factors = {"uncertainty": 1.0, "uncertainty_blind": 1.0, "hiding": self.stage.hiding_weight}
@@ -97,8 +97,8 @@ class UncertaintyObjective(Objective):
         return {"uncertainty": _term(judged, twice), "hiding": short.sum() / under.sum().clamp(min=1)}
 
     def judge_twice(self, batch: Tensors, rng: np.random.Generator) -> tuple[Judged, Tensor]:
-        """Everybody as they are, then everybody with something hidden (2 b rows); and which joints are hidden, the
-        pelvis left out, (b, 30)."""
+        """All people as they are, then all of them with an occlusion (2 b rows); and which joints are covered, without
+        the pelvis, (b, 30)."""
         crop, joints, visible = crop_of(batch), batch["joints"], batch["visible"]
         hidden = hide(rng, crop, joints, visible)
         judged = self.judge(
@@ -114,8 +114,10 @@ class UncertaintyObjective(Objective):
     def judge(
         self, crop: Tensor | None, joints: Tensor, visible: Tensor, focal: Tensor, read: Tensor | None = None
     ) -> Judged:
-        """The locked model's answers (crop=None: without a picture, `read` as DPMesh.regress), and the head's view of
-        them, which alone has a gradient."""
+        """The frozen model's predictions and the head's scales, which alone have a gradient.
+
+        crop: None without an image. read: as of DPMesh.regress.
+        """
         model, device = self.model, joints.device.type
         bf16 = self.training and in_bf16(self.settings.precision, device)
         with torch.no_grad():
@@ -135,8 +137,8 @@ class UncertaintyObjective(Objective):
 
     @torch.no_grad()
     def figures(self) -> dict[str, Any]:
-        """MPJPE and the like of the locked model; rank correlation of scale and error over all joints, and the share
-        of hidden joints whose scale rose."""
+        """MPJPE and the like of the frozen model; rank correlation of scale and error over all joints; and the share of
+        covered joints whose scale rose."""
         batch = self._validation()
         judged, under = self._validated(batch)
         people = len(under)
@@ -152,8 +154,7 @@ class UncertaintyObjective(Objective):
         }
 
     def _accuracy(self, plain: Judged, batch: Tensors) -> dict[str, Any]:
-        """MPJPE and the like of the locked model: on the first data set by its protocol, else on the synthetic people
-        that were judged."""
+        """MPJPE and the like of the frozen model, on the first data set under its protocol, else on synthetic people."""
         settings = self.settings
         if sets := benchmarks(settings.data, settings.validation_people):
             return sets[0].figures(self.model, self.head.bias.device)
@@ -165,23 +166,23 @@ class UncertaintyObjective(Objective):
 
     @torch.no_grad()
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """Calibrated on the validation people, as they are and with something hidden."""
+        """Calibrate on the validation people, as they are and with an occlusion, and save."""
         batch = self._validation()
         judged, _ = self._validated(batch)
         known = torch.cat([batch["joints3d_valid"]] * 2)
         calibrate(self.head, judged.log_scale, judged.joints3d, torch.cat([batch["joints3d"]] * 2), known)
-        told = {"calibrated_on": f"{len(known) // 2} validation people, each twice"}
+        origin = {"calibrated_on": f"{len(known) // 2} validation people, each twice"}
         before = {"answers": self.model.provenance} if self.model.provenance else {}
-        self.model.save_pretrained(folder, {**provenance, **told, **before})
+        self.model.save_pretrained(folder, {**provenance, **origin, **before})
 
     def _validation(self) -> Tensors:
         device = self.head.bias.device
         settings = self.settings
-        found = validate.validation_people(settings.data, settings.validation_people, settings.seed)
-        return {name: value.to(device) for name, value in to_model_camera(found, self.model.config).items()}
+        people = validate.validation_people(settings.data, settings.validation_people, settings.seed)
+        return {name: value.to(device) for name, value in to_model_camera(people, self.model.config).items()}
 
     def _validated(self, batch: Tensors) -> tuple[Judged, Tensor]:
-        """judge_twice of many people: first all as they are, then all with something hidden; always the same."""
+        """judge_twice of many people: first all as they are, then all with an occlusion; always the same."""
         rng = np.random.default_rng(validate.SEED)
         plain, hidden, unders = list[Judged](), list[Judged](), list[Tensor]()
         for start in range(0, len(batch["focal"]), CHUNK):
@@ -194,7 +195,7 @@ class UncertaintyObjective(Objective):
 
 
 def _bodies(judged: Judged) -> BodyParameters:
-    """For the figures, which look at rotations and shape alone."""
+    """For the figures, which use rotations and shape alone."""
     nothing = judged.betas[:, :0]
     return BodyParameters(judged.rotations, judged.betas, transl=nothing, pose_latent=nothing)
 
@@ -203,15 +204,15 @@ def _term(judged: Judged, batch: Tensors) -> Tensor:
     return uncertainty_term(judged.log_scale, judged.joints3d, batch["joints3d"], batch["joints3d_valid"])
 
 
-def _errors(found: Float[Tensor, "b 30 3"], truth: Float[Tensor, "b 30 3"]) -> Float[Tensor, "b 30"]:
-    return ((found - found[:, :1]) - (truth - truth[:, :1])).square().sum(-1).sqrt()
+def _errors(predicted: Float[Tensor, "b 30 3"], truth: Float[Tensor, "b 30 3"]) -> Float[Tensor, "b 30"]:
+    return ((predicted - predicted[:, :1]) - (truth - truth[:, :1])).square().sum(-1).sqrt()
 
 
-# The calibration of the uncertainty: two numbers a joint, fitted on people that nothing was trained on.
+# The calibration: two numbers a joint, fitted on people that nothing was trained on.
 
 
 SLOPE = 3.0
-"""No slope beyond this, or below its inverse: with few people the fit could even turn the order round."""
+"""Largest slope, and inverse of the least: with few people the fit could even reverse the order."""
 
 
 def calibrate(
@@ -221,8 +222,10 @@ def calibrate(
     truth: Float[Tensor, "n 30 3"],
     known: Float[Tensor, "n 30"],
 ) -> None:
-    """Set the head's offset and slope to those under which the errors are the most likely (losses.uncertainty_term),
-    for each joint alone. log_scale: as the head tells it, not calibrated."""
+    """Set the head's offset and slope of each joint to those of the greatest likelihood (losses.uncertainty_term).
+
+    log_scale: the head's, not calibrated.
+    """
     log_scale, joints3d, truth, known = (x.detach().double() for x in (log_scale, joints3d, truth, known))
     offset = torch.zeros(log_scale.shape[1], dtype=torch.float64, device=log_scale.device, requires_grad=True)
     bend = torch.zeros_like(offset).requires_grad_()
@@ -242,6 +245,6 @@ def calibrate(
     with torch.enable_grad():
         optimiser.step(closure)  # pyright: ignore[reportUnknownMemberType]
     with torch.no_grad():
-        found = slope()
-        head.get_buffer("slope").copy_(found)
-        head.get_buffer("offset").copy_(middle + offset - found * middle)
+        best = slope()
+        head.get_buffer("slope").copy_(best)
+        head.get_buffer("offset").copy_(middle + offset - best * middle)

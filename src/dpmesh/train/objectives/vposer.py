@@ -31,8 +31,8 @@ DRAW = 4
 
 
 class VAEObjective(Objective):
-    """Rotations and joints of poses given back from a draw, and how far the draws' distribution is from a unit
-    normal one (Kullback-Leibler)."""
+    """Rotations and joints of poses reconstructed from a sampled latent, and the Kullback-Leibler divergence of the
+    latent from a unit normal distribution."""
 
     mixed = False
     rest: Tensor
@@ -74,7 +74,7 @@ class VAEObjective(Objective):
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """Mean poses given back, mm over 24 joints relative to the pelvis."""
+        """Error of poses reconstructed from the mean latent: mm over 24 joints relative to the pelvis."""
         if (bank := self.held_out) is None:
             return {}
         errors: list[Tensor] = []
@@ -88,8 +88,8 @@ class VAEObjective(Objective):
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
         """The decoder alone: no model encodes a pose."""
-        told = {**provenance, "poses": poses_record(self.stage), "validation": self.figures()}
-        save_prior(self.decoder, folder, told)
+        origin = {**provenance, "poses": poses_record(self.stage), "validation": self.figures()}
+        save_prior(self.decoder, folder, origin)
 
 
 def _off(a: Float[Tensor, "b 23 3 3"], b: Float[Tensor, "b 23 3 3"], rest: Tensor) -> Float[Tensor, "b 24"]:

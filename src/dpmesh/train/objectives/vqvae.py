@@ -1,4 +1,4 @@
-"""The stage that trains the VQ-VAE pose prior, and how well it gives back poses that it has not seen."""
+"""The objective of the VQ-VAE pose prior, and its reconstruction error on held-out poses."""
 
 import logging
 from dataclasses import asdict, dataclass, replace
@@ -53,7 +53,7 @@ TEMPERATURES = (0.5, 1.0)
 softer ones were worse with the shipped prior."""
 
 VALIDATED, MIXED = 4096, 512
-"""Poses, at even distances, that validation looks at during a training; and of those the ones mixtures are tried on."""
+"""Evenly spaced poses that a training validates on; and those of them on which mixtures are tried."""
 
 log = logging.getLogger("dpmesh.train")
 
@@ -78,7 +78,7 @@ class PriorScore:
 
 @torch.no_grad()
 def evaluate_prior(model: PoseVQVAE, bank: PoseBank, rest: Float32[Tensor, "24 3"]) -> PriorScore:
-    """Give every pose of the bank back through the codes."""
+    """Reconstruct every pose of the bank through the codes."""
     was_training = model.training
     model.eval()
     errors, used = list[Tensor](), torch.zeros(model.config.codes, dtype=torch.bool, device=rest.device)
@@ -87,7 +87,7 @@ def evaluate_prior(model: PoseVQVAE, bank: PoseBank, rest: Float32[Tensor, "24 3
         used[indices.flatten()] = True
         errors.append(_off(model, codes, forward_kinematics(rotations, rest), rest))
     per_frame = torch.cat(errors).sort().values
-    continuous, *soft = _without_choice(model, looked_at(bank, MIXED), rest)
+    continuous, *soft = _without_choice(model, evenly_spaced(bank, MIXED), rest)
     model.train(was_training)
     return PriorScore(
         mpjpe_mm=float(per_frame.mean()),
@@ -149,8 +149,8 @@ def _off(
     return (forward_kinematics(model.decode(codes), rest) - truth).norm(dim=-1).mean(-1) * 1000
 
 
-def looked_at(bank: PoseBank, many: int = VALIDATED) -> PoseBank:
-    """At most `many` poses of the bank, at even distances."""
+def evenly_spaced(bank: PoseBank, many: int = VALIDATED) -> PoseBank:
+    """At most `many` poses of the bank, evenly spaced."""
     if len(bank) <= many:
         return bank
     rows = np.linspace(0, len(bank) - 1, many).astype(int)
@@ -158,22 +158,22 @@ def looked_at(bank: PoseBank, many: int = VALIDATED) -> PoseBank:
 
 
 def validation_poses(stage: PriorStage) -> PoseBank | None:
-    """Of the clips that the stage holds out; None, with a warning, where it holds out none."""
+    """The clips that the stage holds out; None, with a warning, without any."""
     if (bank := held_out_poses(stage)) is None:
         log.warning("stage %s: no clip is held out, so nothing is validated", stage.name)
         return None
-    return looked_at(bank)
+    return evenly_spaced(bank)
 
 
 def poses_record(stage: PriorStage) -> dict[str, Any]:
-    """Which poses a prior learned, for its provenance."""
+    """The poses a prior was trained on, for its provenance."""
     path = Path(stage.poses) if stage.poses else shipped("poses/poses.npz")
     rule = {"held_out": list(stage.held_out), "held_out_share": stage.held_out_share}
     return {"file": path.name, "sha256": sha256(path), **rule}
 
 
 class PriorObjective(Objective):
-    """Rotations, joints and commitment of poses given back through the codes.
+    """Rotations, joints and commitment of poses reconstructed through the codes.
 
     With several processes the codebook is that of the first: its moving averages see its share of the batch.
     """

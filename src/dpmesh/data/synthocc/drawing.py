@@ -1,4 +1,4 @@
-"""The picture of a scene: ground and wall or sky, people in clothes, the thing, a camera's faults. No JPEG: a grey
+"""The image of a scene: ground and wall or sky, people in clothes, the thing, a camera's faults. No JPEG: a grey
 level of difference would become more than one."""
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from dpmesh.render.rasterizer import Raster, interpolate, rasterize
 
 _LAMP, _LOOKS, _CAMERA, _WORLD = 1, 2, 3, 4
 """Third number of the keys of a case's draws (0: scenes.py); the people's looks are _LOOKS + 10, ... A case has one
-camera, with one grain, so that its pictures differ by what hides the person alone."""
+camera, with one grain, so that its images differ by what hides the person alone."""
 
 
 def draw_case(people: People, scenes: list[SynthOccScene]) -> UInt8[np.ndarray, "6 256 256 3"]:

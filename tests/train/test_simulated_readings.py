@@ -7,14 +7,14 @@ from dpmesh.body.files import free_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.train.dataloader import as_tensors
-from dpmesh.train.objectives.simulated_readings import imagined_reading
+from dpmesh.train.objectives.simulated_readings import simulated_readings
 
 
 def test_errors_have_the_measured_size():
     people = SyntheticPeople(3, PoseBank.load("train"), free_body())
     batch = as_tensors(people.keypoints_only(np.random.default_rng(0), 400))
-    read = imagined_reading(batch, 5, absent=0.25)
-    assert torch.equal(read, imagined_reading(batch, 5, absent=0.25))
+    read = simulated_readings(batch, 5, absent=0.25)
+    assert torch.equal(read, simulated_readings(batch, 5, absent=0.25))
     absent = ~read.flatten(1).any(1)
     assert 0.18 < absent.float().mean() < 0.32
     here = ~absent[:, None] & (batch["joint_visible"] > 0)
