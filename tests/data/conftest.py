@@ -1,4 +1,4 @@
-"""The sets' twins (tools/set_twins.py), written once; fits are for the free body, which FitBodies must be told."""
+"""The sets' twins (tools/set_twins.py), written once; fits are for the free body, which FitBodies takes as foreign."""
 
 import importlib.util
 import sys

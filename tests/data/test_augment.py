@@ -32,7 +32,7 @@ def bodies() -> FitBodies:
 
 
 def person(bodies: FitBodies, off_axis: bool) -> Annotation:
-    """Somebody with one arm up, posed at random else; off_axis: at the image's border."""
+    """A person with one arm up, posed at random else; off_axis: at the image's border."""
     pose = np.random.default_rng(1).normal(0, 0.15, (24, 3)).astype(np.float32)
     pose[0] = [np.pi, 0.1, 0.2]
     pose[SMPL24.index("L_Shoulder")] = [0, 0, 1.3]

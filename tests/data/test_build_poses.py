@@ -33,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
 def test_amass_as_it_is_downloaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    """SMPL+H and SMPL-X files beside each other, shapes without motion, a torn file, and an archive left packed."""
+    """SMPL+H and SMPL-X files in one folder, shapes without motion, a torn file, and an archive left packed."""
     root, dmpls = tmp_path / "amass", {"dmpls": np.zeros((240, 8))}
     body = motion(root / "ACCAD/Female1_c3d/A1 - Stand_poses.npz", "mocap_framerate", 156, **dmpls)
     motion(root / "CMU/03/03_01_poses.npz", "mocap_framerate", 156, **dmpls)

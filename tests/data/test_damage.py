@@ -279,7 +279,7 @@ VALUES = (None, 1e999, 1e300, 10**400, "", "../x", [], {}, -1, 0, [[]], "x" * 30
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where something lies in a JSON value; of long lists their ends."""
+    """Paths of values in a JSON value; of long lists their ends."""
     found = [at] if at else []
     if isinstance(value, dict):
         for key in value:
@@ -338,13 +338,13 @@ import os, pickle, sys
 from pathlib import Path
 from dpmesh.data import pack as module
 people, out = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
-left, jpeg = [int(sys.argv[3])], module._jpeg
+left, jpeg = [int(sys.argv[3])], module.encode_jpeg
 def dies(*given):
     left[0] -= 1
     if left[0] < 0:
         os._exit(9)
     return jpeg(*given)
-module._jpeg = dies
+module.encode_jpeg = dies
 module.pack(people, out, "muco-train", module.PackConfig(per_shard=1, quality=95))
 """
 

@@ -72,7 +72,7 @@ def someone(flip: bool) -> tuple[Annotation, View, np.ndarray]:
 
 
 def test_neighbours_are_mirrored_with_the_person() -> None:
-    """Defect 1. Seen by the noise kernel's input: its neighbours must be the person's own, mirrored alike."""
+    """Defect 1. By the noise kernel's input: its neighbours must be the person's own, mirrored like it."""
     import dpmesh.data.input_keypoints as module
 
     taken: list[tuple[np.ndarray, np.ndarray]] = []
@@ -126,7 +126,7 @@ def test_unlabelled_joints_are_not_given_and_neighbours_without_labels_do_nothin
 
 
 def test_what_is_given_is_decided_after_the_noise() -> None:
-    """Defect 4: a joint that noise has put outside the crop is not given; as published it is."""
+    """Defect 4: a joint that noise has moved out of the crop is not visible; as published it is."""
     person, view, joints = someone(flip=False)
     corner = joints.copy()
     corner[:] = np.linspace(2, 60, 30)[:, None]

@@ -41,7 +41,7 @@ TABLE = {
 
 def draw(labelled: int, others: int, seed: int = 0):
     flags = np.zeros((N, 17), np.float32)
-    flags[:, list(TABLE)] = 1  # the joints looked at, their partners, then others
+    flags[:, list(TABLE)] = 1  # the joints tested, their partners, then others
     order = [*TABLE, *(COCO17.flip[j] for j in TABLE if COCO17.flip[j] not in TABLE)]
     order += [j for j in range(17) if j not in order]
     flags[:] = 0
@@ -88,7 +88,7 @@ def test_radii_are_uniform_between_the_similarities() -> None:
     for joint in TABLE:  # a miss starts from the joint itself, its partner, or the neighbour's two
         missed = noisy.kind[:, joint] == MISS
         own = off[missed, joint] < D10[joint] * 1.001
-        candidates = 3.0 if joint != NOSE else 1.0  # beside the own position, with a weight of 1/4 each
+        candidates = 3.0 if joint != NOSE else 1.0  # next to the own position, with a weight of 1/4 each
         assert abs(own.mean() - 1 / (1 + candidates / 4)) < 6 * np.sqrt(0.25 / missed.sum())
         assert off[missed, joint][own].min() > D50[joint] * 0.999
     swapped = noisy.kind == SWAP
@@ -102,7 +102,7 @@ def test_an_inverted_joint_lies_at_its_noised_partner() -> None:
         rows = noisy.kind[:, right] == INVERSION
         to_noised = np.linalg.norm(noisy.points[rows, right] - noisy.points[rows, left], axis=-1)
         assert rows.sum() > 20 and to_noised.max() < D50[right] * 1.001
-    rows = noisy.kind[:, HIP] == INVERSION  # the left one comes first and sees the clean right one
+    rows = noisy.kind[:, HIP] == INVERSION  # the left one comes first and uses the clean right one
     assert np.linalg.norm(noisy.points[rows, HIP] - points[rows, 12], axis=-1).max() < D50[HIP] * 1.001
 
 

@@ -132,7 +132,7 @@ def test_a_torn_shard_is_named_skipped_and_counted(
     source = open_source("coco", packed)
     assert isinstance(source, ShardSource) and list(source.skipped) == [shard.name] and len(source) == 1
     flipped = bytearray(whole)
-    flipped[2000] ^= 255  # the same size: seen by the person's checksum, and by check
+    flipped[2000] ^= 255  # the same size: detected by the person's checksum, and by check
     shard.write_bytes(flipped)
     with pytest.raises(InputError, match="bytes of this person have changed"):
         open_source("coco", packed).sample(0, np.random.default_rng(0))
@@ -143,7 +143,7 @@ def test_a_torn_shard_is_named_skipped_and_counted(
 
 
 class Counted(SampleSource):
-    """Answers with which one was asked for."""
+    """Returns which one was requested."""
 
     def __init__(self, name: str, length: int, template: Any) -> None:
         self._name, self._length, self._template = name, length, template
@@ -173,7 +173,7 @@ def test_groups_are_mixed_one_to_one_and_gone_through(groups: list[list[SampleSo
         kinds = [i[0] in "ab" for i in ids[6 * step : 6 * step + 6]]
         assert sum(kinds) == 3
     first = [i for i in ids if i[0] in "ab"]
-    for start in range(0, 66, 11):  # each passage has everybody once, in another order
+    for start in range(0, 66, 11):  # each passage has every person once, in another order
         assert len(set(first[start : start + 11])) == 11
     assert first[:11] != first[11:22] and mixture.epoch == 22
 
@@ -240,7 +240,7 @@ def test_the_command_checks_and_packs(sets: Sets, tmp_path: Path, capsys: pytest
 def test_every_split_that_is_there_is_packed(
     sets: Sets, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A training looks at 3DPW's validation split, which need not be asked for."""
+    """A training validates on 3DPW's validation split, which is packed by default."""
     root, out = tmp_path / "sets", str(tmp_path / "out")
     shutil.copytree(sets[0], root)
     folder = root / ("PW3D/data" if (root / "PW3D").is_dir() else "3DPW")

@@ -1,4 +1,4 @@
-"""The generator: the same index gives the same sample, and what it says about a sample is true."""
+"""The generator: the same index gives the same sample, and its labels are right."""
 
 from dataclasses import fields
 
@@ -135,7 +135,7 @@ def test_left_is_left(people: SyntheticPeople) -> None:
     left, right = (batch["joints2d"][facing, JOINTS30.index(name), 0] for name in ("L_Ear", "R_Ear"))
     assert (
         left > right
-    ).mean() > 0.9  # of one who looks at the camera the left ear is on the right of the image
+    ).mean() > 0.9  # of a person who faces the camera the left ear is on the right of the image
 
 
 def test_visibility_of_a_hand_made_scene() -> None:

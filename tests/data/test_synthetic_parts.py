@@ -8,7 +8,7 @@ from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.data.synthetic.accessories import Attic, place_pieces
 from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
-from dpmesh.data.synthetic.camera_effects import _shaken, photograph
+from dpmesh.data.synthetic.camera_effects import motion_blur, photograph
 from dpmesh.data.synthetic.clothes import Wardrobe, inside
 from dpmesh.data.synthetic.environment import draw_behind, draw_surroundings
 from dpmesh.data.synthetic.lighting import KINDS, Light
@@ -26,7 +26,7 @@ from dpmesh.data.synthetic.materials import (
 )
 from dpmesh.data.synthetic.occluders import furniture, limb, put_before
 from dpmesh.data.synthetic.primitives import Mesh, boxes, join, turned
-from dpmesh.data.synthetic.scene import KEPT, _cut_anywhere, draw_betas
+from dpmesh.data.synthetic.scene import KEPT, cut_anywhere, draw_betas
 from dpmesh.data.synthetic.self_collision import tangled
 from dpmesh.data.synthetic.shading import corners, lit
 from dpmesh.data.synthetic.zbuffer import LOOSE, OTHER, PERSON, THING, Canvas
@@ -251,9 +251,9 @@ def test_rotations_and_their_vectors() -> None:
 def test_soft_light_is_near_the_clamped_cosine() -> None:
     light = Light(np.random.default_rng(0), UPRIGHT)
     light.harmonics[:] = 0
-    light._cast = np.ones(3)
+    light.cast = np.ones(3)
     d = np.array([0.6, 0.0, -0.8])
-    light._lobe(d, np.array([1.0, 2, 3]))
+    light.add_lobe(d, np.array([1.0, 2, 3]))
     normals = np.random.default_rng(1).standard_normal((300, 3)).astype(np.float32)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     for n, colour in zip(normals, light.on(normals), strict=True):
@@ -321,13 +321,13 @@ def test_photographs() -> None:
         assert out[20:230, 10:200].mean() > 20
     dim = photograph(np.random.default_rng(3), 0.1 * image, np.float32([0, 0, 256, 256]))
     lit_ = photograph(np.random.default_rng(3), image, np.float32([0, 0, 256, 256]))
-    assert abs(float(dim.mean()) - float(lit_.mean())) < 12  # the camera exposes for what it sees
+    assert abs(float(dim.mean()) - float(lit_.mean())) < 12  # the camera exposes for the scene
 
 
 def test_a_cut_keeps_one_side() -> None:
     rng = np.random.default_rng(0)
     joints = rng.standard_normal((400, 30, 3)).astype(np.float32)
-    kept = _cut_anywhere(rng, joints)
+    kept = cut_anywhere(rng, joints)
     count = kept.sum(1)
     assert count.min() == 4 and count.max() <= 30 * KEPT[1] + 1 and len(np.unique(count)) > 20
     for points, keep in zip(joints, kept, strict=True):
@@ -366,7 +366,7 @@ def test_a_shaken_picture_stays_in_its_place() -> None:
     dot = np.zeros((65, 65, 3), np.uint8)
     dot[32, 32] = 255
     for seed in range(60):
-        line = _shaken(np.random.default_rng(seed), dot)[..., 0].astype(float)
+        line = motion_blur(np.random.default_rng(seed), dot)[..., 0].astype(float)
         assert line.sum() == pytest.approx(255, rel=0.05) and line.max() < 130
         rows, columns = np.nonzero(line)
         assert abs(rows.mean() - 32) <= 0.75 and abs(columns.mean() - 32) <= 0.75

@@ -81,7 +81,7 @@ def stage(kind: str, **more: Any) -> dict[str, Any]:
 
 
 def settings(out: Path, *stages: dict[str, Any], **more: Any) -> Settings:
-    """Of the tiny model, its prior beside `out`; fp32, batches made in this process, nothing shown."""
+    """Settings of the tiny model, its prior next to `out`; fp32, batches made in this process, no previews."""
     prior = out.parent / "prior"
     if not prior.is_dir():
         make_prior(prior)
@@ -95,7 +95,7 @@ def settings(out: Path, *stages: dict[str, Any], **more: Any) -> Settings:
 
 
 def make_weights(out: Path, model: str, seed: int) -> str:
-    """A folder of random weights beside `out`, where there is none yet."""
+    """A folder of random weights next to `out`; made once."""
     folder = out.parent / f"{model}_{seed}"
     if not folder.is_dir():
         given = settings(out, stage("teacher"), model=model)

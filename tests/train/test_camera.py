@@ -1,4 +1,4 @@
-"""Training obeys the model's camera: targets and focal length are in its frame, released weights go on there."""
+"""Training obeys the model's camera: targets and focal length in its frame; released weights are fine-tuned there."""
 
 import sys
 from dataclasses import replace
@@ -175,7 +175,7 @@ def test_the_focal_length_of_training_is_a_setting(person: Annotation):
         assert float(batch["focal"][0]) == pytest.approx(
             f * (1 + (x * x + y * y) / f**2) ** 0.75 * scale, rel=1e-4
         )
-        # The person stays where the set has it: the turn back gives the annotation, whichever camera was assumed.
+        # The person keeps its position: rotated back it is the annotation, whichever camera was assumed.
         back = batch["joints3d"] @ batch["to_image"].mT
         torch.testing.assert_close(back[0], torch.from_numpy(person.joints3d), atol=2e-5, rtol=0)
         assert torch.equal(batch["joints2d"], samples["set"]["joints2d"])  # the crop is the same

@@ -14,20 +14,20 @@ from dpmesh.train.objectives.mesh import MeshObjective
 
 
 def test_the_contrast_is_simclrs():
-    """By hand: -log of the softmax of -(1 - cos) / τ at the own teacher."""
+    """Written out: -log of the softmax of -(1 - cos) / τ at the own teacher."""
     torch.manual_seed(0)
     student, teacher = torch.randn(4, 30), torch.randn(4, 30)
     cosine = F.cosine_similarity(student[:, None], teacher[None], dim=-1)
     likely = torch.exp(-(1 - cosine) / TEMPERATURE)
     by_hand = -(likely.diagonal() / likely.sum(1)).log().mean()
     assert contrast(student, teacher) == pytest.approx(float(by_hand), rel=1e-5)
-    assert contrast(student[:1], teacher[:1]) == 0  # nobody else, and still a number
+    assert contrast(student[:1], teacher[:1]) == 0  # no other person, and still finite
     assert contrast(3 * student, teacher) == pytest.approx(float(contrast(student, teacher)), rel=1e-5)
 
 
 @pytest.fixture(scope="module")
 def at_work(child: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[MeshObjective, dict]:
-    """A student beside another teacher, and a batch."""
+    """A student with another teacher, and a batch."""
     out: Path = tmp_path_factory.mktemp("nkr") / "run"
     own, other = child.make_weights(out, "tiny", 1), child.make_weights(out, "tiny", 2)
     given = child.settings(out, child.stage("student", teacher=other), start=own)

@@ -1,4 +1,4 @@
-"""benchmarks/gradients.py tells signal from noise where both are known, and measures a real stage's terms."""
+"""benchmarks/gradients.py separates signal from noise where both are known, and measures a real stage's terms."""
 
 from dataclasses import replace
 from pathlib import Path

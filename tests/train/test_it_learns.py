@@ -1,7 +1,7 @@
 """The embedded model learns eight people by heart, from random weights (only the pose prior is the shipped one).
 
 First their keypoints without images, which is cheap and brings the lifter there; then all of the model on their
-images, told the true joints. What is judged at the end is the whole model, with its images.
+images, with the true joints as input. At the end the whole model is validated, with its images.
 """
 
 from pathlib import Path

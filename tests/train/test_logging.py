@@ -1,4 +1,4 @@
-"""What is told: CSV always, a bar on a terminal, lines elsewhere, TensorBoard if wanted, sheets as PNG."""
+"""The log of a training: CSV always, a bar on a terminal, lines elsewhere, TensorBoard if wanted, previews as PNG."""
 
 import csv
 import logging
@@ -51,7 +51,7 @@ def test_a_bar_on_a_terminal(
     assert "0:00:" in shown  # what is left
 
 
-def test_curves_and_sheets(tmp_path: Path):
+def test_curves_and_previews(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     picture = np.zeros((4, 6, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Targets keep their precision, each stage is told and trains what it should, masks reach the losses."""
+"""Targets keep their precision, each stage has its inputs and trains its parts, masks reach the losses."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +125,7 @@ def test_a_teacher_is_told_the_truth_and_a_student_less_than_was_detected(pictur
         assert torch.equal(joints, batch["joints"])
         drops.append(1 - kept.sum() / batch["visible"].sum())
     assert torch.stack(drops).mean() == pytest.approx(0.5, abs=0.06)
-    assert torch.equal(told.given(batch)[1], batch["visible"])  # nothing is dropped when it is judged
+    assert torch.equal(told.given(batch)[1], batch["visible"])  # nothing is dropped in validation
 
 
 def test_what_is_not_known_has_no_gradient(pictures: Tensors):

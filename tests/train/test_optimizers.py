@@ -1,4 +1,4 @@
-"""Muon for the backbone's matrices: what it steps and how far, that it goes on after a stop, and what it refuses."""
+"""Muon for the backbone's matrices: what it steps and how far, that it resumes, and what it refuses."""
 
 import sys
 from dataclasses import replace
@@ -22,7 +22,7 @@ def settings(child: ModuleType, tmp_path: Path) -> Settings:
 
 
 def stepped(groups: list[Group], settings: Settings, rate: float = 0.01) -> list[torch.Tensor]:
-    """What a step on a given gradient moves each parameter by, first of all groups first."""
+    """The change of each parameter by a step on a fixed gradient, in the order of the groups."""
     parameters = [p for group in groups for p in group.parameters]
     torch.manual_seed(0)
     for p in parameters:
@@ -45,7 +45,7 @@ def groups() -> list[Group]:
 
 
 def test_muon_makes_the_step_of_a_kernel_orthogonal(settings: Settings):
-    """All singular values of the step alike, its root mean square a fifth of the rate, as AdamW's steps have about.
+    """All singular values of the step are equal, its root mean square a fifth of the rate, as AdamW's steps have about.
     Of everything else each number moves by itself, as under AdamW: in a first step all of a group equally far."""
     matrix, kernel, bias, weights = stepped(groups(), settings)
     values = torch.linalg.svdvals(kernel.reshape(16, 72))

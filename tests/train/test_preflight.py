@@ -1,4 +1,4 @@
-"""What a training lacks is told before its first step, all of it where one asks; what would be nonsense is refused."""
+"""What a training lacks is an error before its first step, and all of it is listed by --check; nonsense is refused."""
 
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +31,7 @@ def found(settings: Settings, **more: Any) -> preflight.Findings:
 def test_everything_that_is_missing_is_told_at_once(
     child: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    """Nothing is there of what the paper's student names; each line has its next step, and nothing is written."""
+    """All that the paper's student names is missing; each line has its next step, and nothing is written."""
     monkeypatch.setenv("DPMESH_ASSETS", str(tmp_path / "none"))
     here = {"root": str(tmp_path / "data"), "fits": "none"}
     data = {
@@ -59,7 +59,7 @@ def test_everything_that_is_missing_is_told_at_once(
 def test_no_missing_file_hides_another(
     child: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    """Nothing is there; then 3DPW's folder without its files. Every command can be typed as it stands."""
+    """Everything is missing; then 3DPW's folder without its files. Every command can be copied."""
     monkeypatch.setenv("DPMESH_ASSETS", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
     data = {
@@ -139,7 +139,7 @@ def test_too_little_memory_or_disk_is_told(
         ({}, {"start": "nowhere"}, "these start weights do not exist"),
         ({}, {"model": "nothing"}, "no configuration 'nothing'"),
         ({}, {"prior": "nowhere"}, "this folder of a pose prior does not exist"),
-        ({"kind": "uncertainty"}, {"model": "embedded", "prior": ""}, "no weights whose answers"),
+        ({"kind": "uncertainty"}, {"model": "embedded", "prior": ""}, "no weights whose predictions"),
         ({"kind": "student"}, {}, "a student needs a teacher"),
     ],
 )
@@ -217,7 +217,7 @@ def test_one_frozen_encoder_sees_the_crop_once(
         0,
     )
     assert isinstance(with_other, MeshObjective) and with_other.teaching is not None
-    assert not with_other.teaching.one_encoder  # other numbers: each sees the crop itself
+    assert not with_other.teaching.one_encoder  # other numbers: each encodes the crop itself
     assert terms(with_other)[0] == 2
 
 
@@ -230,7 +230,7 @@ def test_the_optimisers_decays_are_settings(child: ModuleType, tmp_path: Path):
 
 
 def test_a_model_with_overrides_is_named_in_short(child: ModuleType, tmp_path: Path):
-    """By its name and the changed keys, never by the whole table; of a prior the size that differs is told."""
+    """By its name and the changed keys, never by the whole table; of a prior the size that differs is named."""
     changed = {"name": "tiny", "pose_prior": {"codes": 12}, "lora_rank": 4, "token_width": 5}
     own = child.make_weights(tmp_path / "run", "tiny", 1)
     with_start = child.settings(tmp_path / "run", child.stage("teacher"), model=changed, start=own)

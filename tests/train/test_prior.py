@@ -91,7 +91,7 @@ def test_a_file_with_other_names_trains_validates_and_leaves_a_prior(
     folder = loop.train(from_plain(Settings, plain))
     assert (tmp_path / "validation.csv").is_file() is validates
     told = read_config(folder)[1]
-    assert bool(told["validation"]) is not bool(share)  # also where nothing was looked at on the way
+    assert bool(told["validation"]) is not bool(share)  # also without validation during training
     assert told["poses"]["file"] == "amass.npz" and len(told["poses"]["sha256"]) == 64
 
 

@@ -70,7 +70,7 @@ def test_accumulation_gives_the_joint_gradients(child: ModuleType, joint: Any):
 
 
 def test_two_processes_train_one_run_and_end_with_one_line(child: ModuleType, tmp_path: Path):
-    """One lock, one line with the weights; what the run lacks is one line too, and nobody is left waiting."""
+    """One lock, one line with the weights; what the run lacks is one line too, and no process is left waiting."""
     words = {"processes": 2, "checkpoint_every": 0.0}
     stage, out = child.stage("teacher", steps=1, batch=2), tmp_path / "run"
     done = command(child, out, stage, **words)

@@ -1,4 +1,4 @@
-"""What a run is made of is kept beside its checkpoints: it goes on with the same, names what is another, and a
+"""What a run is made of is kept beside its checkpoints: it resumes with the same, names what differs, and a
 checkpoint is small, whole and made of numbers, or it is not written."""
 
 import json
@@ -56,7 +56,7 @@ def as_begun(child: ModuleType, out: Path, stage: dict[str, Any] | None = None, 
 
 
 def copied(folder: Path, to: Path) -> Path:
-    """With what lies beside it."""
+    """With the other files of the folder."""
     for beside in folder.parent.iterdir():
         if beside.name in (folder.name, "prior", "tiny_1", "tiny_2"):
             shutil.copytree(beside, to / beside.name)
@@ -274,7 +274,7 @@ def test_a_folder_of_something_else_is_refused_before_anything_is_written(
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Killed as soon as there is a line of its log, and while nothing but its lock was there."""
+    """Killed as soon as its log has a line, and while it had nothing but its lock."""
     out = tmp_path / "run"
     given = as_begun(child, out, {"steps": 2}, checkpoint_every=1e9)
     out.mkdir()

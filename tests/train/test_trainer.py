@@ -1,4 +1,4 @@
-"""The loop learns, goes on after any kill with the same losses, tells a torn checkpoint, stops at what is no number."""
+"""The loop learns, resumes after any kill with the same losses, detects a torn checkpoint, stops at NaN."""
 
 import csv
 import json
@@ -96,7 +96,7 @@ def test_a_checkpoint_that_does_not_unpack_is_torn(tmp_path: Path):
         archive.writestr("last/data.pkl", bytes(500))
         start = 30 + len("last/data.pkl")
     stored = bytearray((tmp_path / "last.ckpt").read_bytes())
-    stored[start] |= 7  # a kind of block that there is not
+    stored[start] |= 7  # a kind of block that does not exist
     (tmp_path / "last.ckpt").write_bytes(stored)
     with pytest.raises(ConfigError, match="every checkpoint is torn"):
         latest_checkpoint(tmp_path)

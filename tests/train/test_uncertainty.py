@@ -80,7 +80,7 @@ def test_a_run_moves_the_head_alone_and_leaves_it_calibrated(start: Path, tmp_pa
     assert -1 <= rank <= 1 and 0 <= rose <= 1
     again = make_objective(
         TrainingContext.resolve(settings(folder, tmp_path / "again")), 0
-    )  # and weights that have it go on with it
+    )  # and weights that have it keep it
     assert isinstance(again, UncertaintyObjective)
     assert torch.equal(again.head.out, found[HEAD + "out"])
 
@@ -146,7 +146,9 @@ def test_hidden_joints_learn_to_be_less_sure(start: Path, tmp_path: Path):
         return objective(batch, Part(1, 0))[1]["hiding"]
 
     first = float(hiding().detach())
-    assert first == pytest.approx(0.1, abs=1e-3)  # a fresh head tells all alike: short of RISE by RISE
+    assert first == pytest.approx(
+        0.1, abs=1e-3
+    )  # a new head predicts the same for all: short of RISE by RISE
     for _ in range(40):
         optimiser.zero_grad()
         hiding().backward()
@@ -181,7 +183,7 @@ def test_hiding_covers_and_drops_what_it_says():
 
 
 def test_the_calibration_finds_what_was_planted():
-    """Errors drawn from the model of the error with other scales than the head tells."""
+    """Errors drawn from the model of the error with other scales than the head predicts."""
     g = torch.Generator().manual_seed(0)
     n = 4000
     head = UncertaintyHead(30, 8, 2, looked_at=4, state=4, answer=4)
@@ -193,11 +195,11 @@ def test_the_calibration_finds_what_was_planted():
     errors = (
         torch.randn(n, 30, 3, generator=g) * (TAILS / chi.sample((n, 30)))[..., None].sqrt() * true[..., None]
     )
-    errors[:, 0] = 0  # the pelvis is where it is told from
+    errors[:, 0] = 0  # errors are relative to the pelvis
     truth = torch.randn(n, 30, 3, generator=g) + torch.tensor([0.0, 0.0, 5.0])
     known = torch.ones(n, 30)
     known[:50] = 0
-    errors[:50] = 100.0  # of whom nothing is known may be anywhere
+    errors[:50] = 100.0  # joints of unknown position may be anywhere
     answer = truth + errors
 
     def expected() -> float:

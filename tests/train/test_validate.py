@@ -1,4 +1,4 @@
-"""Whom a model is measured on."""
+"""The people that a model is validated on."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Validation on a data set is the evaluation's: a perfect pose errs by nothing, and the protocol is named."""
+"""Validation on a data set is the evaluation's: a perfect pose has no error, and the protocol is named."""
 
 import csv
 import importlib.util
@@ -73,7 +73,7 @@ def imported(twin: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Perfect:
-    """A model that answers with the true mesh of the people that it was last shown."""
+    """A model that predicts the true mesh of the people of its last input."""
 
     camera = "crop"
     provenance: ClassVar[dict[str, Any]] = {}
@@ -116,9 +116,9 @@ def test_a_perfect_pose_errs_by_nothing(twin: SimpleNamespace, layout: str, anno
     assert [row[name] for name in MEASURES] == [0, 0, 0]
     name = "3dpw-validation@annotated" if annotated else "3dpw-validation"
     assert (row["protocol"], row["hash"]) == (name, entry(name).protocol.hash)
-    assert row["people"] == 6 and row["failures"] == 0  # nobody of the benchmark's sequence
+    assert row["people"] == 6 and row["failures"] == 0  # no person of the benchmark's sequence
     shown = one.batches()[0][1]
-    assert (shown.visible[:, 1:24].mean() > 0.9) == annotated  # a teacher is given what no detector reports
+    assert (shown.visible[:, 1:24].mean() > 0.9) == annotated  # a teacher's input is what no detector reports
 
 
 def test_training_s_targets_would_have_erred_by_centimetres(twin: SimpleNamespace):
@@ -159,7 +159,7 @@ SHIPPED = [p for p in sorted(CONFIGS.rglob("*.toml")) if "3dpw" in p.read_text()
 def test_shipped_configs_validate_under_the_frozen_protocol(
     twin: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """With the folders of docs/training.md, step 3: the packed set beside the one that it was packed from."""
+    """With the folders of docs/training.md, step 3: the packed set next to the one that it was packed from."""
     (tmp_path / "sets").symlink_to(twin.root / "json")
     people = read_folder("3dpw", twin.root / "json", "validation", "none").people
     pack(people, tmp_path / "data", "3dpw-validation", PackConfig())

@@ -184,7 +184,7 @@ def _write_shard(
                 except InputError as error:
                     skipped[person.record_id] = error.what
                     continue
-                picture, text = _jpeg(small, config.quality), _json(to_plain(kept)).encode()
+                picture, text = encode_jpeg(small, config.quality), _json(to_plain(kept)).encode()
                 tar.write({"__key__": f"{number:06d}", "jpg": picture, "json": text})
                 sums.append(zlib.crc32(text, zlib.crc32(picture)))
             tar.close()
@@ -210,7 +210,7 @@ def _places(tar: Path) -> list[list[int]]:
     return [found[name] + found[f"{name[:-4]}.json"] for name in sorted(found) if name.endswith(".jpg")]
 
 
-def _jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
+def encode_jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:
     flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)
     return np.asarray(data, np.uint8).tobytes()

@@ -196,7 +196,7 @@ def _check_prior(context: TrainingContext, folder: str) -> None:
 
 
 def _check_model(source: str, context: TrainingContext, read_all: bool) -> None:
-    """Raise DPMeshError for weights that are missing, of another model (make_objective checks the head) or not finite."""
+    """Raise DPMeshError for weights that are missing, of another model (apart from the head) or not finite."""
     folder = weights_folder(source)
     if not folder.is_dir():
         raise ConfigError(

@@ -53,7 +53,7 @@ def photograph(
     )  # one in 25 out of focus
     picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)
     if rng.random() < 0.08:
-        picture = _shaken(rng, picture)
+        picture = motion_blur(rng, picture)
     small = size
     if rng.random() < LOW:
         small = int(np.exp(u(np.log(LOW_SIDE[0]), np.log(LOW_SIDE[1]))))
@@ -76,7 +76,7 @@ def photograph(
     return out
 
 
-def _shaken(rng: np.random.Generator, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def motion_blur(rng: np.random.Generator, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Blur along a line of 3 to 15 pixels."""
     length, angle = int(rng.integers(3, 16)), rng.uniform(0, np.pi)
     kernel, middle = np.zeros((length, length), _F32), (length - 1) / 2

@@ -34,22 +34,22 @@ class Light:
         self.harmonics: Array32 = np.zeros((3, 10), _F32)
         up = view[:, 1]
         warm = rng.normal(0, 0.07)  # the white balance: reddish to bluish, and a little green or magenta
-        self._cast = np.array([1 + warm, 1 + rng.normal(0, 0.03), 1 - warm])
+        self.cast = np.array([1 + warm, 1 + rng.normal(0, 0.03), 1 - warm])
         sky, ground = np.array([0.9, 0.98, 1.1]), np.array([1.0, 0.95, 0.85])
         self.direction = self._towards(rng, view, "front")
         hard = 0.0
-        self._lobe(up, sky * u(0.25, 0.6))
-        self._lobe(-up, ground * u(0.1, 0.4))
+        self.add_lobe(up, sky * u(0.25, 0.6))
+        self.add_lobe(-up, ground * u(0.1, 0.4))
         if self.kind == "overcast":
-            self._lobe(up, sky * u(0.3, 0.6))
+            self.add_lobe(up, sky * u(0.3, 0.6))
         elif self.kind == "sun":
             hard = u(0.35, 0.85)
             self.direction = self._towards(rng, view, "any")
         elif self.kind == "window":
-            self._lobe(self._towards(rng, view, "side"), sky * u(0.5, 1.1))
+            self.add_lobe(self._towards(rng, view, "side"), sky * u(0.5, 1.1))
         elif self.kind == "lamps":
             for _ in range(rng.integers(1, 4)):
-                self._lobe(self._towards(rng, view, "front"), ground * u(0.15, 0.5))
+                self.add_lobe(self._towards(rng, view, "front"), ground * u(0.15, 0.5))
             hard = u(0, 0.4)
         elif self.kind == "flash":
             self.direction, hard = np.array([0, -0.1, -0.995]), u(0.4, 0.8)
@@ -57,7 +57,7 @@ class Light:
             self.direction, hard = self._towards(rng, view, "behind"), u(0.5, 1.0)
         self._constant(u(0.1, 0.35))
         self.direction = np.asarray(self.direction, _F32)
-        self.hard: Array32 = (hard * self._cast * (1 + np.array([0.08, 0, -0.1]) * u(0, 1.5))).astype(_F32)
+        self.hard: Array32 = (hard * self.cast * (1 + np.array([0.08, 0, -0.1]) * u(0, 1.5))).astype(_F32)
 
     def _towards(
         self, rng: np.random.Generator, view: Float32[Array32, "3 3"], where: str
@@ -72,14 +72,15 @@ class Light:
         return level * math.cos(height) + view[:, 1] * math.sin(height)
 
     def _constant(self, level: float) -> None:
-        self.harmonics[:, 0] += (level * self._cast).astype(_F32)
+        self.harmonics[:, 0] += (level * self.cast).astype(_F32)
 
-    def _lobe(self, d: NDArray[np.floating], strength: NDArray[np.floating]) -> None:
+    def add_lobe(self, d: NDArray[np.floating], strength: NDArray[np.floating]) -> None:
+        """Add soft light from the unit direction d (camera frame), strength (3,) a channel: a clamped cosine."""
         x, y, z = d
         k = 15 / 32
         terms = [0.25 - k / 3, x / 2, y / 2, z / 2, k * x * x, k * y * y, k * z * z, 2 * k * x * y, 2 * k * x * z,
                  2 * k * y * z]  # fmt: skip
-        self.harmonics += ((strength * self._cast)[:, None] * np.array(terms)).astype(_F32)
+        self.harmonics += ((strength * self.cast)[:, None] * np.array(terms)).astype(_F32)
 
     def on(self, normals: Float32[Array32, "n 3"]) -> Float32[Array32, "n 3"]:
         """Colours of the soft light on surfaces of these normals."""

@@ -51,7 +51,7 @@ def _set(*names: str) -> NDArray[np.bool_]:
 _HEAD = ("Head_top", "Nose", "Eye", "Ear", "Head", "Neck")
 _UPPER = (*_HEAD, "Thorax", "Shoulder", "Elbow", "Wrist", "Hand", "Chest", "Spine", "Torso")
 # What the box is drawn around: (probability, joints). The named regions are where photographers cut people; the last
-# row stands for a cut anywhere, at a side of the image: `_cut_anywhere`.
+# row stands for a cut anywhere, at a side of the image: `cut_anywhere`.
 REGIONS = (
     (0.63, np.ones(30, bool)),
     (0.10, _set(*_UPPER, "Hip", "Pelvis")),
@@ -129,7 +129,7 @@ def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBo
     region = _REGIONS[choice]
     anywhere = np.flatnonzero(choice == len(REGIONS) - 1)
     if len(anywhere):
-        region[anywhere] = _cut_anywhere(rng, people.joints[anywhere])
+        region[anywhere] = cut_anywhere(rng, people.joints[anywhere])
     scale = rng.uniform(0.85, 1.5, n)
     shift = rng.uniform(-0.15, 0.15, (n, 2)) * rng.random((n, 1)) * SIZE  # small shifts more often
     transl = _frame_region(people.joints, region, focal, scale, shift)
@@ -166,7 +166,7 @@ def _beside(
     return place + lift[:, None] * up
 
 
-def _cut_anywhere(
+def cut_anywhere(
     rng: np.random.Generator, joints: Float32[NDArray[np.float32], "k 30 3"]
 ) -> Bool[NDArray[np.bool_], "k 30"]:
     """The joints on one side of a line across the image, up to a share of them."""

@@ -154,7 +154,7 @@ class UncertaintyObjective(Objective):
         }
 
     def _accuracy(self, plain: Judged, batch: Tensors) -> dict[str, Any]:
-        """MPJPE and the like of the frozen model, on the first data set under its protocol, else on synthetic people."""
+        """MPJPE and the like of the frozen model, on the first data set by its protocol, else on synthetic people."""
         settings = self.settings
         if sets := benchmarks(settings.data, settings.validation_people):
             return sets[0].figures(self.model, self.head.bias.device)
