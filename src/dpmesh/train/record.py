@@ -26,7 +26,7 @@ from dpmesh.data.sources import FolderSource
 from dpmesh.errors import AssetError, ConfigError, DPMeshError, OutputError, WeightsError
 from dpmesh.io import LOCK, atomic_write, is_part, read_json, reason
 from dpmesh.train.checkpoints import BEFORE, LAST
-from dpmesh.train.config import Settings
+from dpmesh.train.config import Settings, TrainingSource
 from dpmesh.train.context import TrainingContext
 from dpmesh.train.dataloader import opened, steps_of
 from dpmesh.train.distributed import in_bf16
