@@ -48,7 +48,7 @@ class _Flat(nn.Module):
 
 def outputs_of(model: DPMesh) -> tuple[str, ...]:
     """The names of the file's outputs, in their order."""
-    return (*OUTPUTS, SIGMA) if model.tells_sigma else OUTPUTS
+    return (*OUTPUTS, SIGMA) if model.predicts_sigma else OUTPUTS
 
 
 def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:

@@ -10,7 +10,7 @@ import pytest
 
 from dpmesh.cli.main import main
 from dpmesh.config import EMBEDDED, RELEASE
-from dpmesh.config_io import to_plain
+from dpmesh.config_io import to_dict
 from dpmesh.profiling import describe_ablations
 
 
@@ -37,7 +37,7 @@ def test_full_size_takes_no_memory():
 
 def test_a_folder_is_told_by_its_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """The weights are not read: here there are none."""
-    text = {"config": to_plain(RELEASE), "provenance": {"source": "a test"}}
+    text = {"config": to_dict(RELEASE), "provenance": {"source": "a test"}}
     (tmp_path / "config.json").write_text(json.dumps(text))
     assert main(["inspect", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -46,7 +46,7 @@ def test_a_folder_is_told_by_its_config(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_config_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    plain = to_plain(RELEASE) | {"name": "[red]a\x1b[31m\u202eb[/red]:smile:"}
+    plain = to_dict(RELEASE) | {"name": "[red]a\x1b[31m\u202eb[/red]:smile:"}
     text = {"config": plain, "provenance": {"[bold]k": "\x1b]0;title\x07[/x]\n\u202e"}}
     (tmp_path / "config.json").write_text(json.dumps(text))
     assert main(["inspect", str(tmp_path)]) == 0
@@ -120,7 +120,7 @@ def test_the_ablation_as_a_table_and_as_data(
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    broken = {"config": {**to_plain(EMBEDDED), "pose_prior": {"kind": "gmm"}}, "provenance": {}}
+    broken = {"config": {**to_dict(EMBEDDED), "pose_prior": {"kind": "gmm"}}, "provenance": {}}
     (tmp_path / "config.json").write_text(json.dumps(broken))
     for source, told in (
         (str(tmp_path), "kind must be one of"),
@@ -133,7 +133,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_name_is_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    text = {"config": {**to_plain(EMBEDDED), "name": "[/bold]x[red]"}, "provenance": {"source": "[/nothing]"}}
+    text = {"config": {**to_dict(EMBEDDED), "name": "[/bold]x[red]"}, "provenance": {"source": "[/nothing]"}}
     (tmp_path / "config.json").write_text(json.dumps(text))
     assert main(["inspect", str(tmp_path)]) == 0
     told = capsys.readouterr().out

@@ -117,7 +117,7 @@ def test_perfect_parameters_in_the_models_camera_have_no_loss(
         truth, _ = targets_of(in_own_camera(batch, config(child, answered)))
         model = DPMesh(config(child, camera))
         perfect = BodyParameters(truth.rotations, truth.betas, batch["transl"], torch.zeros(2, 0))
-        monkeypatch.setattr(DPMesh, "parameters_of", lambda self, answer, focal, perfect=perfect: perfect)
+        monkeypatch.setattr(DPMesh, "decode_parameters", lambda self, answer, focal, perfect=perfect: perfect)
         objective = MeshObjective(model, SETTINGS.stages[0], SETTINGS)
         with torch.no_grad():
             losses[answered] = objective(batch, Part(1, 0))[1]
