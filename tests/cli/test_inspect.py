@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -58,14 +57,10 @@ def test_a_config_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
 
 
-@pytest.fixture(scope="module")
-def rows() -> list[dict[str, Any]]:
-    return describe_ablations()
-
-
 @pytest.mark.slow
-def test_the_ablation_at_full_size(rows: list[dict[str, Any]]):
+def test_the_ablation_at_full_size():
     """Every model of Table 4 runs on the meta device; what a condition or a backbone costs, to the unit."""
+    rows = describe_ablations()
     by = {row["name"]: row for row in rows}
     assert len(rows) == 13 + 16 and len(by) == 11 + 14  # of paper, and at embedded widths
     assert len({row["group"] for row in rows}) == 3 + 4
@@ -103,8 +98,14 @@ def test_the_ablation_at_full_size(rows: list[dict[str, Any]]):
 
 
 def test_the_ablation_as_a_table_and_as_data(
-    rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    figures = {"trainable": 4321, "backbone_parameters": 12_345, "backbone_gflop": 67.8}
+    rows = [
+        {"group": "conditions", "name": "paper", "parameters": 1_302_909_303, "gflop": 515.923, **figures},
+        {"group": "backbones", "name": "paper-resnet50", "parameters": 23_508_032, "gflop": 5.4, **figures},
+        {"group": "small backbones", "name": "embedded", "parameters": 9_876_543, "gflop": 1.0, **figures},
+    ]
     monkeypatch.setattr("dpmesh.profiling.describe_ablations", lambda: rows)
     assert main(["inspect", "--all", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == rows

@@ -1,6 +1,6 @@
 """Other image backbones for the ablation (paper 4.4, Table 4), through timm: heatmaps join the early features.
 
-timm comes with the extra `ablation` and is imported only when such a backbone is built.
+timm comes with the extra `timm` and is imported only when such a backbone is built.
 """
 
 import importlib
@@ -233,7 +233,7 @@ def load_timm(what: str) -> ModuleType:
         raise ConfigError(
             f"{what} needs timm, and {error.name} is not installed",
             where="timm",
-            fix="Install it with: pip install 'dpmesh[ablation]'",
+            fix="Install it with: pip install 'dpmesh[timm]'",
         ) from error
 
 

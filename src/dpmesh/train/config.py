@@ -92,7 +92,7 @@ class Settings:
     precision: bf16-mixed does matrix products in bf16; weights and targets stay in fp32. auto is this where the device
     has instructions for bf16, and 32-true where it has none.
     checkpointing: the backbone's activations are computed again in the backward pass instead of kept.
-    optimizer: "adamw", or "muon": Muon (timm's; pip install 'dpmesh[ablation]') for the image backbone's matrices and
+    optimizer: "adamw", or "muon": Muon (timm's; pip install 'dpmesh[timm]') for the image backbone's matrices and
     kernels, NAdamW for everything else, at the same rates. Some 12 % more time a step; not under fsdp.
     betas: decays of the two moving averages of AdamW (under muon of NAdamW; Muon has a momentum of its own).
     clip: norm of the gradient at most. ema: decay of a moving average of the weights, which is then what is validated
