@@ -258,6 +258,7 @@ class Predictor:
             notes=(*job.picture.notes, *self.notes),
             weights=self.weights,
             options={**self.options, **options},
+            body=self.model.body,
         )
 
 
