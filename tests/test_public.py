@@ -1,11 +1,19 @@
-"""The public surface: short, documented, cheap to import."""
+"""The public surface: short, documented, cheap to import, and all that the tests use."""
 
+import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 import dpmesh
 
 NAMES = ["DPMesh", "DPMeshError", "Inputs", "Person", "Prediction", "Predictor", "Scene"]
+ROOT = Path(__file__).parents[1]
+PRIVATE = re.compile(r"_(?!_)\w+")
 
 
 def test_all_is_a_literal_list_and_documented():
@@ -14,7 +22,8 @@ def test_all_is_a_literal_list_and_documented():
         assert getattr(dpmesh, name).__doc__, name
 
 
-def test_bare_import_is_silent_and_loads_nothing_heavy():
+def test_imports_are_light():
+    """`import dpmesh` is silent and loads no dependency; `dpmesh --help` does without torch."""
     code = """
 import sys
 before = set(sys.modules)
@@ -22,25 +31,72 @@ import dpmesh
 new = {m.split(".")[0] for m in set(sys.modules) - before}
 heavy = new & {"torch", "numpy", "cv2", "numba", "onnxruntime", "trimesh", "scipy", "rich", "lightning_fabric"}
 assert not heavy, heavy
+print("imported")
+from dpmesh.cli.main import main
+main(["--help"])
+assert "torch" not in sys.modules
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-def test_help_does_not_import_torch():
-    code = "import sys; from dpmesh.cli.main import main; main(['--help']); assert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    first, _, usage = done.stdout.partition("\n")
+    assert first == "imported"
     for verb in ("predict", "train", "inspect"):
-        assert verb in done.stdout
+        assert verb in usage
 
 
-def test_unknown_name_is_an_attribute_error():
-    try:
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="Nonsense"):
         dpmesh.Nonsense  # noqa: B018
-    except AttributeError as error:
-        assert "Nonsense" in str(error)
-    else:
-        raise AssertionError("dpmesh.Nonsense exists")
+
+
+def defined_names(tree: ast.AST) -> Iterator[str]:
+    """Functions, classes, variables, attributes, and strings: a buffer's name is one, or begins with one."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.Constant(value=str(name)):
+                yield name
+            case _:
+                pass
+
+
+def private_uses(tree: ast.AST, private: re.Pattern[str]) -> Iterator[tuple[int, str]]:
+    """(line, name) of each private name of the package that a test imports, reads, replaces or uses in a script."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names) if module.split(".")[0] == "dpmesh":
+                used = [*module.split("."), *(name.name for name in names)]
+                yield from ((node.lineno, name) for name in used if PRIVATE.fullmatch(name))
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=name) if private.fullmatch(name):
+                yield node.lineno, name
+            case ast.Call(func=ast.Attribute(attr="setattr") | ast.Name(id="getattr" | "setattr")):
+                words = [word.value for word in node.args if isinstance(word, ast.Constant)]
+                yield from ((node.lineno, word) for word in words if private.fullmatch(str(word)))
+            case ast.Constant(value=str(text)) if "dpmesh" in text:
+                found = re.findall(r"\.(_(?!_)\w+)|import (_(?!_)\w+)", text)
+                yield from ((node.lineno, a or b) for a, b in found if private.fullmatch(a or b))
+            case _:
+                pass
+
+
+def test_tests_use_public_names_only():
+    defined = {
+        name
+        for path in (ROOT / "src").rglob("*.py")
+        for name in defined_names(ast.parse(path.read_text()))
+        if PRIVATE.fullmatch(name)
+    }
+    private = re.compile("|".join(name + r"\w*" * name.endswith("_") for name in defined))
+    used = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for line, name in private_uses(ast.parse(path.read_text()), private)
+    ]
+    assert not used, "\n".join(used)

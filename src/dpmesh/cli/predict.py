@@ -133,7 +133,7 @@ def _predict(
         not args.no_turn,
         args.flip,
     )
-    if args.colour == "sigma" and not predictor.tells_sigma:
+    if args.colour == "sigma" and not predictor.predicts_sigma:
         raise ConfigError(
             "these weights do not tell how sure they are",
             where=f"--weights {args.weights}",

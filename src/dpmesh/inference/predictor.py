@@ -68,7 +68,7 @@ class Predictor:
         fitter: refines every answer by its person's keypoints. options: what results depend on (inference/options.py),
         as every scene shall record it.
 
-        tells_sigma: whether its people have a `joint_sigma`. What was refined has none: the network judged its own
+        predicts_sigma: whether its people have a `joint_sigma`. What was refined has none: the network judged its own
         answer."""
         self.model, self.detector, self.name, self.batch = model, detector, name, batch
         self.weights = {"name": name, "provenance": dict(model.provenance)} | (
@@ -76,7 +76,7 @@ class Predictor:
         )
         self.notes = notes if fitter is None else (*notes, REFINED)
         self.fitter = fitter
-        self.tells_sigma = fitter is None and isinstance(model, DPMesh | FlipTest) and model.tells_sigma
+        self.predicts_sigma = fitter is None and isinstance(model, DPMesh | FlipTest) and model.predicts_sigma
         self.device = model.body.faces.device
         self.options: Options = {"weights": {"file": name}} if options is None else options
 
@@ -258,6 +258,7 @@ class Predictor:
             notes=(*job.picture.notes, *self.notes),
             weights=self.weights,
             options={**self.options, **options},
+            body=self.model.body,
         )
 
 

@@ -158,7 +158,7 @@ class Fitter:
         has (camera, joints_img, pose_latent) is `before`'s, or zeros."""
         with torch.no_grad():
             rotations = torch.cat([rotation_from_6d(found.root_6d)[:, None], self.decode(found.latent)], 1)
-            fresh = Prediction.of_body(
+            fresh = Prediction.from_body(
                 self.body,
                 rotations,
                 found.betas,

@@ -9,7 +9,7 @@ from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.sources import SETS
 from dpmesh.errors import ConfigError
 from dpmesh.losses import TERMS, LossWeights
-from dpmesh.profiling import refuse_misshapen
+from dpmesh.profiling import check_buildable
 from dpmesh.train.stages import (
     AnyStage,
     ImageStage,
@@ -115,7 +115,7 @@ class Settings:
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass instead of keeping them: less memory, more time."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """"adamw" (paper), or "muon": Muon (timm's; pip install 'dpmesh[ablation]') for the image backbone's matrices and
+    """"adamw" (paper), or "muon": Muon (timm's; pip install 'dpmesh[timm]') for the image backbone's matrices and
     kernels and NAdamW for the rest, at the same rates; some 12 % more time a step, not under fsdp."""
     betas: tuple[float, ...] = (0.9, 0.98)
     """Decays of the two moving averages of AdamW (with muon: of NAdamW), each below 1."""
@@ -186,7 +186,7 @@ class Settings:
         if set(self.model) == {"name"}:
             object.__setattr__(self, "model", config.name)
         elif config.as_stored() != configuration(config.name).as_stored():  # a start alone changes no size
-            refuse_misshapen(config)
+            check_buildable(config)
 
     def _refuse_values(self) -> None:
         """ConfigError for the first number that is out of its range."""

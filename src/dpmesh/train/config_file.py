@@ -13,12 +13,12 @@ from typing import Any, cast
 
 from dpmesh.ablations import configuration
 from dpmesh.config import DPMeshConfig
-from dpmesh.config_io import from_plain
+from dpmesh.config_io import from_dict
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.errors import ConfigError
 from dpmesh.io import read_bytes
 from dpmesh.losses import LossWeights
-from dpmesh.profiling import refuse_misshapen
+from dpmesh.profiling import check_buildable
 from dpmesh.train.config import TABLES, Data, Settings, TrainingSource
 from dpmesh.train.stages import AnyStage, Stage
 
@@ -45,7 +45,7 @@ def read_settings(path: Path, changes: Mapping[str, Any] | None = None) -> Setti
     for stage in _stages_of(data, str(path)):
         if "kind" not in stage:
             raise ConfigError(f"the stage {stage.get('name')!r} has no kind", where=str(path))
-    return from_plain(Settings, data, where=str(path))
+    return from_dict(Settings, data, where=str(path))
 
 
 RENAMED = {
@@ -106,7 +106,7 @@ def model_of(source: str, changes: Mapping[str, Any]) -> DPMeshConfig:
         _lay_over(data, name, value)
     config = configuration(data["model"])
     if changes:
-        refuse_misshapen(config)
+        check_buildable(config)
     return config
 
 
@@ -119,7 +119,7 @@ def _stages_of(data: dict[str, Any], where: str) -> list[dict[str, Any]]:
 
 
 def _lay_over(data: dict[str, Any], name: str, value: Any) -> None:
-    """Set one value by its dotted name; from_plain checks name and value."""
+    """Set one value by its dotted name; from_dict checks name and value."""
     *path, last = name.split(".")
     by_name = {str(stage.get("name")): stage for stage in data.get("stages", ())}
     here: Any = data

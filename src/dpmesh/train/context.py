@@ -13,7 +13,7 @@ from dpmesh.ablations import configuration
 from dpmesh.body.files import BodyArrays
 from dpmesh.body.resolve import user_body
 from dpmesh.config import DPMeshConfig
-from dpmesh.config_io import to_plain
+from dpmesh.config_io import to_dict
 from dpmesh.convert.vposer import imported_vposer
 from dpmesh.errors import AssetError, ConfigError, WeightsError
 from dpmesh.model import DPMesh
@@ -21,7 +21,7 @@ from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.files import load_any_prior, load_prior
 from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder
 from dpmesh.pose_prior.vqvae import PoseVQVAE
-from dpmesh.profiling import without_numbers
+from dpmesh.profiling import build_on_meta
 from dpmesh.train.config import Settings, model_name
 from dpmesh.train.objectives.base import Objective
 from dpmesh.train.objectives.denoising import DenoisingObjective
@@ -139,12 +139,12 @@ def make_objective(context: TrainingContext, number: int) -> Objective:
     return MeshObjective(model, stage, context.settings, teacher)
 
 
-def objective_without_numbers(context: TrainingContext, number: int) -> Objective:
+def objective_on_meta(context: TrainingContext, number: int) -> Objective:
     """The objective of stage `number` on the meta device, without a teacher, to count its parameters."""
     stage = context.settings.stages[number]
     if isinstance(stage, PriorStage):
         return _prior_objective(context, stage)
-    model = without_numbers(context.model)
+    model = build_on_meta(context.model)
     if isinstance(stage, PretrainStage):
         return DenoisingObjective(model, stage, context.settings)
     if isinstance(stage, UncertaintyStage):
@@ -290,7 +290,7 @@ def refuse_other_prior(prior: AnyPrior, context: TrainingContext, where: str) ->
     wanted = context.model.pose_prior
     if prior.config == wanted:
         return
-    have, want = to_plain(prior.config), to_plain(wanted)
+    have, want = to_dict(prior.config), to_dict(wanted)
     sizes = [f"{n} is {have[n]!r}, not {want[n]!r}" for n in want if n in have and have[n] != want[n]]
     differs = "; ".join(sizes[:3]) if type(prior.config) is type(wanted) else "it is of another kind"
     raise ConfigError(

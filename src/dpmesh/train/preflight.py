@@ -17,7 +17,7 @@ from dpmesh.backbone.timm import load_timm
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.errors import ConfigError, DPMeshError, OutputError
 from dpmesh.train.config import Settings, TrainingSource
-from dpmesh.train.context import TrainingContext, objective_without_numbers
+from dpmesh.train.context import TrainingContext, objective_on_meta
 from dpmesh.train.dataloader import (
     held_out_poses,
     mixture_of,
@@ -266,7 +266,7 @@ def _lines(settings: Settings, stage: AnyStage, cost: Cost, counted: bool) -> li
 
 def cost_of(context: TrainingContext, number: int, world: int) -> Cost:
     """The cost of stage `number`. Raises ConfigError as make_objective does."""
-    settings, objective = context.settings, objective_without_numbers(context, number)
+    settings, objective = context.settings, objective_on_meta(context, number)
     weights = sum(p.numel() for p in objective.parameters())
     trained = sum(p.numel() for group in objective.groups() for p in group.parameters)
     # Weights and Adam's two averages (Muon has one; counted as two), and the average of the weights.

@@ -20,7 +20,7 @@ from torch import nn
 import dpmesh
 from dpmesh.assets import sha256, weights_folder
 from dpmesh.checkpoint import WEIGHTS
-from dpmesh.config_io import to_plain
+from dpmesh.config_io import to_dict
 from dpmesh.data.shards import ShardSource
 from dpmesh.data.sources import FolderSource
 from dpmesh.errors import AssetError, ConfigError, DPMeshError, OutputError, WeightsError
@@ -68,7 +68,7 @@ def record_of(context: TrainingContext, number: int, device: str) -> Record:
 def settings_of(settings: Settings, number: int) -> dict[str, Any]:
     """Dotted settings that determine the weights of stage `number`; its own as stage.NAME."""
     stage = settings.stages[number]
-    plain = to_plain(settings)
+    plain = to_dict(settings)
     plain["stage"] = plain.pop("stages")[number]
     dropped = {*FREE, *READ} - (set(CALIBRATING) if isinstance(stage, UncertaintyStage) else set())
     kept = {
@@ -214,14 +214,14 @@ def _default(stage: Any, name: str) -> Any:
 
 def write_config(out: Path, settings: Settings, records: list[Record]) -> None:
     """Write out/config.json: the resolved settings, commit, versions, and each stage's record."""
-    content = {**made_by(), "settings": to_plain(settings), "stages": records}
+    content = {**made_by(), "settings": to_dict(settings), "stages": records}
     atomic_write(out / FILE, json.dumps(content, indent=1) + "\n")
 
 
 def provenance(context: TrainingContext, number: int) -> dict[str, Any]:
     """Where the weights of stage `number` come from, for their config.json."""
     settings = context.settings
-    plain = to_plain(settings)
+    plain = to_dict(settings)
     return {
         "config": settings.model,
         "stages": [stage.name for stage in settings.stages[: number + 1]],

@@ -149,7 +149,7 @@ def check_tensorboard() -> None:
     """Raise ConfigError where TensorBoard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
-            "TensorBoard is not installed", where="tensorboard", fix="pip install 'dpmesh[tensorboard]'"
+            "TensorBoard is not installed", where="tensorboard", fix="pip install 'dpmesh[train]'"
         )
 
 

@@ -109,12 +109,12 @@ def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 
     device = next(model.parameters()).device
     for start in range(0, len(batch["focal"]), chunk):
         part = {name: value[start : start + chunk].to(device) for name, value in batch.items()}
-        seen = None
+        image_features = None
         if images:
             crop = part["crop"].permute(0, 3, 1, 2).float() / 255
-            seen = model.look(crop, part["joints"], part["visible"])
-        answer = model.regress(seen, part["joints"], part["visible"])
-        parts.append(model.parameters_of(answer, part["focal"]))
+            image_features = model.encode_image(crop, part["joints"], part["visible"])
+        prediction = model.regress(image_features, part["joints"], part["visible"])
+        parts.append(model.decode_parameters(prediction, part["focal"]))
     return BodyParameters(
         *(torch.cat([getattr(p, name) for p in parts]) for name in ("rotations", "betas", "transl")),
         pose_latent=parts[0].pose_latent[:0],

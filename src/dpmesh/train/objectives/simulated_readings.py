@@ -36,7 +36,7 @@ ABSENT = 0.3
 def simulated_readings(
     batch: dict[str, Tensor], seed: int, absent: float = ABSENT
 ) -> Float[Tensor, "b 30 4"]:
-    """Like JointsRead.summary of an image; a share of `absent` of the people have none (zeros).
+    """Like JointReadings.summary of an image; a share of `absent` of the people have none (zeros).
 
     batch: a training batch (data/sample.py). Errors: a few pixels for joints in sight, twice that for hidden ones,
     now and then far more, sometimes of a whole limb; some joints lie where the (noisy) keypoint is. Depths shrink
