@@ -18,7 +18,7 @@ def make_optimizer(groups: list[Group], rate: float, settings: Settings, *, shar
 
     sharded: under FSDP no process has a whole matrix, which Muon needs. Raises ConfigError for that, and without timm.
     """
-    options_of: list[dict[str, Any]] = [
+    param_groups: list[dict[str, Any]] = [
         {
             "params": group.parameters,
             "factor": group.factor,
@@ -28,7 +28,7 @@ def make_optimizer(groups: list[Group], rate: float, settings: Settings, *, shar
     ]
     betas = (settings.betas[0], settings.betas[1])
     if settings.optimizer == "adamw":
-        return AdamW(options_of, lr=rate, betas=betas, fused=not sharded)
+        return AdamW(param_groups, lr=rate, betas=betas, fused=not sharded)
     if sharded:
         raise ConfigError(
             "muon needs whole matrices, and under fsdp no process has one",
@@ -39,10 +39,10 @@ def make_optimizer(groups: list[Group], rate: float, settings: Settings, *, shar
     module: Any = importlib.import_module("timm.optim.muon")
     on_cpu = all(p.device.type == "cpu" for group in groups for p in group.parameters)
     muon = in_fp32(module) if on_cpu else module.Muon
-    for group, options in zip(groups, options_of, strict=True):
+    for group, options in zip(groups, param_groups, strict=True):
         options["use_fallback"] = not group.backbone
     # Steps of the size that AdamW's have (arXiv 2502.16982), so that one rate fits both.
-    return muon(options_of, lr=rate, betas=betas, nesterov=True, adjust_lr_fn="match_rms_adamw")
+    return muon(param_groups, lr=rate, betas=betas, nesterov=True, adjust_lr_fn="match_rms_adamw")
 
 
 def in_fp32(module: Any) -> Any:

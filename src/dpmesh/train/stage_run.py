@@ -159,7 +159,7 @@ class StageRun:
                     raise KeyError("it holds other tensors")
                 self.objective.load_state_dict(state["objective"], strict=False)
                 self.optimizer.load_state_dict(state["optimizer"])
-                _own(self.optimizer.optimizer)
+                _copy_state(self.optimizer.optimizer)
             if self.average is not None:
                 _copy_into(self.average.values, state["average"])
             _set_random_state(state["random"])
@@ -208,7 +208,7 @@ def full_tensor(value: Any) -> Tensor:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def _own(optimizer: torch.optim.Optimizer) -> None:
+def _copy_state(optimizer: torch.optim.Optimizer) -> None:
     """Copy the tensors that load_state_dict took from the mapped file, as it does on a CPU."""
     for values in optimizer.state.values():
         for name, value in values.items():
@@ -221,10 +221,10 @@ def _copy_into(own: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     for name, value in own.items():
-        value_here = stored[name].to(value.device)
+        restored = stored[name].to(value.device)
         if isinstance(value, DTensor):
-            value_here = distribute_tensor(value_here, value.device_mesh, value.placements)
-        value.copy_(value_here)
+            restored = distribute_tensor(restored, value.device_mesh, value.placements)
+        value.copy_(restored)
 
 
 def _random_state() -> dict[str, Tensor]:
