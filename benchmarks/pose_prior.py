@@ -21,7 +21,7 @@ from dpmesh.assets import sha256, shipped
 from dpmesh.data.poses import TEST_SUBJECT, PoseBank, held_out, refuse_unmatched
 from dpmesh.errors import DPMeshError
 from dpmesh.pose_prior.files import load_prior
-from dpmesh.train.objectives.vqvae import evaluate_prior, fitted_mixtures, looked_at, rest_joints
+from dpmesh.train.objectives.vqvae import evaluate_prior, fitted_mixtures, evenly_spaced, rest_joints
 
 DECODING = ("from_code", "token_place", "to_joints", "decoder", "joint_out")
 
@@ -59,7 +59,7 @@ def main() -> None:
     rest = rest_joints()
     scores = {name: dataclasses.asdict(evaluate_prior(model, bank, rest)) for name, bank in parts.items()}
     for name, bank in parts.items() if arguments.fit else ():
-        some = looked_at(bank, arguments.fit)
+        some = evenly_spaced(bank, arguments.fit)
         scores[name]["fitted_mm"] = fitted_mixtures(model, some, rest, arguments.steps)
     decoding = sum(p.numel() for n, p in model.named_parameters() if n.startswith(DECODING))
     logits = torch.zeros(1, model.config.tokens, model.config.codes)

@@ -24,7 +24,7 @@ from dpmesh.train.objectives.vqvae import (
     evaluate_prior,
     fitted_mixtures,
     forward_kinematics,
-    looked_at,
+    evenly_spaced,
     rest_joints,
 )
 from dpmesh.train.stages import PriorStage
@@ -113,7 +113,7 @@ def test_the_rule_of_the_config_decides(amass: Path) -> None:
 def test_what_mixtures_of_codes_give_back() -> None:
     """Between the nearest codes and the latents; fitted to the pose itself better than by distance."""
     model, rest = load_prior(), rest_joints()
-    bank = looked_at(PoseBank.load("test"), 24)
+    bank = evenly_spaced(PoseBank.load("test"), 24)
     score = evaluate_prior(model, bank, rest)
     assert score.frames == 24 and score.continuous_mm < score.soft_mm < score.mpjpe_mm
     assert fitted_mixtures(model, bank, rest, steps=8) < score.soft_mm

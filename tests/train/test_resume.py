@@ -285,7 +285,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dpmesh.train.logging.Report.step", killed)
+        patch.setattr("dpmesh.train.logging.TrainingLog.step", killed)
         with pytest.raises(KeyboardInterrupt):
             loop.train(given)
     (out / "log_teacher.csv").write_text("stage,step,loss\n")
