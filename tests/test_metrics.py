@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from dpmesh.geometry.align import procrustes
-from dpmesh.metrics import NOMINAL, calibration_error, coverage, mpjpe, pa_mpjpe, rank_correlation
+from dpmesh.metrics import NOMINAL, calibration_error, coverage, mpjpe, pa_mpjpe, procrustes, rank_correlation
 from dpmesh.regressor.uncertainty import DEVIATION, TAILS
 
 

@@ -71,7 +71,7 @@ def test_map_path_equals_fused_path():
     attention = Attention(16, heads=4, context_width=12)
     x, context = torch.randn(2, 9, 16), torch.randn(2, 5, 12)
     plain, no_map = attention(x, context)
-    explicit, mean_map = attention(x, context, want_map=True)
+    explicit, mean_map = attention(x, context, return_map=True)
     assert no_map is None and mean_map is not None
     torch.testing.assert_close(plain, explicit, atol=1e-6, rtol=1e-5)
 

@@ -5,8 +5,7 @@ import torch
 
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.rotations import rotation_from_6d, rotation_to_6d
-from dpmesh.pose_prior.direct import DirectConfig, DirectPose
-from dpmesh.pose_prior.prior import build_prior
+from dpmesh.pose_prior.prior import DirectConfig, DirectPose, build_prior
 
 
 def test_zeros_are_the_rest_pose():

@@ -1,7 +1,8 @@
 """Rotations as matrices, as rotation vectors, and as six numbers (Zhou et al., CVPR 2019).
 
-The six numbers follow the released code: a 3×2 matrix, row by row. roma, which is slow to import because it loads
-torch's compiler, serves `nearest_rotation` alone; what every prediction needs is written here with the same arithmetic.
+The six numbers are the first two columns of the matrix, stored row by row as in the released code. Only
+`nearest_rotation` uses roma, which is slow to import because it loads torch's compiler; the other functions repeat its
+arithmetic.
 """
 
 import importlib
@@ -17,14 +18,14 @@ _SMALL = 1e-6
 
 
 def rotation_to_6d(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 6"]:
-    """The first two columns of a rotation matrix, row by row."""
+    """Six numbers of rotation matrices."""
     return rotations[..., :2].flatten(-2)
 
 
 def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
-    """Rotation matrices by Gram-Schmidt on the two columns; inverse of rotation_to_6d.
+    """Rotation matrices of six numbers, by Gram-Schmidt on the two columns.
 
-    As roma.special_gramschmidt, whose result has the batch size of the moment in an exported graph.
+    Like roma.special_gramschmidt, which fixes the batch size of the trace in an exported graph.
     """
     first, second = numbers[..., 0::2], numbers[..., 1::2]
     first = F.normalize(first, dim=-1)
@@ -33,7 +34,7 @@ def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
 
 
 def nearest_rotation(matrices: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-    """The rotations nearest to any matrices (orthogonal Procrustes), for instance to means of rotations."""
+    """The rotations nearest to arbitrary matrices (orthogonal Procrustes), for example to means of rotations."""
     roma: Any = importlib.import_module("roma")  # on first use: see the module's docstring
     return roma.special_procrustes(matrices)
 

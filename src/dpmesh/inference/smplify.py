@@ -19,7 +19,7 @@ from dpmesh.geometry import CROP
 from dpmesh.geometry.crop_camera import project
 from dpmesh.geometry.rotations import rotation_from_6d, rotation_matrix, rotation_to_6d
 from dpmesh.model import DPMesh
-from dpmesh.pose_prior.direct import DirectPose
+from dpmesh.pose_prior.prior import DirectPose
 from dpmesh.pose_prior.vposer import VPoserDecoder
 from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
 from dpmesh.skeletons import JOINTS30, SMPL_PARENTS

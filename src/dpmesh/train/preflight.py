@@ -21,8 +21,8 @@ from dpmesh.checkpoint import read_config
 from dpmesh.config import DPMeshConfig, stored_config
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.errors import AssetError, ConfigError, DPMeshError, OutputError
-from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.files import load_any_prior
+from dpmesh.pose_prior.prior import DirectConfig
 from dpmesh.train import config
 from dpmesh.train.benchmarks import prepare_validation
 from dpmesh.train.config import Settings, model_name
