@@ -34,7 +34,7 @@ _PAGE = 4096
 """Alignment of the weights in bytes, so that the file can be memory-mapped."""
 
 
-class _Flat(nn.Module):
+class FlatModel(nn.Module):
     """The model with tensors instead of dataclasses, which the exporter does not support."""
 
     def __init__(self, model: DPMesh) -> None:
@@ -76,12 +76,12 @@ def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
         path.name.encode()  # protobuf has UTF-8 only, and the file stores the name of its data file
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".dpmesh.") as temporary:
             part = Path(temporary) / path.name
-            _trace(_Flat(model.eval()), part)
+            trace(FlatModel(model.eval()), part)
             files = [part]
             if (
                 sum(1 for _ in Path(temporary).iterdir()) > 1
             ):  # too large for one file: a file for each weight
-                files.append(_join(part))
+                files.append(join_weights(part))
             for file in reversed(files):  # the weights before the file that refers to them
                 os.replace(file, path.parent / file.name)
     except (OSError, ValueError) as error:
@@ -94,7 +94,7 @@ def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
 
 
 @torch.no_grad()
-def _trace(flat: _Flat, file: Path) -> None:
+def trace(flat: FlatModel, file: Path) -> None:
     """Export with a batch of two random people."""
     people, outputs = 2, outputs_of(flat.model)
     example = (
@@ -117,7 +117,7 @@ def _trace(flat: _Flat, file: Path) -> None:
         )
 
 
-def _join(file: Path) -> Path:
+def join_weights(file: Path) -> Path:
     """Join the external weight files, one for each tensor, to a single file; returns its path."""
     import onnx
 
