@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from machine import commit, machine
 
-from dpmesh.inference import preprocess as job
+from dpmesh.inference import preprocess
 from dpmesh.inference import scene_io as export
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.predictor import Predictor
@@ -64,9 +64,9 @@ class Clock:
 
 def watched(predictor: Predictor, detector: Surest, clock: Clock) -> None:
     """Put the clock around each part; they do not lie in one another."""
-    job.read_image = clock.wrap("read", job.read_image)
+    preprocess.read_image = clock.wrap("read", preprocess.read_image)
     predictor.detector = clock.wrap("detect", detector)  # type: ignore[assignment]
-    predictor._answer = clock.wrap("model", predictor._answer)
+    predictor._forward = clock.wrap("model", predictor._forward)
     export.draw_overlay = clock.wrap("overlay", export.draw_overlay)
     export.draw_side = clock.wrap("side view", export.draw_side)
     export.png = clock.wrap("PNG", export.png)

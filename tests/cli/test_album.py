@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from dpmesh.cli.main import main
-from dpmesh.inference.aside import CLAIM, claim_of
 from dpmesh.inference.record import MARKER
+from dpmesh.inference.staging import CLAIM, claim_of
 
 RAW = os.fsdecode(b"caf\xe9.jpg")
 """A name that is no UTF-8."""

@@ -18,8 +18,9 @@ from dpmesh.evaluate.qualitative import comparison, figure
 from dpmesh.evaluate.qualitative.columns import open_columns
 from dpmesh.evaluate.qualitative.comparison import compare
 from dpmesh.geometry.camera import project
-from dpmesh.inference.aside import CLAIM, claim_of
 from dpmesh.inference.detector import Detector
+from dpmesh.inference.options import PredictOptions
+from dpmesh.inference.staging import CLAIM, claim_of
 from dpmesh.model import DPMesh
 from dpmesh.render import side
 from dpmesh.render.overlay import Layer, draw_side, palette
@@ -94,9 +95,9 @@ def test_all_columns_get_the_same_people(photos: Path, monkeypatch: pytest.Monke
     calls: list[int] = []
     detect = Detector.__call__
     monkeypatch.setattr(Detector, "__call__", lambda *a: (calls.append(1), detect(*a))[1])
-    columns = open_columns(["embedded"], ["network", "fit", "flip", "t-pose"], threads=1)
+    columns = open_columns(["embedded"], ["network", "fit", "flip", "t-pose"])
     assert [c.title for c in columns] == ["embedded", "embedded", "Keypoint fit", "T-pose"]
-    found = compare(columns, EXAMPLES / "two_people.jpg", max_people=2)
+    found = compare(columns, EXAMPLES / "two_people.jpg", PredictOptions(max_people=2))
     assert len(calls) == 1
     first, *others = found.scenes
     assert len(first.people) == 2
@@ -241,7 +242,7 @@ def test_columns_are_checked(weights: list[Path]) -> None:
 
 def test_nobody_is_a_sheet_too(photos: Path, tmp_path: Path) -> None:
     Image.new("RGB", (300, 40), (90, 90, 90)).save(photos / "grey.png")
-    found = compare(open_columns(threads=1), photos / "grey.png")
+    found = compare(open_columns(), photos / "grey.png")
     folder = found.save(tmp_path / "o", size=200)
     assert Image.open(folder / "sheet.png").size[0] > 600
     with pytest.raises(OutputError):
@@ -324,7 +325,7 @@ def test_a_sheet_for_a_paper(photos: Path, tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(figure, "write_lines", noted)
     methods: tuple[Method, ...] = ("fit", "t-pose", "blank", "network", "lifter")
-    found = compare(open_columns(["embedded"], methods, threads=1), photos / "a.png", boxes=PEOPLE)
+    found = compare(open_columns(["embedded"], methods), photos / "a.png", PredictOptions(boxes=PEOPLE))
     panels = found.panels(200)
     plain = found.sheet(panels, legend=False)
     assert len(sizes) > 14 and min(sizes) * 7 * 72 / plain.shape[1] >= 6

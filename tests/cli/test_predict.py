@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpmesh.cli.image_files import find_images, result_names
 from dpmesh.cli.main import main
-from dpmesh.cli.predict import find_pictures, name_results
 from dpmesh.errors import InputError
+from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.record import MARKER
 
@@ -50,16 +51,20 @@ def test_one_picture(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "overlay.png" in names(tmp_path / "o" / "a")
 
 
-def test_options_reach_the_predictor(loads: list[tuple[object, ...]], photos: Path, tmp_path: Path) -> None:
+def test_options_reach_the_predictor(loads: list[ModelOptions], photos: Path, tmp_path: Path) -> None:
     words = ("--weights", "w", "--device", "cpu", "--threads", 2, "--fast", "--save", "json", "--focal", 123)
-    words += ("--body", "b.pkl", "--regressors", "r", "--refine", "--no-turn")
+    words += ("--body", "b.pkl", "--regressors", "r", "--refine", "--no-rotated-detection")
     assert predict(photos / "a.png", "--out", tmp_path / "o", *words) == 0
-    assert loads == [("w", "cpu", 2, True, "b.pkl", "r", True, False, False)]
+    wanted = ModelOptions(
+        weights="w", device="cpu", threads=2, fast=True, body="b.pkl", regressors="r", refine=True,
+        rotated_detection=False,
+    )  # fmt: skip
+    assert loads == [wanted]
     assert names(tmp_path / "o" / "a") == {"scene.json"}
     data = json.loads((tmp_path / "o" / "a" / "scene.json").read_text())
     assert data["K"][0][0] == 123 and data["focal_source"] == "given"
     assert predict(photos / "b.jpg", "--out", tmp_path / "o", "--fov", 90, "--save", "json", "--flip") == 0
-    assert loads[1][-3:] == (False, True, True)
+    assert loads[1] == ModelOptions(flip=True)
     assert json.loads((tmp_path / "o" / "b" / "scene.json").read_text())["K"][0][0] == pytest.approx(40)
 
 
@@ -94,12 +99,12 @@ def test_pixel_limit_is_an_option(photos: Path, tmp_path: Path, capsys: pytest.C
 def test_nobody_is_said_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (1, 1)).save(tmp_path / "x.png")
     assert predict(tmp_path / "x.png", "--out", tmp_path / "o") == 0
-    assert "no person found" in capsys.readouterr().out
+    assert "no person detected" in capsys.readouterr().out
     assert json.loads((tmp_path / "o" / "x" / "scene.json").read_text())["people"] == []
 
 
 def test_second_run_keeps_what_is_there(
-    loads: list[tuple[object, ...]], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    loads: list[ModelOptions], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (photos, "--out", tmp_path / "o", "--save", "json,npz")
     assert predict(*words) == 0
@@ -130,23 +135,23 @@ def test_result_of_another_picture_is_not_taken_for_this_one(
 
 def test_names_of_results(tmp_path: Path) -> None:
     paths = [Path(p) for p in ("x/a.jpg", "x/a.png", "x/b.png", "y/a.jpg", "y/B.png", "x/c.tar.gif")]
-    found = name_results(paths)
+    found = result_names(paths)
     assert found[Path("x/c.tar.gif")] == "c.tar"
     assert found[Path("x/a.jpg")] == "a.jpg" and found[Path("x/a.png")] == "a.png"
     assert len({name.casefold() for name in found.values()}) == len(paths)
     # A picture keeps its name in a second run, so that the result is found again.
-    assert name_results(paths) == found
+    assert result_names(paths) == found
 
 
 def test_pictures_of_a_folder(photos: Path, tmp_path: Path) -> None:
-    assert [p.name for p in find_pictures([str(photos), str(photos / "a.png")])] == [
+    assert [p.name for p in find_images([str(photos), str(photos / "a.png")])] == [
         "a.png",
         "b.jpg",
         "c.png",
     ]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no picture"):
-        find_pictures([str(tmp_path / "empty")])
+    with pytest.raises(InputError, match="no image"):
+        find_images([str(tmp_path / "empty")])
 
 
 @pytest.mark.usefixtures("loads")
@@ -169,7 +174,7 @@ def test_a_folder_that_gives_nothing_costs_only_itself(
     assert (out / "a" / "scene.json").exists() and "a.png: 1 person" in told
     lines = err.splitlines()
     assert len(lines) == 3 and "2 of 3 inputs failed" in lines[0]
-    assert "empty: the folder holds no picture" in lines[1]
+    assert "empty: the folder has no image" in lines[1]
     assert "locked: the folder cannot be read (Permission denied)" in lines[2]
     assert predict(tmp_path / "empty", tmp_path / "locked", "--out", tmp_path / "o2") == 1
     assert len(capsys.readouterr().err.splitlines()) == 3
@@ -215,7 +220,7 @@ def test_wrong_argument_is_two_and_one_line(words: list[str], capsys: pytest.Cap
 
 
 def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path) -> None:
-    def interrupted(*_: object) -> Predictor:
+    def interrupted(**_: object) -> Predictor:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Predictor, "from_pretrained", interrupted)
@@ -250,11 +255,11 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
 fakes = importlib.util.module_from_spec(spec); spec.loader.exec_module(fakes)
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.options import model_options
+from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.record import MARKER
 from dpmesh.cli.main import main
 found = fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)])
-Predictor.from_pretrained = lambda *_: Predictor(fakes.FakeModel(), found, options=model_options())
+Predictor.from_pretrained = lambda **_: Predictor(fakes.FakeModel(), found, options=ModelOptions().record())
 write = Path.write_bytes
 def slow(path, data):
     if path.name == "scene.json" and path.parent.name == ".b.dpmesh-part":

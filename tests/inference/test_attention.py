@@ -17,14 +17,15 @@ from dpmesh.inference.attention import (
     TILE,
     Attention,
     PersonAttention,
-    attention_of,
+    attention_maps,
     blend,
     joint_sheet,
     mean_sheet,
     stretch,
 )
+from dpmesh.inference.options import PredictOptions
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.preprocess import read_job
+from dpmesh.inference.preprocess import prepare_image
 from dpmesh.inference.record import MARKER
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import JOINTS30
@@ -35,17 +36,17 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
 
 def test_heat_lies_on_the_joint_that_was_told(predictor: Build) -> None:
     """Rows are y, columns x, and a cell is drawn over the pixels that it stands for."""
-    seen = attention_of(predictor(), PICTURE)
+    seen = attention_maps(predictor(), PICTURE)
     assert len(seen.people) == 2
     for person in seen.people:
-        assert 10 < person.told.sum() < 30
-        for joint in np.flatnonzero(person.told):
+        assert 10 < person.visible.sum() < 30
+        for joint in np.flatnonzero(person.visible):
             y, x = np.unravel_index(person.over_crop()[joint].argmax(), (Crop.SIZE, Crop.SIZE))
             assert np.abs(person.joints[joint] - (x, y)).max() <= Crop.SIZE / 16
 
 
 def test_batches_change_nothing_and_people_are_predicts(predictor: Build) -> None:
-    one, many = attention_of(predictor(batch=1), PICTURE), attention_of(predictor(), PICTURE)
+    one, many = attention_maps(predictor(batch=1), PICTURE), attention_maps(predictor(), PICTURE)
     boxes = [person.box for person in predictor()(PICTURE).people]
     for a, b, box in zip(one.people, many.people, boxes, strict=True):
         np.testing.assert_allclose(a.over_crop(), b.over_crop(), atol=1e-6)
@@ -55,16 +56,16 @@ def test_batches_change_nothing_and_people_are_predicts(predictor: Build) -> Non
 
 
 def test_the_average_is_of_stretched_maps_of_told_joints(predictor: Build) -> None:
-    person = attention_of(predictor(), PICTURE).people[0]
-    heat = person.over_crop()[person.told]
+    person = attention_maps(predictor(), PICTURE).people[0]
+    heat = person.over_crop()[person.visible]
     np.testing.assert_allclose(person.averaged(), np.mean([stretch(h) for h in heat], 0), atol=1e-6)
     quiet = {size: m.copy() for size, m in person.maps.items()}
     for maps in quiet.values():
-        maps[~person.told] = np.random.default_rng(0).random(maps[~person.told].shape, np.float32)
-    same = PersonAttention(person.crop, person.rgb, quiet, person.joints, person.told, person.score)
+        maps[~person.visible] = np.random.default_rng(0).random(maps[~person.visible].shape, np.float32)
+    same = PersonAttention(person.crop, person.rgb, quiet, person.joints, person.visible, person.score)
     np.testing.assert_array_equal(same.averaged(), person.averaged())
     nothing = PersonAttention(
-        person.crop, person.rgb, person.maps, person.joints, person.told & False, person.score
+        person.crop, person.rgb, person.maps, person.joints, person.visible & False, person.score
     )
     assert np.isfinite(nothing.averaged()).all() and nothing.averaged().max() > 0
 
@@ -73,8 +74,8 @@ def test_the_average_is_of_stretched_maps_of_told_joints(predictor: Build) -> No
 def test_the_real_models_maps_as_they_are_and_why_a_plain_mean_shows_nothing(predictor: Build) -> None:
     model = DPMesh.from_config("embedded").eval()
     real = Predictor(model, predictor().detector, "random")
-    person = attention_of(real, PICTURE, max_people=1).people[0]
-    inputs = real.inputs(read_job(real.detector, PICTURE, max_people=1).work)
+    person = attention_maps(real, PICTURE, PredictOptions(max_people=1)).people[0]
+    inputs = real.inputs(prepare_image(real.detector, PICTURE, PredictOptions(max_people=1)).persons)
     features = model(inputs, features=True).features
     assert features is not None and list(person.maps) == sorted(features.maps)
     for size, maps in person.maps.items():
@@ -86,7 +87,7 @@ def test_the_real_models_maps_as_they_are_and_why_a_plain_mean_shows_nothing(pre
 
 def test_files(predictor: Build, tmp_path: Path) -> None:
     Image.fromarray(PICTURE).save(tmp_path / "a.png")
-    seen = attention_of(predictor(), tmp_path / "a.png")
+    seen = attention_maps(predictor(), tmp_path / "a.png")
     folder = seen.save(tmp_path / "o")
     kinds = ("joints.png", "mean.png")
     assert {p.name for p in folder.iterdir()} - {MARKER} == {
@@ -98,7 +99,7 @@ def test_files(predictor: Build, tmp_path: Path) -> None:
     with np.load(folder / "person_01.npz", allow_pickle=False) as stored:
         assert {n for n in stored.files if n.startswith("map_")} == {"map_8", "map_16"}
         np.testing.assert_array_equal(stored["map_16"], person.maps[16])
-        np.testing.assert_array_equal(stored["told"], person.told)
+        np.testing.assert_array_equal(stored["told"], person.visible)
         np.testing.assert_array_equal(stored["joints"], person.joints)
         np.testing.assert_allclose(stored["crop_box"][2:] - stored["crop_box"][:2], person.crop.side)
         assert tuple(stored["joint_names"]) == JOINTS30.joints
@@ -141,7 +142,7 @@ def test_a_flat_map_stays_dark() -> None:
 
 
 def test_whole_or_not_at_all(predictor: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = attention_of(predictor(), PICTURE)
+    seen = attention_maps(predictor(), PICTURE)
     folder = seen.save(tmp_path, "x")
     with pytest.raises(OutputError, match="exists already"):
         seen.save(tmp_path, "x", overwrite=False)
@@ -173,4 +174,4 @@ def test_a_model_without_maps_is_refused(predictor: Build, monkeypatch: pytest.M
 
         monkeypatch.setattr(blind.model, "forward", forward)
         with pytest.raises(ConfigError, match="no cross-attention"):
-            attention_of(blind, PICTURE)
+            attention_maps(blind, PICTURE)

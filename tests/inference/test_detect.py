@@ -10,8 +10,15 @@ import pytest
 
 from dpmesh.errors import AssetError, InputError
 from dpmesh.inference import detector as detect
-from dpmesh.inference.detector import MODELS, Detection, Detector, tidy
-from dpmesh.inference.suppression import box_area, box_iou, keypoint_similarity, same_person, suppress
+from dpmesh.inference.detections import (
+    Detection,
+    box_area,
+    box_iou,
+    keypoint_similarity,
+    same_person,
+    suppress,
+)
+from dpmesh.inference.detector import MODELS, Detector
 from dpmesh.skeletons import COCO17, JOINTS30
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +30,7 @@ DETECTORS = {
     False: Detector(),
     True: Detector(fast=True),
 }  # Opened once; nothing is read before the first use.
-ONE_LOOK = {fast: Detector(fast=fast, turn=False) for fast in (False, True)}
+ONE_LOOK = {fast: Detector(fast=fast, rotated_detection=False) for fast in (False, True)}
 """Without the second look (test_turned.py), as the float32 models were asked."""
 
 
@@ -78,7 +85,7 @@ def test_keypoint_similarity_is_cocos() -> None:
 
 
 def test_one_person_twice_is_merged_and_counted() -> None:
-    result = tidy((person(score=0.6), person(102, 101, score=0.8), person(400, score=0.7)), 20)
+    result = merge_detections((person(score=0.6), person(102, 101, score=0.8), person(400, score=0.7)), 20)
     assert [p.score for p in result.people] == [0.8, 0.7]
     assert (result.merged, result.unposed, result.dropped) == (1, 0, 0)
 
@@ -87,12 +94,12 @@ def test_two_people_before_each_other_are_kept_apart() -> None:
     near, behind = person(), person()
     moved = behind.keypoints.copy()
     moved[:, 0] = 300 - moved[:, 0]  # Another pose in the very same box.
-    result = tidy((near, Detection(behind.box, moved, 0.5)), 20)
+    result = merge_detections((near, Detection(behind.box, moved, 0.5)), 20)
     assert len(result.people) == 2 and result.merged == 0
 
 
 def test_the_posed_output_survives_the_unposed_of_better_score() -> None:
-    result = tidy((person(score=0.95, posed=False), person(score=0.5)), 20)
+    result = merge_detections((person(score=0.95, posed=False), person(score=0.5)), 20)
     assert len(result.people) == 1 and result.merged == 1 and result.unposed == 0
     assert result.people[0].posed
     assert not same_person(
@@ -102,7 +109,7 @@ def test_the_posed_output_survives_the_unposed_of_better_score() -> None:
 
 def test_no_more_people_than_asked_and_the_rest_counted() -> None:
     people = tuple(person(200 * i, score=0.1 * (i + 1), posed=i != 4) for i in range(5))
-    result = tidy(people, 2)
+    result = merge_detections(people, 2)
     assert [round(p.score, 1) for p in result.people] == [0.5, 0.4]
     assert result.dropped == 3 and result.unposed == 1
 

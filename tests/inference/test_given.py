@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 
 from dpmesh.errors import InputError
-from dpmesh.inference.detector import Detection
-from dpmesh.inference.user_detections import detections_of
+from dpmesh.inference.detections import Detection, DetectionResult
+from dpmesh.inference.options import PredictOptions
+from dpmesh.inference.user_detections import user_detections
 
 IMAGE = np.zeros((100, 200, 3), np.uint8)
 PERSON = np.concatenate([np.random.default_rng(0).uniform(20, 80, (17, 2)), np.full((17, 1), 0.5)], 1)
 
 
-class NobodyLooked:
+class NoDetector:
+    """Boxes without keypoints; nobody is detected in a whole image."""
+
+    def __call__(self, image: np.ndarray, max_people: int = 20) -> DetectionResult:
+        raise AssertionError("the people are the user's")
+
     def keypoints_in_boxes(
         self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None
     ) -> tuple[Detection, ...]:
@@ -21,7 +27,7 @@ class NobodyLooked:
 
 
 def people(keypoints: Any = None, boxes: Any = None) -> tuple[list[Detection], Any]:
-    return detections_of(IMAGE, "a.jpg", keypoints, boxes, NobodyLooked())
+    return user_detections(IMAGE, "a.jpg", PredictOptions(keypoints=keypoints, boxes=boxes), NoDetector())
 
 
 def test_points_are_cleaned_and_counted() -> None:
@@ -99,7 +105,8 @@ def test_arrays_of_every_joint_set(joints: int, columns: int, order: str | None)
     array = np.random.default_rng(1).uniform(20, 80, (joints, columns))
     array[:, 2:] = 0.5
     for given in (array, array[None]):
-        found, _ = detections_of(IMAGE, "a.jpg", given, None, NobodyLooked(), keypoint_format=order)
+        options = PredictOptions(keypoints=given, keypoint_format=order)
+        found, _ = user_detections(IMAGE, "a.jpg", options, NoDetector())
         assert len(found) == 1 and (found[0].keypoints[5:, 2] > 0).all()
         assert found[0].keypoints[5, 2] == (1 if columns == 2 else 0.5)
 

@@ -17,11 +17,12 @@ from dpmesh.device import pick_device
 from dpmesh.errors import ConfigError, DPMeshError, InputError, WeightsError
 from dpmesh.geometry.camera import crop_focal
 from dpmesh.geometry.crop import Crop
-from dpmesh.inference import preprocess as job
+from dpmesh.inference import preprocess
 from dpmesh.inference.detector import Detector
-from dpmesh.inference.images import Picture, read_image
+from dpmesh.inference.images import DecodedImage, read_image
+from dpmesh.inference.options import PredictOptions
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.preprocess import EXPAND, NARROWEST, WIDEST, choose_focal, read_job
+from dpmesh.inference.preprocess import EXPAND, NARROWEST, WIDEST, choose_focal, prepare_image
 from dpmesh.inference.scene import Scene
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import JOINTS30
@@ -68,19 +69,19 @@ def test_waiting_images_are_bounded_by_their_bytes(
     paths = [tmp_path / f"{i}.png" for i in range(9)]
     for path in paths:
         Image.fromarray(PICTURE).save(path)
-    images: list[weakref.ref[Picture]] = []
+    images: list[weakref.ref[DecodedImage]] = []
     most = 0
 
-    def counted(*args: object) -> Picture:
+    def counted(*args: object) -> DecodedImage:
         nonlocal most
         picture = read_image(*args)  # pyright: ignore[reportArgumentType]
         images.append(weakref.ref(picture))
         most = max(most, sum(image() is not None for image in images))
         return picture
 
-    monkeypatch.setattr(job, "read_image", counted)
+    monkeypatch.setattr(preprocess, "read_image", counted)
     for limit, wanted in ((10**9, 9), (3 * PICTURE.nbytes, 4), (1, 2)):
-        monkeypatch.setattr("dpmesh.inference.predictor.WAITING_BYTES", limit)
+        monkeypatch.setattr("dpmesh.inference.predictor.MAX_WAITING_BYTES", limit)
         images.clear()
         most = 0
         assert [path for path, _ in predictor([]).predict_many(paths)] == paths
@@ -96,12 +97,12 @@ def test_the_checksum_is_of_the_bytes_that_were_decoded(
         Image.fromarray(PICTURE).save(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
 
-        def changed(*args: object, change: Callable[[], object] = change) -> Picture:
+        def changed(*args: object, change: Callable[[], object] = change) -> DecodedImage:
             picture = read_image(*args)  # pyright: ignore[reportArgumentType]
             change()
             return picture
 
-        monkeypatch.setattr(job, "read_image", changed)
+        monkeypatch.setattr(preprocess, "read_image", changed)
         scene = predictor()(path)
         assert scene.people and scene.source_sha256 == digest
 
@@ -270,15 +271,18 @@ def test_joints_outside_their_crop_are_unseen_and_finite(predictor: Build) -> No
     points[0, :, 2] = 0.9
     points[0, 3:5, 0] = 150  # ears, far right of the box below
     one = predictor([])
-    job = read_job(one.detector, PICTURE, points, np.array([[20.0, 20, 60, 60]]))
-    inputs = one.inputs(job.work)
+    options = PredictOptions(keypoints=points, boxes=np.array([[20.0, 20, 60, 60]]))
+    prepared = prepare_image(one.detector, PICTURE, options)
+    inputs = one.inputs(prepared.persons)
     ears = [28 - 1, 28]  # rows of L_Ear, R_Ear in JOINTS30
     assert (inputs.visible[0, ears] == 0).all() and inputs.visible[0].sum() > 10
     seen = inputs.visible[0] > 0
     assert ((inputs.joints[0, seen] >= 0) & (inputs.joints[0, seen] < Crop.SIZE)).all()
-    assert inputs.focal[0].item() == pytest.approx(crop_focal(job.K, job.crops[0]))
+    assert inputs.focal[0].item() == pytest.approx(crop_focal(prepared.K, prepared.crops[0]))
     assert (
-        inputs.crop.min() >= 0 and inputs.crop.max() <= 1 and job.crops[0].side == pytest.approx(40 * EXPAND)
+        inputs.crop.min() >= 0
+        and inputs.crop.max() <= 1
+        and prepared.crops[0].side == pytest.approx(40 * EXPAND)
     )
 
 
@@ -289,9 +293,10 @@ def test_a_model_of_the_full_pictures_camera_is_told_its_diagonal(predictor: Bui
     points[0, 3, :] = [45.0, 33.0, 0.01]  # L_Ear, below what counts as seen
     one = predictor([])
     one.model.camera = "image"
-    job = read_job(one.detector, PICTURE, points, np.array([[20.0, 20, 60, 60]]), 300.0)
-    crop = job.crops[0]
-    inputs = one.inputs(job.work)
+    options = PredictOptions(keypoints=points, boxes=np.array([[20.0, 20, 60, 60]]), focal=300.0)
+    prepared = prepare_image(one.detector, PICTURE, options)
+    crop = prepared.crops[0]
+    inputs = one.inputs(prepared.persons)
     assert inputs.focal[0].item() == pytest.approx(np.hypot(*PICTURE.shape[:2]))
     rows = JOINTS30.index("L_Ear"), JOINTS30.index("Chest")
     assert inputs.visible[0, list(rows)].tolist() == [0, 0]

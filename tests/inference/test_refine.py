@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dpmesh.errors import ConfigError
-from dpmesh.inference.detector import DetectionResult
+from dpmesh.inference.detections import DetectionResult
 from dpmesh.inference.predictor import REFINED, Predictor
 from dpmesh.inference.smplify import FIT, REFINE, FitSettings, Fitter, blind, fitter_of
 from dpmesh.model import DPMesh

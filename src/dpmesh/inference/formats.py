@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from dpmesh.errors import ConfigError
-from dpmesh.inference.options import Options
+from dpmesh.inference.options import RecordedOptions
 from dpmesh.inference.record import Record, installed
 
 FORMATS = ("overlay", "glb", "obj", "npz", "json")
@@ -26,7 +26,7 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def wanted_scene(
-    sha256: str, source: str, options: Options, formats: Sequence[str], colour: Colouring = "person"
+    sha256: str, source: str, options: RecordedOptions, formats: Sequence[str], colour: Colouring = "person"
 ) -> Record:
     """What the record of a scene says that has all of `formats`. Raises ConfigError for an unknown format."""
     check_formats(formats)
@@ -35,6 +35,6 @@ def wanted_scene(
     return Record("predict", sha256, options, chosen, (), colour=drawn, source=source, version=installed())
 
 
-def wanted_attention(sha256: str, source: str, options: Options) -> Record:
+def wanted_attention(sha256: str, source: str, options: RecordedOptions) -> Record:
     """The same of `dpmesh attention`."""
     return Record("attention", sha256, options, ("attention",), (), source=source, version=installed())

@@ -13,12 +13,10 @@ from PIL import ExifTags, Image
 
 from dpmesh.decode import LARGEST_IMAGE, SUFFIXES, decoding, open_image, refuse_foreign, refuse_tiles
 from dpmesh.errors import InputError
+from dpmesh.inference.options import MAX_PIXELS
 from dpmesh.io import read_bytes
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "SUFFIXES", "Picture", "read_image"]
-
-MAX_PIXELS = 120_000_000
-"""Default limit of `read_image`: the largest phone pictures pass, 30,000 x 30,000 does not."""
+__all__ = ["MAX_SIDE", "SUFFIXES", "DecodedImage", "read_image"]
 
 MAX_SIDE = 32_000
 """OpenCV's warps count pixels in 16 bits."""
@@ -39,7 +37,7 @@ _UPRIGHT = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded image: `rgb` upright; `exif_focal` px or None; `notes` on what was done to it; `sha256` of its
     file, empty where it came from none."""
 
@@ -51,7 +49,7 @@ class Picture:
 
 def read_image(
     source: "str | Path | Image.Image | np.ndarray", max_pixels: int = MAX_PIXELS, name: str = ""
-) -> Picture:
+) -> DecodedImage:
     """Read a file, or take a PIL image or an array (H, W[, 3 or 4]), uint8 or uint16, RGB order.
 
     Turned upright by EXIF; transparency is laid over white; 16 bits keep their high byte; of an animation the
@@ -59,7 +57,7 @@ def read_image(
     that is not such an image (`decode.FORMATS`), is damaged, or has more than `max_pixels`.
     """
     if isinstance(source, np.ndarray):
-        return Picture(_from_array(source, name or "array"))
+        return DecodedImage(_from_array(source, name or "array"))
     if isinstance(source, Image.Image):
         refuse_foreign(source, name or "picture")
         return _decode(source, max_pixels, name or "picture")
@@ -69,7 +67,7 @@ def read_image(
     return replace(picture, sha256=hashlib.sha256(data).hexdigest())
 
 
-def _decode(image: Image.Image, max_pixels: int, name: str) -> Picture:
+def _decode(image: Image.Image, max_pixels: int, name: str) -> DecodedImage:
     width, height = image.size
     if width * height > max_pixels or max(width, height) > MAX_SIDE:
         limit = f"at most {max_pixels:,} pixels and {MAX_SIDE:,} a side are read"
@@ -90,7 +88,7 @@ def _decode(image: Image.Image, max_pixels: int, name: str) -> Picture:
         turn = _exif(image, ExifTags.Base.Orientation, notes)
         upright = _UPRIGHT.get(turn) if isinstance(turn, int) else None
         rgb = _to_rgb(image if upright is None else image.transpose(upright))
-    return Picture(rgb, _focal_px(focal35, width, height), tuple(dict.fromkeys(notes)))
+    return DecodedImage(rgb, _focal_px(focal35, width, height), tuple(dict.fromkeys(notes)))
 
 
 def _exif(image: Image.Image, tag: ExifTags.Base, notes: list[str]) -> object:

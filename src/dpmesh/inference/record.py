@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dpmesh.errors import DPMeshError, OutputError
-from dpmesh.inference.options import Options, differences
+from dpmesh.inference.options import RecordedOptions, differences
 from dpmesh.io import read_json
 
 MARKER = ".dpmesh.json"
@@ -43,7 +43,7 @@ class Record:
     """"predict" or "attention"."""
     image: str
     """sha256 of the image file; empty where there was none."""
-    options: Options | None
+    options: RecordedOptions | None
     """None: made by a version that did not record them."""
     formats: tuple[str, ...]
     """Those that are complete."""

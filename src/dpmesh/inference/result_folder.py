@@ -18,8 +18,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from dpmesh.errors import OutputError
-from dpmesh.inference.aside import CLAIM, PART, aside, part_of, put, refuse_part
 from dpmesh.inference.record import FIXED, MARKER, Record, complete_formats, format_of, read_record, unlike
+from dpmesh.inference.staging import CLAIM, STAGING, refuse_staging, staging_folder, staging_path, write_files
 from dpmesh.io import LOCK, atomic_write, folder_lock, reason, refuse_foreign_lock
 
 Files = Mapping[str, bytes]
@@ -50,14 +50,14 @@ def plan_result(target: Path, wanted: Record, overwrite: bool) -> Plan:
     """
     _check_name(target)
     if not os.path.lexists(target):
-        refuse_part(part_of(target), _is_ours)
+        refuse_staging(staging_path(target), _is_own)
         return Plan("new", wanted.formats)
     if not target.is_dir():
         kind = "is a link that leads nowhere" if target.is_symlink() and not target.exists() else "is a file"
         raise OutputError(f"{kind}, not a result of dpmesh", where=str(target), fix=_ELSEWHERE)
     try:
         inside = os.listdir(target)
-        if not [name for name in inside if name not in (LOCK, PART)]:
+        if not [name for name in inside if name not in (LOCK, STAGING)]:
             _refuse_reserved(target)
             return Plan("fill", wanted.formats)
         before = read_record(target)
@@ -102,7 +102,7 @@ def _ordered(formats: Sequence[str]) -> tuple[str, ...]:
 
 def _check_name(target: Path) -> None:
     name = target.name
-    if not name.strip(".") or "\0" in name or name == PART:
+    if not name.strip(".") or "\0" in name or name == STAGING:
         raise OutputError("is no name for a result's folder", where=str(target), fix="Give another name.")
 
 
@@ -153,8 +153,8 @@ def write_result(
 def _create(target: Path, files: Files, record: Record) -> bool:
     """Write aside and rename; False where somebody made `target` meanwhile."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with aside(part_of(target), _is_ours) as part:
-        put(part, {**files, MARKER: record.as_bytes()})
+    with staging_folder(staging_path(target), _is_own) as part:
+        write_files(part, {**files, MARKER: record.as_bytes()})
         try:
             os.rename(part, target)
         except OSError:
@@ -190,8 +190,8 @@ def _change(target: Path, files: Files, record: Record, plan: Plan) -> bool:
             tuple(name for name in before.formats if name not in record.formats) if before and adding else ()
         )
         final = replace(record, formats=formats, files=tuple(sorted({*files, *old})), colour=colour)
-        with aside(target / PART, _is_ours) as part:
-            put(part, files)
+        with staging_folder(target / STAGING, _is_own) as part:
+            write_files(part, files)
             pending = tuple(sorted({*files, *stale}))
             unfinished = replace(final, formats=kept, files=tuple(sorted(old)), pending=pending)
             atomic_write(target / MARKER, unfinished.as_bytes())
@@ -219,10 +219,10 @@ def _without_lock(target: Path, was_there: bool) -> Generator[None]:
 
 def _refuse_reserved(target: Path) -> None:
     refuse_foreign_lock(target)
-    refuse_part(target / PART, _is_ours)
+    refuse_staging(target / STAGING, _is_own)
 
 
-def _is_ours(name: str) -> bool:
+def _is_own(name: str) -> bool:
     return name == MARKER or format_of(name) is not None
 
 

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dpmesh.body.layer import BodyModel
-from dpmesh.data.poses import PoseBank
 from dpmesh.errors import ConfigError
 from dpmesh.geometry import CROP
 from dpmesh.geometry.crop_camera import project
@@ -249,6 +248,8 @@ class Fitter:
 
     def _mean_latent(self) -> Float[Tensor, "1 t d"]:
         """Of recorded training poses, two thousand at even distances."""
+        from dpmesh.data.poses import PoseBank  # here: only a fit from the mean pose needs training data
+
         assert isinstance(self.prior, PoseVQVAE)
         bank = PoseBank.load("train").both_sides
         poses = torch.from_numpy(bank[:: max(len(bank) // 2000, 1), 1:22])

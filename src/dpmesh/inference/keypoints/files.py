@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from dpmesh.errors import InputError
-from dpmesh.inference.detector import Detection
+from dpmesh.inference.detections import Detection
 from dpmesh.inference.keypoints.boxes import refuse_box
 from dpmesh.inference.keypoints.formats import take_apart
 from dpmesh.inference.keypoints.names import ImageIndex, parts_of

@@ -13,19 +13,19 @@ from pathlib import Path
 from dpmesh.errors import DPMeshError, OutputError
 from dpmesh.io import LOCK, flush, folder_lock, read_bytes, reason, refuse_foreign_lock
 
-PART = ".dpmesh-part"
+STAGING = ".dpmesh-part"
 """Ends the name of the folder aside; inside an existing result folder it is the whole name."""
 CLAIM = ".dpmesh.part"
 
-IsOurs = Callable[[str], bool]
+IsOwnFile = Callable[[str], bool]
 """Whether a file of this name may be written, and removed, in a claimed folder."""
 
 
-def part_of(target: Path) -> Path:
+def staging_path(target: Path) -> Path:
     """The folder aside, one for each name; two processes cannot hold it at once."""
-    name = f".{target.name}{PART}"
+    name = f".{target.name}{STAGING}"
     if len(os.fsencode(name)) > 200:
-        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:20]}{PART}"
+        name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:20]}{STAGING}"
     return target.with_name(name)
 
 
@@ -38,7 +38,7 @@ def claim_of(part: Path) -> bytes:
     )
 
 
-def _foreign(part: Path, is_ours: IsOurs) -> Path | None:
+def _foreign(part: Path, is_own: IsOwnFile) -> Path | None:
     """What shows that a folder aside is somebody else's; None where it is ours, or empty, or none is there.
 
     Raises OSError where it cannot be read.
@@ -58,7 +58,7 @@ def _foreign(part: Path, is_ours: IsOurs) -> Path | None:
         return None  # killed before the claim
     claim = _claim(part)
     if claim == claim_of(part):
-        return next((part / name for name in sorted(names - {CLAIM}) if not is_ours(name)), None)
+        return next((part / name for name in sorted(names - {CLAIM}) if not is_own(name)), None)
     if names == {CLAIM} and claim == b"":  # killed while it was written
         return None
     return part / sorted(names)[0]
@@ -74,33 +74,33 @@ def _claim(part: Path) -> bytes | None:
 
 
 @contextmanager
-def aside(part: Path, is_ours: IsOurs) -> Generator[Path]:
+def staging_folder(part: Path, is_own: IsOwnFile) -> Generator[Path]:
     """An empty folder that this process alone writes to; gone afterwards, unless it was renamed: then its CLAIM and
     LOCK are the caller's to remove.
 
     What a killed run left in it is removed by name. Raises OutputError where it is not ours, and leaves it as it was.
     """
-    refuse_part(part, is_ours)  # before a lock is put into it
+    refuse_staging(part, is_own)  # before a lock is put into it
     with folder_lock(part, "run"):
-        refuse_part(part, is_ours)
-        put(part, {CLAIM: claim_of(part)})
-        _clear(part, is_ours)
+        refuse_staging(part, is_own)
+        write_files(part, {CLAIM: claim_of(part)})
+        _clear(part, is_own)
         ours = part.stat().st_ino
         try:
             yield part
         finally:
             with suppress(OSError):
                 if part.stat().st_ino == ours:  # not renamed, and no other process's by now
-                    _clear(part, is_ours)
+                    _clear(part, is_own)
                     for name in (CLAIM, LOCK):
                         (part / name).unlink(missing_ok=True)
                     part.rmdir()
 
 
-def refuse_part(part: Path, is_ours: IsOurs) -> None:
+def refuse_staging(part: Path, is_own: IsOwnFile) -> None:
     """Raise OutputError for a folder aside that is not ours."""
     try:
-        strange = _foreign(part, is_ours)
+        strange = _foreign(part, is_own)
     except OSError as error:
         raise OutputError(f"cannot be read ({reason(error)})", where=str(part), fix="Move it.") from None
     if strange is not None:
@@ -108,13 +108,13 @@ def refuse_part(part: Path, is_ours: IsOurs) -> None:
         raise OutputError(f"{what} in the way", where=str(strange), fix="Move it.")
 
 
-def _clear(part: Path, is_ours: IsOurs) -> None:
+def _clear(part: Path, is_own: IsOwnFile) -> None:
     for name in os.listdir(part):
-        if name not in (CLAIM, LOCK) and is_ours(name):
+        if name not in (CLAIM, LOCK) and is_own(name):
             (part / name).unlink()
 
 
-def put(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files, and see that they are on the disk."""
     for name, data in files.items():
         (folder / name).write_bytes(data)
