@@ -32,7 +32,7 @@ FUZZ_SECONDS ?= 1200
 # one test compares with are of today's onnxruntime and OpenCV: the lowest move an unsure joint by 1.8 px.
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest tests/inference tests/render tests/body tests/test_io.py tests/test_checkpoint.py \
-		tests/data/test_noise.py tests/data/test_shards.py --deselect tests/inference/test_detect.py::test_examples_agree_with_float32
+		tests/data/test_noise.py tests/data/test_shards.py --deselect tests/inference/test_detector.py::test_examples_agree_with_float32
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)

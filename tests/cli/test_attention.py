@@ -35,7 +35,7 @@ def test_everybody_in_a_picture(weights: Path, tmp_path: Path, capsys: pytest.Ca
     assert "kept" in capsys.readouterr().out
     assert attention(*words, "--boxes", "100,100,400,700") == 1
     err = capsys.readouterr().err
-    assert "--boxes was not given, is 100,100,400,700" in err and "--overwrite" in err
+    assert "--boxes was not set, is 100,100,400,700" in err and "--overwrite" in err
     assert (folder / "person_00.npz").read_bytes() == kept
     assert attention(*words, "--overwrite", "--boxes", "100,100,400,700") == 0
     assert len(list(folder.iterdir())) == 3 + 1  # one person now, nothing of the old result left
@@ -48,7 +48,7 @@ def test_everybody_in_a_picture(weights: Path, tmp_path: Path, capsys: pytest.Ca
     [
         ("none.png", (), "no such file"),
         ("text.png", (), "not a picture"),
-        ("grey.png", (), "nobody was found"),
+        ("grey.png", (), "no person detected"),
         ("grey.png", ("--boxes", "5,5,5,50"), "no area"),
         ("grey.png", ("--keypoints", "none.json"), "no such file"),
         ("grey.png", ("--body", "none.pkl"), "no such body file"),

@@ -176,7 +176,7 @@ def test_an_answer_that_is_not_finite_is_one_line(predictor: Build, value: float
             return replace(answer, betas=torch.full_like(answer.betas, value))
 
     first, made.model = made.model, Broken()
-    with pytest.raises(WeightsError, match="the model's answer"):
+    with pytest.raises(WeightsError, match="the prediction"):
         made(PICTURE)
 
 

@@ -88,6 +88,23 @@ def _values(args: argparse.Namespace, kind: type) -> dict[str, Any]:
     return {field.name: getattr(args, field.name) for field in fields(kind) if hasattr(args, field.name)}
 
 
+def split_settings(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Of the words of a command line, those without `--set.NAME VALUE` or `--set.NAME=VALUE`, and (NAME, VALUE).
+
+    main does this for a verb whose module has TAKES_SETTINGS; args.settings are the pairs. A missing value is empty.
+    """
+    rest: list[str] = []
+    settings: list[tuple[str, str]] = []
+    following = iter(words)
+    for word in following:
+        if not word.startswith("--set."):
+            rest.append(word)
+            continue
+        name, equals, value = word.removeprefix("--set.").partition("=")
+        settings.append((name, value if equals else next(following, "")))
+    return rest, settings
+
+
 def folder(text: str) -> Path:
     """A folder to write to. An empty name would mean the current folder."""
     if not text.strip():

@@ -104,8 +104,15 @@ def _fail_unexpected(error: Exception) -> int:
 def _run(words: list[str]) -> int:
     if not words or words[0] not in VERBS:
         return _top(words)
-    module, parser = importlib.import_module(f"dpmesh.cli.{words[0]}"), parser_of(words[0])
-    return int(module.run(parser.parse_args(words[1:])))
+    verb, rest = words[0], words[1:]
+    module, parser = importlib.import_module(f"dpmesh.cli.{verb}"), parser_of(verb)
+    settings: list[tuple[str, str]] = []
+    if getattr(module, "TAKES_SETTINGS", False):
+        from dpmesh.cli.arguments import split_settings
+
+        rest, settings = split_settings(rest)
+    args = parser.parse_args(rest, argparse.Namespace(settings=settings))
+    return int(module.run(args))
 
 
 def parser_of(verb: str) -> argparse.ArgumentParser:

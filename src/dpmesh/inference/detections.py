@@ -67,17 +67,17 @@ class PersonDetector(Protocol):
     ) -> tuple[Detection, ...]: ...
 
 
-def merge_detections(found: tuple[Detection, ...], max_people: int) -> DetectionResult:
+def merge_detections(detections: tuple[Detection, ...], max_people: int) -> DetectionResult:
     """Keep one detection per person, and the `max_people` with the highest scores."""
     people: list[Detection] = []
     # Of two detections of one person the posed one stays, even if its box has the lower score.
-    for person in sorted(found, key=lambda p: (not p.posed, -p.score)):
+    for person in sorted(detections, key=lambda p: (not p.posed, -p.score)):
         if not any(same_person(person.keypoints, person.box, other.keypoints, other.box) for other in people):
             people.append(person)
     kept = sorted(people, key=lambda p: -p.score)[:max_people]
     return DetectionResult(
         people=tuple(kept),
-        merged=len(found) - len(people),
+        merged=len(detections) - len(people),
         unposed=sum(not person.posed for person in kept),
         dropped=len(people) - len(kept),
         rotated=sum(person.rotated for person in kept),

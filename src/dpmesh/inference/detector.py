@@ -81,12 +81,12 @@ class Detector:
             scores[0, :, 0],
             boxes[0, :, 0],
         )  # (1917,) of persons; (1917, 4) ymin xmin ymax xmax, 0..1
-        sure = scores >= BOX_SCORE
-        found = _inside(boxes[sure][:, [1, 0, 3, 2]] * _scale(width, height), image.shape)
-        real = _has_area(found)
-        found, scores = found[real], scores[sure][real]
-        kept = suppress(found, scores, BOX_OVERLAP)
-        return found[kept], scores[kept]
+        confident = scores >= BOX_SCORE
+        people = _inside(boxes[confident][:, [1, 0, 3, 2]] * _scale(width, height), image.shape)
+        real = _has_area(people)
+        people, scores = people[real], scores[confident][real]
+        kept = suppress(people, scores, BOX_OVERLAP)
+        return people[kept], scores[kept]
 
     def keypoints_in_boxes(
         self,
@@ -112,8 +112,8 @@ class Detector:
         poses[..., :2] /= np.float32(scale)
         boxes = _inside(boxes / np.float32(scale), image.shape)
         good = (scores >= FAST_SCORE) & _has_area(boxes)
-        found = zip(boxes[good], poses[good], scores[good], strict=True)
-        return tuple(Detection(box, pose, float(score)) for box, pose, score in found)
+        detected = zip(boxes[good], poses[good], scores[good], strict=True)
+        return tuple(Detection(box, pose, float(score)) for box, pose, score in detected)
 
     def _pose_in_box(
         self, image: UInt8[np.ndarray, "h w 3"], box: Float32[np.ndarray, "4"], score: float

@@ -1,8 +1,8 @@
-"""A result folder: everything of one image appears at once, or not at all, and nothing of the user's is ever touched.
+"""Result folders: all files of one image appear at once or not at all, and no file of the user is ever changed.
 
-A new result is written in a folder aside, which is renamed when it is complete; the system refuses to rename it over
-anything but an empty folder. An existing folder is changed in place, only where its record (inference/record.py) says
-that it is ours, and only in the files that the record names.
+A new result is written in a staging folder, which is renamed when it is complete; the system refuses to rename it over
+anything but an empty folder. An existing folder is changed in place only if it has a record (inference/record.py), and
+only in the files that the record names.
 """
 
 import io
@@ -27,9 +27,9 @@ Files = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done for one result. formats: those to make; for "keep" none.
+    """How one result is written. formats: to compute; none for "keep".
 
-    before: what stands there, None where nothing does or an empty folder.
+    before: the record of the existing result; None without one, or for an empty folder.
     """
 
     kind: Literal["new", "fill", "keep", "add", "replace"]
@@ -38,15 +38,15 @@ class Plan:
 
 
 def folder_name(source: str) -> str:
-    """The folder's name for an image by how it is named: the stem, the whole name where that is none ("..jpg")."""
+    """The result folder's name for an image file: its stem, or its whole name where the stem is empty ("..jpg")."""
     path = Path(source)
     return next((name for name in (path.stem, path.name) if name.strip(".")), "")
 
 
 def plan_result(target: Path, wanted: Record, overwrite: bool) -> Plan:
-    """What is to be done at `target` for a result like `wanted`, of its formats; costs no computation.
+    """How a result with the record `wanted` is written at `target`; nothing is computed or written.
 
-    Raises OutputError where something stands there that is not ours, or is another result and `overwrite` is off.
+    Raises OutputError where `target` is not a result of this package, or another result and `overwrite` is off.
     """
     _check_name(target)
     if not os.path.lexists(target):
@@ -107,7 +107,7 @@ def _check_name(target: Path) -> None:
 
 
 def refuse_foreign(target: Path, before: Record | None, files: Sequence[str]) -> None:
-    """Raise OutputError for a file of these names that the record does not name, or that is a folder by now."""
+    """Raise OutputError for a file of these names that the record does not name, or that has become a folder."""
     owned = before.owned if before else frozenset[str]()
     for name in files:
         path = target / name
@@ -124,10 +124,10 @@ def write_result(
     make: Callable[[tuple[str, ...]], Files],
     overwrite: bool = True,
 ) -> Path:
-    """Write `out/name/` as planned by plan_result; returns it. make: the files of some formats; called only if needed.
+    """Write `out/name/` as planned by plan_result; returns it. make: computes the files of some formats.
 
-    An equal result with all formats is kept, missing formats are added to it; with `overwrite` its formats and the
-    wanted ones are all made anew. Raises OutputError as plan_result, and where the system refuses.
+    An equal result is kept, and formats that it lacks are added; with `overwrite` its formats and the wanted ones are
+    all computed anew. Raises OutputError as plan_result, and where the system refuses to write.
     """
     if name != os.path.basename(name) or not name.strip("."):  # pathlib would take "." for the parent
         raise OutputError("is no name for a result's folder", where=name, fix="Give a name without a path.")
@@ -151,7 +151,7 @@ def write_result(
 
 
 def _create(target: Path, files: Files, record: Record) -> bool:
-    """Write aside and rename; False where somebody made `target` meanwhile."""
+    """Write in a staging folder and rename it; False where `target` was created meanwhile."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(staging_path(target), _is_own) as part:
         write_files(part, {**files, MARKER: record.as_bytes()})
@@ -162,16 +162,15 @@ def _create(target: Path, files: Files, record: Record) -> bool:
                 return False
             raise
         for name in (CLAIM, LOCK):
-            with suppress(OSError):  # still held: nobody else is here
+            with suppress(OSError):  # the lock is still held, so no other process writes here
                 (target / name).unlink()
     return True
 
 
 def _change(target: Path, files: Files, record: Record, plan: Plan) -> bool:
-    """Bring files into an existing folder; False where it changed since it was planned.
+    """Write files into an existing folder; False where it changed since it was planned.
 
-    While files are exchanged the record names them as pending, so that a run which is killed here is finished by the
-    next one.
+    While files are replaced the record names them as pending, so the next run finishes what a killed run left.
     """
     locked = os.path.lexists(target / LOCK)
     with folder_lock(target, "run"), _without_lock(target, locked):
@@ -185,7 +184,7 @@ def _change(target: Path, files: Files, record: Record, plan: Plan) -> bool:
         stale = owned - set(files) - set(old)
         formats = _ordered([*record.formats, *before.formats]) if before and adding else record.formats
         colour = (before.colour if before and adding else "") or record.colour
-        # A format that is being made again (its file was deleted) is not complete until it is.
+        # A format that is computed again (its file was deleted) is not complete until then.
         kept = (
             tuple(name for name in before.formats if name not in record.formats) if before and adding else ()
         )
@@ -201,13 +200,13 @@ def _change(target: Path, files: Files, record: Record, plan: Plan) -> bool:
                 (target / name).unlink(missing_ok=True)
             atomic_write(target / MARKER, final.as_bytes())
         with suppress(OSError):
-            (target / LOCK).unlink()  # still held: nobody else is here
+            (target / LOCK).unlink()  # the lock is still held, so no other process writes here
     return True
 
 
 @contextmanager
 def _without_lock(target: Path, was_there: bool) -> Generator[None]:
-    """Where it is refused, no lock stays that was not there before."""
+    """If writing is refused, remove the lock, unless it was there before."""
     try:
         yield
     except OutputError:

@@ -1,7 +1,7 @@
-"""A folder aside, in which a result is written before it gets its name.
+"""Staging folders: a result is written in one completely before it is renamed.
 
-It is ours only if our claim is in it, which is written before anything else and names the folder. A killed run leaves
-it; the next one of the same name takes it over.
+A staging folder is recognised by its claim, a file that is written first and names the folder. A run that is killed
+leaves its folder behind; the next run of the same name takes it over.
 """
 
 import hashlib
@@ -14,15 +14,16 @@ from dpmesh.errors import DPMeshError, OutputError
 from dpmesh.io import LOCK, flush, folder_lock, read_bytes, reason, refuse_foreign_lock
 
 STAGING = ".dpmesh-part"
-"""Ends the name of the folder aside; inside an existing result folder it is the whole name."""
+"""Suffix of a staging folder's name; inside an existing result folder it is the whole name."""
 CLAIM = ".dpmesh.part"
+"""File that marks a staging folder."""
 
 IsOwnFile = Callable[[str], bool]
 """Whether a file of this name may be written, and removed, in a claimed folder."""
 
 
 def staging_path(target: Path) -> Path:
-    """The folder aside, one for each name; two processes cannot hold it at once."""
+    """The staging folder of a result, one per name; two processes cannot hold it at once."""
     name = f".{target.name}{STAGING}"
     if len(os.fsencode(name)) > 200:
         name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:20]}{STAGING}"
@@ -30,7 +31,7 @@ def staging_path(target: Path) -> Path:
 
 
 def claim_of(part: Path) -> bytes:
-    """What is written into a folder aside first."""
+    """Content of a staging folder's claim."""
     return (
         b"dpmesh: an unfinished result, "
         + hashlib.sha256(os.fsencode(part.name)).hexdigest().encode()
@@ -39,7 +40,7 @@ def claim_of(part: Path) -> bytes:
 
 
 def _foreign(part: Path, is_own: IsOwnFile) -> Path | None:
-    """What shows that a folder aside is somebody else's; None where it is ours, or empty, or none is there.
+    """A file that shows that a staging folder is not of this package; None where it is, or is empty or missing.
 
     Raises OSError where it cannot be read.
     """
@@ -75,22 +76,22 @@ def _claim(part: Path) -> bytes | None:
 
 @contextmanager
 def staging_folder(part: Path, is_own: IsOwnFile) -> Generator[Path]:
-    """An empty folder that this process alone writes to; gone afterwards, unless it was renamed: then its CLAIM and
-    LOCK are the caller's to remove.
+    """An empty folder that this process alone writes to; deleted afterwards.
 
-    What a killed run left in it is removed by name. Raises OutputError where it is not ours, and leaves it as it was.
+    If the caller renames it, its CLAIM and LOCK are the caller's to remove. Files of a killed run are removed by name.
+    Raises OutputError for a folder that is not of this package, and leaves it unchanged.
     """
     refuse_staging(part, is_own)  # before a lock is put into it
     with folder_lock(part, "run"):
         refuse_staging(part, is_own)
         write_files(part, {CLAIM: claim_of(part)})
         _clear(part, is_own)
-        ours = part.stat().st_ino
+        inode = part.stat().st_ino
         try:
             yield part
         finally:
             with suppress(OSError):
-                if part.stat().st_ino == ours:  # not renamed, and no other process's by now
+                if part.stat().st_ino == inode:  # neither renamed nor taken over
                     _clear(part, is_own)
                     for name in (CLAIM, LOCK):
                         (part / name).unlink(missing_ok=True)
@@ -98,14 +99,14 @@ def staging_folder(part: Path, is_own: IsOwnFile) -> Generator[Path]:
 
 
 def refuse_staging(part: Path, is_own: IsOwnFile) -> None:
-    """Raise OutputError for a folder aside that is not ours."""
+    """Raise OutputError for a staging folder that is not of this package."""
     try:
-        strange = _foreign(part, is_own)
+        foreign = _foreign(part, is_own)
     except OSError as error:
         raise OutputError(f"cannot be read ({reason(error)})", where=str(part), fix="Move it.") from None
-    if strange is not None:
-        what = "is a link and" if strange.is_symlink() else "was not written by dpmesh and is"
-        raise OutputError(f"{what} in the way", where=str(strange), fix="Move it.")
+    if foreign is not None:
+        what = "is a link and" if foreign.is_symlink() else "was not written by dpmesh and is"
+        raise OutputError(f"{what} in the way", where=str(foreign), fix="Move it.")
 
 
 def _clear(part: Path, is_own: IsOwnFile) -> None:
@@ -115,7 +116,7 @@ def _clear(part: Path, is_own: IsOwnFile) -> None:
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files, and see that they are on the disk."""
+    """Write files and flush them to the disk."""
     for name, data in files.items():
         (folder / name).write_bytes(data)
         flush(folder / name)

@@ -11,8 +11,9 @@ from jaxtyping import Float32, Float64, UInt8
 from dpmesh.errors import InputError
 from dpmesh.inference.detections import Detection, PersonDetector
 from dpmesh.inference.keypoints.boxes import Boxes, few_enough, read_boxes, refuse_box
-from dpmesh.inference.keypoints.files import cleaned, read_keypoint_file
+from dpmesh.inference.keypoints.files import read_keypoint_file
 from dpmesh.inference.keypoints.formats import JOINT_ORDERS
+from dpmesh.inference.keypoints.people import cleaned
 from dpmesh.inference.keypoints.raw import FileImage, FilePerson, with_flags
 from dpmesh.inference.keypoints.scale import to_pixels
 from dpmesh.inference.options import PredictOptions
@@ -115,7 +116,10 @@ def _boxes(boxes: np.ndarray, size: tuple[int, int]) -> Boxes:
 
 
 def _keypoints(keypoints: np.ndarray, order: str | None) -> list[FilePerson]:
-    """People of an array, by the number of joints or a named order; without a third number all but 0, 0 are visible."""
+    """People of an array; the joint order is named, or follows from the number of joints.
+
+    Without a third number all points but 0, 0 are visible.
+    """
     array = keypoints[None] if keypoints.ndim == 2 else keypoints
     if array.ndim != 3 or array.shape[2] not in (2, 3) or array.dtype.kind not in "fiu":
         shape = "×".join(map(str, keypoints.shape))
@@ -157,6 +161,6 @@ def _people(
 
 def _around(visible: Float64[np.ndarray, "k 3"], size: tuple[int, int]) -> Float32[np.ndarray, "4"]:
     low, high = visible[:, :2].min(0), visible[:, :2].max(0)
-    middle, least = (low + high) / 2, max(size) / 20  # so that a lone joint has a box too
+    middle, least = (low + high) / 2, max(size) / 20  # a lone joint gets a box too
     reach = np.maximum((high - low) * _ENLARGED, least) / 2
     return np.concatenate([middle - reach, middle + reach]).astype(np.float32)

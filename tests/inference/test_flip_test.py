@@ -112,7 +112,7 @@ def test_predictor_looks_twice_and_says_so() -> None:
     keypoints = torch.cat([torch.rand(1, 17, 2) * 120 + 20, torch.ones(1, 17, 1)], -1).numpy()
     a, b = (p(picture, keypoints=keypoints).people[0] for p in (once, twice))
     assert abs(a.vertices - b.vertices).max() > 0.001
-    with pytest.raises(ConfigError, match="flip with refine"):
+    with pytest.raises(ConfigError, match="flip and refine"):
         Predictor.from_pretrained("embedded", flip=True, refine=True)
 
 

@@ -15,6 +15,7 @@ from dpmesh.inference.detections import (
     box_area,
     box_iou,
     keypoint_similarity,
+    merge_detections,
     same_person,
     suppress,
 )

@@ -145,7 +145,7 @@ def test_fitting_without_a_network(model: DPMesh) -> None:
     turn = torch.tensor([[-1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
     upright = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
     root = torch.stack([upright, upright @ turn])
-    body = fitter.decode(fitter._mean_latent()).expand(2, -1, -1, -1)
+    body = fitter.decode(fitter.mean_latent()).expand(2, -1, -1, -1)
     rotations = torch.cat([root[:, None], body], 1)
     focal = torch.full((2,), 700.0)
     transl = torch.tensor([[0.05, 0.3, 5.0], [-0.1, 0.25, 5.5]])

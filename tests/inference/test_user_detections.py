@@ -41,7 +41,7 @@ def test_points_are_cleaned_and_counted() -> None:
 
 def test_somebody_unseen_needs_a_box() -> None:
     unseen = np.zeros((1, 17, 3))
-    with pytest.raises(InputError, match="Give boxes"):
+    with pytest.raises(InputError, match="Add boxes"):
         people(unseen)
     found, _ = people(unseen, np.array([[10, 20, 60, 90]]))
     assert found[0].box.tolist() == [10, 20, 60, 90] and not found[0].posed
@@ -112,7 +112,7 @@ def test_arrays_of_every_joint_set(joints: int, columns: int, order: str | None)
 
 
 def test_normalised_arrays_are_refused() -> None:
-    with pytest.raises(InputError, match="parts of the image, not pixels"):
+    with pytest.raises(InputError, match="fractions of the image, not pixels"):
         people(PERSON[None] / [200, 100, 1])
 
 
