@@ -82,7 +82,7 @@ def once(
     detector.limit = 1 if people == 1 else None
     wall, cpu = time.perf_counter(), time.process_time()
     scene = predictor(path, max_people=people)
-    scene.save(out)
+    scene.save(out, overwrite=True)
     total = time.process_time() - cpu
     assert len(scene.people) == people, f"{path.name}: {len(scene.people)} people, not {people}"
     rest = {"the rest": total - sum(clock.spent.values())}

@@ -23,7 +23,7 @@ def attention(*words: object) -> int:
     return main(["attention", *map(str, words)])
 
 
-def test_everybody_in_a_picture(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_person_of_an_image(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = (EXAMPLES / "two_people.jpg", "--out", tmp_path / "o", "--weights", weights)
     assert attention(*words) == 0
     out, err = capsys.readouterr()
@@ -44,7 +44,7 @@ def test_everybody_in_a_picture(weights: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    ("picture", "words", "told"),
+    ("image", "words", "message"),
     [
         ("none.png", (), "no such file"),
         ("text.png", (), "not a picture"),
@@ -58,15 +58,15 @@ def test_what_is_wrong_is_one_line(
     weights: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    picture: str,
+    image: str,
     words: tuple[str, ...],
-    told: str,
+    message: str,
 ) -> None:
     (tmp_path / "text.png").write_text("no picture")
     Image.new("RGB", (64, 64), (90, 90, 90)).save(tmp_path / "grey.png")
-    assert attention(tmp_path / picture, "--out", tmp_path / "o", "--weights", weights, *words) == 1
+    assert attention(tmp_path / image, "--out", tmp_path / "o", "--weights", weights, *words) == 1
     out, err = capsys.readouterr()
-    assert out == "" and len(err.splitlines()) == 1 and told in err
+    assert out == "" and len(err.splitlines()) == 1 and message in err
     assert not (tmp_path / "o").exists()
 
 

@@ -54,7 +54,7 @@ def turns(*shape: int, seed: int, size: float) -> Tensor:
 
 
 def looks_at(joints: Tensor) -> Features:
-    """Maps of 8 and 16 cells, brightest where each joint lies (crop pixels)."""
+    """Maps of 8 and 16 cells, brightest at each joint (crop pixels)."""
     maps: dict[int, Tensor] = {}
     for size in (8, 16):
         centres = (torch.arange(size) + 0.5) * Crop.SIZE / size - 0.5
@@ -94,7 +94,7 @@ class FakeModel(nn.Module):
 
 
 class FakeDetector:
-    """Finds `boxes` (xyxy, fractions of the picture) everywhere; nobody in pictures below 8 px."""
+    """Detects `boxes` (xyxy, fractions of the image) in every image; no person in images below 8 px."""
 
     def __init__(self, boxes: list[tuple[float, float, float, float]]) -> None:
         self.fractions = boxes
@@ -123,8 +123,8 @@ def predictor() -> Callable[..., Predictor]:
     """predictor(boxes, batch) -> Predictor with the fake model and detector."""
 
     def build(boxes: list[tuple[float, float, float, float]] | None = None, batch: int = 8) -> Predictor:
-        found = [(0.1, 0.1, 0.4, 0.9), (0.55, 0.2, 0.95, 1.0)] if boxes is None else boxes
-        return Predictor(FakeModel(), FakeDetector(found), "fake", batch)  # pyright: ignore[reportArgumentType]
+        result = [(0.1, 0.1, 0.4, 0.9), (0.55, 0.2, 0.95, 1.0)] if boxes is None else boxes
+        return Predictor(FakeModel(), FakeDetector(result), "fake", batch)  # pyright: ignore[reportArgumentType]
 
     return build
 

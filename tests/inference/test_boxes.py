@@ -31,7 +31,7 @@ def test_boxes_of_every_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("10,10,10,20", "no area"),
         ("10,20,30,20", "no area"),
@@ -45,8 +45,8 @@ def test_boxes_of_every_form(tmp_path: Path) -> None:
         ("1,2,3,4;5,5,5,5", "box 1"),
     ],
 )
-def test_boxes_that_are_none(text: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_malformed_boxes_are_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_boxes(text, "a.jpg", SIZE)
 
 
@@ -59,9 +59,9 @@ def boxes_of(folder: Path, content: Any) -> Any:
 def test_boxes_of_detectors(tmp_path: Path) -> None:
     """COCO detections with scores; other classes are skipped and counted; xywh and xyxy by name."""
     row = {"image_id": "a.jpg", "bbox": [10, 20, 30, 40], "category_id": 1, "score": 0.9}
-    found = boxes_of(tmp_path, [row, {**row, "category_id": 18}, {**row, "image_id": "b.jpg"}])
-    np.testing.assert_array_equal(found.xyxy, [[10, 20, 40, 60]])
-    assert found.scores == pytest.approx([0.9]) and found.skipped == 1
+    result = boxes_of(tmp_path, [row, {**row, "category_id": 18}, {**row, "image_id": "b.jpg"}])
+    np.testing.assert_array_equal(result.xyxy, [[10, 20, 40, 60]])
+    assert result.scores == pytest.approx([0.9]) and result.skipped == 1
     named = {"xyxy": [10, 20, 40, 60]}, {"xywh": [10, 20, 30, 40]}, {"x1": 10, "y1": 20, "x2": 40, "y2": 60}
     np.testing.assert_array_equal(boxes_of(tmp_path, list(named)).xyxy, [[10, 20, 40, 60]] * 3)
     annotated = dataset({"image_id": 7, "bbox": [10, 20, 30, 40]}, {"image_id": 8, "bbox": [1, 1, 2, 2]})
@@ -69,7 +69,7 @@ def test_boxes_of_detectors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ([[0.1, 0.2, 0.5, 0.9]], "fractions of the image, not pixels"),
         ([{"image_id": "b.jpg", "bbox": [1, 2, 3, 4]}], "has no boxes for a.jpg. Its images: b.jpg"),
@@ -79,6 +79,6 @@ def test_boxes_of_detectors(tmp_path: Path) -> None:
         ([[1, 2, 3, None]], "box 0: None is not a number"),
     ],
 )
-def test_boxes_that_cannot_be_meant(tmp_path: Path, content: Any, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_implausible_boxes_are_refused(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         boxes_of(tmp_path, content)

@@ -29,7 +29,7 @@ def stored(tmp_path: Path, image: Image.Image, name: str, **options: object) -> 
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"", "empty"),
         (b"hello", "not a picture"),
@@ -37,9 +37,9 @@ def stored(tmp_path: Path, image: Image.Image, name: str, **options: object) -> 
         (b"\xff\xd8\xff\xe0", "picture"),
     ],
 )
-def test_not_a_picture(tmp_path: Path, content: bytes, says: str) -> None:
+def test_not_an_image(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(InputError, match=says) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_image(tmp_path / "a.jpg")
     assert "a.jpg" in caught.value.where
 
@@ -77,9 +77,7 @@ def test_huge_header_is_refused_before_decoding(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="30,000×30,000") as caught:
         read_image(bomb(tmp_path / "a.png", 30_000))
     assert "--max-pixels" in caught.value.fix
-    with pytest.raises(
-        InputError, match="damaged"
-    ):  # the limit is an option: now the missing pixels are found
+    with pytest.raises(InputError, match="damaged"):  # the limit is an option: now the missing pixels raise
         read_image(bomb(tmp_path / "b.png", 300), max_pixels=300 * 300)
     with pytest.raises(InputError, match="300×300"):
         read_image(bomb(tmp_path / "b.png", 300), max_pixels=300 * 300 - 1)
@@ -102,7 +100,7 @@ def test_the_limit_can_be_raised_above_pillows_own(tmp_path: Path) -> None:
 
 
 def test_damaged_bytes_never_raise_anything_else() -> None:
-    """Half of 300 pictures with random bytes exchanged may still open; the others raise InputError."""
+    """Half of 300 images with random bytes exchanged may still open; the others raise InputError."""
     file = io.BytesIO()
     Image.fromarray(SMOOTH).save(file, "JPEG")
     good, path = np.frombuffer(file.getvalue(), np.uint8), Path("x.jpg")
@@ -115,7 +113,7 @@ def test_damaged_bytes_never_raise_anything_else() -> None:
             read_image(Image.open(io.BytesIO(bad.tobytes())), name=str(path))
         except InputError:
             refused += 1
-        except OSError:  # Pillow's own answer in Image.open, before our code
+        except OSError:  # Pillow's own error in Image.open, before our code
             refused += 1
     assert refused > 20
 
@@ -201,7 +199,7 @@ def test_a_file_larger_than_any_image_is_refused(tmp_path: Path) -> None:
 
 
 def pages(count: int) -> bytes:
-    """A TIFF of so many pages of one pixel."""
+    """A TIFF of `count` pages of one pixel."""
     out = b"II*\0\x08\0\0\0"
     tags = ((256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 1))
     rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
@@ -225,7 +223,7 @@ def test_pages_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path: Path) -> None:
-    """Each scan of some bytes costs a walk over all blocks; what looks like one inside a segment is none."""
+    """Each scan of some bytes costs a walk over all blocks; the same bytes inside a segment are not a scan."""
     path = stored(tmp_path, Image.fromarray(SMOOTH), "a.jpg", progressive=True)
     data = path.read_bytes()
     last = data.rfind(b"\xff\xda")
@@ -253,7 +251,7 @@ def test_a_tile_larger_than_any_image_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_png_that_claims_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenCV makes room for a chunk's length before it looks whether the chunk is there."""
+    """OpenCV allocates a chunk's length before it checks whether the chunk exists."""
     data = bytearray(stored(tmp_path, Image.fromarray(SMOOTH), "a.png").read_bytes())
     assert decode_rgb(bytes(data), "a.png").shape == (40, 60, 3)
     at = data.index(b"IDAT") - 4

@@ -67,13 +67,13 @@ def test_cmyk(tmp_path: Path) -> None:
     assert rgb[0, 0, 0] > 200 and rgb[0, 0, 1:].max() < 60  # red
 
 
-def test_exif_turns_the_picture_upright_and_gives_the_focal_length(tmp_path: Path) -> None:
+def test_exif_orientation_and_focal_length(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held upright: turn by a quarter clockwise
     exif.get_ifd(0x8769)[0xA405] = 28
-    picture = read_image(stored(tmp_path, Image.fromarray(SMOOTH), "a.png", exif=exif))
-    np.testing.assert_array_equal(picture.rgb, np.rot90(SMOOTH, -1))
-    assert picture.exif_focal == pytest.approx(28 / np.hypot(36, 24) * np.hypot(40, 60), rel=1e-4)
+    decoded = read_image(stored(tmp_path, Image.fromarray(SMOOTH), "a.png", exif=exif))
+    np.testing.assert_array_equal(decoded.rgb, np.rot90(SMOOTH, -1))
+    assert decoded.exif_focal == pytest.approx(28 / np.hypot(36, 24) * np.hypot(40, 60), rel=1e-4)
 
 
 @pytest.mark.parametrize("value", [0, 65535])
@@ -84,12 +84,12 @@ def test_nonsense_focal_length_is_ignored(tmp_path: Path, value: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
-def test_animation_gives_its_first_frame_and_says_so(tmp_path: Path, name: str) -> None:
+def test_of_an_animation_the_first_frame_is_read_and_noted(tmp_path: Path, name: str) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
     path = stored(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
-    picture = read_image(path)
-    assert picture.rgb[8, 8].tolist() == pytest.approx([255, 0, 0], abs=3)
-    assert "first frame" in " ".join(picture.notes)
+    decoded = read_image(path)
+    assert decoded.rgb[8, 8].tolist() == pytest.approx([255, 0, 0], abs=3)
+    assert "first frame" in " ".join(decoded.notes)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_every_suffix_opens_as_its_format(tmp_path: Path) -> None:
     manual names the same formats and suffixes."""
     known = Image.registered_extensions()
     manual = (Path(__file__).parents[2] / "docs" / "detection.md").read_text()
-    said = next(line for line in manual.splitlines() if line.startswith("Read are JPEG"))
-    assert re.findall(r"([A-Z0-9]+) \(", said) == list(FORMATS)
-    assert set(re.findall(r"`(\.\w+)`", said)) == SUFFIXES
+    message = next(line for line in manual.splitlines() if line.startswith("Read are JPEG"))
+    assert re.findall(r"([A-Z0-9]+) \(", message) == list(FORMATS)
+    assert set(re.findall(r"`(\.\w+)`", message)) == SUFFIXES
     for name, suffixes in FORMATS.items():
         for suffix in suffixes:
             assert known[suffix] == name
@@ -138,6 +138,6 @@ def test_damaged_exif_is_ignored_and_noted(tmp_path: Path, monkeypatch: pytest.M
 
     path = stored(tmp_path, Image.fromarray(SMOOTH), "a.jpg")
     monkeypatch.setattr(Image.Exif, "get_ifd", damaged)
-    picture = read_image(path)
-    assert picture.rgb.shape == (40, 60, 3) and picture.exif_focal is None
-    assert picture.notes == ("EXIF cannot be read and was ignored",)
+    decoded = read_image(path)
+    assert decoded.rgb.shape == (40, 60, 3) and decoded.exif_focal is None
+    assert decoded.notes == ("EXIF cannot be read and was ignored",)

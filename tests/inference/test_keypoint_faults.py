@@ -42,10 +42,10 @@ def read(folder: Path, content: Any, **options: Any) -> list[Any]:
     return read_keypoints(write(folder, content), "a.jpg", SIZE, **options)
 
 
-def refused(folder: Path, content: Any, *said: str, **options: Any) -> None:
+def refused(folder: Path, content: Any, *message: str, **options: Any) -> None:
     with pytest.raises(InputError) as error:
         read(folder, content, **options)
-    for part in ("keypoints.json", *said):
+    for part in ("keypoints.json", *message):
         assert part in str(error.value)
 
 
@@ -72,8 +72,8 @@ def test_errors_name_the_person_and_the_field(tmp_path: Path) -> None:
 def test_one_bad_person_costs_that_person(tmp_path: Path) -> None:
     """It is counted; without another person it is the error."""
     bad = {**coco(), "keypoints": [1.0] * 50}
-    found = read_keypoint_file(write(tmp_path, [coco(), bad, {**coco(), "keypoints": None}]), "a.jpg", SIZE)
-    assert len(found.people) == 1 and found.malformed == 1 and found.skipped == 1
+    result = read_keypoint_file(write(tmp_path, [coco(), bad, {**coco(), "keypoints": None}]), "a.jpg", SIZE)
+    assert len(result.people) == 1 and result.malformed == 1 and result.skipped == 1
     refused(tmp_path, [bad], "results[0]", "50 numbers")
 
 
@@ -82,8 +82,8 @@ def test_one_bad_person_of_another_tool_costs_that_person(tmp_path: Path) -> Non
     rows = json.loads((Path(__file__).parent / "keypoints" / "ultralytics_to_json.json").read_text())
     del rows[1]["keypoints"]
     path = write(tmp_path, rows)
-    found = read_keypoint_file(path, "park.jpg", (576, 1024))
-    assert len(found.people) == 1 and found.malformed == 1
+    result = read_keypoint_file(path, "park.jpg", (576, 1024))
+    assert len(result.people) == 1 and result.malformed == 1
 
 
 def test_boxes_of_a_detector_are_no_keypoints(tmp_path: Path) -> None:
@@ -93,15 +93,17 @@ def test_boxes_of_a_detector_are_no_keypoints(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("points", "said"),
+    ("points", "message"),
     [
         (PERSON * [1 / 600, 1 / 400, 1], "fractions of the image, not pixels"),
         (PERSON * [5, 5, 1], "lie outside the 600×400 image"),
         (np.c_[PERSON[:, :2], np.full(17, 255.0)], "confidences go up to 255"),
     ],
 )
-def test_coordinates_that_cannot_belong_to_the_image(tmp_path: Path, points: np.ndarray, said: str) -> None:
-    refused(tmp_path, [coco(points)], said)
+def test_coordinates_that_cannot_belong_to_the_image(
+    tmp_path: Path, points: np.ndarray, message: str
+) -> None:
+    refused(tmp_path, [coco(points)], message)
 
 
 def test_not_a_keypoint_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,14 +57,14 @@ def read(folder: Path, content: Any, **options: Any) -> list[Any]:
     return read_keypoints(write(folder, content), "a.jpg", SIZE, **options)
 
 
-def refused(folder: Path, content: Any, *said: str, **options: Any) -> None:
+def refused(folder: Path, content: Any, *message: str, **options: Any) -> None:
     with pytest.raises(InputError) as error:
         read(folder, content, **options)
-    for part in ("keypoints.json", *said):
+    for part in ("keypoints.json", *message):
         assert part in str(error.value)
 
 
-def test_coco_annotations_are_found_by_file_name(tmp_path: Path) -> None:
+def test_coco_annotations_are_looked_up_by_file_name(tmp_path: Path) -> None:
     other = coco(PERSON + 1, bbox=[1, 2, 3, 4])
     other["image_id"] = 8
     people = read(tmp_path, dataset(coco(bbox=[10, 20, 300, 200], score=0.7), other))
@@ -95,18 +95,18 @@ def test_openpose_of_both_sizes(tmp_path: Path, skeleton: Any) -> None:
     neck = person.keypoints30[JOINTS30.index("Neck")]
     np.testing.assert_allclose(
         neck, points[skeleton.index("Neck")], rtol=1e-5
-    )  # The given one, not a middle.
+    )  # The one of the file, not the middle of the shoulders.
     assert person.score == pytest.approx(0.5)
 
 
-def test_openpose_pelvis_is_the_given_one(tmp_path: Path) -> None:
+def test_openpose_pelvis_is_read_not_computed(tmp_path: Path) -> None:
     points = openpose(OPENPOSE25)
     person = read(tmp_path, {"people": [{"pose_keypoints_2d": points.reshape(-1).tolist()}]})[0]
     pelvis = person.keypoints30[JOINTS30.index("Pelvis")]
     np.testing.assert_allclose(pelvis, points[OPENPOSE25.index("Pelvis")], rtol=1e-5)
 
 
-def test_coco_visibility_one_and_two_are_seen(tmp_path: Path) -> None:
+def test_coco_visibility_one_and_two_are_visible(tmp_path: Path) -> None:
     points = PERSON.copy()
     points[:, 2] = 2
     points[3, 2], points[5:, :] = 1, 0
@@ -123,7 +123,7 @@ def test_box_around_keypoints_holds_them(tmp_path: Path) -> None:
     assert box[0] < 99 and box[2] > 101 and box[1] < 199 and box[3] > 201
 
 
-def test_results_by_name_number_or_for_the_only_picture(tmp_path: Path) -> None:
+def test_results_by_name_number_or_for_the_only_image(tmp_path: Path) -> None:
     path = write(tmp_path, [coco(file_name="x/a.jpg"), coco(file_name="b.jpg"), coco(file_name="b.jpg")])
     assert len(read_keypoints(path, "a.jpg", SIZE, only_image=False)) == 1
     assert len(read_keypoints(path, "b.jpg", SIZE, only_image=False)) == 2
@@ -150,14 +150,14 @@ def test_entries_that_may_belong_elsewhere_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_nobody_is_no_error(tmp_path: Path) -> None:
+def test_no_people_is_no_error(tmp_path: Path) -> None:
     assert read(tmp_path, {"people": []}) == []
     assert read(tmp_path, []) == []
     assert read(tmp_path, dataset()) == []
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None, 10**400])
-def test_numbers_that_are_none_make_the_joint_unseen_and_are_counted(tmp_path: Path, bad: Any) -> None:
+def test_invalid_numbers_hide_the_joint_and_are_counted(tmp_path: Path, bad: Any) -> None:
     row = coco()
     row["keypoints"][3 * 4 + 1] = bad
     read_file = read_keypoint_file(write(tmp_path, [row]), "a.jpg", SIZE)
@@ -179,7 +179,7 @@ def test_points_outside_stay_and_points_far_outside_do_not(tmp_path: Path) -> No
     np.testing.assert_array_equal(read_file.people[0].keypoints[:3], [[-40, 430, 1], [0, 0, 0], [0, 0, 0]])
 
 
-def test_all_unseen_is_skipped_unless_there_is_a_box(tmp_path: Path) -> None:
+def test_no_visible_joint_is_skipped_unless_there_is_a_box(tmp_path: Path) -> None:
     unseen = np.zeros((17, 3))
     read_file = read_keypoint_file(write(tmp_path, [coco(unseen), coco()]), "a.jpg", SIZE)
     assert len(read_file.people) == 1 and read_file.skipped == 1
@@ -190,7 +190,7 @@ def test_all_unseen_is_skipped_unless_there_is_a_box(tmp_path: Path) -> None:
 
 
 def test_an_image_of_another_size_in_the_file(tmp_path: Path) -> None:
-    """The file says how large its image was: half as large is twice the coordinates, another shape is refused."""
+    """The file has the size of its image: half the size doubles the coordinates, another shape is refused."""
     half = dataset(coco(PERSON * [0.5, 0.5, 1]))
     half["images"][0] |= {"width": 300, "height": 200}
     np.testing.assert_allclose(read(tmp_path, half)[0].keypoints[:, :2], PERSON[:, :2], atol=1e-3)
@@ -234,7 +234,7 @@ def test_a_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(read_keypoints(path, "other.jpg", SIZE)) == 1, "a changed file is read again"
 
 
-def test_images_that_were_not_asked_for_are_known(tmp_path: Path) -> None:
+def test_images_that_were_not_looked_up_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path, [coco(file_name="a.jpg"), coco(file_name="b.jpg")])
     file = keypoint_files.open_keypoints(path)
     file.people("a.jpg", SIZE)

@@ -1,4 +1,4 @@
-"""The second look: what leans stands in its window, and only a surer pose of the same person is taken."""
+"""Rotated detection: a leaning person is upright in the rotated crop; only a better pose of theirs is taken."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_lean_is_clockwise_and_in_steps(degrees: float, rounded: float) -> None:
     assert lean(leaning(degrees)) == rounded
 
 
-def test_a_trunk_that_is_not_seen_does_not_lean() -> None:
+def test_a_trunk_that_is_not_visible_does_not_lean() -> None:
     pose = leaning(60)
     pose[COCO17.index("L_Hip"), 2] = 0.1
     assert lean(pose) == 0
@@ -49,19 +49,21 @@ def test_what_leans_stands_in_the_window() -> None:
     np.testing.assert_array_equal(straight, crop.warp(image))
 
 
-def test_only_a_surer_pose_of_the_same_person_is_taken() -> None:
+def test_only_a_more_confident_pose_of_the_same_person_is_taken() -> None:
     first, side = leaning(45, 0.5), 300.0
     better, other = leaning(45, 0.5 + 1.1 * MIN_GAIN), leaning(45, 0.9)
     better[:, :2] += 0.5 * MAX_SHIFT * side / np.sqrt(2)
     other[:, :2] += 2 * MAX_SHIFT * side
-    found = better_pose(first, np.stack([other, better]), side)
-    assert found is not None and np.array_equal(found, better)
-    assert better_pose(first, other[None], side) is None  # surest of all, but somebody else, or a wrong guess
+    result = better_pose(first, np.stack([other, better]), side)
+    assert result is not None and np.array_equal(result, better)
+    assert (
+        better_pose(first, other[None], side) is None
+    )  # most confident, but another person, or a wrong guess
     assert better_pose(first, leaning(45, 0.5 + 0.9 * MIN_GAIN)[None], side) is None
 
 
-def test_somebody_on_their_side_is_seen_better() -> None:
-    """The far person of two_people, the picture laid on its side: against what is found in it upright."""
+def test_a_person_on_their_side_is_detected_better() -> None:
+    """The far person of two_people in the image laid on its side, compared with the upright image."""
     image = np.ascontiguousarray(cv2.imread(str(EXAMPLES / "two_people.jpg"))[..., ::-1])
     box = np.array([[669, 163, 760, 511]], np.float32)
     upright = Detector(rotated_detection=False).keypoints_in_boxes(image, box)[0].keypoints

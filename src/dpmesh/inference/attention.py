@@ -71,7 +71,7 @@ class Attention:
     options: Mapping[str, object] = field(default_factory=dict)
     """What the maps depend on (inference/options.py)."""
 
-    def save(self, out: str | Path, name: str | None = None, overwrite: bool = True) -> Path:
+    def save(self, out: str | Path, name: str | None = None, overwrite: bool = False) -> Path:
         """Write `out/name/` (name: the image's stem) whole or not at all; returns that folder. As Scene.save.
 
         For each person NN: person_NN_joints.png, person_NN_mean.png, person_NN.npz (docs/output.md).

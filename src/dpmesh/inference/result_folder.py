@@ -81,18 +81,19 @@ def _plan(target: Path, before: Record, wanted: Record, overwrite: bool) -> Plan
     if overwrite:
         return Plan("replace", _ordered([*wanted.formats, *before.formats, *unfinished]), before)
     if different := unlike(before, wanted):
-        raise OutputError(different, where=str(target), fix="Use --overwrite or another folder.")
+        raise OutputError(different, where=str(target), fix=_OVERWRITE)
     there = complete_formats(before, target)
     missing = _ordered([*(name for name in wanted.formats if name not in there), *unfinished])
     if missing and before.version != wanted.version:
         raise OutputError(
             f"holds a result of version {before.version or 'unknown'}, this is {wanted.version}",
             where=str(target),
-            fix="Use --overwrite or another folder.",
+            fix=_OVERWRITE,
         )
     return Plan("add" if missing else "keep", missing, before)
 
 
+_OVERWRITE = "Use --overwrite (in Python overwrite=True) or another folder."
 _ELSEWHERE = "It stays as it is: choose another folder for the results, or move it."
 
 
@@ -122,7 +123,7 @@ def write_result(
     name: str,
     wanted: Record,
     make: Callable[[tuple[str, ...]], Files],
-    overwrite: bool = True,
+    overwrite: bool = False,
 ) -> Path:
     """Write `out/name/` as planned by plan_result; returns it. make: computes the files of some formats.
 

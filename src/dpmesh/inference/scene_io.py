@@ -27,7 +27,7 @@ def save_scene(
     out: Path,
     name: str,
     formats: Sequence[str] = FORMATS,
-    overwrite: bool = True,
+    overwrite: bool = False,
     colour: Colouring = "person",
 ) -> Path:
     """Write `out/name/` as write_result does; returns it. colour: as Scene.save.
