@@ -33,7 +33,7 @@ from machine import commit, machine
 
 from dpmesh.ablations import configuration
 from dpmesh.checkpoint import WEIGHTS
-from dpmesh.config_io import from_plain
+from dpmesh.config_io import from_dict
 from dpmesh.evaluate.compare import compare
 from dpmesh.evaluate.processes import evaluate_job
 from dpmesh.evaluate.report import read
@@ -123,7 +123,7 @@ def settings(name: str, steps: int, seed: int, out: Path) -> Settings:
     plain["losses"] = dict(row.losses or {})
     start = _weights(row.start, steps, seed, out) if row.start else _folder(out, name, seed) / "start"
     plain["start"] = str(start)
-    return from_plain(Settings, plain, where=name)
+    return from_dict(Settings, plain, where=name)
 
 
 def _stage(images: Mapping[str, Any], steps: int, change: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def looked_twice(model: DPMesh, batch: Tensors) -> BodyParameters:
     return BodyParameters(torch.cat(turns), betas, transl, torch.zeros(0))
 
 
-SURE = 0.05  # how sure a good reading is (JointsRead.sure)
+SURE = 0.05  # how sure a good reading is (JointReadings.confidence)
 
 
 @torch.inference_mode()
@@ -66,7 +66,7 @@ def told(model: DPMesh, batch: Tensors, own: torch.Tensor) -> dict[str, BodyPara
 
     def lift(joints: torch.Tensor, visible: torch.Tensor, read: torch.Tensor | None) -> BodyParameters:
         answer = model.regress(None, joints * visible[..., None], visible, read)
-        return model.parameters_of(answer, batch["focal"])
+        return model.decode_parameters(answer, batch["focal"])
 
     def lift_read(read: torch.Tensor) -> BodyParameters:
         return lift(batch["joints"], batch["visible"], read)
@@ -83,12 +83,12 @@ def told(model: DPMesh, batch: Tensors, own: torch.Tensor) -> dict[str, BodyPara
 
 @torch.inference_mode()
 def read_off(model: DPMesh, batch: Tensors) -> torch.Tensor:
-    """(n, 30, 4): what the backbone reads off each picture (JointsRead.summary)."""
+    """(n, 30, 4): what the backbone reads off each picture (JointReadings.summary)."""
     read: list[torch.Tensor] = []
     for start in range(0, len(batch["focal"]), 16):
         part = {name: values[start : start + 16] for name, values in batch.items()}
         crop = part["crop"].permute(0, 3, 1, 2).float() / 255
-        seen = model.look(crop, part["joints"], part["visible"]).read
+        seen = model.encode_image(crop, part["joints"], part["visible"]).readings
         assert seen is not None  # the embedded model reads
         read.append(seen.summary())
     return torch.cat(read)

@@ -20,7 +20,7 @@ from machine import commit, machine
 from model_inputs import inputs
 from oracle import relative
 
-from dpmesh.fuse import optimised
+from dpmesh.fuse import optimise_for_inference
 from dpmesh.model import DPMesh
 
 
@@ -31,8 +31,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = machine()
-    plain = optimised(DPMesh.from_pretrained(options.weights))
-    fast = optimised(DPMesh.from_pretrained(options.weights), compile={"options": {"freezing": True}})
+    plain = optimise_for_inference(DPMesh.from_pretrained(options.weights))
+    fast = optimise_for_inference(
+        DPMesh.from_pretrained(options.weights), compile={"options": {"freezing": True}}
+    )
     data = inputs()
     with torch.no_grad():  # freezing wants no_grad, not inference_mode
         expected, wall = plain(data), time.perf_counter()

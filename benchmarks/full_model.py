@@ -34,9 +34,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpmesh.config import RELEASE
-from dpmesh.fuse import optimised
+from dpmesh.fuse import optimise_for_inference
 from dpmesh.model import DPMesh
-from dpmesh.profiling import count_flops, without_numbers
+from dpmesh.profiling import build_on_meta, count_flops
 from dpmesh.types import Inputs
 
 WAYS = ("plain", "optimised", "optimised bf16", "diffusers")
@@ -56,9 +56,9 @@ def build(way: str, folder: Path) -> nn.Module:
         contiguous(ours)
         return Peer(ours)
     if way == "optimised bf16":
-        return optimised(DPMesh.from_pretrained(folder, dtype=torch.bfloat16))
+        return optimise_for_inference(DPMesh.from_pretrained(folder, dtype=torch.bfloat16))
     model = DPMesh.from_pretrained(folder).requires_grad_(False)
-    return optimised(model) if way == "optimised" else model
+    return optimise_for_inference(model) if way == "optimised" else model
 
 
 def answer(model: nn.Module, data: Inputs) -> tuple[Tensor, Tensor]:
@@ -151,7 +151,7 @@ def race(folder: Path, repetitions: int) -> dict[str, dict[str, Any]]:
     same = {id(p): p for p in plain.parameters() if p.dim() > 1}  # biases change when the timestep is folded
     models = {
         "plain": plain,
-        "optimised": optimised(copy.deepcopy(plain, same)),
+        "optimised": optimise_for_inference(copy.deepcopy(plain, same)),
         "optimised bf16": build("optimised bf16", folder),
         "diffusers": Peer(plain),
     }
@@ -184,7 +184,7 @@ def race(folder: Path, repetitions: int) -> dict[str, dict[str, Any]]:
 
 def summary(times: dict[str, dict[str, Any]], memory: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Ratios, floors and limits beside what was measured."""
-    flop = count_flops(without_numbers(replace(RELEASE, lora_rank=0)))["total"] / 1e9
+    flop = count_flops(build_on_meta(replace(RELEASE, lora_rank=0)))["total"] / 1e9
     rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
     base = times["diffusers"]
     ways: dict[str, dict[str, Any]] = {}
@@ -197,7 +197,7 @@ def summary(times: dict[str, dict[str, Any]], memory: dict[str, dict[str, float]
         ways[way]["within"] = all(ways[way][name] <= limit for name, limit in LIMITS.get(way, {}).items())
     return {
         "gflop": round(flop, 1),
-        "gflop_as_released": round(count_flops(without_numbers(RELEASE))["total"] / 1e9, 1),
+        "gflop_as_released": round(count_flops(build_on_meta(RELEASE))["total"] / 1e9, 1),
         "matrix_gflop_per_s": {name: round(rate, 1) for name, rate in rates.items()},
         "floor_s": {name: round(flop / rate, 2) for name, rate in rates.items()},
         "ways": ways,

@@ -19,9 +19,9 @@ import torch
 from model_inputs import inputs
 
 from dpmesh.config import RELEASE, DPMeshConfig, narrow
-from dpmesh.fuse import optimised
+from dpmesh.fuse import optimise_for_inference
 from dpmesh.model import DPMesh
-from dpmesh.profiling import count_flops, without_numbers
+from dpmesh.profiling import build_on_meta, count_flops
 from dpmesh.types import Inputs, Prediction
 
 LIMITS = {"latency_ms": 12.0, "share_of_matrix_rate": 0.45}
@@ -31,7 +31,7 @@ PEOPLE, TRAINED = 64, 16
 def measure(*, dry_run: bool = False) -> dict[str, Any]:
     device, config = ("cpu", narrow(RELEASE)) if dry_run else ("cuda", RELEASE)
     people, trained = (2, 2) if dry_run else (PEOPLE, TRAINED)
-    flop = count_flops(without_numbers(replace(config, lora_rank=0)))["total"]
+    flop = count_flops(build_on_meta(replace(config, lora_rank=0)))["total"]
     rate = matrix_rate(device, 256 if dry_run else 8192)
     model = build(config, device)
     one, many = inputs(1, device), inputs(people, device)
@@ -69,7 +69,7 @@ def build(config: DPMeshConfig, device: str, compile: dict[str, Any] | bool = Fa
     torch.manual_seed(0)
     with torch.device(device):
         model = DPMesh(config)
-    return optimised(model.to(device), dtype=torch.bfloat16, compile=compile)
+    return optimise_for_inference(model.to(device), dtype=torch.bfloat16, compile=compile)
 
 
 def milliseconds(work: Callable[[], object], device: str, repetitions: int = 20) -> float:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dpmesh.backbone.features import Features
 from dpmesh.config import RELEASE
-from dpmesh.geometry.heatmap import draw_heatmaps
+from dpmesh.geometry.crop_camera import draw_heatmaps
 from dpmesh.model import DPMesh
 from dpmesh.types import Inputs
 
@@ -50,7 +50,7 @@ class Peer(nn.Module):
         maps = {size: kept.map(size) for size in config.map_sizes}
         fused = ours.backbone.fusion(kept.features(), maps)
         answer = ours.regress(Features(fused, maps), inputs.joints, inputs.visible)
-        parameters = ours.parameters_of(answer, inputs.focal)
+        parameters = ours.decode_parameters(answer, inputs.focal)
         return fused, ours.body(parameters.betas, parameters.rotations, parameters.transl).vertices
 
 

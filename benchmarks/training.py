@@ -29,7 +29,7 @@ from dpmesh.config import PAPER
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.model import DPMesh
-from dpmesh.profiling import without_numbers
+from dpmesh.profiling import build_on_meta
 from dpmesh.train.config import Settings
 from dpmesh.train.dataloader import Part, Tensors, as_tensors
 from dpmesh.train.distributed import make_fabric, recompute_activations
@@ -70,7 +70,7 @@ def pretended(fake: FakeTensorMode, model: DPMesh) -> DPMesh:
 
 def kept(count: int, precision: str, checkpointing: bool) -> int:
     """Bytes that autograd keeps for `count` people besides the weights themselves."""
-    batch, model = people(count), without_numbers(PAPER)
+    batch, model = people(count), build_on_meta(PAPER)
     with (
         FakeTensorMode(allow_non_fake_inputs=True) as fake,
         mock.patch(
@@ -101,7 +101,7 @@ def kept(count: int, precision: str, checkpointing: bool) -> int:
 
 def counted() -> dict[str, Any]:
     """The sum of the module's docstring."""
-    model = without_numbers(PAPER)
+    model = build_on_meta(PAPER)
     weights = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     report: dict[str, Any] = {"weights": weights, "trained": trained, "teachers_own": trained}
@@ -123,19 +123,19 @@ def counted() -> dict[str, Any]:
 def step_gflop() -> dict[str, float]:
     """Work of a training step for one person, forward and backward, on the meta device. A student's teacher takes the
     student's latent where both have one frozen encoder."""
-    model = without_numbers(PAPER)
+    model = build_on_meta(PAPER)
     with torch.device("meta"):
         crop, joints, visible = torch.rand(1, 3, 256, 256), torch.rand(1, 30, 2), torch.ones(1, 30)
         focal, latent = torch.rand(1), torch.rand(1, 4, 32, 32)
     with FlopCounterMode(display=False) as counter:
-        answer = model.regress(model.look(crop, joints, visible), joints, visible)
-        parameters = model.parameters_of(answer, focal)
+        answer = model.regress(model.encode_image(crop, joints, visible), joints, visible)
+        parameters = model.decode_parameters(answer, focal)
         body = model.body.joints30_only(parameters.betas, parameters.rotations, parameters.transl)
         (body.sum() + answer.joints_img.sum() + parameters.rotations.sum()).backward()
         teacher = counter.get_total_flops()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.requires_grad_(False)
-        model.regressor.remember(model.look(crop, joints, visible, latent).fused)
+        model.regressor.build_memory(model.encode_image(crop, joints, visible, latent).fused)
         watched = counter.get_total_flops()
     student = teacher + watched
     return {"teacher": round(teacher / 1e9, 1), "student": round(student / 1e9, 1)}

@@ -144,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = DPMesh.from_pretrained(options.weights)
-    if not model.tells_sigma:
+    if not model.predicts_sigma:
         raise ConfigError(
             "these weights do not tell how sure they are", where=options.weights, fix="See docs/training.md."
         )

@@ -24,7 +24,7 @@ from dpmesh.backbone.diffusion import Conditions
 from dpmesh.backbone.joint_reading import FusedReading
 from dpmesh.backbone.prompt import ConstantPrompt, JointPrompt
 from dpmesh.config import EMBEDDED, FUSED, PAPER, DPMeshConfig
-from dpmesh.config_io import from_plain, to_plain
+from dpmesh.config_io import from_dict, to_dict
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh
 from dpmesh.types import Inputs, Prediction
@@ -80,7 +80,7 @@ def inputs(seed: int = 1) -> Inputs:
 
 def fused(model: DPMesh, given: Inputs) -> Tensor:
     with torch.no_grad():
-        return model.look(given.crop, given.joints, given.visible).fused
+        return model.encode_image(given.crop, given.joints, given.visible).fused
 
 
 def moved(given: Inputs) -> Inputs:
@@ -181,7 +181,7 @@ def test_configurations_of_the_table():
     for rows in (*ABLATIONS.values(), *SMALL_ABLATIONS.values()):
         for row in rows:
             assert configuration(row.name) is row
-            assert from_plain(DPMeshConfig, json.loads(json.dumps(to_plain(row)))) == row
+            assert from_dict(DPMeshConfig, json.loads(json.dumps(to_dict(row)))) == row
     four = [row.backbone.model for row in ABLATIONS["backbones"][:-1]]
     assert four == [kind.model for kind in TIMM.values()] and not any(
         row.backbone.pretrained for row in ABLATIONS["backbones"][:-1]
@@ -202,9 +202,9 @@ def test_small_backbones_are_of_one_size():
 def test_joints_are_read_off_the_fused_map(config: DPMeshConfig):
     """Of every backbone, and off nothing else."""
     given, model = inputs(), DPMesh(config).eval()
-    seen = model.look(given.crop, given.joints, given.visible)
-    assert isinstance(model.backbone.reading, FusedReading) and seen.read is not None
-    torch.testing.assert_close(seen.read.places, model.backbone.reading(seen.fused).places)
+    seen = model.encode_image(given.crop, given.joints, given.visible)
+    assert isinstance(model.backbone.reading, FusedReading) and seen.readings is not None
+    torch.testing.assert_close(seen.readings.positions, model.backbone.reading(seen.fused).positions)
 
 
 def test_widths_stay_within_the_limit():

@@ -14,7 +14,7 @@ from dpmesh import checkpoint
 from dpmesh.assets import shipped
 from dpmesh.checkpoint import load_weights, read_config, save_weights, uninitialised, write_weights
 from dpmesh.config import EMBEDDED
-from dpmesh.config_io import to_plain
+from dpmesh.config_io import to_dict
 from dpmesh.errors import OutputError, WeightsError
 from dpmesh.model import DPMesh
 
@@ -199,7 +199,7 @@ def test_damage_anywhere_in_the_header_is_one_line(tmp_path: Path):
 )
 def test_a_config_of_other_sizes_than_the_weights_takes_no_memory(tmp_path: Path, change: dict[str, int]):
     """Found out from the shapes alone: the widest of these models has some hundred GB of numbers."""
-    plain = to_plain(EMBEDDED)
+    plain = to_dict(EMBEDDED)
     plain["regressor"] |= change
     (tmp_path / "config.json").write_text(json.dumps({"config": plain, "provenance": {}}))
     (tmp_path / "model.safetensors").symlink_to(shipped("embedded/model.safetensors"))

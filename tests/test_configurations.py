@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from dpmesh.config import EMBEDDED, PAPER, PRESETS, RELEASE, DPMeshConfig
-from dpmesh.config_io import from_plain, to_plain
+from dpmesh.config_io import from_dict, to_dict
 from dpmesh.diffusion.lora import LoRALinear
 from dpmesh.errors import ConfigError
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.vposer import VPoserDecoder
 from dpmesh.pose_prior.vqvae import PoseVQVAE
-from dpmesh.profiling import describe, without_numbers
-from dpmesh.regressor.tokens import pose_head
+from dpmesh.profiling import build_on_meta, describe
+from dpmesh.regressor.tokens import build_pose_head
 
 UNET = 859_508_800
 """SD 1.5's 859,520,964 less its head `out` (a norm and a convolution, 12,164), which DPMesh never runs."""
@@ -21,12 +21,12 @@ UNET = 859_508_800
 
 @pytest.fixture(scope="module")
 def paper() -> DPMesh:
-    return without_numbers(PAPER)
+    return build_on_meta(PAPER)
 
 
 @pytest.fixture(scope="module")
 def release() -> DPMesh:
-    return without_numbers(RELEASE)
+    return build_on_meta(RELEASE)
 
 
 def parameters(module: torch.nn.Module, trainable: bool = False) -> int:
@@ -50,7 +50,7 @@ def test_both_have_the_sizes_of_stable_diffusion(name: str, request: pytest.Fixt
     assert all(p.device.type == "meta" for p in model.parameters())
     own, embedded = (
         {n: type(m) for n, m in one.named_children() if not n.startswith("pose_")}
-        for one in (model, without_numbers(EMBEDDED))
+        for one in (model, build_on_meta(EMBEDDED))
     )
     assert own == embedded  # the same classes at other sizes
 
@@ -86,7 +86,7 @@ def test_priors_share_one_interface(paper: DPMesh, release: DPMesh):
     assert isinstance(release.pose_prior, VPoserDecoder) and release.pose_prior.latent_shape == (32,)
     assert not list(release.pose_tokens.parameters())
     with pytest.raises(ConfigError, match=r"pose_code=31 must equal"):
-        pose_head(31, (32,), 64)
+        build_pose_head(31, (32,), 64)
 
 
 def test_work_of_the_released_model():
@@ -105,16 +105,16 @@ def test_work_of_the_released_model():
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
 def test_presets_are_data_and_back(config: DPMeshConfig):
-    assert from_plain(DPMeshConfig, json.loads(json.dumps(to_plain(config)))) == config
+    assert from_dict(DPMeshConfig, json.loads(json.dumps(to_dict(config)))) == config
 
 
 def test_a_prior_without_a_kind_is_a_vqvae_and_a_strange_one_is_refused():
     """Weights that were saved before there were kinds still load."""
-    plain = to_plain(EMBEDDED)
+    plain = to_dict(EMBEDDED)
     del plain["pose_prior"]["kind"]
-    assert from_plain(DPMeshConfig, plain) == EMBEDDED
+    assert from_dict(DPMeshConfig, plain) == EMBEDDED
     for strange in ({"kind": "gmm"}, {"kind": ["vposer"]}, 3):
         with pytest.raises(ConfigError, match="kind must be one of vqvae, vposer"):
-            from_plain(DPMeshConfig, {**plain, "pose_prior": strange})
+            from_dict(DPMeshConfig, {**plain, "pose_prior": strange})
     with pytest.raises(ConfigError, match="unknown setting 'tokens'"):
-        from_plain(DPMeshConfig, {**plain, "pose_prior": {"kind": "vposer", "tokens": 3}})
+        from_dict(DPMeshConfig, {**plain, "pose_prior": {"kind": "vposer", "tokens": 3}})

@@ -17,7 +17,7 @@ from dpmesh.cli.export import refuse_out
 from dpmesh.cli.main import main
 from dpmesh.config import EMBEDDED, PAPER, RELEASE, narrow
 from dpmesh.errors import ConfigError, OutputError
-from dpmesh.fuse import optimised
+from dpmesh.fuse import optimise_for_inference
 from dpmesh.model import DPMesh
 from dpmesh.onnx import INPUTS, OUTPUTS, _join, export_onnx, outputs_of
 from dpmesh.types import Inputs
@@ -75,7 +75,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
 
     @cache
     def made(name: str) -> tuple[DPMesh, Path]:
-        model, folder = optimised(model_of(name)), tmp_path_factory.mktemp(name) / "out"
+        model, folder = optimise_for_inference(model_of(name)), tmp_path_factory.mktemp(name) / "out"
         assert export_onnx(model, folder / "model.onnx") == [folder / "model.onnx"] == list(folder.iterdir())
         return model, folder / "model.onnx"
 
@@ -90,7 +90,7 @@ def test_an_exported_model_is_the_same_function_for_any_number_of_people(
     model, file = exported(name)
     for people in (1, 2, 5):
         assert_the_same(file, model, inputs(people))
-    assert (outputs_of(model) == OUTPUTS) == (not model.tells_sigma)
+    assert (outputs_of(model) == OUTPUTS) == (not model.predicts_sigma)
     assert name != "embedded" or outputs_of(model)[-1] == "joint_sigma"
 
 
@@ -129,7 +129,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 def test_a_model_in_half_precision_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="fp32"):
-        export_onnx(optimised(DPMesh(EMBEDDED), dtype=torch.bfloat16), tmp_path / "m.onnx")
+        export_onnx(optimise_for_inference(DPMesh(EMBEDDED), dtype=torch.bfloat16), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
 

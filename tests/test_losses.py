@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from dpmesh.geometry.heatmap import draw_heatmaps
+from dpmesh.geometry.crop_camera import draw_heatmaps
 from dpmesh.losses import (
     TERMS,
-    Answer,
-    Known,
+    KnownTargets,
     LossWeights,
+    SupervisedBody,
     balanced,
     image_space,
     loss_terms,
@@ -23,10 +23,10 @@ from dpmesh.regressor.uncertainty import LEAST, TAILS
 from dpmesh.skeletons import GRAPH15, JOINTS30
 
 
-def answer(batch: int = 2) -> Answer:
+def answer(batch: int = 2) -> SupervisedBody:
     generator = torch.Generator().manual_seed(0)
     joints3d = torch.randn(batch, 30, 3, generator=generator) * 0.3 + torch.tensor([0.0, 0.0, 4.0])
-    return Answer(
+    return SupervisedBody(
         rotations=torch.eye(3).expand(batch, 24, 3, 3),
         betas=torch.zeros(batch, 10),
         joints3d=joints3d,
@@ -119,14 +119,14 @@ def test_surface_terms_are_cross_entropy_and_metres_over_the_persons_own_cells()
     assert nobody["surface_parts"] == nobody["surface_depths"] == 0
 
 
-def known(truth: Answer, **changed: torch.Tensor) -> Known:
-    return dataclasses.replace(Known.everything(truth), **changed)
+def known(truth: SupervisedBody, **changed: torch.Tensor) -> KnownTargets:
+    return dataclasses.replace(KnownTargets.complete(truth), **changed)
 
 
-def wrong(truth: Answer) -> Answer:
+def wrong(truth: SupervisedBody) -> SupervisedBody:
     """Every number off by one unit of its term."""
     turned = truth.rotations + 1
-    return Answer(turned, truth.betas + 1, truth.joints3d + _OFF, truth.joints2d + 25.6)
+    return SupervisedBody(turned, truth.betas + 1, truth.joints3d + _OFF, truth.joints2d + 25.6)
 
 
 _OFF = torch.ones(30, 1)

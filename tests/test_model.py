@@ -9,7 +9,7 @@ import torch
 
 from dpmesh.ablations import configuration
 from dpmesh.config import EMBEDDED, DPMeshConfig
-from dpmesh.config_io import from_plain, to_plain
+from dpmesh.config_io import from_dict, to_dict
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry.crop_camera import camera_translation, project
 from dpmesh.model import DPMesh
@@ -139,11 +139,11 @@ def test_wrong_weights_are_refused_by_name(model: DPMesh, tmp_path):
 
 
 def test_configs_are_data_and_back():
-    assert from_plain(DPMeshConfig, json.loads(json.dumps(to_plain(EMBEDDED)))) == EMBEDDED
+    assert from_dict(DPMeshConfig, json.loads(json.dumps(to_dict(EMBEDDED)))) == EMBEDDED
     with pytest.raises(ConfigError, match="unknown setting 'width'"):
-        from_plain(DPMeshConfig, {"name": "x", "width": 3})
+        from_dict(DPMeshConfig, {"name": "x", "width": 3})
     with pytest.raises(ConfigError, match="not one of"):
-        from_plain(DPMeshConfig, {**to_plain(EMBEDDED), "token_mode": "hard"})
+        from_dict(DPMeshConfig, {**to_dict(EMBEDDED), "token_mode": "hard"})
     with pytest.raises(ConfigError, match=r"prompt\.width=64 must equal"):
         dataclasses.replace(EMBEDDED, prompt=dataclasses.replace(EMBEDDED.prompt, width=64))
     with pytest.raises(ConfigError, match="no configuration"):

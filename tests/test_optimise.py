@@ -13,7 +13,7 @@ from dpmesh.config import EMBEDDED, PAPER, RELEASE, DPMeshConfig, narrow
 from dpmesh.diffusion.blocks import TimeEmbedding
 from dpmesh.diffusion.lora import LoRALinear
 from dpmesh.errors import ConfigError, WeightsError
-from dpmesh.fuse import optimised
+from dpmesh.fuse import optimise_for_inference
 from dpmesh.model import DPMesh
 from dpmesh.types import Inputs, Prediction
 
@@ -60,7 +60,7 @@ def assert_the_same(expected: Prediction, got: Prediction, limit: float) -> None
 @torch.inference_mode()
 def test_the_optimised_model_is_the_same_function(name: str):
     plain = model_of(CONFIGS[name])
-    fast = optimised(copy.deepcopy(plain))
+    fast = optimise_for_inference(copy.deepcopy(plain))
     assert not any(isinstance(layer, LoRALinear | TimeEmbedding) for layer in fast.modules())
     expected, got = plain(inputs(), features=True), fast(inputs(), features=True)
     assert_the_same(expected, got, 1e-4)
@@ -73,7 +73,7 @@ def test_half_precision_is_near(name: str):
     """bf16 keeps 8 bits. Of the fused features' root mean square at most a tenth is lost on average; nothing is fp32
     by mistake."""
     plain = model_of(CONFIGS[name])
-    fast = optimised(copy.deepcopy(plain), dtype=torch.bfloat16)
+    fast = optimise_for_inference(copy.deepcopy(plain), dtype=torch.bfloat16)
     assert {p.dtype for p in fast.backbone.unet.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in fast.backbone.fusion.parameters()} == {torch.float32}
     expected, got = plain(inputs(), features=True), fast(inputs(), features=True)
@@ -88,11 +88,11 @@ COMPILED = """
 import torch
 from dpmesh.model import DPMesh
 from dpmesh.types import Inputs
-from dpmesh.fuse import optimised
+from dpmesh.fuse import optimise_for_inference
 torch.manual_seed(0)
 data = Inputs(torch.rand(1, 3, 256, 256), torch.rand(1, 30, 2) * 256, torch.ones(1, 30), torch.ones(1) * 900)
 plain = DPMesh.from_pretrained("embedded")
-fast = optimised(DPMesh.from_pretrained("embedded"), compile={"backend": "eager", "fullgraph": True})
+fast = optimise_for_inference(DPMesh.from_pretrained("embedded"), compile={"backend": "eager", "fullgraph": True})
 assert "_compiled_call_impl" in vars(fast.backbone) and fast.backbone._compiled_call_impl is not None
 with torch.no_grad():
     one, two = plain(data).vertices, fast(data).vertices
@@ -115,8 +115,8 @@ def test_a_compiled_model_is_the_same_function():
 
 
 def test_an_optimised_model_is_neither_saved_nor_optimised_again(tmp_path):
-    fast = optimised(model_of(EMBEDDED))
+    fast = optimise_for_inference(model_of(EMBEDDED))
     with pytest.raises(WeightsError, match="Save first"):
         fast.save_pretrained(tmp_path / "w", {})
     with pytest.raises(ConfigError, match="already"):
-        optimised(fast)
+        optimise_for_inference(fast)

@@ -111,5 +111,5 @@ def test_each_sample_has_its_own_focal_length(model: DPMesh):
 
 
 def test_nothing_is_looked_at_without_a_lifter(model: DPMesh):
-    with pytest.raises(ConfigError, match="nothing to look at"):
+    with pytest.raises(ConfigError, match="needs an image"):
         model.regress(None, torch.zeros(1, 30, 2), torch.zeros(1, 30))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from dpmesh.config import EMBEDDED, PAPER, RELEASE, DPMeshConfig
-from dpmesh.config_io import from_plain, to_plain
+from dpmesh.config_io import from_dict, to_dict
 from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.vposer import VPoserConfig
 from dpmesh.pose_prior.vqvae import PoseVQVAEConfig
@@ -41,8 +41,8 @@ def test_what_fits_is_taken() -> None:
         "one_or_two": 2,
         "several": [1, 2],
     }
-    assert from_plain(Outer, plain) == Outer("x", 2.0, (3, "b"), (1.0, 2.5), 2, (1, 2))
-    assert from_plain(Outer, {"perhaps": None, "several": "all"}) == Outer(several="all")
+    assert from_dict(Outer, plain) == Outer("x", 2.0, (3, "b"), (1.0, 2.5), 2, (1, 2))
+    assert from_dict(Outer, {"perhaps": None, "several": "all"}) == Outer(several="all")
 
 
 DEEP: Any = []
@@ -66,12 +66,12 @@ for _ in range(400):
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name) as caught:
-        from_plain(Outer, {name: value})
+        from_dict(Outer, {name: value})
     assert len(str(caught.value)) < 300
 
 
 def edited(config: DPMeshConfig, path: str, value: object) -> dict[str, Any]:
-    plain = json.loads(json.dumps(to_plain(config)))
+    plain = json.loads(json.dumps(to_dict(config)))
     *tables, name = path.split(".")
     table = plain
     for one in tables:
@@ -97,7 +97,7 @@ SIZES = [
 @pytest.mark.parametrize("size", [0, -1, 10**9, 10**400])
 def test_sizes_that_no_model_has(path: str, size: int) -> None:
     with pytest.raises(ConfigError, match=path.rpartition(".")[2]) as caught:
-        from_plain(DPMeshConfig, edited(EMBEDDED, path, size))
+        from_dict(DPMeshConfig, edited(EMBEDDED, path, size))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
@@ -129,7 +129,7 @@ def test_sizes_that_no_model_has(path: str, size: int) -> None:
 )
 def test_other_settings_that_no_model_has(config: DPMeshConfig, path: str, value: object) -> None:
     with pytest.raises(ConfigError):
-        from_plain(DPMeshConfig, edited(config, path, value))
+        from_dict(DPMeshConfig, edited(config, path, value))
 
 
 def test_priors_have_sizes_as_well() -> None:

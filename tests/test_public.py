@@ -1,9 +1,13 @@
-"""The public surface: short, documented, cheap to import."""
+"""The public surface: short, documented, cheap to import, and all that the tests use."""
 
+import ast
 import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +30,8 @@ NAMES = [
     "__version__",
     "load_body",
 ]
+ROOT = Path(__file__).parents[1]
+PRIVATE = re.compile(r"_(?!_)\w+")
 
 
 def run(code: str, *flags: str) -> str:
@@ -85,3 +91,54 @@ def test_help_does_not_import_torch() -> None:
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="Nonsense"):
         dpmesh.Nonsense  # noqa: B018
+
+
+def defined_names(tree: ast.AST) -> Iterator[str]:
+    """Functions, classes, variables, attributes, and strings: a buffer's name is one, or begins with one."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case ast.Constant(value=str(name)):
+                yield name
+            case _:
+                pass
+
+
+def private_uses(tree: ast.AST, private: re.Pattern[str]) -> Iterator[tuple[int, str]]:
+    """(line, name) of each private name of the package that a test imports, reads, replaces or uses in a script."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names) if module.split(".")[0] == "dpmesh":
+                used = [*module.split("."), *(name.name for name in names)]
+                yield from ((node.lineno, name) for name in used if PRIVATE.fullmatch(name))
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=name) if private.fullmatch(name):
+                yield node.lineno, name
+            case ast.Call(func=ast.Attribute(attr="setattr") | ast.Name(id="getattr" | "setattr")):
+                words = [word.value for word in node.args if isinstance(word, ast.Constant)]
+                yield from ((node.lineno, word) for word in words if private.fullmatch(str(word)))
+            case ast.Constant(value=str(text)) if "dpmesh" in text:
+                found = re.findall(r"\.(_(?!_)\w+)|import (_(?!_)\w+)", text)
+                yield from ((node.lineno, a or b) for a, b in found if private.fullmatch(a or b))
+            case _:
+                pass
+
+
+def test_tests_use_public_names_only():
+    defined = {
+        name
+        for path in (ROOT / "src").rglob("*.py")
+        for name in defined_names(ast.parse(path.read_text()))
+        if PRIVATE.fullmatch(name)
+    }
+    private = re.compile("|".join(name + r"\w*" * name.endswith("_") for name in defined))
+    used = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for line, name in private_uses(ast.parse(path.read_text()), private)
+    ]
+    assert not used, "\n".join(used)

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from dpmesh.ablations import configuration
 from dpmesh.config import PAPER, RELEASE, stored_config
-from dpmesh.config_io import to_plain
+from dpmesh.config_io import to_dict
 from dpmesh.diffusion.lora import LoRALinear
 from dpmesh.errors import WeightsError
 from dpmesh.geometry.crop_camera import project
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.vposer import VPoserConfig
-from dpmesh.profiling import without_numbers
+from dpmesh.profiling import build_on_meta
 from dpmesh.types import Inputs
 
 BACKBONE, REGRESSOR = RELEASE.backbone, RELEASE.regressor
@@ -209,7 +209,7 @@ def test_features_and_maps_are_fused_as_released(model: DPMesh, inputs: Inputs):
 
 
 def test_fusion_at_full_size():
-    fusion = without_numbers(RELEASE).backbone.fusion
+    fusion = build_on_meta(RELEASE).backbone.fusion
     shapes = [tuple(p.shape) for p in fusion.parameters() if p.dim() > 1]
     assert shapes == [(320, 320, 3, 3), (320, 320, 3, 3), (670, 670, 3, 3), (2048, 3580, 1, 1)]
     maps = {8: torch.rand(1, 30, 8, 8, device="meta"), 16: torch.rand(1, 30, 16, 16, device="meta")}
@@ -312,7 +312,7 @@ def test_weights_stored_before_the_position_table_was_a_setting(model: DPMesh, t
     with pytest.raises(WeightsError, match="position_table") as caught:
         DPMesh.from_pretrained(tmp_path)
     assert "dpmesh convert released" in caught.value.fix
-    stored = to_plain(configuration("embedded"))
+    stored = to_dict(configuration("embedded"))
     del stored["regressor"]["position_table"]
     assert stored_config(stored, "").regressor.position_table == "detr"
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from dpmesh.backbone.diffusion import Conditions
 from dpmesh.backbone.timm import TimmConfig
 from dpmesh.config import EMBEDDED, FUSED, PAPER, PRESETS, DPMeshConfig
-from dpmesh.config_io import changed
+from dpmesh.config_io import override
 from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.vposer import VPoserConfig
@@ -118,7 +118,7 @@ def configuration(model: str | Mapping[str, Any]) -> DPMeshConfig:
             raise ConfigError(
                 "it names no configuration", where="model", fix='Write name = "paper" into [model].'
             )
-        return changed(configuration(name), changes, "model")
+        return override(configuration(name), changes, "model")
     name = model
     groups = (*ABLATIONS.values(), *SMALL_ABLATIONS.values())
     rows = {row.name: row for group in groups for row in group if row.name not in PRESETS}

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from dpmesh.backbone.diffusion import BackboneConfig
 from dpmesh.backbone.prompt import PromptConfig
 from dpmesh.backbone.timm import TimmConfig
-from dpmesh.config_io import check_sizes, from_plain
+from dpmesh.config_io import check_sizes, from_dict
 from dpmesh.diffusion.unet import UNetConfig
 from dpmesh.diffusion.vae import VAEConfig
 from dpmesh.errors import ConfigError
@@ -115,7 +115,7 @@ def stored_config(plain: Mapping[str, Any], where: str) -> DPMeshConfig:
             fix="Convert the checkpoint again (dpmesh convert released). For weights that were trained here without"
             ' it, add "position_table": "detr" to the regressor.',
         )
-    return from_plain(DPMeshConfig, plain, where=where)
+    return from_dict(DPMeshConfig, plain, where=where)
 
 
 EMBEDDED = DPMeshConfig(

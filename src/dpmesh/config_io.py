@@ -14,12 +14,12 @@ from dpmesh.errors import ConfigError
 Config = TypeVar("Config")
 
 
-def to_plain(config: object) -> dict[str, Any]:
+def to_dict(config: object) -> dict[str, Any]:
     """A config dataclass as nested dictionaries, for JSON."""
     return dataclasses.asdict(config)  # pyright: ignore[reportArgumentType]  (any dataclass instance)
 
 
-def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> Config:
+def from_dict(kind: type[Config], data: Mapping[str, Any], where: str = "") -> Config:
     """A config dataclass from nested dictionaries (JSON, TOML).
 
     Raises ConfigError on unknown or missing names, values of other types than the field's, and numbers that are not
@@ -50,12 +50,12 @@ def from_plain(kind: type[Config], data: Mapping[str, Any], where: str = "") -> 
         raise ConfigError(str(error).replace("__init__() ", ""), where=place) from None
 
 
-def changed(config: Config, changes: Mapping[str, Any], where: str = "") -> Config:
-    """The config with the values of nested tables laid over its own; raises ConfigError as from_plain does.
+def override(config: Config, changes: Mapping[str, Any], where: str = "") -> Config:
+    """The config with the values of nested tables laid over its own; raises ConfigError as from_dict does.
 
     A table that names another `kind` than the config has takes nothing from it but that kind's defaults.
     """
-    return from_plain(type(config), _laid_over(to_plain(config), changes), where)
+    return from_dict(type(config), _laid_over(to_dict(config), changes), where)
 
 
 def _laid_over(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,11 +78,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         kind = given.get("kind", next(iter(kinds)))
         if not isinstance(kind, str) or kind not in kinds:
             raise ConfigError(f"its kind must be one of {', '.join(kinds)}", where=where)
-        return from_plain(kinds[kind], given, where)
+        return from_dict(kinds[kind], given, where)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{_shown(value)} is no table of settings", where=where)
-        return from_plain(typing.cast("type[Any]", hint), typing.cast("Mapping[str, Any]", value), where)
+        return from_dict(typing.cast("type[Any]", hint), typing.cast("Mapping[str, Any]", value), where)
     if origin is tuple:
         return _items(arguments, value, where)
     if origin is Literal:

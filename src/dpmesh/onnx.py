@@ -48,7 +48,7 @@ class _Flat(nn.Module):
 
 def outputs_of(model: DPMesh) -> tuple[str, ...]:
     """The names of the file's outputs, in their order."""
-    return (*OUTPUTS, SIGMA) if model.tells_sigma else OUTPUTS
+    return (*OUTPUTS, SIGMA) if model.predicts_sigma else OUTPUTS
 
 
 def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
@@ -66,7 +66,7 @@ def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
     path = Path(path)
     if importlib.util.find_spec("onnx") is None:
         raise ConfigError(
-            "ONNX files need onnx", where="export", fix="Install it with: pip install 'dpmesh[export]'"
+            "ONNX files need onnx", where="export", fix="Install it with: pip install 'dpmesh[onnx]'"
         )
     if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in model.parameters()):
         raise ConfigError("only a model in fp32 on a CPU can be exported", where="export")

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dpmesh.ablations import ABLATIONS, SMALL_ABLATIONS, configuration
 from dpmesh.checkpoint import CONFIG, Provenance, building, read_config
 from dpmesh.config import DPMeshConfig
-from dpmesh.config_io import from_plain
+from dpmesh.config_io import from_dict
 from dpmesh.errors import ConfigError, DPMeshError
 from dpmesh.geometry import CROP
 from dpmesh.model import DPMesh
@@ -31,7 +31,7 @@ def describe(source: str) -> dict[str, Any]:
     """
     config, provenance = _read(source)
     with building(Path(source)) if os.path.isdir(source) else nullcontext():
-        model = without_numbers(config)
+        model = build_on_meta(config)
         flops = count_flops(model)
     total = flops["total"]
     parts = {
@@ -40,7 +40,7 @@ def describe(source: str) -> dict[str, Any]:
             "gflop": flops[name] / 1e9,
             "share": flops[name] / total,
         }
-        for name in parts_of(model)
+        for name in part_names(model)
     }
     return {
         "name": config.name,
@@ -76,24 +76,24 @@ def _read(source: str) -> tuple[DPMeshConfig, Provenance]:
         return configuration(source), {}
     plain, provenance = read_config(Path(source))
     with building(Path(source) / CONFIG):
-        return from_plain(DPMeshConfig, plain, where=str(Path(source) / CONFIG)), provenance
+        return from_dict(DPMeshConfig, plain, where=str(Path(source) / CONFIG)), provenance
 
 
-def without_numbers(config: DPMeshConfig) -> DPMesh:
+def build_on_meta(config: DPMeshConfig) -> DPMesh:
     """The model on the meta device, in evaluation mode."""
     with torch.device("meta"):
         return DPMesh(config.as_stored()).to("meta").eval()
 
 
 @lru_cache(maxsize=16)
-def refuse_misshapen(config: DPMeshConfig) -> None:
+def check_buildable(config: DPMeshConfig) -> None:
     """Raise ConfigError where no model can be made with these sizes, or none that makes a body of a crop: what the
     config's own checks did not foresee. Takes a second or two, and no memory."""
     if config.regressor.joints != 15:  # every loss and file has as many
         raise ConfigError(f"joints={config.regressor.joints} must be 15", where="model.regressor")
     try:
         with torch.no_grad():
-            without_numbers(config)(_somebody(torch.device("meta")))
+            build_on_meta(config)(_example_inputs(torch.device("meta")))
     except DPMeshError:
         raise
     except Exception as error:  # whatever torch makes of sizes that do not go together
@@ -101,7 +101,7 @@ def refuse_misshapen(config: DPMeshConfig) -> None:
         raise ConfigError(f"a model with these sizes cannot work ({line})", where="model") from error
 
 
-def parts_of(model: DPMesh) -> list[str]:
+def part_names(model: DPMesh) -> list[str]:
     """Names of modules of which every parameter belongs to exactly one: the model's own, the backbone's one by one."""
     inside = [f"backbone.{name}" for name, _ in model.backbone.named_children()]
     return [*inside, *(name for name, _ in model.named_children() if name != "backbone")]
@@ -117,19 +117,19 @@ def count_flops(model: DPMesh) -> dict[str, int]:
     for parameter in trainable:  # the counter's hooks stumble over parameters that want gradients
         parameter.requires_grad_(False)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(_somebody(device))
+        model(_example_inputs(device))
     for parameter in trainable:
         parameter.requires_grad_(True)
     counted = counter.get_flop_counts()
     # A part used through other methods than forward is known by its layers; one with products of its own, by itself.
     found = {
         part: _sum(counted, f"{type(model).__name__}.{part}", model.get_submodule(part))
-        for part in parts_of(model)
+        for part in part_names(model)
     }
     return {**found, "total": counter.get_total_flops()}
 
 
-def _somebody(device: torch.device) -> Inputs:
+def _example_inputs(device: torch.device) -> Inputs:
     with device:
         return Inputs(
             torch.rand(1, 3, CROP, CROP),

@@ -1,4 +1,4 @@
-"""What goes into the model and what comes out."""
+"""The model's input and output types."""
 
 from dataclasses import dataclass
 
@@ -13,47 +13,60 @@ from dpmesh.geometry.rotations import rotation_to_6d
 
 @dataclass(frozen=True)
 class Inputs:
-    """crop: RGB in [0, 1]. joints: the 30-joint set, crop pixels. visible: 1 where a joint is given, 0 where it
-    is not (its coordinate is then ignored, unless config.prompt.visible_only is False). focal: pixels of the crop
-    camera, or the full picture's diagonal (config.camera)."""
+    """A batch of crops with their keypoints."""
 
     crop: Float[Tensor, "b 3 256 256"]
+    """RGB in [0, 1]."""
     joints: Float[Tensor, "b 30 2"]
+    """2D keypoints of the 30-joint set (skeletons.JOINTS30), crop pixels."""
     visible: Float[Tensor, "b 30"]
+    """1 where the keypoint is known. Where it is 0 the coordinate is ignored, unless config.prompt.visible_only is
+    False."""
     focal: Float[Tensor, " b"]
+    """Focal length of the crop camera in crop pixels; with config.camera "image" the diagonal of the full image in its
+    pixels."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Metres are in the frame of the crop's camera (config.camera): x right, y down, z forward.
-
-    root_6d and camera are as regressed; global_orient (matrix) and transl (metres) are what they mean.
-    pose_latent: what the pose prior decodes; for each pose token logits over the codebook, or a point in code space
-    (config.token_mode), or VPoser's code.
-    joints_img: the decoder's 15 joints, x and y as fractions of the crop, z = (metres behind the pelvis + 1) / 2.
-    joints2d: crop pixels. focal: the focal length that camera and joints2d were computed with.
-    joint_sigma: metres, how far joints3d less its first joint, the pelvis, may be off: the standard deviation along
-    each axis (regressor/uncertainty.py). 0 for the pelvis itself. Of its distance from the camera it says nothing.
-    None of a model without config.regressor.uncertainty.
-    """
+    """A batch of predicted bodies. Metres are in the frame of the crop camera (x right, y down, z forward); with
+    config.camera "image" the root orientation is in the camera frame of the full image."""
 
     root_6d: Float[Tensor, "b 6"]
+    """Root orientation as regressed (geometry/rotations.py)."""
     pose_latent: Float[Tensor, "b *o"]
+    """The pose prior's input: for each pose token logits over the codebook or a point in code space
+    (config.token_mode), VPoser's latent, or six numbers for each joint."""
     body_rotations: Float[Tensor, "b 23 3 3"]
+    """Rotations of SMPL's joints 1 to 23 relative to their parents."""
     betas: Float[Tensor, "b 10"]
+    """Shape coefficients, standard deviations."""
     camera: Float[Tensor, "b 3"]
+    """Camera as regressed (geometry/crop_camera.camera_translation)."""
     joints_img: Float[Tensor, "b 15 3"]
+    """The decoder's 15 joints (skeletons.GRAPH15): x and y as fractions of the crop, z = (metres behind the pelvis
+    + 1) / 2."""
     global_orient: Float[Tensor, "b 3 3"]
+    """Root rotation matrix."""
     transl: Float[Tensor, "b 3"]
+    """Translation of the body, metres."""
     vertices: Float[Tensor, "b v 3"]
+    """Metres."""
     joints3d: Float[Tensor, "b 30 3"]
+    """The 30-joint set, metres."""
     joints2d: Float[Tensor, "b 30 2"]
+    """joints3d projected, crop pixels."""
     focal: Float[Tensor, " b"]
+    """Focal length that camera and joints2d were computed with, as in Inputs."""
     joint_sigma: Float[Tensor, "b 30"] | None = None
+    """Predicted standard deviation of each pelvis-relative joint along each axis, metres; 0 for the pelvis
+    (regressor/uncertainty.py). It does not cover the distance from the camera. None for a model without
+    config.regressor.uncertainty."""
     features: Features | None = None
+    """The backbone's features, on request."""
 
     @classmethod
-    def of_body(
+    def from_body(
         cls,
         body: BodyModel,
         rotations: Float[Tensor, "b 24 3 3"],
@@ -67,8 +80,10 @@ class Prediction:
         joints_img: Float[Tensor, "b 15 3"] | None = None,
         features: Features | None = None,
     ) -> "Prediction":
-        """From a body's parameters (rotations with the root first) all that follows from them: the one place where
-        it does. What only a network has and is not given is zeros, pose_latent empty; root_6d is that of the root.
+        """A prediction from body parameters; rotations with the root first, the rest as the fields.
+
+        The regressed quantities are optional: root_6d defaults to that of the root rotation, camera and joints_img to
+        zeros, pose_latent to an empty one.
         """
         posed, b = body(betas, rotations, transl), len(focal)
         return cls(
@@ -90,10 +105,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class BodyParameters:
-    """The regressor's answer as parameters of the body: rotations (b, 24, 3, 3) with the root first; the rest as
-    in Prediction."""
+    """Body parameters of a batch; frames as in Prediction."""
 
-    rotations: Tensor
-    betas: Tensor
-    transl: Tensor
-    pose_latent: Tensor
+    rotations: Float[Tensor, "b 24 3 3"]
+    """Rotation matrices relative to the parent joint, the root first."""
+    betas: Float[Tensor, "b 10"]
+    """Shape coefficients, standard deviations."""
+    transl: Float[Tensor, "b 3"]
+    """Translation, metres."""
+    pose_latent: Float[Tensor, "..."]
+    """As in Prediction; empty where it is not used."""

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from dpmesh.backbone.joint_reading import PARTS, FusedReading, JointReading, JointsRead
+from dpmesh.backbone.features import JointReadings
+from dpmesh.backbone.joint_reading import PARTS, FusedReading, JointReading
 from dpmesh.backbone.prompt import JointPrompt, PromptConfig
-from dpmesh.geometry.heatmap import draw_heatmaps
+from dpmesh.geometry.crop_camera import draw_heatmaps
 
 
 def test_a_heatmap_peaks_where_the_joint_is():
@@ -51,7 +52,7 @@ def test_identity_tells_joints_at_one_place_apart():
     assert not torch.equal(a, b)
 
 
-def off_the_maps(finest: float) -> JointsRead:
+def off_the_maps(finest: float) -> JointReadings:
     """finest: a factor on the map of 32 cells."""
     torch.manual_seed(0)
     reading = JointReading((8, 12, 16, 16), 4, joints=2, groups=4)
@@ -60,22 +61,22 @@ def off_the_maps(finest: float) -> JointsRead:
     return reading([*maps[:3], finest * maps[3]], torch.randn(3, 4, 32, 32))
 
 
-def off_the_fused_map(factor: float) -> JointsRead:
+def off_the_fused_map(factor: float) -> JointReadings:
     torch.manual_seed(0)
     reading = FusedReading(16, joints=2, groups=4, inner=8)
     return reading(factor * torch.randn(3, 16, 8, 8))
 
 
 @pytest.mark.parametrize("look", [off_the_maps, off_the_fused_map])
-def test_reading_is_the_mean_of_its_distribution(look: Callable[[float], JointsRead]):
+def test_reading_is_the_mean_of_its_distribution(look: Callable[[float], JointReadings]):
     read = look(1.0)
     assert read.scores.shape == (3, 2, 32, 32) and read.surface.shape == (3, PARTS + 2, 32, 32)
-    assert not torch.allclose(read.places, look(0.0).places)
+    assert not torch.allclose(read.positions, look(0.0).positions)
     share = read.scores.flatten(2).softmax(-1).unflatten(-1, (32, 32))
     cells = torch.arange(32.0) * 8
-    torch.testing.assert_close(read.places[..., 0], (share.sum(-2) * cells).sum(-1), atol=1e-3, rtol=1e-4)
-    torch.testing.assert_close(read.places[..., 1], (share.sum(-1) * cells).sum(-1), atol=1e-3, rtol=1e-4)
-    assert ((read.sure > 0) & (read.sure <= 1)).all()
-    nothing = read.times(torch.tensor([0.0, 1.0, 1.0]))
+    torch.testing.assert_close(read.positions[..., 0], (share.sum(-2) * cells).sum(-1), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(read.positions[..., 1], (share.sum(-1) * cells).sum(-1), atol=1e-3, rtol=1e-4)
+    assert ((read.confidence > 0) & (read.confidence <= 1)).all()
+    nothing = read.masked(torch.tensor([0.0, 1.0, 1.0]))
     assert not nothing.summary()[0].any()
     torch.testing.assert_close(nothing.summary()[1:], read.summary()[1:])

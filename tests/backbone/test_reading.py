@@ -2,7 +2,7 @@
 
 import torch
 
-from dpmesh.backbone.joint_reading import joints_read
+from dpmesh.backbone.joint_reading import readings_from_maps
 from dpmesh.geometry import CROP
 
 
@@ -11,16 +11,16 @@ def test_the_place_of_one_cell_and_of_two():
     told[0, 0, 5, 7] = told[0, 1, 5, 7] = told[0, 1, 9, 7] = 0.0
     told[0, 2:] = 0.0
     told[0, 2, 5, 7], told[0, 3, 5, 7], told[0, 3, 9, 7] = 0.3, 0.1, -0.3  # depths
-    read = joints_read(told, surface)
+    read = readings_from_maps(told, surface)
     cell = CROP / 32
     expected = torch.tensor([[7 * cell, 5 * cell, 0.3], [7 * cell, 7 * cell, -0.1]])
-    assert torch.allclose(read.places[0], expected, atol=1e-4)
-    assert torch.allclose(read.sure[0], torch.tensor([1.0, 0.5]), atol=1e-4)
+    assert torch.allclose(read.positions[0], expected, atol=1e-4)
+    assert torch.allclose(read.confidence[0], torch.tensor([1.0, 0.5]), atol=1e-4)
 
 
 def test_autocast_does_not_round_the_places():
     torch.manual_seed(0)
     told, surface = 3 * torch.randn(2, 60, 32, 32), torch.zeros(2, 26, 32, 32)
-    whole = joints_read(told, surface).places
+    whole = readings_from_maps(told, surface).positions
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(joints_read(told, surface).places, whole)
+        assert torch.equal(readings_from_maps(told, surface).positions, whole)

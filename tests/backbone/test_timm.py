@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from dpmesh.ablations import with_timm
+from dpmesh.backbone.features import Features
 from dpmesh.backbone.timm import FAMILIES, TimmBackbone, TimmConfig
 from dpmesh.config import PAPER
 from dpmesh.errors import ConfigError, WeightsError
-from dpmesh.geometry.heatmap import draw_heatmaps
+from dpmesh.geometry.crop_camera import draw_heatmaps
 from dpmesh.model import DPMesh
 
 TINY = {
@@ -38,6 +39,10 @@ def seen(batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     return crop, torch.rand(batch, 30, 2, generator=g) * 256, visible
 
 
+def features(backbone: TimmBackbone, crop: Tensor, joints: Tensor, visible: Tensor) -> Features:
+    return backbone(backbone.encode(crop), backbone.draw_heatmaps(joints, visible))
+
+
 @pytest.mark.parametrize("family", TINY)
 @torch.no_grad()
 def test_starts_as_itself_and_then_reads_the_heatmaps(family: str):
@@ -52,8 +57,8 @@ def test_starts_as_itself_and_then_reads_the_heatmaps(family: str):
     backbone.mix.register_forward_pre_hook(lambda _m, args: last.append(args[0]))
     entered: list[Tensor] = []
     backbone.join.register_forward_pre_hook(lambda _m, args: entered.append(args[0]))
-    first = backbone(crop, joints, visible)
-    assert first.fused.shape == (1, 32, 8, 8) and first.maps == {} and first.read is None
+    first = features(backbone, crop, joints, visible)
+    assert first.fused.shape == (1, 32, 8, 8) and first.maps == {} and first.readings is None
     plain = backbone.model.forward_features(normal)
     if family == "vision_transformer":
         plain = backbone.down(plain[:, 1:].mT.unflatten(2, (16, 16)))
@@ -69,10 +74,10 @@ def test_starts_as_itself_and_then_reads_the_heatmaps(family: str):
     torch.testing.assert_close(hint[..., :: step[1], :: step[1]], coarse[..., :: step[0], :: step[0]])
 
     nn.init.normal_(backbone.join.weight, std=0.1)
-    told = backbone(crop, joints, visible).fused
-    assert not torch.allclose(told, backbone(crop, 256 - joints, visible).fused)
+    told = features(backbone, crop, joints, visible).fused
+    assert not torch.allclose(told, features(backbone, crop, 256 - joints, visible).fused)
     elsewhere = torch.where(visible[..., None] > 0, joints, 7.0)
-    torch.testing.assert_close(told, backbone(crop, elsewhere, visible).fused)
+    torch.testing.assert_close(told, features(backbone, crop, elsewhere, visible).fused)
     assert not backbone.model.get_submodule(backbone.family.stem)._forward_hooks
 
 
@@ -92,21 +97,21 @@ def test_stored_weights_come_back_without_a_hub(tmp_path: Path):
     again = DPMesh.from_pretrained(tmp_path)
     assert again.config == model.config and not any(name.startswith("prompt") for name in again.state_dict())
     with torch.no_grad():
-        assert torch.equal(again.look(*seen()).fused, model.look(*seen()).fused)
+        assert torch.equal(again.encode_image(*seen()).fused, model.encode_image(*seen()).fused)
 
 
 def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    with pytest.raises(WeightsError, match=r"cannot be had .* pretrained=False"):
+    with pytest.raises(WeightsError, match=r"cannot be downloaded .* pretrained=False"):
         TimmBackbone(replace(config("resnet10t"), pretrained=True))
 
 
 def test_unknown_models_are_refused():
     with pytest.raises(ConfigError, match="no such model"):
         TimmBackbone(config("resnet51"))
-    with pytest.raises(ConfigError, match=r"timm's densenet have no place .* resnet, hrnet"):
+    with pytest.raises(ConfigError, match=r"heatmaps cannot join models of timm's densenet .* resnet, hrnet"):
         TimmBackbone(config("densenet121"))
 
 

@@ -1,6 +1,5 @@
 """Pickles as data: read as pickle reads them, and of attacks nothing but one line. None of them may end the process."""
 
-import importlib.util
 import os
 import pickle
 import struct
@@ -10,6 +9,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import evaluation_twin_3dpw
 import numpy as np
 import pytest
 import scipy.sparse
@@ -80,15 +80,9 @@ def test_all_that_a_file_of_arrays_holds_is_read_as_pickle_reads_it(protocol: in
         same(pickle.loads(blob), read_pickle(old))  # noqa: S301
 
 
-def test_python_2_pickles_are_read_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    tools = Path(__file__).parents[2] / "tools"
-    monkeypatch.syspath_prepend(str(tools))
-    spec = importlib.util.spec_from_file_location("twin_3dpw", tools / "evaluation_twin_3dpw.py")
-    assert spec is not None and spec.loader is not None
-    twin = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(twin)
+def test_python_2_pickles_are_read_as_before() -> None:
     kept = {"a": [a for a in content()["arrays"] if a.dtype.kind in "fiu"], "genders": ["m", "é"], "n": 3}
-    blob = twin.python2(kept)
+    blob = evaluation_twin_3dpw.python2(kept)
     same(pickle.loads(blob, encoding="latin1"), read_pickle(blob))  # noqa: S301
     # Protocol 0, as Python 2 wrote an array: text with its bytes escaped.
     text = (

@@ -1,13 +1,12 @@
 """From a file in a released checkpoint's layout (widths scaled down) to bodies over a photograph, by two commands."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import released_twin as twin
 import torch
 from PIL import Image
 
@@ -22,11 +21,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """(weights, the body that was named for them)."""
-    spec = importlib.util.spec_from_file_location("twin_for_predict", ROOT / "tools" / "released_twin.py")
-    assert spec is not None and spec.loader is not None
-    twin = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, twin)  # dataclasses look their module up
-    spec.loader.exec_module(twin)
     monkeypatch.setitem(configurations.PRESETS, "release", twin.small_config())
     monkeypatch.setenv(assets.FOLDER_VARIABLE, str(tmp_path / "assets"))
     torch.save(twin.released_state(twin.small_config(), twin.SMALL), tmp_path / "twin.pth.tar")

@@ -4,13 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dpmesh.cli.main import main
 from dpmesh.config import EMBEDDED, RELEASE
-from dpmesh.config_io import to_plain
+from dpmesh.config_io import to_dict
 from dpmesh.profiling import describe_ablations
 
 
@@ -37,7 +36,7 @@ def test_full_size_takes_no_memory():
 
 def test_a_folder_is_described_by_its_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """The weights are not read: here there are none."""
-    text = {"config": to_plain(RELEASE), "provenance": {"source": "a test"}}
+    text = {"config": to_dict(RELEASE), "provenance": {"source": "a test"}}
     (tmp_path / "config.json").write_text(json.dumps(text))
     assert main(["inspect", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -46,7 +45,7 @@ def test_a_folder_is_described_by_its_config(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_config_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    plain = to_plain(RELEASE) | {"name": "[red]a\x1b[31m\u202eb[/red]:smile:"}
+    plain = to_dict(RELEASE) | {"name": "[red]a\x1b[31m\u202eb[/red]:smile:"}
     text = {"config": plain, "provenance": {"[bold]k": "\x1b]0;title\x07[/x]\n\u202e"}}
     (tmp_path / "config.json").write_text(json.dumps(text))
     assert main(["inspect", str(tmp_path)]) == 0
@@ -58,14 +57,10 @@ def test_a_config_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
 
 
-@pytest.fixture(scope="module")
-def rows() -> list[dict[str, Any]]:
-    return describe_ablations()
-
-
 @pytest.mark.slow
-def test_the_ablation_at_full_size(rows: list[dict[str, Any]]):
+def test_the_ablation_at_full_size():
     """Every model of Table 4 runs on the meta device; what a condition or a backbone costs, to the unit."""
+    rows = describe_ablations()
     by = {row["name"]: row for row in rows}
     assert len(rows) == 13 + 16 and len(by) == 11 + 14  # of paper, and at embedded widths
     assert len({row["group"] for row in rows}) == 3 + 4
@@ -103,8 +98,14 @@ def test_the_ablation_at_full_size(rows: list[dict[str, Any]]):
 
 
 def test_the_ablation_as_a_table_and_as_data(
-    rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    figures = {"trainable": 4321, "backbone_parameters": 12_345, "backbone_gflop": 67.8}
+    rows = [
+        {"group": "conditions", "name": "paper", "parameters": 1_302_909_303, "gflop": 515.923, **figures},
+        {"group": "backbones", "name": "paper-resnet50", "parameters": 23_508_032, "gflop": 5.4, **figures},
+        {"group": "small backbones", "name": "embedded", "parameters": 9_876_543, "gflop": 1.0, **figures},
+    ]
     monkeypatch.setattr("dpmesh.profiling.describe_ablations", lambda: rows)
     assert main(["inspect", "--all", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == rows
@@ -120,7 +121,7 @@ def test_the_ablation_as_a_table_and_as_data(
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    broken = {"config": {**to_plain(EMBEDDED), "pose_prior": {"kind": "gmm"}}, "provenance": {}}
+    broken = {"config": {**to_dict(EMBEDDED), "pose_prior": {"kind": "gmm"}}, "provenance": {}}
     (tmp_path / "config.json").write_text(json.dumps(broken))
     for source, message in (
         (str(tmp_path), "kind must be one of"),
@@ -133,7 +134,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_name_is_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    text = {"config": {**to_plain(EMBEDDED), "name": "[/bold]x[red]"}, "provenance": {"source": "[/nothing]"}}
+    text = {"config": {**to_dict(EMBEDDED), "name": "[/bold]x[red]"}, "provenance": {"source": "[/nothing]"}}
     (tmp_path / "config.json").write_text(json.dumps(text))
     assert main(["inspect", str(tmp_path)]) == 0
     printed = capsys.readouterr().out

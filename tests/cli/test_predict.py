@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fakes
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +21,6 @@ from dpmesh.inference.record import MARKER
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 X = ("predict", "x.png", "--out", "o")
-FAKES = Path(__file__).parents[1] / "inference" / "conftest.py"
 Run = Callable[..., int]
 
 
@@ -251,15 +251,14 @@ def test_help_is_light() -> None:
 _SLOW = """
 import sys, time
 from pathlib import Path
-import importlib.util
-spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
-fakes = importlib.util.module_from_spec(spec); spec.loader.exec_module(fakes)
+sys.path.insert(0, sys.argv[1])
+from fakes import FakeDetector, FakeModel
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.record import MARKER
 from dpmesh.cli.main import main
-found = fakes.FakeDetector([(0.1, 0.1, 0.9, 0.9)])
-Predictor.from_pretrained = lambda **_: Predictor(fakes.FakeModel(), found, options=ModelOptions().record())
+found = FakeDetector([(0.1, 0.1, 0.9, 0.9)])
+Predictor.from_pretrained = lambda **_: Predictor(FakeModel(), found, options=ModelOptions().record())
 write = Path.write_bytes
 def slow(path, data):
     if path.name == "scene.json" and path.parent.name == ".b.dpmesh-part":
@@ -276,7 +275,9 @@ main(["predict", *sys.argv[2:]])
 def test_killed_in_the_middle_then_run_again(photos: Path, tmp_path: Path) -> None:
     words = [str(photos), "--out", str(tmp_path / "o"), "--save", "npz,json"]
     process = subprocess.Popen(
-        [sys.executable, "-c", _SLOW, str(FAKES), *words], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _SLOW, str(Path(fakes.__file__).parent), *words],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     lines = iter(process.stdout.readline, "")

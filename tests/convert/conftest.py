@@ -1,27 +1,19 @@
 """A released checkpoint's twin: tools/released_twin.py at scaled-down widths."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import released_twin
 import torch
 from torch import Tensor
 
 from dpmesh.config import DPMeshConfig
 
-TOOL = Path(__file__).parents[2] / "tools" / "released_twin.py"
-
 
 @pytest.fixture(scope="session")
 def twin() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("released_twin", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return released_twin
 
 
 @pytest.fixture(scope="session")

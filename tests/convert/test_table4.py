@@ -19,7 +19,7 @@ from dpmesh.backbone.timm import load_timm
 from dpmesh.checkpoint import read_config
 from dpmesh.cli.main import main
 from dpmesh.cli.train import changes
-from dpmesh.config_io import to_plain
+from dpmesh.config_io import to_dict
 from dpmesh.data.poses import PoseBank
 from dpmesh.model import DPMesh
 from dpmesh.train.config import Settings, read_settings
@@ -117,7 +117,7 @@ def check(name: str, folder: Path, given: Settings, stage: str) -> None:
     """What a run left is the config's model, loads strictly and tells what was laid over it; its losses are numbers."""
     wanted = configuration(given.model)
     plain, told = read_config(folder)
-    assert plain == json.loads(json.dumps(to_plain(wanted)))
+    assert plain == json.loads(json.dumps(to_dict(wanted)))
     assert DPMesh.from_pretrained(folder).config == wanted
     assert told["config"] == given.model and told["config"]["regressor"]["width"] == 16
     with (folder.parent / f"log_{stage}.csv").open() as file:
@@ -173,8 +173,8 @@ def test_the_table_is_whole():
 
 @pytest.mark.parametrize("name", FILES)
 def test_rows_differ_in_what_they_compare_and_in_nothing_else(name: str):
-    base = to_plain(read_settings(TABLE4 / "dpmesh.toml"))
-    own = to_plain(read_settings(TABLE4 / f"{name}.toml"))
+    base = to_dict(read_settings(TABLE4 / "dpmesh.toml"))
+    own = to_dict(read_settings(TABLE4 / f"{name}.toml"))
     compared = {"model", "start", "out", "prior"}
     if name.endswith("_no_nkr"):
         assert own["losses"].pop("nkr_contrast") == own["losses"].pop("nkr_mse") == 0
@@ -186,9 +186,9 @@ def test_rows_differ_in_what_they_compare_and_in_nothing_else(name: str):
 
 
 def test_the_full_row_is_the_papers_teacher_and_student():
-    full = to_plain(read_settings(TABLE4 / "dpmesh.toml"))
+    full = to_dict(read_settings(TABLE4 / "dpmesh.toml"))
     for number, name in enumerate(("teacher", "student")):
-        own = to_plain(read_settings(CONFIGS / f"paper_{name}.toml"))
+        own = to_dict(read_settings(CONFIGS / f"paper_{name}.toml"))
         assert own["stages"] == (full["stages"][number],)
         apart = {"stages", "start", "out", "prior"} | ({"losses"} if name == "teacher" else set())
         assert {k: v for k, v in own.items() if k not in apart} == {

@@ -1,26 +1,18 @@
 """The sets' twins (tools/set_twins.py), written once; fits are for the free body, which FitBodies must be told."""
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import set_twins
 
 from dpmesh.data.fits import FitBodies
-
-TOOL = Path(__file__).parents[2] / "tools" / "set_twins.py"
 
 
 @pytest.fixture(scope="session")
 def twins() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("set_twins", TOOL)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["set_twins"] = module
-    spec.loader.exec_module(module)
-    return module
+    return set_twins
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,8 @@ benchmarks/oracle.py is the comparison; as a script it runs at Stable Diffusion'
 """
 
 import dataclasses
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
 
+import oracle
 import pytest
 import torch
 from torch import nn
@@ -17,7 +14,6 @@ from dpmesh.diffusion.controlnet import ControlNet
 from dpmesh.diffusion.unet import UNet, UNetConfig
 from dpmesh.diffusion.vae import VAEConfig, VAEEncoder
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "oracle.py"
 TOLERANCE = 1e-4
 VAE = VAEConfig(channels=(8, 16, 16, 24), groups=4)
 SMALL = UNetConfig(
@@ -33,37 +29,32 @@ ODD = UNetConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def oracle() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("oracle", SCRIPT)
-    assert spec and spec.loader
-    module = sys.modules["oracle"] = importlib.util.module_from_spec(spec)  # its dataclasses look there
-    spec.loader.exec_module(module)
+@pytest.fixture(scope="module", autouse=True)
+def seed() -> None:
     torch.manual_seed(0)
-    return module
 
 
 @pytest.mark.parametrize("image_range", ["unit", "symmetric"])
-def test_the_encoder(oracle: ModuleType, image_range: str):
+def test_the_encoder(image_range: str):
     config = dataclasses.replace(VAE, image_range=image_range)
     assert oracle.compare_vae(config, oracle.inputs(12))["latent"] <= TOLERANCE
 
 
 @pytest.mark.parametrize("config", [SMALL, ODD], ids=["sd", "odd"])
-def test_the_controlnet(oracle: ModuleType, config: UNetConfig):
+def test_the_controlnet(config: UNetConfig):
     errors = oracle.compare_controlnet(config, oracle.inputs(12, batch=2))
     assert len(errors) == 4 * config.layers + 5
     assert max(errors.values()) <= TOLERANCE, errors
 
 
 @pytest.mark.parametrize("config", [SMALL, ODD], ids=["sd", "odd"])
-def test_the_unet_its_features_and_its_maps(oracle: ModuleType, config: UNetConfig):
+def test_the_unet_its_features_and_its_maps(config: UNetConfig):
     errors = oracle.compare_unet(config, oracle.inputs(12, batch=2))
     assert set(errors) == {f"feature {s}" for s in (4, 8, 16, 32)} | {f"map {s}" for s in config.map_sizes}
     assert max(errors.values()) <= TOLERANCE, errors
 
 
-def test_weights_load_both_ways_without_a_key_map(oracle: ModuleType):
+def test_weights_load_both_ways_without_a_key_map():
     """Our names are theirs; theirs has what we never run besides."""
     pairs: dict[str, tuple[nn.Module, nn.Module]] = {
         "vae": (VAEEncoder(VAE), oracle.their_vae(VAE)),

@@ -59,7 +59,7 @@ def test_who_looks_at_the_picture(model: DPMesh, inputs: Inputs) -> None:
             same = torch.equal(method(inputs).vertices, method(other).vertices)
         assert same == (name in ("lifter", "blank"))
     with torch.inference_mode():
-        answer = model.parameters_of(model.regress(None, inputs.joints, inputs.visible), inputs.focal)
+        answer = model.decode_parameters(model.regress(None, inputs.joints, inputs.visible), inputs.focal)
         lifted = method_of("lifter", model)(inputs)
         assert torch.equal(lifted.body_rotations, answer.rotations[:, 1:])
         refined = fitter_of(model).refine(model(inputs), inputs.joints, inputs.visible)

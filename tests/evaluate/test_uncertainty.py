@@ -1,37 +1,21 @@
 """benchmarks/uncertainty.py on a few persons, and what it makes of errors and sigmas that are known."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+import uncertainty as bench
 
 from dpmesh.config import EMBEDDED
 from dpmesh.model import DPMesh
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "uncertainty.py"
 
-
-@pytest.fixture(scope="module")
-def bench() -> ModuleType:
-    sys.path.insert(0, str(SCRIPT.parent))  # a script's own folder, as python has it
-    try:
-        spec = importlib.util.spec_from_file_location("uncertainty_bench", SCRIPT)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(SCRIPT.parent))
-
-
-def test_figures_of_known_numbers(bench: ModuleType):
+def test_figures_of_known_numbers():
     rng = np.random.default_rng(0)
     sigma = np.exp(rng.normal(-2.5, 0.6, (400, 30)))
     sigma[:, 0] = 0
@@ -65,7 +49,7 @@ def test_a_few_persons_of_synthocc(tmp_path: Path):
         tmp_path / "r.json",
     ]
     subprocess.run(
-        [sys.executable, SCRIPT, *map(str, words)], check=True, capture_output=True, env=os.environ
+        [sys.executable, bench.__file__, *map(str, words)], check=True, capture_output=True, env=os.environ
     )
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["persons"] == 6 and report["targets"] == {"rank": 0.5, "hiding": 0.9}

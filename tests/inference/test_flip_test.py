@@ -107,7 +107,7 @@ def test_opposite_rotations_have_a_mean_all_the_same() -> None:
 
 def test_predictor_flips_and_notes_it() -> None:
     once, twice = (Predictor.from_pretrained("embedded", "cpu", 1, flip=flip) for flip in (False, True))
-    assert twice.tells_sigma and FLIPPED in twice.notes and FLIPPED not in once.notes
+    assert twice.predicts_sigma and FLIPPED in twice.notes and FLIPPED not in once.notes
     image = torch.randint(0, 255, (200, 160, 3), dtype=torch.uint8).numpy()
     keypoints = torch.cat([torch.rand(1, 17, 2) * 120 + 20, torch.ones(1, 17, 1)], -1).numpy()
     a, b = (p(image, keypoints=keypoints).people[0] for p in (once, twice))

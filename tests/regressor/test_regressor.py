@@ -44,7 +44,7 @@ def test_sampling_at_a_cell_gives_that_cell():
 def test_joints_start_between_zero_and_one_and_gradients_reach_everything(config: RegressorConfig):
     torch.manual_seed(0)
     regressor = Regressor(config)
-    answer = regressor(regressor.remember(torch.randn(2, 12, 8, 8)), given(2), read(2))
+    answer = regressor(regressor.build_memory(torch.randn(2, 12, 8, 8)), given(2), read(2))
     assert answer.joints_img.shape == (2, 15, 3)
     assert ((answer.joints_img > 0) & (answer.joints_img < 1)).all()
     torch.stack([getattr(answer, name).square().sum() for name in NAMES]).sum().backward()
@@ -58,10 +58,10 @@ def test_a_batch_equals_its_samples(config: RegressorConfig):
     torch.manual_seed(0)
     regressor = Regressor(config).eval()
     fused, told, seen = torch.randn(3, 12, 8, 8), given(3), read(3)
-    together = regressor(regressor.remember(fused), told, seen)
+    together = regressor(regressor.build_memory(fused), told, seen)
     for i in range(3):
         one = slice(i, i + 1)
-        alone = regressor(regressor.remember(fused[one]), told[one], seen[one])
+        alone = regressor(regressor.build_memory(fused[one]), told[one], seen[one])
         for name in NAMES:
             torch.testing.assert_close(
                 getattr(together, name)[one], getattr(alone, name), atol=1e-5, rtol=1e-4
@@ -73,7 +73,7 @@ def test_without_a_picture_the_lifter_answers():
     regressor = Regressor(SMALL).eval()
     answer = regressor(None, given(2))
     assert (answer.root_6d[0] - answer.root_6d[1]).abs().max() > 0
-    with pytest.raises(ConfigError, match="nothing to look at"):
+    with pytest.raises(ConfigError, match="needs an image"):
         Regressor(BARE)(None, given(2))
 
 
@@ -85,7 +85,7 @@ def test_the_decoder_adds_to_the_lifters_answer():
         for layer in head.layers:
             torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
     alone = regressor(None, told, seen)
-    refined = regressor(regressor.remember(torch.randn(2, 12, 8, 8)), told, seen)
+    refined = regressor(regressor.build_memory(torch.randn(2, 12, 8, 8)), told, seen)
     for name in NAMES[:4]:
         torch.testing.assert_close(getattr(refined, name), getattr(alone, name))
     assert (refined.joints_img - alone.joints_img).abs().max() > 1e-4  # the joints it moves by itself
@@ -109,10 +109,10 @@ def test_the_lifter_sees_no_coordinate_that_is_not_there():
 
 def test_cascade_adds_up():
     one, two, start = torch.randn(2, 4), torch.randn(2, 4), torch.randn(2, 3)
-    head = CascadeHead(4, 3, 2, started=False)
+    head = CascadeHead(4, 3, 2, has_start=False)
     first = head.layers[0](one)
     torch.testing.assert_close(head([one, two]), first + head.layers[1](torch.cat([two, first], -1)))
-    head = CascadeHead(4, 3, 2, started=True)
+    head = CascadeHead(4, 3, 2, has_start=True)
     first = start + head.layers[0](torch.cat([one, start], -1))
     torch.testing.assert_close(head([one, two], start), first + head.layers[1](torch.cat([two, first], -1)))
 

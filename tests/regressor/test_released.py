@@ -38,7 +38,7 @@ def fused() -> Tensor:
 
 def run(regressor: Regressor, fused: Tensor):
     with torch.no_grad():
-        return regressor(regressor.remember(fused), torch.zeros(len(fused), 30, 3))
+        return regressor(regressor.build_memory(fused), torch.zeros(len(fused), 30, 3))
 
 
 def attend(layer: MultiHeadAttention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ def test_the_volume(regressor: Regressor, fused: Tensor):
     with torch.no_grad():
         regressor.volume.exponent.fill_(3.0)
         torch.testing.assert_close(
-            regressor.remember(fused).volume, dense_volume(regressor, fused), atol=1e-5, rtol=1e-4
+            regressor.build_memory(fused).volume, dense_volume(regressor, fused), atol=1e-5, rtol=1e-4
         )
 
 

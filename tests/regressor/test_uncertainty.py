@@ -73,8 +73,8 @@ def test_the_same_bodies_to_the_bit_with_and_without(pair: tuple[DPMesh, DPMesh]
     without, found = pair[0](inputs()), pair[1](inputs())
     for name in PARAMETERS:
         assert torch.equal(getattr(without, name), getattr(found, name)), name
-    assert without.joint_sigma is None and not pair[0].tells_sigma
-    assert pair[1].tells_sigma and sigma(found).shape == (3, 30)
+    assert without.joint_sigma is None and not pair[0].predicts_sigma
+    assert pair[1].predicts_sigma and sigma(found).shape == (3, 30)
 
 
 @torch.no_grad()
@@ -134,11 +134,11 @@ def test_without_a_picture_it_tells_too_and_no_gradient_leaves_it():
     data = inputs(2)
     for picture in (True, False):
         model.zero_grad()
-        seen = model.look(data.crop, data.joints, data.visible) if picture else None
+        seen = model.encode_image(data.crop, data.joints, data.visible) if picture else None
         answer = model.regress(seen, data.joints, data.visible)
-        body = model.parameters_of(answer, data.focal)
+        body = model.decode_parameters(answer, data.focal)
         joints = model.body.joints30_only(body.betas, body.rotations, body.transl)
-        log_scale = model.regressor.unsure(answer, joints, joints[..., :2])
+        log_scale = model.regressor.predict_log_scale(answer, joints, joints[..., :2])
         assert log_scale is not None and torch.isfinite(log_scale).all()
         uncertainty_term(log_scale, joints, torch.randn(2, 30, 3), torch.ones(2, 30)).backward()
         for name, p in model.named_parameters():

@@ -14,7 +14,7 @@ import torch
 
 from dpmesh.cli import train as cli
 from dpmesh.config import PAPER, PRESETS
-from dpmesh.config_io import from_plain
+from dpmesh.config_io import from_dict
 from dpmesh.errors import DPMeshError
 from dpmesh.pose_prior.files import save_prior
 from dpmesh.pose_prior.vqvae import PoseVQVAE
@@ -83,7 +83,7 @@ def settings(out: Path, *stages: dict[str, Any], **more: Any) -> Settings:
         "validate_every": 0, "sheet_every": 0, "validation_people": 2, "checkpoint_every": 1e9,
         "stages": list(stages), "data": {"people": 4}, **more,
     }  # fmt: skip
-    return from_plain(Settings, plain)
+    return from_dict(Settings, plain)
 
 
 def make_weights(out: Path, model: str, seed: int) -> str:

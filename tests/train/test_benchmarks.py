@@ -1,13 +1,13 @@
 """Validation on a data set is the evaluation's: a perfect pose errs by nothing, and the protocol is named."""
 
 import csv
-import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
+import evaluation_twin_3dpw as files
+import evaluation_twin_people as people
 import numpy as np
 import pytest
 import torch
@@ -29,23 +29,12 @@ from dpmesh.train.config import Data, Settings, Source, read_settings
 from dpmesh.types import Inputs, Prediction
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-TOOLS = Path(__file__).parents[2] / "tools"
 MEASURES = ("MPJPE", "PA-MPJPE", "MPVE")
-
-
-def module(name: str) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-        assert spec and spec.loader
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """3DPW's validation split in both layouts, a man and a woman in three frames, and a benchmark's sequence."""
-    people, files = module("evaluation_twin_people"), module("evaluation_twin_3dpw")
     root = tmp_path_factory.mktemp("twin")
     world = people.World(people.smpl_files(root / "assets"))
     made = [

@@ -1,14 +1,13 @@
 """Training obeys the model's camera: targets and focal length are in its frame, released weights go on there."""
 
-import sys
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import released_twin as twin
 import torch
 
 from dpmesh import config as configurations
@@ -117,7 +116,7 @@ def test_perfect_parameters_in_the_models_camera_have_no_loss(
         truth, _ = targets_of(in_own_camera(batch, config(child, answered)))
         model = DPMesh(config(child, camera))
         perfect = BodyParameters(truth.rotations, truth.betas, batch["transl"], torch.zeros(2, 0))
-        monkeypatch.setattr(DPMesh, "parameters_of", lambda self, answer, focal, perfect=perfect: perfect)
+        monkeypatch.setattr(DPMesh, "decode_parameters", lambda self, answer, focal, perfect=perfect: perfect)
         objective = MeshObjective(model, SETTINGS.stages[0], SETTINGS)
         with torch.no_grad():
             losses[answered] = objective(batch, Part(1, 0))[1]
@@ -185,11 +184,6 @@ def test_a_released_checkpoint_is_trained_on_in_its_own_camera(
 ):
     """configs/release_finetune.toml on the twin of a checkpoint, made narrow, and on synthetic people: it runs, moves
     what `release` trains, and leaves weights of the same configuration."""
-    spec = spec_from_file_location("twin_to_train", ROOT / "tools" / "released_twin.py")
-    assert spec is not None and spec.loader is not None
-    twin = module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, twin)
-    spec.loader.exec_module(twin)
     small = twin.small_config()
     monkeypatch.setitem(configurations.PRESETS, "release", small)
     torch.save(twin.released_state(small, twin.SMALL), tmp_path / "twin.pth.tar")

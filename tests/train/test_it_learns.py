@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dpmesh.config_io import from_plain
+from dpmesh.config_io import from_dict
 from dpmesh.train import trainer as loop
 from dpmesh.train.config import Settings
 from dpmesh.train.context import begin
@@ -28,7 +28,7 @@ def test_eight_people_are_learned_by_heart(tmp_path: Path):
             {"name": "then", "kind": "teacher", "steps": 60, "learning_rate": 1e-3, **common},
         ],
     }  # fmt: skip
-    settings = from_plain(Settings, plain)
+    settings = from_dict(Settings, plain)
     start = begin(settings, 0)
     assert isinstance(start, MeshObjective)
     assert start.figures()["MPJPE"] > 100

@@ -11,7 +11,7 @@ from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.checkpoint import read_config
 from dpmesh.config import EMBEDDED, PRESETS
-from dpmesh.config_io import from_plain
+from dpmesh.config_io import from_dict
 from dpmesh.data.poses import VALIDATION_CLIPS, PoseBank
 from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.files import load_prior
@@ -88,7 +88,7 @@ def test_a_file_with_other_names_trains_validates_and_leaves_a_prior(
     }  # fmt: skip
     every = int(more.get("validate_every", 1))
     plain = {"model": model, "out": str(tmp_path), "workers": 0, "validate_every": every, "stages": [stage]}
-    folder = loop.train(from_plain(Settings, plain))
+    folder = loop.train(from_dict(Settings, plain))
     assert (tmp_path / "validation.csv").is_file() is validates
     told = read_config(folder)[1]
     assert bool(told["validation"]) is not bool(share)  # also where nothing was looked at on the way
@@ -127,7 +127,7 @@ def test_it_learns_and_leaves_a_prior(tmp_path: Path, poses: Path, monkeypatch: 
     plain = {
         "model": "small", "out": str(tmp_path), "workers": 0, "validate_every": 3, "log_every": 20, "stages": [stage],
     }  # fmt: skip
-    folder = loop.train(from_plain(Settings, plain))
+    folder = loop.train(from_dict(Settings, plain))
     assert folder == tmp_path / "prior"
     lines = (tmp_path / "validation.csv").read_text().splitlines()
     first, *_, last = (float(line.split(",")[3]) for line in lines[1:])

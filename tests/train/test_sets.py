@@ -1,32 +1,20 @@
 """A stage on data sets in their real layouts: epochs, the 1:1 mixture, masks, the low rate at the end."""
 
 import csv
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import set_twins
 
 from dpmesh.errors import ConfigError
 from dpmesh.train import trainer as loop
 
-TOOL = Path(__file__).parents[2] / "tools" / "set_twins.py"
-
-
-def write_twins(root: Path) -> None:
-    spec = importlib.util.spec_from_file_location("set_twins", TOOL)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["set_twins"] = module
-    spec.loader.exec_module(module)
-    module.write_all(root)
-
 
 def test_a_teacher_trains_on_the_sets(child: ModuleType, tmp_path: Path):
     sets = tmp_path / "sets"
-    write_twins(sets)
+    set_twins.write_all(sets)
 
     def source(name: str) -> dict[str, Any]:
         return {"dataset": name, "root": str(sets), "fits": "none"}

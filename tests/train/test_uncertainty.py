@@ -179,7 +179,7 @@ def test_the_calibration_finds_what_was_planted():
     """Errors drawn from the model of the error with other scales than the head tells."""
     g = torch.Generator().manual_seed(0)
     n = 4000
-    head = UncertaintyHead(30, 8, 2, looked_at=4, state=4, answer=4)
+    head = UncertaintyHead(30, 8, 2, map_width=4, state_width=4, regressed=4)
     log_scale = -2.5 + 0.5 * torch.randn(n, 30, generator=g)
     offset, slope = torch.linspace(-0.5, 0.5, 30), torch.linspace(0.6, 1.6, 30)
     true = (offset + slope * log_scale).exp()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dpmesh.config_io import from_plain
+from dpmesh.config_io import from_dict
 from dpmesh.data.poses import PoseBank
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.model import DPMesh
@@ -23,7 +23,7 @@ STAGE = {"name": "p", "kind": "prior", "steps": 100, "batch": 64, "warmup": 5, "
 
 def settings(out: Path, model: str = "embedded-vposer", **more: object) -> Settings:
     plain = {"model": model, "out": str(out), "workers": 0, "validate_every": 25, "stages": [STAGE], **more}
-    return from_plain(Settings, plain)
+    return from_dict(Settings, plain)
 
 
 @pytest.fixture(scope="module")

@@ -14,31 +14,39 @@ from dpmesh.config_io import check_sizes
 from dpmesh.diffusion.controlnet import ControlNet, zero_convolution
 from dpmesh.diffusion.unet import UNet, UNetConfig
 from dpmesh.diffusion.vae import VAEConfig, VAEEncoder
-from dpmesh.geometry.heatmap import draw_heatmaps
+from dpmesh.geometry import CROP
+from dpmesh.geometry.crop_camera import draw_heatmaps
+
+LATENT = CROP // 8
+"""Cells of the VAE latent along a side."""
 
 Conditions = Literal["z0", "z0+cj", "z0+cj_added", "z0+cj+ct"]
-"""What the U-Net is told besides the picture z0 (paper, Table 4). cj: the heatmaps, through a ControlNet; `added` to
-the latent that it reads instead of concatenated with it. ct: the joints' coordinates, as prompt."""
+"""Inputs of the U-Net (paper, Table 4). z0: the image latent. cj: the keypoint heatmaps through a ControlNet, which
+reads them concatenated with the latent (`added`: added to it). ct: the joint coordinates as prompt."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BackboneConfig:
-    """joints: heatmap channels and prompt tokens. fused_channels: width of the 8×8 map for the regressor.
-
-    conditions: all of them in the paper's model; fewer are its ablation (docs/ablations.md).
-    reading: also read joints off the maps (joint_reading.py). Not in the paper. read_from: the U-Net's own maps down to
-    the finest, or the fused one, which other backbones have too.
-    """
+    """The diffusion backbone."""
 
     kind: Literal["diffusion"] = "diffusion"
+    """Distinguishes the backbones in a config file."""
     joints: int = 30
+    """Heatmap channels and prompt tokens."""
     vae: VAEConfig = field(default_factory=VAEConfig)
+    """The image encoder."""
     unet: UNetConfig = field(default_factory=UNetConfig)
+    """The U-Net, and the encoder half that the ControlNet copies."""
     fused_channels: int = 2048
+    """Channels of the fused 8×8 map."""
     fused_groups: int = 16
+    """Groups of the group norms of the fusion."""
     conditions: Conditions = "z0+cj+ct"
+    """Inputs of the U-Net; all of them in the paper's model, fewer in its ablation."""
     reading: bool = False
+    """Also read joints off the maps (joint_reading.py). Not in the paper."""
     read_from: Literal["finest", "fused"] = "finest"
+    """Maps that joints are read off: the U-Net's own down to the finest, or the fused one."""
 
     def __post_init__(self) -> None:
         check_sizes(self)
@@ -50,12 +58,12 @@ class BackboneConfig:
 
     @property
     def prompted(self) -> bool:
-        """Whether the prompt tells where the joints are."""
+        """Whether the prompt holds the joint coordinates."""
         return self.conditions == "z0+cj+ct"
 
 
 class Fusion(nn.Module):
-    """Features of 4, 8, 16 and 32 cells with the attention maps of 8 and 16, brought to one 8×8 map."""
+    """U-Net features of 4, 8, 16 and 32 cells, and the attention maps of 8 and 16, fused to one 8×8 map."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -77,6 +85,7 @@ class Fusion(nn.Module):
         )
 
     def forward(self, features: list[Tensor], maps: dict[int, Tensor]) -> Float[Tensor, "b c 8 8"]:
+        """features, maps: as UNet.forward returns them."""
         at_4, at_8, at_16, at_32 = features
         if 32 in maps:
             at_32 = torch.cat([at_32, maps[32]], dim=1)
@@ -94,11 +103,11 @@ class Fusion(nn.Module):
 
 
 class AddedHeatmaps(nn.Module):
-    """Heatmaps through convolutions to the latent's channels, added to it: z0 + cj_added of Table 4.
+    """Heatmaps through convolutions to the latent's channels, added to the latent: z0+cj_added of Table 4.
 
-    Added to the latent and not, as in the first ControlNet, behind the first convolution: a convolution of the
-    concatenation is the sum of two convolutions, so there it would be the concatenation once more. The last one
-    starts at zero, as ControlNet's does.
+    The original ControlNet adds its condition after the first convolution. Here that would equal the concatenation,
+    because a convolution of a concatenation is a sum of two convolutions. The last layer starts at zero, as in
+    ControlNet.
     """
 
     def __init__(self, joints: int, latent_channels: int) -> None:
@@ -118,6 +127,8 @@ class AddedHeatmaps(nn.Module):
 
 
 class DiffusionBackbone(nn.Module):
+    """VAE encoder, ControlNet and U-Net; `encode`, `draw_heatmaps`, then `forward`."""
+
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config
@@ -127,8 +138,8 @@ class DiffusionBackbone(nn.Module):
             if config.conditions == "z0+cj_added"
             else None
         )
-        beside = config.joints if self.added is None else 0  # heatmaps concatenated with the latent
-        self.controlnet = ControlNet(config.unet, beside) if config.controlled else None
+        hint_channels = config.joints if self.added is None else 0  # heatmaps concatenated with the latent
+        self.controlnet = ControlNet(config.unet, hint_channels) if config.controlled else None
         self.unet = UNet(config.unet)
         self.fusion = Fusion(config)
         unet = config.unet
@@ -138,18 +149,23 @@ class DiffusionBackbone(nn.Module):
         elif config.reading:
             self.reading = FusedReading(config.fused_channels, config.joints, config.fused_groups)
 
+    def encode(self, crop: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b z 32 32"]:
+        """The image latent z0. crop: RGB in [0, 1]."""
+        return self.vae(crop.contiguous(memory_format=torch.channels_last))
+
+    def draw_heatmaps(
+        self, joints: Float[Tensor, "b j 2"], visible: Float[Tensor, "b j"]
+    ) -> Float[Tensor, "b j 32 32"]:
+        """The joints as heatmaps of the latent's size. joints: crop pixels. visible: 0 leaves a heatmap empty."""
+        return draw_heatmaps(joints, visible, size=LATENT)
+
     def forward(
         self,
-        crop: Float[Tensor, "b 3 256 256"],
-        joints: Float[Tensor, "b j 2"],
-        visible: Float[Tensor, "b j"],
+        latent: Float[Tensor, "b z 32 32"],
+        hint: Float[Tensor, "b j 32 32"],
         prompt: Float[Tensor, "b j d"],
-        latent: Float[Tensor, "b z h w"] | None = None,
     ) -> Features:
-        """latent: what `encode` makes of the crop, where it has been made already."""
-        latent = self.encode(crop) if latent is None else latent  # (b, 4, 32, 32)
-        size = int(latent.shape[-1])  # int: in a trace, sizes are tensors
-        hint = draw_heatmaps(joints, visible, size=size)  # (b, 30, 32, 32)
+        """One U-Net step under control: latent, heatmaps and prompt to the fused map and the attention maps."""
         control = self.control(latent, hint, prompt)
         features, maps = self.unet(latent, prompt, control)
         fused = self.fusion(features, maps)
@@ -157,22 +173,18 @@ class DiffusionBackbone(nn.Module):
             return Features(fused, maps, self.reading(features, latent))
         return Features(fused, maps, None if self.reading is None else self.reading(fused))
 
-    def encode(self, crop: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b z h w"]:
-        """The latent z0."""
-        return self.vae(crop.contiguous(memory_format=torch.channels_last))
-
     def control(
         self,
-        latent: Float[Tensor, "b z h w"],
-        hint: Float[Tensor, "b j h w"],
+        latent: Float[Tensor, "b z 32 32"],
+        hint: Float[Tensor, "b j 32 32"],
         prompt: Float[Tensor, "b j d"],
         timestep: Float[Tensor, " b"] | None = None,
     ) -> list[Tensor]:
-        """One residual for each skip connection and the middle, by the conditions; zeros without a ControlNet.
-        timestep: as UNet.forward."""
+        """The ControlNet's residuals: one for each skip connection, the last one for the middle (Eq. 5). Zeros without
+        a ControlNet. timestep: as UNet.forward."""
         if self.controlnet is None:
             return [latent.new_zeros(())] * (len(self.unet.skip_widths) + 1)
         if self.added is not None:
             latent, hint = self.added(latent, hint), hint[:, :0]
-        # By keyword: what goes in by place is cast where the ControlNet runs in another type (precision.py).
+        # By keyword: positional arguments are cast where the ControlNet runs in another type (precision.py).
         return self.controlnet(latent, hint, prompt, timestep=timestep)

@@ -1,10 +1,11 @@
 """Other image backbones for the ablation (paper 4.4, Table 4), through timm: heatmaps join the early features.
 
-timm comes with the extra `ablation` and is imported only when such a backbone is built.
+timm comes with the extra `timm` and is imported only when such a backbone is built.
 """
 
 import importlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isqrt
 from types import ModuleType
@@ -19,20 +20,23 @@ from dpmesh.backbone.joint_reading import FusedReading
 from dpmesh.config_io import check_sizes
 from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.geometry import CROP
-from dpmesh.geometry.heatmap import draw_heatmaps
+from dpmesh.geometry.crop_camera import draw_heatmaps
 
 CELL_SIGMA = 2.5 / 32
-"""The heatmaps' sigma as a fraction of the map: the same Gaussians as the diffusion backbone's, finer or coarser."""
+"""Sigma of the heatmaps as a fraction of their size: the Gaussians of the diffusion backbone at any resolution."""
 
 
 class Family(NamedTuple):
-    """stem: the module after which the heatmaps join. width: the layer whose weight has as many rows as the early
-    features have channels. sized: whether timm wants to know the crop's size. layout: of the last map."""
+    """Where the heatmaps join the models of one of timm's modules."""
 
     stem: str
+    """The module whose output the heatmaps join."""
     width: str
+    """A layer whose weight has one row for each channel of that output."""
     sized: bool
+    """Whether timm needs the image size to build the model."""
     layout: Literal["channels first", "channels last", "tokens"]
+    """Memory layout of the feature maps."""
 
 
 FAMILIES = {
@@ -41,45 +45,54 @@ FAMILIES = {
     "vision_transformer": Family("patch_embed", "patch_embed.proj", True, "tokens"),
     "swin_transformer_v2": Family("patch_embed", "patch_embed.proj", True, "channels last"),
 }
-"""timm's module -> what is to be known of its models."""
+"""timm's module -> its family."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimmConfig:
-    """model: timm's name, of a family in FAMILIES. fused_channels: width of the 8×8 map for the regressor.
-
-    pretrained: start from timm's weights, fetched from its hub when a new model is built; never when stored weights
-    are loaded. False starts at random.
-    reading: also read joints off the fused map (joint_reading.py). Not in the paper.
-    embed_dim, depths, num_heads: sizes other than those of the name, by timm's words for a Swin; empty are the name's.
-    """
+    """A backbone from timm."""
 
     kind: Literal["timm"] = "timm"
+    """Distinguishes the backbones in a config file."""
     model: str = "resnet50"
+    """timm's name of a model, of a family in FAMILIES."""
     pretrained: bool = False
+    """Start from timm's weights, which are downloaded when a new model is built; False starts from random weights.
+    Ignored where stored weights are loaded."""
     joints: int = 30
+    """Heatmap channels."""
     fused_channels: int = 2048
+    """Channels of the fused 8×8 map."""
     fused_groups: int = 16
+    """Groups of the group norm of the fused map."""
     reading: bool = False
+    """Also read joints off the fused map (joint_reading.py). Not in the paper."""
     embed_dim: int = 0
+    """Replaces the model's own setting of this name in timm (Swin); 0 keeps it."""
     depths: tuple[int, ...] = ()
+    """Replaces the model's own setting of this name in timm (Swin); empty keeps it."""
     num_heads: tuple[int, ...] = ()
+    """Replaces the model's own setting of this name in timm (Swin); empty keeps it."""
 
     def __post_init__(self) -> None:
         check_sizes(self, ("embed_dim",))
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """What timm is told of them."""
-        told = {"embed_dim": self.embed_dim, "depths": self.depths, "num_heads": self.num_heads}
-        return {name: value for name, value in told.items() if value}
+        """The replaced settings, as arguments of timm.create_model."""
+        settings = {"embed_dim": self.embed_dim, "depths": self.depths, "num_heads": self.num_heads}
+        return {name: value for name, value in settings.items() if value}
+
+
+class _StemDone(Exception):
+    """Ends the forward pass that measures the stem's output."""
 
 
 class TimmBackbone(nn.Module):
-    """Early features with the heatmaps beside them, brought back to their width; then the model as it is.
+    """A timm model whose early features are joined by the heatmaps; `encode`, `draw_heatmaps`, then `forward`.
 
-    The joining convolution starts as the identity on the features and zero on the heatmaps, so that a pretrained
-    model starts as itself. There are no attention maps.
+    A 1×1 convolution brings early features and heatmaps back to the width of the features. It starts as the identity
+    on the features and zero on the heatmaps, so that a pretrained model starts unchanged. No attention maps.
     """
 
     def __init__(self, config: TimmConfig) -> None:
@@ -103,41 +116,73 @@ class TimmBackbone(nn.Module):
             if config.reading
             else None
         )
-        for name in ("mean", "std"):  # what the weights of that name were trained with
+        for name in ("mean", "std"):  # the normalisation of the pretrained weights
             values = torch.tensor(self.model.pretrained_cfg[name], dtype=torch.float32)
             self.register_buffer(name, values[:, None, None], persistent=False)
+        self.early_size = self._measure_stem()
+
+    def encode(self, crop: Float[Tensor, "b 3 256 256"]) -> Float[Tensor, "b 3 256 256"]:
+        """The crop, normalised as the model expects it. crop: RGB in [0, 1]."""
+        return (crop - self.get_buffer("mean")) / self.get_buffer("std")
+
+    def draw_heatmaps(
+        self, joints: Float[Tensor, "b j 2"], visible: Float[Tensor, "b j"]
+    ) -> Float[Tensor, "b j s s"]:
+        """The joints as heatmaps of the early features' size. joints: crop pixels. visible: 0 leaves a heatmap
+        empty."""
+        return draw_heatmaps(joints, visible, size=self.early_size, sigma=CELL_SIGMA * self.early_size)
 
     def forward(
         self,
-        crop: Float[Tensor, "b 3 256 256"],
-        joints: Float[Tensor, "b j 2"],
-        visible: Float[Tensor, "b j"],
+        image: Float[Tensor, "b 3 256 256"],
+        hint: Float[Tensor, "b j s s"],
+        prompt: None = None,
     ) -> Features:
-        def add_heatmaps(_stem: nn.Module, _given: Any, early: Tensor) -> Tensor:
-            return self.with_heatmaps(early, joints, visible)
+        """The model with the heatmaps joined after its stem. image: as `encode` returns it."""
 
-        # timm's models take one input, so the second one comes in behind the stem.
-        handle = self.model.get_submodule(self.family.stem).register_forward_hook(add_heatmaps)
-        try:
-            last = self.model.forward_features((crop - self.get_buffer("mean")) / self.get_buffer("std"))
-        finally:
-            handle.remove()
+        def join(_stem: nn.Module, _inputs: Any, early: Tensor) -> Tensor:
+            return self.join_heatmaps(early, hint)
+
+        last = self._with_stem_hook(join, image)
         if self.family.layout == "tokens":
             last = last[:, self.model.num_prefix_tokens :]
         fused = self.mix(self.down(self._to_maps(last)))  # (b, c, 8, 8)
         return Features(fused, {}, None if self.reading is None else self.reading(fused))
 
-    def with_heatmaps(
-        self, early: Tensor, joints: Float[Tensor, "b j 2"], visible: Float[Tensor, "b j"]
-    ) -> Tensor:
-        """The early features, in the model's own layout, after the joints have been drawn beside them."""
+    def join_heatmaps(self, early: Tensor, hint: Float[Tensor, "b j s s"]) -> Tensor:
+        """Early features joined with the heatmaps, in the model's own layout."""
         maps = self._to_maps(early)
-        size = maps.shape[-1]
-        hint = draw_heatmaps(joints, visible, size=size, sigma=CELL_SIGMA * size)
         joined = self.join(torch.cat([maps, hint.to(maps.dtype)], dim=1))
         if self.family.layout == "tokens":
             return joined.flatten(2).transpose(1, 2)
         return joined.permute(0, 2, 3, 1) if self.family.layout == "channels last" else joined
+
+    def _with_stem_hook(self, hook: Callable[[nn.Module, Any, Tensor], Any], image: Tensor) -> Tensor:
+        """Run the model with a forward hook on its stem: timm's models take no second input."""
+        handle = self.model.get_submodule(self.family.stem).register_forward_hook(hook)
+        try:
+            return self.model.forward_features(image)
+        finally:
+            handle.remove()
+
+    @torch.no_grad()
+    def _measure_stem(self) -> int:
+        """Cells of the early features along a side, from one pass that ends after the stem."""
+        sizes: list[int] = []
+
+        def measure(_stem: nn.Module, _inputs: Any, early: Tensor) -> None:
+            sizes.append(int(self._to_maps(early).shape[-1]))
+            raise _StemDone
+
+        training = self.model.training
+        self.model.eval()  # no batch statistics
+        try:
+            self._with_stem_hook(measure, self.get_buffer("mean").new_zeros(1, 3, CROP, CROP))
+        except _StemDone:
+            pass
+        finally:
+            self.model.train(training)
+        return sizes[0]
 
     def _to_maps(self, x: Tensor) -> Float[Tensor, "b c s s"]:
         if self.family.layout == "tokens":
@@ -147,7 +192,7 @@ class TimmBackbone(nn.Module):
 
 
 def _build(config: TimmConfig) -> tuple[Any, Family]:
-    """timm's model without its classifier, and its family."""
+    """timm's model without its classifier, and its family. Raises ConfigError, WeightsError."""
     timm = load_timm("this backbone")
     where = f"TimmConfig.model={config.model}"
     if not timm.is_model(config.model):
@@ -156,7 +201,7 @@ def _build(config: TimmConfig) -> tuple[Any, Family]:
     family = FAMILIES.get(name)
     if family is None:
         raise ConfigError(
-            f"models of timm's {name} have no place for heatmaps yet",
+            f"heatmaps cannot join models of timm's {name} yet",
             where=where,
             fix=f"Take one of {', '.join(FAMILIES)}.",
         )
@@ -172,13 +217,15 @@ def _build(config: TimmConfig) -> tuple[Any, Family]:
             raise
         reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"its weights cannot be had ({reason})", where=where, fix="Without them: pretrained=False."
+            f"the pretrained weights cannot be downloaded ({reason})",
+            where=where,
+            fix="To start from random weights: pretrained=False.",
         ) from error
     return model, family
 
 
 def load_timm(what: str) -> ModuleType:
-    """timm, which `what` needs. Raises ConfigError where it is not installed."""
+    """Import timm. what: the feature that needs it, for the message. Raises ConfigError where it is not installed."""
     try:
         let_torchvision_load()
         return importlib.import_module("timm")
@@ -186,14 +233,17 @@ def load_timm(what: str) -> ModuleType:
         raise ConfigError(
             f"{what} needs timm, and {error.name} is not installed",
             where="timm",
-            fix="Install it with: pip install 'dpmesh[ablation]'",
+            fix="Install it with: pip install 'dpmesh[timm]'",
         ) from error
 
 
 def let_torchvision_load() -> None:
-    """timm takes one layer from torchvision, whose packaged build is made for CUDA. Beside a CPU build of torch its
-    compiled operators are missing, and importing it fails where it describes them; so they are given a signature.
-    Nothing here calls them."""
+    """Make torchvision importable with a CPU build of torch.
+
+    timm imports one layer from torchvision, whose packaged build is made for CUDA. With a CPU build of torch its
+    compiled operators are missing, and its import fails where it registers their shapes; so the missing operators get
+    a signature here. Nothing calls them.
+    """
     for _ in range(8):  # two as of torchvision 0.28
         try:
             importlib.import_module("torchvision")

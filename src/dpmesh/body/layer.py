@@ -97,6 +97,21 @@ class BodyModel(nn.Module):
             vertices, joints, joints30 = vertices + shift, joints + shift, joints30 + shift
         return BodyOutput(vertices, joints, joints30)
 
+    @property
+    def skinning_weights(self) -> Float[Tensor, "v 24"]:
+        """Of each vertex to each joint of the kinematic chain."""
+        return self._weights
+
+    def bind_pose(
+        self, betas: Float[Tensor, "b 10"], rotations: Float[Tensor, "b 24 3 3"]
+    ) -> tuple[Float[Tensor, "b v 3"], Float[Tensor, "b 24 3"]]:
+        """Vertices and joints before skinning, metres, rest pose: the mesh has the shape and this pose's correctives.
+
+        rotations as in forward. Linear blend skinning of these gives forward's vertices.
+        """
+        vertices = self._shaped(betas, rotations, self._template, self._shapedirs, self._posedirs)
+        return vertices, self._rest_joints(betas)
+
     def joints30_only(
         self,
         betas: Float[Tensor, "b 10"],
@@ -130,8 +145,7 @@ class BodyModel(nn.Module):
         self, betas: Float[Tensor, "b 10"], rotations: Float[Tensor, "b 24 3 3"]
     ) -> tuple[Float[Tensor, "b 24 3 4"], Float[Tensor, "b 24 3"]]:
         """Rest-to-posed transform of every joint, and the posed joints."""
-        shift = (betas @ self._joint_shapedirs.T).reshape(-1, len(self.parents), 3)
-        rest = self._joint_template + shift  # (b, 24, 3)
+        rest = self._rest_joints(betas)
         turn, place = [rotations[:, 0]], [rest[:, 0]]
         for joint, parent in enumerate(self.parents[1:], start=1):
             bone = (rest[:, joint] - rest[:, parent])[..., None]
@@ -142,8 +156,13 @@ class BodyModel(nn.Module):
         offset = places[..., None] - turns @ rest[..., None]
         return torch.cat([turns, offset], -1), places
 
-    @staticmethod
+    def _rest_joints(self, betas: Float[Tensor, "b 10"]) -> Float[Tensor, "b 24 3"]:
+        shift = (betas @ self._joint_shapedirs.T).reshape(-1, len(self.parents), 3)
+        return self._joint_template + shift
+
+    @classmethod
     def _skin(
+        cls,
         transforms: Float[Tensor, "b 24 3 4"],
         betas: Float[Tensor, "b 10"],
         rotations: Float[Tensor, "b 24 3 3"],
@@ -152,8 +171,18 @@ class BodyModel(nn.Module):
         posedirs: Float[Tensor, "207 n3"],
         weights: Float[Tensor, "n 24"],
     ) -> Float[Tensor, "b n 3"]:
-        bend = rotations[:, 1:] - torch.eye(3, dtype=rotations.dtype, device=rotations.device)
-        offsets = betas @ shapedirs.T + bend.flatten(1) @ posedirs  # (b, n·3)
-        shaped = template + offsets.reshape(-1, len(template), 3)
+        shaped = cls._shaped(betas, rotations, template, shapedirs, posedirs)
         blended = (weights @ transforms.flatten(2)).reshape(-1, len(weights), 3, 4)
         return torch.einsum("bnij,bnj->bni", blended[..., :3], shaped) + blended[..., 3]
+
+    @staticmethod
+    def _shaped(
+        betas: Float[Tensor, "b 10"],
+        rotations: Float[Tensor, "b 24 3 3"],
+        template: Float[Tensor, "n 3"],
+        shapedirs: Float[Tensor, "n3 10"],
+        posedirs: Float[Tensor, "207 n3"],
+    ) -> Float[Tensor, "b n 3"]:
+        bend = rotations[:, 1:] - torch.eye(3, dtype=rotations.dtype, device=rotations.device)
+        offsets = betas @ shapedirs.T + bend.flatten(1) @ posedirs  # (b, n·3)
+        return template + offsets.reshape(-1, len(template), 3)

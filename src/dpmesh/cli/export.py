@@ -30,12 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     refuse_out(args.out, args.overwrite)
     from dpmesh.body.resolve import choose_body
-    from dpmesh.fuse import optimised
+    from dpmesh.fuse import optimise_for_inference
     from dpmesh.model import DPMesh
     from dpmesh.onnx import INPUTS, OPSET, export_onnx, outputs_of
 
     chosen = choose_body(args.weights, args.body, args.regressors)
-    model = optimised(DPMesh.from_pretrained(args.weights, chosen.arrays))
+    model = optimise_for_inference(DPMesh.from_pretrained(args.weights, chosen.arrays))
     files = export_onnx(model, args.out)
     for note in chosen.notes:
         say(note)

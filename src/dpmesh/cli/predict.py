@@ -28,14 +28,13 @@ from dpmesh.cli.image_files import (
 )
 from dpmesh.cli.streams import say
 from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
+from dpmesh.inference.formats import FORMATS
 from dpmesh.inference.options import ModelOptions, file_sha256
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dpmesh.inference.scene import Scene
-
-_FORMATS = ("overlay", "glb", "obj", "npz", "json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_camera(parser)
     add(
         "--save",
-        default=_FORMATS,
+        default=FORMATS,
         type=_formats,
         metavar="LIST",
-        help=f"what to write, separated by commas: {','.join(_FORMATS)} (default: all)",
+        help=f"what to write, separated by commas: {','.join(FORMATS)} (default: all)",
     )
     add(
         "--colour",
@@ -68,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("person", "sigma"),
         help="colours of overlay and side view: one per person, or each joint's predicted error (default: person)",
     )
+    add("--glb-image", action="store_true", help="show the image on a plane behind the people in scene.glb")
     add("--overwrite", action="store_true", help="compute and replace results that DIR already has")
     parser.set_defaults(refuse=parser.error)
 
@@ -117,7 +117,7 @@ def _predict(
     from dpmesh.inference.predictor import Predictor
 
     predictor = Predictor.from_pretrained(**vars(model_options(args)))
-    if args.colour == "sigma" and not predictor.tells_sigma:
+    if args.colour == "sigma" and not predictor.predicts_sigma:
         raise ConfigError(
             "these weights do not predict their error",
             where=f"--weights {args.weights}",
@@ -130,7 +130,9 @@ def _predict(
             try:
                 if isinstance(scene, DPMeshError):
                     raise scene
-                folder = scene.save(out, names[path], args.save, overwrite=args.overwrite, colour=args.colour)
+                folder = scene.save(
+                    out, names[path], args.save, args.overwrite, args.colour, glb_image=args.glb_image
+                )
                 write_line(f"{path}: {_summary(scene)} → {folder}")
             except DPMeshError as error:
                 failed[path] = str(error)
@@ -169,7 +171,7 @@ def _sort_out(
             digest = "" if args.overwrite else file_sha256(path)
             if not options and not args.overwrite:
                 options = model_options(args).record() | predict_options(args).record()
-            wanted = wanted_scene(digest, str(path), options, args.save, args.colour)
+            wanted = wanted_scene(digest, str(path), options, args.save, args.colour, args.glb_image)
             plan = plan_result(target, wanted, args.overwrite)
             (done if plan.kind == "keep" else todo).append(path)
         except DPMeshError as error:
@@ -212,7 +214,7 @@ def above(console: "Console") -> Callable[[str], None]:
 
 def _formats(text: str) -> tuple[str, ...]:
     chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    unknown = [part for part in chosen if part not in _FORMATS]
+    unknown = [part for part in chosen if part not in FORMATS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(_FORMATS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(FORMATS)}")
     return chosen

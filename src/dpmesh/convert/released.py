@@ -15,7 +15,7 @@ from dpmesh.body.files import BodyArrays
 from dpmesh.body.resolve import SOURCE
 from dpmesh.checkpoint import Provenance, refuse_misfits, write_weights
 from dpmesh.config import DPMeshConfig
-from dpmesh.config_io import to_plain
+from dpmesh.config_io import to_dict
 from dpmesh.convert.fitting import fit, wanted_shapes
 from dpmesh.convert.released_body import differences, keep_smpl, licensed_arrays
 from dpmesh.convert.stable_diffusion import unet_name, vae_name
@@ -103,7 +103,7 @@ def convert_released(
         "largest_control_weight": _largest(state, "backbone.controlnet.controlnet_"),
         "body": record,
     }
-    write_weights(out, state, to_plain(config), provenance)
+    write_weights(out, state, to_dict(config), provenance)
     return provenance
 
 

@@ -223,6 +223,6 @@ def _tar_writer() -> Any:
         from webdataset import TarWriter  # pyright: ignore
     except ImportError:
         raise ConfigError(
-            "packing needs the package webdataset", fix="Install it: pip install 'dpmesh[data]'."
+            "packing needs the package webdataset", fix="Install it: pip install 'dpmesh[train]'."
         ) from None
     return TarWriter

@@ -75,14 +75,14 @@ class TPose(_Method):
         rest = torch.eye(3, device=focal.device).expand(b, 23, 3, 3)
         transl = torch.stack([torch.zeros_like(focal), torch.zeros_like(focal), focal / 128], 1)
         rotations = torch.cat([root, rest], 1)
-        return Prediction.of_body(self.body, rotations, focal.new_zeros(b, 10), transl, focal)
+        return Prediction.from_body(self.body, rotations, focal.new_zeros(b, 10), transl, focal)
 
 
 class KeypointLifter(_Method):
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         answer = self.model.regress(None, inputs.joints, inputs.visible)
-        found = self.model.parameters_of(answer, inputs.focal)
-        return Prediction.of_body(self.body, found.rotations, found.betas, found.transl, inputs.focal)
+        found = self.model.decode_parameters(answer, inputs.focal)
+        return Prediction.from_body(self.body, found.rotations, found.betas, found.transl, inputs.focal)
 
 
 class Blank(_Method):

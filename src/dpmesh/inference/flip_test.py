@@ -40,8 +40,8 @@ class FlipTest:
         return self.model.camera
 
     @property
-    def tells_sigma(self) -> bool:
-        return self.model.tells_sigma
+    def predicts_sigma(self) -> bool:
+        return self.model.predicts_sigma
 
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         """The mean of both predictions.
@@ -59,7 +59,7 @@ class FlipTest:
         camera = mean(both.camera, lambda camera: camera * camera.new_tensor([-1.0, 1.0, 1.0]))
         focal = both.focal[: len(inputs.focal)]
         transl = camera_translation(camera, focal, self.model.config.depth_scale)
-        averaged = Prediction.of_body(
+        averaged = Prediction.from_body(
             self.body,
             rotations,
             betas,

@@ -1,6 +1,6 @@
-"""The formats of a result by name, and what is asked of a result that may be there already.
+"""The formats of a result by name, and the record that a finished result would have.
 
-Light to import: the command line asks before it loads a model.
+Light to import: the command line compares records before it loads a model.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,13 @@ from dpmesh.inference.options import RecordedOptions
 from dpmesh.inference.record import Record, installed
 
 FORMATS = ("overlay", "glb", "obj", "npz", "json")
+"""Of one result's folder."""
+
+TABLES = ("jsonl", "parquet")
+"""Of all people in a folder of results (people_table.py); made of each result's "json"."""
 
 Colouring = Literal["person", "sigma"]
-"""What the overlay's bodies are coloured by: whose they are, or how sure each joint is."""
+"""Of the bodies in overlay and side view: by person, or by the uncertainty of the joints."""
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -26,15 +30,28 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def wanted_scene(
-    sha256: str, source: str, options: RecordedOptions, formats: Sequence[str], colour: Colouring = "person"
+    sha256: str,
+    source: str,
+    options: RecordedOptions,
+    formats: Sequence[str],
+    colour: Colouring = "person",
+    glb_image: bool = False,
 ) -> Record:
-    """What the record of a scene says that has all of `formats`. Raises ConfigError for an unknown format."""
+    """The record of a scene that has all of `formats`. Raises ConfigError for an unknown format."""
     check_formats(formats)
-    drawn = colour if "overlay" in formats else ""
-    chosen = tuple(name for name in FORMATS if name in formats)
-    return Record("predict", sha256, options, chosen, (), colour=drawn, source=source, version=installed())
+    return Record(
+        verb="predict",
+        image=sha256,
+        options=options,
+        formats=tuple(name for name in FORMATS if name in formats),
+        files=(),
+        colour=colour if "overlay" in formats else "",
+        plane=("image" if glb_image else "none") if "glb" in formats else "",
+        source=source,
+        version=installed(),
+    )
 
 
 def wanted_attention(sha256: str, source: str, options: RecordedOptions) -> Record:
-    """The same of `dpmesh attention`."""
+    """The same for `dpmesh attention`."""
     return Record("attention", sha256, options, ("attention",), (), source=source, version=installed())

@@ -99,7 +99,7 @@ class Predictor:
         self.notes = notes if fitter is None else (*notes, REFINED)
         self.fitter = fitter
         # After a fit there is no sigma: the network judged its own prediction.
-        self.tells_sigma = fitter is None and isinstance(model, DPMesh | FlipTest) and model.tells_sigma
+        self.predicts_sigma = fitter is None and isinstance(model, DPMesh | FlipTest) and model.predicts_sigma
         self.device = model.body.faces.device
         self.options: RecordedOptions = {"weights": {"file": name}} if options is None else options
 
@@ -291,6 +291,7 @@ class Predictor:
             notes=(*prepared.image.notes, *self.notes),
             weights=self.weights,
             options={**self.options, **options},
+            body=self.model.body,
         )
 
 

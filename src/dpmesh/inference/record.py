@@ -28,7 +28,7 @@ FIXED = {
 }
 """Format -> the files that it always has. OBJ and attention have files per person."""
 _EACH = {
-    "obj": re.compile(r"person_\d{2,6}\.obj"),
+    "obj": re.compile(r"person_\d{2,6}\.(obj|mtl)"),
     "attention": re.compile(r"person_\d{2,6}(\.npz|_joints\.png|_mean\.png)"),
 }
 _LARGEST = 256 * 2**20
@@ -53,6 +53,8 @@ class Record:
     """Files that were being replaced; not empty after an interrupted run."""
     colour: str = ""
     """Of overlay and side view; empty without them."""
+    plane: str = ""
+    """"image" or "none": what the GLB has behind the people; empty without a GLB."""
     source: str = ""
     """The image's path as the user wrote it."""
     version: str = ""
@@ -114,6 +116,7 @@ def _from_marker(plain: Mapping[str, Any], folder: Path) -> Record | None:
         files=_names(plain, "files"),
         pending=_names(plain, "pending"),
         colour=_text(plain, "colour"),
+        plane=_text(plain, "plane"),
         source=_text(plain, "source"),
         version=_text(plain, "version"),
     )
@@ -175,4 +178,8 @@ def unlike(record: Record, wanted: Record) -> str:
     changes = differences(record.options, wanted.options or {})
     if record.colour and wanted.colour and record.colour != wanted.colour:
         changes.append(f"--colour was {record.colour}, is {wanted.colour}")
+    plane = (record.plane or "none") if "glb" in record.formats else ""
+    if plane and wanted.plane and plane != wanted.plane:
+        was, now = ("on" if kind == "image" else "off" for kind in (plane, wanted.plane))
+        changes.append(f"--glb-image was {was}, is {now}")
     return f"holds a result of other options ({'; '.join(changes)})" if changes else ""

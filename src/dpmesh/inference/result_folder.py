@@ -185,11 +185,14 @@ def _change(target: Path, files: Files, record: Record, plan: Plan) -> bool:
         stale = owned - set(files) - set(old)
         formats = _ordered([*record.formats, *before.formats]) if before and adding else record.formats
         colour = (before.colour if before and adding else "") or record.colour
+        plane = (before.plane if before and adding else "") or record.plane
         # A format that is computed again (its file was deleted) is not complete until then.
         kept = (
             tuple(name for name in before.formats if name not in record.formats) if before and adding else ()
         )
-        final = replace(record, formats=formats, files=tuple(sorted({*files, *old})), colour=colour)
+        final = replace(
+            record, formats=formats, files=tuple(sorted({*files, *old})), colour=colour, plane=plane
+        )
         with staging_folder(target / STAGING, _is_own) as part:
             write_files(part, files)
             pending = tuple(sorted({*files, *stale}))

@@ -1,26 +1,28 @@
-"""What a prediction is made of: people in one camera frame, the image, and where everything comes from.
+"""The fields of a prediction: people in one camera frame, the image, and the provenance.
 
 Frames and units as in docs/conventions.md: metres, x right, y down, z forward; pixels of the full image.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
+from dpmesh.body.layer import BodyModel
+
 FocalSource = Literal["given", "exif", "diagonal"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Person:
     """One body. Its parameters give `vertices` through `BodyModel`, `transl` added after skinning."""
 
     box: Float[np.ndarray, "4"]
     """x1 y1 x2 y2, image pixels, right and bottom exclusive."""
     keypoints2d: Float[np.ndarray, "17 3"]
-    """What the model was told: COCO-17, x y confidence, image pixels."""
+    """Input of the model: COCO-17, x y confidence, image pixels."""
     global_orient: Float[np.ndarray, "3"]
     """Axis-angle, body frame to camera frame."""
     body_pose: Float[np.ndarray, "69"]
@@ -37,13 +39,26 @@ class Person:
     score: float
     """Confidence of the detection in [0, 1]."""
     joint_sigma: Float[np.ndarray, "30"] = field(default_factory=lambda: np.full(30, np.nan, np.float32))
-    """Metres: how far `joints3d` less the pelvis may be off, the standard deviation along each axis; 0 for the pelvis
-    (model.Prediction). NaN where the model does not tell, and of an answer that was refined."""
+    """Metres: standard deviation, along each axis, of the error of `joints3d` less the pelvis; 0 for the pelvis
+    (model.Prediction). NaN where the model does not predict it, and for a refined body."""
+
+    def __repr__(self) -> str:
+        box = " ".join(f"{float(v):.0f}" for v in self.box)
+        return f"Person(score {self.score:.2f}, box {box}, {float(self.joints3d[0, 2]):.2f} m away)"
 
 
-@dataclass(frozen=True, eq=False)
+PEOPLE_SHAPES: dict[str, tuple[int, ...]] = {
+    "box": (4,), "keypoints2d": (17, 3), "global_orient": (3,), "body_pose": (69,), "betas": (10,), "transl": (3,),
+    "joints3d": (30, 3), "joints2d": (30, 2), "score": (), "joint_sigma": (30,),
+}  # fmt: skip
+"""Of `Person`'s fields but the vertices."""
+
+_GUESSED = {"given": "given", "exif": "from EXIF", "diagonal": "guessed"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class SceneData:
-    """Everybody in one picture, seen by one camera."""
+    """All people in one image of one camera."""
 
     K: Float[np.ndarray, "3 3"]
     """Image pixels."""
@@ -52,30 +67,33 @@ class SceneData:
     joint_names: tuple[str, ...]
     faces: Integer[np.ndarray, "f 3"]
     people: tuple[Person, ...]
-    image: UInt8[np.ndarray, "h w 3"] = field(repr=False)
-    """The picture, RGB; the overlay is drawn on it."""
+    image: UInt8[np.ndarray, "h w 3"] | None = None
+    """RGB, for the overlay; None for a scene that was loaded without its image."""
     source: str = ""
-    """Where the picture came from, as it was named."""
+    """Name of the image as it was given."""
     source_sha256: str = ""
     focal_source: FocalSource = "diagonal"
     fallbacks: Mapping[str, int] = field(default_factory=dict)
-    """How often each makeshift was taken (docs/output.md lists them); absent means never."""
+    """How often each fallback was taken (docs/output.md lists them); absent means never."""
     notes: tuple[str, ...] = ()
     weights: Mapping[str, object] = field(default_factory=dict)
     """Name and provenance of the model's weights."""
     options: Mapping[str, object] = field(default_factory=dict)
-    """What it was made with (inference/options.py): plain values; of a file its name and sha256."""
+    """The options of the prediction (inference/options.py): plain values; of a file its name and sha256."""
+    body: BodyModel | None = None
+    """Gives each person's vertices; the GLB's skeleton and skin come from it. Not copied and not pickled."""
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        people = "1 person" if len(self.people) == 1 else f"{len(self.people)} people"
+        focal = f"focal {float(self.K[0, 0]):.0f} px, {_GUESSED[self.focal_source]}"
+        return f"{type(self).__name__}({people}, {width}×{height}, {focal})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "body": None}
 
     def stacked(self, name: str) -> Float[np.ndarray, "p ..."]:
         """One field of all people as an array with a row for each; P = 0 keeps its other dimensions."""
-        shape = {
-            "box": (4,),
-            "keypoints2d": (17, 3),
-            "global_orient": (3,),
-            "body_pose": (69,),
-            "betas": (10,),
-        }
-        shape |= {"transl": (3,), "joints3d": (30, 3), "joints2d": (30, 2), "score": (), "joint_sigma": (30,)}
-        shape |= {"vertices": (int(self.faces.max(initial=-1)) + 1, 3)}
+        shapes = PEOPLE_SHAPES | {"vertices": (int(self.faces.max(initial=-1)) + 1, 3)}
         rows = [np.asarray(getattr(person, name), np.float32) for person in self.people]
-        return np.stack(rows) if rows else np.zeros((0, *shape[name]), np.float32)
+        return np.stack(rows) if rows else np.zeros((0, *shapes[name]), np.float32)

@@ -1,25 +1,33 @@
-"""A scene as files (docs/output.md)."""
+"""A scene as files, written and read (docs/output.md)."""
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 
-from dpmesh.errors import ConfigError
+from dpmesh.body.files import load_body, load_npz
+from dpmesh.body.layer import BodyModel
+from dpmesh.errors import ConfigError, InputError
+from dpmesh.geometry.camera import checked_camera
 from dpmesh.inference.formats import FORMATS, Colouring, wanted_scene
-from dpmesh.inference.record import SCENE_SCHEMA
+from dpmesh.inference.images import read_image
+from dpmesh.inference.mesh_files import glb_of, obj_files
+from dpmesh.inference.options import file_sha256
+from dpmesh.inference.record import SCENE_SCHEMA, read_record
 from dpmesh.inference.result_folder import png, write_result
-from dpmesh.inference.scene_data import Person, SceneData
-from dpmesh.render.overlay import Layer, draw_overlay, draw_side, palette
-from dpmesh.render.shading import vertex_normals
-from dpmesh.render.sigma import draw_legend, sigma_colours, surface_sigma
+from dpmesh.inference.scene_data import PEOPLE_SHAPES, FocalSource, Person, SceneData
+from dpmesh.io import read_json
+from dpmesh.render.overlay import TRANSLUCENT, Layer, draw_lineup, draw_overlay, palette
+from dpmesh.render.sigma import add_legend, sigma_colours, surface_sigma
 
-_TO_GLTF = np.array([1.0, -1.0, -1.0])
-"""Half a turn about x: the camera frame (y down, z forward) to glTF's (y up, z towards the viewer)."""
+_SIGMA_OPACITY = 0.85
+"""Of bodies coloured by sigma: their colours are compared with the legend's."""
+_LARGEST_NPZ = 2 * 2**30
 
 
 def save_scene(
@@ -29,35 +37,28 @@ def save_scene(
     formats: Sequence[str] = FORMATS,
     overwrite: bool = False,
     colour: Colouring = "person",
+    glb_image: bool = False,
 ) -> Path:
-    """Write `out/name/` as write_result does; returns it. colour: as Scene.save.
-
-    Raises OutputError where it cannot be written, or holds something else and `overwrite` is off; ConfigError where
-    sigma is to be drawn and is not known.
-    """
-    wanted = wanted_scene(scene.source_sha256, scene.source, scene.options, formats, colour)
-    return write_result(out, name, wanted, lambda chosen: _contents(scene, chosen, colour), overwrite)
-
-
-def _contents(scene: SceneData, formats: Sequence[str], colour: Colouring) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    layers = [
-        Layer(p.vertices, colour) for p, colour in zip(scene.people, palette(len(scene.people)), strict=True)
-    ]
+    """Write `out/name/` as write_result does; returns it. Arguments and errors as Scene.save."""
     if "overlay" in formats:
-        drawn = layers if colour == "person" else [_by_sigma(person) for person in scene.people]
-        pictures = {
-            "overlay.png": draw_overlay(scene.image, drawn, scene.faces, scene.K),
-            "side.png": draw_side(drawn, scene.faces),
-        }
-        for name, picture in pictures.items():
-            files[name] = png(picture if colour == "person" else draw_legend(picture))
+        _image_of(scene)
+    wanted = wanted_scene(scene.source_sha256, scene.source, scene.options, formats, colour, glb_image)
+    return write_result(
+        out, name, wanted, lambda chosen: _contents(scene, chosen, colour, glb_image), overwrite
+    )
+
+
+def _contents(
+    scene: SceneData, formats: Sequence[str], colour: Colouring, glb_image: bool
+) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    if "overlay" in formats:
+        files["overlay.png"] = png(overlay_image(scene, colour))
+        files["side.png"] = png(side_image(scene, colour))
     if "glb" in formats:
-        files["scene.glb"] = _glb(scene, layers)
+        files["scene.glb"] = glb_of(scene, glb_image)
     if "obj" in formats:
-        triangles = _obj_faces(scene) if scene.people else b""
-        for i, person in enumerate(scene.people):
-            files[f"person_{i:02d}.obj"] = _obj_vertices(person.vertices, i) + triangles
+        files |= obj_files(scene)
     if "npz" in formats:
         files["scene.npz"] = _npz(scene)
     if "json" in formats:
@@ -65,13 +66,44 @@ def _contents(scene: SceneData, formats: Sequence[str], colour: Colouring) -> di
     return files
 
 
+def overlay_image(scene: SceneData, colour: Colouring = "person") -> UInt8[np.ndarray, "h w 3"]:
+    """As Scene.overlay."""
+    opacity = TRANSLUCENT if colour == "person" else _SIGMA_OPACITY
+    drawn = draw_overlay(_image_of(scene), _layers(scene, colour), scene.faces, scene.K, opacity)
+    return drawn if colour == "person" else add_legend(drawn)
+
+
+def side_image(scene: SceneData, colour: Colouring = "person") -> UInt8[np.ndarray, "h w 3"]:
+    """As Scene.side_view."""
+    names = [f"person_{i:02d}" for i in range(len(scene.people))]
+    drawn = draw_lineup(_layers(scene, colour), scene.faces, names)
+    return drawn if colour == "person" else add_legend(drawn)
+
+
+def _image_of(scene: SceneData) -> UInt8[np.ndarray, "h w 3"]:
+    if scene.image is None:
+        raise InputError(
+            "the image of this scene is not known",
+            where=scene.source or "scene",
+            fix="Load it with its image: Scene.load(folder, image=FILE).",
+        )
+    return scene.image
+
+
+def _layers(scene: SceneData, colour: Colouring) -> list[Layer]:
+    if colour == "sigma":
+        return [_by_sigma(person) for person in scene.people]
+    colours = palette(len(scene.people))
+    return [Layer(person.vertices, own) for person, own in zip(scene.people, colours, strict=True)]
+
+
 def _by_sigma(person: Person) -> Layer:
-    """Its surface by how sure the joints near it are; raises ConfigError where that is not known."""
+    """The surface coloured by the uncertainty of the joints near it; raises ConfigError where that is not known."""
     if not np.isfinite(person.joint_sigma).all():
         raise ConfigError(
-            "this answer does not tell how sure it is",
+            "this prediction has no joint_sigma",
             where="colour",
-            fix="Colour by person, or use weights that tell it, without refining.",
+            fix="Colour by person, or use weights that predict it, without refining.",
         )
     sigma = surface_sigma(person.vertices, person.joints3d, person.joint_sigma)
     return Layer(person.vertices, (0.85, 0.85, 0.85), sigma_colours(sigma))
@@ -84,11 +116,11 @@ def as_json(scene: SceneData) -> dict[str, object]:
         return np.round(np.asarray(array, np.float64), 8).tolist()
 
     def person(p: Person) -> dict[str, object]:
-        told = plain(p.joint_sigma) if np.isfinite(p.joint_sigma).all() else None
+        sigma = plain(p.joint_sigma) if np.isfinite(p.joint_sigma).all() else None
         return {
             "score": round(float(p.score), 6),
             **{n: plain(getattr(p, n)) for n in names},
-            "joint_sigma": told,
+            "joint_sigma": sigma,
         }
 
     names = ("box", "keypoints2d", "global_orient", "body_pose", "betas", "transl", "joints3d", "joints2d")
@@ -125,52 +157,105 @@ def _npz(scene: SceneData) -> bytes:
     return file.getvalue()
 
 
-def _glb(scene: SceneData, layers: Sequence[Layer]) -> bytes:
-    """All people, a node and a material each, in glTF's frame: metres, y up, the camera at the origin."""
-    if not layers:
-        return _empty_glb()
-    import trimesh  # slow to import, and only this needs it
-    from trimesh.visual import TextureVisuals
-    from trimesh.visual.material import PBRMaterial
+def load_scene(
+    folder: Path, image: str | Path | None = None, body: str | Path | None = None
+) -> dict[str, Any]:
+    """Fields of the SceneData in a result folder: arrays of scene.npz, provenance of scene.json. As Scene.load."""
+    if not folder.is_dir():
+        raise InputError("no such folder", where=str(folder), fix="Give a folder that dpmesh predict wrote.")
+    record = read_record(folder)
+    if record is not None and record.pending:
+        fix = "Run dpmesh predict on this image again."
+        raise InputError("an interrupted run left this result unfinished", where=str(folder), fix=fix)
+    for name in ("scene.npz", "scene.json"):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"holds no {name}", where=str(folder), fix="Write it with: dpmesh predict --save npz,json."
+            )
+    arrays = load_npz(folder / "scene.npz", _LARGEST_NPZ)
+    fields = _arrays_of(arrays, folder / "scene.npz")
+    fields |= _provenance_of(read_json(folder / "scene.json"), len(fields["people"]), folder / "scene.json")
+    fields["image"] = _find_image(fields, image)
+    fields["body"] = None if body is None else BodyModel(load_body(body))
+    return fields
 
-    world = trimesh.Scene()
-    for i, layer in enumerate(layers):
-        linear = [((c + 0.055) / 1.055) ** 2.4 for c in layer.colour]  # glTF's factor is linear, ours is sRGB
-        name = f"person_{i:02d}"
-        material = PBRMaterial(
-            name=name, baseColorFactor=[*linear, 1.0], metallicFactor=0.0, roughnessFactor=0.7
+
+def _arrays_of(arrays: Mapping[str, NDArray[np.generic]], path: Path) -> dict[str, Any]:
+    """Raises InputError where an array is missing or is not as docs/output.md has it."""
+    shapes = {"boxes" if name == "box" else name: shape for name, shape in PEOPLE_SHAPES.items()}
+    missing = [n for n in (*shapes, "vertices", "faces", "K", "image_size", "joint_names") if n not in arrays]
+    if missing:
+        _refuse(f"has no array {missing[0]!r}", path)
+    count = len(arrays["vertices"]) if arrays["vertices"].ndim else 0
+    vertices = arrays["vertices"].shape[1] if arrays["vertices"].ndim == 3 else -1
+    shapes |= {"vertices": (vertices, 3)}
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if array.shape != (count, *shape) or array.dtype.kind != "f":
+            _refuse(f"{name} is {array.dtype} of shape {array.shape}", path)
+        if name != "joint_sigma" and not np.isfinite(cast("NDArray[np.float32]", array)).all():
+            _refuse(f"{name} holds NaN or infinity", path)
+    faces, size, names, K = (arrays[n] for n in ("faces", "image_size", "joint_names", "K"))
+    if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype.kind not in "iu":
+        _refuse(f"faces are {faces.dtype} of shape {faces.shape}", path)
+    triangles = faces.astype(np.int64)
+    if triangles.size and (triangles.min() < 0 or (count and triangles.max() >= vertices)):
+        _refuse("faces name vertices that do not exist", path)
+    if size.shape != (2,) or size.dtype.kind not in "iu" or int(size.astype(np.int64).min()) < 1:
+        _refuse("image_size is not two sizes", path)
+    if names.shape != (30,) or names.dtype.kind != "U":
+        _refuse("joint_names are not 30 names", path)
+    if K.shape != (3, 3) or K.dtype.kind != "f":
+        _refuse(f"K is {K.dtype} of shape {K.shape}", path)
+    fields = {"box" if name == "boxes" else name: name for name in shapes if name != "score"}
+    people = tuple(
+        Person(
+            **{field: np.asarray(arrays[name][i], np.float32) for field, name in fields.items()},
+            score=float(np.asarray(arrays["score"][i], np.float64)),
         )
-        mesh = trimesh.Trimesh(
-            layer.vertices * _TO_GLTF,
-            scene.faces,
-            vertex_normals=vertex_normals(layer.vertices, scene.faces) * _TO_GLTF,
-            process=False,
-            visual=TextureVisuals(material=material),
-        )
-        world.add_geometry(mesh, node_name=name, geom_name=name)
-    data = world.export(file_type="glb", include_normals=True)
-    assert isinstance(data, bytes)
-    return data
+        for i in range(count)
+    )
+    return {
+        "K": checked_camera(np.asarray(K, np.float64)),
+        "image_size": tuple(size.astype(np.int64).tolist()),
+        "joint_names": tuple(names.tolist()),
+        "faces": triangles.astype(np.int32),
+        "people": people,
+    }
 
 
-def _empty_glb() -> bytes:
-    """A valid binary glTF with an empty scene; trimesh refuses to write one."""
-    text = b'{"asset":{"version":"2.0","generator":"dpmesh"},"scene":0,"scenes":[{}]}'
-    text += b" " * (-len(text) % 4)
-    head = b"glTF" + (2).to_bytes(4, "little") + (20 + len(text)).to_bytes(4, "little")
-    return head + len(text).to_bytes(4, "little") + b"JSON" + text
+def _provenance_of(data: object, people: int, path: Path) -> dict[str, Any]:
+    """Raises InputError where scene.json is not one, or not of the same people."""
+    plain = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+    if plain.get("schema") != SCENE_SCHEMA:
+        _refuse(f"is not of the schema {SCENE_SCHEMA}", path)
+    kinds = {"source": str, "source_sha256": str, "focal_source": str, "notes": list, "people": list}
+    kinds |= {"fallbacks": dict, "weights": dict, "options": dict}
+    for name, kind in kinds.items():
+        if not isinstance(plain.get(name), kind):
+            _refuse(f"{name} is missing or no {kind.__name__}", path)
+    if plain["focal_source"] not in get_args(FocalSource):
+        _refuse(f"focal_source is {plain['focal_source']!r}"[:80], path)
+    if len(plain["people"]) != people:
+        _refuse(f"has {len(plain['people'])} people, scene.npz has {people}", path)
+    taken = ("source", "source_sha256", "focal_source", "fallbacks", "weights", "options")
+    return {name: plain[name] for name in taken} | {"notes": tuple(map(str, plain["notes"]))}
 
 
-def _obj_vertices(vertices: Float[np.ndarray, "v 3"], index: int) -> bytes:
-    """One body in the same frame as the GLB (metres, y up)."""
-    file = io.StringIO()
-    file.write(f"# dpmesh: metres, y up, camera at the origin looking along -z\no person_{index:02d}\n")
-    np.savetxt(file, vertices * _TO_GLTF, fmt="v %.5f %.5f %.5f")
-    return file.getvalue().encode()
+def _refuse(what: str, path: Path) -> None:
+    raise InputError(what, where=str(path), fix="Make it again with dpmesh predict --overwrite.")
 
 
-def _obj_faces(scene: SceneData) -> bytes:
-    """The same for everybody, so written once."""
-    file = io.StringIO()
-    np.savetxt(file, scene.faces + 1, fmt="f %d %d %d")
-    return file.getvalue().encode()
+def _find_image(fields: Mapping[str, Any], image: str | Path | None) -> UInt8[np.ndarray, "h w 3"] | None:
+    """The image that the caller names, or the scene's own where its file is there with the same content."""
+    if image is None:
+        own, digest = Path(fields["source"] or "."), fields["source_sha256"]
+        if not digest or not own.is_file() or file_sha256(own) != digest:
+            return None
+        image = own
+    rgb = read_image(image, max_pixels=2**40).rgb
+    if rgb.shape[:2] != fields["image_size"]:
+        height, width = fields["image_size"]
+        _wrong = f"is {rgb.shape[1]}×{rgb.shape[0]} pixels, the scene's image {width}×{height}"
+        raise InputError(_wrong, where=str(image), fix="Give the image that the scene was made of.")
+    return rgb

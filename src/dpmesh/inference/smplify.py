@@ -166,7 +166,7 @@ class Fitter:
         """
         with torch.no_grad():
             rotations = torch.cat([rotation_from_6d(fitted.root_6d)[:, None], self.decode(fitted.latent)], 1)
-            fresh = Prediction.of_body(
+            fresh = Prediction.from_body(
                 self.body,
                 rotations,
                 fitted.betas,

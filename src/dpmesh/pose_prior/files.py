@@ -17,7 +17,7 @@ from dpmesh.checkpoint import (
     read_config,
     write_weights,
 )
-from dpmesh.config_io import from_plain, to_plain
+from dpmesh.config_io import from_dict, to_dict
 from dpmesh.errors import WeightsError
 from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder
 from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
@@ -33,7 +33,7 @@ def save_prior(
 ) -> None:
     """Write config.json and model.safetensors (fp16 if half), each aside and then renamed."""
     state = {name: value for name, value in model.state_dict().items() if name not in MOVING}
-    write_weights(folder, state, to_plain(model.config), provenance, half=half)
+    write_weights(folder, state, to_dict(model.config), provenance, half=half)
 
 
 def load_prior(folder: Path | None = None) -> PoseVQVAE:
@@ -55,10 +55,10 @@ def load_any_prior(folder: Path) -> PoseVQVAE | VPoserDecoder:
     plain, _ = read_config(folder)
     with building(folder / CONFIG):
         if plain.get("kind") == VPoserConfig().kind:
-            config = from_plain(VPoserConfig, plain, where=str(folder / CONFIG))
+            config = from_dict(VPoserConfig, plain, where=str(folder / CONFIG))
             model: PoseVQVAE | VPoserDecoder = _fitting(lambda: VPoserDecoder(config), folder)
         else:
-            sizes = from_plain(PoseVQVAEConfig, plain, where=str(folder / CONFIG))
+            sizes = from_dict(PoseVQVAEConfig, plain, where=str(folder / CONFIG))
             model = _fitting(lambda: PoseVQVAE(sizes), folder)
         load_weights(model, folder, unstored=MOVING)
     return model.eval()

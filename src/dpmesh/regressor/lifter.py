@@ -1,7 +1,7 @@
-"""A first answer from the joints' coordinates alone, for the decoder to start from. Not in the paper.
+"""A residual MLP that estimates the body from the joints' coordinates, for the decoder to refine. Not in the paper.
 
-A residual MLP on all coordinates side by side (Martinez et al., ICCV 2017). A query that gathers thirty places by
-attention sees sums of them; here each joint has weights of its own, which is what lifting to 3D needs.
+Lifting in the manner of Martinez et al. (ICCV 2017): the coordinates of all joints are one vector, so each joint has
+weights of its own. A query that gathers thirty joints by attention sees weighted sums of them instead.
 """
 
 from typing import NamedTuple
@@ -10,26 +10,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-GIVEN, READ = 3, 5  # numbers for each joint: x, y, seen · x, y, z, sure, there
+KEYPOINT, READING = 3, 5
+"""Numbers for each joint, from `encode_keypoints` and `encode_readings`."""
 
 
 class Lifted(NamedTuple):
-    """state: (b, w), what the decoder's queries are told. The rest as in Regression; joints_img as logits."""
+    """Output of the lifter; fields as in cascade.Regression."""
 
-    state: Tensor
-    root_6d: Tensor
-    pose_code: Tensor
-    betas: Tensor
-    camera: Tensor
-    joints_logits: Tensor
+    state: Float[Tensor, "b w"]
+    """Hidden state, added to the decoder's queries."""
+    root_6d: Float[Tensor, "b 6"]
+    pose_code: Float[Tensor, "b p"]
+    betas: Float[Tensor, "b 10"]
+    camera: Float[Tensor, "b 3"]
+    joints_logits: Float[Tensor, "b 15 3"]
+    """Logits of joints_img."""
 
 
 class Lifter(nn.Module):
-    """width, layers: of the residual MLP. places: how many joints are placed in image space."""
+    """Keypoints and joint readings in, a first estimate of the body out."""
 
     def __init__(self, joints: int, width: int, layers: int, pose_code: int, places: int) -> None:
+        """joints: read. width, layers: of the residual MLP. pose_code: numbers of the pose code. places: joints placed
+        in image space."""
         super().__init__()
-        self.enter = nn.Linear(joints * (GIVEN + READ), width)
+        self.enter = nn.Linear(joints * (KEYPOINT + READING), width)
         self.layers = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
             for _ in range(layers)
@@ -41,10 +46,11 @@ class Lifter(nn.Module):
         self.camera = nn.Linear(width, 3)
         self.place = nn.Linear(width, 3 * places)
 
-    def forward(self, given: Float[Tensor, "b j 3"], read: Float[Tensor, "b j 4"] | None) -> Lifted:
-        """given: x and y of the keypoints as fractions of the crop, and 1 where they are seen. read: the joints
-        read off the picture (JointsRead.summary); zeros, or None, where none were."""
-        x = self.enter(torch.cat([given_numbers(given), read_numbers(given, read)], dim=-1).flatten(1))
+    def forward(self, keypoints: Float[Tensor, "b j 3"], readings: Float[Tensor, "b j 4"] | None) -> Lifted:
+        """keypoints: x and y as fractions of the crop, and 1 where visible. readings: joints read off the image
+        (JointReadings.summary); None, or zeros for single joints, where there are none."""
+        numbers = torch.cat([encode_keypoints(keypoints), encode_readings(keypoints, readings)], dim=-1)
+        x = self.enter(numbers.flatten(1))
         for layer in self.layers:
             x = x + layer(x)
         state = self.norm(x)
@@ -58,16 +64,24 @@ class Lifter(nn.Module):
         )
 
 
-def given_numbers(given: Tensor) -> Float[Tensor, "b j 3"]:
-    """Coordinates about the crop's middle, about one in size, and zero where nothing is seen."""
-    visible = given[..., 2:]
-    return torch.cat([(given[..., :2] - 0.5) * 4, torch.ones_like(visible)], -1) * visible
+def encode_keypoints(keypoints: Float[Tensor, "b j 3"]) -> Float[Tensor, "b j 3"]:
+    """x and y from the middle of the crop, scaled to about 1, and 1; zeros where the keypoint is not visible."""
+    visible = keypoints[..., 2:]
+    return torch.cat([(keypoints[..., :2] - 0.5) * 4, torch.ones_like(visible)], -1) * visible
 
 
-def read_numbers(given: Tensor, read: Tensor | None) -> Float[Tensor, "b j 5"]:
-    """x and y about the crop's middle, depth and sureness about one in size, and 1; zeros where nothing was read."""
-    if read is None:
-        return given.new_zeros(*given.shape[:2], READ)
-    there = (read[..., 3:] > 0).to(read.dtype)
-    numbers = [(read[..., :2] - 0.5) * 4, 4 * read[..., 2:3], 10 * read[..., 3:], torch.ones_like(there)]
-    return torch.cat(numbers, -1) * there
+def encode_readings(
+    keypoints: Float[Tensor, "b j 3"], readings: Float[Tensor, "b j 4"] | None
+) -> Float[Tensor, "b j 5"]:
+    """x and y from the middle of the crop, depth and confidence, scaled to about 1, and 1; zeros for joints without a
+    reading (confidence 0)."""
+    if readings is None:
+        return keypoints.new_zeros(*keypoints.shape[:2], READING)
+    present = (readings[..., 3:] > 0).to(readings.dtype)
+    numbers = [
+        (readings[..., :2] - 0.5) * 4,
+        4 * readings[..., 2:3],
+        10 * readings[..., 3:],
+        torch.ones_like(present),
+    ]
+    return torch.cat(numbers, -1) * present

@@ -1,4 +1,4 @@
-"""From the pose code to the pose tokens: a distribution over the codebook, or a point in its space (paper 3.2)."""
+"""The pose head: from the regressed pose code to the pose tokens (paper 3.2)."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,14 +8,15 @@ from dpmesh.pose_prior.vqvae import Mixer
 
 
 class TokenHead(nn.Module):
-    """Spread the code over the tokens, let them talk once, say of each what it is.
+    """Project the pose code to tokens, mix them once, and predict an output for each token.
 
-    out: numbers for each token; logits over all codes (the paper's "entry indices"), or a point in code space.
-    A narrow token width keeps this head small: one linear layer from code to all logits would need more
-    parameters than the rest of the embedded model together.
+    The output is a distribution over the codebook (the paper's "entry indices") or a point in code space. A narrow
+    token width keeps the head small: one linear layer from the code to all logits would have more parameters than the
+    rest of the embedded model.
     """
 
     def __init__(self, code: int, tokens: int, out: int, width: int = 32) -> None:
+        """code: numbers of the pose code. out: numbers for each token, the codebook's size or a code's width."""
         super().__init__()
         self.tokens, self.width = tokens, width
         self.spread = nn.Linear(code, tokens * width)
@@ -26,8 +27,9 @@ class TokenHead(nn.Module):
         return self.say(self.mix(self.spread(code).reshape(-1, self.tokens, self.width)))
 
 
-def pose_head(code: int, latent: tuple[int, ...], width: int) -> nn.Module:
-    """From the regressed code to the pose prior's latent: tokens are spoken of each; a vector is the code itself."""
+def build_pose_head(code: int, latent: tuple[int, ...], width: int) -> nn.Module:
+    """The module from pose code to the pose prior's latent: a TokenHead for a latent (tokens, out), the identity for a
+    vector. Raises ConfigError where code and vector differ in length."""
     if len(latent) == 2:
         return TokenHead(code, *latent, width)
     if latent != (code,):

@@ -1,4 +1,4 @@
-"""Post-norm transformer layers with positions added to queries and keys only (DETR's arrangement)."""
+"""Post-norm transformer layers, positions added to queries and keys only (DETR), and sine position tables."""
 
 import math
 from typing import Literal
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from dpmesh.diffusion.attention import attend
 
-_TABLES = "cpu"
-"""Fixed tables are no weights: they have numbers even where a model is built without any (torch's meta device)."""
+_TABLE_DEVICE = "cpu"
+"""Device of the position tables: they need values also where the model is built on the meta device."""
 
 PositionTable = Literal["detr", "released"]
-"""sine_position_2d."""
+"""Variants of sine_position_2d."""
 
 
 class MultiHeadAttention(nn.Module):
-    """Attention whose keys carry a position that its values do not."""
+    """Multi-head attention with separate keys and values, so that only the keys carry positions."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -35,6 +35,8 @@ class MultiHeadAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward layer. inner: width of the latter."""
+
     def __init__(self, width: int, heads: int, inner: int) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(width, heads)
@@ -48,6 +50,8 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention to a memory, and a feed-forward layer. inner: width of the latter."""
+
     def __init__(self, width: int, heads: int, inner: int) -> None:
         super().__init__()
         self.self_attention = MultiHeadAttention(width, heads)
@@ -69,15 +73,15 @@ class DecoderLayer(nn.Module):
 
 
 def sine_position_2d(width: int, size: int, table: PositionTable = "detr") -> Float[Tensor, "n c"]:
-    """Fixed position of each cell of a size×size map: half the channels for y, then half for x; sines at even and
+    """Fixed position codes of the cells of a size×size map: half the channels for y, then half for x; sines at even,
     cosines at odd channels.
 
-    table: "detr" has a period of its own for each pair of channels, 10000^(2i/half). "released" has the period 1 for
-    all of them: the released code rounds the exponent towards zero, and its weights were trained with what comes out.
+    table: "detr" gives each pair of channels its own period, 10000^(2i/half). "released" has period 1 throughout: the
+    released code rounds the exponent towards zero, and its weights were trained with that.
     """
     half = width // 2
-    place = torch.arange(1, size + 1, dtype=torch.float32, device=_TABLES) / (size + 1e-6) * 2 * math.pi
-    exponent = 2 * (torch.arange(half, device=_TABLES) // 2) / half
+    place = torch.arange(1, size + 1, dtype=torch.float32, device=_TABLE_DEVICE) / (size + 1e-6) * 2 * math.pi
+    exponent = 2 * (torch.arange(half, device=_TABLE_DEVICE) // 2) / half
     if table == "released":
         exponent = exponent.trunc()
     angles = place[:, None] / 10000**exponent
@@ -87,7 +91,7 @@ def sine_position_2d(width: int, size: int, table: PositionTable = "detr") -> Fl
 
 
 def sine_position_1d(width: int, count: int) -> Float[Tensor, "n c"]:
-    """The transformer paper's table: sines and cosines interleaved (Vaswani et al. 2017, section 3.5)."""
-    place = torch.arange(count, dtype=torch.float64, device=_TABLES)[:, None]
-    period = 10000 ** (torch.arange(0, width, 2, dtype=torch.float64, device=_TABLES) / width)
+    """Fixed position codes of a sequence: sines and cosines interleaved (Vaswani et al. 2017, section 3.5)."""
+    place = torch.arange(count, dtype=torch.float64, device=_TABLE_DEVICE)[:, None]
+    period = 10000 ** (torch.arange(0, width, 2, dtype=torch.float64, device=_TABLE_DEVICE) / width)
     return torch.stack([(place / period).sin(), (place / period).cos()], dim=2).flatten(1).float()

@@ -1,4 +1,4 @@
-"""The 3D feature volume: the fused map unfolded in depth, from which joints are sampled in (x, y, z)."""
+"""The 3D feature volume, from which joint features are sampled at (x, y, z)."""
 
 import torch
 from jaxtyping import Float
@@ -9,14 +9,16 @@ from dpmesh.regressor.transformer import EncoderLayer, sine_position_1d
 
 
 class FeatureVolume(nn.Module):
-    """Lift (b, C, 8, 8) to (b, width, depth, 8, 8) and let its cells talk.
+    """Lifts the fused map (b, C, 8, 8) to a volume (b, width, depth, 8, 8), followed by transformer layers.
 
-    `exponent` bends the depth axis: anchors lie at (index / depth) ** exponent, learned, clamped to [1, 20].
+    The learned `exponent`, clamped to [1, 20], bends the depth axis: planes lie at (index / depth) ** exponent, denser
+    towards the camera.
     """
 
     def __init__(
         self, fused: int, width: int, depth: int, heads: int, inner: int, layers: int, size: int = 8
     ) -> None:
+        """fused: channels of the map. inner: width of the feed-forward layers. size: cells along a side."""
         super().__init__()
         self.width, self.depth, self.size = width, depth, size
         self.lift = nn.Conv2d(fused, width * depth, 1)
@@ -28,8 +30,8 @@ class FeatureVolume(nn.Module):
 
     def forward(self, fused: Float[Tensor, "b f h w"]) -> Float[Tensor, "b c d h w"]:
         volume = self.lift(fused).reshape(-1, self.width, self.depth, self.size, self.size)
-        # One convolution of [volume, coordinates]; the coordinates' share is the same for everybody, so it is not
-        # expanded to the batch (an exported graph would keep the batch of the moment).
+        # One convolution of [volume, coordinates], as a sum: the coordinates are the same for all samples, so they are
+        # not expanded to the batch (an exported graph would keep the batch size of the trace).
         of_volume, of_coordinates = self.mix.weight[:, : self.width], self.mix.weight[:, self.width :]
         volume = F.conv3d(volume, of_volume, self.mix.bias)
         volume = volume + F.conv3d(self._coordinates().to(volume), of_coordinates)
@@ -49,10 +51,9 @@ class FeatureVolume(nn.Module):
     def sample(
         self, volume: Float[Tensor, "b c d h w"], points: Float[Tensor, "b j 3"]
     ) -> Float[Tensor, "b j c"]:
-        """Trilinear features at points (x, y, z) in [0, 1]."""
+        """Trilinear samples at points (x, y, z) in [0, 1]."""
         x, y, z = points.unbind(-1)
         grid = torch.stack([x, y, z ** self.exponent.clamp(1, 20)], dim=-1) * 2 - 1
-        found = F.grid_sample(
-            volume, grid[:, None, None].to(volume.dtype), align_corners=True
-        )  # (b, c, 1, 1, j)
-        return found[:, :, 0, 0].transpose(1, 2)
+        grid = grid[:, None, None].to(volume.dtype)  # (b, 1, 1, j, 3)
+        sampled = F.grid_sample(volume, grid, align_corners=True)  # (b, c, 1, 1, j)
+        return sampled[:, :, 0, 0].transpose(1, 2)

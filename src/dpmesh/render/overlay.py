@@ -1,7 +1,7 @@
-"""The two pictures of a result: bodies drawn over the photograph, and the same bodies seen from the side.
+"""The images of a result: bodies drawn over the photo, and bodies from the side.
 
-The overlay is amodal: the surface that the camera sees is solid; what another body hides is drawn through
-it, hatched and outlined. Objects that are no bodies are unknown here and hide nothing.
+The overlay is amodal: visible surfaces are shaded and translucent; what another body hides is drawn through it,
+hatched and outlined. Objects other than bodies hide nothing.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,15 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Integer, UInt8
 
-from dpmesh.render import side
+from dpmesh.render import lineup, side
 from dpmesh.render.paint import Colour, Layer, Window, paint_bodies, scaled
 from dpmesh.render.typed import to_uint8, transform
 
 _PALETTE = ("f0826a", "4fb0c6", "f4c35a", "9a8be0", "7fc27a", "e58db8", "5f93ee", "cda57f")
 LONGEST = 1600
-"""Output pictures are at most this long, pixels: PNGs stay a few MB and the work bounded."""
+"""Longest side of an overlay, pixels: PNGs stay a few MB and the work bounded."""
+TRANSLUCENT = 0.6
+"""Opacity of a body over a photo: limbs and the edges of clothes below it remain visible."""
 
 
 def palette(count: int) -> list[Colour]:
@@ -31,8 +33,9 @@ def draw_overlay(
     layers: Sequence[Layer],
     faces: Integer[np.ndarray, "f 3"],
     K: Float[np.ndarray, "3 3"],
+    opacity: float = TRANSLUCENT,
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The picture, at most LONGEST pixels long, with every body on it. K: pixels of `image`."""
+    """The image, at most LONGEST pixels long, with every body on it. K: pixels of `image`."""
     height, width = image.shape[:2]
     zoom = min(1.0, LONGEST / max(height, width))
     size = (max(1, round(height * zoom)), max(1, round(width * zoom)))
@@ -41,7 +44,8 @@ def draw_overlay(
     if not layers:
         return to_uint8(image)
     canvas = to_uint8(image)
-    _lay(canvas, *paint_bodies(layers, faces, scaled(K, size[1] / width, size[0] / height), size))
+    camera = scaled(K, size[1] / width, size[0] / height)
+    _lay(canvas, *paint_bodies(layers, faces, camera, size, opacity))
     return canvas
 
 
@@ -55,7 +59,7 @@ def draw_side(
     faces: Integer[np.ndarray, "f 3"],
     around: Float[np.ndarray, "n 3"] | None = None,
 ) -> UInt8[np.ndarray, "900 1200 3"]:
-    """The same bodies from the side, on a floor with a line every half metre; without any, a wall.
+    """The bodies from the side where they stand, on a floor with a line every half metre; without any, a wall.
 
     around: points (metres, camera frame) that the view is to hold, so that several drawings have one camera and one
     scale; None: the bodies themselves. The floor is under the lowest of the bodies that are drawn, in either case.
@@ -71,6 +75,29 @@ def draw_side(
     for layer in layers:
         side.draw_shadow(canvas, layer.vertices, faces, floor, R, t)
     turned = [replace(layer, vertices=transform(layer.vertices, R, t).astype(np.float32)) for layer in layers]
-    picture = to_uint8(255 * canvas)
-    _lay(picture, *paint_bodies(turned, faces, side.side_intrinsics(), side.SIZE))
-    return picture
+    image = to_uint8(255 * canvas)
+    _lay(image, *paint_bodies(turned, faces, side.side_intrinsics(), side.SIZE))
+    return image
+
+
+def draw_lineup(
+    layers: Sequence[Layer], faces: Integer[np.ndarray, "f 3"], names: Sequence[str]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Each body from the side, all at one scale and on one floor, next to each other, under lines every half metre.
+
+    Vertices: camera frame. The camera is to the left. Under a body: its name, and its distance along z.
+    """
+    bodies = [lineup.turned(layer.vertices) for layer in layers]
+    plan = lineup.arrange(bodies)
+    canvas = lineup.draw_floors(plan)
+    placed = [
+        replace(layer, vertices=plan.placed(body, i))
+        for i, (layer, body) in enumerate(zip(layers, bodies, strict=True))
+    ]
+    if placed:
+        _lay(canvas, *paint_bodies(placed, faces, plan.camera, plan.size))
+    texts = [
+        (name, f"{float(np.median(layer.vertices[:, 2])):.1f} m away")
+        for name, layer in zip(names, layers, strict=True)
+    ]
+    return lineup.write_names(canvas, plan, texts)

@@ -1,5 +1,7 @@
-"""Bodies as a layer of paint: the nearest one solid, what it hides hatched. Work grows with the pixels that the bodies
-cover, memory with those of the drawing, however many bodies there are."""
+"""Bodies as a layer of paint: the nearest one shaded, what it hides hatched.
+
+The work grows with the pixels that the bodies cover, the memory with those of the drawing, not with the bodies.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Integer
 from numpy.typing import NDArray
 
-from dpmesh.render.rasterizer import NEAR, Raster, rasterize
+from dpmesh.render.rasterizer import NEAR, Raster, interpolate_points, rasterize
 from dpmesh.render.shading import shade, vertex_normals
 from dpmesh.render.typed import compiled, floats
 
@@ -22,8 +24,8 @@ Window = tuple[slice, slice]
 
 _FINE = 2400
 """Longest side of the supersampled drawing, pixels, where that leaves at least two by two samples a pixel."""
-_SOLID = 0.93
-"""Opacity of a visible surface: the photograph's texture just shows."""
+OPAQUE = 0.93
+"""Opacity of a visible surface where nothing behind it matters."""
 _ROWS = 128
 """Rows that are shaded at a time."""
 
@@ -52,10 +54,11 @@ def paint_bodies(
     faces: Integer[np.ndarray, "f 3"],
     K: Float[np.ndarray, "3 3"],
     size: tuple[int, int],
+    opacity: float = OPAQUE,
 ) -> tuple[Float32[np.ndarray, "h w 4"], Window]:
     """Bodies as premultiplied RGBA in [0, 1], and the window of `size` (h, w) that they cover.
 
-    Drawn finer and averaged down for smooth edges.
+    Drawn finer and averaged down for smooth edges. opacity: of visible surfaces, in [0, 1]; outlines have more.
     """
     fine = max(2, min(4, _FINE // max(size)))
     finely = scaled(K, float(fine), float(fine))
@@ -73,14 +76,14 @@ def paint_bodies(
     ]
     camera = _moved_camera(finely, top, left)
     line = 1.3 * fine * max(1.0, max(size) / 1100)  # width of an outline, fine pixels
-    owner = _paint_visible(paint, surfaces, faces, camera, line)
+    owner = _paint_visible(paint, surfaces, faces, camera, line, opacity)
     _paint_hidden(paint, owner, surfaces, faces, camera, line)
     small = (width // fine, height // fine)
     return _float32(cv2.resize(paint, small, interpolation=cv2.INTER_AREA)), at
 
 
 def scaled(K: Float[np.ndarray, "3 3"], x: float, y: float) -> Float[np.ndarray, "3 3"]:
-    """The camera of the same picture at x, y times as many pixels; integers stay pixel centres."""
+    """The camera of the same image at x, y times as many pixels; integers stay pixel centres."""
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
     zoom = np.array([[x, 0, 0], [0, y, 0], [0, 0, 1.0]])
     return np.linalg.inv(half) @ zoom @ half @ floats(K)
@@ -93,7 +96,7 @@ def _base(layer: Layer) -> Float32[np.ndarray, "v 3"]:
 
 
 def _window_of(layer: Layer, K: Float[np.ndarray, "3 3"], size: tuple[int, int]) -> Window | None:
-    """The part of the drawing that a body may cover; None where the camera does not see it."""
+    """The part of the drawing that a body may cover; None for a body outside the camera's view."""
     vertices = layer.vertices[layer.vertices[:, 2] > NEAR].astype(np.float64)
     if not len(vertices):
         return None
@@ -132,8 +135,9 @@ def _paint_visible(
     faces: Integer[np.ndarray, "f 3"],
     camera: Float[np.ndarray, "3 3"],
     line: float,
+    opacity: float,
 ) -> NDArray[np.uint16]:
-    """Every body's visible surface and its outline, in place; returns whose each pixel is, counted from 1, 0 for none.
+    """Paint every body's visible surface and outline, in place; returns the body at each pixel, from 1 on, 0 for none.
 
     All bodies are one mesh here, so that a pixel is shaded once, whatever lies behind it.
     """
@@ -143,7 +147,9 @@ def _paint_visible(
         raster = rasterize(surface.layer.vertices, faces, camera, size, onto=raster, first=i * len(faces))
     assert raster is not None
     owner = (raster.face // len(faces) + 1).astype(np.uint16)  # -1 // n is -1
-    rim = _rims(owner, line)
+    outline = _rims(owner, line).astype(np.uint8)
+    if opacity < OPAQUE:  # over a photo of any brightness: a light line at the border, a dark one inside it
+        outline = np.maximum(_rims(owner, 1.7 * line), 2 * _rims(owner, 0.7 * line)).astype(np.uint8)
     corners = np.concatenate([faces + i * len(s.layer.vertices) for i, s in enumerate(surfaces)]).astype(
         np.int32
     )
@@ -159,47 +165,35 @@ def _paint_visible(
         rows = slice(start, start + _ROWS)
         inside = np.flatnonzero(raster.face[rows] >= 0)
         face, bary = np.reshape(raster.face[rows], -1)[inside], np.reshape(raster.bary[rows], (-1, 3))[inside]
-        values = (_carried(face, bary, corners, part) for part in (points, normals, base))
-        _lay_visible(np.reshape(paint[rows], (-1, 4)), inside, shade(*values), np.reshape(rim[rows], -1))
+        values = (interpolate_points(face, bary, corners, part) for part in (points, normals, base))
+        colours = shade(*values)
+        _lay_visible(
+            np.reshape(paint[rows], (-1, 4)), inside, colours, np.reshape(outline[rows], -1), opacity
+        )
     return owner
-
-
-def _carried(
-    face: NDArray[np.int32], bary: NDArray[np.float32], faces: NDArray[np.int32], values: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """(n, 3) values of the vertices (v, 3) at n points on triangles."""
-    out = np.empty((len(face), 3), np.float32)
-    _carry_points(face, bary, faces, values, out)
-    return out
-
-
-@compiled
-def _carry_points(
-    face: NDArray[np.int32],
-    bary: NDArray[np.float32],
-    faces: NDArray[np.int32],
-    values: NDArray[np.float32],
-    out: NDArray[np.float32],
-) -> None:
-    for i in range(len(face)):
-        a, b, c = faces[face[i], 0], faces[face[i], 1], faces[face[i], 2]
-        for k in range(3):
-            out[i, k] = bary[i, 0] * values[a, k] + bary[i, 1] * values[b, k] + bary[i, 2] * values[c, k]
 
 
 @compiled
 def _lay_visible(
-    paint: NDArray[np.float32], inside: NDArray[np.int64], rgb: NDArray[np.float32], rim: NDArray[np.bool_]
+    paint: NDArray[np.float32],
+    inside: NDArray[np.int64],
+    rgb: NDArray[np.float32],
+    outline: NDArray[np.uint8],
+    opacity: float,
 ) -> None:
-    solid, dark = np.float32(_SOLID), np.float32(0.45)
+    """outline: 1 dark, 2 light."""
+    solid, dark = np.float32(opacity), np.float32(0.45)
     line, rest = np.float32(0.55), np.float32(1 - 0.55)
+    light, white = np.float32(0.85), np.float32(0.55)
     for i in range(len(inside)):
         p = inside[i]
         for k in range(3):
             paint[p, k] = solid * rgb[i, k]
-            if rim[p]:
+            if outline[p] == 1:
                 paint[p, k] = rest * paint[p, k] + line * (dark * rgb[i, k])
-        paint[p, 3] = rest * solid + line if rim[p] else solid
+            elif outline[p] == 2:
+                paint[p, k] = light * (white + (np.float32(1) - white) * rgb[i, k])
+        paint[p, 3] = light if outline[p] == 2 else rest * solid + line if outline[p] == 1 else solid
 
 
 def _paint_hidden(
@@ -310,7 +304,7 @@ def _hatch(
 
 
 def _rims(owner: NDArray[np.uint16], width: float) -> Bool[np.ndarray, "h w"]:
-    """The pixels within `width` of another owner's or of nobody's (the drawing's edge is no border)."""
+    """The pixels within `width` of another owner's or of the background (the drawing's edge is no border)."""
     kernel = _disc(width)
     return (cv2.erode(owner, kernel) != owner) | (cv2.dilate(owner, kernel) != owner)
 

@@ -1,4 +1,4 @@
-"""A z-buffer on the CPU: which triangle each pixel sees, how far away it is, and where on the triangle.
+"""A z-buffer on the CPU: at each pixel the nearest triangle, its depth, and the point on it.
 
 Compiled with numba. Pixel (row i, column j) is sampled at its centre, which is x = j, y = i
 (docs/conventions.md). Of two surfaces at exactly one depth the triangle with the lower index wins, so the
@@ -19,7 +19,7 @@ NEAR = 0.05
 
 
 class Raster(NamedTuple):
-    """What each pixel sees.
+    """The nearest triangle at each pixel.
 
     depth: (h, w) metres along z, inf where empty.  face: (h, w) triangle index, -1 where empty.
     bary: (h, w, 3) perspective-correct weights of the triangle's corners, 0 where empty.
@@ -39,15 +39,17 @@ def rasterize(
     onto: Raster | None = None,
     first: int = 0,
 ) -> Raster:
-    """Draw triangles seen by the pinhole camera `K`; both sides of a triangle are drawn.
+    """Draw triangles with the pinhole camera `K`; both sides of a triangle are drawn.
 
     vertices: camera frame, metres, x right, y down, z forward.  K: pixels.  size: (height, width) pixels.
-    cull: leave out triangles that turn clockwise, which is the same picture of a closed surface seen from outside.
+    cull: leave out triangles that turn clockwise, which gives the same image of a closed surface from outside.
     onto: drawn over in place and returned, where the triangles are nearer than its depth; they count from `first`.
     Several meshes are drawn by concatenating them. A triangle with a corner that is not finite is dropped.
     Raises InputError for a vertex index out of range (the compiled loops do not check).
     """
-    if not _known(faces, len(vertices)):  # as given: a huge number would become a small one in 32 bits
+    if not _known(
+        faces, len(vertices)
+    ):  # before the conversion: a huge number would become a small one in 32 bits
         raise InputError("a triangle names a vertex that does not exist", where="faces")
     height, width = size
     if onto is None:
@@ -66,10 +68,23 @@ def interpolate(
     values: Float[NDArray[np.floating], "v c"],
     empty: float = 0.0,
 ) -> Float32[NDArray[np.float32], "h w c"]:
-    """Values that belong to vertices, carried to the pixels; `empty` where no triangle is seen."""
-    out = np.full((*raster.face.shape, values.shape[1]), empty, np.float32)
+    """Values of the vertices, interpolated to the pixels; `empty` where no triangle is visible."""
+    height, width = raster.face.shape
+    face, bary = np.reshape(raster.face, -1), np.reshape(raster.bary, (-1, 3))
+    return np.reshape(interpolate_points(face, bary, faces, values, empty), (height, width, -1))
+
+
+def interpolate_points(
+    face: Int32[NDArray[np.int32], " n"],
+    bary: Float32[NDArray[np.float32], "n 3"],
+    faces: Integer[NDArray[np.integer], "f 3"],
+    values: Float[NDArray[np.floating], "v c"],
+    empty: float = 0.0,
+) -> Float32[NDArray[np.float32], "n c"]:
+    """The same for points, each on a triangle by its index (-1: none) and barycentric weights."""
+    out = np.full((len(face), values.shape[1]), empty, np.float32)
     corners = np.ascontiguousarray(faces, dtype=np.int32)
-    _carry(raster.face, raster.bary, corners, np.ascontiguousarray(values, dtype=np.float32), out)
+    _interpolate(face, bary, corners, np.ascontiguousarray(values, dtype=np.float32), out)
     return out
 
 
@@ -119,7 +134,7 @@ def _draw(
             screen[c, 1],
         )
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if abs(area) < 1e-12 or (cull and area > 0):  # seen from behind: y runs down
+        if abs(area) < 1e-12 or (cull and area > 0):  # its back: y runs down
             continue
         left, right = np.ceil(max(min(ax, bx, cx), 0.0)), np.floor(min(max(ax, bx, cx), width - 1.0))
         top, bottom = np.ceil(max(min(ay, by, cy), 0.0)), np.floor(min(max(ay, by, cy), height - 1.0))
@@ -130,7 +145,7 @@ def _draw(
             start, end = left, right
             if (
                 end - start > 6
-            ):  # of a large triangle only the row's own stretch, and a pixel more at each end
+            ):  # of a large triangle only the span inside this row, and a pixel more at each end
                 for w, slope in (
                     ((bx * (cy - i) - (by - i) * cx) * share, (by - cy) * share),
                     ((cx * (ay - i) - (cy - i) * ax) * share, (cy - ay) * share),
@@ -159,21 +174,15 @@ def _draw(
 
 
 @compiled
-def _carry(
+def _interpolate(
     face: NDArray[np.int32],
     bary: NDArray[np.float32],
     faces: NDArray[np.int32],
     values: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    height, width = face.shape
-    for i in range(height):
-        for j in range(width):
-            f = face[i, j]
-            if f >= 0:
-                for k in range(values.shape[1]):
-                    out[i, j, k] = (
-                        bary[i, j, 0] * values[faces[f, 0], k]
-                        + bary[i, j, 1] * values[faces[f, 1], k]
-                        + bary[i, j, 2] * values[faces[f, 2], k]
-                    )
+    for i in range(len(face)):
+        if face[i] >= 0:
+            a, b, c = faces[face[i], 0], faces[face[i], 1], faces[face[i], 2]
+            for k in range(values.shape[1]):
+                out[i, k] = bary[i, 0] * values[a, k] + bary[i, 1] * values[b, k] + bary[i, 2] * values[c, k]

@@ -8,13 +8,13 @@ from typing import Any, Literal, cast
 
 from dpmesh.ablations import configuration
 from dpmesh.config import DPMeshConfig
-from dpmesh.config_io import from_plain
+from dpmesh.config_io import from_dict
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.datasets.registry import SETS
 from dpmesh.errors import ConfigError
 from dpmesh.io import read_bytes
 from dpmesh.losses import TERMS, LossWeights
-from dpmesh.profiling import refuse_misshapen
+from dpmesh.profiling import check_buildable
 from dpmesh.train.stages import AnyStage, Images, Keypoints, Pretrain, Prior, Student, Teacher, in_range
 
 LARGEST_CONFIG = 2**20
@@ -92,7 +92,7 @@ class Settings:
     precision: bf16-mixed does matrix products in bf16; weights and targets stay in fp32. auto is this where the device
     has instructions for bf16, and 32-true where it has none.
     checkpointing: the backbone's activations are computed again in the backward pass instead of kept.
-    optimizer: "adamw", or "muon": Muon (timm's; pip install 'dpmesh[ablation]') for the image backbone's matrices and
+    optimizer: "adamw", or "muon": Muon (timm's; pip install 'dpmesh[timm]') for the image backbone's matrices and
     kernels, NAdamW for everything else, at the same rates. Some 12 % more time a step; not under fsdp.
     betas: decays of the two moving averages of AdamW (under muon of NAdamW; Muon has a momentum of its own).
     clip: norm of the gradient at most. ema: decay of a moving average of the weights, which is then what is validated
@@ -179,7 +179,7 @@ class Settings:
         if set(self.model) == {"name"}:
             object.__setattr__(self, "model", config.name)
         elif config.as_stored() != configuration(config.name).as_stored():  # a start alone changes no size
-            refuse_misshapen(config)
+            check_buildable(config)
 
     def _refuse_values(self) -> None:
         """ConfigError for the first number that is out of its range."""
@@ -248,7 +248,7 @@ def read_settings(path: Path, changes: Mapping[str, Any] | None = None) -> Setti
             raise ConfigError("a stage's `source` is now called `kind`", where=str(path))
         if "kind" not in stage:
             raise ConfigError(f"the stage {stage.get('name')!r} has no kind", where=str(path))
-    return from_plain(Settings, data, where=str(path))
+    return from_dict(Settings, data, where=str(path))
 
 
 def model_name(model: str | Mapping[str, Any]) -> str:
@@ -283,7 +283,7 @@ def model_of(source: str, changes: Mapping[str, Any]) -> DPMeshConfig:
         _lay_over(data, name, value)
     config = configuration(data["model"])
     if changes:
-        refuse_misshapen(config)
+        check_buildable(config)
     return config
 
 
@@ -296,7 +296,7 @@ def _stages_of(data: dict[str, Any], where: str) -> list[dict[str, Any]]:
 
 
 def _lay_over(data: dict[str, Any], name: str, value: Any) -> None:
-    """Set one value by its dotted name; what is wrong with name or value from_plain tells."""
+    """Set one value by its dotted name; what is wrong with name or value from_dict tells."""
     *path, last = name.split(".")
     by_name = {str(stage.get("name")): stage for stage in data.get("stages", ())}
     here: Any = data

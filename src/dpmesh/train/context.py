@@ -12,7 +12,7 @@ from dpmesh.ablations import configuration
 from dpmesh.body.files import BodyArrays
 from dpmesh.body.resolve import user_body
 from dpmesh.config import DPMeshConfig
-from dpmesh.config_io import to_plain
+from dpmesh.config_io import to_dict
 from dpmesh.convert.vposer import imported_vposer
 from dpmesh.errors import AssetError, ConfigError, WeightsError
 from dpmesh.model import DPMesh
@@ -237,7 +237,7 @@ def body_of(settings: Settings) -> tuple[BodyArrays | None, dict[str, Any]]:
 
 def provenance(settings: Settings, number: int) -> dict[str, Any]:
     """Where the weights of stage `number` come from. data has the noise of real keypoints (augment)."""
-    stages, plain = [stage.name for stage in settings.stages[: number + 1]], to_plain(settings)
+    stages, plain = [stage.name for stage in settings.stages[: number + 1]], to_dict(settings)
     told: dict[str, Any] = {"config": settings.model, "stages": stages, "seed": settings.seed}
     told |= {"stage": plain["stages"][number], "losses": plain["losses"], "data": plain["data"]}
     told |= {name: plain[name] for name in ("start", "prior", "optimizer", "betas", "weight_decay", "clip")}
@@ -251,7 +251,7 @@ def refuse_other_prior(prior: AnyPrior, settings: Settings, where: str) -> None:
     wanted = configuration(settings.model).pose_prior
     if prior.config == wanted:
         return
-    have, want = to_plain(prior.config), to_plain(wanted)
+    have, want = to_dict(prior.config), to_dict(wanted)
     sizes = [f"{n} is {have[n]!r}, not {want[n]!r}" for n in want if n in have and have[n] != want[n]]
     differs = "; ".join(sizes[:3]) if type(prior.config) is type(wanted) else "it is of another kind"
     raise ConfigError(

@@ -9,7 +9,7 @@ from dpmesh.ablations import configuration
 from dpmesh.errors import ConfigError
 from dpmesh.pose_prior.vposer import VPoserConfig
 from dpmesh.pose_prior.vqvae import PoseVQVAEConfig
-from dpmesh.profiling import without_numbers
+from dpmesh.profiling import build_on_meta
 from dpmesh.train.config import Settings, model_name
 from dpmesh.train.context import teacher_of
 from dpmesh.train.objectives.base import Objective
@@ -97,7 +97,7 @@ def _without_numbers(settings: Settings, number: int) -> Objective:
                 where=f"stage {stage.name}",
             )
         return PriorObjective(wanted.pose_prior, stage)
-    model = without_numbers(wanted)
+    model = build_on_meta(wanted)
     if isinstance(stage, Pretrain):
         return DenoisingObjective(model, stage, settings)
     if isinstance(stage, Uncertainty):

@@ -115,7 +115,7 @@ def _board(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            "TensorBoard is not installed", where="tensorboard", fix="pip install 'dpmesh[tensorboard]'"
+            "TensorBoard is not installed", where="tensorboard", fix="pip install 'dpmesh[train]'"
         ) from error
     return SummaryWriter(str(folder))
 

@@ -175,7 +175,7 @@ def _raise(error: DPMeshError) -> None:
 def _tensorboard() -> None:
     if importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
-            "TensorBoard is not installed", where="tensorboard", fix="pip install 'dpmesh[tensorboard]'"
+            "TensorBoard is not installed", where="tensorboard", fix="pip install 'dpmesh[train]'"
         )
 
 

@@ -20,7 +20,7 @@ import dpmesh
 from dpmesh.assets import sha256, weights_folder
 from dpmesh.body.resolve import user_body
 from dpmesh.checkpoint import WEIGHTS
-from dpmesh.config_io import to_plain
+from dpmesh.config_io import to_dict
 from dpmesh.data.shards import ShardSource
 from dpmesh.data.sources import FolderSource
 from dpmesh.errors import AssetError, ConfigError, WeightsError
@@ -65,7 +65,7 @@ def record_of(settings: Settings, number: int, reads: dict[str, str], device: st
 def settings_of(settings: Settings, number: int) -> dict[str, Any]:
     """Those that determine what stage `number` makes, its own as stage.NAME."""
     stage = settings.stages[number]
-    plain = to_plain(settings)
+    plain = to_dict(settings)
     plain["stage"] = plain.pop("stages")[number]
     dropped = {*FREE, *READ} - (set(CALIBRATING) if isinstance(stage, Uncertainty) else set())
     kept = {
@@ -207,7 +207,7 @@ def _default(stage: Any, name: str) -> Any:
 
 def write_config(out: Path, settings: Settings, records: list[Record]) -> None:
     """out/config.json: the resolved settings, commit, versions, and each stage's record."""
-    told = {**made_by(), "settings": to_plain(settings), "stages": records}
+    told = {**made_by(), "settings": to_dict(settings), "stages": records}
     atomic_write(out / FILE, json.dumps(told, indent=1) + "\n")
 
 

@@ -34,7 +34,7 @@ ABSENT = 0.3
 
 
 def imagined_reading(batch: dict[str, Tensor], seed: int, absent: float = ABSENT) -> Float[Tensor, "b 30 4"]:
-    """Like JointsRead.summary of a real picture; `absent` of the people have none (zeros).
+    """Like JointReadings.summary of a real picture; `absent` of the people have none (zeros).
 
     batch: a training batch (data/sample.py). Errors: a few pixels for joints in sight, twice that for hidden ones,
     now and then far more, sometimes of a whole limb; some joints lie where the (noisy) keypoint is. Depths shrink

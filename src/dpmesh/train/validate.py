@@ -94,9 +94,9 @@ def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 
         seen = None
         if images:
             crop = part["crop"].permute(0, 3, 1, 2).float() / 255
-            seen = model.look(crop, part["joints"], part["visible"])
+            seen = model.encode_image(crop, part["joints"], part["visible"])
         answer = model.regress(seen, part["joints"], part["visible"])
-        found.append(model.parameters_of(answer, part["focal"]))
+        found.append(model.decode_parameters(answer, part["focal"]))
     return BodyParameters(
         *(torch.cat([getattr(p, name) for p in found]) for name in ("rotations", "betas", "transl")),
         pose_latent=found[0].pose_latent[:0],

@@ -25,7 +25,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
-        raise AssetError("the report's plots need matplotlib", fix="pip install 'dpmesh[report]'") from error
+        raise AssetError("the report's plots need matplotlib", fix="pip install 'dpmesh[plot]'") from error
 
 
 def write(found: Mapping[str, Any], folder: Path) -> Path:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from dpmesh.backbone.diffusion import DiffusionBackbone
 from dpmesh.diffusion.schedule import STEPS, noised
 from dpmesh.errors import ConfigError
-from dpmesh.geometry.heatmap import draw_heatmaps
+from dpmesh.geometry.crop_camera import draw_heatmaps
 from dpmesh.model import DPMesh
 from dpmesh.train.config import Settings
 from dpmesh.train.dataloader import Part, Tensors

@@ -74,7 +74,9 @@ class Teaching:
             self.teacher.to(crop.device)
             self.place = crop.device
         with watch(self.teacher) as found:
-            self.teacher.regressor.remember(self.teacher.look(crop, joints, visible, latent).fused)
+            self.teacher.regressor.build_memory(
+                self.teacher.encode_image(crop, joints, visible, latent).fused
+            )
         return found
 
     def terms(

@@ -15,7 +15,15 @@ from dpmesh.evaluate.baselines import KeypointLifter
 from dpmesh.geometry import CROP
 from dpmesh.geometry.crop_camera import project
 from dpmesh.geometry.rotations import rotation_matrix
-from dpmesh.losses import TERMS, Answer, Known, loss_terms, reading_terms, surface_terms, uncertainty_term
+from dpmesh.losses import (
+    TERMS,
+    KnownTargets,
+    SupervisedBody,
+    loss_terms,
+    reading_terms,
+    surface_terms,
+    uncertainty_term,
+)
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
 from dpmesh.train.benchmarks import Row, benchmarks
@@ -68,32 +76,32 @@ class MeshObjective(Objective):
     def _terms(self, batch: Tensors, part: Part) -> dict[str, Tensor]:
         model, (truth, known) = self.model, targets_of(batch)
         joints, visible = self.given(batch, part)
-        seen, read, latent, extra = None, None, None, dict[str, Tensor]()
+        image_features, readings, latent, extra = None, None, None, dict[str, Tensor]()
         if "crop" in batch:
             crop, own, felt = self._crop(batch, part)
             latent = self._latent(crop)
-            seen = model.look(crop, joints, visible, latent)
-            if seen.read is not None:  # somebody else's picture still shows the hint, and where to doubt it
-                extra |= reading_terms(seen.read.scores, seen.read.places, truth, known)
+            image_features = model.encode_image(crop, joints, visible, latent)
+            if (told := image_features.readings) is not None:
+                extra |= reading_terms(told.scores, told.positions, truth, known)
                 shown = own & (batch["surface_valid"] > 0)
-                extra |= surface_terms(seen.read.surface, batch["parts"].long(), batch["surface"], shown)
-            seen = seen.times(felt)
+                extra |= surface_terms(told.surface, batch["parts"].long(), batch["surface"], shown)
+            image_features = image_features.masked(felt)
         elif model.config.reads:
-            read = imagined_reading(batch, part.own_seed)
+            readings = imagined_reading(batch, part.own_seed)
         if self.teaching is None:
-            answer = model.regress(seen, joints, visible, read)
+            answer = model.regress(image_features, joints, visible, readings)
         else:
             with self.teaching.watch(model) as features:
-                answer = model.regress(seen, joints, visible, read)
+                answer = model.regress(image_features, joints, visible, readings)
             extra |= self.teaching.terms(features, crop_of(batch), *true_joints(batch), latent)
-        parameters = model.parameters_of(answer, batch["focal"])
+        parameters = model.decode_parameters(answer, batch["focal"])
         with torch.autocast(batch["joints"].device.type, enabled=False):
             joints3d = model.body.joints30_only(parameters.betas, parameters.rotations, parameters.transl)
             joints2d = project(joints3d, batch["focal"])
-            found = Answer(parameters.rotations, parameters.betas, joints3d, joints2d)
+            found = SupervisedBody(parameters.rotations, parameters.betas, joints3d, joints2d)
             terms = loss_terms(found, answer.joints_img.float(), truth, known, self.settings.losses)
             terms |= extra
-            if (log_scale := model.regressor.unsure(answer, joints3d, joints2d)) is not None:
+            if (log_scale := model.regressor.predict_log_scale(answer, joints3d, joints2d)) is not None:
                 terms["uncertainty"] = uncertainty_term(log_scale, joints3d, truth.joints3d, known.joints3d)
             prior = model.pose_prior
             if isinstance(prior, PoseVQVAE) and prior.mode in POINT_MODES:
@@ -205,7 +213,7 @@ def true_joints(batch: Tensors) -> tuple[Tensor, Tensor]:
     return joints * visible[..., None], visible
 
 
-def latent_term(prior: PoseVQVAE, points: Tensor, truth: Answer, known: Known) -> Tensor:
+def latent_term(prior: PoseVQVAE, points: Tensor, truth: SupervisedBody, known: KnownTargets) -> Tensor:
     """Mean square of the distance to the true pose's own place in code space, of people whose whole pose is known.
 
     The place of a pose of which rows are unknown is unknown.
@@ -216,10 +224,10 @@ def latent_term(prior: PoseVQVAE, points: Tensor, truth: Answer, known: Known) -
     return ((points - target).square() * whole[:, None, None]).mean()
 
 
-def targets_of(batch: Tensors) -> tuple[Answer, Known]:
+def targets_of(batch: Tensors) -> tuple[SupervisedBody, KnownTargets]:
     """The targets of a batch (data/sample.py), in fp32 also under autocast, and which of them are known."""
     with torch.autocast(batch["pose"].device.type, enabled=False):
         rotations = rotation_matrix(batch["pose"])
-    truth = Answer(rotations, batch["betas"], batch["joints3d"], batch["joints2d"])
+    truth = SupervisedBody(rotations, batch["betas"], batch["joints3d"], batch["joints2d"])
     names = ("joints2d_valid", "joints3d_valid", "pose_valid", "betas_valid", "fit_joints2d", "fit_joints3d")
-    return truth, Known(*(batch[name] for name in (*names, "fit_valid")))
+    return truth, KnownTargets(*(batch[name] for name in (*names, "fit_valid")))

@@ -121,13 +121,13 @@ class UncertaintyObjective(Objective):
         bf16 = self.training and in_bf16(self.settings.precision, device)
         with torch.no_grad():
             with attention_kernels(device), torch.autocast(device, torch.bfloat16, enabled=bf16):
-                seen = None if crop is None else model.look(crop, joints, visible)
+                seen = None if crop is None else model.encode_image(crop, joints, visible)
                 answer = model.regress(seen, joints, visible, read)
-                parameters = model.parameters_of(answer, focal)
+                parameters = model.decode_parameters(answer, focal)
             with torch.autocast(device, enabled=False):
                 joints3d = model.body.joints30_only(parameters.betas, parameters.rotations, parameters.transl)
         with torch.autocast(device, enabled=False):
-            log_scale = model.regressor.unsure(answer, joints3d, project(joints3d, focal))
+            log_scale = model.regressor.predict_log_scale(answer, joints3d, project(joints3d, focal))
         assert log_scale is not None  # __init__ refuses a model without
         return Judged(log_scale, joints3d, parameters.rotations, parameters.betas)
 

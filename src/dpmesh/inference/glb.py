@@ -1,0 +1,270 @@
+"""Binary glTF 2.0: skinned bodies, the camera, and the image on a plane behind them.
+
+Frame of the file: metres, y up, the camera at the origin looking along -z. It is the camera frame (x right, y down,
+z forward) after half a turn about x: (x, -y, -z).
+
+Specification: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
+"""
+
+import json
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Integer
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+TO_GLTF = np.array([1.0, -1.0, -1.0])
+"""Camera frame to the file's frame, by component."""
+
+_FLOAT, _UBYTE, _USHORT, _UINT = 5126, 5121, 5123, 5125
+_COMPONENT = {"f4": _FLOAT, "u1": _UBYTE, "u2": _USHORT, "u4": _UINT}
+_SHAPE = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (16,): "MAT4"}
+_VERTICES, _INDICES = 34962, 34963  # buffer targets
+_NEAR = 0.05
+"""Metres. Nearest depth of the camera; there is no farthest."""
+_BEHIND = 1.1
+"""Depth of the image plane, of the farthest vertex's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """What all bodies share. parents: index of each joint's parent, smaller than its own; -1 for the root, joint 0."""
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]
+    weights: Float[np.ndarray, "v j"]
+    """Skinning weights; each row sums to 1."""
+    faces: Integer[np.ndarray, "f 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class SkinnedBody:
+    """A mesh in its bind pose and the pose of its skeleton."""
+
+    name: str
+    colour: tuple[float, float, float]
+    """sRGB in [0, 1]."""
+    vertices: Float[np.ndarray, "v 3"]
+    """Bind pose, metres, y up: shape and pose correctives applied, not skinned."""
+    normals: Float[np.ndarray, "v 3"]
+    """Of the bind pose."""
+    joints: Float[np.ndarray, "j 3"]
+    """Bind pose, metres."""
+    rotations: Float[np.ndarray, "j 3 3"]
+    """Of each joint relative to its parent; of the root, bind pose to camera frame."""
+    transl: Float[np.ndarray, "3"]
+    """Metres, camera frame, added after skinning."""
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """K: pixels, integers are pixel centres. size: height, width."""
+
+    K: Float[np.ndarray, "3 3"]
+    size: tuple[int, int]
+
+
+def write_glb(
+    skeleton: Skeleton,
+    bodies: Sequence[SkinnedBody],
+    camera: Camera,
+    image: bytes | None = None,
+    depth: float = 0.0,
+) -> bytes:
+    """The file. image: a JPEG of the camera's image for the plane. depth: metres, of the farthest vertex.
+
+    Each body is a node at its pelvis (named as the body) above the joints of its skeleton, and a mesh node that the
+    skeleton moves: move or turn the first.
+    """
+    file = _File()
+    file.add_camera(camera)
+    if image is not None:
+        file.add_image(camera, image, _BEHIND * max(depth, 1.0))
+    if bodies:
+        file.add_bodies(skeleton, bodies)
+    return file.to_bytes()
+
+
+@dataclass
+class _File:
+    """A document and its one buffer, while they are built."""
+
+    document: dict[str, Any] = field(default_factory=dict)
+    buffer: bytearray = field(default_factory=bytearray)
+    roots: list[int] = field(default_factory=list)
+
+    def add(self, kind: str, **entry: Any) -> int:
+        """Append to the list `kind` of the document; returns the index."""
+        entries = self.document.setdefault(kind, [])
+        entries.append(entry)
+        return len(entries) - 1
+
+    def view(self, data: bytes, target: int | None = None) -> int:
+        self.buffer += bytes(-len(self.buffer) % 4)
+        at = len(self.buffer)
+        self.buffer += data
+        use = {} if target is None else {"target": target}
+        return self.add("bufferViews", buffer=0, byteOffset=at, byteLength=len(data), **use)
+
+    def accessor(self, values: NDArray[Any], target: int | None = None, bounds: bool = False) -> int:
+        """values: (n, ...) of a type in _COMPONENT, little endian."""
+        values = np.ascontiguousarray(values)
+        limits = {"min": values.min(0).tolist(), "max": values.max(0).tolist()} if bounds else {}
+        return self.add(
+            "accessors",
+            bufferView=self.view(values.tobytes(), target),
+            componentType=_COMPONENT[values.dtype.str[1:]],
+            count=len(values),
+            type=_SHAPE[values.shape[1:]],
+            **limits,
+        )
+
+    def add_camera(self, camera: Camera) -> None:
+        """A glTF camera looks through the middle of its view. Where K's principal point is more than a pixel off the
+        image's middle, the view is the smallest one around the principal point that holds the image."""
+        fx, fy, half_width, half_height = _frustum(camera)
+        lens = {
+            "yfov": 2 * math.atan(half_height / fy),
+            "aspectRatio": (half_width / fx) / (half_height / fy),
+            "znear": _NEAR,
+        }
+        index = self.add("cameras", name="camera", type="perspective", perspective=lens)
+        extras = {"K": np.asarray(camera.K, np.float64).tolist(), "image_size": list(camera.size)}
+        self.roots.append(self.add("nodes", name="camera", camera=index, extras=extras))
+
+    def add_image(self, camera: Camera, jpeg: bytes, depth: float) -> None:
+        """A rectangle that fills the camera's image at this depth, unlit."""
+        height, width = camera.size
+        fx, fy, _, _ = _frustum(camera)
+        left, right = ((x - camera.K[0, 2]) / fx * depth for x in (-0.5, width - 0.5))
+        top, bottom = ((y - camera.K[1, 2]) / fy * depth for y in (-0.5, height - 0.5))
+        corners = np.array([(left, top), (left, bottom), (right, bottom), (right, top)])
+        points = np.column_stack([corners, np.full(4, depth)]) * TO_GLTF
+        uv = np.array([(0, 0), (0, 1), (1, 1), (1, 0)], "<f4")
+        source = self.add("images", name="image", mimeType="image/jpeg", bufferView=self.view(jpeg))
+        sampler = self.add(
+            "samplers", magFilter=9729, minFilter=9729, wrapS=33071, wrapT=33071
+        )  # linear, clamped
+        texture = self.add("textures", source=source, sampler=sampler)
+        self.document["extensionsUsed"] = ["KHR_materials_unlit"]
+        material = self.add(
+            "materials",
+            name="image",
+            doubleSided=True,
+            pbrMetallicRoughness={"baseColorTexture": {"index": texture}, "metallicFactor": 0.0},
+            extensions={"KHR_materials_unlit": {}},
+        )
+        primitive = {
+            "attributes": {
+                "POSITION": self.accessor(points.astype("<f4"), _VERTICES, bounds=True),
+                "TEXCOORD_0": self.accessor(uv, _VERTICES),
+            },
+            "indices": self.accessor(np.array([0, 1, 2, 0, 2, 3], "<u2"), _INDICES),
+            "material": material,
+        }
+        mesh = self.add("meshes", name="image", primitives=[primitive])
+        self.roots.append(self.add("nodes", name="image", mesh=mesh))
+
+    def add_bodies(self, skeleton: Skeleton, bodies: Sequence[SkinnedBody]) -> None:
+        kind = "<u2" if len(skeleton.weights) < 65535 else "<u4"
+        indices = self.accessor(skeleton.faces.reshape(-1).astype(kind), _INDICES)
+        influences: dict[str, int] = {}
+        for i, (joints, weights) in enumerate(_influences(skeleton.weights)):
+            influences[f"JOINTS_{i}"] = self.accessor(joints, _VERTICES)
+            influences[f"WEIGHTS_{i}"] = self.accessor(weights, _VERTICES)
+        for body in bodies:
+            linear = [((c + 0.055) / 1.055) ** 2.4 for c in body.colour]
+            material = self.add(
+                "materials",
+                name=body.name,
+                pbrMetallicRoughness={
+                    "baseColorFactor": [*linear, 1.0],
+                    "metallicFactor": 0.0,
+                    "roughnessFactor": 0.7,
+                },
+            )
+            primitive = {
+                "attributes": {
+                    "POSITION": self.accessor(body.vertices.astype("<f4"), _VERTICES, bounds=True),
+                    "NORMAL": self.accessor(_unit(body.normals), _VERTICES),
+                    **influences,
+                },
+                "indices": indices,
+                "material": material,
+            }
+            mesh = self.add("meshes", name=body.name, primitives=[primitive])
+            skin = self._add_skeleton(skeleton, body)
+            # At the root: the transform of a skinned mesh's own node counts for nothing.
+            self.roots.append(self.add("nodes", name=f"{body.name}_mesh", mesh=mesh, skin=skin))
+
+    def _add_skeleton(self, skeleton: Skeleton, body: SkinnedBody) -> int:
+        """The body's node, its joints below it, and the skin that is returned."""
+        offsets = body.joints - body.joints[np.maximum(skeleton.parents, 0)]  # of the root: 0
+        rotations = np.asarray(body.rotations, np.float64).copy()
+        rotations[0] = TO_GLTF[:, None] * rotations[0]
+        place = (np.asarray(body.joints[0], np.float64) + body.transl) * TO_GLTF
+        first = len(self.document["nodes"]) + 1
+        nodes = range(first, first + len(skeleton.names))
+        self.roots.append(self.add("nodes", name=body.name, translation=place.tolist(), children=[first]))
+        turns = Rotation.from_matrix(rotations).as_quat()  # x y z w, as in glTF
+        for joint, name in enumerate(skeleton.names):
+            below = [nodes[k] for k, parent in enumerate(skeleton.parents) if parent == joint]
+            children = {"children": below} if below else {}
+            offset = {"translation": offsets[joint].tolist()} if joint else {}
+            self.add("nodes", name=name, rotation=turns[joint].tolist(), **offset, **children)
+        inverse = np.tile(np.eye(4, dtype="<f4"), (len(nodes), 1, 1))
+        inverse[:, 3, :3] = -body.joints  # column-major: the translation is the last row
+        bind = self.accessor(inverse.reshape(-1, 16))
+        return self.add("skins", name=body.name, joints=[*nodes], skeleton=first, inverseBindMatrices=bind)
+
+    def to_bytes(self) -> bytes:
+        scene = self.add("scenes", nodes=self.roots)
+        buffers = [{"byteLength": len(self.buffer)}] if self.buffer else []
+        asset = {"version": "2.0", "generator": "dpmesh"}
+        document = {"asset": asset, "scene": scene, **self.document}
+        text = json.dumps(document | ({"buffers": buffers} if buffers else {}), allow_nan=False).encode()
+        chunks = [(b"JSON", text + b" " * (-len(text) % 4))]
+        if self.buffer:
+            chunks.append((b"BIN\0", bytes(self.buffer) + bytes(-len(self.buffer) % 4)))
+        body = b"".join(struct.pack("<I4s", len(data), kind) + data for kind, data in chunks)
+        return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
+
+
+def _frustum(camera: Camera) -> tuple[float, float, float, float]:
+    """Focal lengths, and half the width and half the height of the view; pixels."""
+    K = np.asarray(camera.K, np.float64)
+    half: list[float] = []
+    for length, centre in zip(camera.size[::-1], K[:2, 2] + 0.5, strict=True):  # from the image's corner
+        off = abs(float(centre) - length / 2)
+        half.append(length / 2 + (off if off > 1 else 0.0))
+    return float(K[0, 0]), float(K[1, 1]), half[0], half[1]
+
+
+def _influences(
+    weights: Float[np.ndarray, "v j"],
+) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Joints and weights of each vertex, largest first, four to a set; as many sets as the largest vertex takes."""
+    values = np.where(weights > 0, weights, 0).astype(np.float64)
+    most = max(1, int((values > 0).sum(1).max(initial=1)))
+    order = np.argsort(-values, axis=1, kind="stable")[:, : 4 * -(-most // 4)]
+    order = np.pad(order, ((0, 0), (0, -order.shape[1] % 4)))
+    chosen = np.take_along_axis(values, order, 1)
+    chosen[:, most:] = 0
+    chosen /= chosen.sum(1, keepdims=True)
+    joints = np.where(chosen > 0, order, 0)  # the specification's: an influence of weight 0 names joint 0
+    return [
+        (joints[:, k : k + 4].astype("u1"), chosen[:, k : k + 4].astype("<f4"))
+        for k in range(0, order.shape[1], 4)
+    ]
+
+
+def _unit(normals: Float[np.ndarray, "v 3"]) -> NDArray[np.float32]:
+    """Unit length; upwards where there is none (a vertex that no triangle uses)."""
+    values = np.asarray(normals, np.float64)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.where(length > 0.5, values / np.maximum(length, 1e-12), (0.0, 1.0, 0.0)).astype("<f4")
