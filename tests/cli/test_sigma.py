@@ -54,7 +54,7 @@ def test_without_a_sigma_one_line_is_printed(
 ) -> None:
     assert predict("--weights", weights[1], "--out", tmp_path / "o", "--colour", "sigma") == 1
     error = capsys.readouterr().err
-    assert "do not tell how sure" in error and len(error.splitlines()) == 1
+    assert "do not predict their error" in error and len(error.splitlines()) == 1
     assert not list(tmp_path.glob("o/*"))
     assert predict("--weights", weights[1], "--out", tmp_path / "o", "--save", "npz,json") == 0
     folder = tmp_path / "o" / "two_people"

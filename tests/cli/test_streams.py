@@ -114,7 +114,7 @@ def test_any_error_is_one_line(
     def broken(_: list[str]) -> int:
         raise error
 
-    monkeypatch.setattr(command, "_run", broken)
+    monkeypatch.setattr(command, "run_verb", broken)
     monkeypatch.delenv("DPMESH_TRACEBACK", raising=False)
     assert main(["predict"]) == 1
     err = capfd.readouterr().err

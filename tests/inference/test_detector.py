@@ -217,9 +217,9 @@ def test_an_image_without_pixels_is_refused() -> None:
 
 def test_models_are_opened_at_first_use_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened: list[str] = []
-    real = detect._open
+    real = detect.open_session
     monkeypatch.setattr(
-        detect, "_open", lambda path, threads: opened.append(path.name) or real(path, threads)
+        detect, "open_session", lambda path, threads: opened.append(path.name) or real(path, threads)
     )
     detector = Detector(fast=True)
     assert opened == []

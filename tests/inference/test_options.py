@@ -77,7 +77,7 @@ def test_records_know_files_by_content(tmp_path: Path) -> None:
     file = tmp_path / "k.json"
     file.write_text("[]")
     digest = hashlib.sha256(b"[]").hexdigest()
-    record = PredictOptions(keypoints=file, boxes="1,2,3,4", focal=500).record()
+    record = PredictOptions(keypoints=file, boxes="1,2,3,4", focal=500.0).record()
     assert record == {
         "keypoints": {"file": "k.json", "sha256": digest}, "keypoint_format": None, "boxes": "1,2,3,4",
         "focal": 500.0, "fov": None, "max_people": 20,

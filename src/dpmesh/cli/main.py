@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_streams()
     try:
         try:
-            status = _run(words)
+            status = run_verb(words)
         except SystemExit:  # --help, and wrong arguments
             flush_stdout()
             raise
@@ -101,7 +101,7 @@ def _fail_unexpected(error: Exception) -> int:
     return fail(f"unexpected {what}. Set {TRACEBACK}=1 to see where, and please report it.")
 
 
-def _run(words: list[str]) -> int:
+def run_verb(words: list[str]) -> int:
     if not words or words[0] not in VERBS:
         return _top(words)
     verb, rest = words[0], words[1:]

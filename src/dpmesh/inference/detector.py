@@ -161,11 +161,11 @@ class Detector:
 
     @cached_property
     def _box_session(self) -> Any:
-        return _open(self._path(MODELS[0]), self.threads)
+        return open_session(self._path(MODELS[0]), self.threads)
 
     @cached_property
     def _pose_session(self) -> Any:
-        return _open(self._path(MODELS[1]), self.threads)
+        return open_session(self._path(MODELS[1]), self.threads)
 
     def _path(self, name: str) -> Path:
         return self.folder / name if self.folder else shipped(f"detector/{name}")
@@ -206,7 +206,7 @@ def better_pose(first: Pose, rotated: Float32[np.ndarray, "n 17 3"], side: float
     return rotated[best] if better and off[best] <= MAX_SHIFT * side else None
 
 
-def _open(path: Path, threads: int) -> Any:
+def open_session(path: Path, threads: int) -> Any:
     """An onnxruntime session: quiet, on the CPU, with a fixed number of threads."""
     import onnxruntime  # Here: slow to import.
 
