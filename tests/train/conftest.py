@@ -25,7 +25,7 @@ def child() -> ModuleType:
 @pytest.fixture(scope="session", autouse=True)
 def meta_models() -> Iterator[None]:
     """Every run counts its model's parameters on the meta device first: built once per configuration, then copied."""
-    build = lru_cache(maxsize=16)(costs.without_numbers)
+    build = lru_cache(maxsize=16)(costs.build_on_meta)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(costs, "without_numbers", lambda config: copy.deepcopy(build(config)))
+        patch.setattr(costs, "build_on_meta", lambda config: copy.deepcopy(build(config)))
         yield
