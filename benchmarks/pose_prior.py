@@ -21,7 +21,7 @@ from dpmesh.assets import sha256, shipped
 from dpmesh.data.poses import TEST_SUBJECT, PoseBank, held_out, refuse_unmatched
 from dpmesh.errors import DPMeshError
 from dpmesh.pose_prior.files import load_prior
-from dpmesh.train.objectives.vqvae import evaluate_prior, fitted_mixtures, evenly_spaced, rest_joints
+from dpmesh.train.objectives.vqvae import evaluate_prior, evenly_spaced, fitted_mixtures, rest_joints
 
 DECODING = ("from_code", "token_place", "to_joints", "decoder", "joint_out")
 

@@ -1,4 +1,4 @@
-"""Table 4's models at small widths: what each condition, backbone and pose head changes, and that all combine."""
+"""The models of Table 4 at small widths: the effect of each condition, backbone and pose head, and all combinations."""
 
 import json
 from dataclasses import replace
@@ -78,13 +78,13 @@ def inputs(seed: int = 1) -> Inputs:
     )
 
 
-def fused(model: DPMesh, given: Inputs) -> Tensor:
+def fused(model: DPMesh, batch: Inputs) -> Tensor:
     with torch.no_grad():
-        return model.encode_image(given.crop, given.joints, given.visible).fused
+        return model.encode_image(batch.crop, batch.joints, batch.visible).fused
 
 
-def moved(given: Inputs) -> Inputs:
-    return replace(given, joints=256 - given.joints)
+def moved(batch: Inputs) -> Inputs:
+    return replace(batch, joints=256 - batch.joints)
 
 
 def names(model: DPMesh, part: str) -> set[str]:
@@ -92,29 +92,31 @@ def names(model: DPMesh, part: str) -> set[str]:
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("seen", [*CONDITIONS, *TINY])
-def test_every_combination_runs_forward_and_backward(seen: str, head: Head):
+@pytest.mark.parametrize("variant", [*CONDITIONS, *TINY])
+def test_every_combination_runs_forward_and_backward(variant: str, head: Head):
     """Each trainable parameter gets a gradient: nothing is built that is not used."""
-    base = with_timm(SMALL, seen) if seen in TINY else with_conditions(SMALL, seen)
+    base = with_timm(SMALL, variant) if variant in TINY else with_conditions(SMALL, variant)
     model = made(with_head(base, head))
-    answer: Prediction = model(inputs())
-    assert answer.vertices.shape == (1, model.body.vertex_count, 3)
-    assert torch.isfinite(answer.vertices).all()
-    (answer.vertices.square().mean() + answer.joints2d.mean() + answer.joints_img.mean()).backward()
+    prediction: Prediction = model(inputs())
+    assert prediction.vertices.shape == (1, model.body.vertex_count, 3)
+    assert torch.isfinite(prediction.vertices).all()
+    (
+        prediction.vertices.square().mean() + prediction.joints2d.mean() + prediction.joints_img.mean()
+    ).backward()
     trainable = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     assert trainable.keys() >= names(model, "regressor") | names(model, "prompt")
     without = [name for name, grad in trainable.items() if grad is None or not torch.isfinite(grad).all()]
     assert not without
-    fixed = ("pose_prior", "backbone.vae", *(() if seen in TINY else ("backbone.unet",)))
+    fixed = ("pose_prior", "backbone.vae", *(() if variant in TINY else ("backbone.unet",)))
     assert all(name.startswith(fixed) for name, p in model.named_parameters() if not p.requires_grad)
 
 
-def test_z0_is_told_nothing():
+def test_z0_ignores_the_joints():
     model = made(with_conditions(SMALL, "z0"))
     assert not names(model, "backbone.controlnet") and names(model, "prompt") == {"prompt.tokens"}
-    given = inputs()
-    assert torch.equal(fused(model, given), fused(model, moved(given)))
-    assert not torch.equal(fused(model, given), fused(model, replace(given, crop=1 - given.crop)))
+    batch = inputs()
+    assert torch.equal(fused(model, batch), fused(model, moved(batch)))
+    assert not torch.equal(fused(model, batch), fused(model, replace(batch, crop=1 - batch.crop)))
 
 
 def test_a_fresh_controlnet_is_none():
@@ -124,25 +126,25 @@ def test_a_fresh_controlnet_is_none():
     torch.testing.assert_close(fused(without, inputs()), fused(fresh, inputs()))
 
 
-def test_cj_is_seen_and_its_prompt_is_constant():
-    model, given = made(with_conditions(SMALL, "z0+cj")), inputs()
+def test_cj_changes_the_features_and_its_prompt_is_constant():
+    model, batch = made(with_conditions(SMALL, "z0+cj")), inputs()
     assert isinstance(model.prompt, ConstantPrompt)
     assert torch.equal(
-        model.prompt(given.joints, given.visible), model.prompt(256 - given.joints, given.visible)
+        model.prompt(batch.joints, batch.visible), model.prompt(256 - batch.joints, batch.visible)
     )
-    assert not torch.allclose(fused(model, given), fused(model, moved(given)))
+    assert not torch.allclose(fused(model, batch), fused(model, moved(batch)))
     assert model.backbone.controlnet.conv_in.in_channels == 4 + 30
 
 
 def test_added_heatmaps_reach_the_controlnet_in_the_latent():
-    model, given = made(with_conditions(SMALL, "z0+cj_added")), inputs()
+    model, batch = made(with_conditions(SMALL, "z0+cj_added")), inputs()
     backbone = model.backbone
     assert backbone.controlnet.conv_in.in_channels == 4
     read: list[Tensor] = []
     backbone.controlnet.conv_in.register_forward_pre_hook(lambda _m, args: read.append(args[0]))
     backbone.vae.register_forward_hook(lambda _m, _args, latent: read.append(latent))
-    fused(model, given)
-    fused(model, replace(given, visible=torch.zeros(1, 30)))
+    fused(model, batch)
+    fused(model, replace(batch, visible=torch.zeros(1, 30)))
     latent, joined, same, without = read
     assert torch.equal(latent, same) and not torch.allclose(joined, without)
     fresh = made(model.config, start=True).backbone.added  # training starts without them
@@ -201,10 +203,10 @@ def test_small_backbones_are_of_one_size():
 @torch.no_grad()
 def test_joints_are_read_off_the_fused_map(config: DPMeshConfig):
     """Of every backbone, and off nothing else."""
-    given, model = inputs(), DPMesh(config).eval()
-    seen = model.encode_image(given.crop, given.joints, given.visible)
-    assert isinstance(model.backbone.reading, FusedReading) and seen.readings is not None
-    torch.testing.assert_close(seen.readings.positions, model.backbone.reading(seen.fused).positions)
+    batch, model = inputs(), DPMesh(config).eval()
+    features = model.encode_image(batch.crop, batch.joints, batch.visible)
+    assert isinstance(model.backbone.reading, FusedReading) and features.readings is not None
+    torch.testing.assert_close(features.readings.positions, model.backbone.reading(features.fused).positions)
 
 
 def test_widths_stay_within_the_limit():
@@ -212,13 +214,13 @@ def test_widths_stay_within_the_limit():
     assert sum(p.numel() for p in DPMesh(with_widths(EMBEDDED, "wide")).parameters()) < 12e6
 
 
-def test_sizes_that_a_backbone_does_not_have_are_refused():
+def test_sizes_that_a_backbone_does_not_take_are_refused():
     backbone = replace(with_timm(FUSED, "resnet10").backbone, embed_dim=48)
     with pytest.raises(ConfigError, match="no such sizes"):
         DPMesh(replace(FUSED, backbone=backbone))
 
 
-def test_what_does_not_go_together_is_refused():
+def test_invalid_combinations_are_refused():
     release = configuration("release")
     with pytest.raises(ConfigError, match="needs a VQ-VAE"):
         with_head(release, "soft")

@@ -1,4 +1,4 @@
-"""ASSETS.md tells the truth about every shipped file, and the tree stays small."""
+"""ASSETS.md lists every shipped file with its checksum, and the tree stays small."""
 
 import hashlib
 import subprocess
@@ -17,10 +17,10 @@ def test_every_shipped_file_has_a_line_with_its_checksum():
     shipped = [
         p for folder in ("src/dpmesh/shipped", "examples") for p in (ROOT / folder).rglob("*") if p.is_file()
     ]
-    found = {str(p.relative_to(ROOT)): hashlib.sha256(p.read_bytes()).hexdigest() for p in shipped}
+    checksums = {str(p.relative_to(ROOT)): hashlib.sha256(p.read_bytes()).hexdigest() for p in shipped}
     for name in NOT_ASSETS:
-        found.pop(name)
-    assert found == lines()
+        checksums.pop(name)
+    assert checksums == lines()
 
 
 def test_tracked_tree_is_below_45_megabytes():

@@ -1,4 +1,4 @@
-"""What an error says fits a line of a terminal, whatever a file made it say."""
+"""Error messages are short and printable, whatever a file contains."""
 
 from dpmesh.errors import LONGEST, InputError
 

@@ -1,4 +1,4 @@
-"""The ONNX file is the same function, for any number of people."""
+"""The exported ONNX file equals the model, for any batch size."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from dpmesh.config import EMBEDDED, PAPER, RELEASE, narrow
 from dpmesh.errors import ConfigError, OutputError
 from dpmesh.fuse import optimise_for_inference
 from dpmesh.model import DPMesh
-from dpmesh.onnx import INPUTS, OUTPUTS, _join, export_onnx, outputs_of
+from dpmesh.onnx import INPUTS, OUTPUTS, export_onnx, join_weights, outputs_of
 from dpmesh.types import Inputs
 
 
@@ -54,19 +54,19 @@ def run(file: Path, data: Inputs, outputs: tuple[str, ...] = OUTPUTS) -> dict[st
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     assert tuple(o.name for o in session.get_outputs()) == outputs
-    found = session.run(None, {name: getattr(data, name).numpy() for name in INPUTS})
-    return dict(zip(outputs, found, strict=True))
+    values = session.run(None, {name: getattr(data, name).numpy() for name in INPUTS})
+    return dict(zip(outputs, values, strict=True))
 
 
 def assert_the_same(file: Path, model: DPMesh, data: Inputs) -> None:
     """To 1e-3 of a metre, a radian or a standard deviation; joints2d, which are pixels, to 1e-2."""
     with torch.inference_mode():
         expected = model(data)
-    for name, found in run(file, data, outputs_of(model)).items():
-        wanted = getattr(expected, name).numpy()
-        assert found.shape == wanted.shape, name
-        assert np.abs(found - wanted).max() < (1e-2 if name == "joints2d" else 1e-3), name
-        assert wanted.std() > 1e-3, f"{name} says nothing"
+    for name, values in run(file, data, outputs_of(model)).items():
+        reference = getattr(expected, name).numpy()
+        assert values.shape == reference.shape, name
+        assert np.abs(values - reference).max() < (1e-2 if name == "joints2d" else 1e-3), name
+        assert reference.std() > 1e-3, f"{name} is constant"
 
 
 @pytest.fixture(scope="module")
@@ -97,14 +97,14 @@ def test_an_exported_model_is_the_same_function_for_any_number_of_people(
 def test_weights_beyond_one_file_lie_beside_it_in_one(
     tmp_path: Path, exported: Callable[[str], tuple[DPMesh, Path]]
 ):
-    """What the exporter writes beyond 2 GiB is one file for each weight; here onnx writes a small model so."""
+    """Beyond 2 GiB the exporter writes one file for each weight; here onnx writes a small model in this way."""
     model, whole = exported("release")
     onnx.save_model(
         onnx.load(str(whole)), str(tmp_path / "m.onnx"), save_as_external_data=True, all_tensors_to_one_file=False,
         size_threshold=1024, convert_attribute=True,
     )  # fmt: skip
     assert len(list(tmp_path.iterdir())) > 100
-    _join(tmp_path / "m.onnx")
+    join_weights(tmp_path / "m.onnx")
     assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "m.onnx.data"}
     assert (tmp_path / "m.onnx.data").stat().st_size > 5e6
     assert_the_same(tmp_path / "m.onnx", model, inputs(1))
@@ -115,10 +115,10 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "m.onnx"
     words = ["export", "onnx", str(tmp_path / "w"), str(out)]
     assert main(words) == 0
-    told = capsys.readouterr().out
-    assert str(out) in told and "vertices" in told and "joint_sigma" in told
-    found = run(out, inputs(3), (*OUTPUTS, "joint_sigma"))
-    assert found["vertices"].shape == (3, 6904, 3) and found["joint_sigma"].shape == (3, 30)
+    message = capsys.readouterr().out
+    assert str(out) in message and "vertices" in message and "joint_sigma" in message
+    values = run(out, inputs(3), (*OUTPUTS, "joint_sigma"))
+    assert values["vertices"].shape == (3, 6904, 3) and values["joint_sigma"].shape == (3, 30)
     assert main(words) == 1  # not over an old one
     error = capsys.readouterr().err
     assert "--overwrite" in error and len(error.splitlines()) == 1
@@ -134,14 +134,14 @@ def test_a_model_in_half_precision_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "told"),
+    ("name", "words", "message"),
     [
         ("model.safetensors", ["--overwrite"], "does not end in .onnx"),
         ("notes", ["--overwrite"], "does not end in .onnx"),
         ("folder.onnx", ["--overwrite"], "is a folder"),
         ("old.onnx", [], "already"),
         ("link.onnx", [], "already"),
-        ("new.onnx", [], "new.onnx.data: there is such a file already"),
+        ("new.onnx", [], "new.onnx.data: the file exists already"),
         ("x" * 5000 + ".onnx", [], "longer than a path"),
         ("caf\udce9.onnx", [], "cannot be written"),
         ("old.onnx/new.onnx", [], "cannot be written"),
@@ -153,9 +153,9 @@ def test_what_an_export_leaves_alone(
     capsys: pytest.CaptureFixture[str],
     name: str,
     words: list[str],
-    told: str,
+    message: str,
 ) -> None:
-    monkeypatch.setattr("dpmesh.onnx._trace", lambda _, file: file.write_bytes(b"a model"))
+    monkeypatch.setattr("dpmesh.onnx.trace", lambda _, file: file.write_bytes(b"a model"))
     for file in ("model.safetensors", "notes", "old.onnx", "new.onnx.data"):
         (tmp_path / file).write_text("mine")
     (tmp_path / "folder.onnx").mkdir()
@@ -163,13 +163,13 @@ def test_what_an_export_leaves_alone(
     before = {p.name for p in tmp_path.iterdir()}
     assert main(["export", "onnx", "embedded", str(tmp_path / name), *words]) == 1
     err = capsys.readouterr().err
-    assert told in err and err.count("\n") == 1, err
+    assert message in err and err.count("\n") == 1, err
     assert {p.name for p in tmp_path.iterdir()} == before
     assert {(tmp_path / file).read_text() for file in ("model.safetensors", "notes", "old.onnx")} == {"mine"}
 
 
 def test_an_exported_file_has_the_umasks_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dpmesh.onnx._trace", lambda _, file: file.write_bytes(b"a model"))
+    monkeypatch.setattr("dpmesh.onnx.trace", lambda _, file: file.write_bytes(b"a model"))
     old = os.umask(0o022)
     try:
         assert main(["export", "onnx", "embedded", str(tmp_path / "new" / "a.onnx")]) == 0
@@ -180,7 +180,7 @@ def test_an_exported_file_has_the_umasks_rights(tmp_path: Path, monkeypatch: pyt
 
 
 def small_model(path: Path, outside: str = "") -> None:
-    """An ONNX model of one step; its weight lies in the file `outside`, if that is named."""
+    """An ONNX model of one step; its weight is stored in the file `outside`, if given."""
     weight = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [2.0])
     if outside:
         weight.ClearField("float_data")
@@ -196,15 +196,13 @@ def small_model(path: Path, outside: str = "") -> None:
 def test_overwrite_replaces_only_a_model(tmp_path: Path, content: bytes) -> None:
     out = tmp_path / "m.onnx"
     out.write_bytes(content)
-    with pytest.raises(OutputError, match="is no part of an ONNX model"):
+    with pytest.raises(OutputError, match="is not part of an ONNX model"):
         refuse_out(out, overwrite=True)
     small_model(out)
     refuse_out(out, overwrite=True)
     data = tmp_path / "m.onnx.data"
     data.write_bytes(b"mine")
-    with pytest.raises(
-        OutputError, match=r"m\.onnx\.data: is no part"
-    ):  # nothing says that it is the model's
+    with pytest.raises(OutputError, match=r"m\.onnx\.data: is no part"):  # the model does not refer to it
         refuse_out(out, overwrite=True)
     small_model(out, data.name)
     refuse_out(out, overwrite=True)

@@ -1,4 +1,4 @@
-"""Each term against a number worked out by hand."""
+"""Each loss term against an expected number."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ from dpmesh.regressor.uncertainty import LEAST, TAILS
 from dpmesh.skeletons import GRAPH15, JOINTS30
 
 
-def answer(batch: int = 2) -> SupervisedBody:
+def body(batch: int = 2) -> SupervisedBody:
     generator = torch.Generator().manual_seed(0)
     joints3d = torch.randn(batch, 30, 3, generator=generator) * 0.3 + torch.tensor([0.0, 0.0, 4.0])
     return SupervisedBody(
@@ -35,14 +35,14 @@ def answer(batch: int = 2) -> SupervisedBody:
 
 
 def test_the_truth_costs_nothing():
-    truth = answer()
+    truth = body()
     terms = loss_terms(truth, image_space(truth.joints3d, truth.joints2d), truth)
     assert all(value == 0 for value in terms.values())
     assert LossWeights().total(terms) == 0
 
 
 def test_terms_in_their_units():
-    truth = answer()
+    truth = body()
     img = image_space(truth.joints3d, truth.joints2d)
     moved = dataclasses.replace(truth, joints3d=truth.joints3d + torch.tensor([0.0, 0.0, 2.0]))
     assert loss_terms(moved, img, truth)["joints3d"] == pytest.approx(0, abs=1e-6)  # root-relative
@@ -57,8 +57,8 @@ def test_terms_in_their_units():
     assert loss_terms(fat, img, truth)["betas"] == pytest.approx(1)
 
 
-def test_root_and_body_are_told_apart():
-    truth = answer()
+def test_root_and_body_have_separate_terms():
+    truth = body()
     turned = truth.rotations.clone()
     turned[:, 0] = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
     terms = loss_terms(
@@ -69,18 +69,18 @@ def test_root_and_body_are_told_apart():
 
 
 def test_image_space_of_a_known_joint():
-    truth = answer()
-    found = image_space(truth.joints3d, truth.joints2d)
+    truth = body()
+    predicted = image_space(truth.joints3d, truth.joints2d)
     at = GRAPH15.index("R_Wrist")
     whole = JOINTS30.index("R_Wrist")
-    torch.testing.assert_close(found[:, at, :2], truth.joints2d[:, whole] / 256)
+    torch.testing.assert_close(predicted[:, at, :2], truth.joints2d[:, whole] / 256)
     depth = truth.joints3d[:, whole, 2] - truth.joints3d[:, 0, 2]
-    torch.testing.assert_close(found[:, at, 2], (depth + 1) / 2)
-    assert (found[:, 0, 2] == 0.5).all()  # the pelvis itself
+    torch.testing.assert_close(predicted[:, at, 2], (depth + 1) / 2)
+    assert (predicted[:, 0, 2] == 0.5).all()  # the pelvis itself
 
 
 def test_joints_outside_the_crop_do_not_pull_at_the_decoder():
-    truth = answer()
+    truth = body()
     far = truth.joints2d.clone()
     far[:] = 400.0
     outside = dataclasses.replace(truth, joints2d=far)
@@ -88,7 +88,7 @@ def test_joints_outside_the_crop_do_not_pull_at_the_decoder():
 
 
 def test_reading_the_truth_costs_little_and_errors_cost_what_they_are():
-    truth = answer()
+    truth = body()
     heat = draw_heatmaps(truth.joints2d, torch.ones(2, 30), sigma=1.0)
     depth = (truth.joints3d[..., 2] - truth.joints3d[:, :1, 2])[..., None]
     places = torch.cat([truth.joints2d, depth], -1)
@@ -115,8 +115,8 @@ def test_surface_terms_are_cross_entropy_and_metres_over_the_persons_own_cells()
     )
     person = (parts > 0) & own[:, None, None]
     torch.testing.assert_close(terms["surface_depths"], (surface[:, -1] - depth).abs()[person].mean())
-    nobody = surface_terms(surface, parts, depth, torch.zeros(3, dtype=torch.bool))
-    assert nobody["surface_parts"] == nobody["surface_depths"] == 0
+    none_valid = surface_terms(surface, parts, depth, torch.zeros(3, dtype=torch.bool))
+    assert none_valid["surface_parts"] == none_valid["surface_depths"] == 0
 
 
 def known(truth: SupervisedBody, **changed: torch.Tensor) -> KnownTargets:
@@ -133,14 +133,14 @@ _OFF = torch.ones(30, 1)
 _OFF[0] = 0  # the pelvis stays, so that all others are a metre off it
 
 
-def test_masks_leave_out_what_is_not_known_and_keep_the_denominator():
-    """datasets.md §8: a plain mean over all elements, masked zeros included."""
-    truth = answer()
-    img, found = torch.rand(2, 15, 3), wrong(truth)
+def test_masks_leave_out_unknown_targets_and_keep_the_denominator():
+    """A plain mean over all elements, masked zeros included."""
+    truth = body()
+    img, predicted = torch.rand(2, 15, 3), wrong(truth)
     joints, pose = torch.ones(2, 30), torch.ones(2, 24)
     joints[0, 3:], pose[0, 0], pose[1, 1:8] = 0, 0, 0
     mask = known(truth, joints2d=joints, joints3d=joints, pose=pose, betas=torch.tensor([0.0, 1.0]))
-    terms = loss_terms(found, img, truth, mask)
+    terms = loss_terms(predicted, img, truth, mask)
     assert terms["joints3d"] == pytest.approx((2 + 29) / 60)  # the pelvis' own 0 is among the known
     assert terms["joints2d"] == pytest.approx(0.1 * 33 / 60, rel=1e-4)
     assert terms["root"] == pytest.approx(0.5)
@@ -148,12 +148,12 @@ def test_masks_leave_out_what_is_not_known_and_keep_the_denominator():
     assert terms["betas"] == pytest.approx(0.5)
     without_pelvis = joints.clone()
     without_pelvis[1, 0] = 0
-    rootless = loss_terms(found, img, truth, dataclasses.replace(mask, joints3d=without_pelvis))
+    rootless = loss_terms(predicted, img, truth, dataclasses.replace(mask, joints3d=without_pelvis))
     assert rootless["joints3d"] == pytest.approx(2 / 60)  # a depth from nowhere is none
 
 
 def test_depth_of_the_decoder_counts_only_where_it_is_measured():
-    truth = answer()
+    truth = body()
     near = dataclasses.replace(truth, joints2d=torch.full_like(truth.joints2d, 128.0))
     target = image_space(near.joints3d, near.joints2d)
     off = target + torch.tensor([0.0, 0.0, 0.3])
@@ -169,8 +169,8 @@ def test_depth_of_the_decoder_counts_only_where_it_is_measured():
     assert loss_terms(deep, target + 0.3, deep, flat)["joints_img"] == pytest.approx(0.2, rel=1e-4)
 
 
-def test_joints_outside_the_crop_are_left_out_if_wanted():
-    truth = answer()
+def test_only_inside_leaves_out_joints_outside_the_crop():
+    truth = body()
     far = dataclasses.replace(truth, joints2d=truth.joints2d + 1000)
     off = dataclasses.replace(far, joints2d=far.joints2d - 900)
     img = torch.rand(2, 15, 3)
@@ -179,7 +179,7 @@ def test_joints_outside_the_crop_are_left_out_if_wanted():
 
 
 def test_fitted_meshes_have_terms_of_their_own():
-    truth = answer()
+    truth = body()
     weights = LossWeights(fit_img=1.0, fit3d=1.0)
     moved = truth.joints3d + _OFF
     fit = torch.tensor([1.0, 0.0])
@@ -195,7 +195,7 @@ def test_fitted_meshes_have_terms_of_their_own():
 
 
 def test_automatic_weighting():
-    """L / (2 p²) + ln(1 + p²), least where p² is what the loss asks for."""
+    """L / (2 p²) + ln(1 + p²), with its minimum where the derivative in p vanishes."""
     p = torch.tensor(1.0, requires_grad=True)
     assert balanced(torch.tensor(3.0), p).item() == pytest.approx(1.5 + math.log(2))
     terms = {"betas": torch.tensor(4.0), "pose": torch.tensor(1.0)}
@@ -208,15 +208,15 @@ def test_automatic_weighting():
 
 
 def test_two_halves_average_to_the_whole():
-    truth, found, img = answer(4), wrong(answer(4)), torch.rand(4, 15, 3)
+    truth, predicted, img = body(4), wrong(body(4)), torch.rand(4, 15, 3)
     mask = known(truth, joints3d=(torch.rand(4, 30) > 0.4).float())
 
     def rows(of: object, part: slice) -> object:
         return type(of)(*(getattr(of, f.name)[part] for f in dataclasses.fields(of)))  # type: ignore[arg-type]
 
-    whole = loss_terms(found, img, truth, mask)
+    whole = loss_terms(predicted, img, truth, mask)
     halves = [
-        loss_terms(rows(found, part), img[part], rows(truth, part), rows(mask, part))
+        loss_terms(rows(predicted, part), img[part], rows(truth, part), rows(mask, part))
         for part in (slice(0, 2), slice(2, 4))
     ]
     for name, value in whole.items():
@@ -228,7 +228,7 @@ def test_the_uncertainty_term_is_the_likelihood_of_a_student_t():
     from scipy.stats import multivariate_t
 
     g = torch.Generator().manual_seed(0)
-    truth, found = (torch.randn(2, 30, 3, generator=g) for _ in range(2))
+    truth, predicted = (torch.randn(2, 30, 3, generator=g) for _ in range(2))
     log_scale = torch.randn(2, 30, generator=g) - 1
     known = torch.ones(2, 30)
     known[0, 5] = 0
@@ -237,13 +237,13 @@ def test_the_uncertainty_term_is_the_likelihood_of_a_student_t():
         total = 0.0
         for b in range(2):
             for j in range(1, 30):
-                off = ((found[b, j] - found[b, 0]) - (truth[b, j] - truth[b, 0])).numpy()
+                off = ((predicted[b, j] - predicted[b, 0]) - (truth[b, j] - truth[b, 0])).numpy()
                 shape = torch.eye(3).numpy() * float(torch.exp(2 * log_scale[b, j]))
                 total -= float(known[b, j]) * multivariate_t(shape=shape, df=TAILS).logpdf(off)
         return total / (2 * 29)
 
     def fast(log_scale: torch.Tensor) -> float:
-        return float(uncertainty_term(log_scale, found, truth, known))
+        return float(uncertainty_term(log_scale, predicted, truth, known))
 
     other = log_scale + 0.7 * torch.randn(2, 30, generator=g)
     assert fast(other) - fast(log_scale) == pytest.approx(slow(other) - slow(log_scale), abs=1e-4)

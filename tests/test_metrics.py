@@ -1,10 +1,9 @@
-"""Closed forms, and a slow reference that is obviously right."""
+"""Metrics against closed forms and a numerical optimiser."""
 
 import numpy as np
 import pytest
 
-from dpmesh.geometry.align import procrustes
-from dpmesh.metrics import NOMINAL, calibration_error, coverage, mpjpe, pa_mpjpe, rank_correlation
+from dpmesh.metrics import NOMINAL, calibration_error, coverage, mpjpe, pa_mpjpe, procrustes, rank_correlation
 from dpmesh.regressor.uncertainty import DEVIATION, TAILS
 
 
@@ -56,13 +55,13 @@ def test_against_a_numerical_optimiser(mirrored: bool):
 
 def test_coincident_points_do_not_break():
     truth = points(0, 1)
-    found = procrustes(np.zeros_like(truth), truth)
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found[0], np.repeat(truth.mean(1), 14, 0), atol=1e-12)
+    aligned = procrustes(np.zeros_like(truth), truth)
+    assert np.isfinite(aligned).all()
+    np.testing.assert_allclose(aligned[0], np.repeat(truth.mean(1), 14, 0), atol=1e-12)
 
 
 def student(scale: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lengths of errors drawn from the model of the error."""
+    """Lengths of errors drawn from the error model."""
     normal = rng.standard_normal((*scale.shape, 3)) * scale[..., None]
     return np.linalg.norm(normal * np.sqrt(TAILS / rng.chisquare(TAILS, scale.shape))[..., None], axis=-1)
 

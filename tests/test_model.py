@@ -1,4 +1,4 @@
-"""The contract of the model, and its weights on disk."""
+"""The model: shapes, invariances, configs, and weights on disk."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def inputs(batch: int = 3, seed: int = 0) -> Inputs:
 
 @torch.no_grad()
 def test_the_contract(model: DPMesh):
-    answer = model(inputs(), features=True)
+    prediction = model(inputs(), features=True)
     vertices = model.body.vertex_count
     shapes = {
         "root_6d": (3, 6),
@@ -50,15 +50,15 @@ def test_the_contract(model: DPMesh):
         "joints2d": (3, 30, 2),
     }
     for name, shape in shapes.items():
-        assert getattr(answer, name).shape == shape, name
-    assert answer.features.fused.shape == (3, 256, 8, 8)
-    assert set(answer.features.maps) == {8, 16}
+        assert getattr(prediction, name).shape == shape, name
+    assert prediction.features.fused.shape == (3, 256, 8, 8)
+    assert set(prediction.features.maps) == {8, 16}
     assert model(inputs()).features is None
-    rotations = torch.cat([answer.global_orient[:, None], answer.body_rotations], 1)
+    rotations = torch.cat([prediction.global_orient[:, None], prediction.body_rotations], 1)
     torch.testing.assert_close(rotations @ rotations.mT, torch.eye(3).expand(3, 24, 3, 3), atol=1e-5, rtol=0)
-    again = model.body(answer.betas, rotations, answer.transl)
-    torch.testing.assert_close(again.vertices, answer.vertices)
-    torch.testing.assert_close(project(answer.joints3d, inputs().focal), answer.joints2d)
+    again = model.body(prediction.betas, rotations, prediction.transl)
+    torch.testing.assert_close(again.vertices, prediction.vertices)
+    torch.testing.assert_close(project(prediction.joints3d, inputs().focal), prediction.joints2d)
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def test_a_batch_of_mixed_focals_equals_its_samples(model: DPMesh):
 
 
 @torch.no_grad()
-def test_the_coordinate_of_an_unseen_joint_is_ignored(model: DPMesh):
+def test_the_coordinate_of_an_invisible_joint_is_ignored(model: DPMesh):
     batch = inputs()
     moved = torch.where(batch.visible[..., None] > 0, batch.joints, torch.full_like(batch.joints, 777.0))
     one, other = model(batch), model(dataclasses.replace(batch, joints=moved))
@@ -83,13 +83,26 @@ def test_the_coordinate_of_an_unseen_joint_is_ignored(model: DPMesh):
 
 
 @torch.no_grad()
-def test_nothing_seen_is_an_answer_too(model: DPMesh):
+def test_without_visible_joints_there_is_still_a_body(model: DPMesh):
     batch = dataclasses.replace(inputs(), visible=torch.zeros(3, 30))
     assert torch.isfinite(model(batch).vertices).all()
 
 
+@torch.no_grad()
+def test_encode_image_is_the_first_four_steps_of_forward(model: DPMesh):
+    batch = inputs()
+    expected = model(batch, features=True)
+    features = model.encode_image(batch.crop, batch.joints, batch.visible)
+    assert torch.equal(features.fused, expected.features.fused)
+    assert all(torch.equal(features.maps[size], maps) for size, maps in expected.features.maps.items())
+    again = model.encode_image(batch.crop, batch.joints, batch.visible, model.backbone.encode(batch.crop))
+    assert torch.equal(again.fused, features.fused)
+    regression = model.regress(features, batch.joints, batch.visible)
+    assert torch.equal(model.decode_body(regression, batch.focal).vertices, expected.vertices)
+
+
 def test_depth_scales_with_the_focal_length():
-    """Twice the focal length, twice the distance: the size in the crop is the camera's third number alone."""
+    """Twice the focal length gives twice the distance: the size in the crop depends on camera[2] only."""
     camera = torch.tensor([[0.1, -0.2, 0.3]]).expand(2, 3)
     near, far = camera_translation(camera, torch.tensor([500.0, 1000.0]), 2.5)
     assert far[2] == pytest.approx(2 * float(near[2]))

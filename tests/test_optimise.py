@@ -1,4 +1,4 @@
-"""The optimised model is the same function, and says so where it no longer has weights of its own."""
+"""An optimised model computes the same function, and cannot be saved."""
 
 import copy
 import os
@@ -45,9 +45,9 @@ def inputs() -> Inputs:
     )  # fmt: skip
 
 
-def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference over the root mean square of what is expected."""
-    return float((found - expected).abs().max() / expected.square().mean().sqrt())
+def relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, relative to the root mean square of the expected values."""
+    return float((actual - expected).abs().max() / expected.square().mean().sqrt())
 
 
 def assert_the_same(expected: Prediction, got: Prediction, limit: float) -> None:

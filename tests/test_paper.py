@@ -1,4 +1,4 @@
-"""`paper` at small widths: what it does otherwise than `release` (docs/paper_vs_code.md)."""
+"""`paper` at small widths: its differences from `release`."""
 
 from dataclasses import replace
 
@@ -55,7 +55,7 @@ def inputs() -> Inputs:
 
 @torch.no_grad()
 def test_stable_diffusions_own_range_and_scale(model: DPMesh):
-    """What the pre-trained U-Net saw: pictures in [-1, 1], latents times 0.18215."""
+    """The inputs of the pre-trained U-Net: images in [-1, 1], latents times 0.18215."""
     vae, crop = model.backbone.vae, inputs().crop
     moments = vae.quant_conv(vae.encoder(crop * 2 - 1))
     torch.testing.assert_close(vae(crop), moments[:, :4] * 0.18215)
@@ -63,14 +63,14 @@ def test_stable_diffusions_own_range_and_scale(model: DPMesh):
 
 @torch.no_grad()
 def test_the_prompt_is_a_two_layer_mlp_on_visible_joints(model: DPMesh):
-    given = inputs()
+    batch = inputs()
     first, act, second = model.prompt.mlp
-    tokens = model.prompt(given.joints, given.visible)
-    torch.testing.assert_close(tokens[:, 1], second(act(first(given.joints[:, 1] / 256))))
+    tokens = model.prompt(batch.joints, batch.visible)
+    torch.testing.assert_close(tokens[:, 1], second(act(first(batch.joints[:, 1] / 256))))
     assert torch.equal(tokens[:, 0], model.prompt.unseen.expand(2, -1))
-    elsewhere = torch.where(given.visible[..., None] > 0, given.joints, torch.full_like(given.joints, 99.0))
-    moved = model(replace(given, joints=elsewhere))
-    torch.testing.assert_close(model(given).vertices, moved.vertices)
+    elsewhere = torch.where(batch.visible[..., None] > 0, batch.joints, torch.full_like(batch.joints, 99.0))
+    moved = model(replace(batch, joints=elsewhere))
+    torch.testing.assert_close(model(batch).vertices, moved.vertices)
 
 
 @torch.no_grad()
@@ -91,25 +91,25 @@ def test_the_finest_map_is_a_feature_too(model: DPMesh):
 
 @torch.no_grad()
 def test_the_pose_is_the_soft_mean_of_codes(model: DPMesh):
-    answer, prior = model(inputs()), model.pose_prior
-    assert answer.pose_latent.shape == (2, 6, 10)
-    codes = F.softmax(answer.pose_latent, -1) @ prior.codebook.codes
-    torch.testing.assert_close(answer.body_rotations, prior.decode(codes))
+    prediction, prior = model(inputs()), model.pose_prior
+    assert prediction.pose_latent.shape == (2, 6, 10)
+    codes = F.softmax(prediction.pose_latent, -1) @ prior.codebook.codes
+    torch.testing.assert_close(prediction.body_rotations, prior.decode(codes))
 
 
 @torch.no_grad()
 def test_each_sample_has_its_own_focal_length(model: DPMesh):
     both = inputs()
-    answer = model(both)
+    prediction = model(both)
     for i in range(2):
         one = Inputs(
             both.crop[i : i + 1], both.joints[i : i + 1], both.visible[i : i + 1], both.focal[i : i + 1]
         )
         alone = model(one)
-        torch.testing.assert_close(answer.transl[i : i + 1], alone.transl, atol=1e-3, rtol=1e-3)
-        torch.testing.assert_close(answer.joints2d[i : i + 1], alone.joints2d, atol=0.1, rtol=1e-3)
+        torch.testing.assert_close(prediction.transl[i : i + 1], alone.transl, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(prediction.joints2d[i : i + 1], alone.joints2d, atol=0.1, rtol=1e-3)
 
 
-def test_nothing_is_looked_at_without_a_lifter(model: DPMesh):
+def test_without_a_lifter_an_image_is_needed(model: DPMesh):
     with pytest.raises(ConfigError, match="needs an image"):
         model.regress(None, torch.zeros(1, 30, 2), torch.zeros(1, 30))

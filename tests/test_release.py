@@ -66,21 +66,21 @@ def inputs() -> Inputs:
 
 
 def trace(root: nn.Module, run: Any, *names: str) -> dict[str, tuple[tuple[Any, ...], Any]]:
-    """What went into the named modules and what came out, as `run` runs."""
-    seen: dict[str, tuple[tuple[Any, ...], Any]] = {}
+    """Arguments and outputs of the named modules while `run` runs."""
+    calls: dict[str, tuple[tuple[Any, ...], Any]] = {}
 
     def keep(name: str) -> Any:
-        return lambda _m, args, out: seen.__setitem__(name, (args, out))
+        return lambda _m, args, out: calls.__setitem__(name, (args, out))
 
     handles = [root.get_submodule(name).register_forward_hook(keep(name)) for name in names]
     with torch.no_grad():
         run()
     for handle in handles:
         handle.remove()
-    return seen
+    return calls
 
 
-def test_the_picture_stays_between_zero_and_one(model: DPMesh, inputs: Inputs):
+def test_the_image_stays_between_zero_and_one(model: DPMesh, inputs: Inputs):
     name = "backbone.vae.encoder.conv_in"
     ((entered,), _) = trace(model, lambda: model(inputs), name)[name]
     assert torch.equal(entered, inputs.crop)
@@ -88,11 +88,11 @@ def test_the_picture_stays_between_zero_and_one(model: DPMesh, inputs: Inputs):
 
 def test_the_latent_is_the_mean_of_the_posterior_unscaled(model: DPMesh, inputs: Inputs):
     names = ("backbone.vae.quant_conv", "backbone.unet.conv_in", "backbone.controlnet.conv_in")
-    seen = trace(model, lambda: model(inputs), *names)
-    moments = seen[names[0]][1]
+    calls = trace(model, lambda: model(inputs), *names)
+    moments = calls[names[0]][1]
     assert moments.shape == (2, 8, 32, 32)
-    assert torch.equal(seen[names[1]][0][0], moments[:, :4])
-    assert torch.equal(seen[names[2]][0][0][:, :4], moments[:, :4])  # the latent first, then the heatmaps
+    assert torch.equal(calls[names[1]][0][0], moments[:, :4])
+    assert torch.equal(calls[names[2]][0][0][:, :4], moments[:, :4])  # the latent first, then the heatmaps
     assert moments.dtype == torch.float32
 
 
@@ -102,13 +102,13 @@ def test_the_timestep_is_one_in_both_nets(model: DPMesh, inputs: Inputs):
         assert step.tolist() == [1.0]
 
 
-def test_the_prompt_is_linear_in_all_thirty_joints_seen_or_not(model: DPMesh, inputs: Inputs):
+def test_the_prompt_is_linear_in_all_thirty_joints_visible_or_not(model: DPMesh, inputs: Inputs):
     names = ("backbone.unet.mid_block.attentions.0", "backbone.controlnet.mid_block.attentions.0")
-    seen = trace(model, lambda: model(inputs), *names)
+    calls = trace(model, lambda: model(inputs), *names)
     (layer,) = model.prompt.mlp
     on_the_heatmap = inputs.joints / 8
     expected = F.linear(on_the_heatmap / 32, layer.weight, layer.bias)
-    for args, _ in seen.values():
+    for args, _ in calls.values():
         torch.testing.assert_close(args[1], expected)
 
 
@@ -133,10 +133,10 @@ def test_control_is_taken_from_the_end(model: DPMesh):
     skips = [plain[name][0][0] for name in blocks]
     for index in range(13):
         pushed = [c if i != index else torch.full((1, 1, 1, 1), 0.5) for i, c in enumerate(control)]
-        seen = trace(unet, lambda pushed=pushed: unet(latent, prompt, pushed), *blocks)
+        calls = trace(unet, lambda pushed=pushed: unet(latent, prompt, pushed), *blocks)
         for i, (name, before) in enumerate(zip(blocks, skips, strict=True)):
             skip = unet.skip_widths[11 - i]
-            moved = seen[name][0][0] - before
+            moved = calls[name][0][0] - before
             expected = 0.5 if index == 11 - i else 0.0
             torch.testing.assert_close(moved[:, -skip:], torch.full_like(moved[:, -skip:], expected))
             if i == 0:  # what comes from the middle
@@ -151,23 +151,23 @@ def test_which_attention_maps_are_averaged(model: DPMesh, inputs: Inputs):
         8: [("up", 1, 0), ("up", 1, 1), ("up", 1, 2), ("down", 2, 0), ("down", 2, 1)],
         16: [("up", 2, 0), ("up", 2, 1), ("up", 2, 2), ("down", 1, 0), ("down", 1, 1)],
     }
-    found: dict[int, Tensor] = {}
+    result: dict[int, Tensor] = {}
 
     def run() -> None:
-        found.update(model(inputs, features=True).features.maps)
+        result.update(model(inputs, features=True).features.maps)
 
     names = {
         size: [f"backbone.unet.{way}_blocks.{level}.attentions.{i}" for way, level, i in chosen]
         for size, chosen in layers.items()
     }
     attention = [f"{name}.transformer_blocks.0.attn2" for group in names.values() for name in group]
-    seen = trace(model, run, *attention)
-    assert set(found) == {8, 16}
+    calls = trace(model, run, *attention)
+    assert set(result) == {8, 16}
     for size, group in names.items():
         maps = []
         for name in group:
             layer = model.get_submodule(f"{name}.transformer_blocks.0.attn2")
-            (x, _), _ = seen[f"{name}.transformer_blocks.0.attn2"]
+            (x, _), _ = calls[f"{name}.transformer_blocks.0.attn2"]
             with torch.no_grad():
                 query, key = layer.to_q(x), layer.to_k(prompt)
             width = query.shape[-1] // 2
@@ -181,17 +181,17 @@ def test_which_attention_maps_are_averaged(model: DPMesh, inputs: Inputs):
                 for h in range(2)
             ]
             maps.append(((heads[0] + heads[1]) / 2).mT.reshape(2, 30, size, size))
-        torch.testing.assert_close(found[size], sum(maps) / 5, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(result[size], sum(maps) / 5, atol=1e-6, rtol=1e-4)
 
 
 def test_features_and_maps_are_fused_as_released(model: DPMesh, inputs: Inputs):
     """Output blocks 1, 4, 7 and 11; maps behind their features; the finest map first."""
     ups = {4: "0.resnets.1", 8: "1.attentions.1", 16: "2.attentions.1", 32: "3.attentions.2"}
     names = {size: f"backbone.unet.up_blocks.{name}" for size, name in ups.items()}
-    answers: list[Any] = []
-    seen = trace(model, lambda: answers.append(model(inputs, features=True).features), *names.values())
-    at = {size: out[0] if isinstance(out := seen[name][1], tuple) else out for size, name in names.items()}
-    (features,) = answers
+    collected: list[Any] = []
+    calls = trace(model, lambda: collected.append(model(inputs, features=True).features), *names.values())
+    at = {size: out[0] if isinstance(out := calls[name][1], tuple) else out for size, name in names.items()}
+    (features,) = collected
     fusion = model.backbone.fusion
     conv1, norm1, _, conv2 = fusion.from_32
     with torch.no_grad():
@@ -238,45 +238,45 @@ def test_lora_is_on_self_and_cross_attention_and_the_gate(model: DPMesh):
 def test_six_numbers_are_two_columns_row_by_row(model: DPMesh, inputs: Inputs):
     """Elements 0, 2, 4 and 1, 3, 5; Gram-Schmidt gives the columns of the matrix."""
     with torch.no_grad():
-        answer = model(inputs)
-    first, second = answer.root_6d[:, 0::2], answer.root_6d[:, 1::2]
+        prediction = model(inputs)
+    first, second = prediction.root_6d[:, 0::2], prediction.root_6d[:, 1::2]
     first = F.normalize(first, dim=1)
     second = F.normalize(second - (first * second).sum(1, keepdim=True) * first, dim=1)
     third = torch.linalg.cross(first, second, dim=1)
     expected = torch.stack([first, second, third], dim=2)
-    torch.testing.assert_close(answer.global_orient, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(prediction.global_orient, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_vposer_decodes_the_code_and_hands_rest(model: DPMesh, inputs: Inputs):
     with torch.no_grad():
-        answer = model(inputs)
+        prediction = model(inputs)
         state = {name.removeprefix("bodyprior_dec_"): p for name, p in model.pose_prior.named_parameters()}
-        x = F.leaky_relu(F.linear(answer.pose_latent, state["fc1.weight"], state["fc1.bias"]), 0.2)
+        x = F.leaky_relu(F.linear(prediction.pose_latent, state["fc1.weight"], state["fc1.bias"]), 0.2)
         x = F.leaky_relu(F.linear(x, state["fc2.weight"], state["fc2.bias"]), 0.2)
         x = F.linear(x, state["out.weight"], state["out.bias"]).view(2, 21, 3, 2)
-    assert answer.pose_latent.shape == (2, 8)
+    assert prediction.pose_latent.shape == (2, 8)
     torch.testing.assert_close(
-        answer.body_rotations[:, :21, :, 0], F.normalize(x[..., 0], dim=-1), atol=1e-5, rtol=1e-4
+        prediction.body_rotations[:, :21, :, 0], F.normalize(x[..., 0], dim=-1), atol=1e-5, rtol=1e-4
     )
     plane = torch.linalg.cross(x[..., 0], x[..., 1], dim=-1)
     torch.testing.assert_close(
-        answer.body_rotations[:, :21, :, 2], F.normalize(plane, dim=-1), atol=1e-5, rtol=1e-4
+        prediction.body_rotations[:, :21, :, 2], F.normalize(plane, dim=-1), atol=1e-5, rtol=1e-4
     )
-    assert torch.equal(answer.body_rotations[:, 21:], torch.eye(3).expand(2, 2, 3, 3))
+    assert torch.equal(prediction.body_rotations[:, 21:], torch.eye(3).expand(2, 2, 3, 3))
 
 
 def test_the_camera_and_the_first_samples_focal_length(model: DPMesh, inputs: Inputs):
     with torch.no_grad():
-        answer = model(inputs)
+        prediction = model(inputs)
     k = 1500.0 * 2.5 / 256
     expected = torch.stack(
-        [answer.camera[:, 0], answer.camera[:, 1], k * torch.sigmoid(answer.camera[:, 2])], dim=1
+        [prediction.camera[:, 0], prediction.camera[:, 1], k * torch.sigmoid(prediction.camera[:, 2])], dim=1
     )
-    torch.testing.assert_close(answer.transl, expected)
-    assert answer.focal.tolist() == [1500.0, 1500.0]
-    x, y, z = answer.joints3d.unbind(-1)
+    torch.testing.assert_close(prediction.transl, expected)
+    assert prediction.focal.tolist() == [1500.0, 1500.0]
+    x, y, z = prediction.joints3d.unbind(-1)
     pixels = torch.stack([x / (z + 1e-4) * 1500.0 + 128, y / (z + 1e-4) * 1500.0 + 128], dim=-1)
-    torch.testing.assert_close(answer.joints2d, pixels, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(prediction.joints2d, pixels, rtol=1e-4, atol=1e-2)
 
 
 def test_one_focal_length_for_a_batch_is_a_switch_that_the_paper_leaves_off(model: DPMesh, inputs: Inputs):
@@ -290,8 +290,8 @@ def test_one_focal_length_for_a_batch_is_a_switch_that_the_paper_leaves_off(mode
 
 
 def test_frozen_parts_get_no_gradient_and_the_rest_does(model: DPMesh, inputs: Inputs):
-    answer = model(inputs, features=True)
-    (answer.vertices.square().mean() + answer.joints_img.sum()).backward()
+    prediction = model(inputs, features=True)
+    (prediction.vertices.square().mean() + prediction.joints_img.sum()).backward()
     for name, p in model.named_parameters():
         learns = not name.startswith(("backbone.vae", "backbone.controlnet", "pose_prior")) and (
             ".lora_" in name or not name.startswith("backbone.unet")
@@ -329,6 +329,6 @@ def test_every_norm_has_the_released_epsilon(model: DPMesh):
 def test_a_tenth_of_a_millimetre_is_added_to_the_depth():
     """1000 px · 1 m / 1.0001 m + 128, and 1000 px · 0.1 mm / 0.1 mm + 128 for a point in the camera's own plane."""
     points = torch.tensor([[[1.0, -1.0, 1.0], [1e-4, 0.0, 0.0]]])
-    found = project(points, torch.tensor([1000.0]))
+    result = project(points, torch.tensor([1000.0]))
     expected = torch.tensor([[[1127.9000, -871.9000], [1128.0, 128.0]]])
-    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
+    torch.testing.assert_close(result, expected, atol=2e-3, rtol=0)

@@ -1,4 +1,4 @@
-"""The joint sets, written out once more by number: an order that is wrong by one trains and measures another joint."""
+"""The joint sets, written out by number: an order that is off by one would train and measure another joint."""
 
 import pytest
 
@@ -87,7 +87,7 @@ def test_orders():
 
 
 def test_sigmas_are_cocos():
-    found = dict(zip(COCO17.joints, COCO_SIGMAS, strict=True))
+    sigmas = dict(zip(COCO17.joints, COCO_SIGMAS, strict=True))
     of = {"Nose": 26, "Eye": 25, "Ear": 35, "Shoulder": 79, "Elbow": 72, "Wrist": 62, "Hip": 107, "Knee": 87}
-    for joint, sigma in found.items():
+    for joint, sigma in sigmas.items():
         assert round(1000 * sigma) == (of | {"Ankle": 89})[joint.removeprefix("L_").removeprefix("R_")], joint

@@ -1,4 +1,4 @@
-"""The variants of Table 4, one change at a time, and every configuration by its name."""
+"""The variants of the paper's Table 4, and configurations by name."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -9,12 +9,12 @@ from dpmesh.backbone.timm import TimmConfig
 from dpmesh.config import EMBEDDED, FUSED, PAPER, PRESETS, DPMeshConfig
 from dpmesh.config_io import override
 from dpmesh.errors import ConfigError
-from dpmesh.pose_prior.direct import DirectConfig
+from dpmesh.pose_prior.prior import DirectConfig
 from dpmesh.pose_prior.vposer import VPoserConfig
 from dpmesh.pose_prior.vqvae import PoseVQVAEConfig
 
-# Table 4, one change at a time; the functions combine: with_head(with_timm(PAPER, "resnet50"), "direct").
 Head = Literal["soft", "straight_through", "vposer", "direct"]
+"""Pose heads of the ablation."""
 
 
 TIMM = {
@@ -23,7 +23,7 @@ TIMM = {
     "vit_l16": TimmConfig(model="vit_large_patch16_224"),
     "swinv2_l": TimmConfig(model="swinv2_large_window12to16_192to256"),
 }
-"""Our name -> the paper's four in timm. The size in a name is that of its training; here it is the crop's, 256."""
+"""The four backbones of the paper's Table 4. A size in timm's name is that of its training; here the input is 256."""
 
 
 TIMM_SMALL = {
@@ -33,23 +33,22 @@ TIMM_SMALL = {
         model="swinv2_tiny_window8_256", embed_dim=48, depths=(2, 2, 4, 2), num_heads=(2, 4, 8, 16)
     ),
 }
-"""Of about the size of FUSED's own backbone."""
+"""Backbones of about the size of the one in FUSED."""
 
 
 WIDTHS = {"narrow": (24, 48, 72, 72), "wide": (40, 80, 104, 104)}
-"""Channels of the U-Net's levels; wide is as wide as 12 M parameters in all allow."""
+"""Channels of the U-Net's levels. "wide" is the widest with at most 12 M parameters in the whole model."""
 
 
 def with_conditions(base: DPMeshConfig, conditions: Conditions) -> DPMeshConfig:
-    """The same model, told other things besides the picture."""
+    """The config with other inputs of the U-Net."""
     frozen = tuple(part for part in base.frozen if part != "controlnet" or conditions != "z0")
     backbone = replace(base.diffusion, conditions=conditions)
     return replace(base, name=f"{base.name}-{conditions}", backbone=backbone, frozen=frozen)
 
 
 def with_timm(base: DPMeshConfig, model: str) -> DPMeshConfig:
-    """The same regressor behind another backbone, all of which is trained. model: a name in TIMM or TIMM_SMALL, or
-    timm's own."""
+    """The config with a timm backbone, trained as a whole. model: a name in TIMM or TIMM_SMALL, or timm's own."""
     old = base.backbone
     backbone = replace(
         (TIMM | TIMM_SMALL).get(model, TimmConfig(model=model)),
@@ -62,14 +61,17 @@ def with_timm(base: DPMeshConfig, model: str) -> DPMeshConfig:
 
 
 def with_widths(base: DPMeshConfig, size: str) -> DPMeshConfig:
-    """The same model with a narrower or wider U-Net and ControlNet. size: a name in WIDTHS."""
+    """The config with a narrower or wider U-Net and ControlNet. size: a name in WIDTHS."""
     diffusion = base.diffusion
     backbone = replace(diffusion, unet=replace(diffusion.unet, channels=WIDTHS[size]))
     return replace(base, name=f"{base.name}-{size}", backbone=backbone)
 
 
 def with_head(base: DPMeshConfig, head: Head) -> DPMeshConfig:
-    """The same model with another pose head; soft and straight_through keep base's VQ-VAE, which they need."""
+    """The config with another pose head. soft, straight_through: keep the VQ-VAE of base; ConfigError without one.
+
+    The functions combine: with_head(with_timm(PAPER, "resnet50"), "direct").
+    """
     name = f"{base.name}-{head}"
     if head == "vposer":
         prior = VPoserConfig()
@@ -86,7 +88,7 @@ def with_head(base: DPMeshConfig, head: Head) -> DPMeshConfig:
 
 
 def ablations(base: DPMeshConfig, timm: Iterable[str]) -> dict[str, tuple[DPMeshConfig, ...]]:
-    """Table 4 by what is changed; `base` itself is the last row of each."""
+    """The groups of Table 4, one change of `base` in each row, `base` itself last. timm: names of backbones."""
     return {
         "conditions": (*(with_conditions(base, c) for c in get_args(Conditions)[:-1]), base),
         "backbones": (*(with_timm(base, model) for model in timm), base),
@@ -103,14 +105,14 @@ SMALL_ABLATIONS = {
     "widths": (*(with_widths(FUSED, size) for size in WIDTHS), FUSED),
     "pose heads": ablations(EMBEDDED, ())["pose heads"],
 }
-"""At the embedded model's widths: what a CPU can train (benchmarks/ablations.py)."""
+"""Table 4 at the widths of `embedded`, which a CPU can train (benchmarks/ablations.py)."""
 
 
 def configuration(model: str | Mapping[str, Any]) -> DPMeshConfig:
-    """A named configuration, an ablation's included; raises ConfigError for an unknown name.
+    """A preset or ablation by name, optionally with overrides. Raises ConfigError.
 
-    model: the name, or a table {"name": ..., "backbone": {"pretrained": True}} whose other values are laid over the
-    named configuration's, nested as its fields are. It keeps its name.
+    model: a name, or a table such as {"name": "paper", "backbone": {"pretrained": True}} whose other values override
+    those of the named configuration, nested as its fields. The result keeps the name.
     """
     if not isinstance(model, str):
         changes = dict(model)
@@ -122,9 +124,9 @@ def configuration(model: str | Mapping[str, Any]) -> DPMeshConfig:
     name = model
     groups = (*ABLATIONS.values(), *SMALL_ABLATIONS.values())
     rows = {row.name: row for group in groups for row in group if row.name not in PRESETS}
-    if (found := (PRESETS | rows).get(name)) is None:
+    if (config := (PRESETS | rows).get(name)) is None:
         raise ConfigError(
             f"there is no configuration {name[:80]!r}",
             fix=f"There are: {', '.join(PRESETS)}; for the ablation {', '.join(rows)}.",
         )
-    return found
+    return config

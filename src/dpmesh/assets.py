@@ -1,7 +1,4 @@
-"""Files: those that the package ships, and those that only the user's own licence provides.
-
-ASSETS.md says what the shipped ones are (tests/test_assets.py compares); docs/weights.md how to bring one's own.
-"""
+"""Asset files: shipped with the package (see ASSETS.md), or imported by the user under a licence of their own."""
 
 import hashlib
 import os
@@ -12,23 +9,27 @@ from dpmesh.errors import AssetError
 from dpmesh.io import open_regular
 
 SHIPPED = Path(__file__).parent / "shipped"
+"""Folder of the shipped files."""
 FOLDER_VARIABLE = "DPMESH_ASSETS"
-"""Environment variable that names the folder of the user's own files; see `asset_folder`."""
+"""Environment variable with the folder of imported files; see `asset_folder`."""
 
 
 @dataclass(frozen=True)
 class UserAsset:
-    """A file that the package may not ship. place: below the asset folder, without suffix.
-
-    needed: for what most people do; the others serve one purpose each.
-    """
+    """A file that the package may not ship."""
 
     name: str
+    """Key in USER_ASSETS."""
     place: str
+    """Path below the asset folder, without suffix."""
     suffixes: tuple[str, ...]
+    """Accepted suffixes."""
     unlocks: str
+    """What the file is needed for."""
     source: str
+    """Where to get it, and its licence."""
     needed: bool = True
+    """Whether common tasks need it; the others serve a single purpose."""
 
 
 USER_ASSETS = {
@@ -82,6 +83,7 @@ USER_ASSETS = {
         ),
     )
 }
+"""By name."""
 
 
 def shipped(name: str) -> Path:
@@ -97,12 +99,12 @@ def shipped(name: str) -> Path:
 
 
 def weights_folder(source: str) -> Path:
-    """The folder of weights by what names them: itself, or the name of shipped ones. It need not be there."""
+    """The folder of weights. source: a folder, or the name of shipped weights. The result may not exist."""
     return Path(source) if os.path.isdir(source) else SHIPPED / source
 
 
 def asset_folder() -> Path:
-    """Where the user's own files are: $DPMESH_ASSETS, else dpmesh in $XDG_DATA_HOME, else ~/.local/share/dpmesh."""
+    """Folder of imported files: $DPMESH_ASSETS, else dpmesh in $XDG_DATA_HOME, else ~/.local/share/dpmesh."""
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(named).expanduser()
     data = os.environ.get("XDG_DATA_HOME", "")
@@ -111,7 +113,7 @@ def asset_folder() -> Path:
 
 
 def find_asset(name: str) -> Path | None:
-    """Path of one of USER_ASSETS, if it has been imported."""
+    """Path of one of USER_ASSETS; None where it has not been imported."""
     asset = USER_ASSETS[name]
     for suffix in asset.suffixes:
         path = asset_folder() / (asset.place + suffix)
@@ -121,7 +123,7 @@ def find_asset(name: str) -> Path | None:
 
 
 def require_asset(name: str) -> Path:
-    """The same; raises AssetError, saying where it is to be had, where it has not been imported."""
+    """Path of one of USER_ASSETS. Raises AssetError, with its source, where it has not been imported."""
     path, asset = find_asset(name), USER_ASSETS[name]
     if path is None:
         raise AssetError(

@@ -1,4 +1,4 @@
-"""The named configurations of the one model."""
+"""The model's configuration, and the named presets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,37 +17,42 @@ from dpmesh.pose_prior.vqvae import Mode, PoseVQVAEConfig
 from dpmesh.regressor.cascade import RegressorConfig
 
 BackbonePart = Literal["vae", "controlnet"]
-"""What of the diffusion backbone training may leave as it is, besides the U-Net under LoRA."""
+"""Parts of the diffusion backbone that training may freeze, besides the U-Net under LoRA."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DPMeshConfig:
-    """Everything that shapes the model. The widths that two parts share are checked here.
-
-    depth_scale: metres that the 256 pixels of the crop span at most; the camera's third number chooses a
-    fraction of it (2.5 in the released code).
-    camera: whose focal length and frame the model works with. "crop": the camera turned towards the middle of the
-    crop (docs/conventions.md). "image": the focal length is the full picture's diagonal, in its pixels, and the root
-    orientation is in the full picture's camera frame, as in the released code.
-    shared_focal: the first sample's focal length serves the whole batch, as the released code has it.
-    token_mode: what is regressed for each pose token and how it becomes a pose (PoseVQVAE.decode_latent).
-    lora_rank: 0 trains the U-Net's own weights; else they are frozen and every linear layer of `lora_targets`
-    gets a low-rank update. frozen: other parts of the backbone that training leaves as they are.
-    """
+    """The whole model. Widths that two parts share are checked; ConfigError where they differ."""
 
     name: str
+    """Name of the configuration."""
     backbone: BackboneConfig | TimmConfig = field(default_factory=BackboneConfig)
+    """Image backbone."""
     prompt: PromptConfig = field(default_factory=PromptConfig)
+    """Joint prompt; unused by a timm backbone."""
     regressor: RegressorConfig = field(default_factory=RegressorConfig)
+    """Cascade decoder."""
     pose_prior: PriorConfig = field(default_factory=PoseVQVAEConfig)
+    """Pose prior: VQ-VAE, VPoser or none."""
     token_mode: Mode = "soft"
+    """Latent of the VQ-VAE and how it becomes a pose (PoseVQVAE.decode_latent)."""
     token_width: int = 32
+    """Width of the tokens in the pose head."""
     depth_scale: float = 2.5
+    """Largest size in metres that the crop spans at the body; the regressed camera chooses a fraction of it. 2.5 in the
+    released code."""
     camera: Literal["crop", "image"] = "crop"
+    """Camera whose focal length and frame the model uses. "crop": the camera turned towards the middle of the crop
+    (geometry/camera.py). "image": the focal length is the diagonal of the full image in its pixels, and the root
+    orientation is in the camera frame of the full image (released code)."""
     shared_focal: bool = False
+    """Use the focal length of the first sample for the whole batch (released code)."""
     lora_rank: int = 0
+    """Rank of the LoRA updates of the U-Net, whose own weights are then frozen; 0 trains the U-Net itself."""
     lora_targets: Literal["cross", "released"] = "cross"
+    """Linear layers with LoRA: those of the cross-attention, or those of the released code (diffusion/lora.py)."""
     frozen: tuple[BackbonePart, ...] = ()
+    """Other parts of the backbone that are not trained."""
 
     def __post_init__(self) -> None:
         check_sizes(self, ("lora_rank",))
@@ -56,9 +61,9 @@ class DPMeshConfig:
             ("regressor.fused_channels", regressor.fused_channels, "backbone.fused_channels", backbone.fused_channels),
             ("regressor.lifter_joints", regressor.lifter_joints, "backbone.joints", backbone.joints),
         ]  # fmt: skip
-        there: tuple[str, ...] = ()  # parts that can be frozen
+        freezable: tuple[str, ...] = ()
         if isinstance(backbone, BackboneConfig):
-            there = ("vae", "controlnet") if backbone.controlled else ("vae",)
+            freezable = ("vae", "controlnet") if backbone.controlled else ("vae",)
             vae, unet = backbone.vae, backbone.unet
             if not {8, 16} <= set(unet.map_sizes) <= {8, 16, 32}:
                 raise ConfigError(
@@ -66,16 +71,18 @@ class DPMeshConfig:
                 )
             for level, size in enumerate((32, 16, 8)):
                 if size in unet.map_sizes and not unet.attention[level]:
-                    raise ConfigError(f"no attention at {size}, whose maps are wanted", where="UNetConfig")
+                    raise ConfigError(
+                        f"map_sizes has {size}, but its level has no attention", where="UNetConfig"
+                    )
             pairs += [
                 ("prompt.width", self.prompt.width, "backbone.unet.context_width", unet.context_width),
                 ("prompt.joints", self.prompt.joints, "backbone.joints", backbone.joints),
                 ("vae.latent_channels", vae.latent_channels, "unet.latent_channels", unet.latent_channels),
             ]  # fmt: skip
         elif self.lora_rank:
-            raise ConfigError(f"lora_rank={self.lora_rank}, but there is no U-Net", where="DPMeshConfig")
+            raise ConfigError(f"lora_rank={self.lora_rank} needs a U-Net", where="DPMeshConfig")
         for part in self.frozen:
-            if part not in there:
+            if part not in freezable:
                 raise ConfigError(f"frozen has {part}, which the backbone lacks", where="DPMeshConfig")
         for one, value, other, expected in pairs:
             if value != expected:
@@ -90,19 +97,23 @@ class DPMeshConfig:
 
     @property
     def reads(self) -> bool:
-        """Whether the backbone reads joints off its maps."""
+        """Whether the backbone reads joints off its feature maps."""
         return self.backbone.reading
 
     def as_stored(self) -> "DPMeshConfig":
-        """For a model whose weights come from a file, or that has none: nothing is fetched from a hub."""
+        """The config without downloads from timm's hub, for a model whose weights are loaded from a file or not
+        needed."""
         if isinstance(self.backbone, TimmConfig) and self.backbone.pretrained:
             return replace(self, backbone=replace(self.backbone, pretrained=False))
         return self
 
 
 def stored_config(plain: Mapping[str, Any], where: str) -> DPMeshConfig:
-    """The config of a weights folder, from its config.json. Raises ConfigError, also for a `release` that was stored
-    before `regressor.position_table` was a setting: its outputs would be others than the released code's."""
+    """The config of a weights folder, from the content of its config.json. where: its path, for messages.
+
+    Raises ConfigError, also for a `release` stored before `regressor.position_table` was a setting: its outputs would
+    differ from the released code's.
+    """
     regressor = plain.get("regressor")
     if (
         plain.get("name") == "release"
@@ -110,10 +121,10 @@ def stored_config(plain: Mapping[str, Any], where: str) -> DPMeshConfig:
         and "position_table" not in regressor
     ):
         raise ConfigError(
-            "these weights were stored without regressor.position_table, and the released position table is needed",
+            "the config has no regressor.position_table, which `release` needs",
             where=where,
-            fix="Convert the checkpoint again (dpmesh convert released). For weights that were trained here without"
-            ' it, add "position_table": "detr" to the regressor.',
+            fix="Convert the checkpoint again (dpmesh convert released). For weights trained with an older version of"
+            ' this package, add "position_table": "detr" to the regressor.',
         )
     return from_dict(DPMeshConfig, plain, where=where)
 
@@ -163,7 +174,7 @@ EMBEDDED = DPMeshConfig(
     token_mode="points",
 )
 
-# Stable Diffusion 1.5's sizes are the defaults of the parts. docs/paper_vs_code.md has every choice and its reason.
+# The defaults of the parts are the sizes of Stable Diffusion 1.5.
 PAPER = DPMeshConfig(
     name="paper",
     backbone=BackboneConfig(
@@ -204,8 +215,8 @@ RELEASE = DPMeshConfig(
     frozen=("vae", "controlnet"),
 )
 
-# The paper's design at the embedded model's widths, without what is ours: no lifter, no joints read off the maps, no
-# uncertainty. A point in code space for each token stays. From random weights 6,000 pictures teach it the mean pose.
+# The paper's design at the widths of `embedded`, without our additions (lifter, joint readings, uncertainty head) but
+# with a point in code space for each token. Trained from random weights on 6,000 images it predicts the mean pose.
 BARE = replace(
     EMBEDDED,
     name="bare",
@@ -213,8 +224,8 @@ BARE = replace(
     regressor=replace(EMBEDDED.regressor, lifter=0, uncertainty=0),
 )
 
-# The embedded model with its joints read off the fused map, so that another backbone can take the U-Net's place and
-# be taught in the same way.
+# `embedded` with its joints read off the fused map, so that other backbones can replace the U-Net and be trained with
+# the same losses.
 FUSED = replace(
     EMBEDDED,
     name="fused",
@@ -226,7 +237,7 @@ PRESETS = {config.name: config for config in (EMBEDDED, PAPER, RELEASE, BARE, FU
 
 
 def narrow(full: DPMeshConfig) -> DPMeshConfig:
-    """All the layers of a full-size diffusion model, at small widths: for tests and dry runs."""
+    """The config with the same layers at small widths, for tests and dry runs. full: with a diffusion backbone."""
     backbone = full.diffusion
     return replace(
         full,

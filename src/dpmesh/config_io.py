@@ -1,4 +1,4 @@
-"""Config dataclasses as plain data (JSON, TOML) and back: unknown names and wrong types are refused by name."""
+"""Config dataclasses to nested dictionaries (JSON, TOML) and back, with validation."""
 
 import dataclasses
 import math
@@ -20,10 +20,9 @@ def to_dict(config: object) -> dict[str, Any]:
 
 
 def from_dict(kind: type[Config], data: Mapping[str, Any], where: str = "") -> Config:
-    """A config dataclass from nested dictionaries (JSON, TOML).
+    """A config dataclass of type `kind` from nested dictionaries (JSON, TOML). where: file or setting, for messages.
 
-    Raises ConfigError on unknown or missing names, values of other types than the field's, and numbers that are not
-    finite.
+    Raises ConfigError for unknown or missing names, values of a wrong type, and numbers that are not finite.
     """
     hints = typing.get_type_hints(kind)
     names = {f.name for f in dataclasses.fields(kind)}  # pyright: ignore[reportArgumentType]
@@ -37,51 +36,47 @@ def from_dict(kind: type[Config], data: Mapping[str, Any], where: str = "") -> C
     values = {name: _value(hints[name], value, f"{place}.{name}") for name, value in data.items()}
     try:
         return kind(**values)
-    except ConfigError as error:  # which knows the setting, but not the file
+    except ConfigError as error:  # add the file to the setting
         if not where:
             raise
         inside = f": {error.where}" if error.where not in ("", kind.__name__) else ""
         raise ConfigError(error.what, where=f"{place}{inside}", fix=error.fix) from None
-    except (
-        TypeError,
-        ValueError,
-        ArithmeticError,
-    ) as error:  # the two last: of numbers that no check foresaw
+    except (TypeError, ValueError, ArithmeticError) as error:  # also of numbers that no check covers
         raise ConfigError(str(error).replace("__init__() ", ""), where=place) from None
 
 
 def override(config: Config, changes: Mapping[str, Any], where: str = "") -> Config:
-    """The config with the values of nested tables laid over its own; raises ConfigError as from_dict does.
+    """The config with the values of nested tables in place of its own. Raises ConfigError as from_dict does.
 
-    A table that names another `kind` than the config has takes nothing from it but that kind's defaults.
+    A table with another `kind` than the config's replaces it: its other values are that kind's defaults.
     """
-    return from_dict(type(config), _laid_over(to_dict(config), changes), where)
+    return from_dict(type(config), _merged(to_dict(config), changes), where)
 
 
-def _laid_over(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(plain)
+def _merged(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(plain)
     for name, value in changes.items():
         old = plain.get(name)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
             table, own = typing.cast("Mapping[str, Any]", value), typing.cast("Mapping[str, Any]", old)
             same = table.get("kind", own.get("kind")) == own.get("kind")
-            found[name] = _laid_over(own, table) if same else dict(table)
+            merged[name] = _merged(own, table) if same else dict(table)
         else:
-            found[name] = value
-    return found
+            merged[name] = value
+    return merged
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if kinds := _kinds(arguments):
-        given = typing.cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {"kind": "?"}
-        kind = given.get("kind", next(iter(kinds)))
+        table = typing.cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {"kind": "?"}
+        kind = table.get("kind", next(iter(kinds)))
         if not isinstance(kind, str) or kind not in kinds:
-            raise ConfigError(f"its kind must be one of {', '.join(kinds)}", where=where)
-        return from_dict(kinds[kind], given, where)
+            raise ConfigError(f"the kind must be one of {', '.join(kinds)}", where=where)
+        return from_dict(kinds[kind], table, where)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{_shown(value)} is no table of settings", where=where)
+            raise ConfigError(f"{_shown(value)} is not a table of settings", where=where)
         return from_dict(typing.cast("type[Any]", hint), typing.cast("Mapping[str, Any]", value), where)
     if origin is tuple:
         return _items(arguments, value, where)
@@ -100,7 +95,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _items(hints: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    """Of tuple[X, ...] any number, of tuple[X, Y] just these."""
+    """A tuple: any length for tuple[X, ...], exactly these for tuple[X, Y]."""
     if not isinstance(value, list | tuple):
         raise ConfigError(f"{_shown(value)} is not a list", where=where)
     items = typing.cast("list[Any]", value)
@@ -113,18 +108,18 @@ def _items(hints: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
 
 
 def _any_of(hints: tuple[Any, ...], value: Any, where: str) -> Any:
-    """The first of a union's members that the value is one of."""
+    """The value as the first member of a union that accepts it."""
     for hint in hints:
         with suppress(ConfigError):
             return _value(hint, value, where)
-    told = " or ".join(
+    names = " or ".join(
         "none" if hint is type(None) else getattr(hint, "__name__", str(hint)) for hint in hints
     )
-    raise ConfigError(f"{_shown(value)} is not {told}", where=where)
+    raise ConfigError(f"{_shown(value)} is not {names}", where=where)
 
 
 def _plain(hint: Any, value: Any, where: str) -> Any:
-    """A number, a truth value, a text or nothing."""
+    """A number, a boolean, a string or None."""
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 2**1000 else math.inf
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
@@ -136,23 +131,23 @@ def _plain(hint: Any, value: Any, where: str) -> Any:
 
 
 def _shown(value: object) -> str:
-    """A value in a few letters, however large or deep it is."""
+    """A short repr of a value of any size and depth."""
     return reprlib.repr(value)
 
 
 def _kinds(union: tuple[Any, ...]) -> dict[str, Any]:
-    """The dataclasses of a union by their `kind`; the first is meant where a file names none."""
+    """The dataclasses of a union by their `kind`; the first is the default."""
     members = (member for member in union if dataclasses.is_dataclass(member))
     return {str(f.default): m for m in members for f in dataclasses.fields(m) if f.name == "kind"}
 
 
 MOST_LAYERS, LARGEST_SIZE = 100, 65_536
-"""Bounds of every size in a configuration; the largest here has 12 layers and a width of 2,048."""
+"""Bounds of every size in a configuration; the presets have at most 12 layers and a width of 2,048."""
 
 
 def check_sizes(config: object, zero: Collection[str] = ()) -> None:
-    """Raise ConfigError unless all whole numbers of a config dataclass are sizes that a model can have, and its other
-    numbers finite and positive. zero: fields that may be 0."""
+    """Raise ConfigError unless all integers of a config dataclass are possible sizes of a model and all floats positive
+    and finite. zero: fields that may be 0."""
     where = type(config).__name__
     for item in dataclasses.fields(config):  # pyright: ignore[reportArgumentType]  (any dataclass instance)
         value: object = getattr(config, item.name)
@@ -165,5 +160,5 @@ def check_sizes(config: object, zero: Collection[str] = ()) -> None:
                 continue
             least = 0 if item.name in zero else 1 if isinstance(size, int) else math.ulp(0.0)
             if not least <= size <= most:
-                told = f"between {least} and {most:,}" if isinstance(size, int) else "positive and finite"
-                raise ConfigError(f"{item.name}={_shown(size)} must be {told}", where=where)
+                bounds = f"between {least} and {most:,}" if isinstance(size, int) else "positive and finite"
+                raise ConfigError(f"{item.name}={_shown(size)} must be {bounds}", where=where)

@@ -1,25 +1,23 @@
-"""Every error that a user can cause: what is wrong, where, and the next command.
+"""The package's errors: each message says what is wrong, where, and what to do next.
 
-The command line prints one of these as a single line and exits; a library user catches `DPMeshError`.
+The command line prints them as a single line and exits. Library users catch `DPMeshError`.
 """
 
 LONGEST = 1000
-"""Characters of a message."""
+"""Longest message in characters."""
 
 
 def printable(text: str) -> str:
-    """The text as one line that cannot steer a terminal: control characters, line breaks, marks that turn the reading
-    direction, and bytes that are no UTF-8 stand as their escapes."""
+    """The text on one line, with everything that is not printable escaped: control characters, line breaks, marks of
+    the reading direction, and bytes that are not UTF-8."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class DPMeshError(Exception):
-    """Base of all errors of this package.
-
-    what: what is wrong.  where: the file, field or argument.  fix: the next thing to type or to change.
-    """
+    """Base of all errors of this package."""
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        """what: what is wrong. where: the file, field or argument. fix: what to type or change next."""
         self.what, self.where, self.fix = what, where, fix
         place = f"{printable(where)}: " if where else ""
         gap = " " if what.endswith((".", ".)", "?")) else ". "
@@ -28,26 +26,26 @@ class DPMeshError(Exception):
 
 
 def _readable(text: str) -> str:
-    """What a file's content put into a message must not fill a terminal, nor give it commands."""
+    """The text without control characters, shortened to LONGEST: messages may quote the content of a file."""
     text = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
     return text if len(text) <= LONGEST else f"{text[:600]} … {text[-300:]}"
 
 
 class InputError(DPMeshError):
-    """A picture, a keypoint file, a box or an array that the user gave cannot be used."""
+    """An image, keypoint file, box or array of the user cannot be used."""
 
 
 class ConfigError(DPMeshError):
-    """A configuration names something unknown or asks for something impossible."""
+    """A configuration is invalid: an unknown name, or values that do not work."""
 
 
 class AssetError(DPMeshError):
-    """A file that the package ships, or that the user's licence provides, is missing or is not what it should be."""
+    """A shipped or imported file is missing or damaged."""
 
 
 class WeightsError(DPMeshError):
-    """Stored weights do not fit the model."""
+    """Stored weights cannot be read, or do not fit the model."""
 
 
 class OutputError(DPMeshError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written."""

@@ -30,9 +30,8 @@ from dpmesh.checkpoint import (
 )
 from dpmesh.config import PRESETS, DPMeshConfig, stored_config
 from dpmesh.config_io import to_dict
-from dpmesh.device import full_precision
+from dpmesh.device import TYPES, cast_module, full_precision
 from dpmesh.diffusion.lora import cross_attention, inject_lora, released_targets
-from dpmesh.diffusion.precision import TYPES, cast_module
 from dpmesh.diffusion.unet import EncoderHalf
 from dpmesh.diffusion.vae import VAEEncoder
 from dpmesh.errors import ConfigError, WeightsError

@@ -1,7 +1,7 @@
-"""The whole forward as an ONNX file: a crop and keypoints in, a body out, for any number of people at once.
+"""Export of the whole forward pass as an ONNX file, with a dynamic batch size.
 
-By torch's TorchScript exporter. Its successor (dynamo=True) gives the same numbers, but takes ten times as long (a
-minute for `embedded`) and needs onnxscript; docs/speed.md weighs them.
+Uses torch's TorchScript exporter. Its successor (dynamo=True) gives the same numbers, but takes ten times as long (a
+minute for `embedded`) and needs onnxscript.
 """
 
 import importlib.util
@@ -22,43 +22,43 @@ from dpmesh.model import DPMesh
 from dpmesh.types import Inputs
 
 INPUTS = ("crop", "joints", "visible", "focal")
-"""As in model.Inputs."""
+"""Names of the inputs, as in types.Inputs."""
 OUTPUTS = ("vertices", "joints3d", "joints2d", "global_orient", "body_rotations", "betas", "transl")
-"""As in model.Prediction."""
+"""Names of the outputs, as in types.Prediction."""
 SIGMA = "joint_sigma"
-"""One output more, of a model that tells it."""
+"""Further output of a model that predicts it."""
 
 OPSET = 20
-"""The first whose GridSample samples volumes."""
+"""The first opset whose GridSample samples volumes."""
 _PAGE = 4096
-"""A weight starts at a multiple of this many bytes, so that the file can be mapped."""
+"""Alignment of the weights in bytes, so that the file can be memory-mapped."""
 
 
-class _Flat(nn.Module):
-    """Tensors in, tensors out: the exporter knows no dataclasses."""
+class FlatModel(nn.Module):
+    """The model with tensors instead of dataclasses, which the exporter does not support."""
 
     def __init__(self, model: DPMesh) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, crop: Tensor, joints: Tensor, visible: Tensor, focal: Tensor) -> tuple[Tensor, ...]:
-        found = self.model(Inputs(crop, joints, visible, focal))
-        return tuple(getattr(found, name) for name in outputs_of(self.model))
+        prediction = self.model(Inputs(crop, joints, visible, focal))
+        return tuple(getattr(prediction, name) for name in outputs_of(self.model))
 
 
 def outputs_of(model: DPMesh) -> tuple[str, ...]:
-    """The names of the file's outputs, in their order."""
+    """Names of the file's outputs, in order."""
     return (*OUTPUTS, SIGMA) if model.predicts_sigma else OUTPUTS
 
 
 def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
-    """Write the model as it is (best after `optimised`) to `path`; returns the files written.
+    """Write the model to an ONNX file; returns the paths of the files written. Best after `optimise_for_inference`.
 
     Inputs crop (b, 3, 256, 256), joints (b, 30, 2), visible (b, 30), focal (b,); outputs vertices (b, v, 3), joints3d
     (b, 30, 3), joints2d (b, 30, 2), global_orient (b, 3, 3), body_rotations (b, 23, 3, 3), betas (b, 10), transl (b,
-    3), and joint_sigma (b, 30) of a model that tells it; units and frames as in model.Inputs and Prediction; b is any
-    number. The body's arrays are part of the file: with SMPL's it is under SMPL's licence. A protobuf file ends at
-    2 GiB: a larger model's weights go to one file beside it, NAME.onnx.data, which onnxruntime finds there.
+    3), and joint_sigma (b, 30) of a model that predicts it; units and frames as in types.Inputs and Prediction; any
+    batch size b. The file contains the body model: with SMPL, SMPL's licence applies to it. A protobuf file is limited
+    to 2 GiB: the weights of a larger model go to NAME.onnx.data in the same folder, where onnxruntime finds them.
 
     Raises ConfigError for a model that is not in fp32 on a CPU, or without the package onnx; OutputError where the
     files cannot be written.
@@ -73,16 +73,16 @@ def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
     training = model.training
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.name.encode()  # protobuf has UTF-8 only, and the file names the one beside it
-        with tempfile.TemporaryDirectory(
-            dir=path.parent, prefix=".dpmesh."
-        ) as aside:  # as short as path.name allows
-            part = Path(aside) / path.name
-            _trace(_Flat(model.eval()), part)
+        path.name.encode()  # protobuf has UTF-8 only, and the file stores the name of its data file
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".dpmesh.") as temporary:
+            part = Path(temporary) / path.name
+            trace(FlatModel(model.eval()), part)
             files = [part]
-            if sum(1 for _ in Path(aside).iterdir()) > 1:  # too large for one file: a file for each weight
-                files.append(_join(part))
-            for file in reversed(files):  # the weights before what points to them
+            if (
+                sum(1 for _ in Path(temporary).iterdir()) > 1
+            ):  # too large for one file: a file for each weight
+                files.append(join_weights(part))
+            for file in reversed(files):  # the weights before the file that refers to them
                 os.replace(file, path.parent / file.name)
     except (OSError, ValueError) as error:
         if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
@@ -94,7 +94,8 @@ def export_onnx(model: DPMesh, path: str | Path) -> list[Path]:
 
 
 @torch.no_grad()
-def _trace(flat: _Flat, file: Path) -> None:
+def trace(flat: FlatModel, file: Path) -> None:
+    """Export with a batch of two random people."""
     people, outputs = 2, outputs_of(flat.model)
     example = (
         torch.rand(people, 3, CROP, CROP),
@@ -103,9 +104,7 @@ def _trace(flat: _Flat, file: Path) -> None:
         torch.full((people,), 1000.0),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of constants in the trace, which tests/test_export.py shows to be right
+        warnings.simplefilter("ignore")  # about constants in the trace; tests/test_export.py checks them
         torch.onnx.export(
             flat,
             example,
@@ -118,8 +117,8 @@ def _trace(flat: _Flat, file: Path) -> None:
         )
 
 
-def _join(file: Path) -> Path:
-    """All weights in one file instead of one for each, piece by piece; returns that file."""
+def join_weights(file: Path) -> Path:
+    """Join the external weight files, one for each tensor, to a single file; returns its path."""
     import onnx
 
     model = onnx.load(str(file), load_external_data=False)
@@ -142,7 +141,7 @@ def _join(file: Path) -> Path:
 
 
 def tensors_of(graph: Any) -> Iterator[Any]:
-    """Weights, and the constants that stand in nodes: either may lie outside."""
+    """Weights and constants of a graph and its subgraphs; either may be stored externally."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:

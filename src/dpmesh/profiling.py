@@ -1,6 +1,6 @@
-"""What a model costs: parameters and multiply-adds of each part, for one person.
+"""Parameters and multiply-adds of a model and its parts, for one person.
 
-Counted on torch's meta device: shapes without numbers, so that 1.3 thousand million parameters need no memory.
+Counted on torch's meta device (shapes without values), so that 1.3 billion parameters need no memory.
 """
 
 import os
@@ -24,10 +24,11 @@ from dpmesh.types import Inputs
 
 
 def describe(source: str) -> dict[str, Any]:
-    """Report on a configuration's name or a weights folder: parameters (all, trainable), GFLOP and share of each part.
+    """Parameters (all, trainable), GFLOP and share of the GFLOP of each part and in total, as JSON.
 
-    FLOP = 2 × multiply-add of matrix products and convolutions (torch.utils.flop_counter), batch 1. Of a folder only
-    the configuration is read.
+    source: name of a configuration, or a weights folder, of which only the configuration is read. FLOP = 2 ×
+    multiply-adds of matrix products and convolutions (torch.utils.flop_counter), batch 1.
+    Raises ConfigError, WeightsError.
     """
     config, provenance = _read(source)
     with building(Path(source)) if os.path.isdir(source) else nullcontext():
@@ -52,10 +53,13 @@ def describe(source: str) -> dict[str, Any]:
 
 
 def describe_ablations() -> list[dict[str, Any]]:
-    """A row for each model of the paper's Table 4 and of the same at the embedded model's widths ("small"), the base
-    last in each group: group, name, parameters, trainable, GFLOP, and how much of the parameters and GFLOP is the
-    backbone's. Raises ConfigError without timm."""
-    groups = [*ABLATIONS.items(), *((f"small {what}", rows) for what, rows in SMALL_ABLATIONS.items())]
+    """A row for each model of the paper's Table 4, and of the same table at the widths of `embedded` ("small").
+
+    The base model is the last row of each group.
+    Columns: group, name, parameters, trainable, gflop, backbone_parameters, backbone_gflop. Raises ConfigError without
+    timm.
+    """
+    groups = [*ABLATIONS.items(), *((f"small {group}", rows) for group, rows in SMALL_ABLATIONS.items())]
     names = dict.fromkeys(config.name for _, rows in groups for config in rows)
     counted = {name: _row(describe(name)) for name in names}
     return [{"group": group, **counted[config.name]} for group, rows in groups for config in rows]
@@ -80,56 +84,58 @@ def _read(source: str) -> tuple[DPMeshConfig, Provenance]:
 
 
 def build_on_meta(config: DPMeshConfig) -> DPMesh:
-    """The model on the meta device, in evaluation mode."""
+    """The model on the meta device, in evaluation mode: shapes without values."""
     with torch.device("meta"):
         return DPMesh(config.as_stored()).to("meta").eval()
 
 
 @lru_cache(maxsize=16)
 def check_buildable(config: DPMeshConfig) -> None:
-    """Raise ConfigError where no model can be made with these sizes, or none that makes a body of a crop: what the
-    config's own checks did not foresee. Takes a second or two, and no memory."""
-    if config.regressor.joints != 15:  # every loss and file has as many
+    """Raise ConfigError where a model of these sizes cannot be built, or its forward pass fails.
+
+    Finds what the checks of the config classes do not cover. Takes a second or two, and no memory.
+    """
+    if config.regressor.joints != 15:  # all losses and files have 15
         raise ConfigError(f"joints={config.regressor.joints} must be 15", where="model.regressor")
     try:
         with torch.no_grad():
             build_on_meta(config)(_example_inputs(torch.device("meta")))
     except DPMeshError:
         raise
-    except Exception as error:  # whatever torch makes of sizes that do not go together
+    except Exception as error:  # whatever torch raises for sizes that do not match
         line = " ".join(str(error).split())[:120] or type(error).__name__
         raise ConfigError(f"a model with these sizes cannot work ({line})", where="model") from error
 
 
 def part_names(model: DPMesh) -> list[str]:
-    """Names of modules of which every parameter belongs to exactly one: the model's own, the backbone's one by one."""
+    """Names of submodules that together hold every parameter once: the model's, with the backbone's in its place."""
     inside = [f"backbone.{name}" for name, _ in model.backbone.named_children()]
     return [*inside, *(name for name, _ in model.named_children() if name != "backbone")]
 
 
 def count_flops(model: DPMesh) -> dict[str, int]:
-    """Part -> FLOP of one forward pass of one person on the model's own device; "total" besides.
+    """FLOP of one forward pass of one person on the model's device, by part, and "total".
 
-    On a CPU the counter does not know the fused attention; on the meta device it sees its two products.
+    On a CPU the counter misses the fused attention; on the meta device it counts its two products.
     """
     device = next(model.parameters()).device
     trainable = [p for p in model.parameters() if p.requires_grad]
-    for parameter in trainable:  # the counter's hooks stumble over parameters that want gradients
+    for parameter in trainable:  # the counter's hooks fail on parameters with gradients
         parameter.requires_grad_(False)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(_example_inputs(device))
     for parameter in trainable:
         parameter.requires_grad_(True)
     counted = counter.get_flop_counts()
-    # A part used through other methods than forward is known by its layers; one with products of its own, by itself.
-    found = {
+    flops = {
         part: _sum(counted, f"{type(model).__name__}.{part}", model.get_submodule(part))
         for part in part_names(model)
     }
-    return {**found, "total": counter.get_total_flops()}
+    return {**flops, "total": counter.get_total_flops()}
 
 
 def _example_inputs(device: torch.device) -> Inputs:
+    """One person with random values."""
     with device:
         return Inputs(
             torch.rand(1, 3, CROP, CROP),
@@ -140,6 +146,7 @@ def _example_inputs(device: torch.device) -> Inputs:
 
 
 def _sum(counted: dict[str, dict[Any, int]], name: str, module: nn.Module) -> int:
+    """FLOP of a module: its own count, or that of its children where it is used through other methods than forward."""
     own = sum(counted.get(name, {}).values())
     children = sum(_sum(counted, f"{name}.{child}", sub) for child, sub in module.named_children())
     return max(own, children)

@@ -1,4 +1,4 @@
-"""Every joint set, once: names, flip pairs, limbs, and the way from one set to another by name.
+"""All joint sets: names, flip pairs, limbs, and conversion between sets by name.
 
 Sources: the SMPL kinematic tree (24 joints); the 30-joint superset, the 15-joint graph and the 17 Human3.6M
 rows of 3DCrowdNet, JOTR and DPMesh; COCO keypoints; OpenPose's models; Halpe, COCO-WholeBody, MPII, PoseTrack,
@@ -18,17 +18,19 @@ from dpmesh.errors import ConfigError
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A named, ordered joint set. `limbs` are index pairs to draw."""
+    """A named, ordered joint set."""
 
     name: str
     joints: tuple[str, ...]
+    """Names in order; a left or right joint starts with L_ or R_."""
     limb_names: tuple[tuple[str, str], ...] = ()
+    """Pairs of joints to connect in drawings."""
 
     def __len__(self) -> int:
         return len(self.joints)
 
     def index(self, joint: str) -> int:
-        """Position of a joint; raises ConfigError for a name that the set does not have."""
+        """Index of a joint. Raises ConfigError for a name that is not in the set."""
         try:
             return self.joints.index(joint)
         except ValueError:
@@ -38,7 +40,7 @@ class Skeleton:
 
     @cached_property
     def flip(self) -> tuple[int, ...]:
-        """Permutation that exchanges left and right: joint i of the mirrored person is joint flip[i]."""
+        """Permutation that exchanges left and right: the mirrored joint i is joint flip[i] of the original."""
         mirror = {"L_": "R_", "R_": "L_"}
         return tuple(
             self.index(mirror[j[:2]] + j[2:]) if j[:2] in mirror else i for i, j in enumerate(self.joints)
@@ -46,10 +48,11 @@ class Skeleton:
 
     @cached_property
     def limbs(self) -> tuple[tuple[int, int], ...]:
+        """`limb_names` as indices."""
         return tuple((self.index(a), self.index(b)) for a, b in self.limb_names)
 
     def indices_in(self, other: "Skeleton") -> tuple[int, ...]:
-        """For each of our joints its position in `other`, -1 where that set lacks it."""
+        """For each joint its index in `other`; -1 where it is not in that set."""
         return tuple(other.joints.index(j) if j in other.joints else -1 for j in self.joints)
 
 
@@ -79,7 +82,7 @@ JOINTS30 = Skeleton(
     (*_SMPL_JOINTS, "Nose", "L_Eye", "R_Eye", "L_Ear", "R_Ear", "Head_top"),
     (*_LIMBS, ("L_Ankle", "L_Toe"), ("R_Ankle", "R_Toe"), ("Neck", "Nose"), ("Nose", "Head_top")),
 )
-"""Input heat-map channels, prompt tokens and all 2D/3D targets of the model. The first 24 are SMPL's."""
+"""Heatmap channels, prompt tokens and all 2D and 3D targets of the model. The first 24 are SMPL's."""
 
 GRAPH15 = Skeleton(
     "15-joint graph",
@@ -87,7 +90,7 @@ GRAPH15 = Skeleton(
      "R_Shoulder", "L_Elbow", "R_Elbow", "L_Wrist", "R_Wrist"),
     (*_LIMBS, ("Neck", "Head_top")),
 )  # fmt: skip
-"""Queries of the decoder: the joints it places in image space."""
+"""Joint queries of the decoder, which it places in image space."""
 
 H36M17 = Skeleton(
     "Human3.6M-17",
@@ -98,7 +101,7 @@ H36M17 = Skeleton(
 """Rows of the Human3.6M regressor, in the order of `J_regressor_h36m_correct.npy` (right leg first)."""
 
 H36M14_ROWS = (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16)
-"""The 14 rows that MPJPE and PA-MPJPE are computed on (3DPW protocol of 3DCrowdNet, JOTR, DPMesh)."""
+"""Rows of H36M17 for MPJPE and PA-MPJPE (3DPW protocol of 3DCrowdNet, JOTR, DPMesh)."""
 
 _FACE = (("Nose", "L_Eye"), ("Nose", "R_Eye"), ("L_Eye", "L_Ear"), ("R_Eye", "R_Ear"))
 
@@ -132,7 +135,7 @@ _PARTS = (
 )
 
 OPENPOSE25B = Skeleton("OpenPose-25B", (*COCO17.joints, "Upper_neck", "Head_top", *_FEET))
-"""As many joints as BODY_25, in another order."""
+"""BODY_25B: as many joints as BODY_25, in another order."""
 
 HALPE26 = Skeleton(
     "HALPE-26",
@@ -173,7 +176,7 @@ MUCO21 = Skeleton(
     ("Head_top", "Thorax", "R_Shoulder", "R_Elbow", "R_Wrist", "L_Shoulder", "L_Elbow", "L_Wrist", "R_Hip", "R_Knee",
      "R_Ankle", "L_Hip", "L_Knee", "L_Ankle", "Pelvis", "Spine", "Head", "R_Hand", "L_Hand", "R_Toe", "L_Toe"),
 )  # fmt: skip
-"""MuCo-3DHP's joints. Its Thorax is no Neck."""
+"""MuCo-3DHP's joints. Its Thorax differs from Neck."""
 
 CROWDPOSE14 = Skeleton(
     "CrowdPose-14",
@@ -204,10 +207,11 @@ COCO_SIGMAS = (
 
 
 def convert(points: NDArray[np.floating], source: Skeleton, target: Skeleton) -> NDArray[np.float32]:
-    """Move keypoints (..., |source|, C) to another set by name; joints the source lacks become zero rows.
+    """Keypoints (..., |source|, C) as another joint set (..., |target|, C), matched by name.
 
-    The last channel is the confidence. Pelvis (mid-hip) and Neck (mid-shoulder) are added where the target has
-    them and the source does not, with the product of the two confidences (3DCrowdNet, JOTR, DPMesh).
+    The last channel is the confidence. Joints that the source lacks become zeros, except Pelvis (mid-hip) and Neck
+    (mid-shoulder), which are computed, with the product of the two confidences (3DCrowdNet, JOTR, DPMesh). Raises
+    ConfigError where the number of points does not match the source.
     """
     if points.shape[-2] != len(source):
         raise ConfigError(
@@ -235,13 +239,13 @@ _BASES = {
 _SIDES = {"left": "L_", "l": "L_", "right": "R_", "r": "R_"}
 _PAIRED = {"Eye", "Ear", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle"}
 ANIMAL = re.compile(r"tail|paw|hoof|withers|snout|beak|wing|throat")
-"""In joint names: of animals, never of people."""
+"""Matches joint names of animals."""
 
 
 def joint_of(name: str) -> str | None:
-    """Our name of a joint that a file calls `name` ("left_shoulder", "LShoulder", "shoulder-left"); None if unknown.
+    """The joint that a file calls `name` ("left_shoulder", "LShoulder", "shoulder-left"); None if unknown.
 
-    A hip without a side is the middle one (HALPE).
+    A hip without a side is the Pelvis (HALPE).
     """
     split = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=^[LR])(?=[A-Z][a-z])", "_", name)
     words = [word for word in re.split(r"[\s_.\-]+", split.lower()) if word]
@@ -260,9 +264,9 @@ def joint_of(name: str) -> str | None:
 
 
 def named_skeleton(names: Sequence[str], title: str) -> Skeleton:
-    """The joint set of a file that names its joints. What is unknown keeps a place and is not used.
+    """The joint set of a file that names its joints; unknown and repeated names become placeholders.
 
-    Raises ConfigError where the names are no person's: fewer than six of COCO's joints, or an animal's.
+    title: name of the set, and for messages. Raises ConfigError for an animal's joints, or fewer than six of COCO's.
     """
     if animal := next((name for name in names if ANIMAL.search(name.lower())), None):
         raise ConfigError(f"the joints are an animal's, not a person's ({animal})", where=title)

@@ -111,7 +111,7 @@ class BodyParameters:
     """Rotation matrices relative to the parent joint, the root first."""
     betas: Float[Tensor, "b 10"]
     """Shape coefficients, standard deviations."""
-    transl: Float[Tensor, "b 3"]
-    """Translation, metres."""
+    transl: Float[Tensor, "b *t"]
+    """Translation (b, 3), metres; empty where only the pose matters."""
     pose_latent: Float[Tensor, "..."]
     """As in Prediction; empty where it is not used."""

@@ -1,4 +1,4 @@
-"""Heatmaps, prompt and reading: places in pixels, unseen joints, identities."""
+"""Heatmaps, prompt and joint readings: positions in pixels, invisible joints, identities."""
 
 from collections.abc import Callable
 
@@ -20,21 +20,21 @@ def test_a_heatmap_peaks_where_the_joint_is():
     torch.testing.assert_close(heat[0, 0, 20, 15], torch.tensor(-(5.0**2) / (2 * 2.5**2)).exp())
 
 
-def test_an_unseen_joint_draws_nothing():
+def test_an_invisible_joint_draws_nothing():
     heat = draw_heatmaps(torch.full((1, 2, 2), 100.0), torch.tensor([[1.0, 0.0]]))
     assert heat[0, 0].max() > 0.9
     assert not heat[0, 1].any()
 
 
-def test_prompt_of_the_paper_ignores_unseen_coordinates_and_the_released_one_does_not():
+def test_prompt_of_the_paper_ignores_invisible_joints_and_the_released_one_does_not():
     torch.manual_seed(0)
     here, there = torch.full((1, 3, 2), 20.0), torch.full((1, 3, 2), 200.0)
-    seen = torch.tensor([[1.0, 1.0, 0.0]])
+    visible = torch.tensor([[1.0, 1.0, 0.0]])
     paper = JointPrompt(PromptConfig(joints=3, width=8))
-    assert (paper(here, seen)[:, 2] == paper(there, seen)[:, 2]).all()
-    assert (paper(here, seen)[:, 0] != paper(there, seen)[:, 0]).any()
+    assert (paper(here, visible)[:, 2] == paper(there, visible)[:, 2]).all()
+    assert (paper(here, visible)[:, 0] != paper(there, visible)[:, 0]).any()
     released = JointPrompt(PromptConfig(joints=3, width=8, layers=1, visible_only=False))
-    assert (released(here, seen)[:, 2] != released(there, seen)[:, 2]).any()
+    assert (released(here, visible)[:, 2] != released(there, visible)[:, 2]).any()
 
 
 def test_prompt_layers_are_those_of_the_paper_and_of_the_code():
@@ -43,7 +43,7 @@ def test_prompt_layers_are_those_of_the_paper_and_of_the_code():
     assert count(PromptConfig(width=768, layers=2)) == 2 * 768 + 768 + 768 * 768 + 768
 
 
-def test_identity_tells_joints_at_one_place_apart():
+def test_identity_distinguishes_joints_at_one_position():
     same = torch.full((1, 2, 2), 50.0)
     plain, named = PromptConfig(joints=2, width=8), PromptConfig(joints=2, width=8, identity=True)
     a, b = JointPrompt(plain)(same, torch.ones(1, 2))[0]
@@ -67,16 +67,20 @@ def off_the_fused_map(factor: float) -> JointReadings:
     return reading(factor * torch.randn(3, 16, 8, 8))
 
 
-@pytest.mark.parametrize("look", [off_the_maps, off_the_fused_map])
-def test_reading_is_the_mean_of_its_distribution(look: Callable[[float], JointReadings]):
-    read = look(1.0)
-    assert read.scores.shape == (3, 2, 32, 32) and read.surface.shape == (3, PARTS + 2, 32, 32)
-    assert not torch.allclose(read.positions, look(0.0).positions)
-    share = read.scores.flatten(2).softmax(-1).unflatten(-1, (32, 32))
+@pytest.mark.parametrize("read_with", [off_the_maps, off_the_fused_map])
+def test_reading_is_the_mean_of_its_distribution(read_with: Callable[[float], JointReadings]):
+    readings = read_with(1.0)
+    assert readings.scores.shape == (3, 2, 32, 32) and readings.surface.shape == (3, PARTS + 2, 32, 32)
+    assert not torch.allclose(readings.positions, read_with(0.0).positions)
+    share = readings.scores.flatten(2).softmax(-1).unflatten(-1, (32, 32))
     cells = torch.arange(32.0) * 8
-    torch.testing.assert_close(read.positions[..., 0], (share.sum(-2) * cells).sum(-1), atol=1e-3, rtol=1e-4)
-    torch.testing.assert_close(read.positions[..., 1], (share.sum(-1) * cells).sum(-1), atol=1e-3, rtol=1e-4)
-    assert ((read.confidence > 0) & (read.confidence <= 1)).all()
-    nothing = read.masked(torch.tensor([0.0, 1.0, 1.0]))
+    torch.testing.assert_close(
+        readings.positions[..., 0], (share.sum(-2) * cells).sum(-1), atol=1e-3, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        readings.positions[..., 1], (share.sum(-1) * cells).sum(-1), atol=1e-3, rtol=1e-4
+    )
+    assert ((readings.confidence > 0) & (readings.confidence <= 1)).all()
+    nothing = readings.masked(torch.tensor([0.0, 1.0, 1.0]))
     assert not nothing.summary()[0].any()
-    torch.testing.assert_close(nothing.summary()[1:], read.summary()[1:])
+    torch.testing.assert_close(nothing.summary()[1:], readings.summary()[1:])

@@ -1,4 +1,4 @@
-"""timm's models as backbones: heatmaps beside the early features, the same fused map; timm is needed only for them."""
+"""timm backbones: heatmaps join the early features; output as the diffusion backbone's; timm stays optional."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def config(model: str) -> TimmConfig:
     return TimmConfig(model=model, fused_channels=32)
 
 
-def seen(batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+def batch_of(batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(3)
     visible = torch.ones(batch, 30)
     visible[:, 4] = 0
@@ -45,11 +45,11 @@ def features(backbone: TimmBackbone, crop: Tensor, joints: Tensor, visible: Tens
 
 @pytest.mark.parametrize("family", TINY)
 @torch.no_grad()
-def test_starts_as_itself_and_then_reads_the_heatmaps(family: str):
+def test_starts_unchanged_and_then_reads_the_heatmaps(family: str):
     torch.manual_seed(0)
     backbone = TimmBackbone(config(TINY[family])).eval()
     assert backbone.family is FAMILIES[family]
-    crop, joints, visible = seen()
+    crop, joints, visible = batch_of()
     normal = (crop - torch.tensor(backbone.model.pretrained_cfg["mean"])[:, None, None]) / torch.tensor(
         backbone.model.pretrained_cfg["std"]
     )[:, None, None]
@@ -68,21 +68,22 @@ def test_starts_as_itself_and_then_reads_the_heatmaps(family: str):
 
     hint = entered[0][:, -30:]
     size = EARLY[family]
+    assert backbone.early_size == size
     assert hint.shape[-1] == size and not hint[:, 4].any()
     step = max(32 // size, 1), max(size // 32, 1)  # of the 32-cell map, of this one
     coarse = draw_heatmaps(joints, visible, size=32)
     torch.testing.assert_close(hint[..., :: step[1], :: step[1]], coarse[..., :: step[0], :: step[0]])
 
     nn.init.normal_(backbone.join.weight, std=0.1)
-    told = features(backbone, crop, joints, visible).fused
-    assert not torch.allclose(told, features(backbone, crop, 256 - joints, visible).fused)
+    before = features(backbone, crop, joints, visible).fused
+    assert not torch.allclose(before, features(backbone, crop, 256 - joints, visible).fused)
     elsewhere = torch.where(visible[..., None] > 0, joints, 7.0)
-    torch.testing.assert_close(told, features(backbone, crop, elsewhere, visible).fused)
+    torch.testing.assert_close(before, features(backbone, crop, elsewhere, visible).fused)
     assert not backbone.model.get_submodule(backbone.family.stem)._forward_hooks
 
 
 def test_stored_weights_come_back_without_a_hub(tmp_path: Path):
-    """The stored config may say pretrained, and still does when it is read; loading fetches nothing."""
+    """A stored config may have pretrained=True and keeps it; loading downloads nothing."""
     small = replace(
         with_timm(PAPER, "resnet10t"),
         backbone=config("resnet10t"),
@@ -97,10 +98,10 @@ def test_stored_weights_come_back_without_a_hub(tmp_path: Path):
     again = DPMesh.from_pretrained(tmp_path)
     assert again.config == model.config and not any(name.startswith("prompt") for name in again.state_dict())
     with torch.no_grad():
-        assert torch.equal(again.encode_image(*seen()).fused, model.encode_image(*seen()).fused)
+        assert torch.equal(again.encode_image(*batch_of()).fused, model.encode_image(*batch_of()).fused)
 
 
-def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
@@ -116,7 +117,7 @@ def test_unknown_models_are_refused():
 
 
 @pytest.mark.parametrize("missing", ["timm", "torchvision"])
-def test_without_timm_the_error_says_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch):
+def test_without_timm_the_error_names_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ConfigError, match=rf"{missing} is not installed.*pip install 'dpmesh\[ablation\]'"):
         TimmBackbone(config("resnet10t"))

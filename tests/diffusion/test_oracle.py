@@ -55,17 +55,17 @@ def test_the_unet_its_features_and_its_maps(config: UNetConfig):
 
 
 def test_weights_load_both_ways_without_a_key_map():
-    """Our names are theirs; theirs has what we never run besides."""
+    """Names are the same; diffusers has further layers, which are never run here."""
     pairs: dict[str, tuple[nn.Module, nn.Module]] = {
         "vae": (VAEEncoder(VAE), oracle.their_vae(VAE)),
         "unet": (UNet(SMALL), oracle.their_unet(SMALL)),
         "controlnet": (ControlNet(SMALL, oracle.JOINTS), oracle.their_controlnet(SMALL)),
     }
     for part, (ours, theirs) in pairs.items():
-        answer = theirs.load_state_dict(ours.state_dict(), strict=False)
-        assert answer.unexpected_keys == []
-        assert all(name.startswith(oracle.NEVER_RUN[part]) for name in answer.missing_keys), part
+        loaded = theirs.load_state_dict(ours.state_dict(), strict=False)
+        assert loaded.unexpected_keys == []
+        assert all(name.startswith(oracle.NEVER_RUN[part]) for name in loaded.missing_keys), part
         mine = {name: torch.randn_like(value) for name, value in theirs.state_dict().items()}
-        answer = ours.load_state_dict(mine, strict=False)
-        assert answer.missing_keys == []
-        assert all(name.startswith(oracle.NEVER_RUN[part]) for name in answer.unexpected_keys), part
+        loaded = ours.load_state_dict(mine, strict=False)
+        assert loaded.missing_keys == []
+        assert all(name.startswith(oracle.NEVER_RUN[part]) for name in loaded.unexpected_keys), part

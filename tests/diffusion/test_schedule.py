@@ -3,7 +3,7 @@
 import torch
 from diffusers import DDPMScheduler
 
-from dpmesh.diffusion.schedule import STEPS, alphas_cumprod, noised
+from dpmesh.diffusion.schedule import STEPS, add_noise, alphas_cumprod
 
 
 def test_noise_is_stable_diffusions():
@@ -15,5 +15,5 @@ def test_noise_is_stable_diffusions():
     latent, noise = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8)
     timestep = torch.tensor([0, 500, 999])
     torch.testing.assert_close(
-        noised(latent, noise, timestep), theirs.add_noise(latent, noise, timestep), rtol=1e-4, atol=1e-5
+        add_noise(latent, noise, timestep), theirs.add_noise(latent, noise, timestep), rtol=1e-4, atol=1e-5
     )

@@ -49,7 +49,7 @@ def test_features_and_maps_have_the_sizes_of_the_paper():
         torch.testing.assert_close(attention_map.sum(1), torch.ones_like(attention_map[:, 0]))
 
 
-def test_a_new_controlnet_is_no_control():
+def test_a_new_controlnet_changes_nothing():
     latent, hint, context = inputs()
     assert all(not residual.any() for residual in ControlNet(SMALL, 30)(latent, hint, context))
 
@@ -71,7 +71,7 @@ def test_map_path_equals_fused_path():
     attention = Attention(16, heads=4, context_width=12)
     x, context = torch.randn(2, 9, 16), torch.randn(2, 5, 12)
     plain, no_map = attention(x, context)
-    explicit, mean_map = attention(x, context, want_map=True)
+    explicit, mean_map = attention(x, context, return_map=True)
     assert no_map is None and mean_map is not None
     torch.testing.assert_close(plain, explicit, atol=1e-6, rtol=1e-5)
 
@@ -106,12 +106,12 @@ def test_image_range_is_a_switch():
 
 
 def test_sinusoid_has_cosines_first():
-    found = sinusoid(torch.tensor([0.0, 1.0]), 6)
-    torch.testing.assert_close(found[0], torch.tensor([1.0, 1, 1, 0, 0, 0]))
-    torch.testing.assert_close(found[1, 0], torch.tensor(1.0).cos())
+    embedding = sinusoid(torch.tensor([0.0, 1.0]), 6)
+    torch.testing.assert_close(embedding[0], torch.tensor([1.0, 1, 1, 0, 0, 0]))
+    torch.testing.assert_close(embedding[1, 0], torch.tensor(1.0).cos())
 
 
-def test_lora_starts_as_nothing_and_merges_exactly():
+def test_lora_starts_at_zero_and_merges_exactly():
     torch.manual_seed(0)
     unet = UNet(SMALL)
     latent, _, context = inputs(1)

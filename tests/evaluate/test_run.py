@@ -170,6 +170,7 @@ def test_two_processes_give_the_same(twin, whole: Path, settings: dict, tmp_path
     assert read(path)["figures"] == read(whole)["figures"]
 
 
+@pytest.mark.slow
 def test_killed_then_finished_by_torchrun(twin, whole: Path, settings: dict, tmp_path: Path):
     """SIGKILL, then two processes of torchrun: what was saved is taken as it is, the rest is made."""
     parts = tmp_path / PROTOCOL / PARTS

@@ -103,7 +103,7 @@ def test_one_pixel_or_a_body_behind_is_refused() -> None:
         np.diag([1e300, 1e300, 1]),
     ],
 )
-def test_what_is_no_camera_is_refused(K: np.ndarray) -> None:
+def test_an_invalid_camera_is_refused(K: np.ndarray) -> None:
     points = np.random.default_rng(0).normal(0, 0.4, (30, 3))
     with pytest.raises(InputError):
         crop_focal(K, CROPS[0])
@@ -115,6 +115,6 @@ def test_what_is_no_camera_is_refused(K: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("crop", [Crop(1e300, 0.0, 100.0), Crop(0.0, 0.0, 1e-300), Crop(0.0, -1e12, 1e12)])
-def test_a_crop_that_no_camera_sees_is_refused(crop: Crop) -> None:
+def test_a_crop_outside_of_every_view_is_refused(crop: Crop) -> None:
     with pytest.raises(InputError):
         crop_focal(K, crop)

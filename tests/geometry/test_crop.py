@@ -1,4 +1,4 @@
-"""The crop: its two maps are inverse, its picture agrees with them, and shrinking averages."""
+"""The crop: its two maps are inverse, the resampled image agrees with them, and shrinking averages."""
 
 import numpy as np
 import pytest
@@ -30,16 +30,16 @@ def test_degenerate_box_is_refused(box: list[float]) -> None:
 
 
 @pytest.mark.parametrize("side", [128.0, 256.0, 700.0, 3000.0])
-def test_picture_lies_where_the_maps_say(side: float) -> None:
+def test_the_crop_agrees_with_the_maps(side: float) -> None:
     """A soft spot in the image has its centre of mass where `to_crop` puts it, at every scale."""
     crop = Crop(150.3 - side / 10, 40.7 - side / 10, side)
     spot = crop.to_image(np.array([90.0, 140.0]))
     height, width = int(spot[1] + side / 3), int(spot[0] + side / 3)
     y, x = np.mgrid[:height, :width]
     blob = np.exp(-(((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / (2 * (side / 40) ** 2)))
-    picture = crop.warp(np.repeat((blob * 255).astype(np.uint8)[..., None], 3, axis=2))[..., 0].astype(float)
+    window = crop.warp(np.repeat((blob * 255).astype(np.uint8)[..., None], 3, axis=2))[..., 0].astype(float)
     v, u = np.mgrid[:256, :256]
-    centre = [(picture * u).sum() / picture.sum(), (picture * v).sum() / picture.sum()]
+    centre = [(window * u).sum() / window.sum(), (window * v).sum() / window.sum()]
     np.testing.assert_allclose(centre, [90, 140], atol=0.1)
 
 
@@ -50,9 +50,9 @@ def test_identity_window_copies_the_image() -> None:
 
 def test_outside_is_black_and_shrinking_averages() -> None:
     checks = np.indices((1024, 1024)).sum(0) % 2 * 255
-    picture = Crop(-512.0, 0.0, 2048.0).warp(np.repeat(checks.astype(np.uint8)[..., None], 3, axis=2))
-    assert (picture[:, :60] == 0).all()
-    assert (picture[132:] == 0).all()
+    window = Crop(-512.0, 0.0, 2048.0).warp(np.repeat(checks.astype(np.uint8)[..., None], 3, axis=2))
+    assert (window[:, :60] == 0).all()
+    assert (window[132:] == 0).all()
     assert (
-        np.abs(picture[5:120, 70:185].astype(int) - 127).max() <= 3
+        np.abs(window[5:120, 70:185].astype(int) - 127).max() <= 3
     )  # a plain bilinear warp would show 0 or 255

@@ -28,7 +28,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_prior(PoseVQVAE(SMALL), tmp_path, {})
     stored = json.loads((tmp_path / "config.json").read_text())
     stored["config"]["codes"] = 21
@@ -44,7 +44,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         load_prior(tmp_path)
 
 
-def test_the_shipped_prior_gives_unseen_poses_back() -> None:
+def test_the_shipped_prior_reconstructs_held_out_poses() -> None:
     model = load_prior()
     test = PoseBank.load("test")
     score = evaluate_prior(model, test, rest_joints())

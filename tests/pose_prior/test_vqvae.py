@@ -77,15 +77,15 @@ def test_points_are_decoded_as_they_are_or_as_their_nearest_code(model: PoseVQVA
 
 
 def test_straight_through_decodes_the_best_code_with_the_gradient_of_the_mean(model: PoseVQVAE) -> None:
-    seen: list[torch.Tensor] = []
-    hook = model.from_code.register_full_backward_pre_hook(lambda _m, g: seen.append(g[0]))
+    gradients: list[torch.Tensor] = []
+    hook = model.from_code.register_full_backward_pre_hook(lambda _m, g: gradients.append(g[0]))
     logits = torch.randn(2, 6, 20, requires_grad=True)
     out = decoded(model, logits, "straight_through")
     assert torch.allclose(out, model.decode(model.codebook.codes[logits.argmax(-1)]), atol=1e-5)
     (gradient,) = torch.autograd.grad(out[..., 0].sum(), logits)
     hook.remove()
     # The gradient at the codes, taken back through the softmax mean.
-    at_codes = seen[-1] @ model.from_code.weight
+    at_codes = gradients[-1] @ model.from_code.weight
     other = logits.detach().requires_grad_()
     mean = other.softmax(-1) @ model.codebook.codes
     (expected,) = torch.autograd.grad((mean * at_codes).sum(), other)

@@ -1,4 +1,4 @@
-"""The volume, the cascade and the token head: places, broadcasting, what looks at what."""
+"""The volume, the cascade and the token head: positions, batches, and which inputs matter."""
 
 from dataclasses import replace
 
@@ -20,12 +20,12 @@ BARE = replace(SMALL, lifter=0)
 NAMES = ("root_6d", "pose_code", "betas", "camera", "joints_img")
 
 
-def given(n: int) -> torch.Tensor:
-    """Keypoints as fractions of the crop, some of them unseen."""
+def some_keypoints(n: int) -> torch.Tensor:
+    """Keypoints as fractions of the crop, some of them invisible."""
     return torch.cat([torch.rand(n, 30, 2), (torch.rand(n, 30, 1) < 0.7).float()], -1)
 
 
-def read(n: int) -> torch.Tensor:
+def some_readings(n: int) -> torch.Tensor:
     return torch.cat([torch.rand(n, 30, 2), torch.randn(n, 30, 1), torch.rand(n, 30, 1) + 0.1], -1)
 
 
@@ -44,10 +44,12 @@ def test_sampling_at_a_cell_gives_that_cell():
 def test_joints_start_between_zero_and_one_and_gradients_reach_everything(config: RegressorConfig):
     torch.manual_seed(0)
     regressor = Regressor(config)
-    answer = regressor(regressor.build_memory(torch.randn(2, 12, 8, 8)), given(2), read(2))
-    assert answer.joints_img.shape == (2, 15, 3)
-    assert ((answer.joints_img > 0) & (answer.joints_img < 1)).all()
-    torch.stack([getattr(answer, name).square().sum() for name in NAMES]).sum().backward()
+    regression = regressor(
+        regressor.build_memory(torch.randn(2, 12, 8, 8)), some_keypoints(2), some_readings(2)
+    )
+    assert regression.joints_img.shape == (2, 15, 3)
+    assert ((regression.joints_img > 0) & (regression.joints_img < 1)).all()
+    torch.stack([getattr(regression, name).square().sum() for name in NAMES]).sum().backward()
     idle = [name for name, p in regressor.named_parameters() if p.grad is None or not p.grad.abs().sum()]
     # A key's bias shifts all scores of a query alike, so softmax gives it (almost) no gradient.
     assert [name for name in idle if not name.endswith(".k.bias")] == []
@@ -57,54 +59,54 @@ def test_joints_start_between_zero_and_one_and_gradients_reach_everything(config
 def test_a_batch_equals_its_samples(config: RegressorConfig):
     torch.manual_seed(0)
     regressor = Regressor(config).eval()
-    fused, told, seen = torch.randn(3, 12, 8, 8), given(3), read(3)
-    together = regressor(regressor.build_memory(fused), told, seen)
+    fused, keypoints, readings = torch.randn(3, 12, 8, 8), some_keypoints(3), some_readings(3)
+    together = regressor(regressor.build_memory(fused), keypoints, readings)
     for i in range(3):
         one = slice(i, i + 1)
-        alone = regressor(regressor.build_memory(fused[one]), told[one], seen[one])
+        alone = regressor(regressor.build_memory(fused[one]), keypoints[one], readings[one])
         for name in NAMES:
             torch.testing.assert_close(
                 getattr(together, name)[one], getattr(alone, name), atol=1e-5, rtol=1e-4
             )
 
 
-def test_without_a_picture_the_lifter_answers():
+def test_without_an_image_the_lifter_regresses():
     torch.manual_seed(0)
     regressor = Regressor(SMALL).eval()
-    answer = regressor(None, given(2))
-    assert (answer.root_6d[0] - answer.root_6d[1]).abs().max() > 0
+    regression = regressor(None, some_keypoints(2))
+    assert (regression.root_6d[0] - regression.root_6d[1]).abs().max() > 0
     with pytest.raises(ConfigError, match="needs an image"):
-        Regressor(BARE)(None, given(2))
+        Regressor(BARE)(None, some_keypoints(2))
 
 
-def test_the_decoder_adds_to_the_lifters_answer():
+def test_the_decoder_refines_the_lifters_estimate():
     torch.manual_seed(0)
     regressor = Regressor(SMALL).eval()
-    told, seen = given(2), read(2)
+    keypoints, readings = some_keypoints(2), some_readings(2)
     for head in (regressor.root_head, regressor.pose_head, regressor.shape_head, regressor.camera_head):
         for layer in head.layers:
             torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
-    alone = regressor(None, told, seen)
-    refined = regressor(regressor.build_memory(torch.randn(2, 12, 8, 8)), told, seen)
+    alone = regressor(None, keypoints, readings)
+    refined = regressor(regressor.build_memory(torch.randn(2, 12, 8, 8)), keypoints, readings)
     for name in NAMES[:4]:
         torch.testing.assert_close(getattr(refined, name), getattr(alone, name))
     assert (refined.joints_img - alone.joints_img).abs().max() > 1e-4  # the joints it moves by itself
 
 
-def test_the_lifter_sees_no_coordinate_that_is_not_there():
+def test_the_lifter_ignores_coordinates_of_invisible_joints():
     torch.manual_seed(0)
     lifter = Lifter(30, 20, 1, 7, 15).eval()
-    told, seen = given(2), read(2)
-    told[:, 3, 2], seen[:, 5, 3] = 0, 0
-    moved, elsewhere = told.clone(), seen.clone()
+    keypoints, readings = some_keypoints(2), some_readings(2)
+    keypoints[:, 3, 2], readings[:, 5, 3] = 0, 0
+    moved, elsewhere = keypoints.clone(), readings.clone()
     moved[:, 3, :2] += 0.3
     elsewhere[:, 5, :3] += 0.3
-    for one, two in zip(lifter(told, seen), lifter(moved, elsewhere), strict=True):
+    for one, two in zip(lifter(keypoints, readings), lifter(moved, elsewhere), strict=True):
         assert torch.equal(one, two)
     moved[:, 4, :2] += 0.3
-    moved[:, 4, 2] = told[:, 4, 2] = 1
-    assert not torch.equal(lifter(told, seen).state, lifter(moved, seen).state)
-    torch.testing.assert_close(lifter(told, None), lifter(told, torch.zeros_like(seen)))
+    moved[:, 4, 2] = keypoints[:, 4, 2] = 1
+    assert not torch.equal(lifter(keypoints, readings).state, lifter(moved, readings).state)
+    torch.testing.assert_close(lifter(keypoints, None), lifter(keypoints, torch.zeros_like(readings)))
 
 
 def test_cascade_adds_up():
@@ -118,7 +120,7 @@ def test_cascade_adds_up():
 
 
 def test_attention_is_torchs():
-    """The same numbers as nn.MultiheadAttention with the same weights: an oracle that we did not write."""
+    """The same numbers as nn.MultiheadAttention with the same weights: an independent reference."""
     torch.manual_seed(0)
     ours, oracle = MultiHeadAttention(16, 4), torch.nn.MultiheadAttention(16, 4, batch_first=True)
     parts = (ours.q, ours.k, ours.v)
@@ -145,7 +147,7 @@ def test_inverse_sigmoid():
     assert torch.isfinite(inverse_sigmoid(torch.tensor([0.0, 1.0]))).all()
 
 
-def test_token_head_speaks_of_each_token():
+def test_token_head_has_an_output_for_each_token():
     assert TokenHead(7, 5, 11, 4)(torch.randn(3, 7)).shape == (3, 5, 11)
 
 

@@ -1,4 +1,4 @@
-"""The regressor against a second, slow writing of it from the numbers of reference/released_model.md, section 1.4.
+"""The regressor against an independent, slow implementation of the released one.
 
 Sequence first, torch's own multi-head attention, loops: nothing shared with the package but the weights.
 """
@@ -72,7 +72,7 @@ def table_1d(count: int) -> Tensor:
 
 SINES = (0.70711, 1.0, 0.70711, 0.0, -0.70711, -1.0, -0.70711, 0.0)
 COSINES = (0.70711, 0.0, -0.70711, -1.0, -0.70711, 0.0, 0.70711, 1.0)
-"""Of an eighth of a turn, two eighths, ... eight: what the released table says of each of the eight rows or columns."""
+"""Sines of one to eight eighths of a turn: the released table's values of the eight rows or columns."""
 
 
 def table_2d() -> Tensor:
@@ -122,11 +122,13 @@ def expected_answer(r: Regressor, fused: Tensor) -> dict[str, Tensor]:
         x = normed(layer.norm3, x + feed(layer, x))
         x = normed(r.norm, x)  # and this is what the next layer sees
         hidden.append(x)
-        told = x[3:].transpose(0, 1)
+        joint_tokens = x[3:].transpose(0, 1)
         if i == 0:
-            placed = torch.sigmoid(r.joint_place[0](told))
+            placed = torch.sigmoid(r.joint_place[0](joint_tokens))
         else:
-            placed = torch.sigmoid(logit(placed) + r.joint_place[i](torch.cat([told, logit(placed)], -1)))
+            placed = torch.sigmoid(
+                logit(placed) + r.joint_place[i](torch.cat([joint_tokens, logit(placed)], -1))
+            )
         bent = placed[..., 2:] ** r.volume.exponent.clamp(1, 20)
         grid = torch.cat([placed[..., :2], bent], -1) * 2 - 1
         looked = F.grid_sample(volume, grid[:, None, None], mode="bilinear", align_corners=True)
@@ -157,9 +159,9 @@ def test_the_whole_regressor(regressor: Regressor, fused: Tensor, exponent: floa
     with torch.no_grad():
         regressor.volume.exponent.fill_(exponent)
         expected = expected_answer(regressor, fused)
-    answer = run(regressor, fused)
+    regression = run(regressor, fused)
     for name, value in expected.items():
-        torch.testing.assert_close(getattr(answer, name), value, atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(getattr(regression, name), value, atol=2e-4, rtol=1e-4)
 
 
 def test_the_volume(regressor: Regressor, fused: Tensor):
@@ -192,9 +194,9 @@ def test_the_normed_output_feeds_the_next_layer(regressor: Regressor, fused: Ten
 
 def test_the_inverse_sigmoid_holds_both_odds_above_a_hundred_thousandth():
     """ln(1e-5) = -11.51293; ln(1e-4 / 0.9999) = -9.21024."""
-    found = inverse_sigmoid(torch.tensor([0.0, 1e-4, 0.25, 0.5, 0.75, 1.0]))
+    values = inverse_sigmoid(torch.tensor([0.0, 1e-4, 0.25, 0.5, 0.75, 1.0]))
     expected = torch.tensor([-11.51293, -9.21024, -1.09861, 0.0, 1.09861, 11.51293])
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(values, expected, atol=1e-4, rtol=0)
 
 
 def test_queries_of_the_body_share_one_start_and_those_of_the_joints_another(regressor: Regressor):
@@ -203,33 +205,33 @@ def test_queries_of_the_body_share_one_start_and_those_of_the_joints_another(reg
 
 def test_every_pair_of_channels_of_the_2d_table_has_the_same_period():
     """128 channels an axis, but only two numbers: the exponent of the released period is 0 for all of them."""
-    found = sine_position_2d(256, 8, "released")
-    assert found.shape == (64, 256)
+    values = sine_position_2d(256, 8, "released")
+    assert values.shape == (64, 256)
     torch.testing.assert_close(
-        found[:, 0::2][:, :64],
+        values[:, 0::2][:, :64],
         torch.tensor(SINES).repeat_interleave(8)[:, None].expand(64, 64),
         atol=1e-5,
         rtol=0,
     )
     torch.testing.assert_close(
-        found[:, 1::2][:, :64],
+        values[:, 1::2][:, :64],
         torch.tensor(COSINES).repeat_interleave(8)[:, None].expand(64, 64),
         atol=1e-5,
         rtol=0,
     )
     torch.testing.assert_close(
-        found[:, 0::2][:, 64:], torch.tensor(SINES).repeat(8)[:, None].expand(64, 64), atol=1e-5, rtol=0
+        values[:, 0::2][:, 64:], torch.tensor(SINES).repeat(8)[:, None].expand(64, 64), atol=1e-5, rtol=0
     )
     torch.testing.assert_close(
-        found[:, 1::2][:, 64:], torch.tensor(COSINES).repeat(8)[:, None].expand(64, 64), atol=1e-5, rtol=0
+        values[:, 1::2][:, 64:], torch.tensor(COSINES).repeat(8)[:, None].expand(64, 64), atol=1e-5, rtol=0
     )
 
 
-def test_detrs_table_is_the_others():
+def test_the_default_table_is_detrs():
     """Row 1 of 8 has the angle pi / 4; the last pair of 4 has the period 10000 ** (6 / 8) = 1000."""
-    found = sine_position_2d(16, 8, "detr")[0]
+    values = sine_position_2d(16, 8, "detr")[0]
     expected = [0.70711, 0.70711, 0.0784591, 0.9969173, 0.0078539, 0.9999692, 0.00078540, 0.9999997]
-    torch.testing.assert_close(found, torch.tensor(expected * 2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(values, torch.tensor(expected * 2), atol=1e-5, rtol=0)
     assert RELEASE.regressor.position_table == "released"
     assert PAPER.regressor.position_table == EMBEDDED.regressor.position_table == "detr"
 

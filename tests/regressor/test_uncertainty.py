@@ -1,4 +1,4 @@
-"""What tells how sure an answer is sees the answer and cannot change it."""
+"""The uncertainty head reads the prediction and cannot change it."""
 
 from dataclasses import replace
 
@@ -28,8 +28,8 @@ PARAMETERS = (
 HEAD = "regressor.uncertainty."
 
 
-def awake(model: DPMesh) -> DPMesh:
-    """The head says something else of everybody, as if it were trained."""
+def with_random_output(model: DPMesh) -> DPMesh:
+    """The model with a random output layer in its uncertainty head, as if it were trained."""
     assert model.regressor.uncertainty is not None
     torch.manual_seed(1)
     torch.nn.init.normal_(model.regressor.uncertainty.out, std=0.05)
@@ -43,7 +43,7 @@ def pair() -> tuple[DPMesh, DPMesh]:
     state = {name: value for name, value in shipped.state_dict().items() if not name.startswith(HEAD)}
     bare = DPMesh(replace(EMBEDDED, regressor=replace(EMBEDDED.regressor, uncertainty=0))).eval()
     bare.load_state_dict(state)
-    whole = awake(DPMesh(EMBEDDED)).eval()
+    whole = with_random_output(DPMesh(EMBEDDED)).eval()
     missing, unexpected = whole.load_state_dict(state, strict=False)
     assert not unexpected and all(name.startswith(HEAD) for name in missing)
     return bare, whole
@@ -63,26 +63,26 @@ def one(data: Inputs, i: int) -> Inputs:
     return Inputs(*(values[i : i + 1] for values in vars(data).values()))
 
 
-def sigma(found: Prediction) -> Tensor:
-    assert found.joint_sigma is not None
-    return found.joint_sigma
+def sigma(prediction: Prediction) -> Tensor:
+    assert prediction.joint_sigma is not None
+    return prediction.joint_sigma
 
 
 @torch.no_grad()
 def test_the_same_bodies_to_the_bit_with_and_without(pair: tuple[DPMesh, DPMesh]):
-    without, found = pair[0](inputs()), pair[1](inputs())
+    without, prediction = pair[0](inputs()), pair[1](inputs())
     for name in PARAMETERS:
-        assert torch.equal(getattr(without, name), getattr(found, name)), name
+        assert torch.equal(getattr(without, name), getattr(prediction, name)), name
     assert without.joint_sigma is None and not pair[0].predicts_sigma
-    assert pair[1].predicts_sigma and sigma(found).shape == (3, 30)
+    assert pair[1].predicts_sigma and sigma(prediction).shape == (3, 30)
 
 
 @torch.no_grad()
 def test_metres_within_bounds_and_nothing_for_the_pelvis(pair: tuple[DPMesh, DPMesh]):
-    found = sigma(pair[1](inputs()))
-    assert (found[:, 0] == 0).all()
-    assert (found[:, 1:] >= LEAST * DEVIATION).all() and (found[:, 1:] <= MOST * DEVIATION).all()
-    assert found[:, 1:].std() > 1e-4
+    predicted = sigma(pair[1](inputs()))
+    assert (predicted[:, 0] == 0).all()
+    assert (predicted[:, 1:] >= LEAST * DEVIATION).all() and (predicted[:, 1:] <= MOST * DEVIATION).all()
+    assert predicted[:, 1:].std() > 1e-4
     fresh = sigma(DPMesh(EMBEDDED).eval()(inputs()))
     torch.testing.assert_close(fresh[:, 1:], torch.full((3, 29), START * DEVIATION))
 
@@ -97,7 +97,7 @@ def test_a_batch_equals_its_samples(pair: tuple[DPMesh, DPMesh]):
 
 
 @torch.no_grad()
-def test_it_sees_keypoints_picture_and_answer_but_no_unseen_coordinate(pair: tuple[DPMesh, DPMesh]):
+def test_it_reads_keypoints_image_and_prediction_but_no_invisible_coordinate(pair: tuple[DPMesh, DPMesh]):
     data = inputs()
     before = sigma(pair[1](data))
     far = torch.where(data.visible[..., None] > 0, data.joints, torch.full_like(data.joints, 777.0))
@@ -129,16 +129,16 @@ def test_the_calibration_bends_and_moves_the_scale(pair: tuple[DPMesh, DPMesh]):
         head.get_buffer("slope").fill_(1.0)
 
 
-def test_without_a_picture_it_tells_too_and_no_gradient_leaves_it():
-    model = awake(DPMesh(EMBEDDED))
+def test_it_works_without_an_image_and_no_gradient_leaves_it():
+    model = with_random_output(DPMesh(EMBEDDED))
     data = inputs(2)
-    for picture in (True, False):
+    for with_image in (True, False):
         model.zero_grad()
-        seen = model.encode_image(data.crop, data.joints, data.visible) if picture else None
-        answer = model.regress(seen, data.joints, data.visible)
-        body = model.decode_parameters(answer, data.focal)
+        features = model.encode_image(data.crop, data.joints, data.visible) if with_image else None
+        regression = model.regress(features, data.joints, data.visible)
+        body = model.decode_parameters(regression, data.focal)
         joints = model.body.joints30_only(body.betas, body.rotations, body.transl)
-        log_scale = model.regressor.predict_log_scale(answer, joints, joints[..., :2])
+        log_scale = model.regressor.predict_log_scale(regression, joints, joints[..., :2])
         assert log_scale is not None and torch.isfinite(log_scale).all()
         uncertainty_term(log_scale, joints, torch.randn(2, 30, 3), torch.ones(2, 30)).backward()
         for name, p in model.named_parameters():
@@ -148,7 +148,7 @@ def test_without_a_picture_it_tells_too_and_no_gradient_leaves_it():
         assert grad is not None and bool(grad[1:].any())
 
 
-def test_a_width_that_cannot_be_is_refused():
+def test_an_impossible_width_is_refused():
     with pytest.raises(ConfigError, match="multiple of heads"):
         RegressorConfig(uncertainty=12)
     with pytest.raises(ConfigError, match="uncertainty=-8 must be between 0 and"):

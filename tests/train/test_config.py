@@ -14,7 +14,7 @@ from dpmesh.cli.train import changes
 from dpmesh.config import EMBEDDED
 from dpmesh.config_io import from_dict, to_dict
 from dpmesh.errors import ConfigError
-from dpmesh.pose_prior.direct import DirectConfig
+from dpmesh.pose_prior.prior import DirectConfig
 from dpmesh.train import config as settings
 from dpmesh.train.config import Settings
 from dpmesh.train.config_file import RENAMED, read_settings

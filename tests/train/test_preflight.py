@@ -22,10 +22,8 @@ from dpmesh.train.preflight import cost_of
 from dpmesh.train.requirements import how_to_make
 
 
-def found(settings: Settings, **more: Any) -> preflight.Findings:
-    return preflight.examine(
-        TrainingContext.resolve(settings), world=1, here=1, device=torch.device("cpu"), **more
-    )
+def found(settings: Settings) -> preflight.Findings:
+    return preflight.check_settings(settings, world=1, here=1, device=torch.device("cpu"))
 
 
 def test_everything_that_is_missing_is_told_at_once(

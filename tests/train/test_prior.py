@@ -22,9 +22,9 @@ from dpmesh.train.dataloader import held_out_poses, pose_bank, prior_poses
 from dpmesh.train.objectives.vqvae import (
     body_rotations,
     evaluate_prior,
+    evenly_spaced,
     fitted_mixtures,
     forward_kinematics,
-    evenly_spaced,
     rest_joints,
 )
 from dpmesh.train.stages import PriorStage

@@ -69,6 +69,7 @@ def test_accumulation_gives_the_joint_gradients(child: ModuleType, joint: Any):
     compare(child.gradients(child.settings(out, {**stage, "accumulate": 2}, **more))[1], expected)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_run_and_end_with_one_line(child: ModuleType, tmp_path: Path):
     """One lock, one line with the weights; what the run lacks is one line too, and no process is left waiting."""
     words = {"processes": 2, "checkpoint_every": 0.0}

@@ -40,6 +40,7 @@ def whole(child: ModuleType, stages: list[dict[str, Any]], tmp_path_factory: pyt
     return out
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_losses(
     child: ModuleType, stages: list[dict[str, Any]], whole: Path
 ):

@@ -37,7 +37,7 @@ def test_it_learns_and_leaves_a_decoder(trained: Path):
     assert last < 0.8 * first
     decoder = load_any_prior(trained)
     assert isinstance(decoder, VPoserDecoder) and not any(p.requires_grad for p in decoder.parameters())
-    with pytest.raises(WeightsError, match="no VQ-VAE"):
+    with pytest.raises(WeightsError, match="not a VQ-VAE"):
         load_prior(trained)
 
 

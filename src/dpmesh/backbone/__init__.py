@@ -1,1 +1,1 @@
-"""Image backbones: a crop and its keypoints become one fused feature map."""
+"""Image backbones: from a crop and its keypoints to one fused feature map."""

@@ -186,5 +186,5 @@ class DiffusionBackbone(nn.Module):
             return [latent.new_zeros(())] * (len(self.unet.skip_widths) + 1)
         if self.added is not None:
             latent, hint = self.added(latent, hint), hint[:, :0]
-        # By keyword: positional arguments are cast where the ControlNet runs in another type (precision.py).
+        # By keyword: positional arguments are cast where the ControlNet runs in another type (device.cast_module).
         return self.controlnet(latent, hint, prompt, timestep=timestep)

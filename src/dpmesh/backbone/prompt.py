@@ -1,4 +1,4 @@
-"""The joint prompt: 2D joint coordinates in the place of Stable Diffusion's text (paper Eq. 6)."""
+"""The joint prompt: embedded 2D joint coordinates in place of Stable Diffusion's text (paper Eq. 6)."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,24 +13,27 @@ from dpmesh.geometry import CROP
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptConfig:
-    """layers: 2 is the paper's MLP, 1 the released code's linear layer.
-
-    visible_only: an unseen joint's token is a learned vector that carries no coordinate (paper: "visible 2D
-    joints"); False prompts with all coordinates, the unseen included (released code).
-    identity: add a learned vector for each joint, without which the tokens do not say whose coordinates they are.
-    """
+    """The joint prompt."""
 
     joints: int = 30
+    """Tokens, one for each joint."""
     width: int = 768
+    """Width of the tokens."""
     layers: int = 2
+    """2: the paper's MLP. 1: the released code's linear layer."""
     visible_only: bool = True
+    """Replace the token of an invisible joint by a learned vector (paper: "visible 2D joints"); False embeds the
+    coordinates of all joints (released code)."""
     identity: bool = False
+    """Add a learned vector for each joint; without it, tokens do not identify their joint."""
 
     def __post_init__(self) -> None:
         check_sizes(self)
 
 
 class JointPrompt(nn.Module):
+    """Joint coordinates to prompt tokens, by an MLP shared by all joints."""
+
     def __init__(self, config: PromptConfig) -> None:
         super().__init__()
         self.config = config
@@ -47,7 +50,7 @@ class JointPrompt(nn.Module):
     def forward(
         self, joints: Float[Tensor, "b j 2"], visible: Float[Tensor, "b j"]
     ) -> Float[Tensor, "b j d"]:
-        """joints: crop pixels. One token for each joint."""
+        """One token for each joint. joints: crop pixels. visible: 1 or 0."""
         tokens = self.mlp(joints / CROP)
         if self.unseen is not None:
             tokens = torch.where(visible[..., None] > 0, tokens, self.unseen.to(tokens.dtype))
@@ -55,11 +58,11 @@ class JointPrompt(nn.Module):
 
 
 class ConstantPrompt(nn.Module):
-    """A learned prompt that says nothing of the picture: what the U-Net's cross-attention reads without ct.
+    """A learned prompt that does not depend on the input, for the conditions without ct.
 
-    Learned and not empty: with a context of zeros every cross-attention layer returns its bias, so that LoRA on
-    those layers has nothing to learn and the maps are flat. As many tokens as joints: the maps, the fusion and the
-    parameters besides the prompt's own are then those of the full model.
+    It is learned because with a context of zeros every cross-attention layer returns its bias: LoRA on those layers
+    would learn nothing, and the attention maps would be flat. It has as many tokens as joints, so that maps, fusion
+    and all other parameters equal those of the full model.
     """
 
     def __init__(self, config: PromptConfig) -> None:
@@ -69,5 +72,5 @@ class ConstantPrompt(nn.Module):
     def forward(
         self, joints: Float[Tensor, "b j 2"], visible: Float[Tensor, "b j"]
     ) -> Float[Tensor, "b j d"]:
-        """The same tokens for everybody."""
+        """The same tokens for every sample."""
         return self.tokens.expand(len(joints), -1, -1)

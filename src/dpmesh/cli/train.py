@@ -81,12 +81,11 @@ def check_training(settings: "Settings") -> int:
     """Print what the run is and what it lacks; the exit status, 1 where something is missing."""
     import torch
 
-    from dpmesh.train.context import TrainingContext
-    from dpmesh.train.preflight import examine
+    from dpmesh.train.preflight import check_settings
 
     world = settings.processes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = examine(TrainingContext.resolve(settings), world=world, here=world, device=device)
+    found = check_settings(settings, world=world, here=world, device=device)
     for line in found.lines:
         say(line)
     for problem in found.problems:

@@ -1,1 +1,1 @@
-"""Stable Diffusion's encoder, U-Net and ControlNet, as one deterministic step. Module names are diffusers' own."""
+"""Stable Diffusion's VAE encoder, U-Net and ControlNet, run for one step. Module names equal diffusers'."""

@@ -12,8 +12,11 @@ from torch.nn import functional as F
 def attend(
     q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], v: Float[Tensor, "b h m d"]
 ) -> Float[Tensor, "b h n d"]:
-    """softmax(QKᵀ/√d) V. Where gradients are wanted on a CPU, as plain products: of torch's own kernels the fused one
-    is slower backwards for so few tokens, and the other one also looks for rows in which nothing may be attended to."""
+    """Scaled dot-product attention, softmax(QKᵀ/√d) V.
+
+    With gradients on a CPU it is computed as plain products: for so few tokens, torch's fused kernel has a slower
+    backward pass, and its other kernel also checks for fully masked rows.
+    """
     if torch.is_grad_enabled() and q.device.type == "cpu":
         return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1) @ v
     return F.scaled_dot_product_attention(q, k, v)
@@ -22,8 +25,7 @@ def attend(
 class Attention(nn.Module):
     """Multi-head attention; `context_width=None` makes it self-attention.
 
-    The probabilities are materialised only when the caller wants them as a feature: everywhere else the fused
-    kernel runs.
+    The probabilities are materialised only with return_map; otherwise `attend` runs.
     """
 
     def __init__(self, width: int, heads: int, context_width: int | None = None) -> None:
@@ -39,12 +41,12 @@ class Attention(nn.Module):
         x: Float[Tensor, "b n c"],
         context: Float[Tensor, "b m d"] | None = None,
         *,
-        want_map: bool = False,
+        return_map: bool = False,
     ) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "b n m"] | None]:
-        """Returns the attended tokens and, if wanted, softmax(QKᵀ/√d) averaged over the heads."""
+        """The attended tokens and, with return_map, softmax(QKᵀ/√d) averaged over the heads."""
         source = x if context is None else context
         q, k, v = self._split(self.to_q(x)), self._split(self.to_k(source)), self._split(self.to_v(source))
-        if want_map:
+        if return_map:
             probabilities = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
             attended, mean_map = probabilities @ v, probabilities.mean(1)
         else:
@@ -68,6 +70,8 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """GEGLU to four times the width, then linear back."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         # Index 1 is a dropout of rate 0 in diffusers; an Identity keeps the numbering of the stored names.
@@ -88,10 +92,10 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(width)
 
     def forward(
-        self, x: Float[Tensor, "b n c"], context: Float[Tensor, "b m d"], want_map: bool
+        self, x: Float[Tensor, "b n c"], context: Float[Tensor, "b m d"], return_map: bool
     ) -> tuple[Float[Tensor, "b n c"], Float[Tensor, "b n m"] | None]:
         x = x + self.attn1(self.norm1(x))[0]
-        attended, mean_map = self.attn2(self.norm2(x), context, want_map=want_map)
+        attended, mean_map = self.attn2(self.norm2(x), context, return_map=return_map)
         x = x + attended
         return x + self.ff(self.norm3(x)), mean_map
 
@@ -107,11 +111,11 @@ class Transformer2D(nn.Module):
         self.proj_out = nn.Conv2d(width, width, 1)
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b m d"], want_map: bool = False
+        self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b m d"], return_map: bool = False
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b m h w"] | None]:
-        """Returns the map and, if wanted, how strongly each cell looks at each of the m prompt tokens."""
+        """The feature map and, with return_map, the attention of each cell to each of the m prompt tokens."""
         height, width = x.shape[-2:]
         tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # (b, h*w, c)
-        tokens, mean_map = self.transformer_blocks[0](tokens, context, want_map)
+        tokens, mean_map = self.transformer_blocks[0](tokens, context, return_map)
         out = self.proj_out(tokens.transpose(1, 2).unflatten(2, (height, width))) + x
         return out, None if mean_map is None else mean_map.transpose(1, 2).unflatten(2, (height, width))

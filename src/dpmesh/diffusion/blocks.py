@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class ResnetBlock(nn.Module):
-    """GroupNorm, SiLU, 3×3 convolution, twice, around an optional shift by the time embedding."""
+    """GroupNorm, SiLU and 3×3 convolution, twice, with an optional shift by the time embedding between them."""
 
     def __init__(
         self, inward: int, outward: int, groups: int, time_width: int | None = None, eps: float = 1e-5
@@ -25,7 +25,7 @@ class ResnetBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], time: Float[Tensor, "n t"] | None = None
     ) -> Float[Tensor, "b d h w"]:
-        """time: SiLU of the embedded timestep, one row for all samples or one for each."""
+        """time: SiLU of the embedded timestep, one row for the whole batch or one for each sample."""
         hidden = self.conv1(silu(self.norm1(x)))
         if self.time_emb_proj is not None and time is not None:
             hidden = hidden + self.time_emb_proj(time)[:, :, None, None]
@@ -34,21 +34,21 @@ class ResnetBlock(nn.Module):
 
     @torch.no_grad()
     def fold_time(self, time: Float[Tensor, "1 t"]) -> None:
-        """Make the shift by a constant embedding part of the first convolution's bias."""
+        """Fold the shift by a constant embedding into the bias of the first convolution, in place."""
         if self.time_emb_proj is not None and self.conv1.bias is not None:
             self.conv1.bias += self.time_emb_proj(time)[0]
             self.time_emb_proj = None
 
 
-def silu(fresh: Tensor) -> Tensor:
-    """SiLU of a tensor that nobody else will read. Without gradients it is written where it stands: new memory for
-    a full-resolution map costs five times the arithmetic."""
-    return F.silu(fresh, inplace=not torch.is_grad_enabled())
+def silu(x: Tensor) -> Tensor:
+    """SiLU, in place without gradients: the caller must not use `x` again. Allocating a full-resolution map costs five
+    times the arithmetic."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
-def add(fresh: Tensor, other: Tensor) -> Tensor:
-    """The sum, in the place of its first term where no gradient asks for that."""
-    return fresh + other if torch.is_grad_enabled() else fresh.add_(other)
+def add(x: Tensor, other: Tensor) -> Tensor:
+    """x + other, written into `x` without gradients: the caller must not use `x` again."""
+    return x + other if torch.is_grad_enabled() else x.add_(other)
 
 
 class Downsample(nn.Module):
@@ -90,7 +90,7 @@ class TimeEmbedding(nn.Module):
 
 
 def sinusoid(timestep: Float[Tensor, "n"], width: int) -> Float[Tensor, "n d"]:
-    """Cosines first, then sines, of frequencies 10000^(-i/half) (Stable Diffusion's order)."""
+    """Sinusoidal embedding: cosines, then sines, of frequencies 10000^(-i/half) (Stable Diffusion's order)."""
     half = width // 2
     frequencies = torch.exp(
         -math.log(10000.0) * torch.arange(half, device=timestep.device, dtype=torch.float32) / half

@@ -1,4 +1,4 @@
-"""ControlNet: a trainable copy of the U-Net's encoder half whose outputs start at zero (paper Eq. 4-5)."""
+"""ControlNet: a trainable copy of the U-Net's encoder half with zero-initialised outputs (paper Eq. 4-5)."""
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from dpmesh.diffusion.unet import EncoderHalf, MapStore, UNetConfig
 
 
 class ControlNet(EncoderHalf):
-    """Reads the latent and the keypoint heatmaps concatenated; adds one residual to each skip and to the middle."""
+    """Concatenated latent and keypoint heatmaps in; a residual for each skip connection and the middle out."""
 
     def __init__(self, config: UNetConfig, hint_channels: int) -> None:
         super().__init__(config, config.latent_channels + hint_channels)
@@ -22,7 +22,10 @@ class ControlNet(EncoderHalf):
         context: Float[Tensor, "b m d"],
         timestep: Float[Tensor, " b"] | None = None,
     ) -> list[Tensor]:
-        """Residuals in the order of the skip connections, the middle last. timestep: as UNet.forward."""
+        """Residuals in the order of the skip connections, the middle last.
+
+        hint: the heatmaps. context: the prompt. timestep: as UNet.forward.
+        """
         joined = torch.cat([latent, hint], dim=1)
         middle, skips = self.encode(joined, self.time(timestep), context, MapStore(()))
         residuals = [conv(skip) for conv, skip in zip(self.controlnet_down_blocks, skips, strict=True)]
@@ -30,7 +33,7 @@ class ControlNet(EncoderHalf):
 
 
 def zero_convolution(width: int) -> nn.Conv2d:
-    """1×1 convolution whose weights and bias start at zero, so that control starts as no control at all."""
+    """1×1 convolution with weights and bias initialised to zero, so that an untrained ControlNet changes nothing."""
     conv = nn.Conv2d(width, width, 1)
     nn.init.zeros_(conv.weight)
     if conv.bias is not None:

@@ -1,4 +1,4 @@
-"""Low-rank adaptation of linear layers: y = W x + up(down(x)), mergeable into W (Hu et al. 2022).
+"""Low-rank adaptation of linear layers, y = W x + up(down(x)), which can be merged into W (Hu et al. 2022).
 
 Names `linear`, `lora_down`, `lora_up` are those of the released checkpoints (lora_diffusion).
 """
@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _ROWS = 1024
+"""Rows of a weight that are merged at a time."""
 
 
 class LoRALinear(nn.Module):
-    """A linear layer with a low-rank update that starts at zero. No scaling factor, as released."""
+    """A linear layer with a low-rank update, initially zero. No scaling factor, as in the released code."""
 
     def __init__(self, linear: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -28,9 +29,9 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> nn.Linear:
-        """The linear layer itself, made the same function by adding the update to its weight.
+        """The linear layer with the update added to its weight, in place.
 
-        Some rows at a time, in fp32 whatever the type: a second copy of the weight would be memory for nothing.
+        Computed in fp32, some rows at a time, to avoid a second copy of the weight.
         """
         down = self.lora_down.weight.float()
         for first in range(0, self.linear.out_features, _ROWS):
@@ -39,41 +40,42 @@ class LoRALinear(nn.Module):
         return self.linear
 
 
-def inject_lora(root: nn.Module, rank: int, wanted: Callable[[str], bool]) -> int:
-    """Wrap every linear layer whose dotted name is wanted, in place; returns how many."""
-    found = [
-        (name, layer) for name, layer in all_layers(root) if isinstance(layer, nn.Linear) and wanted(name)
+def inject_lora(root: nn.Module, rank: int, is_target: Callable[[str], bool]) -> int:
+    """Wrap every linear layer whose dotted name is a target, in place; returns their number."""
+    targets = [
+        (name, layer) for name, layer in all_layers(root) if isinstance(layer, nn.Linear) and is_target(name)
     ]
-    for name, linear in found:
+    for name, linear in targets:
         replace_layer(root, name, LoRALinear(linear, rank).to(linear.weight))
-    return len(found)
+    return len(targets)
 
 
 def merge_lora(root: nn.Module) -> int:
-    """Replace every adapted layer by its merged one, in place; returns how many."""
-    found = [(name, layer) for name, layer in all_layers(root) if isinstance(layer, LoRALinear)]
-    for name, adapted in found:
-        replace_layer(root, name, adapted.merge())
-    return len(found)
+    """Replace every LoRALinear by its merged linear layer, in place; returns their number."""
+    adapted = [(name, layer) for name, layer in all_layers(root) if isinstance(layer, LoRALinear)]
+    for name, layer in adapted:
+        replace_layer(root, name, layer.merge())
+    return len(adapted)
 
 
 def all_layers(root: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Every module with its dotted name, as a list that may be changed under."""
+    """Every module with its dotted name, as a list: modules may be replaced during the iteration."""
     return list(root.named_modules())  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def cross_attention(name: str) -> bool:
-    """The paper's choice: every projection of the cross-attention layers."""
+    """Whether a layer is a target in the paper: every projection of the cross-attention layers."""
     return ".attn2." in name
 
 
 def released_targets(name: str) -> bool:
-    """The released checkpoints' choice: self- and cross-attention and the gated projection (144 layers in SD 1.5)."""
+    """Whether a layer is a target in the released checkpoints: self- and cross-attention and the gated projection (144
+    layers in SD 1.5)."""
     return ".attn1." in name or ".attn2." in name or name.endswith("ff.net.0.proj")
 
 
 def replace_layer(root: nn.Module, name: str, new: nn.Module) -> None:
-    """Put a module in the place of the one that has this dotted name."""
+    """Replace the module with this dotted name."""
     parent, _, leaf = name.rpartition(".")
     holder = root.get_submodule(parent)
     if isinstance(holder, nn.ModuleList | nn.Sequential):

@@ -18,20 +18,26 @@ from dpmesh.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UNetConfig:
-    """channels: width of each level, finest (32×32) first. attention: which of them have transformer blocks.
-
-    map_sizes: the resolutions whose cross-attention maps become features (8 and 16 in the released code).
-    """
+    """The U-Net, and the encoder half that the ControlNet copies. Defaults: Stable Diffusion 1.5."""
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    """Width of each of the four levels, the finest (32×32) first."""
     attention: tuple[bool, ...] = (True, True, True, False)
+    """Levels with transformer blocks."""
     layers: int = 2
+    """Residual blocks in each level of the down path; the up path has one more."""
     groups: int = 32
+    """Groups of the group norms."""
     heads: int = 8
+    """Attention heads."""
     latent_channels: int = 4
+    """Channels of the VAE latent."""
     context_width: int = 768
+    """Width of the prompt tokens."""
     timestep: int = 1
+    """The constant timestep."""
     map_sizes: tuple[int, ...] = (8, 16)
+    """Resolutions whose cross-attention maps are returned."""
 
     def __post_init__(self) -> None:
         check_sizes(self, ("timestep",))
@@ -49,30 +55,34 @@ class UNetConfig:
 
     @property
     def time_width(self) -> int:
+        """Width of the time embedding."""
         return 4 * self.channels[0]
 
 
 @dataclass
 class MapStore:
-    """Collects the cross-attention maps of the wanted resolutions during one forward pass."""
+    """Collects cross-attention maps of the given resolutions during one forward pass."""
 
     sizes: tuple[int, ...]
     maps: dict[int, list[Tensor]] = field(default_factory=lambda: {})
 
-    def wants(self, x: Tensor) -> bool:
+    def collects(self, x: Tensor) -> bool:
         """Whether the attention maps of this resolution are collected."""
         return int(x.shape[-1]) in self.sizes  # int: in a trace, sizes are tensors
 
     def add(self, attention_map: Tensor | None) -> None:
+        """Store a map (b, tokens, size, size); None is ignored."""
         if attention_map is not None:
             self.maps.setdefault(int(attention_map.shape[-1]), []).append(attention_map)
 
     def mean(self) -> dict[int, Tensor]:
         """Size -> (b, tokens, size, size), averaged over all layers of that resolution."""
-        return {size: torch.stack(found).mean(0) for size, found in self.maps.items()}
+        return {size: torch.stack(maps).mean(0) for size, maps in self.maps.items()}
 
 
 class DownBlock(nn.Module):
+    """A level of the down path: residual blocks, each with an optional transformer, and downsampling."""
+
     def __init__(
         self, inward: int, outward: int, config: UNetConfig, *, attention: bool, downsample: bool
     ) -> None:
@@ -90,12 +100,12 @@ class DownBlock(nn.Module):
     def forward(
         self, x: Tensor, time: Tensor | None, context: Tensor, store: MapStore
     ) -> tuple[Tensor, list[Tensor]]:
-        """Returns the last map and all that the up path will want."""
+        """The last feature map, and all feature maps for the skip connections."""
         skips: list[Tensor] = []
         for i, resnet in enumerate(self.resnets):
             x = resnet(x, time)
             if len(self.attentions):
-                x, attention_map = self.attentions[i](x, context, store.wants(x))
+                x, attention_map = self.attentions[i](x, context, store.collects(x))
                 store.add(attention_map)
             skips.append(x)
         for downsample in self.downsamplers:
@@ -105,6 +115,8 @@ class DownBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
+    """The middle: residual block, transformer, residual block."""
+
     def __init__(self, width: int, config: UNetConfig) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
@@ -120,6 +132,8 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
+    """A level of the up path: residual blocks on concatenated skips, optional transformers, and upsampling."""
+
     def __init__(
         self,
         inward: int,
@@ -145,12 +159,12 @@ class UpBlock(nn.Module):
     def forward(
         self, x: Tensor, skips: list[Tensor], time: Tensor | None, context: Tensor, store: MapStore
     ) -> tuple[Tensor, list[Tensor]]:
-        """Returns the block's output and what came out of each of its layers; consumes `skips` from the end."""
+        """The block's output and the output of each of its layers; pops its skips off the end of `skips`."""
         outputs: list[Tensor] = []
         for i, resnet in enumerate(self.resnets):
             x = resnet(torch.cat([x, skips.pop()], dim=1), time)
             if len(self.attentions):
-                x, attention_map = self.attentions[i](x, context, store.wants(x))
+                x, attention_map = self.attentions[i](x, context, store.collects(x))
                 store.add(attention_map)
             outputs.append(x)
         for upsample in self.upsamplers:
@@ -159,7 +173,7 @@ class UpBlock(nn.Module):
 
 
 class EncoderHalf(nn.Module):
-    """Everything down to the middle: what the ControlNet copies. `in_channels` is the width of its first input."""
+    """The U-Net down to the middle, which the ControlNet copies. in_channels: of its input."""
 
     def __init__(self, config: UNetConfig, in_channels: int) -> None:
         super().__init__()
@@ -177,16 +191,16 @@ class EncoderHalf(nn.Module):
 
     @property
     def skip_widths(self) -> list[int]:
-        """Width of each skip connection, in the order in which the down path makes them."""
+        """Width of each skip connection, in the order of the down path."""
         last = len(self.config.channels) - 1
-        found = [self.config.channels[0]]
+        widths = [self.config.channels[0]]
         for i, width in enumerate(self.config.channels):
-            found += [width] * (self.config.layers + (i < last))
-        return found
+            widths += [width] * (self.config.layers + (i < last))
+        return widths
 
     def time(self, timestep: Float[Tensor, " n"] | None = None) -> Float[Tensor, "n t"] | None:
-        """SiLU of the embedded timestep: of the constant one a row that is broadcast over the batch, else one for
-        each sample. None once the constant one is folded."""
+        """SiLU of the embedded timestep: one row for each sample, or a single row of the constant timestep without the
+        argument. None after `fold_time`."""
         if self.time_embedding is None:
             return None
         if timestep is None:
@@ -194,7 +208,7 @@ class EncoderHalf(nn.Module):
         return F.silu(self.time_embedding(timestep))
 
     def fold_time(self) -> None:
-        """The timestep is constant, so its embedding becomes a bias of each residual block and its MLP goes."""
+        """Fold the embedding of the constant timestep into a bias of each residual block, and remove its MLP."""
         if (time := self.time()) is not None:
             for block in self.modules():
                 if isinstance(block, ResnetBlock):
@@ -204,17 +218,17 @@ class EncoderHalf(nn.Module):
     def encode(
         self, x: Tensor, time: Tensor | None, context: Tensor, store: MapStore
     ) -> tuple[Tensor, list[Tensor]]:
-        """Middle output and the skip connections."""
+        """The output of the middle block and the skip connections. time: as `time` returns it. context: the prompt."""
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
-            x, found = block(x, time, context, store)
-            skips += found
+            x, outputs = block(x, time, context, store)
+            skips += outputs
         return self.mid_block(x, time, context), skips
 
 
 class UNet(EncoderHalf):
-    """Latent, prompt and control residuals in; features of every scale and attention maps out."""
+    """Latent, prompt and control residuals in; feature maps of every level and attention maps out."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config, config.latent_channels)
@@ -236,11 +250,12 @@ class UNet(EncoderHalf):
         control: list[Tensor],
         timestep: Float[Tensor, " b"] | None = None,
     ) -> tuple[list[Tensor], dict[int, Tensor]]:
-        """control: one residual for each skip connection and a last one for the middle (Eq. 5).
-        timestep: of each sample, where it is not the constant one (Eq. 2: while a backbone learns to denoise).
+        """Feature maps, coarsest first, and size -> attention map (b, j, size, size).
 
-        Returns feature maps, coarsest first: of each coarser level the layer before its last (output blocks 1, 4
-        and 7 of the released code), of the finest level the last; and size -> attention map (b, j, size, size).
+        Feature maps: of the finest level its last layer, of the others the layer before the last (output blocks 1, 4
+        and 7 of the released code).
+        control: one residual for each skip connection, the last one for the middle (Eq. 5). timestep: of each sample,
+        instead of the constant one (Eq. 2: the denoising stage).
         """
         store, time = MapStore(self.config.map_sizes), self.time(timestep)
         x, skips = self.encode(latent, time, context, store)

@@ -1,4 +1,4 @@
-"""The encoder half of Stable Diffusion's VAE: a crop becomes a latent eight times smaller."""
+"""The encoder of Stable Diffusion's VAE: from an image to a latent of an eighth of its size."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,23 +14,25 @@ from dpmesh.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VAEConfig:
-    """channels: width of each level; every level but the last halves the resolution.
-
-    stem_stride: 1 starts at full resolution with four levels, as Stable Diffusion; 2 starts at half of it with
-    three, for small models: the full-resolution level costs more than all the others together.
-    mid_attention: self-attention over all cells of the coarsest level.
-    image_range: what the encoder is fed, "unit" [0, 1] (released DPMesh) or "symmetric" [-1, 1] (Stable Diffusion).
-    latent_scale: factor on the latent; 0.18215 in Stable Diffusion, 1 in the released DPMesh.
-    """
+    """The VAE encoder. Defaults: Stable Diffusion 1.5."""
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
+    """Width of each level; every level but the last halves the resolution."""
     stem_stride: Literal[1, 2] = 1
+    """1: four levels, the first at full resolution. 2: three levels, the first at half resolution, for small models:
+    the full-resolution level costs more than all others together."""
     mid_attention: bool = True
+    """Self-attention over the cells of the coarsest level."""
     layers: int = 2
+    """Residual blocks in each level."""
     groups: int = 32
+    """Groups of the group norms."""
     latent_channels: int = 4
+    """Channels of the latent."""
     image_range: Literal["unit", "symmetric"] = "symmetric"
+    """Range of the encoder's input: [0, 1] (released DPMesh) or [-1, 1] (Stable Diffusion)."""
     latent_scale: float = 0.18215
+    """Factor on the latent: 0.18215 in Stable Diffusion, 1 in the released DPMesh."""
 
     def __post_init__(self) -> None:
         check_sizes(self)
@@ -61,14 +63,14 @@ class MidAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         tokens = self.group_norm(x).flatten(2).transpose(1, 2)
-        q, k, v = (
-            layer(tokens)[:, None] for layer in (self.to_q, self.to_k, self.to_v)
-        )  # one head: (b, 1, n, c)
+        q, k, v = (layer(tokens)[:, None] for layer in (self.to_q, self.to_k, self.to_v))  # (b, 1, n, c)
         attended = attend(q, k, v)[:, 0]
         return x + self.to_out[0](attended).transpose(1, 2).unflatten(2, x.shape[-2:])
 
 
 class DownBlock(nn.Module):
+    """Residual blocks and downsampling."""
+
     def __init__(self, inward: int, outward: int, config: VAEConfig, *, downsample: bool) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
@@ -84,6 +86,8 @@ class DownBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
+    """Residual block, optional attention, residual block."""
+
     def __init__(self, width: int, groups: int, *, attention: bool) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(width, width, groups, eps=1e-6) for _ in range(2))
@@ -96,6 +100,8 @@ class MidBlock(nn.Module):
 
 
 class Encoder(nn.Module):
+    """Image to mean and log variance of the latent, concatenated, before the last 1×1 convolution."""
+
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         widths = config.channels
@@ -116,7 +122,7 @@ class Encoder(nn.Module):
 
 
 class VAEEncoder(nn.Module):
-    """Image to latent. Deterministic: the mean of the posterior, its variance is computed by nobody."""
+    """Image to latent: the mean of the posterior, without sampling."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -125,7 +131,7 @@ class VAEEncoder(nn.Module):
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
 
     def forward(self, crop: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b z h8 w8"]:
-        """crop: RGB in [0, 1]."""
+        """The scaled latent. crop: RGB in [0, 1]."""
         image = crop * 2 - 1 if self.config.image_range == "symmetric" else crop
         mean, _log_variance = self.quant_conv(self.encoder(image)).chunk(2, dim=1)
         return mean * self.config.latent_scale

@@ -1,4 +1,4 @@
-"""Cameras, crops and joint heatmaps: where things are, in which frame."""
+"""Cameras, crops, rotations and joint heatmaps."""
 
 CROP = 256
-"""Side of the crop in pixels; the crop camera's principal point is its middle."""
+"""Side of the crop in pixels. The principal point of the crop camera is its middle."""

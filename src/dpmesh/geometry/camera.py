@@ -1,13 +1,13 @@
-"""The pinhole camera of the full image, the turned camera of one crop, and the way between the two.
+"""The pinhole camera of the full image, the camera of a crop, and the transform between the two.
 
 Frames as in docs/conventions.md: camera frame metres, x right, y down, z forward; K in full-image pixels.
 
-The crop camera. A window of the image is centred on m, off the principal point c. The ray through m is
-d = ((m - c) / f, 1); the crop camera stands where the camera stands and looks along d. The window is cut
-out by an affine map (no perspective warp), so the crop camera's picture equals the crop only to first order
-around the middle. There, at the angle t off the axis (tan t = |m - c| / f), a small angle covers f / cos^2 t
-pixels of the image radially and f / cos t across. Their geometric mean keeps areas: the crop camera's focal
-length is f / cos^1.5 t = f (1 + tan^2 t)^(3/4), in image pixels, times 256 / side in crop pixels.
+The crop camera. A crop is centred on m, off the principal point c. The ray through m is d = ((m - c) / f, 1); the
+crop camera has the position of the image's camera and its axis along d. The crop is cut out by an affine map (no
+perspective warp), so the crop camera's image equals the crop only to first order around the middle. There, at the
+angle t off the axis (tan t = |m - c| / f), a small angle covers f / cos^2 t pixels of the image radially and f / cos t
+across. Their geometric mean preserves areas: the crop camera's focal length is f / cos^1.5 t = f (1 + tan^2 t)^(3/4) in
+image pixels, times 256 / side in crop pixels.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def _float64(values: object) -> NDArray[np.float64]:
 
 
 def intrinsics(focal: float, size: tuple[int, int]) -> Float[np.ndarray, "3 3"]:
-    """K (3, 3) of a picture of `size` (h, w): square pixels, the axis through the middle. Focal in px."""
+    """K (3, 3) of an image of `size` (h, w) with square pixels and a central principal point. focal: pixels."""
     height, width = size
     return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 
@@ -31,7 +31,7 @@ def intrinsics(focal: float, size: tuple[int, int]) -> Float[np.ndarray, "3 3"]:
 def project(points: Float[np.ndarray, "*n 3"], K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "*n 2"]:
     """Camera-frame points (..., 3) in metres to image pixels (..., 2), in float64.
 
-    Behind the camera (z <= 0) there is no image: those points become inf or mirrored, as the formula says.
+    Points behind the camera (z <= 0) are not on the image: they become inf or mirrored.
     """
     camera = _float64(K)
     uvw = _float64(np.einsum("...j,ij->...i", _float64(points), camera))
@@ -40,49 +40,50 @@ def project(points: Float[np.ndarray, "*n 3"], K: Float[np.ndarray, "3 3"]) -> F
 
 
 def checked_camera(K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
-    """K in float64; raises InputError unless it is a camera's: finite, focal lengths positive, 0 0 1 below."""
+    """K in float64; raises InputError unless it is finite, with positive focal lengths and the last row 0 0 1."""
     camera = _float64(K)
     if not np.isfinite(camera).all() or camera[1, 0] or (camera[2] != (0, 0, 1)).any():
-        raise InputError("it is not fx s cx, 0 fy cy, 0 0 1 in numbers", where="K")
+        raise InputError("it must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with finite numbers", where="K")
     if min(camera[0, 0], camera[1, 1]) <= 0:
-        raise InputError("its focal lengths must be positive", where="K")
+        raise InputError("the focal lengths must be positive", where="K")
     return camera
 
 
 def _ray(K: Float[np.ndarray, "3 3"], crop: Crop) -> Float[np.ndarray, "3"]:
-    """Direction (3,), z = 1, through the middle of the crop. Raises InputError where there is none in numbers."""
+    """Direction (3,), z = 1, through the middle of the crop. Raises InputError where it is not finite or too steep."""
     middle = np.array([crop.x1 + crop.side / 2, crop.y1 + crop.side / 2, 1.0])
     with np.errstate(over="ignore", invalid="ignore"):
         ray = np.linalg.solve(checked_camera(K), middle)
     if not np.abs(ray).max() < _STEEPEST:  # nor NaN
         raise InputError(
-            "the camera cannot see so far to the side", where=f"crop at {middle[0]:g} {middle[1]:g}"
+            "the crop is too far outside of the camera's view", where=f"crop at {middle[0]:g} {middle[1]:g}"
         )
     return ray
 
 
 _STEEPEST = 1e6
-"""Of a ray's x and y at z = 1: 89.9999 degrees off the axis."""
+"""Bound of a ray's x and y at z = 1: 89.9999 degrees off the axis."""
 _FOCALS = (1e-6, 1e12)
-"""Crop pixels. Beyond, float32 loses the body."""
+"""Bounds of the focal length in crop pixels; beyond them float32 is too coarse for a body."""
 
 
 def crop_focal(K: Float[np.ndarray, "3 3"], crop: Crop) -> float:
-    """Focal length of the crop camera in crop pixels (derivation above). Raises InputError for a K that is no
-    camera's, and where the crop is too small, too large or too far off for it."""
+    """Focal length of the crop camera in crop pixels (derivation in the module's docstring).
+
+    Raises InputError for an invalid K, and for a crop that is too small, too large or too far outside for it.
+    """
     ray = _ray(K, crop)
     tan2 = float(ray[0] ** 2 + ray[1] ** 2)
     focal = float(np.sqrt(K[0, 0]) * np.sqrt(K[1, 1])) * (1.0 + tan2) ** 0.75 * crop.SIZE / crop.side
     if not _FOCALS[0] <= focal <= _FOCALS[1]:
-        raise InputError(f"a crop of {crop.side:g} px is none for this focal length", where="K")
+        raise InputError(f"a crop of {crop.side:g} px does not fit this focal length", where="K")
     return focal
 
 
 def crop_rotation(K: Float[np.ndarray, "3 3"], crop: Crop) -> Float[np.ndarray, "3 3"]:
-    """Rotation (3, 3) from the crop camera's frame to the camera frame: the smallest that takes z to the ray.
+    """Rotation (3, 3) from the crop camera's frame to the camera frame: the smallest that maps z to the ray.
 
-    The smallest has no roll about the ray, so "up" in the crop stays "up" in the image. Raises InputError as
-    crop_focal does.
+    It has no roll about the ray, so "up" in the crop stays "up" in the image. Raises InputError as crop_focal.
     """
     ray = _ray(K, crop)
     x, y, z = ray / np.linalg.norm(ray)
@@ -97,15 +98,15 @@ def solve_translation(
     K: Float[np.ndarray, "3 3"],
     weights: Float[np.ndarray, "n"],
 ) -> Float[np.ndarray, "3"]:
-    """Translation (3,) in metres that puts points3d + t onto points2d (image px): weighted least squares.
+    """Translation t (3,) in metres such that points3d + t projects to points2d (image pixels): weighted least squares.
 
     u (Z + tz) = fx (X + tx) + cx (Z + tz) is linear in t, likewise for v; solved by the normal equations.
-    Raises InputError for a K that is no camera's, and where the points do not fix t: fewer than two with weight, or
-    all on one pixel or one point, or an answer behind the camera.
+    Raises InputError for an invalid K, and where the points do not determine t: fewer than two with positive weight,
+    all on one pixel or at one point, or a solution behind the camera.
     """
     camera, used = checked_camera(K), weights > 0
     if used.sum() < 2:
-        raise InputError("fewer than two points fix no translation", where="solve_translation")
+        raise InputError("fewer than two points do not determine a translation", where="solve_translation")
     xyz, w = _float64(points3d[used]), _float64(weights[used])
     rays = _float64(points2d[used]) - camera[:2, 2]  # (n, 2) px off the principal point
     rays = rays / np.array([camera[0, 0], camera[1, 1]])
@@ -116,7 +117,9 @@ def solve_translation(
     right = rays * xyz[:, 2:] - xyz[:, :2]
     normal = _float64(np.einsum("n,nij,nik->jk", w, rows, rows) / w.sum())
     if not np.isfinite(normal).all() or np.linalg.cond(normal) > 1e12:
-        raise InputError("the points lie on one pixel and fix no distance", where="solve_translation")
+        raise InputError(
+            "the points lie on one pixel and do not determine a distance", where="solve_translation"
+        )
     target = _float64(np.einsum("n,nij,ni->j", w, rows, right) / w.sum())
     t = np.linalg.solve(normal, target)
     if not np.isfinite(t).all() or (xyz[:, 2] + t[2]).min() <= 0:

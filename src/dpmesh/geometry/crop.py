@@ -1,4 +1,4 @@
-"""The one object that maps between an image and the square window of it that the model sees."""
+"""The square crop of an image that the model gets, and the map between image and crop pixels."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,22 +8,28 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from dpmesh.errors import InputError
+from dpmesh.geometry import CROP
 
 _SAMPLES = 8
-"""At most 8 x 8 samples a crop pixel: enough against aliasing, and huge pictures stay cheap."""
+"""At most 8 x 8 samples for each crop pixel: enough against aliasing, and cheap for huge images."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square window of an image: its top-left corner and side in image px, seen as 256 x 256 crop pixels.
+    """A square of an image, resampled to 256 x 256 crop pixels.
 
-    It may reach beyond the image (the outside is black). x right, y down; integers are pixel centres.
+    It may reach beyond the image (black outside). x right, y down; integers are pixel centres. Raises InputError unless
+    all numbers are finite and the side is positive.
     """
 
     x1: float
+    """Left edge, image pixels."""
     y1: float
+    """Top edge, image pixels."""
     side: float
-    SIZE: ClassVar[int] = 256
+    """Side, image pixels."""
+    SIZE: ClassVar[int] = CROP
+    """Side, crop pixels."""
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.x1, self.y1, self.side]).all() and self.side > 0):
@@ -33,9 +39,9 @@ class Crop:
 
     @classmethod
     def around(cls, box: Shaped[np.ndarray, "4"], expand: float = 1.0) -> "Crop":
-        """The smallest square that covers `box` (x1 y1 x2 y2, image px) about its middle, times `expand`.
+        """The smallest square around the middle of `box` (x1 y1 x2 y2, image pixels) that covers it, times `expand`.
 
-        Raises InputError for a box without width and height, or with a number that is not finite.
+        Raises InputError for a box without width or height, or with a number that is not finite.
         """
         x1, y1, x2, y2 = (float(v) for v in box)
         side = max(x2 - x1, y2 - y1) * expand
@@ -49,7 +55,7 @@ class Crop:
 
     @property
     def scale(self) -> float:
-        """Crop pixels to one image pixel."""
+        """Crop pixels for each image pixel."""
         return self.SIZE / self.side
 
     def to_crop(self, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
@@ -61,7 +67,7 @@ class Crop:
         return (points / self.scale + np.array([self.x1, self.y1])).astype(points.dtype)
 
     def warp(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "256 256 3"]:
-        """The window (256, 256, 3) of an image: bilinear, averaged where it shrinks, black outside."""
+        """The crop (256, 256, 3) of an image (h, w, 3); sampling as `sample_window`."""
         to_image = np.array([[1 / self.scale, 0.0, self.x1], [0.0, 1 / self.scale, self.y1]])
         return sample_window(image, to_image, (self.SIZE, self.SIZE))
 
@@ -69,13 +75,14 @@ class Crop:
 def sample_window(
     image: UInt8[np.ndarray, "h w 3"], to_image: Float[np.ndarray, "2 3"], size: tuple[int, int]
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """A window (height, width) = `size` of an image: bilinear, averaged where it shrinks, black outside.
+    """An affine window of an image: bilinear, averaged where it shrinks, black outside.
 
-    to_image: affine map from window pixels to image pixels; whole numbers are pixel centres in both.
+    to_image: affine map from window pixels to image pixels; integers are pixel centres in both. size: height and width
+    of the window.
     """
     linear = to_image[:, :2]
-    shrink = float(np.linalg.norm(linear, axis=0).max())  # image px that one window px spans
-    n = int(min(max(np.ceil(shrink - 1e-9), 1), _SAMPLES))  # samples a window pixel and axis
+    shrink = float(np.linalg.norm(linear, axis=0).max())  # image pixels for each window pixel
+    n = int(min(max(np.ceil(shrink - 1e-9), 1), _SAMPLES))  # samples for each window pixel and axis
     # Sample k of n lies at (k + 0.5) / n - 0.5 window pixels from a pixel's centre.
     start = to_image[:, 2] + (0.5 / n - 0.5) * linear.sum(1)
     matrix = np.concatenate([linear / n, start[:, None]], 1)

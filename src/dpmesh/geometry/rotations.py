@@ -1,7 +1,8 @@
 """Rotations as matrices, as rotation vectors, and as six numbers (Zhou et al., CVPR 2019).
 
-The six numbers follow the released code: a 3×2 matrix, row by row. roma, which is slow to import because it loads
-torch's compiler, serves `nearest_rotation` alone; what every prediction needs is written here with the same arithmetic.
+The six numbers are the first two columns of the matrix, stored row by row as in the released code. Only
+`nearest_rotation` uses roma, which is slow to import because it loads torch's compiler; the other functions repeat its
+arithmetic.
 """
 
 import importlib
@@ -17,14 +18,14 @@ _SMALL = 1e-6
 
 
 def rotation_to_6d(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 6"]:
-    """The first two columns of a rotation matrix, row by row."""
+    """Six numbers of rotation matrices."""
     return rotations[..., :2].flatten(-2)
 
 
 def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
-    """Rotation matrices by Gram-Schmidt on the two columns; inverse of rotation_to_6d.
+    """Rotation matrices of six numbers, by Gram-Schmidt on the two columns.
 
-    As roma.special_gramschmidt, whose result has the batch size of the moment in an exported graph.
+    Like roma.special_gramschmidt, which fixes the batch size of the trace in an exported graph.
     """
     first, second = numbers[..., 0::2], numbers[..., 1::2]
     first = F.normalize(first, dim=-1)
@@ -33,7 +34,7 @@ def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
 
 
 def nearest_rotation(matrices: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-    """The rotations nearest to any matrices (orthogonal Procrustes), for instance to means of rotations."""
+    """The rotations nearest to arbitrary matrices (orthogonal Procrustes), for example to means of rotations."""
     roma: Any = importlib.import_module("roma")  # on first use: see the module's docstring
     return roma.special_procrustes(matrices)
 
@@ -46,7 +47,7 @@ def axis_angle(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:
     quaternion = _unit_quaternion(rotations)
     quaternion = quaternion * torch.where(quaternion[..., 3:] > 0, 1.0, -1.0)  # the shorter way round
     xyz, w = quaternion[..., :3], quaternion[..., 3]
-    half = torch.atan2(torch.linalg.vector_norm(xyz, dim=-1), w)
+    half = torch.atan2(_length(xyz), w)
     return (2.0 * _inverse_sinc(half))[..., None] * xyz
 
 
@@ -55,7 +56,7 @@ def rotation_matrix(vectors: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
 
     Rodrigues' formula, and its first order below 1e-6 radians. Equals roma.rotvec_to_rotmat.
     """
-    angle = torch.linalg.vector_norm(vectors, dim=-1)[..., None]
+    angle = _length(vectors)[..., None]
     x, y, z = (vectors / angle.clamp_min(_SMALL)).unbind(-1)
     angle = angle[..., 0]
     sine, versine = torch.sin(angle), 1 - torch.cos(angle)
@@ -71,6 +72,10 @@ def rotation_matrix(vectors: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
     return torch.where((angle < _SMALL)[..., None, None], first_order, exact)
 
 
+def _length(vectors: Float[Tensor, "*b n"]) -> Float[Tensor, "*b"]:
+    return torch.linalg.vector_norm(vectors, dim=-1)  # pyright: ignore  (torch's stub)
+
+
 def _unit_quaternion(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
     """x y z w of either sign. Of the rows of 4 q qᵀ the one with the greatest diagonal is normalised."""
     (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in rotations.unbind(-2))
@@ -83,7 +88,7 @@ def _unit_quaternion(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"
     outer = torch.stack([torch.stack(row, -1) for row in rows], -2)
     largest = outer.diagonal(dim1=-2, dim2=-1).argmax(-1)
     row = outer.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 4))[..., 0, :]
-    return row / torch.linalg.vector_norm(row, dim=-1, keepdim=True)
+    return row / _length(row)[..., None]
 
 
 def _inverse_sinc(x: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:

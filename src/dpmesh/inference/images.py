@@ -1,6 +1,6 @@
-"""Images from the outside world, as upright 8-bit RGB, or an InputError that says what is wrong with them.
+"""Read images as upright 8-bit RGB. A file that cannot be used raises InputError.
 
-The header is checked before anything is decoded, so a bomb costs nothing.
+The header is checked before anything is decoded, so a decompression bomb costs nothing.
 """
 
 import hashlib
@@ -13,18 +13,16 @@ from PIL import ExifTags, Image
 
 from dpmesh.decode import LARGEST_IMAGE, SUFFIXES, decoding, open_image, refuse_foreign, refuse_tiles
 from dpmesh.errors import InputError
+from dpmesh.inference.options import MAX_PIXELS
 from dpmesh.io import read_bytes
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "SUFFIXES", "Picture", "read_image"]
-
-MAX_PIXELS = 120_000_000
-"""Default limit of `read_image`: the largest phone pictures pass, 30,000 x 30,000 does not."""
+__all__ = ["MAX_SIDE", "SUFFIXES", "DecodedImage", "read_image"]
 
 MAX_SIDE = 32_000
 """OpenCV's warps count pixels in 16 bits."""
 
 _FULL_FRAME_DIAGONAL = 43.2666
-"""Millimetres, of the 36 x 24 mm frame: EXIF's 35 mm equivalent is meant by the diagonal (CIPA DCG-001)."""
+"""Millimetres, of the 36 x 24 mm frame: EXIF's 35 mm equivalent refers to the diagonal (CIPA DCG-001)."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,13 +33,15 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes EXIF's orientation."""
+"""EXIF orientation -> the transposition that makes the image upright."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded image: `rgb` upright; `exif_focal` px or None; `notes` on what was done to it; `sha256` of its
-    file, empty where it came from none."""
+class DecodedImage:
+    """A decoded image.
+
+    rgb: upright. exif_focal: px, or None. notes: on what was ignored or left out. sha256: of its file, else empty.
+    """
 
     rgb: UInt8[np.ndarray, "h w 3"]
     exif_focal: float | None = None
@@ -51,30 +51,30 @@ class Picture:
 
 def read_image(
     source: "str | Path | Image.Image | np.ndarray", max_pixels: int = MAX_PIXELS, name: str = ""
-) -> Picture:
-    """Read a file, or take a PIL image or an array (H, W[, 3 or 4]), uint8 or uint16, RGB order.
+) -> DecodedImage:
+    """Read a file, a PIL image, or an array (H, W[, 3 or 4]) of uint8 or uint16 in RGB order.
 
-    Turned upright by EXIF; transparency is laid over white; 16 bits keep their high byte; of an animation the
-    first frame is taken and noted, and EXIF that cannot be read is ignored and noted. Raises InputError for anything
+    The image is rotated upright by EXIF; transparency is blended over white; 16 bits keep their high byte. Of an
+    animation the first frame is used; this is noted, and so is EXIF that cannot be read. Raises InputError for anything
     that is not such an image (`decode.FORMATS`), is damaged, or has more than `max_pixels`.
     """
     if isinstance(source, np.ndarray):
-        return Picture(_from_array(source, name or "array"))
+        return DecodedImage(_from_array(source, name or "array"))
     if isinstance(source, Image.Image):
-        refuse_foreign(source, name or "picture")
-        return _decode(source, max_pixels, name or "picture")
+        refuse_foreign(source, name or "image")
+        return _decode(source, max_pixels, name or "image")
     path = Path(source)
     data = read_bytes(path, LARGEST_IMAGE)
-    picture = _decode(open_image(data, name or str(path)), max_pixels, name or str(path))
-    return replace(picture, sha256=hashlib.sha256(data).hexdigest())
+    decoded = _decode(open_image(data, name or str(path)), max_pixels, name or str(path))
+    return replace(decoded, sha256=hashlib.sha256(data).hexdigest())
 
 
-def _decode(image: Image.Image, max_pixels: int, name: str) -> Picture:
+def _decode(image: Image.Image, max_pixels: int, name: str) -> DecodedImage:
     width, height = image.size
     if width * height > max_pixels or max(width, height) > MAX_SIDE:
         limit = f"at most {max_pixels:,} pixels and {MAX_SIDE:,} a side are read"
         raise InputError(
-            f"the picture is {width:,}×{height:,} pixels; {limit}",
+            f"the image is {width:,}×{height:,} pixels; {limit}",
             where=name,
             fix="Shrink it or raise --max-pixels.",
         )
@@ -87,14 +87,14 @@ def _decode(image: Image.Image, max_pixels: int, name: str) -> Picture:
             notes.append("animated: the first frame was taken")
         focal35 = _exif(image, ExifTags.Base.FocalLengthIn35mmFilm, notes)
         image.load()
-        turn = _exif(image, ExifTags.Base.Orientation, notes)
-        upright = _UPRIGHT.get(turn) if isinstance(turn, int) else None
+        orientation = _exif(image, ExifTags.Base.Orientation, notes)
+        upright = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
         rgb = _to_rgb(image if upright is None else image.transpose(upright))
-    return Picture(rgb, _focal_px(focal35, width, height), tuple(dict.fromkeys(notes)))
+    return DecodedImage(rgb, _focal_px(focal35, width, height), tuple(dict.fromkeys(notes)))
 
 
 def _exif(image: Image.Image, tag: ExifTags.Base, notes: list[str]) -> object:
-    """A value of EXIF, None where there is none; damage is noted, since the pixels may be whole."""
+    """A value of EXIF, or None. Damaged EXIF is noted, not refused, since the pixels may be whole."""
     try:
         exif = image.getexif()
         if tag == ExifTags.Base.Orientation:
@@ -118,7 +118,7 @@ def _to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _grey(values: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
-    """One channel of more than 8 bits to 8: integers keep the high byte of 16, floats are taken as [0, 1]."""
+    """One channel of more than 8 bits as 8 bits: of integers the high byte of 16, floats from [0, 1]."""
     if values.dtype.kind == "f":
         brightest = values[np.isfinite(values)].max(initial=0.0)
         scaled = np.where(np.isnan(values), 0, values) * (255.0 if brightest <= 1.0 else 1.0)
@@ -143,7 +143,7 @@ def _from_array(array: np.ndarray, name: str) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _focal_px(focal35: object, width: int, height: int) -> float | None:
-    """EXIF's 35 mm equivalent (mm) in pixels of this picture; None where it is missing, 0 or nonsense."""
+    """EXIF's 35 mm equivalent (mm) in pixels of this image; None where it is missing, 0 or implausible."""
     try:
         millimetres = float(focal35)  # pyright: ignore[reportArgumentType]  # EXIF holds anything
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):

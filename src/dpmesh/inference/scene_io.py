@@ -35,7 +35,7 @@ def save_scene(
     out: Path,
     name: str,
     formats: Sequence[str] = FORMATS,
-    overwrite: bool = True,
+    overwrite: bool = False,
     colour: Colouring = "person",
     glb_image: bool = False,
 ) -> Path:

@@ -1,1 +1,1 @@
-"""Pose priors: from a latent or from tokens to the rotations of the body's joints."""
+"""Pose priors: from a latent or from pose tokens to joint rotations."""

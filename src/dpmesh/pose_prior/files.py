@@ -1,4 +1,4 @@
-"""A prior in a folder, as all weights are kept (checkpoint.py)."""
+"""Pose priors in folders (config.json, model.safetensors; see checkpoint.py)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,19 +25,19 @@ from dpmesh.pose_prior.vqvae import PoseVQVAE, PoseVQVAEConfig
 Prior = TypeVar("Prior", PoseVQVAE, VPoserDecoder)
 
 MOVING = ("codebook.uses", "codebook.sums")
-"""The moving averages: needed to go on training only, so no file has them."""
+"""Moving averages of the codebook. Only training needs them, so they are not stored."""
 
 
 def save_prior(
     model: PoseVQVAE | VPoserDecoder, folder: Path, provenance: Provenance, *, half: bool = False
 ) -> None:
-    """Write config.json and model.safetensors (fp16 if half), each aside and then renamed."""
+    """Write config.json and model.safetensors, atomically. half: store fp16. Raises OutputError."""
     state = {name: value for name, value in model.state_dict().items() if name not in MOVING}
     write_weights(folder, state, to_dict(model.config), provenance, half=half)
 
 
 def load_prior(folder: Path | None = None) -> PoseVQVAE:
-    """The VQ-VAE in `folder` (the shipped one without), in evaluation mode, fp32.
+    """The VQ-VAE in `folder`, or the shipped one, in evaluation mode and fp32.
 
     Raises AssetError for a missing shipped file, WeightsError where the weights do not fit the config.
     """
@@ -46,12 +46,12 @@ def load_prior(folder: Path | None = None) -> PoseVQVAE:
         shipped(f"prior/{WEIGHTS}")
     model = load_any_prior(folder)
     if not isinstance(model, PoseVQVAE):
-        raise WeightsError("this pose prior is no VQ-VAE", where=str(folder))
+        raise WeightsError("this pose prior is not a VQ-VAE", where=str(folder))
     return model
 
 
 def load_any_prior(folder: Path) -> PoseVQVAE | VPoserDecoder:
-    """What save_prior left, in evaluation mode, fp32. Raises WeightsError."""
+    """A prior written by save_prior, in evaluation mode and fp32. Raises WeightsError."""
     plain, _ = read_config(folder)
     with building(folder / CONFIG):
         if plain.get("kind") == VPoserConfig().kind:
@@ -65,7 +65,8 @@ def load_any_prior(folder: Path) -> PoseVQVAE | VPoserDecoder:
 
 
 def _fitting(make: Callable[[], Prior], folder: Path) -> Prior:
-    """A prior whose sizes are the stored ones: they are compared before it takes memory."""
+    """Build a prior after its shapes, without values, were compared with the stored ones: a config that does not fit
+    costs no memory."""
     with torch.device("meta"):
         check_stored(make().state_dict(), folder, unstored=MOVING)
     return make()

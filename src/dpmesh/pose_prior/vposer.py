@@ -1,4 +1,4 @@
-"""VPoser's decoder: a 32-number latent to 21 joint rotations (Pavlakos et al., CVPR 2019; version 1.0's layers)."""
+"""VPoser's decoder, version 1.0: a latent of 32 numbers to 21 joint rotations (Pavlakos et al., CVPR 2019)."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,10 +15,16 @@ from dpmesh.geometry.rotations import rotation_from_6d
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VPoserConfig:
+    """VPoser's decoder. Defaults: version 1.0."""
+
     kind: Literal["vposer"] = "vposer"
+    """Distinguishes the priors in a config file."""
     latent: int = 32
+    """Numbers of the latent."""
     hidden: int = 512
+    """Width of the hidden layers."""
     joints: int = 21
+    """Joints 1 to `joints` are decoded; the others stay identity."""
 
     def __post_init__(self) -> None:
         check_sizes(self)
@@ -27,7 +33,7 @@ class VPoserConfig:
 
 
 class VPoserDecoder(nn.Module):
-    """Names of the layers equal the package's, so that a licensed file loads as it is. Fixed: training leaves it."""
+    """The decoder, with fixed weights. Layer names equal those of the VPoser package, so its files load directly."""
 
     def __init__(self, config: VPoserConfig) -> None:
         super().__init__()
@@ -39,11 +45,11 @@ class VPoserDecoder(nn.Module):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Numbers regressed for each person."""
+        """Shape of the latent of one person."""
         return (self.config.latent,)
 
     def decode_latent(self, latent: Float[Tensor, "b l"]) -> Float[Tensor, "b 23 3 3"]:
-        """Rotations of joints 1..23; the hands stay identity."""
+        """Rotations of joints 1 to 23; the hands stay identity."""
         x = F.leaky_relu(self.bodyprior_dec_fc1(latent), 0.2)
         x = self.bodyprior_dec_out(F.leaky_relu(self.bodyprior_dec_fc2(x), 0.2))
         body = rotation_from_6d(x.reshape(-1, self.config.joints, 6))

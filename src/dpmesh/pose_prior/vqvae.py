@@ -1,4 +1,9 @@
-"""Vector quantisation; the codebook follows the data by moving averages (van den Oord et al. 2017, A.1)."""
+"""The pose VQ-VAE: 21 joint rotations to tokens of a codebook, and back (PCT, Geng et al., CVPR 2023).
+
+Encoder and decoder are MLP-mixers (Tolstikhin et al. 2021). The codebook follows the data by moving averages (van den
+Oord et al. 2017, A.1). The mesh model uses codebook and decoder: it predicts a distribution over the codes, or a point
+among them, for each token.
+"""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -11,14 +16,15 @@ from dpmesh.config_io import check_sizes
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.rotations import rotation_from_6d, rotation_to_6d
 
-ROWS = 4096  # latents compared with the codebook at a time: the table of distances stays in the cache
+ROWS = 4096
+"""Latents compared with the codebook at a time; the table of distances then stays in the cache."""
 
 
 class Codebook(nn.Module):
-    """`codes` vectors of `width`, without gradient: in training mode `forward` moves them to the latents.
+    """`codes` vectors of `width`. They have no gradient; in training mode `forward` moves them towards the latents.
 
-    A code that fewer than `dead_below` latents per batch use (moving average) is put on a latent of the batch
-    and has uses 1 then. A fresh codebook consists of dead codes only: the first batch fills it.
+    A code used by fewer than `dead_below` latents for each batch (moving average) is dead: it is moved to a latent of
+    the batch, and its uses become 1. All codes of a new codebook are dead, so the first batch fills it.
     """
 
     codes: Tensor
@@ -38,13 +44,13 @@ class Codebook(nn.Module):
         half = -0.5 * self.codes.square().sum(-1)
         flat = latents.reshape(-1, latents.shape[-1])
         blocks = (flat[i : i + ROWS] for i in range(0, len(flat), ROWS))
-        found = [torch.addmm(half, rows, self.codes.T).argmax(-1) for rows in blocks]
-        return torch.cat(found).view(latents.shape[:-1])
+        indices = [torch.addmm(half, rows, self.codes.T).argmax(-1) for rows in blocks]
+        return torch.cat(indices).view(latents.shape[:-1])
 
     def forward(
         self, latents: Float[Tensor, "b t d"]
     ) -> tuple[Float[Tensor, "b t d"], Int[Tensor, "b t"], Float[Tensor, ""]]:
-        """Codes (the gradient passes straight through to the latents), their indices, the commitment loss."""
+        """Nearest codes (straight-through gradient to the latents), their indices, and the commitment loss."""
         with torch.no_grad():
             if self.training and not self.uses.any():
                 self.revive(latents.reshape(-1, latents.shape[-1]))
@@ -57,7 +63,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def follow(self, latents: Float[Tensor, "*b d"], indices: Int[Tensor, "*b"]) -> None:
-        """One step of the moving averages; then dead codes are revived."""
+        """One step of the moving averages, then `revive`."""
         flat, chosen = latents.reshape(-1, latents.shape[-1]), indices.flatten()
         count = torch.bincount(chosen, minlength=len(self.codes)).to(self.uses.dtype)
         self.uses.lerp_(count, 1 - self.decay)
@@ -67,9 +73,9 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def revive(self, flat: Float[Tensor, "n d"]) -> int:
-        """Put every dead code on a latent of this batch; returns how many there were.
+        """Move every dead code to a latent of this batch; returns their number.
 
-        The latents are taken at even distances: the batch is random already, no generator is needed.
+        The latents are taken at even distances: the batch is random already.
         """
         dead = torch.nonzero(self.uses < self.dead_below).flatten()
         if len(dead):
@@ -80,35 +86,37 @@ class Codebook(nn.Module):
         return len(dead)
 
 
-# A pose as a sentence: 21 joint rotations ↔ T tokens out of a codebook (PCT, Geng et al., CVPR 2023).
-#
-# MLP-mixer encoder and decoder (Tolstikhin et al. 2021). The mesh model uses the decoder and the codebook: it
-# predicts a distribution over the codes, or a point among them, for each token; `decode_latent` makes a body of it.
-
-
 Mode = Literal["soft", "straight_through", "points", "nearest"]
 POINT_MODES = ("points", "nearest")
-"""The modes whose latent is a point in code space for each token; the others' is logits over the codes."""
+"""Modes whose latent is a point in code space for each token; that of the others is logits over the codes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoseVQVAEConfig:
-    """Sizes of the prior. `joints` are SMPL's 1..21: the root and the hands are not part of the pose prior.
-
-    decay, dead_below: the codebook's moving averages (vqvae.py).
-    """
+    """The pose VQ-VAE."""
 
     kind: Literal["vqvae"] = "vqvae"
+    """Distinguishes the priors in a config file."""
     joints: int = 21
+    """SMPL's joints 1 to `joints` are coded; the others (the hands, for 21) stay identity."""
     tokens: int = 48
+    """Tokens of a pose."""
     codes: int = 2048
+    """Vectors in the codebook."""
     code_width: int = 256
+    """Width of a code vector."""
     encoder_width: int = 128
+    """Width of the encoder's joint features."""
     encoder_layers: int = 2
+    """Mixer layers of the encoder."""
     decoder_width: int = 128
+    """Width of the decoder's joint features."""
     decoder_layers: int = 4
+    """Mixer layers of the decoder."""
     decay: float = 0.99
+    """Decay of the codebook's moving averages, in [0, 1)."""
     dead_below: float = 0.5
+    """Codes with fewer uses for each batch (moving average) are revived (Codebook)."""
 
     def __post_init__(self) -> None:
         check_sizes(self, ("encoder_layers", "decoder_layers", "decay", "dead_below"))
@@ -119,7 +127,7 @@ class PoseVQVAEConfig:
 
 
 class Reconstruction(NamedTuple):
-    """What a pass through the whole auto-encoder gives."""
+    """Output of the whole auto-encoder."""
 
     rotations: Float[Tensor, "b 23 3 3"]
     indices: Int[Tensor, "b t"]
@@ -127,7 +135,7 @@ class Reconstruction(NamedTuple):
 
 
 class Mixer(nn.Module):
-    """One mixer layer on (B, N, width): exchange between the N places, then between the channels."""
+    """One mixer layer on (B, N, width): an MLP across the N positions, then one across the channels."""
 
     def __init__(self, places: int, width: int) -> None:
         super().__init__()
@@ -141,7 +149,7 @@ class Mixer(nn.Module):
 
 
 class PoseVQVAE(nn.Module):
-    """The auto-encoder. Rotations are matrices relative to the parent joint, SMPL order."""
+    """The auto-encoder. Rotations are matrices relative to the parent joint, in SMPL's order."""
 
     def __init__(self, config: PoseVQVAEConfig) -> None:
         super().__init__()
@@ -164,7 +172,7 @@ class PoseVQVAE(nn.Module):
         nn.init.normal_(self.token_place, std=0.5)
 
     def as_decoder(self, mode: Mode = "soft") -> "PoseVQVAE":
-        """This prior as a fixed part of a larger model: no gradients, no moving averages in its state.
+        """Make this prior a fixed part of a larger model, in place: no gradients, no moving averages in its state.
 
         mode: of `decode_latent`.
         """
@@ -175,11 +183,11 @@ class PoseVQVAE(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> "PoseVQVAE":
-        """A fixed prior stays in evaluation mode, whatever happens to the model around it."""
+        """As nn.Module.train, but a fixed prior stays in evaluation mode."""
         return super().train(mode and any(p.requires_grad for p in self.parameters()))
 
     def encode(self, rotations: Float[Tensor, "b j 3 3"]) -> Float[Tensor, "b t d"]:
-        """Latents before quantisation."""
+        """Latents of a pose before quantisation."""
         x = self.joint_in(rotation_to_6d(rotations)) + self.joint_place  # (B, J, C)
         x = self.to_tokens(self.encoder(x).transpose(-1, -2)).transpose(-1, -2)  # (B, T, C)
         return self.to_latent(x)
@@ -187,11 +195,11 @@ class PoseVQVAE(nn.Module):
     def quantise(
         self, latents: Float[Tensor, "b t d"]
     ) -> tuple[Float[Tensor, "b t d"], Int[Tensor, "b t"], Float[Tensor, ""]]:
-        """Nearest codes (straight-through), indices, commitment loss. Training mode moves the codebook."""
+        """As Codebook.forward. Training mode moves the codebook."""
         return self.codebook(latents)
 
     def decode(self, codes: Float[Tensor, "b t d"]) -> Float[Tensor, "b 23 3 3"]:
-        """Rotations of joints 1..23 from one code vector for each token; the hands stay identity."""
+        """Rotations of joints 1 to 23 from a code vector for each token; the hands stay identity."""
         x = self.from_code(codes) + self.token_place  # (B, T, C)
         x = self.decoder(self.to_joints(x.transpose(-1, -2)).transpose(-1, -2))  # (B, J, C)
         eye = torch.eye(3, device=x.device, dtype=x.dtype)
@@ -200,15 +208,16 @@ class PoseVQVAE(nn.Module):
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """Numbers regressed for each person: for each token logits over the codes, or a point among them."""
+        """Shape of the latent of one person: for each token logits over the codes, or a point in code space."""
         return (self.config.tokens, self.config.code_width if self.mode in POINT_MODES else self.config.codes)
 
     def decode_latent(self, latent: Float[Tensor, "b t o"]) -> Float[Tensor, "b 23 3 3"]:
-        """Rotations from what was regressed for each token, by `mode`.
+        """Rotations of joints 1 to 23 from a latent for each token, by `mode`.
 
-        soft: of logits, the mean code, softmax(logits) @ codebook (as the released VQ variant of DPMesh).
-        straight_through: of logits, the most likely code, with the gradient of the mean.
-        points: points in code space as they are. nearest: the code nearest to each point, with the point's gradient.
+        soft: logits; decodes the mean code, softmax(logits) @ codebook (as the released VQ variant of DPMesh).
+        straight_through: logits; decodes the most likely code, with the gradient of the mean code.
+        points: points in code space, decoded as they are.
+        nearest: points in code space; decodes the nearest codes, with the gradient of the points.
         """
         if self.mode == "points":
             return self.decode(latent)
@@ -222,7 +231,7 @@ class PoseVQVAE(nn.Module):
 
     @torch.no_grad()
     def tokens(self, rotations: Float[Tensor, "b j 3 3"]) -> Int[Tensor, "b t"]:
-        """The pose as code indices. The codebook does not move, whatever the mode."""
+        """The pose as code indices. Never moves the codebook."""
         return self.codebook.nearest(self.encode(rotations))
 
     def forward(self, rotations: Float[Tensor, "b j 3 3"]) -> Reconstruction:

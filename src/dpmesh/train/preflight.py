@@ -123,6 +123,15 @@ class Findings:
         return bool(problems)
 
 
+def check_settings(settings: Settings, *, world: int, here: int, device: torch.device) -> Findings:
+    """`examine` of settings; a model that does not exist is the one problem."""
+    try:
+        context = TrainingContext.resolve(settings)
+    except ConfigError as error:
+        return Findings(problems=[error])
+    return examine(context, world=world, here=here, device=device)
+
+
 def refuse(context: TrainingContext, fabric: Fabric, started: int = 0) -> None:
     """Raise the first problem of the stages from `started` on, a DPMeshError. Only the first process of each machine
     reads all stored numbers."""

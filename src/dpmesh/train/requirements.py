@@ -16,8 +16,8 @@ from dpmesh.data.datasets.threedpw import json_file
 from dpmesh.data.shards import is_packed
 from dpmesh.data.sources import SETS
 from dpmesh.errors import AssetError, ConfigError, DPMeshError, InputError, WeightsError
-from dpmesh.pose_prior.direct import DirectConfig
 from dpmesh.pose_prior.files import load_any_prior
+from dpmesh.pose_prior.prior import DirectConfig
 from dpmesh.train.config import Settings, TrainingSource
 from dpmesh.train.context import (
     TrainingContext,

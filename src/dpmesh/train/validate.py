@@ -31,7 +31,7 @@ from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.registry import open_set
 from dpmesh.evaluate.results import concatenate
 from dpmesh.geometry.rotations import rotation_matrix
-from dpmesh.inference.predictor import MakesBodies
+from dpmesh.inference.predictor import MeshModel
 from dpmesh.metrics import mpjpe, mpve, pa_mpjpe
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import H36M14_ROWS
@@ -182,7 +182,7 @@ class Benchmark:
         return self._kept
 
     @torch.inference_mode()
-    def figures(self, model: MakesBodies, device: torch.device) -> Row:
+    def figures(self, model: MeshModel, device: torch.device) -> Row:
         """The mean of each measure in millimetres (those that the protocol and the model's body have), how many people
         and failures; the protocol and its hash."""
         score.require_joints(model)

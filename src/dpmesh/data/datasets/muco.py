@@ -32,12 +32,12 @@ def read(request: ReadRequest) -> Iterator[Annotation]:
         people = [_person(folder, image, annotation, where) for annotation in annotated]
         kept = [(a, p) for a, p in zip(annotated, people, strict=True) if p is not None]
         request.dropped["no box inside the image"] += len(annotated) - len(kept)
-        if not there:
+        if not kept:
             continue
-        nearest = min(range(len(there)), key=lambda k: there[k][1].joints3d[0, 2])
-        request.dropped["behind the nearest person of the image"] += len(there) - 1
-        person = with_neighbours([p for _, p in there])[nearest]
-        yield _fitted(request, person, fits.get(str(there[nearest][0]["id"])), where)
+        nearest = min(range(len(kept)), key=lambda k: kept[k][1].joints3d[0, 2])
+        request.dropped["behind the nearest person of the image"] += len(kept) - 1
+        person = with_neighbours([p for _, p in kept])[nearest]
+        yield _fitted(request, person, fits.get(str(kept[nearest][0]["id"])), where)
 
 
 def _person(folder: Path, image: Any, annotation: Any, where: str) -> Annotation | None:

@@ -119,7 +119,8 @@ def read_sequence(path: Path) -> Sequence:
         if not invertible(K):
             raise InputError("cam_intrinsics cannot be inverted", where=where)
         cameras = numbers(raw["cam_poses"], -1, 4, 4, where=f"{where}: cam_poses")
-        genders, frames = tuple(gender(word, where) for word in raw["genders"]), len(cameras)
+        genders: tuple[Gender, ...] = tuple(gender(word, where) for word in raw["genders"])
+        frames = len(cameras)
 
         def people(name: str, *shape: int) -> Array:
             values = [

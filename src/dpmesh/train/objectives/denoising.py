@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpmesh.backbone.diffusion import DiffusionBackbone
-from dpmesh.diffusion.schedule import STEPS, noised
+from dpmesh.diffusion.schedule import STEPS, add_noise
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.crop_camera import draw_heatmaps
 from dpmesh.model import DPMesh
@@ -108,7 +108,7 @@ class DenoisingObjective(Objective):
         count = len(latent)
         timestep = (part.chance(count, salt=TIMESTEP) * STEPS).long().to(latent.device)
         noise = part.normal(*latent.shape, salt=NOISE).to(latent)
-        dirty = noised(latent, noise, timestep)
+        dirty = add_noise(latent, noise, timestep)
         assert self.model.prompt is not None
         prompt = self.model.prompt(joints, visible)
         hint = draw_heatmaps(joints, visible, size=latent.shape[-1])

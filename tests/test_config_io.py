@@ -1,4 +1,4 @@
-"""Configs from plain data: what has another type, size or form than its field's is refused in one line, by its name."""
+"""Configs from dictionaries: invalid types, sizes and forms are refused in one line that names the setting."""
 
 import json
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Outer:
     sure: bool = False
 
 
-def test_what_fits_is_taken() -> None:
+def test_valid_values_are_taken() -> None:
     plain = {
         "either": "x",
         "perhaps": 2,
@@ -64,7 +64,7 @@ for _ in range(400):
         ("either", DEEP), ("inner", DEEP), ("many", DEEP), ("one_or_two", DEEP), ("whole", "x" * 10**6),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_by_name(name: str, value: object) -> None:
+def test_invalid_values_are_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name) as caught:
         from_dict(Outer, {name: value})
     assert len(str(caught.value)) < 300
@@ -95,7 +95,7 @@ SIZES = [
 
 @pytest.mark.parametrize("path", SIZES)
 @pytest.mark.parametrize("size", [0, -1, 10**9, 10**400])
-def test_sizes_that_no_model_has(path: str, size: int) -> None:
+def test_impossible_sizes_are_refused(path: str, size: int) -> None:
     with pytest.raises(ConfigError, match=path.rpartition(".")[2]) as caught:
         from_dict(DPMeshConfig, edited(EMBEDDED, path, size))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
@@ -127,7 +127,7 @@ def test_sizes_that_no_model_has(path: str, size: int) -> None:
         (EMBEDDED, "backbone", {"kind": "timm", "depths": [10**9]}),
     ],
 )
-def test_other_settings_that_no_model_has(config: DPMeshConfig, path: str, value: object) -> None:
+def test_other_impossible_settings_are_refused(config: DPMeshConfig, path: str, value: object) -> None:
     with pytest.raises(ConfigError):
         from_dict(DPMeshConfig, edited(config, path, value))
 
