@@ -54,13 +54,13 @@ class Kind:
 
 
 def _only(folder: Path, *suffixes: str) -> Path:
-    """The seed's one file; where it was deleted, a name that is not there."""
+    """The path of the seed's one file; if it was deleted, a path without a file."""
     found = sorted(p for p in folder.iterdir() if not suffixes or p.suffix in suffixes)
     return found[0] if found else folder / f"missing{suffixes[0] if suffixes else ''}"
 
 
 class NoDetector:
-    """People in boxes have no keypoints; nobody is found otherwise."""
+    """Returns people without keypoints for boxes; detecting people is an error."""
 
     def __call__(self, image: np.ndarray, max_people: int = 20) -> Any:
         raise AssertionError("the detector is not under test")
@@ -72,7 +72,7 @@ class NoDetector:
 
 
 def _inputs_are_sound(job: PreparedImage) -> None:
-    """What the model would be given is finite, whatever the file said."""
+    """The model's inputs are finite."""
     assert len(job.people) == len(job.crops)
     if job.persons:
         inputs = model_inputs(job.persons, "crop", torch.device("cpu"))
@@ -83,10 +83,10 @@ def _inputs_are_sound(job: PreparedImage) -> None:
 
 
 def _image(folder: Path) -> None:
-    picture = read_image(_only(folder), 4_000_000)
-    rgb = picture.rgb
+    image = read_image(_only(folder), 4_000_000)
+    rgb = image.rgb
     assert rgb.dtype == np.uint8 and rgb.ndim == 3 and rgb.shape[2] == 3 and min(rgb.shape) > 0
-    assert picture.exif_focal is None or 0 < picture.exif_focal < np.inf
+    assert image.exif_focal is None or 0 < image.exif_focal < np.inf
     height, width = rgb.shape[:2]
     Crop.around(np.array([0, 0, width, height], np.float32), 1.25).warp(rgb)
 
@@ -118,7 +118,7 @@ def _toml(folder: Path) -> None:
 
 
 class Small(torch.nn.Module):
-    """The weights folder of a model this small is read in a millisecond."""
+    """A model whose weights are read in a millisecond."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,8 +168,8 @@ def _shards(folder: Path) -> None:
 
 
 def _results(folder: Path) -> None:
-    """Every reader of a result, each on its own: the first that refuses must not hide the others."""
-    first, second = folder / "damaged", seeds.whole_result()
+    """Every reader of a result. One that refuses the files does not keep the others from reading."""
+    first, second = folder / "damaged", seeds.evaluation_result()
     _each(
         lambda: markdown(read(first)),
         lambda: tables([read(first)]),

@@ -1,6 +1,6 @@
-"""Damage for files: any bytes, and JSON, TOML, zip, npy, safetensors, pickle and tar by their structure.
+"""Mutations of files: of plain bytes, and of the structure of JSON, TOML, zip, npy, safetensors, pickle and tar.
 
-Everything is drawn from the `random.Random` that is handed in, so that a seed gives the same file again.
+All random numbers come from the `random.Random` argument: a seed gives the same file again.
 """
 
 import copy
@@ -16,9 +16,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 MARKER = "dpmesh-fuzz-was-run"
-"""A file of this name appears in the working folder if a hostile pickle was executed."""
+"""Name of the file that a malicious pickle writes into the working folder when it is executed."""
 LONGEST = 2**22
-"""Bytes of a mutated file."""
+"""Maximum bytes of a mutated file."""
 
 _WORDS = [0, 1, -1, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, -(2**31), 2**32 - 1, 2**62, 2**63 - 1]
 _VALUES: list[Any] = [
@@ -34,7 +34,7 @@ _TOML = [
 
 
 def mutate(name: str, data: bytes, rng: random.Random) -> bytes:
-    """One file damaged, by its suffix or as plain bytes; now and then twice."""
+    """Mutate a file one to three times, by the structure that its suffix names or as plain bytes."""
     for _ in range(1 + (rng.random() < 0.3) + (rng.random() < 0.1)):
         by_structure = _STRUCTURES.get(PurePosixPath(name).suffix.lower())
         if by_structure is not None and rng.random() < 0.7:
@@ -42,7 +42,7 @@ def mutate(name: str, data: bytes, rng: random.Random) -> bytes:
                 data = by_structure(data, rng)
                 continue
             except Exception:  # noqa: BLE001
-                pass  # what is damaged already has no structure, in as many ways as there are
+                pass  # an earlier mutation has broken the structure
         data = any_bytes(data, rng)
     return data[:LONGEST]
 
@@ -54,7 +54,7 @@ def any_bytes(data: bytes, rng: random.Random) -> bytes:
     how = rng.randrange(10)
     if how == 0 or not out:
         return rng.randbytes(rng.choice((0, 1, 7, 100, 5000)))
-    if how <= 3:  # near the start is where headers are
+    if how <= 3:  # headers are near the start
         for _ in range(rng.choice((1, 1, 2, 8, 60))):
             place = rng.randrange(len(out)) if rng.random() < 0.5 else rng.randrange(min(len(out), 300))
             out[place] = rng.choice((out[place] ^ (1 << rng.randrange(8)), rng.randrange(256), 0, 255))
@@ -82,28 +82,28 @@ def json_text(data: bytes, rng: random.Random) -> bytes:
         return rng.choice(
             (b"[" * 100_000, b'{"a":' * 50_000, b"\xef\xbb\xbf" + data, data.decode().encode("utf-16"))
         )
-    whole = {"": json.loads(data)}
+    root = {"": json.loads(data)}
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
-        _change_value(whole, rng)
-    return json.dumps(whole[""]).encode()
+        _change_value(root, rng)
+    return json.dumps(root[""]).encode()
 
 
-def _change_value(whole: Any, rng: random.Random) -> None:
+def _change_value(root: Any, rng: random.Random) -> None:
     places: list[tuple[Any, Any]] = []
-    rest = [whole]
+    rest = [root]
     while rest:
         here = rest.pop()
         keys = list(here) if isinstance(here, dict) else range(len(here))
         places += [(here, key) for key in keys]
         rest += [here[key] for key in keys if isinstance(here[key], dict | list)]
-    # The shallow half as often as all: the large arrays at the bottom would take every turn.
+    # Half of the changes at shallow places, which the values of large arrays outnumber.
     here, key = rng.choice(places if rng.random() < 0.5 else places[: max(1, len(places) // 8)])
     how, old = rng.randrange(8), here[key]
     if how <= 3:
         here[key] = copy.deepcopy(rng.choice(_VALUES))
     elif how == 4 and isinstance(old, int | float) and not isinstance(old, bool):
         here[key] = rng.choice((-old, old + 1, old * 1e6, old * 1e30, str(old), [old], int(old) + 0.5))
-    elif how == 5 and here is not whole:
+    elif how == 5 and here is not root:
         del here[key]
     elif how == 6:
         here[key] = (
@@ -111,7 +111,7 @@ def _change_value(whole: Any, rng: random.Random) -> None:
         )
         if isinstance(here, list):
             here.insert(key, copy.deepcopy(old))
-    elif isinstance(here, dict) and here is not whole:
+    elif isinstance(here, dict) and here is not root:
         here[rng.choice((str(key) + "x", "", str(key).upper(), "__class__"))] = here.pop(key)
     else:
         here[key] = {"a": old}
@@ -210,7 +210,7 @@ def safetensors_header(data: bytes, rng: random.Random) -> bytes:
 
 
 def pickle_program(data: bytes, rng: random.Random) -> bytes:
-    """Its opcodes changed, and calls planted that leave MARKER behind if they are ever run."""
+    """Change its opcodes, or insert calls that write MARKER when they are executed."""
     places = [at for _, _, at in pickletools.genops(data) if at is not None]
     i = rng.randrange(len(places))
     at = places[i]

@@ -1,8 +1,8 @@
-"""Damaged files by the thousand: python tests/fuzz/run.py --mutations 2000 --kinds images,toml --seed 0
+"""Fuzzing of every file reader: python tests/fuzz/run.py --mutations 2000 --kinds images,toml --seed 0
 
-A case is named KIND:SEED:NUMBER and is the same file every time; --case reruns one and keeps its folder. A call may
-return or raise DPMeshError with a message of one line. Everything else is a fault: another exception, a result that
-is not sound, a crash, a hang, memory beyond the limit, an executed pickle. Exit status 1 with faults.
+A case is a damaged file. Its name KIND:SEED:NUMBER reproduces it; --case reruns one and keeps its folder. A reader may
+return, or raise DPMeshError with a message of one line. Everything else is a fault: another exception, an invalid
+result, a crash, a hang, memory above the limit, an executed pickle. Exit status 1 with faults.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from dpmesh.errors import LONGEST, DPMeshError
 __all__ = ["KINDS", "Kind", "main"]
 
 MEMORY = 2 * 2**30
-"""Bytes that a case may ask for beyond what the process has."""
+"""Bytes that a case may allocate."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Fault:
 
 
 def write_case(kind: str, seed: int, number: int, seeds: list[Files], folder: Path) -> None:
-    """The files of one case; numbers below 0 are the seeds, undamaged."""
+    """Write the files of one case; numbers below 0 are the undamaged seeds."""
     rng = random.Random(f"{kind}:{seed}:{number}")
     files = dict(seeds[-number - 1] if number < 0 else rng.choice(seeds))
     chosen = rng.choice([name for name in files if name in KINDS[kind].targets or not KINDS[kind].targets])
@@ -62,7 +62,7 @@ def write_case(kind: str, seed: int, number: int, seeds: list[Files], folder: Pa
 
 
 def _replace(path: Path, rng: random.Random) -> None:
-    """Something that is no file where a file should be."""
+    """Replace the file by a folder, a pipe, a symbolic link or nothing."""
     path.unlink()
     how = rng.randrange(5)
     if how == 0:
@@ -76,7 +76,7 @@ def _replace(path: Path, rng: random.Random) -> None:
 
 
 def run_case(kind: str, folder: Path, damaged: bool = True) -> str:
-    """What is wrong; "" for nothing. The working folder is the case's. What is not damaged may not be refused."""
+    """Read one case in its folder. Returns the fault, "" without one; an undamaged file that is refused is a fault."""
     os.chdir(folder)
     wrong = ""
     try:
@@ -91,7 +91,7 @@ def run_case(kind: str, folder: Path, damaged: bool = True) -> str:
             wrong = f"a message of {len(line)} characters: {line[:200]}"
         elif not line.isprintable():
             wrong = f"a message that is not printable: {line[:200]!r}"
-    except (SystemExit, KeyboardInterrupt, Exception) as error:  # noqa: BLE001 (whatever it is, it is the finding)
+    except (SystemExit, KeyboardInterrupt, Exception) as error:  # noqa: BLE001 (any exception is a fault)
         last = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in last if "/dpmesh/" in frame.filename] or list(last)
         place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
@@ -102,7 +102,7 @@ def run_case(kind: str, folder: Path, damaged: bool = True) -> str:
 
 
 class Worker:
-    """A forked process that runs cases start, start + step, ...; it says which, and what was wrong."""
+    """A forked process that runs cases and reports the start and the fault of each through a pipe."""
 
     def __init__(self, kind: str, seed: int, numbers: list[int], seeds: list[Files], place: Path) -> None:
         self.numbers, self.now, self.since = numbers, -2, time.monotonic()
@@ -123,8 +123,8 @@ class Worker:
 
     def lines(self) -> Iterator[str]:
         self.rest += self.pipe.read(65536) or b""
-        *whole, self.rest = self.rest.split(b"\n")
-        for line in whole:
+        *complete, self.rest = self.rest.split(b"\n")
+        for line in complete:
             yield line.decode("utf-8", "replace")
 
     def stop(self) -> int:
@@ -165,8 +165,8 @@ def clear(folder: Path) -> None:
 def fuzz(
     kind: str, seed: int, count: int, processes: int, patience: float, until: float
 ) -> tuple[int, list[Fault]]:
-    """How many cases were run, and the faults. until: monotonic seconds after which no more are begun."""
-    seeds = _made_aside(kind)
+    """Number of cases run, and the faults. until: time.monotonic() after which no case starts."""
+    seeds = _make_seeds(kind)
     faults: list[Fault] = []
     done = 0
     with tempfile.TemporaryDirectory(prefix="dpmesh-fuzz-") as name:
@@ -176,7 +176,7 @@ def fuzz(
             for i, share in enumerate(shares)
             if share
         }
-        born = 0
+        restarts = 0
         while workers:
             pipes = {worker.pipe: i for i, worker in workers.items()}
             ready, _, _ = select.select(list(pipes), [], [], 0.2)
@@ -209,19 +209,19 @@ def fuzz(
                 done += 1
                 rest = [n for n in worker.numbers if n != worker.now]
                 if rest:
-                    born += 1
-                    workers[i] = Worker(kind, seed, rest, seeds, Path(name) / f"{i}-{born}")
+                    restarts += 1
+                    workers[i] = Worker(kind, seed, rest, seeds, Path(name) / f"{i}-{restarts}")
     return done, faults
 
 
-def _made_aside(kind: str) -> list[Files]:
-    """The seeds, made in a process of their own: libraries that were used here might not survive the next fork."""
+def _make_seeds(kind: str) -> list[Files]:
+    """The seeds, made in another process: libraries that this process has used might not survive the next fork."""
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return pool.apply(KINDS[kind].seeds)
 
 
 def _has_ended(worker: Worker) -> bool:
-    """At the pipe's end nothing more comes."""
+    """Whether the worker has closed its pipe."""
     ready, _, _ = select.select([worker.pipe], [], [], 0)
     if not ready:
         return False
@@ -237,7 +237,7 @@ def _status(status: int) -> str:
 
 
 def rerun(case: str) -> int:
-    """One case in this process, its folder kept."""
+    """Run one case in this process and keep its folder."""
     kind, seed, number = case.split(":")
     folder = Path(tempfile.mkdtemp(prefix="dpmesh-fuzz-case-"))
     write_case(kind, int(seed), int(number), KINDS[kind].seeds(), folder)
@@ -256,12 +256,16 @@ def main() -> int:
     add("--mutations", type=int, default=2000, metavar="N", help="of each kind (default: 2000)")
     add("--kinds", default=",".join(KINDS), metavar="LIST", help=f"of {','.join(KINDS)} (default: all)")
     add("--seed", type=int, default=0, help="default: 0")
-    add("--seconds", type=float, default=float("inf"), help="in all, shared by the kinds (default: no limit)")
+    add("--seconds", type=float, default=float("inf"), help="for all kinds together (default: no limit)")
     add(
-        "--patience", type=float, default=20, metavar="S", help="a case that takes longer hangs (default: 20)"
+        "--patience",
+        type=float,
+        default=20,
+        metavar="S",
+        help="seconds until a case counts as hanging (default: 20)",
     )
     add("--processes", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one a core")
-    add("--case", metavar="KIND:SEED:NUMBER", help="run this one again, in this process, and keep its files")
+    add("--case", metavar="KIND:SEED:NUMBER", help="rerun this case in this process and keep its files")
     args = parser.parse_args()
     if args.case:
         return rerun(args.case)
@@ -277,16 +281,16 @@ def _all(kinds: list[str], args: argparse.Namespace) -> int:
     end, total = time.monotonic() + args.seconds, 0
     for i, kind in enumerate(kinds):
         start = time.monotonic()
-        share = start + max(0.0, end - start) / (len(kinds) - i)  # what one kind leaves, the next ones have
+        share = start + max(0.0, end - start) / (len(kinds) - i)  # time that one kind leaves goes to the next
         done, faults = fuzz(kind, args.seed, args.mutations, args.processes, args.patience, share)
         total += len(faults)
         print(f"{kind}: {done} cases in {time.monotonic() - start:.0f} s, {len(faults)} faults", flush=True)
-        _tell(faults)
+        _print_faults(faults)
     return 1 if total else 0
 
 
-def _tell(faults: list[Fault]) -> None:
-    """Faults of one place together: how many, and the first case."""
+def _print_faults(faults: list[Fault]) -> None:
+    """Print the faults grouped by location: their number and the first case."""
     place = Counter(fault.what.split(": ")[0] for fault in faults)
     for what, count in place.most_common():
         first = next(fault for fault in faults if fault.what.split(": ")[0] == what)

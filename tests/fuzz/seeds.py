@@ -1,4 +1,4 @@
-"""Small valid inputs of every kind, made once a run; a file's suffix says how mutate.py understands it."""
+"""Small valid files of every kind. mutate.py parses them by their suffix."""
 
 import functools
 import io
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 EMBEDDED = SHIPPED / "embedded"
 KEYPOINTS = ROOT / "tests" / "inference" / "keypoints"
 WHOLE = "whole"
-"""A file of this name: the config is of the shipped weights, which are linked beside it."""
+"""Name of a file that marks the config of the shipped weights; kinds.py links the weights into the folder."""
 Files = dict[str, bytes]
 
 
@@ -65,15 +65,15 @@ def images() -> list[Files]:
 
 
 def keypoints() -> list[Files]:
-    """A file of every format that is read for park.jpg alone (tests/inference/test_keypoint_formats.py)."""
+    """A file of every format that has keypoints for park.jpg (tests/inference/test_keypoint_formats.py)."""
     cases = json.loads((KEYPOINTS / "truth.json").read_text())["cases"]
     alone = [
         KEYPOINTS / case["file"]
         for case in cases
         if case["expect"] == "people" and any(image["name"] == "park.jpg" for image in case["pictures"])
     ]
-    found = [path for path in dict.fromkeys(alone) if path.is_file()]
-    return [{f"k{path.suffix}": path.read_bytes()} for path in found]
+    files = [path for path in dict.fromkeys(alone) if path.is_file()]
+    return [{f"k{path.suffix}": path.read_bytes()} for path in files]
 
 
 def boxes() -> list[Files]:
@@ -201,12 +201,12 @@ def results() -> list[Files]:
         "comparison.json": json.dumps(comparison).encode(),
         "sheet.png": b"x",
     }
-    return [{f"damaged/{name}": data for name, data in (_files(whole_result()) | more).items()}]
+    return [{f"damaged/{name}": data for name, data in (_files(evaluation_result()) | more).items()}]
 
 
 @functools.cache
 def plain_image() -> Path:
-    """a.jpg, 160×120: what boxes are of."""
+    """a.jpg, 160×120: the image for boxes."""
     path = Path(tempfile.mkdtemp(prefix="image-")) / "a.jpg"
     Image.new("RGB", (160, 120), (128, 128, 128)).save(path)
     return path
@@ -214,15 +214,15 @@ def plain_image() -> Path:
 
 @functools.cache
 def park() -> Path:
-    """park.jpg, 1024×576: what the keypoint files are of."""
+    """park.jpg, 1024×576: the image for keypoint files."""
     path = Path(tempfile.mkdtemp(prefix="image-")) / "park.jpg"
     Image.new("RGB", (1024, 576), (128, 128, 128)).save(path)
     return path
 
 
 @functools.cache
-def whole_result() -> Path:
-    """The folder of an evaluation, not to be changed."""
+def evaluation_result() -> Path:
+    """The folder of an evaluation; do not change it."""
     rng, measure = np.random.default_rng(0), Measure()
     n, j = 6, len(measure.joint_names)
     rows = Rows(
@@ -238,7 +238,7 @@ def whole_result() -> Path:
         "notes": list(stated.notes),
     }  # fmt: skip
     persons = {"evaluated": n, "failures": 0, "partial": False, "found": n, "published": 5, "difference": 1}
-    found = {
+    result = {
         "format": 1, "protocol": protocol, "package": "0.1.0", "persons": persons, "fallbacks": {"x": 1},
         "weights": {"name": "embedded", "sha256": "0" * 64, "notes": [], "provenance": {}},
         "run": {"batch": 16, "device": "cpu"},
@@ -247,7 +247,7 @@ def whole_result() -> Path:
     }  # fmt: skip
     folder = Path(tempfile.mkdtemp(prefix="result-"))
     save_rows(folder / "rows.npz", rows, {"protocol": "3dpw"})
-    (folder / "result.json").write_text(json.dumps(found))
+    (folder / "result.json").write_text(json.dumps(result))
     return folder
 
 
