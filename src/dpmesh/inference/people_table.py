@@ -224,14 +224,15 @@ def _put_line(file: TextIO, row: Mapping[str, object]) -> None:
 
 @contextmanager
 def _parquet(path: Path) -> Generator[tuple[_Write, _Finish]]:
-    """Float columns are float32, lists have a fixed size; the provenance is JSON under the metadata key "dpmesh"."""
+    """Float columns are float32, lists that are never null have a fixed size; the provenance is JSON under the metadata key "dpmesh"."""
     arrow = _pyarrow()
     kinds = {"text": arrow.string(), "int": arrow.int32(), "float": arrow.float32()}
     fields: list[Any] = []
     for name, column in COLUMNS.items():
         kind = kinds[column.kind]
         for size in reversed(column.shape):
-            kind = arrow.list_(kind, size)
+            # Of lists with a fixed size pyarrow (17 to 22) writes nulls that it cannot read.
+            kind = arrow.list_(kind) if column.optional else arrow.list_(kind, size)
         fields.append(arrow.field(name, kind, nullable=column.optional))
     schema = arrow.schema(fields)
     with atomic_path(path) as part, arrow.parquet.ParquetWriter(part, schema) as writer:
