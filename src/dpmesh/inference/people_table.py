@@ -224,7 +224,8 @@ def _put_line(file: TextIO, row: Mapping[str, object]) -> None:
 
 @contextmanager
 def _parquet(path: Path) -> Generator[tuple[_Write, _Finish]]:
-    """Float columns are float32, lists that are never null have a fixed size; the provenance is JSON under the metadata key "dpmesh"."""
+    """Float columns are float32, lists that are never null have a fixed size; the provenance is JSON under the file's
+    metadata key "dpmesh"."""
     arrow = _pyarrow()
     kinds = {"text": arrow.string(), "int": arrow.int32(), "float": arrow.float32()}
     fields: list[Any] = []
