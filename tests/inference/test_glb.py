@@ -113,7 +113,7 @@ def six_influences(arrays: BodyArrays) -> BodyArrays:
 
 
 def write(scene: Scene, folder: Path, name: str = "a", **options: Any) -> Path:
-    return scene.save(folder, name, ["glb"], **options) / "scene.glb"
+    return scene.save(folder, name, ["glb"], overwrite=True, **options) / "scene.glb"
 
 
 def off_centre() -> np.ndarray:
@@ -287,11 +287,11 @@ def test_the_plane_is_part_of_the_result(scene: Scene, tmp_path: Path) -> None:
     known = replace(scene, source_sha256="0" * 64)
     folder = known.save(tmp_path, "a", ["glb"])
     with pytest.raises(Exception, match="--glb-image was off, is on"):
-        known.save(tmp_path, "a", ["glb"], overwrite=False, glb_image=True)
+        known.save(tmp_path, "a", ["glb"], glb_image=True)
     before = (folder / "scene.glb").stat().st_mtime_ns
-    known.save(tmp_path, "a", ["glb"], overwrite=False)
+    known.save(tmp_path, "a", ["glb"])
     assert (folder / "scene.glb").stat().st_mtime_ns == before
-    known.save(tmp_path, "a", ["json"], overwrite=False, glb_image=True)  # no GLB is asked for: no matter
+    known.save(tmp_path, "a", ["json"], glb_image=True)  # no GLB is asked for: no matter
 
 
 def test_image_of_the_plane_is_bounded(scene: Scene, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The table of all people, read by pandas and pyarrow."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,7 +67,7 @@ def test_a_row_for_each_person_in_pandas(out: Path, scenes: list[Scene]) -> None
 def test_parquet_is_typed_and_has_the_provenance_once(out: Path, scenes: list[Scene]) -> None:
     sigma = np.linspace(0.01, 0.3, 30, dtype=np.float32)
     person = replace(scenes[0][0], joint_sigma=sigma)
-    replace(scenes[0], people=(person, scenes[0][1])).save(out, formats=["json"])
+    replace(scenes[0], people=(person, scenes[0][1])).save(out, formats=["json"], overwrite=True)
     write_tables(out, BOTH)
     file = pq.read_table(out / "people.parquet")
     kinds = {name: file.schema.field(name).type for name in ("body_pose", "joints3d", "score", "person")}
@@ -88,9 +89,9 @@ def test_rows_never_double(out: Path, scenes: list[Scene]) -> None:
     write_tables(out)
     first = (out / "people.jsonl").read_bytes()
     assert write_tables(out) == 3 and (out / "people.jsonl").read_bytes() == first
-    scenes[0].save(out, formats=["json"])  # made again
+    scenes[0].save(out, formats=["json"], overwrite=True)  # made again
     replace(scenes[2], options={"flip": True}).save(out, "d", ["json"])  # another run in the same folder
-    replace(scenes[2], people=()).save(out, "c", ["json"])  # now without people
+    replace(scenes[2], people=()).save(out, "c", ["json"], overwrite=True)  # now without people
     scenes[2].save(out, "e", ["npz"])  # no scene.json
     part = out / ".a.dpmesh-part"
     part.mkdir()
@@ -112,6 +113,14 @@ def test_a_table_that_is_there_is_kept_up(out: Path, scenes: list[Scene]) -> Non
     scenes[0].save(out, "z", ["json"])
     assert plan_tables(out, ()) == ("parquet",) and write_tables(out, ["jsonl"]) == 5
     assert len(pd.read_parquet(out / "people.parquet")) == len(lines(out)) == 5
+
+
+def test_names_that_are_no_text(out: Path, scenes: list[Scene]) -> None:
+    source = os.fsdecode(b"photos/caf\xe9.jpg")
+    replace(scenes[2], source=source).save(out, "c", ["json"], overwrite=True)
+    write_tables(out, BOTH)
+    for table in (lines(out), pd.read_parquet(out / "people.parquet")):
+        assert table["image"].tolist()[2] == "photos/caf\\udce9.jpg"
 
 
 @pytest.mark.parametrize("name", ["people.jsonl", PROVENANCE])

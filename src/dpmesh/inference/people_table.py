@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError
-from dpmesh.inference.aside import PART
 from dpmesh.inference.formats import TABLES
 from dpmesh.inference.record import SCENE_SCHEMA, complete_formats, read_record
+from dpmesh.inference.staging import STAGING
 from dpmesh.io import atomic_path, atomic_write, read_json
 from dpmesh.skeletons import COCO17, JOINTS30
 
@@ -138,7 +138,7 @@ def _owned(out: Path) -> frozenset[str]:
 def _rows(out: Path, runs: dict[str, object]) -> Iterator[dict[str, object]]:
     """All rows; `runs` takes weights and options of each run by its key."""
     for folder in sorted(path for path in out.iterdir() if path.is_dir()):
-        if folder.name.endswith(PART):
+        if folder.name.endswith(STAGING):
             continue
         record = read_record(folder)
         if record is None or record.verb != "predict" or record.pending:
@@ -191,6 +191,8 @@ def _checked(value: object, column: Column, name: str) -> object:
     kinds = {"text": str, "int": int, "float": (int, float)}
     if not isinstance(value, kinds[column.kind]) or isinstance(value, bool):
         raise ValueError(name)
+    if isinstance(value, str):  # a file name may hold bytes that are no UTF-8; readers of tables refuse them
+        return value.encode("utf-8", "backslashreplace").decode()
     return float(cast("float", value)) if column.kind == "float" else value
 
 
