@@ -68,10 +68,10 @@ def watched(predictor: Predictor, detector: Surest, clock: Clock) -> None:
     predictor.detector = clock.wrap("detect", detector)  # type: ignore[assignment]
     predictor._forward = clock.wrap("model", predictor._forward)
     export.draw_overlay = clock.wrap("overlay", export.draw_overlay)
-    export.draw_side = clock.wrap("side view", export.draw_side)
+    export.draw_lineup = clock.wrap("side view", export.draw_lineup)
     export.png = clock.wrap("PNG", export.png)
-    for name in ("glb", "obj", "npz"):
-        setattr(export, f"_{name}", clock.wrap(name, getattr(export, f"_{name}")))
+    for name, function in (("glb", "glb_of"), ("obj", "obj_files"), ("npz", "_npz")):
+        setattr(export, function, clock.wrap(name, getattr(export, function)))
 
 
 def once(

@@ -50,6 +50,7 @@ def test_a_converted_checkpoint_draws_bodies(
     folder = tmp_path / "o" / "two_people"
     assert {p.name for p in folder.iterdir() if p.name != ".dpmesh.json"} == {
         "overlay.png", "side.png", "scene.glb", "scene.npz", "scene.json", "person_00.obj", "person_01.obj",
+        "person_00.mtl", "person_01.mtl",
     }  # fmt: skip
     scene = json.loads((folder / "scene.json").read_text())
     assert scene["weights"]["provenance"]["sha256"] == assets.sha256(tmp_path / "twin.pth.tar")

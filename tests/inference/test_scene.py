@@ -1,23 +1,32 @@
 """One truth: parameters give vertices, joints give pixels, and the crop's answer keeps its place."""
 
+import copy
+import io
+import json
 from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 import roma
 import torch
+from PIL import Image
 
 from dpmesh.body.layer import BodyModel
+from dpmesh.errors import InputError
 from dpmesh.geometry.camera import crop_focal, crop_rotation, intrinsics, project
 from dpmesh.geometry.crop import Crop
 from dpmesh.inference.postprocess import postprocess
 from dpmesh.inference.predictor import Predictor
+from dpmesh.inference.scene import Person, Scene
 from dpmesh.types import Inputs, Prediction
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
 
 
 def test_projected_joints_are_the_2d_joints(predictor: Callable[..., Predictor]) -> None:
-    scene = predictor()(PICTURE)
+    scene = predictor()(IMAGE)
     assert len(scene.people) == 2
     for person in scene.people:
         np.testing.assert_allclose(project(person.joints3d, scene.K), person.joints2d, atol=1e-3)
@@ -26,7 +35,7 @@ def test_projected_joints_are_the_2d_joints(predictor: Callable[..., Predictor])
 def test_stored_parameters_give_the_stored_vertices(
     predictor: Callable[..., Predictor], body: BodyModel
 ) -> None:
-    for person in predictor()(PICTURE, focal=400.0).people:
+    for person in predictor()(IMAGE, focal=400.0).people:
         vectors = np.concatenate([person.global_orient, person.body_pose]).reshape(1, 24, 3)
         rotations = roma.rotvec_to_rotmat(torch.from_numpy(vectors))
         again = body(torch.from_numpy(person.betas[None]), rotations, torch.from_numpy(person.transl[None]))
@@ -99,7 +108,144 @@ def test_a_model_of_the_full_pictures_camera_is_not_turned(predictor: Callable[.
 
 
 def test_stacked_keeps_its_shape_without_people(predictor: Callable[..., Predictor]) -> None:
-    empty, full = predictor([])(PICTURE), predictor()(PICTURE)
+    empty, full = predictor([])(IMAGE), predictor()(IMAGE)
     for name in ("box", "keypoints2d", "body_pose", "vertices", "joints3d", "joints2d", "score"):
         assert empty.stacked(name).shape == (0, *full.stacked(name).shape[1:])
         assert full.stacked(name).dtype == np.float32
+
+
+def test_a_scene_is_a_sequence_of_people(predictor: Callable[..., Predictor]) -> None:
+    scene = predictor()(IMAGE)
+    assert len(scene) == 2 and list(scene) == list(scene.people)
+    assert scene[0] is scene.people[0] and scene[-1] is scene.people[1] and scene[:1] == scene.people[:1]
+    with pytest.raises(IndexError):
+        scene[2]
+    empty = predictor([])(IMAGE)
+    assert len(empty) == 0 and list(empty) == [] and empty  # an empty scene is no missing one
+
+
+def test_short_reprs(predictor: Callable[..., Predictor]) -> None:
+    scene = predictor()(IMAGE)
+    assert repr(scene) == "Scene(2 people, 640×360, focal 734 px, guessed)"
+    assert repr(predictor([(0.1, 0.1, 0.4, 0.9)])(IMAGE, focal=500.0)).startswith(
+        "Scene(1 person, 640×360, f"
+    )
+    assert "focal 500 px, given" in repr(predictor()(IMAGE, focal=500.0))
+    assert repr(scene[0]).startswith("Person(score 0.90, box 64 36 256 324, ")
+
+
+def test_projection_overlay_and_side_view(predictor: Callable[..., Predictor], tmp_path: Path) -> None:
+    scene = predictor()(IMAGE)
+    np.testing.assert_allclose(scene.project(scene[0].joints3d), scene[0].joints2d, atol=1e-3)
+    folder = scene.save(tmp_path, "a", ["overlay"])
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "overlay.png")), scene.overlay())
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "side.png")), scene.side_view())
+    assert scene._repr_png_() == (folder / "overlay.png").read_bytes()
+
+
+def same(a: Scene, b: Scene) -> None:
+    """All that the files hold."""
+    for name in ("image_size", "joint_names", "source", "source_sha256", "focal_source", "notes"):
+        assert getattr(a, name) == getattr(b, name), name
+    for name in ("fallbacks", "weights", "options"):
+        assert json.loads(json.dumps(getattr(a, name))) == getattr(b, name), name
+    np.testing.assert_array_equal(a.K, b.K)
+    np.testing.assert_array_equal(a.faces, b.faces)
+    assert len(a) == len(b)
+    for one, other in zip(a, b, strict=True):
+        for field in fields(one):
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name), field.name)
+
+
+@pytest.mark.parametrize("boxes", [None, []])
+def test_load_gives_what_was_saved(
+    predictor: Callable[..., Predictor], tmp_path: Path, boxes: list[tuple[float, ...]] | None
+) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(IMAGE).save(path)
+    scene = predictor(boxes)(path)
+    scene = replace(
+        scene, notes=("a note",), fallbacks={"turned": 1}, people=tuple(map(float32_score, scene))
+    )
+    folder = scene.save(tmp_path / "out")
+    again = Scene.load(folder)
+    same(scene, again)
+    np.testing.assert_array_equal(again.image, IMAGE)  # its file is still there
+    sent = copy.copy(replace(again, body=scene.body))
+    assert sent.body is None  # nor does pickle take it along
+    same(scene, sent)
+    other = replace(again, body=scene.body).save(tmp_path / "again", "photo")
+    for file in folder.iterdir():
+        if file.suffix in (".png", ".glb", ".obj", ".json") and file.name != ".dpmesh.json":
+            assert (other / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def float32_score(person: Person) -> Person:
+    """Arrays of files have 32 bits."""
+    return replace(person, score=float(np.float32(person.score)))
+
+
+def test_load_without_the_image(predictor: Callable[..., Predictor], tmp_path: Path) -> None:
+    path, moved = tmp_path / "photo.png", tmp_path / "moved.png"
+    Image.fromarray(IMAGE).save(path)
+    folder = predictor()(path).save(tmp_path / "out")
+    path.rename(moved)
+    scene = Scene.load(folder)
+    assert scene.image is None and scene._repr_png_() is None and scene.side_view().size
+    for act in (scene.overlay, lambda: scene.save(tmp_path / "b")):
+        with pytest.raises(InputError, match=r"Scene.load\(folder, image=FILE\)"):
+            act()
+    assert not (tmp_path / "b").exists()
+    np.testing.assert_array_equal(Scene.load(folder, moved).overlay().shape, IMAGE.shape)
+    Image.fromarray(IMAGE[:50]).save(path)  # another image of that name
+    assert Scene.load(folder).image is None
+    with pytest.raises(InputError, match="640×50"):
+        Scene.load(folder, path)
+
+
+def test_load_of_missing_and_damaged_files(predictor: Callable[..., Predictor], tmp_path: Path) -> None:
+    scene = replace(predictor()(IMAGE), source="a.jpg")
+    folder = scene.save(tmp_path, "a", ["npz", "json"])
+    with pytest.raises(InputError, match="no such folder"):
+        Scene.load(tmp_path / "b")
+    npz, text = (folder / "scene.npz").read_bytes(), (folder / "scene.json").read_text()
+    with np.load(folder / "scene.npz") as file:
+        arrays = dict(file)
+    plain = json.loads(text)
+
+    def packed(**changed: np.ndarray | None) -> bytes:
+        file = io.BytesIO()
+        np.savez(file, **{n: a for n, a in (arrays | changed).items() if a is not None})
+        return file.getvalue()
+
+    nan = arrays["betas"].copy()
+    nan[0, 0] = np.nan
+    for name, data in (
+        ("scene.npz", npz[: len(npz) // 2]),
+        ("scene.npz", packed(K=None)),
+        ("scene.npz", packed(betas=arrays["betas"][:1])),
+        ("scene.npz", packed(betas=nan)),
+        ("scene.npz", packed(faces=arrays["faces"] + 9999)),
+        ("scene.npz", packed(K=np.zeros((3, 3)))),
+        ("scene.npz", packed(vertices=arrays["vertices"][0])),
+        ("scene.npz", packed(image_size=np.zeros(2, np.int64))),
+        ("scene.npz", packed(joint_names=arrays["joint_names"][:3])),
+        ("scene.json", b"{"),
+        ("scene.json", b"[]"),
+        ("scene.json", json.dumps({**plain, "schema": "dpmesh.scene/2"}).encode()),
+        ("scene.json", json.dumps({**plain, "people": plain["people"][:1]}).encode()),
+        ("scene.json", json.dumps({**plain, "focal_source": "guess"}).encode()),
+        ("scene.json", json.dumps({**plain, "options": None}).encode()),
+    ):
+        (folder / "scene.npz").write_bytes(npz)
+        (folder / "scene.json").write_text(text)
+        (folder / name).write_bytes(data)
+        with pytest.raises(InputError) as caught:
+            Scene.load(folder)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    for name in ("scene.npz", "scene.json"):
+        (folder / "scene.npz").write_bytes(npz)
+        (folder / "scene.json").write_text(text)
+        (folder / name).unlink()
+        with pytest.raises(InputError, match=f"holds no {name}"):
+            Scene.load(folder)

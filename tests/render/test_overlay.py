@@ -1,12 +1,14 @@
-"""The pictures: bodies stand where they project, the nearer one is solid, the hidden one is drawn through."""
+"""Overlay and side views: bodies where they project, the nearer one shaded, the hidden one drawn through it."""
+
+import itertools
 
 import cv2
 import numpy as np
 import pytest
 
 from dpmesh.geometry.camera import intrinsics
-from dpmesh.render import paint, side
-from dpmesh.render.overlay import LONGEST, Layer, draw_overlay, draw_side, palette
+from dpmesh.render import lineup, paint, side
+from dpmesh.render.overlay import LONGEST, TRANSLUCENT, Layer, draw_lineup, draw_overlay, draw_side, palette
 from dpmesh.render.rasterizer import rasterize
 from dpmesh.render.shading import shade, vertex_normals
 from dpmesh.render.typed import transform
@@ -51,7 +53,7 @@ def test_the_nearer_body_is_solid_and_the_hidden_one_shows_through() -> None:
         change = picture[inside].astype(int) - alone[inside].astype(int)
         assert 0.2 < (change[..., 2] > 40).mean() < 0.8  # stripes: not nothing, not everything
         assert (np.abs(change).max(-1) < 40).mean() > 0.4  # between them the nearer body as it is alone
-        assert redness(picture, 160 + 60, 120) < -40  # beside the red one, blue is solid
+        assert redness(picture, 160 + 60, 120) < -40  # next to the red one, blue is solid
 
 
 def test_behind_the_camera_or_outside_changes_nothing() -> None:
@@ -70,13 +72,25 @@ def test_large_pictures_are_drawn_smaller_in_the_same_place() -> None:
 
 
 def test_the_photograph_shows_through_evenly() -> None:
-    """What is laid twice over one pixel (outlines) must not weigh more than all of it."""
+    """A pixel that is painted twice (outlines) is not more opaque than opaque."""
     layers = [Layer(octahedron(0, 0, 3), RED), Layer(octahedron(0.3, 0, 3.5), BLUE)]
     dark, light = (draw_overlay(np.full_like(GREY, v), layers, FACES, K).astype(int) for v in (100, 200))
     through = (light - dark)[40:200, 100:260]
     assert through.min() >= 0 and (light - dark)[0, 0].tolist() == [100, 100, 100]
-    alone = [draw_overlay(np.full_like(GREY, v), layers[:1], FACES, K).astype(int) for v in (100, 200)]
-    assert (alone[1] - alone[0])[120, 165, 1] == pytest.approx(7, abs=1)  # the solid body's 7 %
+    for opacity, share in ((0.93, 7), (TRANSLUCENT, 40), (0.0, 100)):
+        alone = [
+            draw_overlay(np.full_like(GREY, v), layers[:1], FACES, K, opacity).astype(int) for v in (100, 200)
+        ]
+        assert (alone[1] - alone[0])[120, 165, 1] == pytest.approx(share, abs=1)
+
+
+@pytest.mark.parametrize("grey", [5, 90, 250])
+def test_the_outline_stands_out_from_any_photo(grey: int) -> None:
+    """Across a silhouette the image changes by a good step, also where photo and body have one colour."""
+    photo = np.full((240, 320, 3), grey, np.uint8)
+    body = Layer(octahedron(0, 0, 3), (grey / 255,) * 3)
+    row = draw_overlay(photo, [body], FACES, K)[120, 100:125].astype(int)  # the left corner is at 110
+    assert np.abs(np.diff(row, axis=0)).max() > 25
 
 
 def test_only_the_window_of_the_bodies_is_painted() -> None:
@@ -107,7 +121,7 @@ def test_same_input_same_picture() -> None:
     np.testing.assert_array_equal(draw_overlay(GREY, layers, FACES, K), draw_overlay(GREY, layers, FACES, K))
 
 
-def test_side_view_shows_everybody_nearer_to_the_left() -> None:
+def test_side_view_shows_all_people_nearer_to_the_left() -> None:
     near, far = Layer(octahedron(0, 0, 3), RED), Layer(octahedron(0, 0, 6), BLUE)
     picture = draw_side([near, far], FACES).astype(int)
     red = np.nonzero(picture[..., 0] - picture[..., 2] > 60)[1]
@@ -118,6 +132,50 @@ def test_side_view_shows_everybody_nearer_to_the_left() -> None:
 
 def test_side_view_without_bodies() -> None:
     assert draw_side([], FACES).std() > 0
+
+
+def colour_box(image: np.ndarray, channel: int) -> tuple[int, int, int, int]:
+    """Rows and columns where this channel exceeds the opposite one: top, bottom, left, right."""
+    rows, columns = np.nonzero(image[..., channel].astype(int) - image[..., 2 - channel] > 60)
+    return int(rows.min()), int(rows.max()), int(columns.min()), int(columns.max())
+
+
+def test_lineup_has_one_scale_and_one_floor() -> None:
+    """Near and small, far and large, high above: each at its own size, its lowest point on the floor's line."""
+    small, large = octahedron(0.4, -2.0, 2, 0.4), octahedron(-1, 1.5, 9, 0.8)
+    large[:, 0] *= 1.3  # across the camera: not visible from the side
+    picture = draw_lineup([Layer(small, RED), Layer(large, BLUE)], FACES, ["person_00", "person_01"])
+    (top, bottom, left, right), (top2, bottom2, left2, right2) = (colour_box(picture, c) for c in (0, 2))
+    plan = lineup.arrange([lineup.turned(small), lineup.turned(large)])
+    assert bottom == pytest.approx(bottom2, abs=2) and bottom == pytest.approx(
+        plan.rows[0] * plan.scale, abs=2
+    )
+    for size, high, wide in ((0.8, bottom - top, right - left), (1.6, bottom2 - top2, right2 - left2)):
+        assert (high, wide) == pytest.approx((size * plan.scale, size * plan.scale), abs=4)
+    assert right < left2
+
+
+def test_lineup_faces_the_photographer_to_the_left() -> None:
+    """A triangle towards the camera is left of the body."""
+    nose = np.array([(0, 0, 2), (0, 0.4, 3), (0, -0.4, 3), (0, 0, 3.01)], np.float32)
+    picture = draw_lineup([Layer(nose, RED)], np.array([(0, 1, 2), (1, 3, 2)]), ["person_00"])
+    _, _, left, right = colour_box(picture, 0)
+    columns = (picture[..., 0].astype(int) - picture[..., 2] > 60).sum(0)
+    assert columns[left : left + 20].mean() < columns[right - 20 : right].mean()
+
+
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_lineup_of_any_number(count: int) -> None:
+    bodies = [octahedron(0, 0, 3 + i, 0.9) for i in range(count)]
+    names = [f"person_{i:02d}" for i in range(count)]
+    picture = draw_lineup([Layer(body, RED) for body in bodies], FACES, names)
+    assert picture.shape[1] <= lineup.WIDEST and picture.shape[0] < 1600
+    plan = lineup.arrange([lineup.turned(body) for body in bodies])
+    assert plan.size == picture.shape[:2]
+    spots = sorted(plan.places, key=lambda place: (place[1], place[0]))
+    assert spots == list(plan.places)  # in order
+    for (x, floor), (x2, floor2) in itertools.pairwise(spots):
+        assert floor2 > floor + 1.8 or x2 >= x + 1.8  # no two overlap
 
 
 def test_palette_is_distinct() -> None:

@@ -28,8 +28,9 @@ from dpmesh.cli.image_files import (
 )
 from dpmesh.cli.streams import say
 from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
-from dpmesh.inference.formats import FORMATS
+from dpmesh.inference.formats import FORMATS, TABLES
 from dpmesh.inference.options import ModelOptions, file_sha256
+from dpmesh.inference.people_table import plan_tables, table_file, write_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=FORMATS,
         type=_formats,
         metavar="LIST",
-        help=f"what to write, separated by commas: {','.join(FORMATS)} (default: all)",
+        help=f"what to write, separated by commas: {','.join(FORMATS)} (default: these), "
+        "jsonl or parquet (one table of all people in DIR: DIR/people.jsonl, DIR/people.parquet; writes json too)",
     )
     add(
         "--colour",
@@ -83,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     unusable: dict[str, str] = {}
     names = result_names(find_images(args.inputs, unusable))
     check_writable(out)
+    tables = _split_tables(args)
+    kept_tables = plan_tables(out, tables)
     done, failed, todo = _sort_out(names, out, args)
     if todo:
         failed |= _predict(todo, names, out, args)
@@ -93,7 +97,25 @@ def run(args: argparse.Namespace) -> int:
         say(f"{finished} results in {out}")
     if todo and args.keypoints is not None:
         _say_unused(args)
-    return _report([*unusable.values(), *failed.values()], len(names) + len(unusable), bool(unusable))
+    broken: list[str] = []
+    if kept_tables:
+        try:
+            count = write_tables(out, tables)
+            files = ", ".join(str(out / table_file(table)) for table in kept_tables)
+            say(f"{count} {'person' if count == 1 else 'people'} of all results in {out} → {files}")
+        except DPMeshError as error:
+            broken.append(str(error))
+    return _report(
+        [*unusable.values(), *failed.values(), *broken], len(names) + len(unusable), bool(unusable)
+    )
+
+
+def _split_tables(args: argparse.Namespace) -> tuple[str, ...]:
+    """The tables that --save names; they are taken off args.save, which then has the json that they are made of."""
+    tables = tuple(name for name in args.save if name in TABLES)
+    formats = [name for name in args.save if name not in TABLES]
+    args.save = tuple(dict.fromkeys([*formats, *(["json"] if tables else [])]))
+    return tables
 
 
 def _say_unused(args: argparse.Namespace) -> None:
@@ -214,7 +236,7 @@ def above(console: "Console") -> Callable[[str], None]:
 
 def _formats(text: str) -> tuple[str, ...]:
     chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    unknown = [part for part in chosen if part not in FORMATS]
+    unknown = [part for part in chosen if part not in (*FORMATS, *TABLES)]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(FORMATS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join((*FORMATS, *TABLES))}")
     return chosen

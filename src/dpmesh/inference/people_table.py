@@ -7,14 +7,16 @@ one row for each person of each result, however often results were made again or
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError
 from dpmesh.inference.formats import TABLES
 from dpmesh.inference.record import SCENE_SCHEMA, complete_formats, read_record
+from dpmesh.inference.staging import STAGING
 from dpmesh.io import atomic_path, atomic_write, read_json
 from dpmesh.skeletons import COCO17, JOINTS30
 
@@ -92,7 +94,6 @@ def write_tables(out: str | Path, tables: Sequence[str] = ("jsonl",)) -> int:
     if not chosen:
         return 0
     runs: dict[str, object] = {}
-    count = sum(1 for _ in _rows(out, runs))  # the provenance comes first, so that no table is without
     provenance: dict[str, object] = {
         "schema": SCHEMA,
         "files": [PROVENANCE, *map(table_file, chosen)],
@@ -101,14 +102,22 @@ def write_tables(out: str | Path, tables: Sequence[str] = ("jsonl",)) -> int:
         "columns": {name: column.meaning for name, column in COLUMNS.items()},
         "runs": runs,
     }
-    atomic_write(out / PROVENANCE, json.dumps(provenance, indent=1, allow_nan=False) + "\n")
-    if "jsonl" in chosen:
-        with atomic_path(out / table_file("jsonl")) as part, part.open("w", encoding="utf-8") as file:
-            for row in _rows(out, {}):
-                file.write(json.dumps(row, allow_nan=False) + "\n")
-    if "parquet" in chosen:
-        _write_parquet(out / table_file("parquet"), _rows(out, {}), provenance)
+    _write_provenance(out, provenance)  # first, so that no table of ours is unknown to the next run
+    count = 0
+    with ExitStack() as files:
+        writers = [files.enter_context(_WRITERS[table](out / table_file(table))) for table in chosen]
+        for row in _rows(out, runs):
+            count += 1
+            for write, _ in writers:
+                write(row)
+        for _, finish in writers:
+            finish(provenance)
+    _write_provenance(out, provenance)
     return count
+
+
+def _write_provenance(out: Path, provenance: Mapping[str, object]) -> None:
+    atomic_write(out / PROVENANCE, json.dumps(provenance, indent=1, allow_nan=False) + "\n")
 
 
 def _owned(out: Path) -> frozenset[str]:
@@ -129,6 +138,8 @@ def _owned(out: Path) -> frozenset[str]:
 def _rows(out: Path, runs: dict[str, object]) -> Iterator[dict[str, object]]:
     """All rows; `runs` takes weights and options of each run by its key."""
     for folder in sorted(path for path in out.iterdir() if path.is_dir()):
+        if folder.name.endswith(STAGING):
+            continue
         record = read_record(folder)
         if record is None or record.verb != "predict" or record.pending:
             continue
@@ -180,6 +191,8 @@ def _checked(value: object, column: Column, name: str) -> object:
     kinds = {"text": str, "int": int, "float": (int, float)}
     if not isinstance(value, kinds[column.kind]) or isinstance(value, bool):
         raise ValueError(name)
+    if isinstance(value, str):  # a file name may hold bytes that are no UTF-8; readers of tables refuse them
+        return value.encode("utf-8", "backslashreplace").decode()
     return float(cast("float", value)) if column.kind == "float" else value
 
 
@@ -196,23 +209,51 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def _write_parquet(path: Path, rows: Iterator[dict[str, object]], provenance: Mapping[str, object]) -> None:
-    """Float columns as float32, lists with a fixed size; the provenance as JSON under the key "dpmesh"."""
+_Write = Callable[[dict[str, object]], None]
+_Finish = Callable[[Mapping[str, object]], None]
+"""Takes the provenance after the last row."""
+
+
+@contextmanager
+def _jsonl(path: Path) -> Generator[tuple[_Write, _Finish]]:
+    with atomic_path(path) as part, part.open("w", encoding="utf-8") as file:
+        yield lambda row: _put_line(file, row), lambda _: None
+
+
+def _put_line(file: TextIO, row: Mapping[str, object]) -> None:
+    file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+@contextmanager
+def _parquet(path: Path) -> Generator[tuple[_Write, _Finish]]:
+    """Float columns are float32, lists that are never null have a fixed size; the provenance is JSON under the file's
+    metadata key "dpmesh"."""
     arrow = _pyarrow()
     kinds = {"text": arrow.string(), "int": arrow.int32(), "float": arrow.float32()}
     fields: list[Any] = []
     for name, column in COLUMNS.items():
         kind = kinds[column.kind]
         for size in reversed(column.shape):
-            kind = arrow.list_(kind, size)
+            # Of lists with a fixed size pyarrow (17 to 22) writes nulls that it cannot read.
+            kind = arrow.list_(kind) if column.optional else arrow.list_(kind, size)
         fields.append(arrow.field(name, kind, nullable=column.optional))
-    schema = arrow.schema(fields, metadata={"dpmesh": json.dumps(provenance)})
+    schema = arrow.schema(fields)
     with atomic_path(path) as part, arrow.parquet.ParquetWriter(part, schema) as writer:
         batch: list[dict[str, object]] = []
-        for row in rows:
-            batch.append(row)
-            if len(batch) == _BATCH:
+
+        def put(row: dict[str, object] | None) -> None:
+            """None: the last row has been put."""
+            if row is not None:
+                batch.append(row)
+            if batch and (row is None or len(batch) == _BATCH):
                 writer.write_table(arrow.Table.from_pylist(batch, schema=schema))
-                batch = []
-        if batch:
-            writer.write_table(arrow.Table.from_pylist(batch, schema=schema))
+                batch.clear()
+
+        def finish(provenance: Mapping[str, object]) -> None:
+            put(None)
+            writer.add_key_value_metadata({"dpmesh": json.dumps(provenance)})
+
+        yield put, finish
+
+
+_WRITERS = {"jsonl": _jsonl, "parquet": _parquet}

@@ -12,7 +12,7 @@ from dpmesh.render.typed import floats, to_uint8
 
 WIDEST = 1600
 """Pixels."""
-_SCALE = 330
+_SCALE = 330.0
 """Pixels per metre, where they fit into WIDEST."""
 _NARROWEST = 480
 _GAP = 0.35
@@ -20,7 +20,8 @@ _GAP = 0.35
 _SLOT = 1.0
 """Metres: the least that a body takes, so that its name fits below it."""
 _ROW = 8.0
-"""Metres: a row that would be longer is broken."""
+"""Metres: a row that would be longer is broken; with many bodies rows grow, so that the drawing keeps _ASPECT."""
+_ASPECT = 1.5
 _LOWEST_ROW, _ABOVE, _BELOW = 2.0, 0.2, 0.35
 """Metres: of a row at least, over the tallest body of all, and under the floor."""
 _FAR = 200.0
@@ -63,9 +64,10 @@ def arrange(bodies: Sequence[Float[np.ndarray, "v 3"]]) -> Plan:
     extents = [floats(body).max(0) - floats(body).min(0) for body in bodies]
     widths = [max(float(extent[0]) + _GAP, _SLOT) for extent in extents]
     row = max([_LOWEST_ROW, *(float(extent[1]) for extent in extents)]) + _ABOVE + _BELOW
+    most = max(_ROW, float(np.sqrt(sum(widths) * row * _ASPECT)))
     rows: list[list[int]] = [[]]
     for i, width in enumerate(widths):
-        if rows[-1] and sum(widths[k] for k in rows[-1]) + width > _ROW:
+        if rows[-1] and sum(widths[k] for k in rows[-1]) + width > most:
             rows.append([])
         rows[-1].append(i)
     longest = max(sum(widths[i] for i in line) for line in rows)

@@ -147,9 +147,7 @@ def _paint_visible(
         raster = rasterize(surface.layer.vertices, faces, camera, size, onto=raster, first=i * len(faces))
     assert raster is not None
     owner = (raster.face // len(faces) + 1).astype(np.uint16)  # -1 // n is -1
-    outline = _rims(owner, line).astype(np.uint8)
-    if opacity < OPAQUE:  # over a photo of any brightness: a light line at the border, a dark one inside it
-        outline = np.maximum(_rims(owner, 1.7 * line), 2 * _rims(owner, 0.7 * line)).astype(np.uint8)
+    outline = (_rims(owner, line) if opacity >= OPAQUE else _two_lines(owner, line)).astype(np.uint8)
     corners = np.concatenate([faces + i * len(s.layer.vertices) for i, s in enumerate(surfaces)]).astype(
         np.int32
     )
@@ -307,6 +305,12 @@ def _rims(owner: NDArray[np.uint16], width: float) -> Bool[np.ndarray, "h w"]:
     """The pixels within `width` of another owner's or of the background (the drawing's edge is no border)."""
     kernel = _disc(width)
     return (cv2.erode(owner, kernel) != owner) | (cv2.dilate(owner, kernel) != owner)
+
+
+def _two_lines(owner: NDArray[np.uint16], width: float) -> Integer[np.ndarray, "h w"]:
+    """For a photo of any brightness: 2 (light) near another owner or the background, 1 (dark) along that, else 0."""
+    distance = floats(cv2.distanceTransform((~_rims(owner, 1.0)).astype(np.uint8), cv2.DIST_L2, 3))
+    return (distance <= 1.7 * width).astype(int) + (distance <= 0.7 * width)
 
 
 def _rim(mask: Bool[np.ndarray, "h w"], width: float) -> Bool[np.ndarray, "h w"]:
