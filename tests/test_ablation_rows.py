@@ -1,11 +1,11 @@
-"""benchmarks/ablations.py: every row can be trained, and begins with what it says."""
+"""benchmarks/accuracy/ablations.py: every row can be trained, and begins with what it says."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from ablations import ROWS, grafted, settings
 
+from benchmarks.accuracy.ablations import ROWS, grafted, settings
 from dpmesh.ablations import configuration
 from dpmesh.model import DPMesh
 

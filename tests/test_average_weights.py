@@ -1,16 +1,16 @@
-"""tools/average_weights.py: the mean of weights, and what it refuses."""
+"""tools/assets/average_weights.py: the mean of weights, and what it refuses."""
 
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import average_weights
 import pytest
 import torch
 
 from dpmesh.ablations import configuration
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.model import DPMesh
+from tools.assets import average_weights
 
 
 def saved(folder: Path, seed: int, depth_scale: float = 2.5) -> DPMesh:

@@ -103,9 +103,9 @@ with torch.no_grad():
 
 @pytest.mark.slow
 def test_a_compiled_model_is_the_same_function():
-    """torch's compiler for the CPU takes minutes for a model of this depth (benchmarks/compiled.py has it); the backend
-    "eager" captures the same graph, in one piece, and runs it uncompiled. In a process without this suite's checks of
-    shapes, which the capture would stumble over."""
+    """torch's compiler for the CPU takes minutes for a model of this depth (benchmarks/speed/compiled.py has it); the
+    backend "eager" captures the same graph, in one piece, and runs it uncompiled. In a process without this suite's
+    checks of shapes, which the capture would stumble over."""
     words = [sys.executable, "-c", COMPILED]
     done = subprocess.run(
         words, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -105,7 +105,7 @@ SMALL_ABLATIONS = {
     "widths": (*(with_widths(FUSED, size) for size in WIDTHS), FUSED),
     "pose heads": ablations(EMBEDDED, ())["pose heads"],
 }
-"""Table 4 at the widths of `embedded`, which a CPU can train (benchmarks/ablations.py)."""
+"""Table 4 at the widths of `embedded`, which a CPU can train (benchmarks/accuracy/ablations.py)."""
 
 
 def configuration(model: str | Mapping[str, Any]) -> DPMeshConfig:

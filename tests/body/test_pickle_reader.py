@@ -9,7 +9,6 @@ import types
 from pathlib import Path
 from typing import Any
 
-import evaluation_twin_3dpw
 import numpy as np
 import pytest
 import scipy.sparse
@@ -18,6 +17,7 @@ from dpmesh.body import pickle_reader, unpickle
 from dpmesh.body.pickle_reader import read_pickle
 from dpmesh.body.unpickle import load_pickle, load_smpl_pickle
 from dpmesh.errors import InputError
+from tools.fixtures import evaluation_twin_3dpw
 
 DTYPES = ["b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16"]
 SHAPES = [(), (0,), (3,), (2, 3), (2, 3, 4), (1, 1)]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import released_twin as twin
 import torch
 from PIL import Image
 
@@ -14,6 +13,7 @@ from dpmesh import assets
 from dpmesh import config as configurations
 from dpmesh.body.files import free_body, save_body
 from dpmesh.cli.main import main
+from tools.fixtures import released_twin as twin
 
 ROOT = Path(__file__).parents[2]
 

@@ -153,7 +153,7 @@ def test_say_escapes_what_steers(capsys: pytest.CaptureFixture[str]) -> None:
         ["predict", "x.jpg", "--out", ""],
         ["attention", "x.jpg", "--out="],
         ["compare", "x.jpg", "--out", " "],
-        ["eval", "synthocc", "--out", ""],
+        ["eval", "run", "synthocc", "--out", ""],
         ["bench", "robustness", "--out", ""],
         ["data", "check", "x", "--out", ""],
         ["data", "pack", "x", ""],

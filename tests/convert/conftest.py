@@ -1,14 +1,14 @@
-"""A released checkpoint's twin: tools/released_twin.py at scaled-down widths."""
+"""A released checkpoint's twin: tools/fixtures/released_twin.py at scaled-down widths."""
 
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import released_twin
 import torch
 from torch import Tensor
 
 from dpmesh.config import DPMeshConfig
+from tools.fixtures import released_twin
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,13 @@
-"""The sets' twins (tools/set_twins.py), written once; fits are for the free body, which FitBodies takes as foreign."""
+"""The twins of the data sets (tools/fixtures/set_twins.py), written once, with fits for the free body."""
 
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-import set_twins
 
 from dpmesh.data.fits import FitBodies
+from tools.fixtures import set_twins
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,13 @@
-"""tools/build_poses.py: from AMASS's folders to a pose file that a prior can be trained on."""
+"""tools/assets/build_poses.py: from AMASS's folders to a pose file that a prior can be trained on."""
 
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from build_poses import main
 
 from dpmesh.data.poses import PoseBank, held_out, is_test
+from tools.assets.build_poses import main
 
 
 def motion(path: Path, key: str, width: int, **more: object) -> np.ndarray:

@@ -1,15 +1,15 @@
 """Encoder, U-Net and ControlNet against diffusers' own modules with the same random weights, at small widths.
 
-benchmarks/oracle.py is the comparison; as a script it runs at Stable Diffusion's widths.
+benchmarks/accuracy/oracle.py is the comparison; as a script it runs at Stable Diffusion's widths.
 """
 
 import dataclasses
 
-import oracle
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.accuracy import oracle
 from dpmesh.diffusion.controlnet import ControlNet
 from dpmesh.diffusion.unet import UNet, UNetConfig
 from dpmesh.diffusion.vae import VAEConfig, VAEEncoder

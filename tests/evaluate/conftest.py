@@ -1,11 +1,11 @@
-"""The sets in miniature (tools/evaluation_twin.py), and a model that answers what the test tells it."""
+"""The sets in miniature (tools/fixtures/evaluation_twin.py), and a model that answers what the test tells it."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import evaluation_twin as tool
 import numpy as np
 import pytest
 import torch
@@ -13,10 +13,14 @@ import torch
 from dpmesh.assets import FOLDER_VARIABLE
 from dpmesh.body.files import load_body
 from dpmesh.body.layer import BodyModel
+from dpmesh.evaluate import report
+from dpmesh.evaluate.evaluation import Evaluation, EvaluationConfig
 from dpmesh.evaluate.interfaces import Persons
-from dpmesh.evaluate.registry import entry, open_source
-from dpmesh.evaluate.runner import Job, Opened
+from dpmesh.evaluate.registry import entry, open_source, register
+from dpmesh.evaluate.report import figures
+from dpmesh.evaluate.results import Rows, save
 from dpmesh.types import Inputs, Prediction
+from tools.fixtures import evaluation_twin as tool
 
 
 @dataclass
@@ -128,8 +132,8 @@ TOOL_ASSETS: list[Path] = []
 
 
 @pytest.fixture
-def opened(twin: Twin, tmp_path: Path) -> Callable[..., Opened]:
-    """opened(protocol, answer, data=..., camera=..., **job): a run of the model `Says`."""
+def opened(twin: Twin, tmp_path: Path) -> Callable[..., Evaluation]:
+    """opened(protocol, answer, data=..., camera=..., **config): a run of the model `Says`."""
     TOOL_ASSETS[:] = [twin.root / "assets"]
 
     def make(
@@ -138,12 +142,64 @@ def opened(twin: Twin, tmp_path: Path) -> Callable[..., Opened]:
         data: Path | None = None,
         camera: str = "crop",
         body: Path | None = None,
-        **job: Any,
-    ) -> Opened:
+        **config: Any,
+    ) -> Evaluation:
         source = Watched(open_source(name, data or twin.data))
-        described = Job(protocol=name, out=tmp_path / "out", **job)
+        settings = EvaluationConfig(protocol=name, out=tmp_path / "out", **config)
         model = Says(source, answer, camera, body)
         record = {"name": "says", "sha256": "0" * 64, "provenance": {}, "body": "a twin", "notes": []}
-        return Opened(described, entry(name).protocol, source, model, record, torch.device("cpu"))
+        return Evaluation(settings, entry(name).protocol, source, model, record, torch.device("cpu"))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_rows() -> Callable[..., Rows]:
+    """make_rows(values, sequences=8, mpve=True, joints=14): rows whose MPJPE are `values`, NaN for failures."""
+
+    def build(values: np.ndarray, sequences: int = 8, mpve: bool = True, joints: int = 14) -> Rows:
+        n = len(values)
+        joint = np.repeat(values[:, None], joints, 1)
+        return Rows(
+            index=np.arange(n),
+            ids=np.array([f"s{i % sequences:02d}/{i:05d}/0" for i in range(n)]),
+            sequences=np.array([f"s{i % sequences:02d}" for i in range(n)]),
+            mpjpe=values,
+            pa_mpjpe=values / 2,
+            mpve=values * 2 if mpve else np.full(n, np.nan),
+            joint=joint,
+            joint_pa=joint / 2,
+            seen=np.ones((n, joints)),
+            failed=np.isnan(values),
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def write_result() -> Callable[..., Path]:
+    """write_result(folder, rows, name="3dpw", weights="w", partial=False): a result folder as a run writes it."""
+
+    def write(
+        folder: Path, found: Rows, name: str = "3dpw", weights: str = "w", partial: bool = False
+    ) -> Path:
+        protocol = register()[name].protocol
+        content = {
+            "format": report.FORMAT,
+            "protocol": {"name": name, "title": protocol.title, "hash": protocol.hash, "notes": list(protocol.notes),
+                         "definition": protocol.definition()},
+            "package": "0.1.0",
+            "weights": {"name": weights, "sha256": "ab" * 32, "provenance": {}, "body": "x", "notes": []},
+            "run": {},
+            "persons": {"evaluated": len(found), "failures": int(found.failed.sum()), "partial": partial,
+                        "found": 35515, "published": 35515, "difference": 0},
+            "data": {"layout": "JSON", "files": {}, "left_out": {}, "notes": []},
+            "fallbacks": {"box: the annotated one": 3},
+            "figures": figures(protocol.measure, found),
+        }  # fmt: skip
+        folder.mkdir(parents=True)
+        save(folder / report.ROWS, found, {})
+        (folder / report.RESULT).write_text(json.dumps(content))
+        return folder
+
+    return write

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dpmesh.evaluate.protocol import CropRule
-from dpmesh.evaluate.sources import BOX_FALLBACK, PICTURE_FALLBACK, pixels, window
+from dpmesh.evaluate.protocol import BOX_FALLBACK, PICTURE_FALLBACK, CropRule
+from dpmesh.evaluate.sources import pixels
 from dpmesh.geometry.crop import Crop
 
 RULE, SIZE = CropRule(), (240, 320)
@@ -15,13 +15,13 @@ def around(
     points: list[tuple[float, float]], annotated: np.ndarray = NOWHERE, rule: CropRule = RULE
 ) -> tuple[Crop, str]:
     array = np.array(points, float).reshape(-1, 2)
-    return window(rule, array, np.ones(len(array), bool), annotated, SIZE)
+    return rule.window(array, np.ones(len(array), bool), annotated, SIZE)
 
 
 def test_the_published_numbers():
     """x 100..200, y 50..200: 1.2 times is 90..210 and 35..215; less one pixel 119 and 179; square 179 × 1.1."""
-    crop, taken = around([(100, 50), (200, 200), (150, 60)])
-    assert not taken
+    crop, fallback = around([(100, 50), (200, 200), (150, 60)])
+    assert not fallback
     assert crop.side == pytest.approx(179 * 1.1)
     assert crop.x1 + crop.side / 2 == pytest.approx(90 + 119 / 2)
     assert crop.y1 + crop.side / 2 == pytest.approx(35 + 179 / 2)
@@ -38,11 +38,11 @@ def test_the_far_corner_stops_at_the_last_pixel():
     assert crop.side == pytest.approx(45 * 1.1) and crop.x1 + crop.side / 2 == pytest.approx((274 + 319) / 2)
 
 
-def test_without_a_usable_box_the_annotated_one_is_taken_and_said():
+def test_without_a_usable_box_the_annotated_one_is_used_and_reported():
     box = np.array([100.0, 60.0, 181.0, 221.0])
     for points in ([], [(50, 50)], [(400, 10), (500, 20)], [(60, 60), (60, 60)]):
-        crop, taken = around(points, box)
-        assert taken == BOX_FALLBACK and crop.side == pytest.approx(160 * 1.1)
+        crop, fallback = around(points, box)
+        assert fallback == BOX_FALLBACK and crop.side == pytest.approx(160 * 1.1)
         assert (crop.x1 + crop.side / 2, crop.y1 + crop.side / 2) == pytest.approx((140, 140))
 
 
@@ -53,16 +53,16 @@ def test_as_run_takes_corners_for_width_and_height():
     assert around([], box)[0].side == pytest.approx(100 * 1.1)
 
 
-def test_nobody_is_left_without_a_window():
+def test_every_person_gets_a_window():
     for box in (NOWHERE, np.array([900.0, 900.0, 950.0, 950.0]), np.array([np.nan, 0, 1, 1])):
-        crop, taken = around([], box)
-        assert taken == PICTURE_FALLBACK and crop.side == pytest.approx(319 * 1.1)
+        crop, fallback = around([], box)
+        assert fallback == PICTURE_FALLBACK and crop.side == pytest.approx(319 * 1.1)
 
 
-def test_unseen_points_do_not_matter():
-    seen = np.array([True, True, False])
+def test_unobserved_points_do_not_matter():
+    observed = np.array([True, True, False])
     points = np.array([(100.0, 50.0), (200.0, 200.0), (0.0, 0.0)])
-    crop, _ = window(RULE, points, seen, NOWHERE, SIZE)
+    crop, _ = RULE.window(points, observed, NOWHERE, SIZE)
     assert crop == around([(100, 50), (200, 200)])[0]
 
 

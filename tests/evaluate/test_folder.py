@@ -13,24 +13,24 @@ import torch
 from dpmesh.assets import SHIPPED
 from dpmesh.checkpoint import CONFIG, WEIGHTS
 from dpmesh.errors import InputError, OutputError, WeightsError
-from dpmesh.evaluate import processes
-from dpmesh.evaluate.folder import WORST, clear, differences, refuse_foreign
-from dpmesh.evaluate.processes import evaluate_job
+from dpmesh.evaluate import runner
+from dpmesh.evaluate.evaluation import Evaluation, EvaluationConfig, open_evaluation, weights_checksums
+from dpmesh.evaluate.folder import PARTS, WORST, clear, differences, refuse_foreign
 from dpmesh.evaluate.report import RESULT, ROWS, TEXT, read
 from dpmesh.evaluate.results import load
-from dpmesh.evaluate.runner import PARTS, Job, Opened, evaluate, open_job, run_parts, weights_record
+from dpmesh.evaluate.runner import evaluate, run_evaluation, run_parts
 from dpmesh.io import LOCK, folder_lock
 
 PROTOCOL = "3dpw-crowd@as-run"
 
 
 @pytest.fixture
-def run(twin, opened: Callable[..., Opened], monkeypatch: pytest.MonkeyPatch) -> Opened:
-    """A model that answers the truth; evaluate_job opens it for whatever it is asked."""
+def run(twin, opened: Callable[..., Evaluation], monkeypatch: pytest.MonkeyPatch) -> Evaluation:
+    """A model that answers the truth; run_evaluation opens it for whatever it is asked."""
     made = opened(PROTOCOL, lambda name: twin.truth[name], batch=4, part=8, data=twin.data)
-    made = replace(made, job=replace(made.job, data=twin.data))
-    monkeypatch.setattr(processes, "open_job", lambda job, rank=0: replace(made, job=job))
-    monkeypatch.setattr(processes, "draw_worst", lambda *_: [])
+    made = replace(made, config=replace(made.config, data=twin.data))
+    monkeypatch.setattr(runner, "open_evaluation", lambda config, rank=0: replace(made, config=config))
+    monkeypatch.setattr(runner, "draw_worst", lambda *_: [])
     return made
 
 
@@ -38,8 +38,8 @@ def quiet(_: str) -> None:
     return None
 
 
-def evaluated(run: Opened) -> Path:
-    path = evaluate_job(run.job, say=quiet)
+def evaluated(run: Evaluation) -> Path:
+    path = run_evaluation(run.config, say=quiet)
     assert path is not None
     return path.parent
 
@@ -50,29 +50,29 @@ def _hold(folder: str, ready, go) -> None:
         go.wait(60)
 
 
-def test_the_second_evaluation_of_a_folder_is_refused(run: Opened):
+def test_the_second_evaluation_of_a_folder_is_refused(run: Evaluation):
     context = multiprocessing.get_context("fork")
     ready, go = context.Event(), context.Event()
-    other = context.Process(target=_hold, args=(str(run.job.folder), ready, go))
+    other = context.Process(target=_hold, args=(str(run.config.folder), ready, go))
     other.start()
     try:
         assert ready.wait(60)
         with pytest.raises(OutputError, match="another evaluation is writing here"):
-            evaluate_job(run.job, say=quiet)
+            run_evaluation(run.config, say=quiet)
     finally:
         go.set()
         other.join()
-    assert evaluated(run) == run.job.folder  # it ends with its process
+    assert evaluated(run) == run.config.folder  # it ends with its process
 
 
-def test_a_run_that_makes_nothing_leaves_no_folder(run: Opened, monkeypatch: pytest.MonkeyPatch):
-    def fail(job: Job, rank: int = 0) -> Opened:
+def test_a_run_that_makes_nothing_leaves_no_folder(run: Evaluation, monkeypatch: pytest.MonkeyPatch):
+    def fail(config: EvaluationConfig, rank: int = 0) -> Evaluation:
         raise InputError("no light")
 
-    monkeypatch.setattr(processes, "open_job", fail)
+    monkeypatch.setattr(runner, "open_evaluation", fail)
     with pytest.raises(InputError, match="no light"):
-        evaluate_job(run.job, say=quiet)
-    assert not run.job.out.exists()
+        run_evaluation(run.config, say=quiet)
+    assert not run.config.out.exists()
 
 
 @pytest.mark.parametrize(
@@ -90,44 +90,44 @@ def test_a_run_that_makes_nothing_leaves_no_folder(run: Opened, monkeypatch: pyt
     ],
 )
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_what_no_evaluation_wrote_stays(run: Opened, name: str, told: str, overwrite: bool):
-    path = run.job.folder / name
+def test_what_no_evaluation_wrote_stays(run: Evaluation, name: str, told: str, overwrite: bool):
+    path = run.config.folder / name
     path.parent.mkdir(parents=True)
     path.write_text('{"mine": 1}')
     with pytest.raises(InputError, match=rf"{told}.*--out|{told}.*Delete|is not a result|not a result"):
-        evaluate_job(run.job, overwrite=overwrite, say=quiet)
+        run_evaluation(run.config, overwrite=overwrite, say=quiet)
     assert path.read_text() == '{"mine": 1}'
-    assert not (run.job.folder / LOCK).exists()
+    assert not (run.config.folder / LOCK).exists()
 
 
 @pytest.mark.parametrize("inner", [PARTS, WORST])
-def test_an_empty_folder_of_somebody_stays(run: Opened, inner: str):
-    (run.job.folder / inner).mkdir(parents=True)
+def test_an_empty_folder_of_somebody_stays(run: Evaluation, inner: str):
+    (run.config.folder / inner).mkdir(parents=True)
     with pytest.raises(
         InputError, match=rf"holds '{inner}' and no result of dpmesh eval\. Choose another --out"
     ):
-        evaluate_job(run.job, say=quiet)
-    assert [path.name for path in run.job.folder.iterdir()] == [inner]
+        run_evaluation(run.config, say=quiet)
+    assert [path.name for path in run.config.folder.iterdir()] == [inner]
 
 
-def test_other_files_beside_a_result_stay(run: Opened):
+def test_other_files_beside_a_result_stay(run: Evaluation):
     run_parts(run, 0, 1)
-    part = (run.job.folder / PARTS / "part-00000.npz").read_bytes()
-    (run.job.folder / LOCK).touch()  # of the run that was killed here
+    part = (run.config.folder / PARTS / "part-00000.npz").read_bytes()
+    (run.config.folder / LOCK).touch()  # of the run that was killed here
     folder = evaluated(run)
     (folder / "notes.txt").write_text("mine")
     for place in (PARTS, WORST):
         (folder / place).mkdir()
     (folder / PARTS / "part-00000.npz").write_bytes(part)
-    evaluate_job(run.job, overwrite=True, say=quiet)
+    run_evaluation(run.config, overwrite=True, say=quiet)
     assert sorted(p.name for p in folder.iterdir() if p.name != LOCK) == [
         "notes.txt", "result.json", "result.md", "rows.npz",
     ]  # fmt: skip
 
 
-def test_clear_takes_only_our_files(run: Opened):
+def test_clear_takes_only_our_files(run: Evaluation):
     run_parts(run, 0, 1)
-    folder = run.job.folder
+    folder = run.config.folder
     ours = {p.name for p in (folder / PARTS).iterdir()}
     assert ours
     foreign = ("mine", "part-1.npz", "part-99999.npz", ".part-00001.npz.backup.part")
@@ -139,15 +139,15 @@ def test_clear_takes_only_our_files(run: Opened):
     assert {p.name for p in (folder / PARTS).iterdir()} == set(foreign)
 
 
-def test_a_difference_to_the_finished_result_is_named(run: Opened, twin, tmp_path: Path):
+def test_a_difference_to_the_finished_result_is_named(run: Evaluation, twin, tmp_path: Path):
     found = read(evaluated(run))
-    job = run.job
+    config = run.config
     found["weights"] |= {"sha256": "", "body": "the free body"}
     found["weights"].pop("config_sha256", None)
     own = tmp_path / "weights"
     own.mkdir()
     (own / CONFIG).write_bytes((SHIPPED / "embedded" / CONFIG).read_bytes())
-    bare = replace(job, weights=str(own))  # its weights have no file, so no sum
+    bare = replace(config, weights=str(own))  # its weights have no file, so no sum
     assert differences(bare, found) == []
     edited = json.loads(json.dumps(found))
     edited["data"]["files"]["3DPW_latest_validation.json"] = "0" * 64
@@ -159,7 +159,7 @@ def test_a_difference_to_the_finished_result_is_named(run: Opened, twin, tmp_pat
     assert differences(replace(bare, protocol="3dpw-crowd"), found) == ["protocol", "data"]
     found["weights"]["body"] = {"sha256": "1"}
     assert differences(bare, found) == ["body"]
-    found["weights"] |= {"config_sha256": weights_record(bare)["config_sha256"], "body": "the free body"}
+    found["weights"] |= {"config_sha256": weights_checksums(bare)["config_sha256"], "body": "the free body"}
     assert differences(bare, found) == []
     (own / CONFIG).write_bytes((own / CONFIG).read_bytes() + b" ")
     assert differences(bare, found) == ["weights"]
@@ -168,24 +168,24 @@ def test_a_difference_to_the_finished_result_is_named(run: Opened, twin, tmp_pat
     assert differences(bare, found) == ["weights"]
 
 
-def test_a_result_that_was_changed_is_refused(run: Opened):
+def test_a_result_that_was_changed_is_refused(run: Evaluation):
     folder = evaluated(run)
     found = json.loads((folder / RESULT).read_text())
     found["protocol"]["definition"]["focal"] = "given"
     (folder / RESULT).write_text(json.dumps(found))
-    with pytest.raises(InputError, match="the protocol's definition is not that of its hash"):
-        evaluate_job(run.job, say=quiet)
+    with pytest.raises(InputError, match="the protocol's definition does not match its hash"):
+        run_evaluation(run.config, say=quiet)
 
 
-def test_a_killed_run_goes_on_and_keeps_its_lock_file_only(run: Opened):
+def test_a_killed_run_goes_on_and_keeps_its_lock_file_only(run: Evaluation):
     run_parts(run, 0, 1)
-    kept = load(run.job.folder / PARTS / "part-00000.npz")[0]
+    kept = load(run.config.folder / PARTS / "part-00000.npz")[0]
     folder = evaluated(run)
     np.testing.assert_array_equal(load(folder / ROWS)[0].mpjpe[: len(kept)], kept.mpjpe)
     assert not (folder / PARTS).exists()
 
 
-def test_a_record_at_fault_is_counted_apart_and_named(run: Opened, monkeypatch: pytest.MonkeyPatch):
+def test_a_record_at_fault_is_counted_apart_and_named(run: Evaluation, monkeypatch: pytest.MonkeyPatch):
     """A pose that overflows in single precision: its mesh has no finite number."""
     name = run.source.source.records[2].id
     run.source.source.records[2].truth.pose[5] = 1e39
@@ -197,12 +197,12 @@ def test_a_record_at_fault_is_counted_apart_and_named(run: Opened, monkeypatch: 
     assert (
         mean["failures"] == 0 and mean["count"] == len(run.source) - 1 and mean["mean"] < 2
     )  # where as-run bodies stand
-    text = (run.job.folder / TEXT).read_text()
+    text = (run.config.folder / TEXT).read_text()
     assert f"1 records have numbers that are not finite and are in no figure ({name})" in text
     assert "0 predictions" not in text
 
 
-def test_ids_of_any_length_are_written(run: Opened, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_ids_of_any_length_are_written(run: Evaluation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     from dpmesh.evaluate import worst_cases as worst
 
     persons = run.source.persons([0])
@@ -215,7 +215,7 @@ def test_ids_of_any_length_are_written(run: Opened, monkeypatch: pytest.MonkeyPa
     assert path.is_file() and len(path.name) < 120 and "/" not in path.name
 
 
-def test_files_have_the_rights_of_the_umask(run: Opened):
+def test_files_have_the_rights_of_the_umask(run: Evaluation):
     import os
 
     before = os.umask(0o027)
@@ -234,9 +234,9 @@ def test_weights_that_are_not_numbers_are_one_line(twin, tmp_path: Path):
     weights[name] = torch.full_like(weights[name], float("nan"))
     save_file(weights, tmp_path / WEIGHTS)
     (tmp_path / CONFIG).write_bytes((SHIPPED / "embedded" / CONFIG).read_bytes())
-    job = Job(protocol=PROTOCOL, out=tmp_path / "out", data=twin.data, weights=str(tmp_path))
+    config = EvaluationConfig(protocol=PROTOCOL, out=tmp_path / "out", data=twin.data, weights=str(tmp_path))
     with pytest.raises(WeightsError, match="holds NaN or infinity"):
-        open_job(job)
+        open_evaluation(config)
 
 
 def test_3dpw_is_found_where_training_looks(twin, tmp_path: Path):

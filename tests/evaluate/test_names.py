@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dpmesh.evaluate import report
+from dpmesh.evaluate.checks import file_name, markdown_text, one_line, plot_label
 from dpmesh.evaluate.compare import compare, text
-from dpmesh.evaluate.names import file_name, line, markdown, plot
 from dpmesh.evaluate.registry import entry
 from dpmesh.evaluate.report import figures
 from dpmesh.evaluate.results import Rows, save
@@ -19,10 +19,10 @@ EVIL = "a|b`c`<script>\n## x\x1b[31m[y](z) $\\frac$ *b* _i_ ~~s~~ &lt; \udcff\u2
 
 
 def test_one_line_without_a_control_character():
-    shown = line(EVIL)
+    shown = one_line(EVIL)
     assert "\n" not in shown and "\x1b" not in shown and "\\x1b[31m" in shown and "\\udcff" in shown
     shown.encode()
-    assert line("x" * 50, 10) == "x" * 9 + "…" and line("größe 人") == "größe 人"
+    assert one_line("x" * 50, 10) == "x" * 9 + "…" and one_line("größe 人") == "größe 人"
 
 
 def test_markdown_is_plain_text():
@@ -31,13 +31,13 @@ def test_markdown_is_plain_text():
     tree = (
         MarkdownIt("commonmark")
         .enable(["table", "strikethrough"])
-        .render(f"| a |\n|---|\n| {markdown(EVIL)} |\n")
+        .render(f"| a |\n|---|\n| {markdown_text(EVIL)} |\n")
     )
     assert tree.count("<td>") == 1 and tree.count("<tr>") == 2
     for tag in ("<script", "<h2", "<code", "<em", "<strong", "<a ", "<s>"):
         assert tag not in tree
     assert "&amp;lt;" in tree and "end_of_it" in tree
-    assert markdown("courtyard_hug_00") == "courtyard_hug_00"
+    assert markdown_text("courtyard_hug_00") == "courtyard_hug_00"
 
 
 def made(folder: Path) -> None:
@@ -120,7 +120,7 @@ def test_no_name_breaks_the_robustness_page(name: str, tmp_path: Path, monkeypat
     written = robustness.write(found, tmp_path)
     assert "<script" not in written.read_text() and written.stat().st_size > 10_000
     assert "\x1b" not in robustness.markdown(found)
-    assert not plot(name).startswith("_") and len(plot(name)) <= 49
+    assert not plot_label(name).startswith("_") and len(plot_label(name)) <= 49
 
 
 def test_a_file_name_is_ascii_and_short():

@@ -11,11 +11,11 @@ from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
 from dpmesh.evaluate import registry as opening
-from dpmesh.evaluate.interfaces import Census, Persons, Source
-from dpmesh.evaluate.processes import evaluate_job
-from dpmesh.evaluate.protocol import Keypoints, Protocol, Selection, Truth
+from dpmesh.evaluate.evaluation import EvaluationConfig
+from dpmesh.evaluate.interfaces import Census, EvaluationSource, Persons
+from dpmesh.evaluate.protocol import KeypointRule, Protocol, Selection, Truth
 from dpmesh.evaluate.report import read
-from dpmesh.evaluate.runner import Job
+from dpmesh.evaluate.runner import run_evaluation
 from dpmesh.geometry.rotations import rotation_matrix
 
 TOY = Protocol(
@@ -23,7 +23,7 @@ TOY = Protocol(
     title="Toy",
     persons=3,
     selection=Selection(dataset="toy"),
-    keypoints=Keypoints(source="annotated"),
+    keypoints=KeypointRule(source="annotated"),
     truth=Truth(gender="neutral"),
 )
 
@@ -64,8 +64,8 @@ def test_a_set_without_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("DPMESH_ASSETS", str(tmp_path / "none"))
     there = opening.register() | {"toy": opening.Entry(TOY, lambda protocol, data: Toy(), needs_data=False)}
     monkeypatch.setattr(opening, "register", lambda: there)
-    assert isinstance(Toy(), Source)
-    path = evaluate_job(Job(protocol="toy", out=tmp_path), say=lambda _: None)
+    assert isinstance(Toy(), EvaluationSource)
+    path = run_evaluation(EvaluationConfig(protocol="toy", out=tmp_path), say=lambda _: None)
     assert path is not None
     found = read(path)
     assert found["protocol"]["hash"] == TOY.hash and found["persons"]["difference"] == 0

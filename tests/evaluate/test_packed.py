@@ -18,12 +18,12 @@ from dpmesh.data import shards
 from dpmesh.data.annotation import Annotation
 from dpmesh.data.pack import PackConfig, pack
 from dpmesh.errors import ConfigError, InputError
-from dpmesh.evaluate.packed import PackedPeople, open_packed
+from dpmesh.evaluate.packed import PackedSource, open_packed
 from dpmesh.evaluate.protocol import OWN_JOINTS, Measure
 from dpmesh.evaluate.registry import entry, open_set
 from dpmesh.evaluate.report import read
+from dpmesh.evaluate.results import predicted, score
 from dpmesh.evaluate.robustness.report import JSON
-from dpmesh.evaluate.score import predicted, score
 from dpmesh.geometry import CROP
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.skeletons import H36M17, JOINTS30
@@ -88,7 +88,7 @@ def records(crowd: Crowd, tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def answer(crowd: Crowd, source: PackedPeople, indices: Sequence[int], camera: str) -> Prediction:
+def answer(crowd: Crowd, source: PackedSource, indices: Sequence[int], camera: str) -> Prediction:
     """The truth, in the frame of a model of that camera."""
     persons = source.persons(indices)
     rows = [int(name.rpartition("/")[2]) for name in persons.ids]
@@ -120,7 +120,7 @@ def test_the_true_body_has_no_error_and_the_unknown_are_not_counted(
     crowd: Crowd, records: Path, camera: str
 ) -> None:
     protocol, source = open_set(str(records), None)
-    assert isinstance(source, PackedPeople) and len(source) == 3  # without the second and the fourth
+    assert isinstance(source, PackedSource) and len(source) == 3  # without the second and the fourth
     assert dict(source.census.left_out) == {"3D joints not known, or not all": 2}
     assert len(source.census.files) == 3 and source.census.found == 3
     persons = source.persons([0, 1, 2])
@@ -171,7 +171,7 @@ def test_fits_and_smpls_joints_are_told_apart(crowd: Crowd, tmp_path: Path) -> N
         made = [crowd.person(i, tmp_path, **changed(i)) for i in range(COUNT)]
         pack(made, tmp_path / name, f"{name}-test", SMALL)
         protocol, source = open_set(str(tmp_path / name), None)
-        assert isinstance(source, PackedPeople)
+        assert isinstance(source, PackedSource)
         assert protocol.selection.rule == rule and protocol.measure.regressor == OWN_JOINTS
         assert len(source) == COUNT - (name == "fit")
         persons = source.persons([0, 1])
@@ -186,9 +186,9 @@ def test_fits_and_smpls_joints_are_told_apart(crowd: Crowd, tmp_path: Path) -> N
 def test_what_cannot_be_measured_is_refused(crowd: Crowd, records: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for wrong in (tmp_path / "empty", tmp_path / "not there" / "at all"):
-        with pytest.raises(InputError, match=r"no folder of records.*dpmesh data pack ROOT OUT"):
+        with pytest.raises(InputError, match=r"not a folder of packed people.*dpmesh data pack ROOT OUT"):
             entry(str(wrong))
-    with pytest.raises(ConfigError, match=r"no protocol 'walk'.*folder that dpmesh data pack has made"):
+    with pytest.raises(ConfigError, match=r"no protocol 'walk'.*folder that dpmesh data pack wrote"):
         entry("walk")
     with pytest.raises(ConfigError, match=r"has not been packed.*walk-test"):
         entry(str(records / "walk-train"))
@@ -200,7 +200,7 @@ def test_what_cannot_be_measured_is_refused(crowd: Crowd, records: Path, tmp_pat
     with pytest.raises(InputError, match="too few joints of these people"):
         entry(str(tmp_path / "blind"))
     pack([people(crowd, tmp_path)[0]] * 2, tmp_path / "twice", "walk-test", SMALL)
-    with pytest.raises(InputError, match="two persons have one name"):
+    with pytest.raises(InputError, match="two people have the same name"):
         entry(str(tmp_path / "twice"))
     shard = records / "run-test-00000.tar"
     shard.write_bytes(shard.read_bytes()[:-512])
@@ -211,8 +211,11 @@ def test_what_cannot_be_measured_is_refused(crowd: Crowd, records: Path, tmp_pat
 def test_the_commands_take_a_folder(
     records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--persons", "9", "--map-persons", "0", "--only", "dropped"]
-    assert main(["bench", "robustness", "--set", str(records), "--out", str(tmp_path / "bench"), *words]) == 0
+    words = ["--people", "9", "--map-people", "0", "--only", "dropped"]
+    assert (
+        main(["bench", "robustness", "--protocol", str(records), "--out", str(tmp_path / "bench"), *words])
+        == 0
+    )
     found = json.loads((tmp_path / "bench" / JSON).read_text())
     assert found["protocol"]["hash"] == open_packed(records).protocol.hash
     assert found["persons"] == {
@@ -220,15 +223,18 @@ def test_the_commands_take_a_folder(
     }  # fmt: skip
     assert found["corruptions"][0]["models"][0][0]["MPJPE"] > 20
     out = tmp_path / "results"
-    assert main(["eval", str(records), "--method", "t-pose", "--out", str(out)]) == 0
+    assert main(["eval", "run", str(records), "--method", "t-pose", "--out", str(out)]) == 0
     result = read(out / "mine+t-pose")
     assert result["persons"]["evaluated"] == 3 and result["protocol"]["name"] == "packed:walk-test"
     assert list((out / "mine+t-pose" / "worst").glob("01_*.jpg"))
     assert set(result["figures"]["by_sequence"]) == {"mine/walk0"}
     capsys.readouterr()
-    assert main(["bench", "robustness", "--set", str(tmp_path / "bench"), "--out", str(tmp_path / "no")]) != 0
+    assert (
+        main(["bench", "robustness", "--protocol", str(tmp_path / "bench"), "--out", str(tmp_path / "no")])
+        != 0
+    )
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "no folder of records" in told and "dpmesh data pack" in told
+    assert told.count("\n") == 1 and "not a folder of packed people" in told and "dpmesh data pack" in told
     assert not (tmp_path / "no").exists()
 
 
@@ -264,7 +270,9 @@ def test_a_damaged_manifest_is_one_line_and_does_not_hang(records: Path, count: 
         open_packed(records)
     found["sets"]["walk-test"]["shards"] = 90_000
     (records / "pack.json").write_text(json.dumps(found))
-    with pytest.raises(InputError, match=r"pack\.json: walk-test has far fewer shards than the 90,000"):
+    with pytest.raises(
+        InputError, match=r"pack\.json: walk-test has far fewer shards than the manifest's 90,000"
+    ):
         open_packed(records)
     (records / "pack.json").write_text('{"sets": [1]}')
     with pytest.raises(InputError, match="no manifest of packed people"):

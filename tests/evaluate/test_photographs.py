@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.photos.ground import fit_ground
+from benchmarks.photos.keypoints import distances, mirrored, upside_down
+from benchmarks.photos.penetration import openings, volume, winding
+from benchmarks.photos.person import Examiner, Row
+from benchmarks.photos.summary import on_floors, summary
 from dpmesh.body.files import free_body
-from dpmesh.evaluate.photographs.ground import fit_ground
-from dpmesh.evaluate.photographs.keypoints import distances, mirrored, upside_down
-from dpmesh.evaluate.photographs.penetration import openings, volume, winding
-from dpmesh.evaluate.photographs.person import Examiner, Row
-from dpmesh.evaluate.photographs.summary import on_floors, summary
 from dpmesh.geometry.camera import intrinsics, project
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.scene import Person

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dpmesh.errors import ConfigError
-from dpmesh.evaluate.protocol import Keypoints, Protocol
+from dpmesh.evaluate.protocol import KeypointRule, Protocol
 from dpmesh.evaluate.registry import entry, register
 
 HASHES = {
@@ -112,4 +112,4 @@ def test_nonsense_is_refused():
     with pytest.raises(ConfigError, match=r"no protocol '3dwp'.*3dpw-oc.*dpmesh eval list"):
         entry("3dwp")
     with pytest.raises(ConfigError, match="no confidence"):
-        Keypoints(source="openpose", threshold=1.5)
+        KeypointRule(source="openpose", threshold=1.5)

@@ -1,13 +1,13 @@
-"""tools/results.py: every method in one table with MediaPipe beside, written between the page's marks."""
+"""tools/figures/results.py: every method in one table with MediaPipe beside, written between the page's marks."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-import results
-from results import ORDER, PROTOCOLS, baselines, by_level, by_severity, evaluated, written
 
-from dpmesh.evaluate.runner import Job
+from dpmesh.evaluate.evaluation import EvaluationConfig
+from tools.figures import results
+from tools.figures.results import ORDER, PROTOCOLS, baselines, by_level, by_severity, evaluated, written
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 
@@ -61,23 +61,23 @@ def test_the_page_has_the_marks_and_keeps_the_rest() -> None:
 def test_what_is_finished_is_kept_unless_of_other_weights_or_persons(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(results, "evaluate_job", lambda job, processes: tmp_path)
+    monkeypatch.setattr(results, "run_evaluation", lambda config, processes: tmp_path)
     monkeypatch.setattr(results, "read", lambda path: one(1.0))
     monkeypatch.setattr(results, "weights_of", lambda name: "0" * 64)
-    job = Job(protocol="synthocc", out=tmp_path, limit=12)
-    assert list(evaluated(job, ["t-pose", "lifter"], 1)) == [
+    config = EvaluationConfig(protocol="synthocc", out=tmp_path, limit=12)
+    assert list(evaluated(config, ["t-pose", "lifter"], 1)) == [
         ("synthocc", "t-pose"), ("synthocc", "lifter"), ("synthocc@detector", "lifter"),
     ]  # fmt: skip
     runs: list[int] = []
 
-    def bench(asked: results.Bench) -> dict[str, Any]:
-        runs.append(asked.persons)
-        return {"models": [{"sha256": "0" * 64}], "persons": {"measured": asked.persons, "map": 2}}
+    def bench(asked: results.RobustnessConfig) -> dict[str, Any]:
+        runs.append(asked.people)
+        return {"models": [{"sha256": "0" * 64}], "persons": {"measured": asked.people, "map": 2}}
 
     monkeypatch.setattr(results, "run_bench", bench)
     monkeypatch.setattr(results.robustness, "write", lambda found, folder: _write(found, folder))
     for persons in (4, 4, 6):
-        by_severity(job, persons, 2)
+        by_severity(config, persons, 2)
     assert runs == [4, 6]
 
 

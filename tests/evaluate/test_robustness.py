@@ -14,7 +14,7 @@ from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError
 from dpmesh.evaluate.interfaces import Persons
 from dpmesh.evaluate.robustness import bench as run_module
-from dpmesh.evaluate.robustness.bench import Bench
+from dpmesh.evaluate.robustness.bench import RobustnessConfig
 from dpmesh.evaluate.robustness.corruptions import CORRUPTIONS, Corruption, cover
 from dpmesh.evaluate.robustness.report import JSON, PAGE, labels
 from dpmesh.skeletons import COCO17, JOINTS30
@@ -127,9 +127,9 @@ def test_the_window_moves_picture_and_joints_alike(persons: Persons) -> None:
 
 
 def test_wrong_settings_are_refused() -> None:
-    for wrong in ({"persons": 0}, {"box": 0.0}, {"weights": ()}, {"only": ("nothing",)}):
+    for wrong in ({"people": 0}, {"box": 0.0}, {"weights": ()}, {"only": ("nothing",)}):
         with pytest.raises(ConfigError):
-            Bench(**wrong)
+            RobustnessConfig(**wrong)
     with pytest.raises(ConfigError):
         Corruption("x", "x", "x", (0.0, 2.0, 1.0), CORRUPTIONS[0].apply)
 
@@ -140,9 +140,9 @@ def test_two_models_in_one_call(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "embedded",
         "--weights",
         "embedded",
-        "--persons",
+        "--people",
         "2",
-        "--map-persons",
+        "--map-people",
         "2",
         "--grid",
         "2",
@@ -176,9 +176,9 @@ def _same_again(out: Path, capsys: pytest.CaptureFixture[str], words: list[str])
     assert main([*command, *words]) == 0
     assert "kept (--overwrite" in capsys.readouterr().out
     for more, told in (
-        (["--persons", "3"], "persons"),
+        (["--people", "3"], "persons"),
         (["--grid", "3"], "grid"),
-        (["--set", "synthocc@detector"], "protocol"),
+        (["--protocol", "synthocc@detector"], "protocol"),
         (["--only", "blur"], "corruptions"),
         (["--weights", "embedded"], "weights"),
     ):
@@ -196,21 +196,19 @@ def _same_again(out: Path, capsys: pytest.CaptureFixture[str], words: list[str])
 
 
 def test_every_option_reaches_the_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[Bench] = []
+    asked: list[RobustnessConfig] = []
 
-    def stop(bench: Bench) -> None:
+    def stop(bench: RobustnessConfig) -> None:
         asked.append(bench)
         raise ConfigError("enough")
 
     monkeypatch.setattr(run_module, "run", stop)
-    words = (
-        "--set s --data d --weights a --weights b --persons 7 --map-persons 3 --grid 4 --batch 5 --threads 2"
-    )
+    words = "--protocol s --data d --weights a --weights b --people 7 --map-people 3 --grid 4 --batch 5 --threads 2"
     more = "--device cpu --only blur jpeg"
     assert main(["bench", "robustness", "--out", str(tmp_path), *words.split(), *more.split()]) == 1
     assert asked == [
-        Bench(
-            protocol="s", weights=("a", "b"), data=Path("d"), persons=7, map_persons=3, grid=4, batch=5, device="cpu",
+        RobustnessConfig(
+            protocol="s", weights=("a", "b"), data=Path("d"), people=7, map_people=3, grid=4, batch=5, device="cpu",
             threads=2, only=("blur", "jpeg"),
         )
     ]  # fmt: skip
@@ -219,15 +217,13 @@ def test_every_option_reaches_the_bench(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_the_map_is_of_as_many_persons_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     slid: list[list[int]] = []
 
-    def slide(
-        opened: object, protocol: object, indices: list[int], persons: Persons, *rest: object
-    ) -> np.ndarray:
+    def slide(evaluation: object, indices: list[int], persons: Persons, *rest: object) -> np.ndarray:
         assert len(persons.ids) == len(indices)
         slid.append(list(indices))
         return np.zeros((len(indices), 2, 2, 14))
 
-    monkeypatch.setattr(run_module, "_slide", slide)
+    monkeypatch.setattr(run_module, "slide_box", slide)
     found = run_module.run(
-        Bench(persons=5, batch=3, map_persons=4, grid=2, only=("blur",)), say=lambda _: None
+        RobustnessConfig(people=5, batch=3, map_people=4, grid=2, only=("blur",)), say=lambda _: None
     )
     assert slid == [[0, 1, 2], [3]] and found["persons"]["map"] == 4 and found["persons"]["measured"] == 5

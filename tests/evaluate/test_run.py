@@ -16,12 +16,12 @@ import pytest
 from dpmesh.assets import SHIPPED, sha256
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError, DPMeshError, InputError
-from dpmesh.evaluate import processes
-from dpmesh.evaluate.processes import _work, evaluate_job
+from dpmesh.evaluate import runner
+from dpmesh.evaluate.evaluation import EvaluationConfig, weights_checksums
+from dpmesh.evaluate.folder import PARTS
 from dpmesh.evaluate.report import read
-from dpmesh.evaluate.results import ARRAYS, Rows, concatenate, load, save
-from dpmesh.evaluate.runner import PARTS, Job, evaluate, merge, run_parts, weights_record
-from dpmesh.evaluate.score import NO_MPVE
+from dpmesh.evaluate.results import ARRAYS, NO_MPVE, Rows, concatenate, load, save
+from dpmesh.evaluate.runner import evaluate, merge, run_evaluation, run_parts, work
 from dpmesh.io import LOCK
 
 PROTOCOL = "3dpw-crowd@as-run"
@@ -52,13 +52,13 @@ def test_processes_share_the_persons_exactly(twin, opened, tmp_path: Path, world
     """Each makes its own parts and no other's, all of them every part, in whatever order they come."""
     run = opened(PROTOCOL, about(twin), batch=2, part=4)
     whole = evaluate(run, range(PERSONS))
-    place = run.job.folder / PARTS
+    place = run.config.folder / PARTS
     place.mkdir(parents=True)
     made: list[str] = []
     for rank in reversed(range(world)):
-        alone = replace(run, job=replace(run.job, out=tmp_path / str(rank)))
+        alone = replace(run, config=replace(run.config, out=tmp_path / str(rank)))
         run_parts(alone, rank, world)
-        for path in (alone.job.folder / PARTS).glob("*"):
+        for path in (alone.config.folder / PARTS).glob("*"):
             made.append(path.name)
             path.rename(place / path.name)
     assert sorted(made) == [f"part-{i:05d}.npz" for i in range(3)]
@@ -68,7 +68,7 @@ def test_processes_share_the_persons_exactly(twin, opened, tmp_path: Path, world
 def test_a_part_too_few_or_twice_is_refused(twin, opened):
     run = opened(PROTOCOL, about(twin), batch=2, part=4)
     run_parts(run, 0, 1)
-    first, second = (run.job.folder / PARTS / f"part-0000{i}.npz" for i in (0, 1))
+    first, second = (run.config.folder / PARTS / f"part-0000{i}.npz" for i in (0, 1))
     rows, header = load(first)
     save(second, rows, {**header, "part": 1})
     with pytest.raises(InputError, match="every person exactly once"):
@@ -84,13 +84,13 @@ def test_parts_of_another_run_are_refused(twin, opened):
     for other, told in (
         (opened(PROTOCOL, about(twin), batch=4, part=4), "another batch"),
         (opened(PROTOCOL, about(twin), batch=2, part=4, limit=6), "another persons .12; now 6"),
-        (replace(run, record={**run.record, "sha256": "1" * 64}), "another weights"),
-        (replace(run, record={**run.record, "body": {"sha256": "1"}}), "another body"),
+        (replace(run, weights_record={**run.weights_record, "sha256": "1" * 64}), "another weights"),
+        (replace(run, weights_record={**run.weights_record, "body": {"sha256": "1"}}), "another body"),
         (replace(run, protocol=replace(run.protocol, version=2)), "hash"),
     ):
         with pytest.raises(InputError, match=rf"another run.*{told}.*--overwrite"):
             run_parts(other, 0, 1)
-    (run.job.folder / PARTS / "part-00000.npz").write_bytes(b"PK nonsense")
+    (run.config.folder / PARTS / "part-00000.npz").write_bytes(b"PK nonsense")
     with pytest.raises(InputError, match=r"part-00000\.npz"):
         run_parts(run, 0, 1)
 
@@ -107,7 +107,7 @@ def test_rows_come_back_as_they_were(twin, opened, tmp_path: Path):
 
 def test_nonsense_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="batch=0"):
-        Job(protocol=PROTOCOL, out=tmp_path, batch=0)
+        EvaluationConfig(protocol=PROTOCOL, out=tmp_path, batch=0)
 
 
 # The shipped model, through the command line's own door
@@ -124,7 +124,9 @@ def whole(twin, settings: dict, tmp_path_factory: pytest.TempPathFactory) -> Pat
     before = os.environ.get("DPMESH_ASSETS")
     os.environ["DPMESH_ASSETS"] = str(twin.root / "assets")
     try:
-        path = evaluate_job(Job(out=tmp_path_factory.mktemp("whole"), **settings), say=lambda _: None)
+        path = run_evaluation(
+            EvaluationConfig(out=tmp_path_factory.mktemp("whole"), **settings), say=lambda _: None
+        )
     finally:
         os.environ.pop("DPMESH_ASSETS") if before is None else os.environ.update(DPMESH_ASSETS=before)
     assert path is not None
@@ -133,8 +135,8 @@ def whole(twin, settings: dict, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def words(settings: dict, out: Path) -> list[str]:
     return [
-        "eval", settings["protocol"], "--data", str(settings["data"]), "--out", str(out), "--batch", "1",
-        "--save-every", "1", "--limit", str(SOME),
+        "eval", "run", settings["protocol"], "--data", str(settings["data"]), "--out", str(out), "--batch", "1",
+        "--save-every", "1", "--people", str(SOME),
     ]  # fmt: skip
 
 
@@ -164,7 +166,7 @@ def test_what_a_result_holds(whole: Path):
 
 
 def test_two_processes_give_the_same(twin, whole: Path, settings: dict, tmp_path: Path):
-    path = evaluate_job(Job(out=tmp_path, **settings), processes=2, say=lambda _: None)
+    path = run_evaluation(EvaluationConfig(out=tmp_path, **settings), processes=2, say=lambda _: None)
     assert path is not None
     same(load(path.parent / "rows.npz")[0], load(whole / "rows.npz")[0])
     assert read(path)["figures"] == read(whole)["figures"]
@@ -206,7 +208,7 @@ def test_killed_then_finished_by_torchrun(twin, whole: Path, settings: dict, tmp
 def test_a_finished_result_is_kept_unless_told(twin, whole: Path, settings: dict):
     before = (whole / "result.json").stat().st_mtime_ns
     told: list[str] = []
-    evaluate_job(Job(out=whole.parent, **settings), say=told.append)
+    run_evaluation(EvaluationConfig(out=whole.parent, **settings), say=told.append)
     assert (whole / "result.json").stat().st_mtime_ns == before and "kept" in told[0]
 
 
@@ -223,7 +225,7 @@ def test_a_finished_result_of_another_run_is_refused(
 ):
     before = (whole / "result.json").read_bytes()
     with pytest.raises(InputError, match=rf"{told}.*--overwrite"):
-        evaluate_job(Job(out=whole.parent, **(settings | change)))
+        run_evaluation(EvaluationConfig(out=whole.parent, **(settings | change)))
     assert (whole / "result.json").read_bytes() == before
 
 
@@ -233,7 +235,9 @@ def test_what_uses_no_network_is_known_by_what_it_uses(tmp_path: Path):
     methods = ("network", "lifter", "blank", "refine", "flip", "fit", "t-pose")
     old, new = (
         {
-            m: weights_record(Job(protocol=PROTOCOL, out=tmp_path, weights=w, method=m))["sha256"]
+            m: weights_checksums(EvaluationConfig(protocol=PROTOCOL, out=tmp_path, weights=w, method=m))[
+                "sha256"
+            ]
             for m in methods
         }
         for w in ("embedded", str(tmp_path))
@@ -249,7 +253,7 @@ def test_what_uses_no_network_is_known_by_what_it_uses(tmp_path: Path):
 def test_a_worker_tells_its_error(twin, settings: dict, tmp_path: Path):
     """It goes through a pipe, so it must survive pickling; starting processes for it would take ten seconds."""
     told: queue.Queue = queue.Queue()
-    _work(Job(out=tmp_path, weights=str(tmp_path / "none"), **settings), 0, 2, told)
+    work(EvaluationConfig(out=tmp_path, weights=str(tmp_path / "none"), **settings), 0, 2, told)
     error = pickle.loads(pickle.dumps(told.get_nowait()))  # noqa: S301
     assert isinstance(error, DPMeshError) and "no such folder and no such shipped weights" in str(error)
     assert error.where == str(tmp_path / "none") and error.fix
@@ -259,11 +263,11 @@ def test_a_failing_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path
     """Also one that is killed and says nothing."""
     for says, told in (
         (InputError("no light"), "no light"),
-        (None, "ended from outside.*what was done is kept"),
+        (None, "was killed.*finished parts are kept"),
     ):
-        monkeypatch.setattr(processes, "multiprocessing", Workers(says))
+        monkeypatch.setattr(runner, "multiprocessing", Workers(says))
         with pytest.raises(InputError, match=told):
-            processes._spawn(Job(protocol=PROTOCOL, out=tmp_path), 2, lambda _: None)
+            runner.spawn_workers(EvaluationConfig(protocol=PROTOCOL, out=tmp_path), 2, lambda _: None)
 
 
 class Workers:

@@ -10,8 +10,7 @@ from dpmesh.evaluate.interfaces import Persons
 from dpmesh.evaluate.protocol import Measure
 from dpmesh.evaluate.registry import entry
 from dpmesh.evaluate.report import figures
-from dpmesh.evaluate.results import Rows
-from dpmesh.evaluate.score import Predicted, score
+from dpmesh.evaluate.results import Predicted, Rows, score
 from dpmesh.metrics import mean_of, pa_mpjpe, pck
 
 MEASURE = entry("3dpw").protocol.measure

@@ -5,21 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_twin_people import project
 from scipy.spatial.transform import Rotation
 
 from dpmesh.errors import DPMeshError
 from dpmesh.evaluate.registry import open_source
+from dpmesh.evaluate.results import NO_MPVE
 from dpmesh.evaluate.runner import evaluate
-from dpmesh.evaluate.score import NO_MPVE
-from dpmesh.evaluate.sources import SHRUNK, UNPOSED, DiskSource
+from dpmesh.evaluate.sources import NO_KEYPOINTS, SHRUNK, DiskSource
 from dpmesh.skeletons import COCO17, H36M17, JOINTS30, convert
+from tools.fixtures.evaluation_twin_people import project
 
 CAFE = [f"downtown_cafe_00/{f:05d}/{p}" for f in range(5) for p in range(2)]
 FENCING = [f"outdoors_fencing_01/{f:05d}/0" for f in range(3)]
 BACKPACK = [f"courtyard_backpack_00/{f:05d}/0" for f in range(2)]
 HUG = [f"courtyard_hug_00/{f:05d}/{p}" for f in range(98, 104) for p in range(2)]
-NO_CAMERA, NO_KEYPOINTS, BEHIND = CAFE[2], CAFE[5], CAFE[7]
+NO_CAMERA, UNDETECTED, BEHIND = CAFE[2], CAFE[5], CAFE[7]
 CHOSEN = {
     "3dpw": [i for i in CAFE + FENCING if i not in (NO_CAMERA, BEHIND)],
     "3dpw-oc": BACKPACK + FENCING,
@@ -68,7 +68,9 @@ def test_both_layouts_of_3dpw_say_the_same(twin, official):
         turned = Rotation.from_rotvec(a.truth.pose).inv() * Rotation.from_rotvec(b.truth.pose)
         assert turned.magnitude().max() < 1e-6
         np.testing.assert_array_equal(a.truth.betas, b.truth.betas)
-        np.testing.assert_allclose(one.truth._place(a.truth), two.truth._place(b.truth), atol=1e-5)
+        np.testing.assert_allclose(
+            one.bodies.translation(a.truth), two.bodies.translation(b.truth), atol=1e-5
+        )
         np.testing.assert_allclose(a.K, b.K, rtol=1e-6)
 
 
@@ -81,7 +83,7 @@ def test_the_true_mesh_scores_zero(twin, official, opened, camera: str, layout: 
     assert list(rows.ids) == CHOSEN["3dpw"]
     for values in (rows.mpjpe, rows.pa_mpjpe, rows.mpve):
         assert values.max() < 5e-3  # float32 at 4 m
-    assert rows.fallbacks == {"box: the annotated one": 1, UNPOSED: 1}
+    assert rows.fallbacks == {"box: the annotated one": 1, NO_KEYPOINTS: 1}
 
 
 def test_a_centimetre_is_ten_millimetres(twin, opened):
@@ -178,7 +180,7 @@ def test_both_layouts_of_3doh(twin, opened, tmp_path: Path):
         assert rows.pa_mpjpe.max() < 2  # the answer's mesh is not at its rest frame's origin: the rows leak
         assert run.source.census.layout != "" and run.source.census.published == 1290
     rows = evaluate(opened("3doh", answer), range(3))
-    assert rows.fallbacks == {"box: the annotated one": 1, UNPOSED: 1}  # the second has no detection
+    assert rows.fallbacks == {"box: the annotated one": 1, NO_KEYPOINTS: 1}  # the second has no detection
 
 
 def test_panoptic(twin, opened):
@@ -251,7 +253,7 @@ def test_missing_smpl_is_said_with_the_next_command(twin, monkeypatch, tmp_path:
 def test_what_is_missing_is_named(twin, official, tmp_path: Path):
     for name, data, told in (
         ("3dpw", tmp_path, "neither 3DPW_latest_test.json nor sequenceFiles"),
-        ("3doh", tmp_path, "annots.json is here"),
+        ("3doh", tmp_path, "annots.json exists"),
         ("panoptic-pizza", twin.data, "160906_pizza1 was not found"),
         ("3dpw-crowd", official, "HigherHRNet's keypoints are filed.*3dpw-crowd@as-run"),
         ("3dpw", tmp_path / "none", "no such folder"),

@@ -21,7 +21,7 @@ from dpmesh.data.synthocc.draws import Draws
 from dpmesh.data.synthocc.labels import Label, checksum, label
 from dpmesh.data.synthocc.scenes import CASES, MAIN, RANGES, SUBSETS, SynthOccScene, case
 from dpmesh.errors import InputError
-from dpmesh.evaluate.interfaces import Source
+from dpmesh.evaluate.interfaces import EvaluationSource
 from dpmesh.evaluate.registry import entry, open_source
 from dpmesh.evaluate.synthocc import LABELS, PERSONS, PREFIX_LABELS, SynthOcc
 from dpmesh.geometry.rotations import rotation_matrix
@@ -65,7 +65,7 @@ STREAM = (0.9266312007191388, 0.009469951736987392, 0.48252729624045776)
 
 
 def test_the_labels_of_the_first_cases_are_the_frozen_ones(labels: list[list[Label]]) -> None:
-    """The whole set's checksum takes minutes: tools/synthocc.py compares it with the protocol's."""
+    """The whole set's checksum takes minutes: tools/fixtures/synthocc.py compares it with the protocol's."""
     assert checksum(one for rows in labels for one in rows) == PREFIX_LABELS
     assert LABELS in entry("synthocc").protocol.selection.dataset and len(LABELS) == 64
 
@@ -167,7 +167,7 @@ def test_the_source_gives_persons(
     source = open_source("synthocc", tmp_path)
     assert (
         isinstance(source, SynthOcc)
-        and isinstance(source, Source)
+        and isinstance(source, EvaluationSource)
         and len(source) == PERSONS == source.census.found
     )
     persons = source.persons([0, 5, 7])
@@ -195,7 +195,7 @@ def test_the_source_gives_persons(
 
 def test_the_detector_is_believed_where_it_is_sure_and_inside_the_frame(labels: list[list[Label]]) -> None:
     source, one = open_source("synthocc@detector", None), labels[0][1]
-    assert not source._detector.rotated_detection  # a second look came after the set was frozen
+    assert not source.detector.rotated_detection  # added after the set was frozen
     assert isinstance(source, SynthOcc)
     one = replace(one, frame=np.array([0.0, 0, 100, 256]))
     said = np.zeros((30, 3), np.float32)
@@ -207,7 +207,7 @@ def test_the_detector_is_believed_where_it_is_sure_and_inside_the_frame(labels: 
             assert np.array_equal(boxes, one.box[None].astype(np.float32))
             return [SimpleNamespace(keypoints30=said)]
 
-    source._detector = Says()  # pyright: ignore[reportAttributeAccessIssue]
+    source.detector = Says()  # pyright: ignore[reportAttributeAccessIssue]
     points, sure = source._keypoints(one, np.zeros((256, 256, 3), np.uint8))
     assert np.flatnonzero(sure == 0).tolist() == [0, 2]  # beyond the frame's last pixel; below the threshold
     assert not points[[0, 2]].any() and np.array_equal(points[1], said[1, :2])
@@ -217,5 +217,5 @@ def test_a_broken_cache_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "synthocc-1"
     folder.mkdir()
     np.savez(folder / "case-0000.npz", pictures=np.zeros((2, 3)))
-    with pytest.raises(InputError, match="no pictures of SynthOcc"):
+    with pytest.raises(InputError, match="no images of SynthOcc"):
         open_source("synthocc", tmp_path).persons([0])

@@ -1,7 +1,6 @@
-"""benchmarks/uncertainty.py on a few persons, and what it makes of errors and sigmas that are known."""
+"""benchmarks/accuracy/uncertainty.py on a few persons, and what it makes of errors and sigmas that are known."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import uncertainty as bench
 
+from benchmarks.accuracy import uncertainty as bench
 from dpmesh.config import EMBEDDED
 from dpmesh.model import DPMesh
 
@@ -43,13 +42,16 @@ def test_a_few_persons_of_synthocc(tmp_path: Path):
         tmp_path / "w",
         "--data",
         tmp_path / "cache",
-        "--persons",
+        "--people",
         6,
         "--json",
         tmp_path / "r.json",
     ]
     subprocess.run(
-        [sys.executable, bench.__file__, *map(str, words)], check=True, capture_output=True, env=os.environ
+        [sys.executable, "-m", "benchmarks.accuracy.uncertainty", *map(str, words)],
+        check=True,
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
     )
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["persons"] == 6 and report["targets"] == {"rank": 0.5, "hiding": 0.9}

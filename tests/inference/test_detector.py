@@ -25,7 +25,7 @@ from dpmesh.skeletons import COCO17, JOINTS30
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
 FLOAT32: dict[str, list[dict[str, Any]]] = json.loads((ROOT / "tests/data/detector_fp32.json").read_text())
-"""Detections of the float32 originals, written by tools/build_detector.py --check examples/*.jpg."""
+"""Detections of the float32 originals, written by tools/assets/build_detector.py --check examples/*.jpg."""
 
 DETECTORS = {
     False: Detector(),

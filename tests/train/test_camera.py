@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import released_twin as twin
 import torch
 
 from dpmesh import config as configurations
@@ -30,6 +29,7 @@ from dpmesh.train.context import TrainingContext, make_objective
 from dpmesh.train.dataloader import BLIND, Part, Tensors, as_tensors, to_model_camera
 from dpmesh.train.objectives.mesh import MeshObjective, targets_of
 from dpmesh.types import BodyParameters
+from tools.fixtures import released_twin as twin
 
 ROOT = Path(__file__).parents[2]
 STILL = AugmentConfig.still(noise=False)

@@ -1,12 +1,12 @@
-"""benchmarks/gradients.py separates signal from noise where both are known, and measures a real stage's terms."""
+"""benchmarks/accuracy/gradients.py separates signal from noise, and measures a real stage's terms."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from gradients import Moments, figures, measure
 
+from benchmarks.accuracy.gradients import Moments, figures, measure
 from dpmesh.errors import ConfigError
 from dpmesh.losses import TERMS, LossWeights
 from dpmesh.train.config_file import read_settings

@@ -6,10 +6,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import set_twins
 
 from dpmesh.errors import ConfigError
 from dpmesh.train import trainer as loop
+from tools.fixtures import set_twins
 
 
 def test_a_teacher_trains_on_the_sets(child: ModuleType, tmp_path: Path):

@@ -6,8 +6,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
-import evaluation_twin_3dpw as files
-import evaluation_twin_people as people
 import numpy as np
 import pytest
 import torch
@@ -27,6 +25,8 @@ from dpmesh.train.config import Data, Settings, TrainingSource
 from dpmesh.train.config_file import read_settings
 from dpmesh.train.validate import Benchmark, benchmarks
 from dpmesh.types import Inputs, Prediction
+from tools.fixtures import evaluation_twin_3dpw as files
+from tools.fixtures import evaluation_twin_people as people
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MEASURES = ("MPJPE", "PA-MPJPE", "MPVE")

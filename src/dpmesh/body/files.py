@@ -89,7 +89,7 @@ class BodyArrays:
 
 
 def free_body() -> BodyArrays:
-    """The body that ships with the package (CC0, built by tools/build_body.py)."""
+    """The body that ships with the package (CC0, built by tools/assets/build_body.py)."""
     return load_body(shipped("body/free_body.npz"))
 
 

@@ -1,4 +1,4 @@
-"""`dpmesh bench robustness`: how the error grows when what the model is given gets worse."""
+"""`dpmesh bench robustness`: how errors grow as the model's inputs are corrupted."""
 
 import argparse
 from pathlib import Path
@@ -7,53 +7,84 @@ from dpmesh.cli.arguments import add_device, add_persons, count, folder
 
 _EPILOG = """\
 dpmesh bench robustness --out DIR                                  the embedded model on SynthOcc
-dpmesh bench robustness --weights A --weights B --set 3dpw --data ROOT --out DIR
-dpmesh bench robustness --set SHARDS --out DIR                     your own people, from dpmesh data pack
+dpmesh bench robustness --protocol 3dpw --data ROOT --weights A --weights B --out DIR
+dpmesh bench robustness --protocol SHARDS --out DIR                your own people, from dpmesh data pack
 docs/results.md shows a run."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
+    benches = parser.add_subparsers(metavar="BENCH", required=True, title="benches")
+    text = "corrupted keypoints, occluders, shifted crops, image noise"
+    _add_robustness(
+        benches.add_parser("robustness", help=text, description=f"{text.capitalize()}.", allow_abbrev=False)
+    )
+
+
+def _add_robustness(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
-        "what",
-        choices=("robustness",),
-        help="robustness: keypoints, occluders, crops and pictures made worse",
+        "--protocol",
+        default="synthocc",
+        metavar="PROTOCOL|SHARDS",
+        help="a protocol of dpmesh eval list, or a folder of shards (default: synthocc)",
     )
     add("--out", type=folder, required=True, metavar="DIR", help="gets robustness.json and robustness.html")
     add(
-        "--set",
-        default="synthocc",
-        metavar="PROTOCOL|FOLDER",
-        help="of dpmesh eval list, or FOLDER (default: synthocc)",
+        "--weights",
+        action="append",
+        metavar="NAME|DIR",
+        help="repeat it to compare models (default: embedded)",
     )
     add(
-        "--weights", action="append", metavar="NAME|DIR", help="twice compares two models (default: embedded)"
+        "--people",
+        type=count,
+        default=300,
+        metavar="N",
+        help="evaluate the first N people only (default: 300)",
     )
-    add("--persons", type=count, default=300, metavar="N", help="the first N of the set (default: 300)")
-    add("--map-persons", type=int, default=48, metavar="N", help="of them for the sliding box (default: 48)")
-    add("--grid", type=count, default=7, metavar="N", help="places of the sliding box on a side (default: 7)")
-    add("--only", nargs="+", default=[], metavar="NAME", help="of the corruptions these")
-    add("--overwrite", action="store_true", help="make again what DIR already holds")
+    add(
+        "--map-people",
+        type=int,
+        default=48,
+        metavar="N",
+        help="the first N of them for the sliding box (default: 48)",
+    )
+    add(
+        "--grid",
+        type=count,
+        default=7,
+        metavar="N",
+        help="positions of the sliding box along a side (default: 7)",
+    )
+    add("--only", nargs="+", default=[], metavar="NAME", help="run only these corruptions")
+    add("--overwrite", action="store_true", help="run again, and replace an existing report")
     add_persons(parser)
     add_device(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from dpmesh.evaluate.folder import alone
-    from dpmesh.evaluate.names import line
-    from dpmesh.evaluate.robustness.bench import Bench, run
-    from dpmesh.evaluate.robustness.folder import kept, made_of
-    from dpmesh.evaluate.robustness.report import PAGE, markdown, require_matplotlib, write
+    from dpmesh.evaluate.checks import one_line
+    from dpmesh.evaluate.folder import exclusive
+    from dpmesh.evaluate.robustness.bench import RobustnessConfig
+    from dpmesh.evaluate.robustness.bench import run as run_bench
+    from dpmesh.evaluate.robustness.report import (
+        PAGE,
+        fingerprint,
+        finished_report,
+        markdown,
+        require_matplotlib,
+        write,
+    )
 
     require_matplotlib()
-    bench = Bench(
-        protocol=args.set,
+    config = RobustnessConfig(
+        protocol=args.protocol,
         weights=tuple(args.weights or ("embedded",)),
         data=args.data,
-        persons=args.persons,
-        map_persons=args.map_persons,
+        people=args.people,
+        map_people=args.map_people,
         grid=args.grid,
         batch=args.batch,
         device=args.device,
@@ -61,15 +92,16 @@ def run(args: argparse.Namespace) -> int:
         only=tuple(args.only),
     )
     out: Path = args.out
-    if (found := kept(bench, out, args.overwrite)) is not None:
-        print(f"{line(bench.protocol)}: done before, kept (--overwrite makes it again)")
-        if not (out / PAGE).is_file():  # it was killed in between
-            write(found, out)
+    report = finished_report(config, out, args.overwrite)
+    if report is not None:
+        print(f"{one_line(config.protocol)}: already done, kept (--overwrite runs it again)")
+        if not (out / PAGE).is_file():  # the run was killed between the two files
+            write(report, out)
     else:
-        with alone(out):
-            kept(bench, out, args.overwrite)  # nobody wrote here while we waited
-            found = {**run(bench), "made of": made_of(bench)}
-            write(found, out)
-    print(markdown(found))
-    print(f"→ {line(out / PAGE)}")
+        with exclusive(out):
+            finished_report(config, out, args.overwrite)  # fails if another run wrote here in the meantime
+            report = {**run_bench(config), "made of": fingerprint(config)}
+            write(report, out)
+    print(markdown(report))
+    print(f"→ {one_line(out / PAGE)}")
     return 0

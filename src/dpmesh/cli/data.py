@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         action.add_argument("--no-fits", action="store_true", help="joints alone: needs no SMPL")
         action.add_argument(
-            "--free-body", action="store_true", help="fits are for the free body (tools/set_twins.py)"
+            "--free-body",
+            action="store_true",
+            help="fits are for the free body (tools/fixtures/set_twins.py)",
         )
         action.add_argument(
             "--fit-err", default="all", choices=("all", "below", "above"), help="CrowdPose (docs/data.md)"

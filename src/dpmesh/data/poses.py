@@ -151,7 +151,9 @@ class PoseBank:
                 poses, names, lens = (np.asarray(file[key]) for key in ("poses", "names", "lens"))
         except (*UNREADABLE, AttributeError, TypeError) as error:  # the last two: an .npy, no .npz
             raise AssetError(
-                f"not a pose file ({error})", where=str(path), fix="Build it with tools/build_poses.py."
+                f"not a pose file ({error})",
+                where=str(path),
+                fix="Build it with tools/assets/build_poses.py.",
             ) from error
         if (
             names.ndim != 1

@@ -1,1 +1,1 @@
-"""Evaluation: a protocol is a frozen value, a source gives its persons, a run scores a model on them."""
+"""Evaluation on published benchmarks: protocols, sources of people, the runner, results and reports."""

@@ -1,6 +1,6 @@
-"""What is measured instead of the network, on the same persons: baselines, and the network's answer refined.
+"""Methods that can be evaluated in place of the network: baselines, and post-processed predictions.
 
-Each looks like a model (inference.predictor.MeshModel), so that a run treats it as one.
+Each implements inference.predictor.MeshModel, as the model does.
 """
 
 from dataclasses import replace
@@ -30,14 +30,15 @@ METHODS = {
     "refine": "the model, its answer then fitted to the keypoints",
     "flip": "the model, asked of the picture and of its mirror image, averaged",
 }
+"""Method -> a description, which results store."""
 
 
 WITHOUT_NETWORK: dict[Method, Path | None] = {"t-pose": None, "fit": SHIPPED / "prior" / WEIGHTS}
-"""The methods that do not depend on a model's weights, and the file that decides their answers instead, if one does."""
+"""Methods that do not use a model's weights -> the file that they use instead, if any."""
 
 
 def method_of(name: Method, model: DPMesh) -> MeshModel:
-    """Raises ConfigError for an unknown name, or a lifter that the model lacks."""
+    """A method by name. Raises ConfigError for an unknown one, or if the model has no lifter."""
     if name not in get_args(Method):
         raise ConfigError(f"there is no method {name!r}", fix=f"There are: {', '.join(METHODS)}.")
     if name == "network":
@@ -56,7 +57,7 @@ def method_of(name: Method, model: DPMesh) -> MeshModel:
 
 
 class _Method:
-    """The model's body and camera."""
+    """A method with the model's body and camera."""
 
     def __init__(self, model: DPMesh) -> None:
         self.model = model
@@ -69,6 +70,8 @@ class _Method:
 
 
 class TPose(_Method):
+    """A T-pose that faces the camera, with the mean shape."""
+
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         b, focal = len(inputs.focal), inputs.focal
         root = torch.diag(torch.tensor([1.0, -1.0, -1.0], device=focal.device)).expand(b, 1, 3, 3)
@@ -79,31 +82,37 @@ class TPose(_Method):
 
 
 class KeypointLifter(_Method):
+    """The model's lifter: predicts from the keypoints only."""
+
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
-        answer = self.model.regress(None, inputs.joints, inputs.visible)
-        found = self.model.decode_parameters(answer, inputs.focal)
-        return Prediction.from_body(self.body, found.rotations, found.betas, found.transl, inputs.focal)
+        regressed = self.model.regress(None, inputs.joints, inputs.visible)
+        body = self.model.decode_parameters(regressed, inputs.focal)
+        return Prediction.from_body(self.body, body.rotations, body.betas, body.transl, inputs.focal)
 
 
 class Blank(_Method):
-    """What the backbone makes of the keypoints when there is nothing to see."""
+    """The model on a black image: shows what it infers from the keypoints."""
 
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         return self.model(replace(inputs, crop=torch.zeros_like(inputs.crop)))
 
 
 class KeypointFit(_Method):
+    """The body fitted to the keypoints, without the network."""
+
     def __init__(self, model: DPMesh) -> None:
         super().__init__(model)
         prior = load_prior().as_decoder("points").to(model.body.faces.device)
         self.fitter = Fitter(model.body, prior)
 
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
-        found = self.fitter.fit(inputs.joints, inputs.visible, inputs.focal)
-        return self.fitter.prediction_of(found, inputs.focal)
+        fitted = self.fitter.fit(inputs.joints, inputs.visible, inputs.focal)
+        return self.fitter.prediction_of(fitted, inputs.focal)
 
 
 class Refined(_Method):
+    """The model's prediction, then fitted to the keypoints."""
+
     def __init__(self, model: DPMesh) -> None:
         super().__init__(model)
         self.fitter = fitter_of(model)

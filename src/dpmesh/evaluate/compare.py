@@ -1,7 +1,7 @@
-"""Two results of one protocol, person by person: the mean difference and how sure it is.
+"""Compares two results of one protocol person by person: the mean difference and its confidence interval.
 
-The persons of a video resemble each other, so the honest interval draws whole sequences anew; the interval over
-persons alone, which pretends that they are independent, is given beside it.
+People in one video are correlated, so the interval resamples whole sequences. An interval that resamples single people,
+as if they were independent, is reported as well.
 """
 
 import os
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmesh.errors import InputError
-from dpmesh.evaluate.names import line
+from dpmesh.evaluate.checks import one_line
 from dpmesh.evaluate.report import RESULT, ROWS, read
 from dpmesh.evaluate.results import Rows, load
 from dpmesh.io import read_json
@@ -25,10 +25,10 @@ _MEASURES = {"MPJPE": "mpjpe", "PA-MPJPE": "pa_mpjpe", "MPVE": "mpve"}
 
 
 def compare(first: Path, second: Path, seed: int = 0) -> dict[str, Any]:
-    """For each measure that both have: mean of first, of second, second - first, 95 % intervals (percentile bootstrap).
+    """For each measure of both results: the means, second - first, and 95 % intervals (percentile bootstrap).
 
-    Refuses results of different protocol hashes. Pairs by person; those in one result only, and those who failed in
-    either, are counted and left out. Raises InputError.
+    first, second: result folders or result.json files. Results are paired by person; people who are in one result only
+    or failed in either are counted and left out. Raises InputError, also for results of different protocols.
     """
     a, b = read(first), read(second)
     one, two = (_rows(path, result) for path, result in ((first, a), (second, b)))
@@ -66,35 +66,37 @@ def compare(first: Path, second: Path, seed: int = 0) -> dict[str, Any]:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raise InputError where another file than an earlier comparison would be replaced."""
+    """Raise InputError if writing to `path` would replace a file that is no comparison."""
     if not os.path.lexists(path):
         return
     try:
-        found = read_json(path, 2**20)
+        content = read_json(path, 2**20)
     except InputError:
-        found = None
-    if not (isinstance(found, dict) and {"hash", "first", "second", "measures"} <= set(found)):
+        content = None
+    if not (isinstance(content, dict) and {"hash", "first", "second", "measures"} <= set(content)):
         raise InputError(
             "was not written by dpmesh eval compare", where=str(path), fix="Choose another --json."
         )
 
 
 def _rows(path: Path, result: Mapping[str, Any]) -> Rows:
-    """Those beside the result, if they are the result's."""
-    place = (path if os.path.isdir(path) else path.parent) / ROWS
-    rows, header = load(place)
+    """The rows in the result's folder. Raises InputError unless they belong to the result."""
+    rows_path = (path if os.path.isdir(path) else path.parent) / ROWS
+    rows, header = load(rows_path)
     count, mean = result["persons"]["evaluated"], result["figures"]["mean"].get("MPJPE", {}).get("mean")
-    found = mean_of(rows.mpjpe).mean
-    same = found == mean or (found is not None and mean is not None and np.isclose(found, mean, rtol=1e-9))
+    computed = mean_of(rows.mpjpe).mean
+    same = computed == mean or (
+        computed is not None and mean is not None and np.isclose(computed, mean, rtol=1e-9)
+    )
     if (
         header.get("hash", result["protocol"]["hash"]) != result["protocol"]["hash"]
         or len(rows) != count
         or not same
     ):
         raise InputError(
-            f"these are not the persons of the {RESULT} beside them",
-            where=str(place),
-            fix="One of both was changed: run the evaluation again.",
+            f"these rows are not those of the {RESULT} in the same folder",
+            where=str(rows_path),
+            fix="One of the two was changed: run the evaluation again.",
         )
     return rows
 
@@ -141,22 +143,22 @@ def _interval(means: NDArray[np.float64]) -> list[float]:
     return [float(low), float(high)]
 
 
-def text(found: Mapping[str, Any]) -> str:
-    """The comparison for people."""
+def text(comparison: Mapping[str, Any]) -> str:
+    """The comparison as lines of text."""
     lines = [
-        f"{line(found['protocol'])} ({line(found['hash'])}):"
-        f" {found['persons']} persons of {found['sequences']} sequences in both",
-        f"first:  {line(found['first']['weights'])}",
-        f"second: {line(found['second']['weights'])}",
+        f"{one_line(comparison['protocol'])} ({one_line(comparison['hash'])}):"
+        f" {comparison['persons']} people of {comparison['sequences']} sequences in both",
+        f"first:  {one_line(comparison['first']['weights'])}",
+        f"second: {one_line(comparison['second']['weights'])}",
     ]
     for key in ("only in first", "only in second", "failed in either", "unusable record in either"):
-        if found[key]:
-            lines.append(f"left out, {key}: {found[key]}")
-    for name, m in found["measures"].items():
+        if comparison[key]:
+            lines.append(f"left out, {key}: {comparison[key]}")
+    for name, m in comparison["measures"].items():
         lines.append(
             f"{name}: {m['first']:.1f} → {m['second']:.1f} mm, difference {m['difference']:+.2f}"
             f" (95 % {_range(m['interval over sequences'])} over sequences,"
-            f" {_range(m['interval over persons'])} over persons; second better for {m['second is better for']:.0%})"
+            f" {_range(m['interval over persons'])} over people; second better for {m['second is better for']:.0%})"
         )
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
-"""A result's folder: whose it is, what in it may be replaced, whether a finished result is the one that is asked for.
+"""A result's folder: which files in it are ours, and whether a finished result is the requested one.
 
-Only files that this package names are ever written or removed, and only where what lies there is ours.
+Only files that this package names are written or removed, and only where an evaluation wrote them.
 """
 
 import json
@@ -13,71 +13,71 @@ from typing import Any
 
 from dpmesh.body.resolve import choose_body
 from dpmesh.errors import DPMeshError, InputError
-from dpmesh.evaluate.names import line
+from dpmesh.evaluate.checks import one_line
+from dpmesh.evaluate.evaluation import EvaluationConfig, Say, weights_checksums
 from dpmesh.evaluate.registry import data_files, entry
 from dpmesh.evaluate.report import LARGEST, RESULT, ROWS, TEXT, read
 from dpmesh.evaluate.results import load
-from dpmesh.evaluate.runner import PARTS, Job, Say, plain, weights_record
 from dpmesh.io import LOCK, folder_lock, open_regular, read_bytes, reason
 
-WORST = "worst"
+PARTS, WORST = "parts", "worst"
 _OWN = {
     PARTS: re.compile(r"part-\d{5}\.npz|\.part-\d{5}\.npz\.[0-9a-f]{8}\.part"),
     WORST: re.compile(r"\d\d_.*\.jpg|\.\d\d_.*\.[0-9a-f]{8}\.part"),
 }
 MARK = b"dpmesh eval: one of the worst persons"
-"""Comment of the pictures of the worst: a picture without it is somebody's own, whatever it is called."""
+"""Comment of the JPEGs in worst/. A JPEG without it is the user's own, whatever its name."""
 _ELSEWHERE = "Choose another --out."
 
 
-def kept(job: Job, overwrite: bool, say: Say) -> bool:
-    """Whether a finished result is there that is `job`'s. Raises InputError for one that is another's."""
-    if overwrite or not os.path.lexists(job.folder / RESULT):
+def is_finished(config: EvaluationConfig, overwrite: bool, say: Say) -> bool:
+    """Whether a finished result of `config` is kept. Raises InputError for the result of another configuration."""
+    if overwrite or not os.path.lexists(config.folder / RESULT):
         return False
-    if differs := differences(job, read(job.folder / RESULT)):
+    if differs := differences(config, read(config.folder / RESULT)):
         raise InputError(
-            f"the result that is there was made with other {' and '.join(differs)}",
-            where=str(job.folder / RESULT),
+            f"the existing result was made with other {' and '.join(differs)}",
+            where=str(config.folder / RESULT),
             fix="Choose another --out, or --overwrite.",
         )
-    say(f"{line(job.protocol)}: done before, kept (--overwrite makes it again)")
+    say(f"{one_line(config.protocol)}: already done, kept (--overwrite runs it again)")
     return True
 
 
-def differences(job: Job, found: dict[str, Any]) -> list[str]:
-    """In what a result differs from what `job` would make: protocol, weights, method, body, limit, data.
+def differences(config: EvaluationConfig, stored: dict[str, Any]) -> list[str]:
+    """In which respects a stored result differs from what `config` would give: protocol, weights, method, body,
+    limit, data.
 
-    The data is compared where it is given; batch, processes and device decide no more than the last digits.
+    The data is compared if config.data is set. Batch size, processes and device change the last digits only.
     """
-    asked, run = plain(job), found["run"]
-    one = entry(job.protocol)
-    differs = ["protocol"] if one.protocol.hash != found["protocol"]["hash"] else []
-    if run.get("method", "network") != job.method:
+    wanted_run, run = config.record(), stored["run"]
+    found = entry(config.protocol)
+    differs = ["protocol"] if found.protocol.hash != stored["protocol"]["hash"] else []
+    if run.get("method", "network") != config.method:
         differs.append("method")
-    wanted, there = weights_record(job), found["weights"]
-    same_config = "config_sha256" not in there or there["config_sha256"] == wanted["config_sha256"]
-    if there["sha256"] != wanted["sha256"] or not same_config:
-        return [*differs, "weights"]  # what follows would need them
-    differs += [name for name in ("limit",) if run.get(name) != asked[name]]
-    same_words = all(run.get(name) == asked[name] for name in ("body", "regressors"))
+    wanted, weights = weights_checksums(config), stored["weights"]
+    same_config = "config_sha256" not in weights or weights["config_sha256"] == wanted["config_sha256"]
+    if weights["sha256"] != wanted["sha256"] or not same_config:
+        return [*differs, "weights"]  # the body depends on the weights
+    differs += [name for name in ("limit",) if run.get(name) != wanted_run[name]]
+    same_words = all(run.get(name) == wanted_run[name] for name in ("body", "regressors"))
     try:
-        chosen = choose_body(job.weights, job.body, job.regressors)
-        if (json.loads(json.dumps(dict(chosen.record))) or "the free body") != there.get("body"):
+        chosen = choose_body(config.weights, config.body, config.regressors)
+        if (json.loads(json.dumps(dict(chosen.record))) or "the free body") != weights.get("body"):
             differs.append("body")
     except DPMeshError:
         if same_words:
             raise
         differs.append("body")
-    if job.data is not None and (files := data_files(one, job.data)) is not None:
-        differs += ["data"] if files != found["data"]["files"] else []
+    if config.data is not None and (files := data_files(found, config.data)) is not None:
+        differs += ["data"] if files != stored["data"]["files"] else []
     return differs
 
 
 @contextmanager
-def alone(folder: Path) -> Generator[None]:
-    """Only one evaluation at a time works here. Folders that were made for it and in which nothing was left do not
-    stay."""
-    new = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+def exclusive(folder: Path) -> Generator[None]:
+    """Lock a folder for one evaluation. Folders created for it are removed if nothing was written."""
+    new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     with folder_lock(folder, "evaluation"):
         try:
             yield
@@ -85,14 +85,14 @@ def alone(folder: Path) -> Generator[None]:
             if [path.name for path in folder.iterdir()] == [LOCK]:
                 with suppress(OSError):
                     (folder / LOCK).unlink()
-                    for place in new:
-                        place.rmdir()
+                    for path in new:
+                        path.rmdir()
 
 
-def prepare(job: Job, overwrite: bool, say: Say) -> None:
-    """Make the folder ready for a run that begins or goes on; raises InputError where something in it is not ours."""
-    folder = job.folder
-    if kept(job, overwrite, say):  # by a run that ended while we waited
+def prepare(config: EvaluationConfig, overwrite: bool, say: Say) -> None:
+    """Make the folder ready for a run that starts or continues. Raises InputError for files that are not ours."""
+    folder = config.folder
+    if is_finished(config, overwrite, say):  # by a run that ended while this one waited for the lock
         return
     refuse_foreign(folder)
     if overwrite:
@@ -102,15 +102,15 @@ def prepare(job: Job, overwrite: bool, say: Say) -> None:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raise InputError for a file of a result's name that no evaluation wrote, and for a folder in which other things
-    lie and nothing of ours, before anything is written, replaced or removed."""
+    """Raise InputError for a file with the name of one of ours that no evaluation wrote, and for a folder that holds
+    other files and none of ours. Call it before anything is written, replaced or removed."""
     for inner, own in _OWN.items():
-        place = folder / inner
-        others = [p.name for p in place.iterdir() if not _is_own(p, own)] if place.is_dir() else []
-        if others or (place.exists() and not place.is_dir()):
+        subfolder = folder / inner
+        others = [p.name for p in subfolder.iterdir() if not _is_own(p, own)] if subfolder.is_dir() else []
+        if others or (subfolder.exists() and not subfolder.is_dir()):
             raise InputError(
                 f"holds {sorted(others)[0]!r}, which no evaluation wrote" if others else "is no folder",
-                where=str(place),
+                where=str(subfolder),
                 fix=_ELSEWHERE,
             )
     if (folder / RESULT).exists():
@@ -126,8 +126,8 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def _refuse_strangers(folder: Path) -> None:
-    """Raise InputError for a folder that is not empty and has neither a part of a run nor the lock of one. The lock
-    is left in no folder that this refuses, so that of a run killed before its first part is enough."""
+    """Raise InputError for a folder that is not empty and has neither a part of a run nor its lock. No lock is ever
+    left in a refused folder, so the lock of a run killed before its first part is enough."""
     try:
         inside = sorted(path.name for path in folder.iterdir()) if os.path.lexists(folder) else []
     except OSError as error:
@@ -142,12 +142,12 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _is_result(path: Path) -> bool:
-    """Whether it is a result of any version."""
+    """Whether it is a result.json of any version."""
     try:
-        found = json.loads(read_bytes(path, LARGEST))
+        content = json.loads(read_bytes(path, LARGEST))
     except (DPMeshError, ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and {"format", "protocol", "figures"} <= set(found)
+    return isinstance(content, dict) and {"format", "protocol", "figures"} <= set(content)
 
 
 def _is_own(path: Path, names: re.Pattern[str]) -> bool:
@@ -166,11 +166,11 @@ def _is_own(path: Path, names: re.Pattern[str]) -> bool:
 
 
 def clear(folder: Path, inner: str) -> None:
-    """Remove our files from a folder inside, and it, where nothing else lies there."""
-    place = folder / inner
-    if place.is_dir():
-        for path in place.iterdir():
+    """Remove our files from a subfolder, and the subfolder if it is then empty."""
+    subfolder = folder / inner
+    if subfolder.is_dir():
+        for path in subfolder.iterdir():
             if _is_own(path, _OWN[inner]):
                 path.unlink(missing_ok=True)
         with suppress(OSError):
-            place.rmdir()
+            subfolder.rmdir()

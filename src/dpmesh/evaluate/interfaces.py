@@ -1,4 +1,4 @@
-"""What passes between a set's files, the run and the figures: records, persons ready for the model, sources."""
+"""Data types shared by readers, runner and metrics: records of people, their ground truth, and sources of them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,12 @@ Gender = Literal["male", "female", "neutral"]
 
 @dataclass(frozen=True, eq=False)
 class BodyTruth:
-    """SMPL parameters, root orientation in the camera frame. transl: metres, camera frame. turned_about_pelvis: a
-    rotation R (world to camera) that was applied to `transl` alone; the mesh then stands at transl + (R - 1) J0, with
-    J0 the neutral body's pelvis at rest (how the 3DPW JSON files were derived)."""
+    """SMPL parameters, with the root orientation in the camera frame.
+
+    pose: axis-angle, radians. transl: metres, camera frame. turned_about_pelvis: a rotation R (world to camera) that
+    was applied to `transl` only; the mesh then stands at transl + (R - 1) J0, with J0 the neutral body's pelvis at rest
+    (how the 3DPW JSON files were derived).
+    """
 
     gender: Gender
     pose: Float[np.ndarray, "24 3"]
@@ -27,19 +30,18 @@ class BodyTruth:
 
 @dataclass(frozen=True, eq=False)
 class JointTruth:
-    """Measured joints in the order of skeletons.H36M17: x y z metres, camera frame, and 1 where measured, else 0."""
+    """Measured joints in the order of skeletons.H36M17: x y z in metres, camera frame; then 1 if measured, else 0."""
 
     joints: Float[np.ndarray, "17 4"]
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
-    """One person in one picture of a set on disk.
+class PersonRecord:
+    """One person in one image of a data set on disk.
 
-    id: unique in the set and the same whatever files it was read from. size: (h, w) of the picture that box and
-    keypoints were annotated in; None where the set does not say. K: as annotated, image px, or None.
-    keypoints: skeletons.JOINTS30, x y confidence, image px; None where the detector is to be asked.
-    box: annotated, x1 y1 x2 y2 px.
+    id: unique in the set, and the same for every file layout. size: (h, w) of the image that was annotated; None if the
+    set does not store it. box: annotated, x1 y1 x2 y2, image px. keypoints: skeletons.JOINTS30, x y confidence, image
+    px; None if the detector is to be run. K: annotated intrinsics, image px, or None.
     """
 
     id: str
@@ -54,9 +56,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Census:
-    """How many persons a source holds and why. published: by the paper. left_out: reason -> person-frames of the
-    files that the selection leaves out or that cannot be used. files: name -> sha256. notes: what the reader of the
-    figures must know."""
+    """How many people a source has.
+
+    published: their number in the paper. left_out: reason -> person-frames of the files that the protocol excludes or
+    that cannot be used. files: name -> sha256. notes: remarks for readers of the figures.
+    """
 
     found: int
     published: int | None = None
@@ -68,13 +72,13 @@ class Census:
 
 @dataclass(frozen=True, eq=False)
 class Persons:
-    """Some persons of a set, ready for the model, and what is true of them. Rows are persons.
+    """A batch of people: the model's inputs, and the ground truth.
 
-    crops, joints, visible: as `model.Inputs`, crops still bytes (b, h, w, 3). focal_crop, focal_image: the focal
-    length that a model of the crop's, or of the picture's, camera is told (DPMeshConfig.camera). turn: from the crop
-    camera's frame to the camera frame. truth_joints: skeletons.H36M17, metres, camera frame; measured: 1 where they
-    are known. truth_vertices, truth_pelvis: where the truth is a body. seen: 1 in sight, 0 hidden, NaN unknown.
-    fallbacks: how often each makeshift was taken.
+    crops, joints, visible: as `types.Inputs`, but crops are bytes (b, h, w, 3). focal_crop, focal_image: input focal
+    length for a model with the crop's, or the image's, camera (DPMeshConfig.camera), px. turn: rotation from the crop
+    camera's frame to the camera frame. truth_joints: skeletons.H36M17, metres, camera frame; measured: 1 where known.
+    truth_vertices, truth_pelvis: metres, camera frame; None unless the truth is a body. seen: 1 visible, 0 hidden, NaN
+    unknown. fallbacks: how often each fallback was used.
     """
 
     ids: tuple[str, ...]
@@ -94,12 +98,12 @@ class Persons:
 
 
 @runtime_checkable
-class Source(Protocol):
-    """The persons of one protocol, in a fixed order. Asking for the same persons always gives the same answer."""
+class EvaluationSource(Protocol):
+    """The people of one protocol, in a fixed order. The same indices always return the same data."""
 
     census: Census
     faces: Integer[np.ndarray, "f 3"] | None
-    """Of the true meshes."""
+    """Of the ground-truth meshes; None without meshes."""
 
     def __len__(self) -> int: ...
 

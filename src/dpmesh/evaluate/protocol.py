@@ -1,8 +1,8 @@
-"""What an evaluation does, as frozen values. Everything that decides a number is a field, and the hash covers it.
+"""Evaluation protocols as frozen values. Every setting that decides a number is a field, and the hash covers it.
 
-A change of any field is another protocol: raise `version`, and tests/evaluate/test_protocols.py wants the new hash.
-docs/evaluation.md says why each choice is as it is. Editions: "paper" is what the paper means, "as-run" what the
-released code does where that differs, others replace inputs that cannot be had by ones that can.
+Changing a field makes another protocol: raise `version`, and update the hash in tests/evaluate/test_protocols.py.
+docs/evaluation.md explains the choices. Editions: "paper" follows the paper, "as-run" the released code where that
+differs; others replace inputs that are not public.
 """
 
 import hashlib
@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from dpmesh.errors import ConfigError
+import numpy as np
+from jaxtyping import Bool, Float
+
+from dpmesh.errors import ConfigError, InputError
+from dpmesh.geometry.crop import Crop
 from dpmesh.skeletons import H36M14_ROWS, H36M17
 
 Edition = Literal["paper", "as-run", "detector", "annotated"]
@@ -20,8 +24,8 @@ KeypointSource = Literal["openpose", "hhrnet", "hrnet", "detector", "annotated",
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """Which persons. sequences: by name; none is all. families: by name without the number. frames: (sequence, first,
-    end), end exclusive. rule: which person-frames of those count (readers/ say how each is computed)."""
+    """Which people are evaluated. sequences: by name; empty is all. families: by name without the number. frames:
+    (sequence, first, end), end exclusive. rule: which of their person-frames count (computed in readers/)."""
 
     dataset: str
     splits: tuple[str, ...] = ()
@@ -33,8 +37,8 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelectionWithout(Selection):
-    """A selection less some sequences: by name, and by name without the number. A class of its own, so that the
-    definitions (and hashes) of protocols that leave nothing out do not change."""
+    """A selection without some sequences: by name, and by name without the number. A subclass, so that the definitions
+    (and hashes) of other protocols do not change."""
 
     left_out: tuple[str, ...] = ()
     left_out_families: tuple[str, ...] = ()
@@ -44,12 +48,12 @@ class SelectionWithout(Selection):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Keypoints:
-    """What the model is told. threshold: a joint counts as seen above this confidence (and inside the crop).
+class KeypointRule:
+    """Where the input keypoints come from. threshold: a joint is observed above this confidence (and inside the crop).
 
-    "detector": the shipped one, asked inside the annotated box. "annotated": the set's own true 2D joints, which makes
-    the task easier than the published one. "noise": data/noise.py's model of a detector (synthetic sets). "recorded or
-    noise": a detector's joints where the record holds them, else that model's.
+    "detector": the shipped detector, run in the annotated box. "annotated": ground-truth 2D joints, which makes the
+    task easier than the published one. "noise": data/noise.py's model of a detector (synthetic sets). "recorded or
+    noise": detected joints stored in the record if there are any, else that model's.
     """
 
     source: KeypointSource
@@ -60,37 +64,84 @@ class Keypoints:
             raise ConfigError(f"threshold={self.threshold} is no confidence", where="Keypoints")
 
 
+BOX_FALLBACK, PICTURE_FALLBACK = "box: the annotated one", "box: the whole picture"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CropRule:
-    """The square window: the seen joints' box, each side times `joints`, brought into the picture, made square on the
-    longer side, times `square`. fallback: the box where fewer than two joints are seen. sampling: of the pixels."""
+    """The square window around a person: the bounding box of the observed joints, its sides times `joints`, moved into
+    the image, made square on the longer side, times `square`. fallback: the box for fewer than two observed joints.
+    sampling: of the pixels."""
 
     joints: float = 1.2
     square: float = 1.1
     fallback: Literal["annotated box", "annotated corners taken for x y w h"] = "annotated box"
     sampling: Literal["bilinear"] = "bilinear"
 
+    def window(
+        self,
+        points: Float[np.ndarray, "n 2"],
+        observed: Bool[np.ndarray, " n"],
+        annotated: Float[np.ndarray, "4"],
+        size: tuple[int, int],
+    ) -> tuple[Crop, str]:
+        """The crop around the observed points (image px) of an image of `size` (h, w), and the fallback used, if any.
+
+        Fewer than two points, points that coincide, or a box outside the image give no window: then the annotated box
+        (x1 y1 x2 y2), else the whole image is used, so that no person is left out. Raises InputError for an image
+        without area.
+        """
+        if observed.sum() > 1:
+            low, high = points[observed].min(0), points[observed].max(0)
+            half = (high - low) / 2 * self.joints
+            middle = (low + high) / 2
+            crop = self._square(np.concatenate([middle - half, middle + half]), size)
+            if crop is not None:
+                return crop, ""
+        if self.fallback == "annotated corners taken for x y w h":
+            annotated = np.concatenate([annotated[:2], annotated[:2] + annotated[2:]])
+        crop = self._square(annotated, size)
+        if crop is not None:
+            return crop, BOX_FALLBACK
+        whole = self._square(np.array([0.0, 0.0, size[1], size[0]]), size)
+        if whole is None:
+            raise InputError(f"an image of {size[1]}×{size[0]} pixels has no window", where="image")
+        return whole, PICTURE_FALLBACK
+
+    def _square(self, box: Float[np.ndarray, "4"], size: tuple[int, int]) -> Crop | None:
+        """The box moved into the image, squared and enlarged; None if it has no extent there.
+
+        A box that begins outside is shifted, not cut, as in 3DCrowdNet and its successors.
+        """
+        x1, y1 = max(0.0, box[0]), max(0.0, box[1])
+        x2 = min(size[1] - 1.0, x1 + max(0.0, box[2] - box[0] - 1))
+        y2 = min(size[0] - 1.0, y1 + max(0.0, box[3] - box[1] - 1))
+        side = max(x2 - x1, y2 - y1) * self.square
+        if not (np.isfinite([x1, y1, x2, y2]).all() and x2 >= x1 and y2 >= y1 and side > 0):
+            return None
+        return Crop((x1 + x2 - side) / 2, (y1 + y2 - side) / 2, side)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rendered:
-    """No window is cut: the set's generator draws what the crop's camera sees. box: what it frames."""
+    """The generator of a synthetic set renders the crop itself. box: what it frames."""
 
     box: Literal["true box of the joints inside the picture"] = "true box of the joints inside the picture"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
-    """The window of a packed person (`dpmesh data pack`), as training's validation cuts it: the box made square, times
-    `box`; each pixel the mean of those that it covers."""
+    """The window of a packed person (`dpmesh data pack`), as in validation during training: the box made square, times
+    `box`; each pixel is the mean of the image pixels that it covers."""
 
     box: float = 1.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Truth:
-    """What the answer is compared with. gender: of the body that the true parameters are posed with; "none" where the
-    truth is measured joints. placed: where the true mesh stands when its joints are regressed: the regressor's rows
-    sum to 1 only within 0.04 %, so that a mesh 5 m away ("camera", as released) gets joints up to 2 mm elsewhere."""
+    """The ground truth. gender: of the body posed with the true parameters; "none" if the truth is measured joints.
+    placed: where the true mesh stands when its joints are regressed. The regressor's rows sum to 1 only within 0.04 %,
+    so a mesh 5 m away ("camera", as in the released code) gets joints up to 2 mm elsewhere."""
 
     gender: Literal["annotated", "neutral", "none"]
     placed: Literal["origin", "camera"] = "origin"
@@ -101,10 +152,13 @@ OWN_JOINTS = "joints30"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measure:
-    """regressor: the file that gives joints from a mesh, or OWN_JOINTS: the answer's own joints of the same names, for
-    a truth that has SMPL's. rows: those that are measured; joint_root: the row that is subtracted; vertex_root: for
-    MPVE. hidden_joints: joints that the truth marks as not measured add 0 and still count ("as zero"), or the truth
-    has none. aggregation: of the persons' numbers."""
+    """The metrics.
+
+    regressor: the file that gives joints from a mesh, or OWN_JOINTS: the predicted body's own joints of the same names,
+    for a truth with SMPL's joints. rows: measured joints; joint_root: the row that is subtracted; vertex_root: for
+    MPVE. unmeasured_joints: joints that the truth marks as not measured count with an error of 0 ("as zero"), or the
+    truth has none. aggregation: of the people's numbers.
+    """
 
     metrics: tuple[Literal["MPJPE", "PA-MPJPE", "MPVE"], ...] = ("MPJPE", "PA-MPJPE", "MPVE")
     regressor: str = "J_regressor_h36m_correct"
@@ -128,17 +182,17 @@ def _unhashed(default: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
-    """One way to measure on one set. focal: what the model is told of the lens: the picture's diagonal (paper §3.4),
-    or what the set gives ("given"). matching: which prediction belongs to a person.
+    """One way to evaluate on one data set. focal: the input focal length: the image's diagonal (paper §3.4), or the
+    annotated one ("given"). matching: which prediction belongs to a person.
 
-    persons: the published count, which is compared with what is found and decides nothing.
+    persons: the published number of people, reported next to the actual one; it decides nothing.
     """
 
     name: str
     edition: Edition = "paper"
     version: int = 1
     selection: Selection
-    keypoints: Keypoints
+    keypoints: KeypointRule
     crop: CropRule | Rendered | Stored = CropRule()
     focal: Literal["diagonal", "given"] = "diagonal"
     truth: Truth
@@ -150,11 +204,11 @@ class Protocol:
 
     @property
     def full_name(self) -> str:
-        """`name` for the edition "paper", else `name@edition`: what the command line takes."""
+        """`name` for the edition "paper", else `name@edition`, as on the command line."""
         return self.name if self.edition == "paper" else f"{self.name}@{self.edition}"
 
     def definition(self) -> dict[str, Any]:
-        """All that decides a number, as plain data."""
+        """All hashed fields, as plain data."""
         hashed = {f.name for f in fields(self) if f.metadata.get("hashed", True)}
         return json.loads(json.dumps({name: value for name, value in asdict(self).items() if name in hashed}))
 

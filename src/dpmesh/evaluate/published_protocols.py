@@ -9,7 +9,7 @@ from dataclasses import replace
 from dpmesh.data.datasets.threedpw import CROWD_SEQUENCES, OC_FAMILIES, PC_FRAMES
 from dpmesh.evaluate.protocol import (
     CropRule,
-    Keypoints,
+    KeypointRule,
     Measure,
     Protocol,
     Selection,
@@ -17,7 +17,7 @@ from dpmesh.evaluate.protocol import (
     Truth,
 )
 
-_OPENPOSE = Keypoints(source="openpose")
+_OPENPOSE = KeypointRule(source="openpose")
 _GENDERED = Truth(gender="annotated")
 _LEAKS = "as run: true joints are regressed from the mesh at its distance, not at the origin"
 
@@ -25,12 +25,12 @@ _ALL_SPLITS = ("train", "validation", "test")
 
 
 def _as_run(paper: Protocol, **changed: object) -> Protocol:
-    """The same as the released code does it; every body is posed at its distance there."""
+    """The same protocol as in the released code, which poses every body at its distance."""
     truth = replace(paper.truth, placed="camera")
     return replace(paper, edition="as-run", truth=truth, notes=(*paper.notes, _LEAKS), **changed)  # pyright: ignore[reportArgumentType]
 
 
-def _3dpw(name: str, title: str, persons: int, selection: Selection, keypoints: Keypoints) -> Protocol:
+def _3dpw(name: str, title: str, persons: int, selection: Selection, keypoints: KeypointRule) -> Protocol:
     return Protocol(
         name=name, title=title, persons=persons, selection=selection, keypoints=keypoints, truth=_GENDERED
     )
@@ -68,19 +68,19 @@ def _3dpw_protocols() -> list[Protocol]:
             sequences=CROWD_SEQUENCES,
             rule="posed and inside",
         ),
-        Keypoints(source="hhrnet"),
+        KeypointRule(source="hhrnet"),
     )
     crowd_as_run = _as_run(crowd, keypoints=_OPENPOSE)
-    told = "as run: OpenPose's keypoints, because a global flag of the last data set wins"
+    reason = "as run: OpenPose's keypoints, because a global flag of the last data set wins"
     return [
         test, _as_run(test), occluded, _as_run(occluded), pairs, _as_run(pairs), crowd,
-        replace(crowd_as_run, notes=(*crowd_as_run.notes, told)),
+        replace(crowd_as_run, notes=(*crowd_as_run.notes, reason)),
     ]  # fmt: skip
 
 
 def _validation_protocols() -> list[Protocol]:
-    """What training validates on (train/validate.py): no sequence that a benchmark is made of, so that weights chosen
-    by it were not chosen on a test."""
+    """For validation during training (train/validate.py): without the sequences of the benchmarks, so that no weights
+    are selected on test data."""
     paper = Protocol(
         name="3dpw-validation",
         title="3DPW validation",
@@ -95,16 +95,16 @@ def _validation_protocols() -> list[Protocol]:
         truth=_GENDERED,
         notes=("not of the paper: without the sequences that 3DPW-OC, -PC and -Crowd are made of",),
     )
-    given = replace(
+    annotated = replace(
         paper,
         edition="annotated",
-        keypoints=Keypoints(source="annotated"),
+        keypoints=KeypointRule(source="annotated"),
         notes=(
             *paper.notes,
             "the ground-truth 2D joints are the input, as of a teacher: easier than detected ones",
         ),
     )
-    return [paper, given]
+    return [paper, annotated]
 
 
 def _3doh_protocols() -> list[Protocol]:
@@ -113,14 +113,14 @@ def _3doh_protocols() -> list[Protocol]:
         title="3DOH",
         persons=1_290,
         selection=Selection(dataset="3doh", splits=("test",)),
-        keypoints=Keypoints(source="hrnet"),
+        keypoints=KeypointRule(source="hrnet"),
         truth=Truth(gender="neutral"),
     )
     corners = CropRule(fallback="annotated corners taken for x y w h")
     shipped = replace(
         paper,
         edition="detector",
-        keypoints=Keypoints(source="detector"),
+        keypoints=KeypointRule(source="detector"),
         notes=("HRNet's keypoints are not public: the shipped detector is asked in the annotated box",),
     )
     return [paper, _as_run(paper, crop=corners), shipped]
@@ -128,7 +128,7 @@ def _3doh_protocols() -> list[Protocol]:
 
 def _panoptic_protocols() -> list[Protocol]:
     rows = tuple(range(17))
-    found: list[Protocol] = []
+    protocols: list[Protocol] = []
     for scene, sequence in (
         ("haggling", "160422_haggling1"),
         ("mafia", "160422_mafia2"),
@@ -139,20 +139,21 @@ def _panoptic_protocols() -> list[Protocol]:
             name=f"panoptic-{scene}",
             title=f"CMU-Panoptic {scene}",
             selection=Selection(dataset="panoptic", sequences=(sequence,)),
-            keypoints=Keypoints(source="detector"),
+            keypoints=KeypointRule(source="detector"),
             truth=Truth(gender="none"),
             measure=Measure(metrics=("MPJPE",), rows=rows, unmeasured_joints="as zero"),
             notes=("the paper does not say whose 2D keypoints it used: here the shipped detector's",),
         )
-        given = replace(
+        annotated = replace(
             paper,
             edition="annotated",
-            keypoints=Keypoints(source="annotated"),
+            keypoints=KeypointRule(source="annotated"),
             notes=("the true 2D joints are given: easier than the published task",),
         )
-        found += [paper, given]
-    return found
+        protocols += [paper, annotated]
+    return protocols
 
 
 def standard_protocols() -> list[Protocol]:
+    """All protocols of data sets on disk."""
     return [*_3dpw_protocols(), *_validation_protocols(), *_3doh_protocols(), *_panoptic_protocols()]

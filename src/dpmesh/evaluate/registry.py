@@ -1,4 +1,4 @@
-"""The register: every protocol by name, and what opens its source. A new set is one more entry here."""
+"""Every protocol by name, and the function that opens its source. A new data set is one more entry here."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dpmesh.data.sources import SETS
 from dpmesh.errors import ConfigError, InputError
-from dpmesh.evaluate.interfaces import Census, Record, Source
+from dpmesh.evaluate.interfaces import Census, EvaluationSource, PersonRecord
 from dpmesh.evaluate.packed import open_packed
 from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.published_protocols import standard_protocols
@@ -15,74 +15,74 @@ from dpmesh.evaluate.readers import panoptic, threedoh, threedpw, threedpw_json
 from dpmesh.evaluate.sources import DiskSource
 from dpmesh.evaluate.synthocc import SynthOcc, synthocc_protocols
 
-Read = tuple[list[Record], Census]
+Read = tuple[list[PersonRecord], Census]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """open: the protocol's source from the data root, which is None for a set that needs no files (needs_data)."""
+    """open: the protocol's source from the root of the data sets, which may be None unless `needs_data`."""
 
     protocol: Protocol
-    open: Callable[[Protocol, Path | None], Source]
+    open: Callable[[Protocol, Path | None], EvaluationSource]
     needs_data: bool = True
 
 
 def register() -> dict[str, Entry]:
     """Every entry by its protocol's full name."""
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for protocol in standard_protocols():
-        found[protocol.full_name] = Entry(protocol, _open_files)
+        entries[protocol.full_name] = Entry(protocol, _open_files)
     for protocol in synthocc_protocols():
-        found[protocol.full_name] = Entry(protocol, SynthOcc, needs_data=False)
-    return found
+        entries[protocol.full_name] = Entry(protocol, SynthOcc, needs_data=False)
+    return entries
 
 
 def entry(name: str) -> Entry:
-    """By full name, or by the path of a folder of records. Raises ConfigError for neither, InputError for a folder
-    that cannot be measured."""
-    there = register()
-    if name in there:
-        return there[name]
+    """A protocol by its full name, or of a folder of packed people. Raises ConfigError if it is neither, InputError for
+    a folder that cannot be evaluated."""
+    entries = register()
+    if name in entries:
+        return entries[name]
     if os.path.isdir(name) or Path(name).parent != Path():
         source = open_packed(Path(name))
         return Entry(source.protocol, lambda protocol, data: source, needs_data=False)
     raise ConfigError(
         f"there is no protocol {name!r}",
-        fix=f"There are: {', '.join(there)} (dpmesh eval list); or give a folder that dpmesh data pack has made.",
+        fix=f"There are: {', '.join(entries)} (dpmesh eval list); or name a folder that dpmesh data pack wrote.",
     )
 
 
-def open_source(name: str, data: Path | None) -> Source:
-    """The persons of a protocol. Raises ConfigError, InputError, AssetError."""
+def open_source(name: str, data: Path | None) -> EvaluationSource:
+    """The people of a protocol. Raises ConfigError, InputError, AssetError."""
     return open_set(name, data)[1]
 
 
-def open_set(name: str, data: Path | None) -> tuple[Protocol, Source]:
-    """A protocol and its persons; name and errors as `entry` and `open_source`."""
+def open_set(name: str, data: Path | None) -> tuple[Protocol, EvaluationSource]:
+    """A protocol and its people; name and errors as for `entry` and `open_source`."""
     found = entry(name)
     if found.needs_data and data is None:
         raise InputError(
             f"the protocol {name} needs its data set",
             where="--data",
-            fix="Give the folder that holds it; docs/evaluation.md says how it is laid out.",
+            fix="Name the folder that holds it; docs/evaluation.md describes its layout.",
         )
     return found.protocol, found.open(found.protocol, data)
 
 
 def data_files(found: Entry, data: Path) -> dict[str, str] | None:
-    """The SHA-256 of the files of an entry's data set; None where none is read from `data`. Errors as open_set."""
+    """The SHA-256 of each file of an entry's data set; None if it reads no files. Errors as for `open_set`."""
     return dict(_read(found.protocol, data)[1].files) if found.needs_data else None
 
 
 def _read(protocol: Protocol, data: Path) -> Read:
     if not os.path.isdir(data):
         raise InputError(
-            "there is no such folder", where=str(data), fix="Give the data sets' root as --data."
+            "there is no such folder", where=str(data), fix="Set --data to the root of the data sets."
         )
     return _READERS[protocol.selection.dataset.partition("-")[0]](protocol, data)
 
 
-def _open_files(protocol: Protocol, data: Path | None) -> Source:
+def _open_files(protocol: Protocol, data: Path | None) -> EvaluationSource:
     assert data is not None
     records, census = _read(protocol, data)
     if not records:
@@ -95,7 +95,7 @@ def _open_files(protocol: Protocol, data: Path | None) -> Source:
 
 
 def _read_3dpw(protocol: Protocol, data: Path) -> Read:
-    """From the first place that holds the protocol's JSON or the official sequences: 3DPW/, wherever training looks
+    """From the first folder with the protocol's JSON or the official sequences: 3DPW/, training's folders
     (data/datasets), the root itself."""
     file = threedpw_json.FILES[protocol.selection.dataset]
     folders = list(dict.fromkeys([data / "3DPW", *(data / name for name in SETS["3dpw"].folders), data]))
@@ -105,7 +105,7 @@ def _read_3dpw(protocol: Protocol, data: Path) -> Read:
         if (folder / "sequenceFiles").is_dir():
             return threedpw.read(protocol, folder)
     raise InputError(
-        f"3DPW is not here: neither {file} nor sequenceFiles/",
+        f"no 3DPW: neither {file} nor sequenceFiles/",
         where=" or ".join(str(folder) for folder in folders),
         fix="docs/evaluation.md says how to get 3DPW.",
     )
@@ -121,7 +121,7 @@ def _read_3doh(protocol: Protocol, data: Path) -> Read:
             if path.is_file():
                 return threedoh.read_official(protocol, path)
     raise InputError(
-        f"neither OH3D/{threedoh.JOTR_FILE} nor testset/annots.json is here",
+        f"neither OH3D/{threedoh.JOTR_FILE} nor testset/annots.json exists",
         where=str(data),
         fix="docs/evaluation.md says how to get 3DOH.",
     )

@@ -1,4 +1,7 @@
-"""The result of a run: result.json, result.md, rows.npz. docs/evaluation.md lists the fields."""
+"""The result of an evaluation: its figures, and the files result.json, result.md and rows.npz.
+
+docs/evaluation.md lists the fields.
+"""
 
 import json
 import os
@@ -10,27 +13,25 @@ from typing import Any
 import numpy as np
 
 from dpmesh.errors import InputError
+from dpmesh.evaluate.checks import ANY, COUNT, FLAG, NUMBER, STRING, Each, Maybe, markdown_text, require
+from dpmesh.evaluate.evaluation import Evaluation
 from dpmesh.evaluate.interfaces import Census
-from dpmesh.evaluate.names import markdown as plain
 from dpmesh.evaluate.protocol import Measure, hash_of
 from dpmesh.evaluate.results import ARRAYS, Rows, save
-from dpmesh.evaluate.runner import Opened
-from dpmesh.evaluate.runner import plain as plain_job
-from dpmesh.evaluate.schema import ANY, COUNT, FLAG, NUMBER, STRING, Each, Maybe, require
 from dpmesh.io import atomic_write, read_json
 from dpmesh.metrics import mean_of, pck
 
 RESULT, TEXT, ROWS = "result.json", "result.md", "rows.npz"
 FORMAT = 1
 LARGEST = 256 * 2**20
-"""Bytes of a result.json; all of 3DPW's is a thousandth of that."""
+"""Bytes of a result.json; a result on all of 3DPW takes a thousandth of that."""
 _NAMED = 20
-"""So many unusable records are named."""
+"""Unusable records that a result lists by name."""
 
 
-def result(opened: Opened, rows: Rows) -> dict[str, Any]:
-    """Everything that a reader needs to believe the figures."""
-    protocol, census = opened.protocol, opened.source.census
+def result(evaluation: Evaluation, rows: Rows) -> dict[str, Any]:
+    """The content of result.json: the figures, and how they were computed. Plain data."""
+    protocol, census = evaluation.protocol, evaluation.source.census
     return {
         "format": FORMAT,
         "protocol": {
@@ -40,14 +41,14 @@ def result(opened: Opened, rows: Rows) -> dict[str, Any]:
             "definition": protocol.definition(),
             "notes": list(protocol.notes),
         },
-        "package": opened.header["package"],
-        "weights": dict(opened.record),
-        "run": {**plain_job(opened.job), "device": opened.device.type},
+        "package": evaluation.header["package"],
+        "weights": dict(evaluation.weights_record),
+        "run": {**evaluation.config.record(), "device": evaluation.device.type},
         "persons": {
             "evaluated": len(rows),
             "failures": int(rows.failed.sum()),
             "unusable": int(rows.unusable.sum()),
-            "partial": opened.count < len(opened.source),
+            "partial": evaluation.count < len(evaluation.source),
             **_counts(census),
         },
         "data": {
@@ -67,40 +68,40 @@ def _counts(census: Census) -> dict[str, Any]:
     return {"found": census.found, "published": census.published, "difference": difference}
 
 
-def unusable_of(found: Mapping[str, Any]) -> int:
-    """How many records had numbers that are not finite; earlier versions did not tell."""
-    count = found["persons"].get("unusable", 0)
+def unusable_of(stored: Mapping[str, Any]) -> int:
+    """Number of records with numbers that are not finite; 0 for results of versions that did not store it."""
+    count = stored["persons"].get("unusable", 0)
     return count if isinstance(count, int) else 0
 
 
-def write(opened: Opened, rows: Rows, found: dict[str, Any]) -> Path:
-    """Rows and text first, so that a result.json always has both beside it. Returns its path."""
-    folder = opened.job.folder
-    save(folder / ROWS, rows, opened.header)
-    atomic_write(folder / TEXT, markdown(found))
-    atomic_write(folder / RESULT, json.dumps(found, indent=1, allow_nan=False) + "\n")
+def write(evaluation: Evaluation, rows: Rows, content: dict[str, Any]) -> Path:
+    """Write the three files; content: of `result`. Returns the path of result.json, which is written last, so that
+    it never stands without the others. Raises OutputError."""
+    folder = evaluation.config.folder
+    save(folder / ROWS, rows, evaluation.header)
+    atomic_write(folder / TEXT, markdown(content))
+    atomic_write(folder / RESULT, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return folder / RESULT
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A result by its file or folder; raises InputError for one that was not written by us, or was changed."""
-    path = (
-        path / RESULT if os.path.isdir(path) else path
-    )  # of a name that no path may have False, not an error
+    """A result by its file or folder. Raises InputError for a file that is no result, or that was edited."""
+    if os.path.isdir(path):  # unlike Path.is_dir, False for a name that no path can have
+        path = path / RESULT
     if not os.path.exists(path):
         raise InputError("no such file", where=str(path), fix=_AGAIN)
-    found = read_json(path, LARGEST)
-    if not isinstance(found, dict) or found.get("format") != FORMAT or "figures" not in found:
+    stored = read_json(path, LARGEST)
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT or "figures" not in stored:
         raise InputError("not a result of this version of dpmesh eval", where=str(path), fix=_AGAIN)
-    require(found, SHAPE, str(path), _AGAIN)
-    curves = [curve for name, curve in found["figures"]["pck"].items() if name != "mm"]
+    require(stored, SHAPE, str(path), _AGAIN)
+    curves = [curve for name, curve in stored["figures"]["pck"].items() if name != "mm"]
     for curve in curves:
         require(curve, _CURVE, str(path), _AGAIN)
-    if any(len(curve["shares"]) != len(found["figures"]["pck"]["mm"]) for curve in curves):
-        raise InputError("a curve has not as many points as there are limits", where=str(path), fix=_AGAIN)
-    if hash_of(found["protocol"]["definition"]) != found["protocol"]["hash"]:
-        raise InputError("the protocol's definition is not that of its hash", where=str(path), fix=_AGAIN)
-    return found
+    if any(len(curve["shares"]) != len(stored["figures"]["pck"]["mm"]) for curve in curves):
+        raise InputError("a PCK curve does not have one point per threshold", where=str(path), fix=_AGAIN)
+    if hash_of(stored["protocol"]["definition"]) != stored["protocol"]["hash"]:
+        raise InputError("the protocol's definition does not match its hash", where=str(path), fix=_AGAIN)
+    return stored
 
 
 _AGAIN = "Give a result.json that dpmesh eval wrote, or run the evaluation again."
@@ -128,31 +129,36 @@ SHAPE = {
         "failures": COUNT,
     },
 }  # fmt: skip
-"""What everybody who reads a result may rely on."""
+"""The fields that readers of a result rely on (checks.require)."""
 
 
 def mm(value: float | None) -> str:
+    """Millimetres with one decimal; a dash for None."""
     return "–" if value is None else f"{value:.1f}"
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """The result for people, as Markdown; names in it are plain text."""
-    protocol, persons, numbers = found["protocol"], found["persons"], found["figures"]
-    data, weights = found["data"], found["weights"]
+def markdown(stored: Mapping[str, Any]) -> str:
+    """The text of result.md. Names from files are escaped."""
+    protocol, persons, numbers = stored["protocol"], stored["persons"], stored["figures"]
+    data, weights = stored["data"], stored["weights"]
     published = persons["published"] if persons["published"] is not None else "no number"
-    lines = [f"# {plain(protocol['title'])} ({plain(protocol['name'])}, hash {plain(protocol['hash'])})", ""]
-    lines += [f"* **{plain(line)}**" for line in warnings(found)]
+    title, name, digest = (markdown_text(protocol[key]) for key in ("title", "name", "hash"))
+    lines = [f"# {title} ({name}, hash {digest})", ""]
+    lines += [f"* **{markdown_text(warning)}**" for warning in warnings(stored)]
     lines += [
-        f"* weights: {plain(weights['name'])} ({plain(made_by(weights))}), dpmesh {plain(found['package'])}",
-        f"* data: {plain(data['layout'])}; {persons['found']} persons found,"
+        f"* weights: {markdown_text(weights['name'])} ({markdown_text(checksum(weights))}),"
+        f" dpmesh {markdown_text(stored['package'])}",
+        f"* data: {markdown_text(data['layout'])}; {persons['found']} persons found,"
         f" {published} published, {persons['evaluated']} evaluated",
     ]
-    lines += [f"* left out: {n} × {plain(why)}" for why, n in data["left_out"].items()]
-    lines += [f"* fallback: {n} × {plain(name)}" for name, n in found["fallbacks"].items()]
-    lines += [f"* note: {plain(note)}" for note in (*protocol["notes"], *data["notes"], *weights["notes"])]
+    lines += [f"* left out: {n} × {markdown_text(why)}" for why, n in data["left_out"].items()]
+    lines += [f"* fallback: {n} × {markdown_text(name)}" for name, n in stored["fallbacks"].items()]
+    lines += [
+        f"* note: {markdown_text(note)}" for note in (*protocol["notes"], *data["notes"], *weights["notes"])
+    ]
     lines += ["", "| mm | mean | median | persons | failures |", "|---|---|---|---|---|"]
     lines += [
-        f"| {plain(name)} | {mm(m['mean'])} | {mm(m['median'])} | {m['count']} | {m['failures']} |"
+        f"| {markdown_text(name)} | {mm(m['mean'])} | {mm(m['median'])} | {m['count']} | {m['failures']} |"
         for name, m in numbers["mean"].items()
     ]
     lines += [
@@ -162,7 +168,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     ]
     for title, key in (("joint", "per_joint"), ("keypoint", "by_sight"), ("sequence", "by_sequence")):
         lines += [*_table(title, numbers[key]), ""]
-    curves = {plain(name): curve for name, curve in numbers["pck"].items() if name != "mm"}
+    curves = {markdown_text(name): curve for name, curve in numbers["pck"].items() if name != "mm"}
     lines += [f"| joints within | {' | '.join(curves)} |", "|---" * (len(curves) + 1) + "|"]
     for at, limit in enumerate(numbers["pck"]["mm"]):
         if limit in (50, 100, 150, 200):
@@ -172,40 +178,37 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def made_by(weights: Mapping[str, Any]) -> str:
+def checksum(weights: Mapping[str, Any]) -> str:
+    """The weights' checksum, shortened for reading."""
     return f"sha256 {weights['sha256'][:12]}…" if weights["sha256"] else "no file"
 
 
-def warnings(found: Mapping[str, Any]) -> list[str]:
-    """What keeps a figure from being compared with a published one."""
-    persons, told = found["persons"], []
+def warnings(stored: Mapping[str, Any]) -> list[str]:
+    """Reasons why the figures are not comparable with published ones."""
+    persons, reasons = stored["persons"], []
     if persons["partial"]:
-        told.append(f"partial: the first {persons['evaluated']} of {persons['found']} persons")
+        reasons.append(f"partial: the first {persons['evaluated']} of {persons['found']} persons")
     if persons["difference"]:
-        told.append(f"{abs(persons['difference'])} persons {'more' if persons['difference'] > 0 else 'fewer'}"
+        reasons.append(f"{abs(persons['difference'])} persons {'more' if persons['difference'] > 0 else 'fewer'}"
                     f" than published ({persons['found']}, not {persons['published']})")  # fmt: skip
     if persons["failures"]:
-        told.append(f"{persons['failures']} predictions are not finite and are in no mean")
-    if count := unusable_of(found):
-        named = ", ".join(str(name) for name in found["data"].get("unusable", [])[:3])
-        told.append(f"{count} records have numbers that are not finite and are in no figure ({named}, …)"
+        reasons.append(f"{persons['failures']} predictions are not finite and are in no mean")
+    if count := unusable_of(stored):
+        named = ", ".join(str(name) for name in stored["data"].get("unusable", [])[:3])
+        reasons.append(f"{count} records have numbers that are not finite and are in no figure ({named}, …)"
                     if count > 3 else
                     f"{count} records have numbers that are not finite and are in no figure ({named})")  # fmt: skip
-    return told
+    return reasons
 
 
 def _table(title: str, entries: dict[str, dict[str, Any]]) -> list[str]:
     columns = list(dict.fromkeys(name for values in entries.values() for name in values))
-    heads = " | ".join(plain(column) for column in columns)
+    heads = " | ".join(markdown_text(column) for column in columns)
     lines = [f"| {title} | {heads} |", "|---" * (len(columns) + 1) + "|"]
     for name, values in entries.items():
         cells = [str(v) if isinstance(v, int) else mm(v) for v in (values.get(c) for c in columns)]
-        lines.append(f"| {plain(name)} | {' | '.join(cells)} |")
+        lines.append(f"| {markdown_text(name)} | {' | '.join(cells)} |")
     return lines
-
-
-# Rows into figures: plain data, ready for JSON. A mean is over the persons that did not fail; the failures' count
-# stands beside every one of them, and PCK counts a failure's joints as missed.
 
 
 PCK_MM = tuple(range(0, 301, 10))
@@ -214,8 +217,12 @@ _PER_PERSON = {"MPJPE": "mpjpe", "PA-MPJPE": "pa_mpjpe", "MPVE": "mpve"}
 
 
 def figures(measure: Measure, rows: Rows) -> dict[str, Any]:
-    """mean: for each measure mean, median, count, failures. per_joint, by_sight: means over joints. by_sequence.
-    pck: of joints without and with alignment; auc: the curve's mean over 0-150 mm."""
+    """Means of the rows, as plain data.
+
+    mean: mean, median, count and failures of each measure, over the people that did not fail. per_joint, by_sight
+    (visible, hidden, unknown): means over joints. by_sequence: means over a sequence's people. pck: curves before and
+    after alignment, where a failure's joints count as missed; auc: mean of a curve over 0-150 mm.
+    """
     rows = _usable(rows)
     values = {name: getattr(rows, _PER_PERSON[name]) for name in measure.metrics}
     has_pa = "PA-MPJPE" in measure.metrics
@@ -244,21 +251,21 @@ def figures(measure: Measure, rows: Rows) -> dict[str, Any]:
 
 
 def _usable(rows: Rows) -> Rows:
-    """Without the persons whose record is at fault."""
+    """The rows of people whose records have finite numbers."""
     kept = np.logical_not(rows.unusable)
     return Rows(**{name: getattr(rows, name)[kept] for name in ARRAYS}, fallbacks=rows.fallbacks)
 
 
 def _mean(values: np.ndarray, failed: np.ndarray) -> dict[str, Any]:
-    """Mean over persons; a measure that nobody has is None with no failures of its own."""
-    found = asdict(mean_of(values))
-    if not found["count"] and not failed.all():
-        found["failures"] = 0
-    return found
+    """Mean over people. A measure without any value is None and has no failures of its own."""
+    mean = asdict(mean_of(values))
+    if not mean["count"] and not failed.all():
+        mean["failures"] = 0
+    return mean
 
 
 def _sight(rows: Rows) -> dict[str, np.ndarray]:
-    """Joints whose keypoint was given, those whose was not, and those that the source never gives."""
+    """Masks (n, joints): joints whose input keypoint is visible, hidden, or of unknown visibility."""
     known = np.isfinite(rows.joint)
     return {
         "visible": known & (rows.seen == 1),
@@ -268,12 +275,12 @@ def _sight(rows: Rows) -> dict[str, np.ndarray]:
 
 
 def _counted(rows: Rows, joints: np.ndarray) -> np.ndarray:
-    """Joint errors without those that the truth does not have; those of failures stay, as NaN."""
+    """Joint errors (k,) without unmeasured joints; those of failures stay, as NaN."""
     return joints[np.isfinite(joints) | rows.failed[:, None]]
 
 
 def _curve(errors: np.ndarray) -> dict[str, Any]:
-    """None without any joint."""
+    """errors (k,) millimetres. All None for k = 0."""
     if not errors.size:
         return {"shares": [None] * len(PCK_MM), "auc": None}
     shares = pck(errors, np.array(PCK_MM, np.float64))

@@ -1,226 +1,202 @@
-"""A run: persons in batches through a model, in parts that are kept, by one process or several.
+"""Runs an evaluation: people in batches through a model, in parts that are saved, by one process or several.
 
-Person i always is in the same batch with the same others, whatever the number of processes, and every part belongs to
-one process, so the answer is the same to the bit and nobody is counted twice. A part is written aside and renamed: a
-killed run goes on where it was.
+A person is always in a batch with the same others, whatever the number of processes, and each part belongs to one
+process. The result is therefore the same to the bit, and no person is counted twice. Parts are written atomically, so
+a killed run continues where it stopped.
 """
 
-import hashlib
-import json
+import multiprocessing
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import numpy as np
 import torch
 
-from dpmesh.assets import sha256, weights_folder
-from dpmesh.body.resolve import choose_body
-from dpmesh.checkpoint import CONFIG, WEIGHTS
-from dpmesh.device import pick_device
-from dpmesh.errors import ConfigError, InputError
-from dpmesh.evaluate.baselines import METHODS, WITHOUT_NETWORK, Method, method_of
-from dpmesh.evaluate.interfaces import Source
-from dpmesh.evaluate.names import line
-from dpmesh.evaluate.protocol import Protocol
-from dpmesh.evaluate.registry import open_set
-from dpmesh.evaluate.results import Rows, concatenate, load, save
-from dpmesh.evaluate.score import inputs_of, predicted, require_joints, score
-from dpmesh.inference.predictor import MeshModel
-from dpmesh.model import DPMesh
+from dpmesh.errors import DPMeshError, InputError
+from dpmesh.evaluate.checks import one_line
+from dpmesh.evaluate.evaluation import Evaluation, EvaluationConfig, Say, open_evaluation
+from dpmesh.evaluate.folder import PARTS, WORST, clear, exclusive, is_finished, prepare, refuse_foreign
+from dpmesh.evaluate.report import RESULT, result, write
+from dpmesh.evaluate.results import Rows, concatenate, inputs_of, load, predicted, save, score
+from dpmesh.evaluate.worst_cases import draw_worst
 
-PARTS = "parts"
-Say = Callable[[str], None]
+_TIMEOUT = timedelta(days=7)
+"""How long a torchrun process waits for the others: their shares may differ by hours on different machines."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One protocol (a name, or a folder of records: opening.entry), one model. method: what is measured
-    (methods.METHODS). limit: the first so many persons only. part: persons between two saves (about)."""
+def run_evaluation(
+    config: EvaluationConfig, processes: int = 1, overwrite: bool = False, say: Say = print
+) -> Path | None:
+    """Evaluate and write the result folder. Returns the path of result.json; None in torchrun's processes but the
+    first.
 
-    protocol: str
-    out: Path
-    data: Path | None = None
-    weights: str = "embedded"
-    body: str | None = None
-    regressors: str | None = None
-    method: Method = "network"
-    device: str = "auto"
-    threads: int = 1
-    batch: int = 16
-    limit: int | None = None
-    part: int = 256
-
-    def __post_init__(self) -> None:
-        for name in ("threads", "batch", "part", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}={value} must be at least 1", where="Job")
-
-    @property
-    def folder(self) -> Path:
-        name = Path(self.protocol).resolve().name  # of a folder of records the last part
-        return self.out / (name if self.method == "network" else f"{name}+{self.method}")
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """A model and a source, ready. record: what the result says of the weights."""
-
-    job: Job
-    protocol: Protocol
-    source: Source
-    model: MeshModel
-    record: Mapping[str, Any]
-    device: torch.device
-
-    @property
-    def count(self) -> int:
-        return len(self.source) if self.job.limit is None else min(self.job.limit, len(self.source))
-
-    @property
-    def parts(self) -> list[range]:
-        size = max(self.job.part // self.job.batch, 1) * self.job.batch
-        return [range(start, min(start + size, self.count)) for start in range(0, self.count, size)]
-
-    @property
-    def header(self) -> dict[str, Any]:
-        """What parts must agree in to belong together, by the names that an error tells."""
-        from importlib.metadata import version
-
-        return {
-            "protocol": self.protocol.full_name,
-            "hash": self.protocol.hash,
-            "package": version("dpmesh"),
-            "persons": self.count,
-            "device": self.device.type,
-            "weights": self.record["sha256"],
-            "weights' config": self.record.get("config_sha256", ""),
-            "method": self.job.method,
-            "body": _digest(self.record["body"]),
-            "data": _digest(dict(self.source.census.files)),
-            "batch": self.job.batch,
-            "save-every": self.job.part,
-        }
-
-
-def _digest(value: object) -> str:
-    """Of plain data, short: to be compared."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def open_job(job: Job, rank: int = 0) -> Opened:
-    """rank: of this process on its machine; with several CUDA devices each has its own.
-
-    Raises ConfigError, InputError, AssetError, WeightsError.
+    A finished result is kept unless `overwrite`; a killed run continues. Raises DPMeshError.
     """
-    protocol, source = open_set(job.protocol, job.data)
-    device = pick_device(job.device)
-    torch.set_num_threads(job.threads)
-    if device.type == "cuda":
-        torch.cuda.set_device(rank % torch.cuda.device_count())
-    chosen = choose_body(job.weights, job.body, job.regressors)
-    model = DPMesh.from_pretrained(job.weights, chosen.arrays).to(device).eval()
-    require_joints(model)
-    record = {
-        **weights_record(job),
-        "provenance": {} if job.method in WITHOUT_NETWORK else dict(model.provenance),
-        "body": dict(chosen.record) or "the free body",
-        "notes": list(chosen.notes),
-    }
-    return Opened(job, protocol, source, method_of(job.method, model), record, device)
-
-
-def weights_record(job: Job) -> dict[str, str]:
-    """What the answers are made by: for people (name, method), and to compare (sha256; "" without a file: T-pose)."""
-    folder = weights_folder(job.weights)
-    config = None if job.method in WITHOUT_NETWORK else folder / CONFIG
-    record = {
-        "name": job.weights,
-        "sha256": _sum(WITHOUT_NETWORK.get(job.method, folder / WEIGHTS)),
-        "config_sha256": _sum(config),
-    }
-    if job.method == "network":
-        return record
-    # A row of its own in the tables.
-    name = job.method if job.method in WITHOUT_NETWORK else f"{job.weights}: {job.method}"
-    return record | {"name": name, "method": METHODS[job.method]}
-
-
-def _sum(path: Path | None) -> str:
-    return sha256(path) if path is not None and path.is_file() else ""
-
-
-def run_parts(opened: Opened, rank: int, world: int, say: Say = lambda _: None) -> None:
-    """Make this process's parts (number rank, rank + world, ...) that are not there yet."""
-    place, header = opened.job.folder / PARTS, opened.header
-    mine = list(enumerate(opened.parts))[rank::world]
-    for done, (number, indices) in enumerate(mine, start=1):
-        path = place / f"part-{number:05d}.npz"
-        if not path.is_file():
-            save(path, evaluate(opened, indices), {**header, "part": number})
-        else:
-            refuse_foreign(path, load(path)[1], {**header, "part": number})
-        say(
-            f"{line(opened.protocol.full_name)}: part {done} of {len(mine)} ({indices.stop} of {opened.count} persons)"
-        )
-
-
-@torch.inference_mode()
-def evaluate(opened: Opened, indices: range) -> Rows:
-    """Rows of some persons; `indices` begins at a multiple of the batch."""
-    found: list[Rows] = []
-    for start in range(indices.start, indices.stop, opened.job.batch):
-        batch = list(range(start, min(start + opened.job.batch, indices.stop)))
-        persons = opened.source.persons(batch)
-        answer = opened.model(inputs_of(persons, opened.model.camera, opened.device))
-        measure = opened.protocol.measure
-        found.append(score(measure, batch, persons, predicted(measure, opened.model, answer, persons)))
-    return concatenate(found)
-
-
-def merge(opened: Opened) -> Rows:
-    """All parts as one; raises InputError unless every person is there exactly once."""
-    place, header = opened.job.folder / PARTS, opened.header
-    parts: list[Rows] = []
-    for number in range(len(opened.parts)):
-        path = place / f"part-{number:05d}.npz"
-        if not path.is_file():
-            raise InputError("a part of the run is missing", where=str(path), fix="Run the command again.")
-        rows, about = load(path)
-        refuse_foreign(path, about, {**header, "part": number})
-        parts.append(rows)
-    joined = concatenate(parts)
-    if not np.array_equal(joined.index, np.arange(opened.count)):
-        raise InputError(
-            "the parts do not hold every person exactly once",
-            where=str(place),
-            fix="Delete the folder and run again.",
-        )
-    return joined
-
-
-def refuse_foreign(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise InputError for a part of another run."""
-    for name, value in wanted.items():
-        if found.get(name) != value:
-            raise InputError(
-                f"this part is of another run, with another {name} ({found.get(name)!r}; now {value!r})",
-                where=str(path),
-                fix="Choose another --out, or --overwrite.",
-            )
+    launched = torchrun()
+    rank, world = launched or (0, 1)
+    if launched is not None and processes > 1:
+        raise InputError("--processes under torchrun", fix="Leave it out: torchrun starts the processes.")
+    with ExitStack() as held:
+        # Rank 0 locks the folder for all processes of this evaluation.
+        if rank == 0 and not is_finished(config, overwrite, say):
+            refuse_foreign(config.folder)  # before a lock is left in a folder that is not ours
+            held.enter_context(exclusive(config.folder))
+            prepare(config, overwrite, say)
+        if launched is not None:
+            _barrier(world)  # the folder has been cleared
+        if (config.folder / RESULT).is_file():
+            return config.folder / RESULT if rank == 0 else None
+        if processes > 1:
+            spawn_workers(config, processes, say)
+        evaluation = open_evaluation(config, int(os.environ.get("LOCAL_RANK", 0)) if launched else 0)
+        if processes == 1:
+            run_parts(evaluation, rank, world, say)
+        if launched is not None:
+            _barrier(world)
+        return _finish(evaluation) if rank == 0 else None
 
 
 def torchrun() -> tuple[int, int] | None:
-    """(rank, world) where torchrun started this process."""
+    """(rank, world) where torchrun started this process, else None."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
-def plain(job: Job) -> dict[str, Any]:
-    """The job as it stands in a result."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(job).items()}
+def run_parts(evaluation: Evaluation, rank: int, world: int, say: Say = lambda _: None) -> None:
+    """Compute the missing ones of this process's parts: number rank, rank + world, ..."""
+    folder, header = evaluation.config.folder / PARTS, evaluation.header
+    mine = list(enumerate(evaluation.parts))[rank::world]
+    for done, (number, indices) in enumerate(mine, start=1):
+        path = folder / f"part-{number:05d}.npz"
+        if not path.is_file():
+            save(path, evaluate(evaluation, indices), {**header, "part": number})
+        else:
+            require_header(path, load(path)[1], {**header, "part": number})
+        say(
+            f"{one_line(evaluation.protocol.full_name)}: part {done} of {len(mine)}"
+            f" ({indices.stop} of {evaluation.count} people)"
+        )
+
+
+@torch.inference_mode()
+def evaluate(evaluation: Evaluation, indices: range) -> Rows:
+    """Rows of some people; `indices` begins at a multiple of the batch size."""
+    measure = evaluation.protocol.measure
+    rows: list[Rows] = []
+    for start in range(indices.start, indices.stop, evaluation.config.batch):
+        batch = list(range(start, min(start + evaluation.config.batch, indices.stop)))
+        persons = evaluation.source.persons(batch)
+        prediction = evaluation.model(inputs_of(persons, evaluation.model.camera, evaluation.device))
+        rows.append(score(measure, batch, persons, predicted(measure, evaluation.model, prediction, persons)))
+    return concatenate(rows)
+
+
+def merge(evaluation: Evaluation) -> Rows:
+    """All parts as one. Raises InputError unless they hold every person exactly once."""
+    folder, header = evaluation.config.folder / PARTS, evaluation.header
+    parts: list[Rows] = []
+    for number in range(len(evaluation.parts)):
+        path = folder / f"part-{number:05d}.npz"
+        if not path.is_file():
+            raise InputError("a part of the run is missing", where=str(path), fix="Run the command again.")
+        rows, stored = load(path)
+        require_header(path, stored, {**header, "part": number})
+        parts.append(rows)
+    joined = concatenate(parts)
+    if not np.array_equal(joined.index, np.arange(evaluation.count)):
+        raise InputError(
+            "the parts do not hold every person exactly once",
+            where=str(folder),
+            fix="Delete the folder and run again.",
+        )
+    return joined
+
+
+def require_header(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise InputError for a part of another run."""
+    for name, value in wanted.items():
+        if stored.get(name) != value:
+            raise InputError(
+                f"this part is of another run, with another {name} ({stored.get(name)!r}; now {value!r})",
+                where=str(path),
+                fix="Choose another --out, or --overwrite.",
+            )
+
+
+def _finish(evaluation: Evaluation) -> Path:
+    rows = merge(evaluation)
+    clear(evaluation.config.folder, WORST)
+    draw_worst(evaluation, rows)
+    path = write(evaluation, rows, result(evaluation, rows))
+    clear(evaluation.config.folder, PARTS)  # rows.npz holds them now
+    return path
+
+
+def spawn_workers(config: EvaluationConfig, processes: int, say: Say) -> None:
+    """Run all parts in worker processes, each with its own model and source. Raises the first worker's error."""
+    context = multiprocessing.get_context("spawn")
+    messages = context.Queue()
+    workers = [
+        context.Process(target=work, args=(config, rank, processes, messages)) for rank in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    errors: list[DPMeshError] = []
+    try:
+        running = processes
+        while running:
+            try:
+                message = messages.get(timeout=1)
+            except Empty:  # a killed worker sends no message
+                if any(w.exitcode not in (None, 0) for w in workers):
+                    break
+                continue
+            if message is None or isinstance(message, DPMeshError):
+                running -= 1
+                errors += [message] if message is not None else []
+            else:
+                say(message)
+    finally:
+        for worker in workers:
+            if errors or any(w.exitcode not in (None, 0) for w in workers):
+                worker.terminate()
+            worker.join()
+    if errors:
+        raise errors[0]
+    if any(worker.exitcode for worker in workers):
+        raise InputError(
+            "a worker process of the evaluation was killed",
+            where=str(config.folder),
+            fix="Run the command again: finished parts are kept.",
+        )
+
+
+def work(
+    config: EvaluationConfig,
+    rank: int,
+    world: int,
+    messages: "multiprocessing.Queue[str | DPMeshError | None]",
+) -> None:
+    """A worker's main: puts lines of progress, then None or its error."""
+    try:
+        run_parts(open_evaluation(config, rank), rank, world, messages.put)
+    except DPMeshError as error:
+        messages.put(error)
+    else:
+        messages.put(None)
+
+
+def _barrier(world: int) -> None:
+    """Wait until all of torchrun's processes are here."""
+    import torch.distributed as distributed
+
+    if world > 1:
+        if not distributed.is_initialized():
+            distributed.init_process_group("gloo", timeout=_TIMEOUT)
+        distributed.barrier()

@@ -1,27 +1,34 @@
-"""Records on disk as a `Source`: pictures opened, windows cut, detector asked, true bodies posed."""
+"""People of data sets on disk as an `EvaluationSource`: images read and cropped, keypoints detected, bodies posed."""
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, Integer, UInt8
+from numpy.typing import NDArray
 
+from dpmesh.assets import find_asset, require_asset, sha256
+from dpmesh.body.files import load_body
+from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
-from dpmesh.evaluate import sources as crops
-from dpmesh.evaluate.interfaces import BodyTruth, Census, JointTruth, Persons, Record
-from dpmesh.evaluate.protocol import CropRule, Protocol
-from dpmesh.evaluate.true_bodies import TruthBodies
+from dpmesh.evaluate.interfaces import BodyTruth, Census, Gender, JointTruth, PersonRecord, Persons
+from dpmesh.evaluate.protocol import CropRule, Protocol, Truth
 from dpmesh.geometry.camera import crop_focal, crop_rotation, intrinsics
 from dpmesh.geometry.crop import Crop
+from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.images import read_image
 from dpmesh.skeletons import COCO17, H36M17, JOINTS30, OPENPOSE18, SMPL24, Skeleton
 
-UNPOSED = "keypoints: none seen"
+NO_KEYPOINTS = "keypoints: none seen"
 SHRUNK = "picture: annotated at another size"
-_GIVES: dict[str, Skeleton] = {
+_SKELETONS: dict[str, Skeleton] = {
     "openpose": OPENPOSE18,
     "hhrnet": COCO17,
     "hrnet": COCO17,
@@ -31,17 +38,17 @@ _GIVES: dict[str, Skeleton] = {
 
 
 class DiskSource:
-    """See records.Source. Pictures are read when their persons are asked for; the last one is kept."""
+    """An EvaluationSource of records. Images are read on demand; the last one is cached."""
 
-    def __init__(self, protocol: Protocol, records: list[Record], census: Census) -> None:
-        assert isinstance(protocol.crop, CropRule)  # of files
+    def __init__(self, protocol: Protocol, records: list[PersonRecord], census: Census) -> None:
+        assert isinstance(protocol.crop, CropRule)
         self._rule = protocol.crop
         self.protocol, self.records, self.census = protocol, records, census
-        self.truth = TruthBodies(protocol.truth)
-        self.faces: Integer[np.ndarray, "f 3"] | None = self.truth.faces
+        self.bodies = GroundTruthBodies(protocol.truth)
+        self.faces: Integer[np.ndarray, "f 3"] | None = self.bodies.faces
         self._detector = Detector() if protocol.keypoints.source == "detector" else None
         self._last: tuple[Path, np.ndarray] | None = None
-        self._known = _reported(protocol)
+        self._reported = _reported(protocol)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -49,15 +56,15 @@ class DiskSource:
     def persons(self, indices: Sequence[int]) -> Persons:
         chosen = [self.records[i] for i in indices]
         fallbacks: Counter[str] = Counter()
-        shown = [self._look(record, fallbacks) for record in chosen]
-        cut, joints, visible, focal_crop, focal_image, turn, seen = (
-            np.stack(column) for column in zip(*shown, strict=True)
+        rows = [self._inputs(record, fallbacks) for record in chosen]
+        crops, joints, visible, focal_crop, focal_image, turn, seen = (
+            np.stack(column) for column in zip(*rows, strict=True)
         )
         truth_joints, measured, vertices, pelvis = self._truths(chosen)
         return Persons(
             ids=tuple(r.id for r in chosen),
             sequences=tuple(r.sequence for r in chosen),
-            crops=cut,
+            crops=crops,
             joints=joints,
             visible=visible,
             focal_crop=focal_crop,
@@ -71,74 +78,74 @@ class DiskSource:
             fallbacks=+fallbacks,
         )
 
-    def _look(self, record: Record, fallbacks: Counter[str]) -> tuple[np.ndarray, ...]:
+    def _inputs(self, record: PersonRecord, fallbacks: Counter[str]) -> tuple[np.ndarray, ...]:
         """A row of Persons' crops, joints, visible, focal_crop, focal_image, turn and seen."""
-        image = self._picture(record.picture)
+        image = self._image(record.picture)
         size = (image.shape[0], image.shape[1])
-        keypoints, box = self._given(record, image, fallbacks)
-        sure = keypoints[:, 2] > self.protocol.keypoints.threshold
+        keypoints, box = self._keypoints(record, image, fallbacks)
+        observed = keypoints[:, 2] > self.protocol.keypoints.threshold
         points = keypoints[:, :2].astype(np.float64)
-        crop, taken = crops.window(self._rule, points, sure, box, size)
-        fallbacks[taken] += bool(taken)
-        at = crop.to_crop(points)
-        visible = sure & (at >= 0).all(1) & (at < Crop.SIZE).all(1)
-        fallbacks[UNPOSED] += not visible.any()
+        crop, fallback = self._rule.window(points, observed, box, size)
+        fallbacks[fallback] += bool(fallback)
+        joints = crop.to_crop(points)
+        visible = observed & (joints >= 0).all(1) & (joints < Crop.SIZE).all(1)
+        fallbacks[NO_KEYPOINTS] += not visible.any()
         diagonal = float(np.hypot(*size))
         K = intrinsics(diagonal, size)
         if self.protocol.focal == "given" and record.K is not None:
             K, diagonal = record.K.astype(np.float64), float(np.sqrt(record.K[0, 0] * record.K[1, 1]))
         return (
-            crops.pixels(crop, image), at.astype(np.float32), visible.astype(np.float32),
+            pixels(crop, image), joints.astype(np.float32), visible.astype(np.float32),
             np.array(crop_focal(K, crop), np.float32), np.array(diagonal, np.float32),
-            crop_rotation(K, crop), self._sight(visible),
+            crop_rotation(K, crop), self._visibility(visible),
         )  # fmt: skip
 
-    def _given(
-        self, record: Record, image: UInt8[np.ndarray, "h w 3"], fallbacks: Counter[str]
+    def _keypoints(
+        self, record: PersonRecord, image: UInt8[np.ndarray, "h w 3"], fallbacks: Counter[str]
     ) -> tuple[Float32[np.ndarray, "30 3"], Float[np.ndarray, "4"]]:
-        """Keypoints and annotated box in pixels of the picture as it lies on the disk."""
+        """Keypoints and annotated box in pixels of the image on disk."""
         scale = 1.0
         if record.size is not None and record.size != image.shape[:2]:
             scale = image.shape[0] / record.size[0]
             if abs(image.shape[1] / record.size[1] / scale - 1) > 0.01:
                 raise InputError(
-                    f"the picture is {image.shape[1]}×{image.shape[0]}, annotated as"
+                    f"the image is {image.shape[1]}×{image.shape[0]}, annotated as"
                     f" {record.size[1]}×{record.size[0]}",
                     where=str(record.picture),
-                    fix="Use the set's own pictures.",
+                    fix="Use the set's own images.",
                 )
             fallbacks[SHRUNK] += 1
         box = record.box * scale
         if self._detector is not None:
             inside = np.clip(box, 0, [image.shape[1], image.shape[0]] * 2)
-            if (inside[2:] - inside[:2] < 1).any():  # nothing of the person is in the picture
+            if (inside[2:] - inside[:2] < 1).any():  # no part of the person is in the image
                 return np.zeros((len(JOINTS30), 3), np.float32), box
-            found = self._detector.keypoints_in_boxes(image, inside[None].astype(np.float32))
-            return found[0].keypoints30, box
+            detections = self._detector.keypoints_in_boxes(image, inside[None].astype(np.float32))
+            return detections[0].keypoints30, box
         assert record.keypoints is not None
         keypoints = record.keypoints.copy()
         keypoints[:, :2] *= scale
         return keypoints, box
 
-    def _sight(self, visible: Bool[np.ndarray, "30"]) -> Float[np.ndarray, "17"]:
-        """A joint counts as in sight where its keypoint was given; NaN for joints that the source never reports."""
-        at = H36M17.indices_in(JOINTS30)
+    def _visibility(self, visible: Bool[np.ndarray, "30"]) -> Float[np.ndarray, "17"]:
+        """Persons.seen: 1 where the input keypoint is visible; NaN for joints that the source never reports."""
+        indices = H36M17.indices_in(JOINTS30)
         return np.array(
-            [float(visible[i]) if known else np.nan for i, known in zip(at, self._known, strict=True)]
+            [float(visible[i]) if known else np.nan for i, known in zip(indices, self._reported, strict=True)]
         )
 
     def _truths(
-        self, records: list[Record]
+        self, records: list[PersonRecord]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
         truths = [record.truth for record in records]
         bodies = [truth for truth in truths if isinstance(truth, BodyTruth)]
         if len(bodies) == len(truths):
-            posed = self.truth.pose(bodies)
+            posed = self.bodies.pose(bodies)
             return posed.joints, np.ones(posed.joints.shape[:2]), posed.vertices, posed.pelvis
         joints = np.stack([truth.joints for truth in truths if isinstance(truth, JointTruth)])
         return joints[..., :3], (joints[..., 3] > 0).astype(np.float64), None, None
 
-    def _picture(self, path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    def _image(self, path: Path) -> UInt8[np.ndarray, "h w 3"]:
         if self._last is None or self._last[0] != path:
             cv2.setNumThreads(1)
             self._last = (path, read_image(path).rgb)
@@ -146,66 +153,99 @@ class DiskSource:
 
 
 def _reported(protocol: Protocol) -> list[bool]:
-    """Which of Human3.6M's 17 joints a keypoint source can report (Pelvis and Neck as means of hips, shoulders)."""
+    """Which of Human3.6M's 17 joints a keypoint source can report. Pelvis and Neck are means of hips and shoulders."""
     source = protocol.keypoints.source
     smpl = source == "annotated" and protocol.selection.dataset.startswith("3dpw")
-    given = {*(SMPL24 if smpl else _GIVES[source]).joints, "Pelvis", "Neck"}
-    return [joint in given for joint in H36M17.joints]
-
-
-# The window of a picture that the model is shown, by a protocol's CropRule, and its pixels.
-
-
-BOX_FALLBACK, PICTURE_FALLBACK = "box: the annotated one", "box: the whole picture"
-
-
-def window(
-    rule: CropRule,
-    points: Float[np.ndarray, "n 2"],
-    seen: Bool[np.ndarray, " n"],
-    annotated: Float[np.ndarray, "4"],
-    size: tuple[int, int],
-) -> tuple[Crop, str]:
-    """The crop around the seen points (image px) of a picture of `size` (h, w), and the fallback taken, if any.
-
-    Fewer than two points, points on one spot, or a box outside the picture give no window: then the annotated box
-    (x1 y1 x2 y2), then the picture, so that nobody is left out.
-    """
-    if seen.sum() > 1:
-        low, high = points[seen].min(0), points[seen].max(0)
-        half = (high - low) / 2 * rule.joints
-        middle = (low + high) / 2
-        crop = _square(rule, np.concatenate([middle - half, middle + half]), size)
-        if crop is not None:
-            return crop, ""
-    if rule.fallback == "annotated corners taken for x y w h":
-        annotated = np.concatenate([annotated[:2], annotated[:2] + annotated[2:]])
-    crop = _square(rule, annotated, size)
-    if crop is not None:
-        return crop, BOX_FALLBACK
-    whole = _square(rule, np.array([0.0, 0.0, size[1], size[0]]), size)
-    if whole is None:
-        raise InputError(f"a picture of {size[1]}×{size[0]} pixels has no window", where="picture")
-    return whole, PICTURE_FALLBACK
-
-
-def _square(rule: CropRule, box: Float[np.ndarray, "4"], size: tuple[int, int]) -> Crop | None:
-    """Brought inside (a box that begins outside is shifted, not cut: so in 3DCrowdNet and after), squared, enlarged.
-
-    None for a box without extent inside the picture.
-    """
-    x1, y1 = max(0.0, box[0]), max(0.0, box[1])
-    x2 = min(size[1] - 1.0, x1 + max(0.0, box[2] - box[0] - 1))
-    y2 = min(size[0] - 1.0, y1 + max(0.0, box[3] - box[1] - 1))
-    side = max(x2 - x1, y2 - y1) * rule.square
-    if not (np.isfinite([x1, y1, x2, y2]).all() and x2 >= x1 and y2 >= y1 and side > 0):
-        return None
-    return Crop((x1 + x2 - side) / 2, (y1 + y2 - side) / 2, side)
+    reported = {*(SMPL24 if smpl else _SKELETONS[source]).joints, "Pelvis", "Neck"}
+    return [joint in reported for joint in H36M17.joints]
 
 
 def pixels(crop: Crop, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "256 256 3"]:
-    """Bilinear, one sample a pixel, black outside: as published, unlike `Crop.warp`, which averages when it shrinks."""
+    """The crop's pixels: bilinear, one sample a pixel, black outside, as published. `Crop.warp` averages instead."""
     matrix = np.array([[crop.scale, 0.0, -crop.x1 * crop.scale], [0.0, crop.scale, -crop.y1 * crop.scale]])
     side = (Crop.SIZE, Crop.SIZE)
     out = cv2.warpAffine(image, matrix, side, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     return out.astype(np.uint8, copy=False)
+
+
+@dataclass(frozen=True, eq=False)
+class PosedTruth:
+    """Ground-truth bodies, metres, camera frame; without translation where Truth.placed is "origin". joints:
+    skeletons.H36M17."""
+
+    vertices: Float32[np.ndarray, "b v 3"]
+    joints: Float[np.ndarray, "b 17 3"]
+    pelvis: Float[np.ndarray, "b 3"]
+
+
+class GroundTruthBodies:
+    """The bodies that true parameters are posed with: the user's licensed SMPL files by gender, and the regressor."""
+
+    def __init__(self, truth: Truth) -> None:
+        """Raises AssetError, with the command to run, for files that were not imported."""
+        self.truth = truth
+        needed: dict[str, tuple[Gender, ...]] = {
+            "annotated": ("male", "female"),
+            "neutral": ("neutral",),
+            "none": (),
+        }
+        self.genders = needed[truth.gender]
+        h36m = require_asset("h36m_regressor") if self.genders else None
+        paths: dict[Gender, Path] = {g: require_asset(f"smpl_{g}") for g in self.genders}
+        extra = find_asset("extra_regressor")
+        used = [p for p in (h36m, *paths.values()) if p is not None]
+        self.files: dict[str, str] = {path.name: sha256(path) for path in used}
+        self.bodies = {g: BodyModel(load_body(p, h36m=h36m, extra=extra)).eval() for g, p in paths.items()}
+
+    @property
+    def faces(self) -> Integer[np.ndarray, "f 3"] | None:
+        return next((body.faces.numpy() for body in self.bodies.values()), None)
+
+    @torch.inference_mode()
+    def pose(self, truths: Sequence[BodyTruth]) -> PosedTruth:
+        """Pose each with the body of its gender."""
+        rows: list[tuple[NDArray[Any], ...]] = [()] * len(truths)
+        for gender, body in self.bodies.items():
+            chosen = [i for i, truth in enumerate(truths) if _gender(self.truth, truth) == gender]
+            if not chosen:
+                continue
+            betas = np.zeros((len(chosen), 10), np.float32)
+            with np.errstate(over="ignore"):  # results.score counts a truth that is not finite
+                pose = np.stack([truths[i].pose for i in chosen]).astype(np.float32)
+                for row, i in enumerate(chosen):
+                    betas[row, : len(truths[i].betas)] = truths[i].betas
+            out = body(torch.from_numpy(betas), rotation_matrix(torch.from_numpy(pose)))
+            vertices = out.vertices
+            if self.truth.placed == "camera":
+                transl = np.stack([self.translation(truths[i]) for i in chosen]).astype(np.float32)
+                vertices = vertices + torch.from_numpy(transl)[:, None]
+            joints = body.regress(vertices, "h36m17")
+            pelvis = body.regress(vertices, "joints30")[:, 0]
+            for row, i in enumerate(chosen):
+                rows[i] = (vertices[row].numpy(), joints[row].double().numpy(), pelvis[row].double().numpy())
+        return PosedTruth(*(np.stack([row[part] for row in rows]) for part in range(3)))
+
+    def translation(self, truth: BodyTruth) -> NDArray[np.float64]:
+        if truth.turned_about_pelvis is None:
+            return truth.transl
+        pelvis = _neutral_pelvis(truth.betas.tobytes())
+        return truth.transl + truth.turned_about_pelvis @ pelvis - pelvis
+
+
+def _gender(rule: Truth, truth: BodyTruth) -> Gender:
+    return "neutral" if rule.gender == "neutral" else truth.gender
+
+
+@cache
+def _neutral_body() -> BodyModel:
+    return BodyModel(load_body(require_asset("smpl_neutral")))
+
+
+@cache
+def _neutral_pelvis(betas: bytes) -> NDArray[np.float64]:
+    """The pelvis at rest of the neutral body with these betas (bytes of a float64 array), metres."""
+    shape = torch.zeros(1, 10)
+    values = torch.from_numpy(np.frombuffer(betas)[:10].astype(np.float32))
+    shape[0, : len(values)] = values
+    rest = torch.eye(3).expand(1, 24, 3, 3)
+    return _neutral_body()(shape, rest).joints[0, 0].double().numpy()

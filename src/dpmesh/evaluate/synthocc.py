@@ -1,4 +1,5 @@
-"""SynthOcc as an evaluation's source: person 6 k + l is case k at level l, so that every beginning is balanced."""
+"""SynthOcc as an evaluation source, and its protocols. Person 6 k + l is case k at level l, so that the first n people
+cover all levels."""
 
 import io
 from collections import Counter
@@ -15,7 +16,7 @@ from dpmesh.data.synthocc.labels import Label, label
 from dpmesh.data.synthocc.scenes import CASES, RANGES, SynthOccScene, case
 from dpmesh.errors import InputError
 from dpmesh.evaluate.interfaces import Census, Persons
-from dpmesh.evaluate.protocol import Keypoints, Protocol, Rendered, Selection, Truth
+from dpmesh.evaluate.protocol import KeypointRule, Protocol, Rendered, Selection, Truth
 from dpmesh.evaluate.results import read_arrays
 from dpmesh.inference.detector import Detector
 from dpmesh.io import atomic_write
@@ -24,14 +25,14 @@ from dpmesh.skeletons import H36M17, JOINTS30
 VERSION = 1
 LEVELS = len(RANGES)
 PERSONS = CASES * LEVELS
-UNSEEN = "keypoints: none given"
+NO_KEYPOINTS = "keypoints: none given"
 _MOST_ATTEMPTS = 10_000
-_KEPT = 3  # cases in memory
+_CACHED = 3  # cases in memory
 
 
 class SynthOcc:
-    """See records.Source. cache: a folder for pictures, so that the next run does not draw them again; its files are
-    trusted to be ours (delete it after a change of this package's version of the set)."""
+    """An EvaluationSource of synthetic people. cache: a folder for rendered images, which later runs read. Delete it
+    after a change of VERSION: its files are not verified."""
 
     def __init__(self, protocol: Protocol, cache: Path | None = None) -> None:
         self.protocol, self.people = protocol, People()
@@ -43,10 +44,8 @@ class SynthOcc:
             files={"labels": protocol.selection.dataset.rpartition(" ")[2]},
         )
         self._cache = cache / f"synthocc-{VERSION}" if cache is not None else None
-        # As it was when the set was frozen: one look at each person, also at those who lean.
-        self._detector = (
-            Detector(rotated_detection=False) if protocol.keypoints.source == "detector" else None
-        )
+        # As when the set was frozen: one pass for each person, without the second one for people who lean.
+        self.detector = Detector(rotated_detection=False) if protocol.keypoints.source == "detector" else None
         self._made: dict[int, tuple[list[SynthOccScene], UInt8[np.ndarray, "6 256 256 3"]]] = {}
 
     def __len__(self) -> int:
@@ -63,16 +62,16 @@ class SynthOcc:
         scenes = [self._case(i // LEVELS)[0][i % LEVELS] for i in indices]
         labels = [label(self.people, scene) for scene in scenes]
         crops = np.stack([self.picture(i) for i in indices])
-        given = [self._keypoints(one, crop) for one, crop in zip(labels, crops, strict=True)]
+        inputs = [self._keypoints(one, crop) for one, crop in zip(labels, crops, strict=True)]
         figures = [scene.person.figure for scene in scenes]
         focal = np.array([one.focal for one in labels], np.float32)
-        at = np.array(H36M17.indices_in(JOINTS30))
+        h36m = np.array(H36M17.indices_in(JOINTS30))
         return Persons(
             ids=tuple(one.id for one in labels),
             sequences=tuple(f"{'clean' if s.level == 0 else s.subset} {s.level}" for s in scenes),
             crops=crops,
-            joints=np.stack([points for points, _ in given]),
-            visible=np.stack([sure for _, sure in given]),
+            joints=np.stack([points for points, _ in inputs]),
+            visible=np.stack([visible for _, visible in inputs]),
             focal_crop=focal,
             focal_image=focal,
             turn=np.tile(np.eye(3), (len(labels), 1, 1)),
@@ -80,23 +79,23 @@ class SynthOcc:
             measured=np.ones((len(labels), 17)),
             truth_vertices=np.stack([f.vertices for f in figures]).astype(np.float32),
             truth_pelvis=np.stack([f.joints[0] for f in figures]),
-            seen=np.stack([one.seen[at] for one in labels]).astype(np.float64),
-            fallbacks=+Counter({UNSEEN: sum(not sure.any() for _, sure in given)}),
+            seen=np.stack([one.seen[h36m] for one in labels]).astype(np.float64),
+            fallbacks=+Counter({NO_KEYPOINTS: sum(not visible.any() for _, visible in inputs)}),
         )
 
     def _keypoints(self, one: Label, crop: UInt8[np.ndarray, "256 256 3"]) -> tuple[np.ndarray, np.ndarray]:
-        """(30, 2) crop px and (30,) 1 where given."""
-        if self._detector is None:
+        """(30, 2) crop px and (30,) 1 where visible."""
+        if self.detector is None:
             return one.points.astype(np.float32), one.given.astype(np.float32)
-        found = self._detector.keypoints_in_boxes(crop, one.box[None].astype(np.float32))[0].keypoints30
+        detected = self.detector.keypoints_in_boxes(crop, one.box[None].astype(np.float32))[0].keypoints30
         x1, y1, x2, y2 = one.frame
-        inside = ((found[:, :2] >= [x1, y1]) & (found[:, :2] <= [x2 - 1, y2 - 1])).all(1)
-        sure = ((found[:, 2] > self.protocol.keypoints.threshold) & inside).astype(np.float32)
-        return found[:, :2] * sure[:, None], sure
+        inside = ((detected[:, :2] >= [x1, y1]) & (detected[:, :2] <= [x2 - 1, y2 - 1])).all(1)
+        visible = ((detected[:, 2] > self.protocol.keypoints.threshold) & inside).astype(np.float32)
+        return detected[:, :2] * visible[:, None], visible
 
     def _case(self, number: int) -> tuple[list[SynthOccScene], UInt8[np.ndarray, "6 256 256 3"]]:
         if number not in self._made:
-            while len(self._made) >= _KEPT:
+            while len(self._made) >= _CACHED:
                 del self._made[next(iter(self._made))]
             self._made[number] = self._make(number)
         return self._made[number]
@@ -111,7 +110,7 @@ class SynthOcc:
                 or attempt is None or attempt.shape or attempt.dtype.kind not in "iu"
                 or not 0 <= attempt < _MOST_ATTEMPTS
             ):  # fmt: skip
-                raise InputError("no pictures of SynthOcc", where=str(path), fix="Delete the file.")
+                raise InputError("no images of SynthOcc", where=str(path), fix="Delete the file.")
             return case(self.people, number, int(attempt)), pictures
         scenes = case(self.people, number)
         pictures = draw_case(self.people, scenes)
@@ -122,23 +121,20 @@ class SynthOcc:
         return scenes, pictures
 
 
-# The protocols of SynthOcc: one set of persons, two sources of keypoints.
-
-
 LABELS = "a72e1bdd5b41c068896a3ab6889972f94289d71246549dd9142fc0328f8d9625"
-"""SHA-256 of all labels of version 1 (synthocc/labels.py); tools/synthocc.py computes it again."""
+"""SHA-256 of all labels of version 1 (data/synthocc/labels.py); tools/fixtures/synthocc.py computes it."""
 PREFIX_LABELS = "481ae51a3c4898a724406f76679bde0724b4135c8ec7f378be38b9c1ba06c45f"
 """The same of the first eight cases."""
-_PERSONS = 5_040
 
 
 def synthocc_protocols() -> list[Protocol]:
+    """The same people with keypoints of the noise model, and of the shipped detector."""
     noise = Protocol(
         name="synthocc",
         title="SynthOcc",
-        persons=_PERSONS,
+        persons=PERSONS,
         selection=Selection(dataset=f"synthocc version 1, labels {LABELS}"),
-        keypoints=Keypoints(source="noise"),
+        keypoints=KeypointRule(source="noise"),
         crop=Rendered(),
         focal="given",
         truth=Truth(gender="neutral"),
@@ -146,5 +142,5 @@ def synthocc_protocols() -> list[Protocol]:
             "synthetic people of ours; the true body is the free body; --data is a folder to keep pictures in",
         ),
     )
-    shipped = replace(noise, edition="detector", keypoints=Keypoints(source="detector", threshold=0.2))
+    shipped = replace(noise, edition="detector", keypoints=KeypointRule(source="detector", threshold=0.2))
     return [noise, shipped]

@@ -1,7 +1,7 @@
-"""The paper's Tables 1-4 with our results beside, and below them how every one of our figures was made.
+"""The paper's Tables 1-4 with rows for measured results, and a list of how each result was computed.
 
-Published figures stand in published.json alone. Ours go into a column by the protocol's name; an edition other than
-"paper" is a row of its own. Results of one model (the same weights file) share a row.
+Published figures are in published.json only. A result goes into the column of its protocol. Results of the same weights
+share a row; an edition other than "paper" is a row of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dpmesh.errors import AssetError
-from dpmesh.evaluate.names import markdown as plain
-from dpmesh.evaluate.report import made_by, mm, warnings
-from dpmesh.evaluate.schema import NUMBER, STRING, Each, Maybe, require
+from dpmesh.evaluate.checks import NUMBER, STRING, Each, Maybe, markdown_text, require
+from dpmesh.evaluate.report import checksum, mm, warnings
 from dpmesh.io import read_json
 
 PUBLISHED = Path(__file__).parent / "published.json"
@@ -20,9 +19,12 @@ Cell = float | None
 
 
 def published() -> dict[str, Any]:
-    found = read_json(PUBLISHED, error=AssetError)
-    require(found, _SHAPE, str(PUBLISHED), "Install again: pip install --force-reinstall dpmesh.", AssetError)
-    return found
+    """The content of published.json. Raises AssetError."""
+    content = read_json(PUBLISHED, error=AssetError)
+    require(
+        content, _SHAPE, str(PUBLISHED), "Install again: pip install --force-reinstall dpmesh.", AssetError
+    )
+    return content
 
 
 _SHAPE = {
@@ -32,7 +34,7 @@ _SHAPE = {
 
 
 def tables(results: Sequence[Mapping[str, Any]]) -> str:
-    """Markdown. A result of a protocol that no table has is listed at the end with its means."""
+    """Markdown. Results of protocols that are in no table are listed at the end with their means. Raises AssetError."""
     book = published()
     lines: list[str] = []
     used: set[str] = set()
@@ -41,12 +43,12 @@ def tables(results: Sequence[Mapping[str, Any]]) -> str:
         columns = [tuple(column) for column in table["columns"]]
         lines += [f"## {table['name']}. {table['title']}", "", _line(["", *map(_head, columns)])]
         lines.append("|---" * (len(columns) + 1) + "|")
-        lines += [_line([plain(name), *map(mm, row)]) for name, row in table["rows"].items()]
+        lines += [_line([markdown_text(name), *map(mm, row)]) for name, row in table["rows"].items()]
         for name, mine in _rows(results).items():
             cells, here = _cells(columns, mine)
             if here:
                 used |= {r["protocol"]["name"] for r in here}
-                label = f"{plain(name)} {''.join(marks[id(r)] for r in here)}"
+                label = f"{markdown_text(name)} {''.join(marks[id(r)] for r in here)}"
                 lines.append(_line([f"**{label}**", *map(mm, cells)]))
         lines.append("")
     rest = [r for r in results if r["protocol"]["name"] not in used]
@@ -61,27 +63,27 @@ def tables(results: Sequence[Mapping[str, Any]]) -> str:
 
 def _rows(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Results by model and edition."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     names: dict[str, set[str]] = {}
     for result in results:
         names.setdefault(result["weights"]["name"], set()).add(result["weights"]["sha256"])
     for result in results:
         weights, edition = result["weights"], result["protocol"]["definition"]["edition"]
         name = weights["name"]
-        if len(names[name]) > 1:  # one folder, other weights since
+        if len(names[name]) > 1:  # the same folder with different weights
             name += f" {weights['sha256'][:8]}"
-        found.setdefault(name + ("" if edition == "paper" else f", {edition}"), []).append(result)
-    return found
+        groups.setdefault(name + ("" if edition == "paper" else f", {edition}"), []).append(result)
+    return groups
 
 
 def _cells(
     columns: Sequence[tuple[str, str]], mine: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Cell], list[Mapping[str, Any]]]:
-    """A row's figures (of two results of one protocol the later), and the results that they are of."""
+    """A row's figures and the results that they come from. Of two results of one protocol the later one counts."""
     by_name = {r["protocol"]["definition"]["name"]: r for r in mine}
     here = [by_name[name] for name in dict.fromkeys(name for name, _ in columns) if name in by_name]
     cells = [_value(by_name.get(name), measure) for name, measure in columns]
-    if columns[-1][0] == MEAN:  # of the sequences, each with the same weight; only of all of them
+    if columns[-1][0] == MEAN:  # unweighted, over the sequences; None unless all are there
         known = [cell for cell in cells[:-1] if cell is not None]
         cells[-1] = sum(known) / len(known) if len(known) == len(cells) - 1 else None
     return cells, here
@@ -92,20 +94,22 @@ def _value(result: Mapping[str, Any] | None, measure: str) -> Cell:
 
 
 def _means(result: Mapping[str, Any]) -> str:
-    return ", ".join(f"{plain(name)} {mm(m['mean'])}" for name, m in result["figures"]["mean"].items())
+    return ", ".join(
+        f"{markdown_text(name)} {mm(m['mean'])}" for name, m in result["figures"]["mean"].items()
+    )
 
 
 def _made(result: Mapping[str, Any], mark: str) -> str:
     protocol, weights, persons = result["protocol"], result["weights"], result["persons"]
-    told = [
+    parts = [
         f"{protocol['name']} (version {protocol['definition']['version']}, hash {protocol['hash']})",
-        f"weights {weights['name']} ({made_by(weights)}), dpmesh {result['package']}",
+        f"weights {weights['name']} ({checksum(weights)}), dpmesh {result['package']}",
         f"{persons['evaluated']} persons from {result['data']['layout']}",
         *warnings(result),
         *(f"{n} × {name}" for name, n in result["fallbacks"].items()),
         *protocol["notes"],
     ]
-    return f"{mark} " + "; ".join(plain(one) for one in told)
+    return f"{mark} " + "; ".join(markdown_text(part) for part in parts)
 
 
 def _head(column: tuple[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The worst persons of a run as pictures: what the model was shown and told, its answer, the truth, and the side."""
+"""Images of the people with the largest errors: the inputs, the prediction, the truth, and both from the side."""
 
 import io
 from pathlib import Path
@@ -9,12 +9,11 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from dpmesh.evaluate.checks import file_name
+from dpmesh.evaluate.evaluation import Evaluation
 from dpmesh.evaluate.folder import MARK, WORST
 from dpmesh.evaluate.interfaces import Persons
-from dpmesh.evaluate.names import file_name
-from dpmesh.evaluate.results import Rows
-from dpmesh.evaluate.runner import Opened
-from dpmesh.evaluate.score import inputs_of
+from dpmesh.evaluate.results import Rows, inputs_of
 from dpmesh.geometry.crop import Crop
 from dpmesh.io import atomic_write
 from dpmesh.render.overlay import Layer, draw_overlay, palette
@@ -23,28 +22,28 @@ from dpmesh.types import Prediction
 
 COUNT = 20
 _SIDE = 384
-"""Pixels of a panel's side; what the drawing costs grows with its square."""
-_GIVEN, _TRUE = (80, 255, 120), (255, 190, 60)
+"""Pixels of a panel's side; drawing time grows with its square."""
+_INPUT, _TRUE = (80, 255, 120), (255, 190, 60)
 
 
 def worst_of(rows: Rows, count: int = COUNT) -> list[int]:
-    """Places in the source of the persons with the largest MPJPE, failures first."""
+    """Source indices of the people with the largest MPJPE, failures first."""
     badness = np.where(rows.failed, np.inf, rows.mpjpe)
     usable = np.flatnonzero(np.logical_not(rows.unusable))
     return [int(rows.index[i]) for i in usable[np.argsort(-badness[usable], kind="stable")][:count]]
 
 
-def draw_worst(opened: Opened, rows: Rows, count: int = COUNT) -> list[Path]:
-    """JPEGs in the job's folder, worst first; the model answers once more for these persons."""
-    by_index = {int(at): i for i, at in enumerate(rows.index)}
+def draw_worst(evaluation: Evaluation, rows: Rows, count: int = COUNT) -> list[Path]:
+    """Write JPEGs to worst/, the largest errors first. The model is run again on these people. Raises OutputError."""
+    by_index = {int(index): i for i, index in enumerate(rows.index)}
     written: list[Path] = []
-    for place, index in enumerate(worst_of(rows, count), start=1):
+    for rank, index in enumerate(worst_of(rows, count), start=1):
         row = by_index[index]
-        persons = opened.source.persons([index])
+        persons = evaluation.source.persons([index])
         with torch.inference_mode():
-            answer = opened.model(inputs_of(persons, opened.model.camera, opened.device))
-        sheet = draw(opened, persons, answer, _caption(rows, row))
-        path = opened.job.folder / WORST / f"{place:02d}_{file_name(persons.ids[0])}.jpg"
+            prediction = evaluation.model(inputs_of(persons, evaluation.model.camera, evaluation.device))
+        sheet = draw(evaluation, persons, prediction, _caption(rows, row))
+        path = evaluation.config.folder / WORST / f"{rank:02d}_{file_name(persons.ids[0])}.jpg"
         buffer = io.BytesIO()
         Image.fromarray(sheet).save(buffer, "JPEG", quality=88, comment=MARK)
         atomic_write(path, buffer.getvalue())
@@ -54,54 +53,57 @@ def draw_worst(opened: Opened, rows: Rows, count: int = COUNT) -> list[Path]:
 
 def _caption(rows: Rows, row: int) -> str:
     numbers = (("MPJPE", rows.mpjpe), ("PA", rows.pa_mpjpe), ("MPVE", rows.mpve))
-    told = [f"{name} {values[row]:.0f}" for name, values in numbers if np.isfinite(values[row])]
+    errors = [f"{name} {values[row]:.0f}" for name, values in numbers if np.isfinite(values[row])]
     return f"{str(rows.ids[row])[:80]}   " + (
-        "no finite answer" if rows.failed[row] else "  ".join(told) + " mm"
+        "no finite prediction" if rows.failed[row] else "  ".join(errors) + " mm"
     )
 
 
-def draw(opened: Opened, persons: Persons, answer: Prediction, caption: str) -> UInt8[np.ndarray, "h w 3"]:
-    """Four panels under a line of text. The true body stands where the answer's pelvis is: the panel
-    compares poses, not places. Keypoints that were given are green, true joints (of sets without bodies) orange."""
+def draw(
+    evaluation: Evaluation, persons: Persons, prediction: Prediction, caption: str
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Four panels of one person under a caption. The true body is moved to the predicted pelvis, so that the panels
+    compare poses, not places. Input keypoints are green, true joints (of sets without bodies) orange."""
     crop = cv2.resize(persons.crops[0], (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC)
     scale = _SIDE / Crop.SIZE
-    focal = float(answer.focal[0]) * scale
+    focal = float(prediction.focal[0]) * scale
     middle = (Crop.SIZE / 2 + 0.5) * scale - 0.5
     K = np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1]])
-    told = crop.copy()
+    keypoints = crop.copy()
     for point in persons.joints[0][persons.visible[0] > 0]:
-        _dot(told, (point + 0.5) * scale - 0.5, _GIVEN)
-    mesh = answer.vertices[0].float().cpu().numpy()
-    faces = opened.model.body.faces.cpu().numpy()
-    panels = [told]
+        _dot(keypoints, (point + 0.5) * scale - 0.5, _INPUT)
+    mesh = prediction.vertices[0].float().cpu().numpy()
+    faces = evaluation.model.body.faces.cpu().numpy()
+    panels = [keypoints]
     colours = palette(2)
     if not np.isfinite(mesh).all():
         panels += [np.full_like(crop, 40)] * 3
         return _sheet(panels, caption)
     panels.append(draw_overlay(crop, [Layer(mesh, colours[0])], faces, K))
-    pelvis = answer.joints3d[0, 0].float().cpu().numpy()
-    back = persons.turn[0].T if opened.model.camera == "crop" else np.eye(3)  # camera frame -> the answer's
+    pelvis = prediction.joints3d[0, 0].float().cpu().numpy()
+    # From the camera frame to the prediction's.
+    back = persons.turn[0].T if evaluation.model.camera == "crop" else np.eye(3)
     grey = np.full_like(crop, 70)
-    beside = draw_overlay(grey, [Layer(_quarter(mesh, pelvis), colours[0])], faces, K)
+    side = draw_overlay(grey, [Layer(_quarter(mesh, pelvis), colours[0])], faces, K)
     if (
         persons.truth_vertices is not None
         and persons.truth_pelvis is not None
-        and opened.source.faces is not None
+        and evaluation.source.faces is not None
     ):
         true = (persons.truth_vertices[0] - persons.truth_pelvis[0]) @ back.T + pelvis
         layer, turned = (Layer(v.astype(np.float32), colours[1]) for v in (true, _quarter(true, pelvis)))
-        panels.append(draw_overlay(crop, [layer], opened.source.faces, K))
-        both = (beside.astype(np.uint16) + draw_overlay(grey, [turned], opened.source.faces, K)) // 2
+        panels.append(draw_overlay(crop, [layer], evaluation.source.faces, K))
+        both = (side.astype(np.uint16) + draw_overlay(grey, [turned], evaluation.source.faces, K)) // 2
         panels.append(both.astype(np.uint8))
     else:
         true = (persons.truth_joints[0] - persons.truth_joints[0, 0]) @ back.T + pelvis
         panels.append(_skeleton(crop.copy(), true, persons.measured[0], K))
-        panels.append(_skeleton(beside, _quarter(true, pelvis), persons.measured[0], K))
+        panels.append(_skeleton(side, _quarter(true, pelvis), persons.measured[0], K))
     return _sheet(panels, caption)
 
 
 def _quarter(points: Float[np.ndarray, "n 3"], pelvis: Float[np.ndarray, "3"]) -> Float[np.ndarray, "n 3"]:
-    """Turned by 90 degrees about the vertical through the pelvis: the person from its side."""
+    """Rotated by 90 degrees about the vertical axis through the pelvis: a side view."""
     turn = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
     return ((points - pelvis) @ turn.T + pelvis).astype(np.float32)
 
@@ -121,9 +123,9 @@ def _skeleton(
 
 
 def _dot(image: UInt8[np.ndarray, "h w 3"], point: np.ndarray, colour: tuple[int, int, int]) -> None:
-    at = tuple(round(float(v)) for v in np.clip(point, -9999, 9999))
-    cv2.circle(image, at, 6, (0, 0, 0), -1, cv2.LINE_AA)
-    cv2.circle(image, at, 4, colour, -1, cv2.LINE_AA)
+    centre = tuple(round(float(v)) for v in np.clip(point, -9999, 9999))
+    cv2.circle(image, centre, 6, (0, 0, 0), -1, cv2.LINE_AA)
+    cv2.circle(image, centre, 4, colour, -1, cv2.LINE_AA)
 
 
 def _sheet(panels: list[UInt8[np.ndarray, "h w 3"]], caption: str) -> UInt8[np.ndarray, "h2 w2 3"]:

@@ -23,13 +23,11 @@ from dpmesh.data.sample import stack
 from dpmesh.data.shards import is_packed
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.errors import ConfigError
-from dpmesh.evaluate import report as summary
-from dpmesh.evaluate import score
-from dpmesh.evaluate.interfaces import Persons, Source
+from dpmesh.evaluate import report, results
+from dpmesh.evaluate.interfaces import EvaluationSource, Persons
 from dpmesh.evaluate.packed import open_packed
 from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.registry import open_set
-from dpmesh.evaluate.results import concatenate
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.predictor import MeshModel
 from dpmesh.metrics import mpjpe, mpve, pa_mpjpe
@@ -169,7 +167,7 @@ class Benchmark:
     """Some persons of a data set under a protocol of dpmesh.evaluate, evenly drawn from all of them."""
 
     protocol: Protocol
-    source: Source
+    source: EvaluationSource
     chosen: Sequence[int]
     _kept: list[tuple[Sequence[int], Persons]] = field(default_factory=list[tuple[Sequence[int], Persons]])
 
@@ -185,20 +183,20 @@ class Benchmark:
     def figures(self, model: MeshModel, device: torch.device) -> Row:
         """The mean of each measure in millimetres (those that the protocol and the model's body have), how many people
         and failures; the protocol and its hash."""
-        score.require_joints(model)
+        results.require_joints(model)
         measure = self.protocol.measure
         parts = [
-            score.score(
+            results.score(
                 measure,
                 indices,
                 persons,
-                score.predicted(
-                    measure, model, model(score.inputs_of(persons, model.camera, device)), persons
+                results.predicted(
+                    measure, model, model(results.inputs_of(persons, model.camera, device)), persons
                 ),
             )
             for indices, persons in self.batches()
         ]
-        totals = summary.figures(measure, concatenate(parts))
+        totals = report.figures(measure, results.concatenate(parts))
         means = {name: m["mean"] for name, m in totals["mean"].items() if m["mean"] is not None}
         return {
             "people": len(self.chosen),
@@ -220,7 +218,7 @@ def benchmarks(data: Data, count: int, *, annotated: bool = False) -> tuple[Benc
     return tuple(Benchmark(protocol, source, spread(len(source), share)) for protocol, source in sets)
 
 
-def _opened(source: TrainingSource, annotated: bool) -> tuple[Protocol, Source]:
+def _opened(source: TrainingSource, annotated: bool) -> tuple[Protocol, EvaluationSource]:
     root = Path(source.root)
     if is_packed(root):
         people = open_packed(root / f"{source.dataset}-{source.split}", annotated=annotated)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from dpmesh.assets import sha256
 from dpmesh.body.unpickle import load_pickle
 from dpmesh.errors import InputError
-from dpmesh.evaluate.fields import entry, first_existing, misfits, numbers, whole
-from dpmesh.evaluate.interfaces import Census, JointTruth, Record
+from dpmesh.evaluate.checks import entry, first_existing, misfits, numbers, whole
+from dpmesh.evaluate.interfaces import Census, JointTruth, PersonRecord
 from dpmesh.evaluate.protocol import Protocol
 from dpmesh.io import path_inside
 from dpmesh.skeletons import H36M17, JOINTS30, Skeleton, convert
@@ -34,14 +34,14 @@ TO_H36M17 = tuple(SPIN24.index("Nose_H36M" if joint == "Nose" else joint) for jo
 regressor (the pairing of truth and prediction is the same)."""
 
 
-def read(protocol: Protocol, root: Path) -> tuple[list[Record], Census]:
+def read(protocol: Protocol, root: Path) -> tuple[list[PersonRecord], Census]:
     """root: the folder that holds `processed/`. Records in the file's order. Raises InputError."""
     with misfits(root):
         return _read(protocol, root)
 
 
-def _read(protocol: Protocol, root: Path) -> tuple[list[Record], Census]:
-    found: list[Record] = []
+def _read(protocol: Protocol, root: Path) -> tuple[list[PersonRecord], Census]:
+    found: list[PersonRecord] = []
     left_out: Counter[str] = Counter()
     files: dict[str, str] = {}
     for sequence in protocol.selection.sequences:
@@ -72,7 +72,7 @@ def _read(protocol: Protocol, root: Path) -> tuple[list[Record], Census]:
                     left_out["the pelvis was not measured"] += 1
                     continue
                 found.append(
-                    Record(
+                    PersonRecord(
                         id=f"{sequence}/{Path(name).with_suffix('').as_posix()}/{person}",
                         sequence=sequence,
                         picture=_picture(root, path.parent, name, where),

@@ -16,8 +16,8 @@ import torch
 
 from dpmesh.assets import sha256
 from dpmesh.errors import InputError
-from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, read_json, rotations
-from dpmesh.evaluate.interfaces import BodyTruth, Census, Record
+from dpmesh.evaluate.checks import betas, camera, entry, misfits, numbers, read_json, rotations
+from dpmesh.evaluate.interfaces import BodyTruth, Census, PersonRecord
 from dpmesh.evaluate.protocol import Protocol
 from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, JOINTS30, convert
@@ -26,22 +26,22 @@ JOTR_FILE = "3doh_test_annots_scale_1.json"
 _NOTE = "3DOH's trans and scale carry no metric meaning and were not used"
 
 
-def read_jotr(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
+def read_jotr(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
     """folder: with JOTR's file and `images/`. Raises InputError."""
     with misfits(folder / JOTR_FILE):
         return _jotr(protocol, folder)
 
 
-def read_official(protocol: Protocol, path: Path) -> tuple[list[Record], Census]:
+def read_official(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Census]:
     """path: testset/annots.json; its pictures lie below its folder. Raises InputError."""
     with misfits(path):
         return _official(protocol, path)
 
 
-def _jotr(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
+def _jotr(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
     path = folder / JOTR_FILE
     content = read_json(path)
-    found: list[Record] = []
+    found: list[PersonRecord] = []
     for name in sorted(_table(content, path)):
         row, where = content[name], f"{path}: {name}"
         keypoints = None
@@ -49,7 +49,7 @@ def _jotr(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
             coco = numbers(entry(row, "hrnet_results", where), (17, 3), f"{where}.hrnet_results")
             keypoints = convert(coco, COCO17, JOINTS30)
         found.append(
-            Record(
+            PersonRecord(
                 id=Path(name).stem,
                 sequence="3doh",
                 picture=path_inside(folder / "images", _base(name), where),
@@ -71,7 +71,7 @@ def _jotr(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
     )
 
 
-def _official(protocol: Protocol, path: Path) -> tuple[list[Record], Census]:
+def _official(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Census]:
     if protocol.keypoints.source == "hrnet":
         raise InputError(
             "the official 3DOH files hold no detected keypoints",
@@ -79,7 +79,7 @@ def _official(protocol: Protocol, path: Path) -> tuple[list[Record], Census]:
             fix=f"Put JOTR's {JOTR_FILE} into OH3D, or run {protocol.name}@detector.",
         )
     content = read_json(path)
-    found: list[Record] = []
+    found: list[PersonRecord] = []
     left_out: Counter[str] = Counter()
     for key in sorted(_table(content, path)):
         row, where = content[key], f"{path}: {key}"
@@ -90,7 +90,7 @@ def _official(protocol: Protocol, path: Path) -> tuple[list[Record], Census]:
         pose[0] = _turned(rotations(extrinsic[:3, :3], f"{where}.extri"), pose[0])
         named = str(entry(row, "img_path", where)).replace("\\", "/")
         found.append(
-            Record(
+            PersonRecord(
                 id=Path(named).stem,
                 sequence="3doh",
                 picture=_picture(path.parent, named, where),

@@ -25,14 +25,14 @@ from dpmesh.data.datasets.threedpw import (
 )
 from dpmesh.decode import image_size
 from dpmesh.errors import InputError
-from dpmesh.evaluate.fields import misfits, rotations
-from dpmesh.evaluate.interfaces import BodyTruth, Census, Record
+from dpmesh.evaluate.checks import misfits, rotations
+from dpmesh.evaluate.interfaces import BodyTruth, Census, PersonRecord
 from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.readers.threedpw_json import projected, within
 from dpmesh.skeletons import JOINTS30, OPENPOSE18, convert
 
 
-def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
+def read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
     """Records by sequence, frame, person. Raises InputError."""
     if protocol.keypoints.source == "hhrnet":
         raise InputError(
@@ -41,7 +41,7 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
             where=str(folder),
             fix=f"Put 3DPW_latest_validation.json there, or run {protocol.name}@as-run (OpenPose).",
         )
-    found: list[Record] = []
+    found: list[PersonRecord] = []
     left_out: Counter[str] = Counter()
     files: dict[str, str] = {}
     for split in protocol.selection.splits:
@@ -68,12 +68,12 @@ def _wanted(protocol: Protocol, sequence: str) -> bool:
     return within(protocol, sequence, 0)
 
 
-def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[str]) -> list[Record]:
+def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[str]) -> list[PersonRecord]:
     people, where, name = read_sequence(path), str(path), path.stem
     cameras, K = people.world_to_camera, people.K
     rotation, frames = cameras[:, :3, :3], len(cameras)
     size = _picture_size(images / image_name(0))
-    found: list[Record] = []
+    found: list[PersonRecord] = []
     for person, gender in enumerate(people.genders):
         pose = people.pose[person].reshape(frames, 72).copy()
         pose[:, :3] = _turned(rotation, pose[:, :3])
@@ -89,7 +89,7 @@ def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[st
                 continue
             rotations(cameras[frame, :3, :3], f"{where}: cam_poses[{frame}]")  # of others it may be anything
             found.append(
-                Record(
+                PersonRecord(
                     id=f"{name}/{frame:05d}/{person}",
                     sequence=name,
                     picture=images / image_name(frame),

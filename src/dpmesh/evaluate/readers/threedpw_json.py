@@ -15,8 +15,8 @@ from jaxtyping import Float, Float32
 from dpmesh.assets import sha256
 from dpmesh.data.datasets.threedpw import IMAGES, json_file
 from dpmesh.errors import InputError
-from dpmesh.evaluate.fields import betas, camera, entry, misfits, numbers, read_json, rows, whole
-from dpmesh.evaluate.interfaces import BodyTruth, Census, Record
+from dpmesh.evaluate.checks import betas, camera, entry, misfits, numbers, read_json, rows, whole
+from dpmesh.evaluate.interfaces import BodyTruth, Census, PersonRecord
 from dpmesh.evaluate.protocol import Protocol, SelectionWithout
 from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, SMPL24, convert
@@ -32,13 +32,13 @@ CROWD_KEYPOINTS = "3DPW_validation_crowd_hhrnet_result.json"
 _DEFINES_ITSELF = ("3dpw-oc", "3dpw-pc")
 
 
-def read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
+def read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
     """Records by sequence, frame, person. Raises InputError."""
     with misfits(folder):
         return _read(protocol, folder)
 
 
-def _read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
+def _read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
     path = folder / FILES[protocol.selection.dataset]
     content = read_json(path)
     files = {path.name: sha256(path)}
@@ -58,7 +58,7 @@ def _read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
         entry(row, "id", f"{path}: images[{i}]"): (i, row)
         for i, row in enumerate(rows(content, "images", str(path)))
     }
-    found: list[tuple[tuple[str, int, int], Record]] = []
+    found: list[tuple[tuple[str, int, int], PersonRecord]] = []
     counts: Counter[str] = Counter()
     for i, row in enumerate(rows(content, "annotations", str(path))):
         where = f"{path}: annotations[{i}]"
@@ -82,7 +82,7 @@ def _read(protocol: Protocol, folder: Path) -> tuple[list[Record], Census]:
         counts["no HigherHRNet pose matched: OpenPose's taken"] += better is not None and not matched
         person = whole(entry(row, "person_id", where), f"{where}.person_id", high=10**6)
         named = f"{sequence}/{entry(image, 'file_name', place)}"
-        record = Record(
+        record = PersonRecord(
             id=f"{sequence}/{frame:05d}/{person}",
             sequence=sequence,
             picture=path_inside(folder / IMAGES, named, f"{place}.file_name"),

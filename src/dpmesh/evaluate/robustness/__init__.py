@@ -1,1 +1,1 @@
-"""`dpmesh bench robustness`: how the error grows when what the model is given gets worse."""
+"""`dpmesh bench robustness`: how errors grow as the model's inputs are corrupted."""

@@ -1,0 +1,1 @@
+"""Measurements behind the numbers in the documentation. Run one as `python -m benchmarks.FOLDER.NAME`."""

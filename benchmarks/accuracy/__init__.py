@@ -1,0 +1,1 @@
+"""Accuracy of models, of their parts, and agreement with other implementations."""

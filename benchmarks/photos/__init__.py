@@ -1,0 +1,1 @@
+"""Bodies on free photographs, tested against keypoints, the floor and themselves."""

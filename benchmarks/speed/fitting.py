@@ -1,0 +1,83 @@
+"""What fitting costs.
+
+    python -m benchmarks.speed.fitting [--people 32] [--batch 16] [--data CACHE] [--json FILE]
+
+The first persons of SynthOcc (of which --data keeps the pictures), one thread, processor seconds: what `dpmesh eval
+--method fit` and `--method refine` (the code of `dpmesh predict --refine`) take for a person, in batches as eval has
+them and one at a time as a picture of one person has them, beside the network alone. The methods take turns on each
+batch, so that the machine's load meets all alike. Making the pictures and scoring are not counted.
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import tell
+from dpmesh.evaluate.baselines import Method, method_of
+from dpmesh.evaluate.registry import open_source
+from dpmesh.evaluate.results import inputs_of
+from dpmesh.model import DPMesh
+
+LIMIT_S = 3.0
+"""Seconds a person, fit and refine."""
+TIMED: tuple[Method, ...] = ("network", "refine", "fit")
+
+
+def measured(model: DPMesh, persons: int, batch: int, data: Path | None) -> dict[str, list[float]]:
+    """Processor seconds a person, for each method one number a batch; a first batch, which warms up, is not kept."""
+    source = open_source("synthocc", data)
+    methods = {name: method_of(name, model) for name in TIMED}
+    found: dict[str, list[float]] = {name: [] for name in TIMED}
+    for start in [0, *range(0, persons, batch)]:
+        given = source.persons(range(start, min(start + batch, persons)))
+        inputs = inputs_of(given, model.camera, torch.device("cpu"))
+        for name, method in methods.items():
+            begun = time.process_time()
+            with torch.inference_mode():  # as eval does
+                method(inputs)
+            found[name].append((time.process_time() - begun) / len(given.ids))
+    return {name: seconds[1:] for name, seconds in found.items()}
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    return {"mean": round(sum(seconds) / len(seconds), 3), "most": round(max(seconds), 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--people", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument(
+        "--alone", type=int, default=4, help="persons that are measured one at a time as well"
+    )
+    parser.add_argument("--weights", default="embedded")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model = DPMesh.from_pretrained(options.weights)
+    batched = measured(model, options.people, options.batch, options.data)
+    alone = measured(model, options.alone, 1, options.data)
+    most = max(max(seconds) for part in (batched, alone) for seconds in part.values())
+    result = {
+        "weights": options.weights,
+        "persons": options.people,
+        f"processor seconds a person, batches of {options.batch}": {
+            n: summary(s) for n, s in batched.items()
+        },
+        "persons one at a time": options.alone,
+        "processor seconds a person, one at a time": {n: summary(s) for n, s in alone.items()},
+        "limit, seconds a person": LIMIT_S,
+        "within the limit": most <= LIMIT_S,
+    }
+    tell(result, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Build the files that the package ships."""
