@@ -151,7 +151,7 @@ def test_every_example_has_its_people_written_down() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_every_person_of_the_examples_is_detected(path: Path) -> None:
-    image = source(path)
+    image = load_image(path)
     result = DETECTORS[False](image)
     wanted = boxes(*PEOPLE[path.stem])
     overlaps = box_iou(np.stack([p.box for p in result.people]), wanted)
@@ -177,7 +177,7 @@ def test_eyes_of_the_astronaut() -> None:
 
 
 def test_fresh_sessions_detect_the_same() -> None:
-    image = source(ROOT / "examples/park.jpg")
+    image = load_image(ROOT / "examples/park.jpg")
     for a, b in zip(Detector()(image).people, Detector()(image).people, strict=True):
         assert (
             np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.box, b.box) and a.score == b.score
@@ -186,7 +186,7 @@ def test_fresh_sessions_detect_the_same() -> None:
 
 def test_moving_the_image_moves_the_keypoints() -> None:
     """64 px of black to the left and above: the crop steps by powers of two, so nothing else changes."""
-    image, box = source(ROOT / "examples/balance.jpg"), boxes((166, 66, 804, 737))
+    image, box = load_image(ROOT / "examples/balance.jpg"), boxes((166, 66, 804, 737))
     moved = np.pad(image, ((64, 0), (64, 0), (0, 0)))
     here = DETECTORS[False].keypoints_in_boxes(image, box)[0]
     there = DETECTORS[False].keypoints_in_boxes(moved, box + np.float32(64))[0]
@@ -194,7 +194,7 @@ def test_moving_the_image_moves_the_keypoints() -> None:
 
 
 def test_supplied_boxes_are_kept_in_order() -> None:
-    image = source(ROOT / "examples/park.jpg")
+    image = load_image(ROOT / "examples/park.jpg")
     given = boxes((0, 300, 130, 550), (300, 0, 420, 120), (585, 350, 710, 525))
     people = DETECTORS[False].keypoints_in_boxes(image, given)
     assert np.array_equal(np.stack([p.box for p in people]), given)

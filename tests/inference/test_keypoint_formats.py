@@ -19,7 +19,7 @@ NOT_VISIBLE = 0.05
 
 def compare(case: dict[str, Any], result: list[Any], wanted: list[int]) -> None:
     """Each person's joints within 2 px, joints that are not visible stay so, and the box fits."""
-    assert len(result) == len(wanted), f"{len(found)} people instead of {len(wanted)}"
+    assert len(result) == len(wanted), f"{len(result)} people instead of {len(wanted)}"
     names: list[str] = TRUTH["joints"]
     known = names if case["joints"] == "all" else case["joints"]
     for person, which in zip(result, wanted, strict=True):
