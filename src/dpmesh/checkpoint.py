@@ -89,10 +89,12 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Provenance]:
     """The config as plain data, and the provenance. Raises WeightsError."""
     fix = "Give a folder that save_pretrained wrote."
     try:
-        found = read_json(folder / CONFIG, LARGEST_CONFIG, WeightsError)
+        content = read_json(folder / CONFIG, LARGEST_CONFIG, WeightsError)
     except WeightsError as error:
-        raise WeightsError(f"no readable {CONFIG} ({error.what})", where=str(folder), fix=fix) from None
-    parts = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+        raise WeightsError(
+            f"no readable {CONFIG} ({error.what})", where=str(folder), fix=error.fix or fix
+        ) from None
+    parts = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
     config, provenance = parts.get("config"), parts.get("provenance")
     if not isinstance(config, dict) or not isinstance(provenance, dict) or not _shallow(parts):
         raise WeightsError(
@@ -181,7 +183,9 @@ def _reading(folder: Path) -> Generator[Path]:
         with open_regular(path, WeightsError):
             pass
     except WeightsError as error:
-        raise WeightsError(f"{WEIGHTS} cannot be read ({error.what})", where=str(folder)) from None
+        raise WeightsError(
+            f"{WEIGHTS} cannot be read ({error.what})", where=str(folder), fix=error.fix
+        ) from None
     try:
         yield path
     except (OSError, safetensors.SafetensorError) as error:

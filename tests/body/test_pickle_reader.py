@@ -310,7 +310,7 @@ def test_the_memo_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert pickle_reader.MOST_MEMO <= 4_000_000
     monkeypatch.setattr(pickle_reader, "MOST_MEMO", 2_000)
     told = refused_cheaply(tmp_path / "SMPL.pkl", b"\x80\x04N" + b"\x94" * 40_000 + b".", 2 * 2**20)
-    assert "more than 2,000 things" in told
+    assert "more than 2,000 entries" in told
 
 
 def test_an_array_made_again_and_again_of_the_same_bytes_is_bounded(tmp_path: Path) -> None:

@@ -198,6 +198,8 @@ _DROPPED = (
     (re.escape(LICENSED), "SMPL's licensed arrays"),
 )
 
+_WRAPPERS = re.compile(r"((module|model|network|net|ema_model|ema)\.)+")
+"""Prefixes of DataParallel, Lightning modules and averaged models; no tensor of the release begins like one."""
 _DIFFUSION = "backbone.sd_model."
 _SPLIT = {"in_proj_weight": "weight", "in_proj_bias": "bias"}
 _LAYER = {"linear1": "feed_forward.0", "linear2": "feed_forward.2"}
@@ -239,8 +241,9 @@ class Fate(NamedTuple):
 
 
 def canonical(name: str) -> str:
-    """A tensor's first name: without the prefix of data-parallel training, copies under the original's name."""
-    name = name.removeprefix("module.")
+    """A tensor's first name: without prefixes of training frameworks, copies under the original's name."""
+    if wrapper := _WRAPPERS.match(name):
+        name = name[wrapper.end() :]
     for copy, first in COPIES:
         if name.startswith(copy):
             return first + name.removeprefix(copy)

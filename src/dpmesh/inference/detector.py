@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from dpmesh.assets import shipped
-from dpmesh.errors import InputError
+from dpmesh.errors import AssetError, InputError
 from dpmesh.geometry.crop import Crop, sample_window
 from dpmesh.inference.rotated_detection import lean, surer, turned_window
 from dpmesh.inference.suppression import box_iou, same_person, suppress
+from dpmesh.io import open_regular
 from dpmesh.skeletons import COCO17, JOINTS30, convert
 
 MODELS = ("ssdlite_mobilenet_v2_coco.onnx", "movenet_multipose.onnx")
@@ -218,13 +219,21 @@ def tidy(found: tuple[Detection, ...], max_people: int) -> DetectionResult:
 
 def _open(path: Path, threads: int) -> Any:
     """An onnxruntime session: quiet, on the CPU, with a fixed number of threads."""
+    with open_regular(path, AssetError):  # raises for a missing file, a Git LFS pointer, a web page
+        pass
     import onnxruntime  # Here, because it takes longer to import than all the rest of this module.
 
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # Unused initializers of the converted graphs would be warned about.
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  onnxruntime's own classes share no base
+        line = " ".join(str(error).split())[:120]
+        raise AssetError(
+            f"is not a readable ONNX file ({line})", where=str(path), fix="Install or download it again."
+        ) from None
 
 
 def _steady(crop: Crop) -> Crop:
