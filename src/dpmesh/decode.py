@@ -77,6 +77,11 @@ _OTHER_KINDS = (
     ),
     (b"IIU\0", 0, Mistaken("is a raw photo, which is not read", "Develop it to JPEG or TIFF first.")),
     (b"IIRO", 0, Mistaken("is a raw photo, which is not read", "Develop it to JPEG or TIFF first.")),
+    (
+        b"\0\x05\x16\x07",
+        0,
+        Mistaken("is a file that macOS keeps beside an image, not the image", "Leave it out."),
+    ),
     (b"\x1aE\xdf\xa3", 0, VIDEO),
     (b"AVI ", 8, VIDEO),
     (b"FLV\x01", 0, VIDEO),
