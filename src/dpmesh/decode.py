@@ -167,6 +167,8 @@ def _open(file: io.BytesIO | io.BufferedReader | BinaryIO, name: str) -> Image.I
         try:
             return Image.open(file, formats=formats)
         except UnidentifiedImageError:
+            if "HEIF" in formats:
+                raise InputError("the HEIC image is damaged", where=name, fix="Copy it again.") from None
             if kind := other_kind(head):
                 raise InputError(kind.what, where=name, fix=kind.fix) from None
             raise

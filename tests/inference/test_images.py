@@ -530,5 +530,5 @@ def test_heic_is_read_with_its_extra(tmp_path: Path) -> None:
     assert picture.rgb.shape == upright.shape and np.abs(picture.rgb.astype(int) - upright).mean() < 3
     assert picture.exif_focal == pytest.approx(28 / np.hypot(36, 24) * np.hypot(80, 120), rel=1e-4)
     (tmp_path / "b.heic").write_bytes(HEIC)
-    with pytest.raises(InputError, match=r"b\.heic: the image is damaged|b\.heic: is not an image"):
+    with pytest.raises(InputError, match=r"b\.heic: the HEIC image is damaged"):
         read_image(tmp_path / "b.heic")
