@@ -59,7 +59,7 @@ test-wheel:
 # onnxruntime and OpenCV; with the lowest versions an uncertain joint differs by 1.8 px.
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest tests/inference tests/render tests/body tests/test_io.py tests/test_checkpoint.py \
-		tests/data/test_noise.py tests/data/test_shards.py --deselect tests/inference/test_detect.py::test_examples_agree_with_float32
+		tests/data/test_noise.py tests/data/test_shards.py --deselect tests/inference/test_detector.py::test_examples_agree_with_float32
 
 # One environment for everything: users' packages first, then the developers' and the documentation's.
 $(VENV)/.installed: pyproject.toml constraints.txt

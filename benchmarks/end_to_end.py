@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 from machine import commit, machine
 
-from dpmesh.inference import preprocess as job
+from dpmesh.inference import preprocess
 from dpmesh.inference import scene_io as export
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.predictor import Predictor
@@ -64,9 +64,9 @@ class Clock:
 
 def watched(predictor: Predictor, detector: Surest, clock: Clock) -> None:
     """Put the clock around each part; they do not lie in one another."""
-    job.read_image = clock.wrap("read", job.read_image)
+    preprocess.read_image = clock.wrap("read", preprocess.read_image)
     predictor.detector = clock.wrap("detect", detector)  # type: ignore[assignment]
-    predictor._answer = clock.wrap("model", predictor._answer)
+    predictor._forward = clock.wrap("model", predictor._forward)
     export.draw_overlay = clock.wrap("overlay", export.draw_overlay)
     export.draw_side = clock.wrap("side view", export.draw_side)
     export.png = clock.wrap("PNG", export.png)
@@ -82,7 +82,7 @@ def once(
     detector.limit = 1 if people == 1 else None
     wall, cpu = time.perf_counter(), time.process_time()
     scene = predictor(path, max_people=people)
-    scene.save(out)
+    scene.save(out, overwrite=True)
     total = time.process_time() - cpu
     assert len(scene.people) == people, f"{path.name}: {len(scene.people)} people, not {people}"
     rest = {"the rest": total - sum(clock.spent.values())}

@@ -26,7 +26,8 @@ from dpmesh.body.files import free_body
 from dpmesh.evaluate.photographs.person import Examiner, Row
 from dpmesh.evaluate.photographs.pictures import film, stills
 from dpmesh.evaluate.photographs.summary import on_floors, summary
-from dpmesh.inference.detector import Detection, DetectionResult, Detector
+from dpmesh.inference.detections import Detection, DetectionResult
+from dpmesh.inference.detector import Detector
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Person, Scene
 

@@ -141,7 +141,7 @@ def test_a_model_in_half_precision_is_refused(tmp_path: Path):
         ("folder.onnx", ["--overwrite"], "is a folder"),
         ("old.onnx", [], "already"),
         ("link.onnx", [], "already"),
-        ("new.onnx", [], "new.onnx.data: there is such a file already"),
+        ("new.onnx", [], "new.onnx.data: the file exists already"),
         ("x" * 5000 + ".onnx", [], "longer than a path"),
         ("caf\udce9.onnx", [], "cannot be written"),
         ("old.onnx/new.onnx", [], "cannot be written"),
@@ -196,7 +196,7 @@ def small_model(path: Path, outside: str = "") -> None:
 def test_overwrite_replaces_only_a_model(tmp_path: Path, content: bytes) -> None:
     out = tmp_path / "m.onnx"
     out.write_bytes(content)
-    with pytest.raises(OutputError, match="is no part of an ONNX model"):
+    with pytest.raises(OutputError, match="is not part of an ONNX model"):
         refuse_out(out, overwrite=True)
     small_model(out)
     refuse_out(out, overwrite=True)

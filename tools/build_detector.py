@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from dpmesh.assets import SHIPPED, sha256
-from dpmesh.inference.detector import MODELS, Detection, Detector
+from dpmesh.inference.detections import Detection
+from dpmesh.inference.detector import MODELS, Detector
 
 BOXES = MODELS[0]
 

@@ -21,7 +21,7 @@ from dpmesh.evaluate.photographs.person import Examiner
 from dpmesh.evaluate.photographs.pictures import film, stills
 from dpmesh.evaluate.photographs.summary import on_floors
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.preprocess import SURE_DETECTED
+from dpmesh.inference.preprocess import MIN_DETECTED
 from dpmesh.inference.scene import Scene
 from dpmesh.render.overlay import LONGEST, Layer, draw_overlay, draw_side, palette
 
@@ -48,7 +48,7 @@ def tile(name: str, scene: Scene, examiner: Examiner) -> np.ndarray:
     above, window = around(above, scene, zoom)
     for person in scene.people:
         for x, y, sure in person.keypoints2d:
-            if sure > SURE_DETECTED:
+            if sure > MIN_DETECTED:
                 at = (int((x * zoom - window[0]) * window[2]), int((y * zoom - window[1]) * window[2]))
                 cv2.circle(
                     above, at, 2, (60, 230, 60) if sure >= CONFIDENT else (255, 150, 0), -1, cv2.LINE_AA

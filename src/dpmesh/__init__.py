@@ -1,4 +1,4 @@
-"""Bodies that are hidden: DPMesh (CVPR 2024), installable.
+"""Recover 3D human meshes from photographs, even under occlusion (DPMesh, CVPR 2024).
 
 from dpmesh import Predictor
 scene = Predictor.from_pretrained("embedded")("photo.jpg")
@@ -10,30 +10,70 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpmesh.errors import DPMeshError
+    from dpmesh.body.files import load_body
+    from dpmesh.config import DPMeshConfig
+    from dpmesh.errors import (
+        AssetError,
+        ConfigError,
+        DPMeshError,
+        InputError,
+        OutputError,
+        WeightsError,
+    )
     from dpmesh.inference.predictor import Predictor
     from dpmesh.inference.scene import Person, Scene
     from dpmesh.model import DPMesh
     from dpmesh.types import Inputs, Prediction
 
-__all__ = ["DPMesh", "DPMeshError", "Inputs", "Person", "Prediction", "Predictor", "Scene"]
+    __version__: str
 
-# Imported on first use: a bare `import dpmesh` loads neither torch nor OpenCV nor onnxruntime.
-_HOME = {
+__all__ = [
+    "AssetError",
+    "ConfigError",
+    "DPMesh",
+    "DPMeshConfig",
+    "DPMeshError",
+    "InputError",
+    "Inputs",
+    "OutputError",
+    "Person",
+    "Prediction",
+    "Predictor",
+    "Scene",
+    "WeightsError",
+    "__version__",
+    "load_body",
+]
+
+_MODULES = {
     "DPMesh": "dpmesh.model",
-    "DPMeshError": "dpmesh.errors",
+    "DPMeshConfig": "dpmesh.config",
     "Inputs": "dpmesh.types",
     "Person": "dpmesh.inference.scene",
     "Prediction": "dpmesh.types",
     "Predictor": "dpmesh.inference.predictor",
     "Scene": "dpmesh.inference.scene",
+    "load_body": "dpmesh.body.files",
 }
+"""Name -> its module, imported on first use: a bare `import dpmesh` loads neither torch nor OpenCV nor onnxruntime."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'dpmesh' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    if name == "__version__":
+        return _version()
+    return getattr(importlib.import_module(_MODULES.get(name, "dpmesh.errors")), name)
+
+
+def _version() -> str:
+    """Of the installed package; empty where it runs without being installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("dpmesh")
+    except PackageNotFoundError:
+        return ""
 
 
 def __dir__() -> list[str]:

@@ -196,7 +196,7 @@ def test_import_doctor_and_use(
     capsys.readouterr()
     assert main(["assets", "doctor"]) == 0
     told = capsys.readouterr().out
-    assert "smpl_neutral: there" in told and "smpl_male: missing (optional)" in told
+    assert "smpl_neutral: imported" in told and "smpl_male: missing (optional)" in told
     # every part is found without a path
     found = user_body(None, None)
     assert found is not None
@@ -244,9 +244,9 @@ def test_another_file_is_not_replaced_unasked(tmp_path: Path, folder: Path, smpl
 def test_what_cannot_be_imported_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "note.txt").write_text("hello")
     for words, told in (
-        ([str(tmp_path / "absent")], "there is no such file or folder"),
-        ([str(tmp_path / "note.txt")], "none of the files that can be imported"),
-        ([str(tmp_path)], "nothing to import was found"),
+        ([str(tmp_path / "absent")], "no such file or folder"),
+        ([str(tmp_path / "note.txt")], "not a file that can be imported"),
+        ([str(tmp_path)], "no file to import"),
     ):
         assert main(["assets", "import", *words]) == 1
         line = capsys.readouterr().err

@@ -1,25 +1,25 @@
 """The real command with a fake model: what the command does around it is under test."""
 
+from typing import Any
+
 import pytest
 from fakes import FakeDetector, FakeModel
 
-from dpmesh.inference.options import model_options
+from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.predictor import Predictor
 
 
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
-    """The real command with the fake model; returns how it was asked for."""
-    calls: list[tuple[object, ...]] = []
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[ModelOptions]:
+    """The real command with the fake model; returns the options of each call."""
+    calls: list[ModelOptions] = []
 
-    def from_pretrained(*asked: object) -> Predictor:
-        calls.append(asked)
-        weights, _, _, fast, body, regressors, *rest = asked
-        refine, turn, flip = rest or (False, True, False)
-        files = (weights, body, regressors)
-        options = model_options(*files, fast, refine, turn, flip) if weights == "embedded" else None  # pyright: ignore[reportArgumentType]
+    def from_pretrained(**arguments: Any) -> Predictor:
+        options = ModelOptions(**arguments)
+        calls.append(options)
+        recorded = options.record() if options.weights == "embedded" else None
         detector = FakeDetector([(0.1, 0.1, 0.9, 0.9)])
-        return Predictor(FakeModel(), detector, "fake", 4, options=options)
+        return Predictor(FakeModel(), detector, "fake", 4, options=recorded)
 
     monkeypatch.setattr(Predictor, "from_pretrained", from_pretrained)
     return calls

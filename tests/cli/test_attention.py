@@ -23,7 +23,7 @@ def attention(*words: object) -> int:
     return main(["attention", *map(str, words)])
 
 
-def test_everybody_in_a_picture(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_person_of_an_image(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = (EXAMPLES / "two_people.jpg", "--out", tmp_path / "o", "--weights", weights)
     assert attention(*words) == 0
     out, err = capsys.readouterr()
@@ -35,7 +35,7 @@ def test_everybody_in_a_picture(weights: Path, tmp_path: Path, capsys: pytest.Ca
     assert "kept" in capsys.readouterr().out
     assert attention(*words, "--boxes", "100,100,400,700") == 1
     err = capsys.readouterr().err
-    assert "--boxes was not given, is 100,100,400,700" in err and "--overwrite" in err
+    assert "--boxes was not set, is 100,100,400,700" in err and "--overwrite" in err
     assert (folder / "person_00.npz").read_bytes() == kept
     assert attention(*words, "--overwrite", "--boxes", "100,100,400,700") == 0
     assert len(list(folder.iterdir())) == 3 + 1  # one person now, nothing of the old result left
@@ -44,11 +44,11 @@ def test_everybody_in_a_picture(weights: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    ("picture", "words", "told"),
+    ("image", "words", "message"),
     [
         ("none.png", (), "no such file"),
-        ("text.png", (), "not a picture"),
-        ("grey.png", (), "nobody was found"),
+        ("text.png", (), "not an image"),
+        ("grey.png", (), "no person detected"),
         ("grey.png", ("--boxes", "5,5,5,50"), "no area"),
         ("grey.png", ("--keypoints", "none.json"), "no such file"),
         ("grey.png", ("--body", "none.pkl"), "no such body file"),
@@ -58,15 +58,15 @@ def test_what_is_wrong_is_one_line(
     weights: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    picture: str,
+    image: str,
     words: tuple[str, ...],
-    told: str,
+    message: str,
 ) -> None:
     (tmp_path / "text.png").write_text("no picture")
     Image.new("RGB", (64, 64), (90, 90, 90)).save(tmp_path / "grey.png")
-    assert attention(tmp_path / picture, "--out", tmp_path / "o", "--weights", weights, *words) == 1
+    assert attention(tmp_path / image, "--out", tmp_path / "o", "--weights", weights, *words) == 1
     out, err = capsys.readouterr()
-    assert out == "" and len(err.splitlines()) == 1 and told in err
+    assert out == "" and len(err.splitlines()) == 1 and message in err
     assert not (tmp_path / "o").exists()
 
 

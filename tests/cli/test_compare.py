@@ -18,8 +18,9 @@ from dpmesh.evaluate.qualitative import comparison, figure
 from dpmesh.evaluate.qualitative.columns import open_columns
 from dpmesh.evaluate.qualitative.comparison import compare
 from dpmesh.geometry.camera import project
-from dpmesh.inference.aside import CLAIM, claim_of
 from dpmesh.inference.detector import Detector
+from dpmesh.inference.options import PredictOptions
+from dpmesh.inference.staging import CLAIM, claim_of
 from dpmesh.model import DPMesh
 from dpmesh.render import side
 from dpmesh.render.overlay import Layer, draw_side, palette
@@ -70,8 +71,8 @@ def test_sheets_page_and_record(
     (photos / "broken.jpg").write_bytes(b"\xff\xd8 broken")
     words = (photos, "--out", out, *options(weights), "--method", "network", "flip", "--panels")
     assert run(*words) == 1
-    told, err = capsys.readouterr()
-    assert "2 of 3 compared" in told and len(err.splitlines()) == 1 and "broken.jpg" in err
+    printed, err = capsys.readouterr()
+    assert "2 of 3 compared" in printed and len(err.splitlines()) == 1 and "broken.jpg" in err
     assert {p.name for p in out.iterdir()} == {"a", "<b>&'x y", "index.html"}
 
     record = json.loads((out / "a" / "comparison.json").read_text())
@@ -94,18 +95,18 @@ def test_all_columns_get_the_same_people(photos: Path, monkeypatch: pytest.Monke
     calls: list[int] = []
     detect = Detector.__call__
     monkeypatch.setattr(Detector, "__call__", lambda *a: (calls.append(1), detect(*a))[1])
-    columns = open_columns(["embedded"], ["network", "fit", "flip", "t-pose"], threads=1)
+    columns = open_columns(["embedded"], ["network", "fit", "flip", "t-pose"])
     assert [c.title for c in columns] == ["embedded", "embedded", "Keypoint fit", "T-pose"]
-    found = compare(columns, EXAMPLES / "two_people.jpg", max_people=2)
+    result = compare(columns, EXAMPLES / "two_people.jpg", PredictOptions(max_people=2))
     assert len(calls) == 1
-    first, *others = found.scenes
+    first, *others = result.scenes
     assert len(first.people) == 2
     for other in others:
         for name in ("box", "keypoints2d", "score"):
             np.testing.assert_array_equal(first.stacked(name), other.stacked(name))
         assert np.abs(first.stacked("vertices") - other.stacked("vertices")).max() > 1e-3
     # What one column counts is not in another's record.
-    assert all(scene.fallbacks.get("no_keypoints", 0) <= 2 for scene in found.scenes)
+    assert all(scene.fallbacks.get("no_keypoints", 0) <= 2 for scene in result.scenes)
 
 
 def test_output_folder_is_safe(
@@ -239,13 +240,13 @@ def test_columns_are_checked(weights: list[Path]) -> None:
         open_columns([str(i) for i in range(13)])
 
 
-def test_nobody_is_a_sheet_too(photos: Path, tmp_path: Path) -> None:
+def test_an_image_without_people_is_a_sheet_too(photos: Path, tmp_path: Path) -> None:
     Image.new("RGB", (300, 40), (90, 90, 90)).save(photos / "grey.png")
-    found = compare(open_columns(threads=1), photos / "grey.png")
-    folder = found.save(tmp_path / "o", size=200)
+    result = compare(open_columns(), photos / "grey.png")
+    folder = result.save(tmp_path / "o", size=200)
     assert Image.open(folder / "sheet.png").size[0] > 600
     with pytest.raises(OutputError):
-        found.save(tmp_path / "o", size=200)
+        result.save(tmp_path / "o", size=200)
 
 
 def test_drawing_is_the_image_enlarged() -> None:
@@ -324,11 +325,11 @@ def test_a_sheet_for_a_paper(photos: Path, tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(figure, "write_lines", noted)
     methods: tuple[Method, ...] = ("fit", "t-pose", "blank", "network", "lifter")
-    found = compare(open_columns(["embedded"], methods, threads=1), photos / "a.png", boxes=PEOPLE)
-    panels = found.panels(200)
-    plain = found.sheet(panels, legend=False)
+    result = compare(open_columns(["embedded"], methods), photos / "a.png", PredictOptions(boxes=PEOPLE))
+    panels = result.panels(200)
+    plain = result.sheet(panels, legend=False)
     assert len(sizes) > 14 and min(sizes) * 7 * 72 / plain.shape[1] >= 6
-    sheet = found.sheet(panels)
+    sheet = result.sheet(panels)
     assert sheet.shape == plain.shape
     rows, columns = np.nonzero((sheet != plain).any(-1))
     assert columns.max() < 2 * plain.shape[1] / 7 and rows.min() > plain.shape[0] / 2

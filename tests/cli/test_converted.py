@@ -36,8 +36,8 @@ def test_a_converted_checkpoint_draws_bodies(
     converted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights, body = converted
-    picture = ROOT / "examples" / "two_people.jpg"
-    words = ["predict", str(picture), "--out", str(tmp_path / "o"), "--weights", str(weights)]
+    image = ROOT / "examples" / "two_people.jpg"
+    words = ["predict", str(image), "--out", str(tmp_path / "o"), "--weights", str(weights)]
 
     assert main(words) == 1  # no body: never the free one in SMPL's place
     err = capsys.readouterr().err
@@ -45,8 +45,8 @@ def test_a_converted_checkpoint_draws_bodies(
     assert not (tmp_path / "o" / "two_people").exists()
 
     assert main([*words, "--body", str(body)]) == 0
-    told = capsys.readouterr().out
-    assert "2 people" in told and "the body is not the checkpoint's: v_template" in told
+    printed = capsys.readouterr().out
+    assert "2 people" in printed and "the body is not the checkpoint's: v_template" in printed
     folder = tmp_path / "o" / "two_people"
     assert {p.name for p in folder.iterdir() if p.name != ".dpmesh.json"} == {
         "overlay.png", "side.png", "scene.glb", "scene.npz", "scene.json", "person_00.obj", "person_01.obj",
@@ -58,5 +58,5 @@ def test_a_converted_checkpoint_draws_bodies(
     with np.load(folder / "scene.npz", allow_pickle=False) as stored:
         assert stored["vertices"].shape == (2, 6904, 3) and np.isfinite(stored["vertices"]).all()
         assert len(stored["faces"]) == len(free_body().faces) - 1
-    photograph, overlay = (np.asarray(Image.open(p)).astype(int) for p in (picture, folder / "overlay.png"))
+    photograph, overlay = (np.asarray(Image.open(p)).astype(int) for p in (image, folder / "overlay.png"))
     assert photograph.shape == overlay.shape and (np.abs(photograph - overlay).max(-1) > 20).mean() > 0.005

@@ -34,7 +34,7 @@ def test_full_size_takes_no_memory():
     assert int(done.stderr.splitlines()[-1]) < 1_000_000  # kB
 
 
-def test_a_folder_is_told_by_its_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_is_described_by_its_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """The weights are not read: here there are none."""
     text = {"config": to_dict(RELEASE), "provenance": {"source": "a test"}}
     (tmp_path / "config.json").write_text(json.dumps(text))
@@ -123,19 +123,19 @@ def test_the_ablation_as_a_table_and_as_data(
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     broken = {"config": {**to_dict(EMBEDDED), "pose_prior": {"kind": "gmm"}}, "provenance": {}}
     (tmp_path / "config.json").write_text(json.dumps(broken))
-    for source, told in (
+    for source, message in (
         (str(tmp_path), "kind must be one of"),
         ("x" * 5000, "There are: embedded"),
         ("huge", "There are: embedded, paper, release"),
     ):
         assert main(["inspect", source]) != 0
         error = capsys.readouterr().err
-        assert told in error and error.count("\n") <= 2
+        assert message in error and error.count("\n") <= 2
 
 
 def test_a_name_is_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     text = {"config": {**to_dict(EMBEDDED), "name": "[/bold]x[red]"}, "provenance": {"source": "[/nothing]"}}
     (tmp_path / "config.json").write_text(json.dumps(text))
     assert main(["inspect", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert "[/bold]x[red], one person" in told and "source: [/nothing]" in told
+    printed = capsys.readouterr().out
+    assert "[/bold]x[red], one person" in printed and "source: [/nothing]" in printed

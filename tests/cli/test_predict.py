@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from dpmesh.cli.main import main
-from dpmesh.cli.predict import find_pictures, name_results
 from dpmesh.errors import InputError
+from dpmesh.inference.image_list import list_images, result_names
+from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.record import MARKER
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+PHOTO = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 X = ("predict", "x.png", "--out", "o")
 Run = Callable[..., int]
 
@@ -28,7 +29,7 @@ def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in ("a.png", "b.jpg", "c.png"):
-        Image.fromarray(PICTURE).save(folder / name)
+        Image.fromarray(PHOTO).save(folder / name)
     (folder / "notes.txt").write_text("no picture by its name")
     return folder
 
@@ -43,23 +44,27 @@ def names(folder: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("loads")
-def test_one_picture(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_image(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert predict(photos / "a.png", "--out", tmp_path / "o") == 0
     out, err = capsys.readouterr()
     assert "1 person" in out and str(tmp_path / "o" / "a") in out and err == ""
     assert "overlay.png" in names(tmp_path / "o" / "a")
 
 
-def test_options_reach_the_predictor(loads: list[tuple[object, ...]], photos: Path, tmp_path: Path) -> None:
+def test_options_reach_the_predictor(loads: list[ModelOptions], photos: Path, tmp_path: Path) -> None:
     words = ("--weights", "w", "--device", "cpu", "--threads", 2, "--fast", "--save", "json", "--focal", 123)
-    words += ("--body", "b.pkl", "--regressors", "r", "--refine", "--no-turn")
+    words += ("--body", "b.pkl", "--regressors", "r", "--refine", "--no-rotated-detection")
     assert predict(photos / "a.png", "--out", tmp_path / "o", *words) == 0
-    assert loads == [("w", "cpu", 2, True, "b.pkl", "r", True, False, False)]
+    wanted = ModelOptions(
+        weights="w", device="cpu", threads=2, fast=True, body="b.pkl", regressors="r", refine=True,
+        rotated_detection=False,
+    )  # fmt: skip
+    assert loads == [wanted]
     assert names(tmp_path / "o" / "a") == {"scene.json"}
     data = json.loads((tmp_path / "o" / "a" / "scene.json").read_text())
     assert data["K"][0][0] == 123 and data["focal_source"] == "given"
     assert predict(photos / "b.jpg", "--out", tmp_path / "o", "--fov", 90, "--save", "json", "--flip") == 0
-    assert loads[1][-3:] == (False, True, True)
+    assert loads[1] == ModelOptions(flip=True)
     assert json.loads((tmp_path / "o" / "b" / "scene.json").read_text())["K"][0][0] == pytest.approx(40)
 
 
@@ -91,15 +96,15 @@ def test_pixel_limit_is_an_option(photos: Path, tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.usefixtures("loads")
-def test_nobody_is_said_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_person_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (1, 1)).save(tmp_path / "x.png")
     assert predict(tmp_path / "x.png", "--out", tmp_path / "o") == 0
-    assert "no person found" in capsys.readouterr().out
+    assert "no person detected" in capsys.readouterr().out
     assert json.loads((tmp_path / "o" / "x" / "scene.json").read_text())["people"] == []
 
 
 def test_second_run_keeps_what_is_there(
-    loads: list[tuple[object, ...]], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    loads: list[ModelOptions], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (photos, "--out", tmp_path / "o", "--save", "json,npz")
     assert predict(*words) == 0
@@ -117,12 +122,12 @@ def test_second_run_keeps_what_is_there(
 
 
 @pytest.mark.usefixtures("loads")
-def test_result_of_another_picture_is_not_taken_for_this_one(
+def test_result_of_another_image_is_refused(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict(photos / "a.png", "--out", tmp_path / "o", "--save", "json") == 0
     other = tmp_path / "a.png"
-    Image.fromarray(PICTURE[:30]).save(other)
+    Image.fromarray(PHOTO[:30]).save(other)
     assert predict(other, "--out", tmp_path / "o", "--save", "json") == 1
     assert "another image" in capsys.readouterr().err
     assert predict(other, "--out", tmp_path / "o", "--save", "json", "--overwrite") == 0
@@ -130,27 +135,27 @@ def test_result_of_another_picture_is_not_taken_for_this_one(
 
 def test_names_of_results(tmp_path: Path) -> None:
     paths = [Path(p) for p in ("x/a.jpg", "x/a.png", "x/b.png", "y/a.jpg", "y/B.png", "x/c.tar.gif")]
-    found = name_results(paths)
-    assert found[Path("x/c.tar.gif")] == "c.tar"
-    assert found[Path("x/a.jpg")] == "a.jpg" and found[Path("x/a.png")] == "a.png"
-    assert len({name.casefold() for name in found.values()}) == len(paths)
-    # A picture keeps its name in a second run, so that the result is found again.
-    assert name_results(paths) == found
+    result = result_names(dict.fromkeys(paths, ""))
+    assert result[Path("x/c.tar.gif")] == "c.tar"
+    assert result[Path("x/a.jpg")] == "a.jpg" and result[Path("x/a.png")] == "a.png"
+    assert len({name.casefold() for name in result.values()}) == len(paths)
+    # An image keeps its name in a second run, so its result is recognised.
+    assert result_names(dict.fromkeys(paths, "")) == result
 
 
-def test_pictures_of_a_folder(photos: Path, tmp_path: Path) -> None:
-    assert [p.name for p in find_pictures([str(photos), str(photos / "a.png")])] == [
+def test_images_of_a_folder(photos: Path, tmp_path: Path) -> None:
+    assert [p.name for p in list_images([str(photos), str(photos / "a.png")]).images] == [
         "a.png",
         "b.jpg",
         "c.png",
     ]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no picture"):
-        find_pictures([str(tmp_path / "empty")])
+    with pytest.raises(InputError, match="no image"):
+        list_images([str(tmp_path / "empty")])
 
 
 @pytest.mark.usefixtures("loads")
-def test_a_folder_that_gives_nothing_costs_only_itself(
+def test_a_folder_without_images_does_not_stop_the_others(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -165,11 +170,11 @@ def test_a_folder_that_gives_nothing_costs_only_itself(
     monkeypatch.setattr(Path, "iterdir", iterdir)
     out = tmp_path / "out"
     assert predict(tmp_path / "empty", photos / "a.png", tmp_path / "locked", "--out", out) == 1
-    told, err = capsys.readouterr()
-    assert (out / "a" / "scene.json").exists() and "a.png: 1 person" in told
+    printed, err = capsys.readouterr()
+    assert (out / "a" / "scene.json").exists() and "a.png: 1 person" in printed
     lines = err.splitlines()
     assert len(lines) == 3 and "2 of 3 inputs failed" in lines[0]
-    assert "empty: the folder holds no picture" in lines[1]
+    assert "empty: the folder has no image" in lines[1]
     assert "locked: the folder cannot be read (Permission denied)" in lines[2]
     assert predict(tmp_path / "empty", tmp_path / "locked", "--out", tmp_path / "o2") == 1
     assert len(capsys.readouterr().err.splitlines()) == 3
@@ -183,7 +188,7 @@ def test_out_is_a_file(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("loads")
-def test_keypoints_for_one_picture(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keypoints_for_one_image(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "k.json"
     file.write_text(json.dumps({"people": [{"pose_keypoints_2d": [30.0, 30.0, 0.9] * 18}]}))
     out = ("--out", tmp_path / "o", "--save", "json")
@@ -192,7 +197,7 @@ def test_keypoints_for_one_picture(photos: Path, tmp_path: Path, capsys: pytest.
     assert predict(photos / "b.jpg", *out, "--boxes", "5,5,5,50") == 1
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 2 and "no area" in err
-    assert predict(photos, "--out", tmp_path / "p", "--keypoints", file) == 1  # names no picture
+    assert predict(photos, "--out", tmp_path / "p", "--keypoints", file) == 1  # names no image
 
 
 @pytest.mark.parametrize(
@@ -215,7 +220,7 @@ def test_wrong_argument_is_two_and_one_line(words: list[str], capsys: pytest.Cap
 
 
 def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_path: Path) -> None:
-    def interrupted(*_: object) -> Predictor:
+    def interrupted(**_: object) -> Predictor:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Predictor, "from_pretrained", interrupted)
@@ -223,14 +228,14 @@ def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, photos: Path, tmp_pat
 
 
 def test_python_m_is_the_command() -> None:
-    """torchrun wants a module; a mistake there has the status and the line that the command gives."""
+    """torchrun wants a module; a mistake there has the same status and line as the command."""
     command = [sys.executable, "-m", "dpmesh", "nothing"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.startswith("dpmesh: unknown verb 'nothing'"), done.stderr
 
 
 def test_help_is_light() -> None:
-    """Neither the list of verbs nor a verb's help may load torch or a picture library."""
+    """Neither the list of verbs nor a verb's help may load torch or an image library."""
     script = (
         "import sys\nfrom dpmesh.cli.main import main\n"
         "for words in (['--help'], ['predict', '--help']):\n"
@@ -249,11 +254,11 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from fakes import FakeDetector, FakeModel
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.options import model_options
+from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.record import MARKER
 from dpmesh.cli.main import main
 found = FakeDetector([(0.1, 0.1, 0.9, 0.9)])
-Predictor.from_pretrained = lambda *_: Predictor(FakeModel(), found, options=model_options())
+Predictor.from_pretrained = lambda **_: Predictor(FakeModel(), found, options=ModelOptions().record())
 write = Path.write_bytes
 def slow(path, data):
     if path.name == "scene.json" and path.parent.name == ".b.dpmesh-part":

@@ -1,4 +1,4 @@
-"""`dpmesh predict --colour sigma` with weights that tell how sure they are, and without."""
+"""`dpmesh predict --colour sigma` with weights that predict their error, and without."""
 
 import json
 from dataclasses import replace
@@ -12,11 +12,11 @@ from dpmesh.cli.main import main
 from dpmesh.config import EMBEDDED
 from dpmesh.model import DPMesh
 
-PICTURE = Path(__file__).parents[2] / "examples" / "two_people.jpg"
+PHOTO = Path(__file__).parents[2] / "examples" / "two_people.jpg"
 
 
 def predict(*words: object) -> int:
-    return main(["predict", str(PICTURE), "--fast", *map(str, words)])
+    return main(["predict", str(PHOTO), "--fast", *map(str, words)])
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +49,12 @@ def test_coloured_by_sigma(weights: tuple[Path, Path], tmp_path: Path) -> None:
     assert one != other
 
 
-def test_without_a_sigma_one_line_says_so(
+def test_without_a_sigma_one_line_is_printed(
     weights: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict("--weights", weights[1], "--out", tmp_path / "o", "--colour", "sigma") == 1
     error = capsys.readouterr().err
-    assert "do not tell how sure" in error and len(error.splitlines()) == 1
+    assert "do not predict their error" in error and len(error.splitlines()) == 1
     assert not list(tmp_path.glob("o/*"))
     assert predict("--weights", weights[1], "--out", tmp_path / "o", "--save", "npz,json") == 0
     folder = tmp_path / "o" / "two_people"

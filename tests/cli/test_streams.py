@@ -114,7 +114,7 @@ def test_any_error_is_one_line(
     def broken(_: list[str]) -> int:
         raise error
 
-    monkeypatch.setattr(command, "_run", broken)
+    monkeypatch.setattr(command, "run_verb", broken)
     monkeypatch.delenv("DPMESH_TRACEBACK", raising=False)
     assert main(["predict"]) == 1
     err = capfd.readouterr().err
@@ -165,5 +165,5 @@ def test_say_escapes_what_steers(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_empty_place_to_write_to_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(words)
-    told = capsys.readouterr().err
-    assert left.value.code == 2 and told.count("\n") == 1 and "an empty name" in told
+    printed = capsys.readouterr().err
+    assert left.value.code == 2 and printed.count("\n") == 1 and "an empty name" in printed

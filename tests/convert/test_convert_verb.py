@@ -75,7 +75,7 @@ def test_without_a_body_it_says_so(state, tmp_path, capsys):
     torch.save(silent, tmp_path / "w.pth.tar")
     assert main(["convert", "released", str(tmp_path / "w.pth.tar"), str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
-    assert "no body named" in told and "dpmesh assets import" in told
+    assert "no body was named" in told and "dpmesh assets import" in told
     assert "ControlNet's outputs are all zero" in told
 
 

@@ -37,7 +37,7 @@ RUN: dict[str, Any] = {
 
 def as_set(values: dict[str, Any]) -> list[str]:
     """Of convert."""
-    return [word for key, value in values.items() for word in ("--set", f"model.{key}", str(value))]
+    return [word for key, value in values.items() for word in (f"--set.model.{key}", str(value))]
 
 
 def as_dotted(values: dict[str, Any]) -> list[str]:

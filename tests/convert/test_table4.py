@@ -109,9 +109,7 @@ def laboratory(twin: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def convert(name: str, laboratory: Path, out: str) -> int:
-    words = [
-        word for key, value in narrow(name).items() for word in ("--set", f"model.{key}", as_toml(value))
-    ]
+    words = [word for key, value in narrow(name).items() for word in (f"--set.model.{key}", as_toml(value))]
     return main(["convert", "sd15", str(laboratory / "sd.safetensors"), out, "--config", name, *words])
 
 
@@ -215,7 +213,7 @@ def test_a_start_for_every_row_with_a_unet(
 ):
     """By the configuration's name; a VQ-VAE's or VPoser's numbers are not made up."""
     kept = {k: v for k, v in UNET.items() if not k.startswith("pose_prior.") and k != "regressor.pose_code"}
-    words = [word for k, v in kept.items() for word in ("--set", f"model.{k}", as_toml(v))]
+    words = [word for k, v in kept.items() for word in (f"--set.model.{k}", as_toml(v))]
     source = str(laboratory / "sd.safetensors")
     assert main(["convert", "sd15", source, str(tmp_path / "out"), "--config", name, *words]) == 0
     told = capsys.readouterr().out
@@ -263,8 +261,8 @@ def nested(dotted: dict[str, Any]) -> dict[str, Any]:
         (["--config", "paper-resnet50"], "has no U-Net"),
         (["--config", "paper-z9"], "there is no configuration 'paper-z9'"),
         (["--config", "absent.toml"], "absent.toml"),
-        (["--config", "paper", "--set", "lora_rank", "3"], "names begin with model"),
-        (["--config", "paper", "--set", "model.lora_rnk", "3"], "unknown setting 'lora_rnk'"),
+        (["--config", "paper", "--set.lora_rank", "3"], "names begin with model"),
+        (["--config", "paper", "--set.model.lora_rnk", "3"], "unknown setting 'lora_rnk'"),
         (["--config", "paper-z0", "--controlnet", "x"], "has no ControlNet"),
         (["--config", "embedded"], "do not fit"),
     ],

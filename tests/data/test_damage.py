@@ -373,5 +373,5 @@ def test_images_of_data_sets_are_bounded(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=says):
             read_bytes(path)
-    with pytest.raises(InputError, match="not a picture"):
+    with pytest.raises(InputError, match="not an image"):
         decode_rgb(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "x.jpg")

@@ -14,7 +14,7 @@ from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError
 from dpmesh.evaluate.baselines import METHODS, KeypointFit, Method, Refined, method_of
 from dpmesh.evaluate.report import read
-from dpmesh.inference.predictor import MakesBodies
+from dpmesh.inference.predictor import MeshModel
 from dpmesh.inference.smplify import FIT, REFINE, fitter_of
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import COCO17, JOINTS30
@@ -54,7 +54,7 @@ def test_who_looks_at_the_picture(model: DPMesh, inputs: Inputs) -> None:
     other = Inputs(inputs.crop.flip(-1), inputs.joints, inputs.visible, inputs.focal)
     for name in ("lifter", "blank", "network", "refine", "flip"):
         method = method_of(name, model)
-        assert isinstance(method, MakesBodies)
+        assert isinstance(method, MeshModel)
         with torch.inference_mode():
             same = torch.equal(method(inputs).vertices, method(other).vertices)
         assert same == (name in ("lifter", "blank"))

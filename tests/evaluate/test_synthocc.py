@@ -195,7 +195,7 @@ def test_the_source_gives_persons(
 
 def test_the_detector_is_believed_where_it_is_sure_and_inside_the_frame(labels: list[list[Label]]) -> None:
     source, one = open_source("synthocc@detector", None), labels[0][1]
-    assert not source._detector.turn  # a second look came after the set was frozen
+    assert not source._detector.rotated_detection  # a second look came after the set was frozen
     assert isinstance(source, SynthOcc)
     one = replace(one, frame=np.array([0.0, 0, 100, 256]))
     said = np.zeros((30, 3), np.float32)

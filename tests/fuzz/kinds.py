@@ -27,11 +27,12 @@ from dpmesh.evaluate.report import markdown, read
 from dpmesh.evaluate.results import load
 from dpmesh.evaluate.tables import tables
 from dpmesh.geometry.crop import Crop
-from dpmesh.inference.detector import Detection
+from dpmesh.inference.detections import Detection
 from dpmesh.inference.formats import wanted_scene
 from dpmesh.inference.images import read_image
 from dpmesh.inference.keypoints.files import read_keypoint_file
-from dpmesh.inference.preprocess import Job, model_inputs, read_job
+from dpmesh.inference.options import PredictOptions
+from dpmesh.inference.preprocess import PreparedImage, model_inputs, prepare_image
 from dpmesh.inference.result_folder import plan_result
 from dpmesh.model import DPMesh
 from dpmesh.tensor_files import read_tensors
@@ -70,11 +71,11 @@ class NoDetector:
         return tuple(Detection(box, np.zeros((17, 3), np.float32), 0.5) for box in boxes)
 
 
-def _inputs_are_sound(job: Job) -> None:
+def _inputs_are_sound(job: PreparedImage) -> None:
     """What the model would be given is finite, whatever the file said."""
     assert len(job.people) == len(job.crops)
-    if job.work:
-        inputs = model_inputs(job.work, "crop", torch.device("cpu"))
+    if job.persons:
+        inputs = model_inputs(job.persons, "crop", torch.device("cpu"))
         for name in ("crop", "visible", "focal"):
             assert bool(torch.isfinite(getattr(inputs, name)).all()), f"{name} is not finite"
         assert bool(torch.isfinite(inputs.joints[inputs.visible > 0]).all()), "a visible joint is not finite"
@@ -93,7 +94,7 @@ def _image(folder: Path) -> None:
 def _keypoints(folder: Path) -> None:
     path = _only(folder)
     _people_are_sound(path)
-    _inputs_are_sound(read_job(NoDetector(), seeds.park(), keypoints=path))
+    _inputs_are_sound(prepare_image(NoDetector(), seeds.park(), PredictOptions(keypoints=path)))
 
 
 def _people_are_sound(path: Path) -> None:
@@ -108,7 +109,7 @@ def _boxes(folder: Path) -> None:
     boxes = (
         str(path) if path.suffix == ".json" else path.read_bytes().decode("latin1") if path.is_file() else ""
     )
-    _inputs_are_sound(read_job(NoDetector(), seeds.plain_image(), boxes=boxes))
+    _inputs_are_sound(prepare_image(NoDetector(), seeds.plain_image(), PredictOptions(boxes=boxes)))
 
 
 def _toml(folder: Path) -> None:

@@ -14,8 +14,8 @@ def predictor() -> Callable[..., Predictor]:
     """predictor(boxes, batch) -> Predictor with the fake model and detector."""
 
     def build(boxes: list[tuple[float, float, float, float]] | None = None, batch: int = 8) -> Predictor:
-        found = [(0.1, 0.1, 0.4, 0.9), (0.55, 0.2, 0.95, 1.0)] if boxes is None else boxes
-        return Predictor(FakeModel(), FakeDetector(found), "fake", batch)  # pyright: ignore[reportArgumentType]
+        result = [(0.1, 0.1, 0.4, 0.9), (0.55, 0.2, 0.95, 1.0)] if boxes is None else boxes
+        return Predictor(FakeModel(), FakeDetector(result), "fake", batch)  # pyright: ignore[reportArgumentType]
 
     return build
 

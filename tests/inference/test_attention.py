@@ -17,54 +17,55 @@ from dpmesh.inference.attention import (
     TILE,
     Attention,
     PersonAttention,
-    attention_of,
+    attention_maps,
     blend,
     joint_sheet,
     mean_sheet,
     stretch,
 )
+from dpmesh.inference.options import PredictOptions
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.preprocess import read_job
+from dpmesh.inference.preprocess import prepare_image
 from dpmesh.inference.record import MARKER
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import JOINTS30
 
 Build = Callable[..., Predictor]
-PICTURE = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
+PHOTO = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
 
 
-def test_heat_lies_on_the_joint_that_was_told(predictor: Build) -> None:
+def test_heat_is_highest_at_the_visible_joint(predictor: Build) -> None:
     """Rows are y, columns x, and a cell is drawn over the pixels that it stands for."""
-    seen = attention_of(predictor(), PICTURE)
-    assert len(seen.people) == 2
-    for person in seen.people:
-        assert 10 < person.told.sum() < 30
-        for joint in np.flatnonzero(person.told):
+    attention = attention_maps(predictor(), PHOTO)
+    assert len(attention.people) == 2
+    for person in attention.people:
+        assert 10 < person.visible.sum() < 30
+        for joint in np.flatnonzero(person.visible):
             y, x = np.unravel_index(person.over_crop()[joint].argmax(), (Crop.SIZE, Crop.SIZE))
             assert np.abs(person.joints[joint] - (x, y)).max() <= Crop.SIZE / 16
 
 
 def test_batches_change_nothing_and_people_are_predicts(predictor: Build) -> None:
-    one, many = attention_of(predictor(batch=1), PICTURE), attention_of(predictor(), PICTURE)
-    boxes = [person.box for person in predictor()(PICTURE).people]
+    one, many = attention_maps(predictor(batch=1), PHOTO), attention_maps(predictor(), PHOTO)
+    boxes = [person.box for person in predictor()(PHOTO).people]
     for a, b, box in zip(one.people, many.people, boxes, strict=True):
         np.testing.assert_allclose(a.over_crop(), b.over_crop(), atol=1e-6)
         middle = np.array([a.crop.x1, a.crop.y1]) + a.crop.side / 2
         np.testing.assert_allclose(middle, (box[:2] + box[2:]) / 2, atol=1e-4)
-        np.testing.assert_array_equal(a.rgb, a.crop.warp(PICTURE))
+        np.testing.assert_array_equal(a.rgb, a.crop.warp(PHOTO))
 
 
-def test_the_average_is_of_stretched_maps_of_told_joints(predictor: Build) -> None:
-    person = attention_of(predictor(), PICTURE).people[0]
-    heat = person.over_crop()[person.told]
+def test_the_average_is_of_stretched_maps_of_visible_joints(predictor: Build) -> None:
+    person = attention_maps(predictor(), PHOTO).people[0]
+    heat = person.over_crop()[person.visible]
     np.testing.assert_allclose(person.averaged(), np.mean([stretch(h) for h in heat], 0), atol=1e-6)
     quiet = {size: m.copy() for size, m in person.maps.items()}
     for maps in quiet.values():
-        maps[~person.told] = np.random.default_rng(0).random(maps[~person.told].shape, np.float32)
-    same = PersonAttention(person.crop, person.rgb, quiet, person.joints, person.told, person.score)
+        maps[~person.visible] = np.random.default_rng(0).random(maps[~person.visible].shape, np.float32)
+    same = PersonAttention(person.crop, person.rgb, quiet, person.joints, person.visible, person.score)
     np.testing.assert_array_equal(same.averaged(), person.averaged())
     nothing = PersonAttention(
-        person.crop, person.rgb, person.maps, person.joints, person.told & False, person.score
+        person.crop, person.rgb, person.maps, person.joints, person.visible & False, person.score
     )
     assert np.isfinite(nothing.averaged()).all() and nothing.averaged().max() > 0
 
@@ -73,8 +74,8 @@ def test_the_average_is_of_stretched_maps_of_told_joints(predictor: Build) -> No
 def test_the_real_models_maps_as_they_are_and_why_a_plain_mean_shows_nothing(predictor: Build) -> None:
     model = DPMesh.from_config("embedded").eval()
     real = Predictor(model, predictor().detector, "random")
-    person = attention_of(real, PICTURE, max_people=1).people[0]
-    inputs = real.inputs(read_job(real.detector, PICTURE, max_people=1).work)
+    person = attention_maps(real, PHOTO, PredictOptions(max_people=1)).people[0]
+    inputs = real.inputs(prepare_image(real.detector, PHOTO, PredictOptions(max_people=1)).persons)
     features = model(inputs, features=True).features
     assert features is not None and list(person.maps) == sorted(features.maps)
     for size, maps in person.maps.items():
@@ -85,20 +86,20 @@ def test_the_real_models_maps_as_they_are_and_why_a_plain_mean_shows_nothing(pre
 
 
 def test_files(predictor: Build, tmp_path: Path) -> None:
-    Image.fromarray(PICTURE).save(tmp_path / "a.png")
-    seen = attention_of(predictor(), tmp_path / "a.png")
-    folder = seen.save(tmp_path / "o")
+    Image.fromarray(PHOTO).save(tmp_path / "a.png")
+    attention = attention_maps(predictor(), tmp_path / "a.png")
+    folder = attention.save(tmp_path / "o")
     kinds = ("joints.png", "mean.png")
     assert {p.name for p in folder.iterdir()} - {MARKER} == {
         f"person_{i:02d}_{k}" for i in (0, 1) for k in kinds
     } | {f"person_{i:02d}.npz" for i in (0, 1)}
     sheet = np.asarray(Image.open(folder / "person_00_joints.png"))
     assert sheet.shape == (30 // COLUMNS * (TILE + LABEL), COLUMNS * TILE, 3)
-    person = seen.people[1]
+    person = attention.people[1]
     with np.load(folder / "person_01.npz", allow_pickle=False) as stored:
         assert {n for n in stored.files if n.startswith("map_")} == {"map_8", "map_16"}
         np.testing.assert_array_equal(stored["map_16"], person.maps[16])
-        np.testing.assert_array_equal(stored["told"], person.told)
+        np.testing.assert_array_equal(stored["told"], person.visible)
         np.testing.assert_array_equal(stored["joints"], person.joints)
         np.testing.assert_allclose(stored["crop_box"][2:] - stored["crop_box"][:2], person.crop.side)
         assert tuple(stored["joint_names"]) == JOINTS30.joints
@@ -106,28 +107,28 @@ def test_files(predictor: Build, tmp_path: Path) -> None:
 
 
 def test_each_joint_has_its_own_tile() -> None:
-    rgb, told = np.full((256, 256, 3), 90, np.uint8), np.zeros(30, bool)
+    rgb, visible = np.full((256, 256, 3), 90, np.uint8), np.zeros(30, bool)
     heat, joints = np.zeros((30, 256, 256), np.float32), np.zeros((30, 2), np.float32)
-    before = joint_sheet(rgb, heat, joints, told)
+    before = joint_sheet(rgb, heat, joints, visible)
     heat[8, 128:, 128:] = 1  # R_Ankle: second row, third column, lower right quarter
-    after = joint_sheet(rgb, heat, joints, told)
+    after = joint_sheet(rgb, heat, joints, visible)
     changed = np.argwhere((before != after).any(-1))
     top, left = TILE + LABEL, 2 * TILE
     assert changed.min(0).tolist() >= [top + TILE // 2 - 2, left]
-    picture = changed[changed[:, 0] < top + TILE]
-    assert (picture.min(0) >= (top + TILE // 2 - 2, left + TILE // 2 - 2)).all()
+    image = changed[changed[:, 0] < top + TILE]
+    assert (image.min(0) >= (top + TILE // 2 - 2, left + TILE // 2 - 2)).all()
     assert (changed.max(0) < (top + TILE + LABEL, left + TILE)).all()
 
 
-def test_colour_follows_heat_and_told_joints_are_ringed() -> None:
+def test_colour_follows_heat_and_visible_joints_are_ringed() -> None:
     grey, heat = np.full((256, 256, 3), 90, np.uint8), np.zeros((256, 256), np.float32)
     heat[:, 128:] = 1
     painted = blend(grey, heat).astype(int)
     assert painted[0, 255].sum() > painted[0, 0].sum() + 200
-    joints, told = np.full((30, 2), 64.0, np.float32), np.zeros(30, bool)
-    plain = mean_sheet(grey, heat, joints, told)
-    told[3] = True
-    ringed = mean_sheet(grey, heat, joints, told)
+    joints, visible = np.full((30, 2), 64.0, np.float32), np.zeros(30, bool)
+    plain = mean_sheet(grey, heat, joints, visible)
+    visible[3] = True
+    ringed = mean_sheet(grey, heat, joints, visible)
     changed = np.argwhere((plain != ringed).any(-1))
     np.testing.assert_allclose(changed.mean(0), 2 * 64 + 0.5, atol=1)
 
@@ -141,10 +142,10 @@ def test_a_flat_map_stays_dark() -> None:
 
 
 def test_whole_or_not_at_all(predictor: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = attention_of(predictor(), PICTURE)
-    folder = seen.save(tmp_path, "x")
+    attention = attention_maps(predictor(), PHOTO)
+    folder = attention.save(tmp_path, "x")
     with pytest.raises(OutputError, match="exists already"):
-        seen.save(tmp_path, "x", overwrite=False)
+        attention.save(tmp_path, "x")
     kept, write = (folder / "person_00.npz").read_bytes(), Path.write_bytes
 
     def full(path: Path, data: bytes) -> int:
@@ -154,10 +155,10 @@ def test_whole_or_not_at_all(predictor: Build, tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match="No space left"):
-        Attention(seen.people[::-1]).save(tmp_path, "x")
+        Attention(attention.people[::-1]).save(tmp_path, "x", overwrite=True)
     assert (folder / "person_00.npz").read_bytes() == kept
     with pytest.raises(OutputError):
-        seen.save(tmp_path, "y")
+        attention.save(tmp_path, "y")
     assert not (tmp_path / "y").exists()
 
 
@@ -166,11 +167,11 @@ def test_a_model_without_maps_is_refused(predictor: Build, monkeypatch: pytest.M
     plain = blind.model.forward  # pyright: ignore[reportAttributeAccessIssue]
     for features in (None, Features(torch.zeros(2, 1, 8, 8), {})):
 
-        def forward(inputs: object, features: bool = False, found: Features | None = features) -> object:
-            answer = plain(inputs)
-            object.__setattr__(answer, "features", found)
-            return answer
+        def forward(inputs: object, features: bool = False, result: Features | None = features) -> object:
+            prediction = plain(inputs)
+            object.__setattr__(prediction, "features", result)
+            return prediction
 
         monkeypatch.setattr(blind.model, "forward", forward)
         with pytest.raises(ConfigError, match="no cross-attention"):
-            attention_of(blind, PICTURE)
+            attention_maps(blind, PHOTO)

@@ -67,7 +67,7 @@ def test_a_body_is_compared_with_the_recorded_one(mine: Path, tmp_path: Path) ->
     assert "never compared" in choose_body(folder, mine).notes[0]
 
 
-def test_another_body_under_our_own_weights_is_said(mine: Path) -> None:
+def test_another_body_under_shipped_weights_is_noted(mine: Path) -> None:
     chosen = choose_body("embedded", str(mine))
     assert chosen.arrays is not None and "free body" in chosen.notes[0]
 

@@ -142,9 +142,9 @@ def test_existing_result(scene: Scene, predictor: Callable[..., Predictor], tmp_
     folder = scene.save(tmp_path, "a")
     (folder / "mine.txt").write_text("old")
     with pytest.raises(OutputError, match="exists"):
-        scene.save(tmp_path, "a", overwrite=False)
+        scene.save(tmp_path, "a")
     assert (folder / "mine.txt").exists()
-    predictor([])(PICTURE).save(tmp_path, "a")
+    predictor([])(PICTURE).save(tmp_path, "a", overwrite=True)
     assert names(folder) == FILES | {"mine.txt"}  # replaced as a whole: nobody's OBJ stayed behind
     assert names(tmp_path) == {"a"}
 
@@ -195,15 +195,15 @@ def test_killed_while_files_are_exchanged(
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", counted)
         try:
-            one.save(tmp_path, "a", formats)
+            one.save(tmp_path, "a", formats, overwrite=True)
         except Killed:
             assert moves < 5
     pending = json.loads((folder / MARKER).read_text())["pending"]
     assert bool(pending) == (0 < moves < 5)
     if pending:
-        one.save(tmp_path, "a", formats, overwrite=False)
-    elif moves == 0:
         one.save(tmp_path, "a", formats)
+    elif moves == 0:
+        one.save(tmp_path, "a", formats, overwrite=True)
     assert names(folder) == {"scene.json", "scene.npz", "person_00.obj", "notes.txt"}
     assert len(json.loads((folder / "scene.json").read_text())["people"]) == 1
     with np.load(folder / "scene.npz") as file:
@@ -223,7 +223,7 @@ def test_names_of_folders(scene: Scene, tmp_path: Path) -> None:
         ("", "scene"),
         ("a.b.c", "a.b"),
     ):
-        assert replace(scene, source=source).save(out, formats=["json"]) == out / name
+        assert replace(scene, source=source).save(out, formats=["json"], overwrite=True) == out / name
     assert names(tmp_path) == {"out", "mine.txt"}
 
 
@@ -231,14 +231,14 @@ def test_formats_from_python(scene: Scene, tmp_path: Path) -> None:
     """With overwrite a scene's formats are made anew with those that were there; without it they add up."""
     known = replace(scene, source_sha256="0" * 64)
     folder = known.save(tmp_path, "a", ["npz"])
-    known.save(tmp_path, "a", ["json"], overwrite=False)
+    known.save(tmp_path, "a", ["json"])
     assert names(folder) == {"scene.npz", "scene.json"}
     time = (folder / "scene.npz").stat().st_mtime_ns
-    assert known.save(tmp_path, "a", ["npz"], overwrite=False) == folder
+    assert known.save(tmp_path, "a", ["npz"]) == folder
     assert (folder / "scene.npz").stat().st_mtime_ns == time
     with pytest.raises(OutputError, match="--max-people was 20, is 3"):
-        replace(known, options={"max_people": 3}).save(tmp_path, "a", ["npz"], overwrite=False)
-    replace(known, options={"max_people": 3}).save(tmp_path, "a", ["obj"])
+        replace(known, options={"max_people": 3}).save(tmp_path, "a", ["npz"])
+    replace(known, options={"max_people": 3}).save(tmp_path, "a", ["obj"], overwrite=True)
     assert names(folder) == {"scene.npz", "scene.json", "person_00.obj", "person_01.obj"}
     assert (folder / "scene.npz").stat().st_mtime_ns != time
     assert json.loads((folder / "scene.json").read_text())["options"] == {"max_people": 3}

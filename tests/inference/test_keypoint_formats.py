@@ -1,4 +1,4 @@
-"""One file of every common format, read right or refused; tests/inference/keypoints/README.md says what they are."""
+"""One file of every common format, read correctly or refused; tests/inference/keypoints/README.md lists them."""
 
 import json
 from pathlib import Path
@@ -17,12 +17,12 @@ PEOPLE = [np.array(person["keypoints"]) for person in TRUTH["people"]]
 NOT_VISIBLE = 0.05
 
 
-def compare(case: dict[str, Any], found: list[Any], wanted: list[int]) -> None:
+def compare(case: dict[str, Any], result: list[Any], wanted: list[int]) -> None:
     """Each person's joints within 2 px, joints that are not visible stay so, and the box fits."""
-    assert len(found) == len(wanted), f"{len(found)} people instead of {len(wanted)}"
+    assert len(result) == len(wanted), f"{len(found)} people instead of {len(wanted)}"
     names: list[str] = TRUTH["joints"]
     known = names if case["joints"] == "all" else case["joints"]
-    for person, which in zip(found, wanted, strict=True):
+    for person, which in zip(result, wanted, strict=True):
         truth, points = PEOPLE[which], person.keypoints
         for i, joint in enumerate(names):
             if [which, joint] in case.get("free", []):
@@ -39,10 +39,12 @@ def compare(case: dict[str, Any], found: list[Any], wanted: list[int]) -> None:
                 assert (
                     abs(points[i, 2] - (1 if truth[i, 2] > 0.85 else truth[i, 2])) <= 0.2 or points[i, 2] == 1
                 )
-        seen = truth[truth[:, 2] > 0, :2]
+        visible = truth[truth[:, 2] > 0, :2]
         x1, y1, x2, y2 = person.box
-        extent = np.ptp(seen, axis=0).max()
-        assert (seen > [x1 - 3, y1 - 3]).all() and (seen < [x2 + 3, y2 + 3]).all(), "the box cuts the person"
+        extent = np.ptp(visible, axis=0).max()
+        assert (visible > [x1 - 3, y1 - 3]).all() and (visible < [x2 + 3, y2 + 3]).all(), (
+            "the box cuts the person"
+        )
         assert max(x2 - x1, y2 - y1) < 1.6 * extent, "the box is too large"
 
 
@@ -56,7 +58,7 @@ def test_a_file_of_every_format(case: dict[str, Any]):
 
     if case["expect"] != "people":
         try:
-            found = read()
+            result = read()
         except InputError as error:
             line = str(error)
             assert "\n" not in line
@@ -64,8 +66,8 @@ def test_a_file_of_every_format(case: dict[str, Any]):
             return
         assert case["expect"] == "either", "no error"
     else:
-        found = read()
-    for people, image in zip(found, case["pictures"], strict=True):
+        result = read()
+    for people, image in zip(result, case["pictures"], strict=True):
         if case["name"] == "trap_all_zero.json":  # kept with its box, joints not visible
             people = [person for person in people if person.keypoints[:, 2].any()]
         order = [which for which in image["people"]]

@@ -1,4 +1,4 @@
-"""Pictures to scenes: batching changes nothing, the camera says where it is from, bad input is told apart."""
+"""Images to scenes: batching changes nothing, the camera's source is recorded, bad input raises its own error."""
 
 import hashlib
 import json
@@ -17,18 +17,19 @@ from dpmesh.device import pick_device
 from dpmesh.errors import ConfigError, DPMeshError, InputError, WeightsError
 from dpmesh.geometry.camera import crop_focal
 from dpmesh.geometry.crop import Crop
-from dpmesh.inference import preprocess as job
+from dpmesh.inference import preprocess
 from dpmesh.inference.detector import Detector
-from dpmesh.inference.images import Picture, read_image
+from dpmesh.inference.images import DecodedImage, read_image
+from dpmesh.inference.options import PredictOptions
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.preprocess import EXPAND, NARROWEST, WIDEST, choose_focal, read_job
+from dpmesh.inference.preprocess import EXPAND, NARROWEST, WIDEST, choose_focal, prepare_image
 from dpmesh.inference.scene import Scene
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import JOINTS30
 from dpmesh.types import Inputs, Prediction
 
 Build = Callable[..., Predictor]
-PICTURE = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
+PHOTO = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
 
 
 def same(a: Scene, b: Scene) -> None:
@@ -37,11 +38,11 @@ def same(a: Scene, b: Scene) -> None:
         np.testing.assert_allclose(a.stacked(name), b.stacked(name), atol=1e-5)
 
 
-def test_many_equals_one_by_one_and_batches_cross_pictures(predictor: Build, tmp_path: Path) -> None:
+def test_many_equals_one_by_one_and_batches_cross_images(predictor: Build, tmp_path: Path) -> None:
     paths = []
     for i in range(5):
         paths.append(tmp_path / f"{i}.png")
-        Image.fromarray(PICTURE[: 40 + 10 * i]).save(paths[-1])
+        Image.fromarray(PHOTO[: 40 + 10 * i]).save(paths[-1])
     many = predictor(batch=4)
     results = list(many.predict_many(paths))
     assert [path for path, _ in results] == paths
@@ -52,9 +53,9 @@ def test_many_equals_one_by_one_and_batches_cross_pictures(predictor: Build, tmp
         assert scene.source == str(path)
 
 
-def test_a_bad_file_gives_its_error_and_the_rest_goes_on(predictor: Build, tmp_path: Path) -> None:
+def test_a_bad_file_yields_its_error_and_the_rest_goes_on(predictor: Build, tmp_path: Path) -> None:
     for name in ("a.png", "c.png"):
-        Image.fromarray(PICTURE).save(tmp_path / name)
+        Image.fromarray(PHOTO).save(tmp_path / name)
     (tmp_path / "b.png").write_bytes(b"no picture")
     results = dict(predictor().predict_many(tmp_path / n for n in ("a.png", "b.png", "c.png")))
     kinds = [isinstance(r, DPMeshError) for r in results.values()]
@@ -64,23 +65,23 @@ def test_a_bad_file_gives_its_error_and_the_rest_goes_on(predictor: Build, tmp_p
 def test_waiting_images_are_bounded_by_their_bytes(
     predictor: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody in them, so that no batch ever fills; what has been handed out is not held."""
+    """They have no people, so that no batch ever fills; what has been yielded is not kept."""
     paths = [tmp_path / f"{i}.png" for i in range(9)]
     for path in paths:
-        Image.fromarray(PICTURE).save(path)
-    images: list[weakref.ref[Picture]] = []
+        Image.fromarray(PHOTO).save(path)
+    images: list[weakref.ref[DecodedImage]] = []
     most = 0
 
-    def counted(*args: object) -> Picture:
+    def counted(*args: object) -> DecodedImage:
         nonlocal most
-        picture = read_image(*args)  # pyright: ignore[reportArgumentType]
-        images.append(weakref.ref(picture))
+        source = read_image(*args)  # pyright: ignore[reportArgumentType]
+        images.append(weakref.ref(source))
         most = max(most, sum(image() is not None for image in images))
-        return picture
+        return source
 
-    monkeypatch.setattr(job, "read_image", counted)
-    for limit, wanted in ((10**9, 9), (3 * PICTURE.nbytes, 4), (1, 2)):
-        monkeypatch.setattr("dpmesh.inference.predictor.WAITING_BYTES", limit)
+    monkeypatch.setattr(preprocess, "read_image", counted)
+    for limit, wanted in ((10**9, 9), (3 * PHOTO.nbytes, 4), (1, 2)):
+        monkeypatch.setattr("dpmesh.inference.predictor.MAX_WAITING_BYTES", limit)
         images.clear()
         most = 0
         assert [path for path, _ in predictor([]).predict_many(paths)] == paths
@@ -93,48 +94,46 @@ def test_the_checksum_is_of_the_bytes_that_were_decoded(
     """Although the file is replaced, or deleted, while it is being worked on."""
     path = tmp_path / "a.png"
     for change in (lambda: path.write_bytes(b"another"), path.unlink):
-        Image.fromarray(PICTURE).save(path)
+        Image.fromarray(PHOTO).save(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
 
-        def changed(*args: object, change: Callable[[], object] = change) -> Picture:
-            picture = read_image(*args)  # pyright: ignore[reportArgumentType]
+        def changed(*args: object, change: Callable[[], object] = change) -> DecodedImage:
+            image = read_image(*args)  # pyright: ignore[reportArgumentType]
             change()
-            return picture
+            return image
 
-        monkeypatch.setattr(job, "read_image", changed)
+        monkeypatch.setattr(preprocess, "read_image", changed)
         scene = predictor()(path)
         assert scene.people and scene.source_sha256 == digest
 
 
 def test_options_are_recorded(predictor: Build, tmp_path: Path) -> None:
     file = openpose(tmp_path, points18())
-    scene = predictor()(PICTURE, keypoints=file, fov=50.0, max_people=3)
+    scene = predictor()(PHOTO, keypoints=file, fov=50.0, max_people=3)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert scene.options == {
         "weights": {"file": "fake"}, "keypoints": {"file": "k.json", "sha256": digest},
         "keypoint_format": None, "boxes": None,
         "focal": None, "fov": 50.0, "max_people": 3,
     }  # fmt: skip
-    arrays = [
-        predictor()(PICTURE, boxes=np.array([[1.0, 2, 30, 40 + i]])).options["boxes"] for i in (0, 0, 1)
-    ]
+    arrays = [predictor()(PHOTO, boxes=np.array([[1.0, 2, 30, 40 + i]])).options["boxes"] for i in (0, 0, 1)]
     assert arrays[0] == arrays[1] != arrays[2]
 
 
-def test_nobody_is_an_empty_scene(predictor: Build) -> None:
+def test_no_person_is_an_empty_scene(predictor: Build) -> None:
     tiny = predictor()(np.zeros((1, 1, 3), np.uint8))
     assert tiny.people == () and tiny.image_size == (1, 1)
-    assert predictor([])(PICTURE).people == ()
+    assert predictor([])(PHOTO).people == ()
 
 
 def test_max_people_drops_and_counts(predictor: Build) -> None:
-    scene = predictor()(PICTURE, max_people=1)
+    scene = predictor()(PHOTO, max_people=1)
     assert len(scene.people) == 1 and scene.fallbacks["dropped"] == 1
     with pytest.raises(InputError):
-        predictor()(PICTURE, max_people=0)
+        predictor()(PHOTO, max_people=0)
 
 
-def test_focal_length_given_then_exif_then_diagonal() -> None:
+def test_focal_length_of_the_user_then_exif_then_diagonal() -> None:
     assert choose_focal(500.0, None, 300.0, (90, 160)) == (500, "given")
     assert choose_focal(None, 90.0, 300.0, (90, 160)) == (pytest.approx(80), "given")
     assert choose_focal(None, None, 300.0, (90, 160)) == (300, "exif")
@@ -152,35 +151,35 @@ def test_impossible_lenses_are_refused(lens: tuple[float | None, float | None]) 
 
 
 @pytest.mark.parametrize("exif", [0.0, 1e-300, 1e300, float("nan")])
-def test_an_impossible_lens_of_the_picture_itself_is_ignored(exif: float) -> None:
+def test_an_impossible_lens_in_exif_is_ignored(exif: float) -> None:
     assert choose_focal(None, None, exif, (30, 40)) == (50, "diagonal")
 
 
 @pytest.mark.parametrize("diagonals", [WIDEST, NARROWEST])
 def test_of_the_outermost_lenses_every_number_is_finite(predictor: Build, diagonals: float) -> None:
-    scene = predictor()(PICTURE, focal=diagonals * float(np.hypot(*PICTURE.shape[:2])))
+    scene = predictor()(PHOTO, focal=diagonals * float(np.hypot(*PHOTO.shape[:2])))
     for name in ("transl", "vertices", "joints3d", "joints2d", "global_orient"):
         assert np.isfinite(scene.stacked(name)).all(), name
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_an_answer_that_is_not_finite_is_one_line(predictor: Build, value: float) -> None:
+def test_a_prediction_that_is_not_finite_is_one_line(predictor: Build, value: float) -> None:
     made = predictor()
 
     class Broken:
         body, provenance, camera = made.model.body, made.model.provenance, made.model.camera
 
         def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
-            answer = first(inputs)
-            return replace(answer, betas=torch.full_like(answer.betas, value))
+            prediction = first(inputs)
+            return replace(prediction, betas=torch.full_like(prediction.betas, value))
 
     first, made.model = made.model, Broken()
-    with pytest.raises(WeightsError, match="the model's answer"):
-        made(PICTURE)
+    with pytest.raises(WeightsError, match="the prediction"):
+        made(PHOTO)
 
 
 def test_focal_length_scales_the_distance(predictor: Build) -> None:
-    near, far = predictor()(PICTURE, focal=200.0), predictor()(PICTURE, focal=800.0)
+    near, far = predictor()(PHOTO, focal=200.0), predictor()(PHOTO, focal=800.0)
     assert (far.stacked("transl")[:, 2] > 3 * near.stacked("transl")[:, 2]).all()
 
 
@@ -202,50 +201,48 @@ def points18(confidence: float = 0.9) -> list[float]:
 
 
 def test_keypoints_from_a_file(predictor: Build, tmp_path: Path) -> None:
-    scene = predictor([])(PICTURE, keypoints=openpose(tmp_path, points18()))
+    scene = predictor([])(PHOTO, keypoints=openpose(tmp_path, points18()))
     assert len(scene.people) == 1 and scene.people[0].score == pytest.approx(0.9)
 
 
-def test_keypoints_with_nan_or_outside_become_unseen_and_are_counted(
-    predictor: Build, tmp_path: Path
-) -> None:
+def test_keypoints_with_nan_or_outside_are_hidden_and_counted(predictor: Build, tmp_path: Path) -> None:
     points = points18()
     points[3:5] = [float("nan"), 50.0]
     points[9:11] = [9000.0, -9000.0]
-    scene = predictor([])(PICTURE, keypoints=openpose(tmp_path, points))
+    scene = predictor([])(PHOTO, keypoints=openpose(tmp_path, points))
     assert len(scene.people) == 1
     assert scene.fallbacks["non_finite"] == 1 and scene.fallbacks["far_outside"] == 1
     assert np.isfinite(scene.people[0].keypoints2d).all()
 
 
-def test_keypoints_all_unseen_is_nobody(predictor: Build, tmp_path: Path) -> None:
-    scene = predictor([])(PICTURE, keypoints=openpose(tmp_path, points18(0.0)))
+def test_keypoints_without_a_visible_one_are_no_person(predictor: Build, tmp_path: Path) -> None:
+    scene = predictor([])(PHOTO, keypoints=openpose(tmp_path, points18(0.0)))
     assert scene.people == () and scene.fallbacks["skipped"] == 1
 
 
 def test_keypoints_with_a_missing_field(predictor: Build, tmp_path: Path) -> None:
     (tmp_path / "k.json").write_text(json.dumps({"people": [{"face": []}]}))
     with pytest.raises(InputError, match="pose_keypoints_2d"):
-        predictor([])(PICTURE, keypoints=tmp_path / "k.json")
+        predictor([])(PHOTO, keypoints=tmp_path / "k.json")
 
 
 def test_keypoint_array(predictor: Build) -> None:
     points = np.random.default_rng(3).uniform(20, 80, (2, 17, 3))
     points[..., 2] = 0.8
     points[1, 4] = np.nan
-    scene = predictor([])(PICTURE, keypoints=points)
+    scene = predictor([])(PHOTO, keypoints=points)
     assert len(scene.people) == 2
     assert (scene.people[1].keypoints2d[4] == 0).all()
     for bad in (np.zeros((2, 16, 3)), np.zeros((1, 17, 3))):
         with pytest.raises(InputError):
-            predictor([])(PICTURE, keypoints=bad)
+            predictor([])(PHOTO, keypoints=bad)
 
 
 def test_boxes(predictor: Build, tmp_path: Path) -> None:
     boxes = np.array([[10.0, 10, 60, 80], [70, 5, 150, 85]])
     (tmp_path / "b.json").write_text(json.dumps(boxes.tolist()))
-    same(predictor([])(PICTURE, boxes=boxes), predictor([])(PICTURE, boxes=tmp_path / "b.json"))
-    np.testing.assert_array_equal(predictor([])(PICTURE, boxes=boxes).stacked("box"), boxes)
+    same(predictor([])(PHOTO, boxes=boxes), predictor([])(PHOTO, boxes=tmp_path / "b.json"))
+    np.testing.assert_array_equal(predictor([])(PHOTO, boxes=boxes).stacked("box"), boxes)
 
 
 @pytest.mark.parametrize("box", [[10, 10, 10, 80], [10, 80, 60, 10], [0, 0, float("nan"), 9]])
@@ -253,57 +250,61 @@ def test_box_without_area(predictor: Build, tmp_path: Path, box: list[float]) ->
     (tmp_path / "b.json").write_text(json.dumps([box]))
     for given in (np.array([box]), tmp_path / "b.json"):
         with pytest.raises(InputError):
-            predictor([])(PICTURE, boxes=given)
+            predictor([])(PHOTO, boxes=given)
 
 
 def test_boxes_and_keypoints_must_agree(predictor: Build) -> None:
     points = np.full((1, 17, 3), 0.5) * 80
     box = np.array([[0.0, 0, 100, 80]])
-    scene = predictor([])(PICTURE, keypoints=points, boxes=box)
+    scene = predictor([])(PHOTO, keypoints=points, boxes=box)
     np.testing.assert_array_equal(scene.people[0].box, box[0])
     with pytest.raises(InputError, match="2 boxes for 1"):
-        predictor([])(PICTURE, keypoints=points, boxes=np.tile(box, (2, 1)))
+        predictor([])(PHOTO, keypoints=points, boxes=np.tile(box, (2, 1)))
 
 
-def test_joints_outside_their_crop_are_unseen_and_finite(predictor: Build) -> None:
+def test_joints_outside_their_crop_are_not_visible_and_finite(predictor: Build) -> None:
     points = np.full((1, 17, 3), 40.0)
     points[0, :, 2] = 0.9
     points[0, 3:5, 0] = 150  # ears, far right of the box below
     one = predictor([])
-    job = read_job(one.detector, PICTURE, points, np.array([[20.0, 20, 60, 60]]))
-    inputs = one.inputs(job.work)
+    options = PredictOptions(keypoints=points, boxes=np.array([[20.0, 20, 60, 60]]))
+    prepared = prepare_image(one.detector, PHOTO, options)
+    inputs = one.inputs(prepared.persons)
     ears = [28 - 1, 28]  # rows of L_Ear, R_Ear in JOINTS30
     assert (inputs.visible[0, ears] == 0).all() and inputs.visible[0].sum() > 10
     seen = inputs.visible[0] > 0
     assert ((inputs.joints[0, seen] >= 0) & (inputs.joints[0, seen] < Crop.SIZE)).all()
-    assert inputs.focal[0].item() == pytest.approx(crop_focal(job.K, job.crops[0]))
+    assert inputs.focal[0].item() == pytest.approx(crop_focal(prepared.K, prepared.crops[0]))
     assert (
-        inputs.crop.min() >= 0 and inputs.crop.max() <= 1 and job.crops[0].side == pytest.approx(40 * EXPAND)
+        inputs.crop.min() >= 0
+        and inputs.crop.max() <= 1
+        and prepared.crops[0].side == pytest.approx(40 * EXPAND)
     )
 
 
-def test_a_model_of_the_full_pictures_camera_is_told_its_diagonal(predictor: Build) -> None:
-    """And unseen joints keep their coordinates; those that nobody gives have the picture's origin (released)."""
+def test_a_model_of_the_full_images_camera_has_its_diagonal_as_focal_length(predictor: Build) -> None:
+    """Joints that are not visible keep their coordinates; those that no detector provides have the image's origin."""
     points = np.full((1, 17, 3), 40.0)
     points[0, :, 2] = 0.9
-    points[0, 3, :] = [45.0, 33.0, 0.01]  # L_Ear, below what counts as seen
+    points[0, 3, :] = [45.0, 33.0, 0.01]  # L_Ear, below what counts as visible
     one = predictor([])
     one.model.camera = "image"
-    job = read_job(one.detector, PICTURE, points, np.array([[20.0, 20, 60, 60]]), 300.0)
-    crop = job.crops[0]
-    inputs = one.inputs(job.work)
-    assert inputs.focal[0].item() == pytest.approx(np.hypot(*PICTURE.shape[:2]))
+    options = PredictOptions(keypoints=points, boxes=np.array([[20.0, 20, 60, 60]]), focal=300.0)
+    prepared = prepare_image(one.detector, PHOTO, options)
+    crop = prepared.crops[0]
+    inputs = one.inputs(prepared.persons)
+    assert inputs.focal[0].item() == pytest.approx(np.hypot(*PHOTO.shape[:2]))
     rows = JOINTS30.index("L_Ear"), JOINTS30.index("Chest")
     assert inputs.visible[0, list(rows)].tolist() == [0, 0]
     places = crop.to_crop(np.array([[45.0, 33.0], [0.0, 0.0]]))
     np.testing.assert_allclose(inputs.joints[0, list(rows)].numpy(), places, atol=1e-3)
-    assert one(PICTURE, keypoints=points).people
+    assert one(PHOTO, keypoints=points).people
 
 
 def test_a_person_without_keypoints_is_counted(predictor: Build) -> None:
     points = np.zeros((1, 17, 3))
-    points[0, 0] = [20.0, 40, 0.04]  # one joint, too unsure to be used
-    scene = predictor([])(PICTURE, keypoints=points, boxes=np.array([[5.0, 5, 40, 80]]))
+    points[0, 0] = [20.0, 40, 0.04]  # one joint, not confident enough to be used
+    scene = predictor([])(PHOTO, keypoints=points, boxes=np.array([[5.0, 5, 40, 80]]))
     assert scene.fallbacks["no_keypoints"] == 1
 
 

@@ -9,7 +9,7 @@ import torch
 from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.camera import crop_focal, crop_rotation, intrinsics, project
 from dpmesh.geometry.crop import Crop
-from dpmesh.inference.postprocess import place
+from dpmesh.inference.postprocess import postprocess
 from dpmesh.inference.predictor import Predictor
 from dpmesh.types import Inputs, Prediction
 
@@ -46,7 +46,7 @@ def test_body_stays_where_the_crop_showed_it(predictor: Callable[..., Predictor]
     model, K = predictor().model, intrinsics(700.0, (360, 640))
     for crop in (Crop(220.0, 80.0, 200.0), Crop(400.0, 150.0, 240.0), Crop(-80.0, -60.0, 260.0)):
         prediction = answer(model, K, crop)
-        (placed,) = place(model.body, prediction, [crop], [K])
+        (placed,) = postprocess(model.body, prediction, [crop], [K])
         wanted = crop.to_image(prediction.joints2d[0].detach().numpy())
         off = np.linalg.norm(project(placed.joints3d, K) - wanted, axis=1).mean()
         assert placed.solved
@@ -57,7 +57,7 @@ def test_on_the_axis_the_crop_answer_is_kept(predictor: Callable[..., Predictor]
     model, K = predictor().model, intrinsics(700.0, (360, 640))
     crop = Crop(320 - 100.0, 180 - 100.0, 200.0)
     prediction = answer(model, K, crop)
-    (placed,) = place(model.body, prediction, [crop], [K])
+    (placed,) = postprocess(model.body, prediction, [crop], [K])
     np.testing.assert_allclose(placed.vertices, prediction.vertices[0].detach().numpy(), atol=2e-4)
 
 
@@ -66,7 +66,7 @@ def test_fallback_is_the_crop_answer_turned(predictor: Callable[..., Predictor])
     model, K, crop = predictor().model, intrinsics(700.0, (360, 640)), Crop(380.0, 120.0, 240.0)
     prediction = answer(model, K, crop)
     broken = Prediction(**{**vars(prediction), "joints2d": torch.full((1, 30, 2), 90.0)})
-    (placed,) = place(model.body, broken, [crop], [K])
+    (placed,) = postprocess(model.body, broken, [crop], [K])
     assert not placed.solved
     turned = prediction.vertices[0].detach().numpy() @ crop_rotation(K, crop).T
     np.testing.assert_allclose(placed.vertices, turned, atol=1e-4)
@@ -76,7 +76,7 @@ def test_unbelievable_distance_is_not_taken(predictor: Callable[..., Predictor])
     model, K, crop = predictor().model, intrinsics(700.0, (360, 640)), Crop(380.0, 120.0, 240.0)
     prediction = answer(model, K, crop)
     small = Prediction(**{**vars(prediction), "joints2d": 128 + (prediction.joints2d - 128) / 3})
-    (placed,) = place(model.body, small, [crop], [K])
+    (placed,) = postprocess(model.body, small, [crop], [K])
     assert not placed.solved
 
 
@@ -86,14 +86,14 @@ def test_a_model_of_the_full_pictures_camera_is_not_turned(predictor: Callable[.
     told = torch.tensor([np.hypot(360, 640)]).float()
     given = Inputs(torch.zeros(1, 3, 256, 256), torch.zeros(1, 30, 2), torch.zeros(1, 30), told)
     prediction = model(given)
-    (placed,) = place(model.body, prediction, [crop], [K], "image")
+    (placed,) = postprocess(model.body, prediction, [crop], [K], "image")
     root = roma.rotvec_to_rotmat(torch.from_numpy(placed.global_orient))
     torch.testing.assert_close(root, prediction.global_orient[0], atol=1e-5, rtol=0)
     wanted = crop.to_image(prediction.joints2d[0].detach().numpy())
     off = np.linalg.norm(project(placed.joints3d, K) - wanted, axis=1).mean()
     assert placed.solved and off < 0.02 * crop.side
     broken = Prediction(**{**vars(prediction), "joints2d": torch.full((1, 30, 2), 90.0)})
-    (kept,) = place(model.body, broken, [crop], [K], "image")
+    (kept,) = postprocess(model.body, broken, [crop], [K], "image")
     assert not kept.solved
     np.testing.assert_allclose(kept.joints3d[:, 2].mean(), placed.joints3d[:, 2].mean(), rtol=0.1)
 

@@ -8,7 +8,7 @@ from dpmesh.backbone.features import Features
 from dpmesh.body.files import BodyArrays
 from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.crop import Crop
-from dpmesh.inference.detector import Detection, DetectionResult
+from dpmesh.inference.detections import Detection, DetectionResult
 from dpmesh.skeletons import SMPL24, SMPL_PARENTS
 from dpmesh.types import Inputs, Prediction
 

@@ -1,4 +1,4 @@
-"""`dpmesh assets import FILE...` and `dpmesh assets doctor`: the user's own licensed files."""
+"""`dpmesh assets import FILE...` and `dpmesh assets doctor`: import the user's licensed files, and list them."""
 
 import argparse
 import os
@@ -10,22 +10,33 @@ from dpmesh.cli.streams import say
 from dpmesh.errors import DPMeshError, InputError, OutputError
 
 MOST_FILES = 10_000
+"""Of a folder to import from."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="import|doctor")
-    bring = actions.add_parser("import", help="copy files to where every verb finds them", allow_abbrev=False)
+    bring = actions.add_parser(
+        "import", help="copy files into the asset folder, where every verb finds them", allow_abbrev=False
+    )
     bring.add_argument(
-        "paths", nargs="+", type=Path, metavar="FILE", help="files, or folders to look through; any names"
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="files, or folders to search; recognised by content, not by name",
     )
     bring.add_argument(
         "--gender",
         choices=("neutral", "male", "female"),
         default="",
-        help="of an SMPL file whose name does not say",
+        help="gender of an SMPL file whose name does not contain it",
     )
-    bring.add_argument("--overwrite", action="store_true", help="replace a different file imported before")
-    actions.add_parser("doctor", help="what is there, what it unlocks, where the rest is to be had")
+    bring.add_argument(
+        "--overwrite", action="store_true", help="replace a different file that was imported before"
+    )
+    actions.add_parser(
+        "doctor", help="list the files: which are imported, what they are for, where to get the others"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    """0: something was imported or stood there already, and no file failed; one that does keeps none of the others."""
+    """0: something was imported, now or before, and no file failed. A file that fails does not stop the others."""
     from dpmesh.body.identify import recognise
 
     imported, failed = 0, False
@@ -41,32 +52,32 @@ def _import(args: argparse.Namespace) -> int:
         try:
             if isinstance(path, DPMeshError):
                 raise path
-            found = recognise(path, args.gender)
-            if found is not None and found.asset:
-                say(f"{_shown(path)}: {found.what} → {_copy(path, found.asset, args.overwrite)}")
+            asset = recognise(path, args.gender)
+            if asset is not None and asset.asset:
+                say(f"{_shown(path)}: {asset.what} → {_copy(path, asset.asset, args.overwrite)}")
                 imported += 1
-            elif found is not None:
-                say(f"{_shown(path)}: {found.what}", error=True)
+            elif asset is not None:
+                say(f"{_shown(path)}: {asset.what}", error=True)
                 failed |= named
             elif named:
-                raise InputError("this is none of the files that can be imported", where=str(path))
+                raise InputError("not a file that can be imported", where=str(path))
         except (DPMeshError, OSError) as error:
             say(f"dpmesh: {' '.join(str(error).split())}", error=True)
             failed = True
     if not imported and not failed:
         raise InputError(
-            "nothing to import was found",
+            "no file to import",
             where=", ".join(map(str, args.paths)),
-            fix="dpmesh assets doctor says what there is and where it is to be had.",
+            fix="dpmesh assets doctor lists the files and where to get them.",
         )
     return 1 if failed else 0
 
 
 def _files(paths: list[Path]) -> Iterator[tuple[Path | DPMeshError, bool]]:
-    """(file, or what is wrong with a path; whether it was named itself rather than found in a folder)."""
+    """(file, or the error of a path; whether the user named it, rather than its folder)."""
     for path in paths:
-        if not os.path.exists(path):  # which no name, however long, makes fail
-            yield InputError("there is no such file or folder", where=str(path)), True
+        if not os.path.exists(path):  # never raises, however long the name
+            yield InputError("no such file or folder", where=str(path)), True
             continue
         if not path.is_dir():
             yield path, True
@@ -77,7 +88,7 @@ def _files(paths: list[Path]) -> Iterator[tuple[Path | DPMeshError, bool]]:
                 where = str(path)
                 yield (
                     InputError(
-                        f"the folder holds more than {MOST_FILES} files", where=where, fix="Name files."
+                        f"the folder has more than {MOST_FILES} files", where=where, fix="Name files."
                     ),
                     True,
                 )
@@ -86,7 +97,7 @@ def _files(paths: list[Path]) -> Iterator[tuple[Path | DPMeshError, bool]]:
 
 
 def _shown(path: Path) -> str:
-    """A path as it can be printed, whatever bytes its name has."""
+    """A path as text; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -103,7 +114,7 @@ def _copy(source: Path, name: str, overwrite: bool) -> Path:
         return before
     if before is not None and not overwrite:
         raise OutputError(
-            f"another file stands there as {name}", where=str(before), fix="Use --overwrite to replace it."
+            f"another file was imported as {name}", where=str(before), fix="Use --overwrite to replace it."
         )
     with atomic_path(target) as part:
         shutil.copyfile(source, part)
@@ -113,23 +124,24 @@ def _copy(source: Path, name: str, overwrite: bool) -> Path:
 
 
 def _doctor() -> int:
-    """1 where an imported file is damaged or is not what it stands for."""
+    """1 where an imported file is damaged or is another file than its name means."""
     from dpmesh.assets import FOLDER_VARIABLE, USER_ASSETS, asset_folder, find_asset
     from dpmesh.body.identify import recognise
 
     failed = False
-    say(f"folder: {asset_folder()} (${FOLDER_VARIABLE} names another)")
+    say(f"folder: {asset_folder()} (set ${FOLDER_VARIABLE} for another)")
     say("")
     for asset in USER_ASSETS.values():
         path = find_asset(asset.name)
         state, note = "missing", f"get it from {asset.source}; then: dpmesh assets import FILE"
         if path is not None:
-            state, note = "there", str(path)
+            state, note = "imported", str(path)
             try:
-                found = recognise(path)
-                if found is None or found.asset != asset.name:
+                content = recognise(path)
+                if content is None or content.asset != asset.name:
                     state = "wrong"
-                    note = f"{path} is {found.what if found else 'something else'}; import the right one, --overwrite"
+                    what = content.what if content else "another file"
+                    note = f"{path} is {what}; import the right one with --overwrite"
             except DPMeshError as error:
                 state, note = "damaged", f"{error} Import it again, with --overwrite."
         elif not asset.needed:

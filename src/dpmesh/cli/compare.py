@@ -1,75 +1,88 @@
-"""`dpmesh compare IMAGE... --weights A --weights B --out DIR`: models side by side on the same people."""
+"""`dpmesh compare IMAGE... --weights A --weights B --out DIR`: predictions of several models side by side."""
 
 import argparse
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpmesh.cli.album import find_pictures, name_results
-from dpmesh.cli.arguments import add_device, add_people, angle, count, folder, positive
+from dpmesh.cli.arguments import (
+    add_body,
+    add_camera,
+    add_device,
+    add_option,
+    add_people,
+    count,
+    folder,
+    model_options,
+    predict_options,
+)
+from dpmesh.cli.image_files import check_keypoints
 from dpmesh.cli.streams import flush_stdout, say
-from dpmesh.errors import DPMeshError, InputError
+from dpmesh.errors import DPMeshError
+from dpmesh.inference.options import MAX_PIXELS, ModelOptions
 
 if TYPE_CHECKING:
     from dpmesh.evaluate.qualitative.columns import Column
 
 METHODS = ("network", "flip", "refine", "fit", "lifter", "blank", "t-pose")
 _EPILOG = """\
-methods: network, the model · flip, in two passes, image and mirror image · refine, its bodies then fitted to the
-keypoints · fit, fitted to the keypoints without a network · lifter, keypoints alone · blank, image black · t-pose
-dpmesh compare photos --weights embedded --weights runs/mine --out sheets
-dpmesh compare a.jpg --method network flip refine --out sheets"""
+methods:
+  network  the model
+  flip     the model with test-time flip: mean of two passes, image and mirror image
+  refine   the model, its bodies then fitted to the 2D keypoints
+  fit      bodies fitted to the 2D keypoints, without a network
+  lifter   the model's estimate from 2D keypoints alone
+  blank    the model on a black image
+  t-pose   the mean body, not posed
+
+examples:
+  dpmesh compare photos --weights embedded --weights runs/mine --out sheets
+  dpmesh compare a.jpg --method network flip refine --out sheets"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="IMAGE", help="images, or folders of images")
+    add(
+        "inputs",
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, folders of images, or lists of paths (.txt, -)",
+    )
     add(
         "--out",
         type=folder,
         required=True,
         metavar="DIR",
-        help="a.jpg becomes DIR/a/sheet.png; DIR/index.html shows all",
+        help="folder for the results: that of a.jpg is DIR/a/sheet.png; DIR/index.html shows all",
     )
-    add("--weights", action="append", metavar="NAME|DIR", help="a column; repeat it (default: embedded)")
     add(
-        "--label",
+        "--weights",
         action="append",
-        default=[],
-        metavar="TEXT",
-        help="a column's title: one for each --weights",
+        metavar="NAME|DIR",
+        help="model weights of a column: a shipped name or a folder; may be repeated (default: embedded)",
     )
+    add("--label", action="append", default=[], metavar="TEXT", help="column title; one per --weights")
     add(
         "--method",
         nargs="+",
         action="extend",
         choices=METHODS,
         metavar="METHOD",
-        help="each for every weights: network, flip, refine, fit, lifter, blank, t-pose (default: network)",
+        help="methods to run with each --weights, see below (default: network)",
     )
     add_people(parser)
-    add(
-        "--body", metavar="FILE", help="your SMPL body, for weights that need one (default: the imported one)"
-    )
-    add("--regressors", metavar="DIR", help="its J_regressor_*.npy (default: the imported ones)")
+    add_body(parser)
     add_device(parser)
-    add("--no-turn", action="store_true", help="do not detect twice where a person leans or lies")
-    lens = parser.add_mutually_exclusive_group()
-    lens.add_argument("--focal", type=positive, metavar="PX", help="focal length, pixels of the image")
-    lens.add_argument("--fov", type=angle, metavar="DEG", help="field of view across the image's width")
-    add("--crop", action="store_true", help="show only what is around the people")
+    add_option(parser, ModelOptions, "rotated_detection")
+    add_camera(parser)
+    add("--crop", action="store_true", help="show only the part of the image with the people")
     add("--size", type=_size, default=600, metavar="PX", help="side of a panel, 200 to 1600 (default: 600)")
-    add(
-        "--no-legend",
-        action="store_true",
-        help="leave out the text on how to read a sheet (a caption says it)",
-    )
-    add("--panels", action="store_true", help="write every panel as a PNG of its own as well")
-    add("--overwrite", action="store_true", help="make again what DIR already holds")
+    add("--no-legend", action="store_true", help="leave out the text that explains a sheet")
+    add("--panels", action="store_true", help="also write every panel as a PNG of its own")
+    add("--overwrite", action="store_true", help="compute and replace results that DIR already has")
     parser.set_defaults(refuse=parser.error)
 
 
@@ -78,26 +91,21 @@ def run(args: argparse.Namespace) -> int:
     weights = list(dict.fromkeys(args.weights or ["embedded"]))
     if args.label and len(args.label) != len(weights):
         args.refuse(f"--label: {len(args.label)} labels for {len(weights)} weights")
-    if args.keypoints is not None and not os.path.exists(args.keypoints):
-        raise InputError("no such file or folder", where=args.keypoints, fix="Check the path.")
-    bad: dict[str, str] = {}
-    names, out = name_results(find_pictures(args.inputs, bad)), Path(args.out)
+    check_keypoints(args)
+    out = Path(args.out)
 
     from dpmesh.evaluate.qualitative.columns import open_columns
     from dpmesh.evaluate.qualitative.page import refuse_foreign_page, write_page
+    from dpmesh.inference.image_list import list_images, result_names
+
+    found = list_images(args.inputs)
+    names, unusable = result_names(found.images), found.unusable
+    if found.skipped_text:
+        say(found.skipped_text, error=True)
 
     refuse_foreign_page(out)
-    columns = open_columns(
-        weights,
-        args.method or ("network",),
-        args.label,
-        args.device,
-        args.threads,
-        args.fast,
-        args.body,
-        args.regressors,
-        not args.no_turn,
-    )
+    options = model_options(args, weights=weights[0])
+    columns = open_columns(weights, args.method or ("network",), args.label, options)
     asked = _asked(args, columns)
     failed: dict[str, str] = {}
     for path, name in names.items():
@@ -107,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         except DPMeshError as error:
             failed[str(path)] = str(error)
     done = len(names) - len(failed)
-    failed = bad | failed
+    failed = unusable | failed
     if done:
         say(f"{done} of {len(names)} compared → {write_page(out, tuple(names.values()), failed)}")
     for message in failed.values():
@@ -124,9 +132,8 @@ def _one(
     args: argparse.Namespace,
     alone: bool,
 ) -> str:
-    """Compare on one image and write it; returns what to say. Raises DPMeshError."""
+    """Compare on one image and write the sheet. Returns a line for the user. Raises DPMeshError."""
     from dpmesh.evaluate.qualitative.comparison import compare, is_of, refuse_foreign
-    from dpmesh.inference.images import MAX_PIXELS
     from dpmesh.io import read_bytes
 
     folder = out / name
@@ -135,43 +142,21 @@ def _one(
         if is_of(folder, digest, asked):
             return f"done before, kept (--overwrite makes it again) → {folder}"
     refuse_foreign(folder, args.overwrite)  # before anything is computed for it
-    found = compare(
-        columns,
-        path,
-        keypoints=args.keypoints,
-        keypoint_format=args.keypoint_format,
-        boxes=args.boxes,
-        focal=args.focal,
-        fov=args.fov,
-        max_people=args.max_people,
-        max_pixels=args.max_pixels or MAX_PIXELS,
-        only_image=alone,
-    )
-    found.save(out, name, args.size, args.crop, args.panels, args.overwrite, asked, not args.no_legend)
-    people = {0: "no person detected", 1: "1 person"}.get(
-        len(found.job.people), f"{len(found.job.people)} people"
-    )
+    comparison = compare(columns, path, predict_options(args), only_image=alone)
+    comparison.save(out, name, args.size, args.crop, args.panels, args.overwrite, asked, not args.no_legend)
+    detected = len(comparison.job.people)
+    people = {0: "no person detected", 1: "1 person"}.get(detected, f"{detected} people")
     return f"{people} × {len(columns)} → {folder}"
 
 
 def _asked(args: argparse.Namespace, columns: "Sequence[Column]") -> dict[str, Any]:
-    """What decides a sheet besides its image: the columns and the options, files by their checksums."""
+    """What a sheet depends on besides its image: the columns and the options, files by their checksums."""
     from dpmesh.assets import sha256
 
-    options = (
-        "keypoint_format",
-        "max_people",
-        "max_pixels",
-        "fast",
-        "no_turn",
-        "focal",
-        "fov",
-        "crop",
-        "size",
-        "no_legend",
-        "panels",
-    )
-    asked: dict[str, Any] = {name: getattr(args, name) for name in options}
+    names = ("keypoint_format", "max_people", "fast", "focal", "fov", "crop", "size", "no_legend", "panels")
+    asked: dict[str, Any] = {name: getattr(args, name) for name in names}
+    asked["max_pixels"] = None if args.max_pixels == MAX_PIXELS else args.max_pixels
+    asked["no_turn"] = not args.rotated_detection
     for name in ("keypoints", "boxes", "body"):
         value = getattr(args, name)
         asked[name] = sha256(Path(value)) if value is not None and _is_file(value) else value
@@ -181,7 +166,7 @@ def _asked(args: argparse.Namespace, columns: "Sequence[Column]") -> dict[str, A
 def _is_file(text: str) -> bool:
     try:
         return Path(text).is_file()
-    except (OSError, ValueError):  # boxes may be given as text, longer than a name may be
+    except (OSError, ValueError):  # boxes as text may be longer than a file name can be
         return False
 
 

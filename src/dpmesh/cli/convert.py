@@ -1,4 +1,4 @@
-"""`dpmesh convert released FILE OUT` and `dpmesh convert sd15 SOURCE OUT`."""
+"""`dpmesh convert released FILE OUT` and `dpmesh convert sd15 SOURCE OUT`: weights of other projects."""
 
 import argparse
 import os
@@ -7,7 +7,10 @@ from typing import Any
 
 from dpmesh.cli.arguments import folder
 from dpmesh.cli.streams import say
-from dpmesh.errors import OutputError
+from dpmesh.errors import ConfigError, OutputError
+
+TAKES_SETTINGS = True
+"""See `arguments.split_settings`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,21 +26,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--body",
         type=Path,
         metavar="FILE",
-        help="SMPL neutral (.pkl, .npz) to record and compare with the checkpoint's (default: the imported one)",
+        help="neutral SMPL body (.pkl, .npz), compared with the checkpoint's and recorded (default: the imported one)",
     )
     released.add_argument(
-        "--regressors", type=Path, metavar="DIR", help="J_regressor_*.npy (default: the imported ones)"
+        "--regressors",
+        type=Path,
+        metavar="DIR",
+        help="folder with the body's J_regressor_*.npy files (default: the imported ones)",
     )
     released.add_argument(
-        "--merge-lora", action="store_true", help="add the low-rank updates to their layers"
+        "--merge-lora", action="store_true", help="merge the LoRA updates into their layers"
     )
     released.add_argument(
         "--keep-smpl",
         type=folder,
         metavar="DIR",
-        help="write the checkpoint's own (licensed) SMPL body there",
+        help="write the checkpoint's own SMPL body (licensed) to this folder",
     )
-    sd15 = kinds.add_parser("sd15", help="Stable Diffusion 1.5, as a start for training", allow_abbrev=False)
+    sd15 = kinds.add_parser(
+        "sd15", help="Stable Diffusion 1.5, as initial weights for training", allow_abbrev=False
+    )
     sd15.add_argument(
         "source", type=Path, metavar="SOURCE", help="diffusers folder, or one .safetensors or .ckpt"
     )
@@ -52,30 +60,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config",
         default="paper",
         metavar="NAME|CONFIG.toml",
-        help="whose start: a configuration such as paper-z0, or the model of a training config (default: paper)",
+        help="model to initialise: a configuration such as paper-z0, or that of a training config (default: paper)",
     )
+    sd15.epilog = "--set.model.NAME VALUE changes a value of the model, as in dpmesh train; may be repeated"
     sd15.add_argument(
-        "--set",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("model.NAME", "VALUE"),
-        help="change a value of the model, as --set.model.NAME VALUE does in a training",
+        "--seed", type=int, default=0, metavar="N", help="random seed of the other parts (default: 0)"
     )
-    sd15.add_argument("--seed", type=int, default=0, metavar="N", help="of the other parts (default: 0)")
     for one in (released, sd15):
         one.add_argument(
-            "--overwrite", action="store_true", help="replace what OUT holds already (and --keep-smpl's DIR)"
+            "--overwrite",
+            action="store_true",
+            help="replace files that OUT (and --keep-smpl's DIR) already has",
         )
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.settings and args.kind != "sd15":
+        raise ConfigError("--set changes the model of dpmesh convert sd15 only", where="--set")
     from dpmesh.checkpoint import CONFIG, WEIGHTS
 
     for name in (CONFIG, WEIGHTS):
         if os.path.lexists(args.out / name) and not args.overwrite:
             raise OutputError(
-                "there is such a file already",
+                "the file exists already",
                 where=str(args.out / name),
                 fix="Use --overwrite or another folder.",
             )
@@ -106,33 +113,35 @@ def _released(args: argparse.Namespace) -> None:
     say(f"LoRA: {provenance['lora']}")
     if provenance["largest_control_weight"] == 0:
         say("ControlNet's outputs are all zero: this checkpoint does not use the heatmaps")
-    _tell_body(provenance["body"])
+    _say_body(provenance["body"])
     if args.keep_smpl:
         say(f"SMPL's arrays, under their own licence: {args.keep_smpl / KEPT}")
     say(f"weights: {args.out}")
 
 
-def _tell_body(record: dict[str, Any]) -> None:
+def _say_body(record: dict[str, Any]) -> None:
     if not record:
-        say("no body named: give SMPL's to --body when you predict, or: dpmesh assets import FILE")
+        say("no body was named: pass SMPL's to dpmesh predict by --body, or: dpmesh assets import FILE")
         return
-    told = "not compared: the checkpoint holds none"
+    compared = "not compared: the checkpoint has none"
     if "differs_from_checkpoint" in record:
-        told = "; ".join(record["differs_from_checkpoint"]) or "the one that the checkpoint was trained with"
-    say(f"body: {record['file']} ({told})")
+        compared = (
+            "; ".join(record["differs_from_checkpoint"]) or "the one that the checkpoint was trained with"
+        )
+    say(f"body: {record['file']} ({compared})")
     for name in ("h36m_regressor", "extra_regressor"):
         if name not in record:
-            say(f"no {name}: dpmesh assets doctor says what it is for")
+            say(f"no {name}: dpmesh assets doctor explains what it is for")
 
 
 def _sd15(args: argparse.Namespace) -> None:
     from dpmesh.convert.stable_diffusion import convert_sd15
     from dpmesh.train.config import model_of, read_value
 
-    config = model_of(args.config, {name: read_value(value) for name, value in args.set})
+    config = model_of(args.config, {name: read_value(value) for name, value in args.settings})
     provenance = convert_sd15(args.source, args.out, config, controlnet=args.controlnet, seed=args.seed)
     say(f"pretrained: {', '.join(provenance['pretrained'])}; ControlNet: {provenance['controlnet']}")
     say(
-        f"all other parts are random (seed {provenance['seed']}): a start for training, not a model to predict with"
+        f"all other parts are random (seed {provenance['seed']}): initial weights for training, not for prediction"
     )
     say(f"weights: {args.out}")

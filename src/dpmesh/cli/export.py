@@ -1,11 +1,11 @@
-"""`dpmesh export onnx WEIGHTS OUT.onnx`."""
+"""`dpmesh export onnx WEIGHTS OUT.onnx`: a model for programs without torch."""
 
 import argparse
 import importlib.util
 import os
 from pathlib import Path
 
-from dpmesh.cli.arguments import folder
+from dpmesh.cli.arguments import add_body, folder
 from dpmesh.cli.streams import say
 from dpmesh.errors import DPMeshError, OutputError
 
@@ -16,10 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "onnx", help="one ONNX file: crop and keypoints in, body out", allow_abbrev=False
     )
     add = onnx.add_argument
-    add("weights", metavar="WEIGHTS", help="a folder with weights, or shipped ones (embedded)")
-    add("out", type=folder, metavar="OUT.onnx", help="beyond 2 GiB the weights go to OUT.onnx.data beside it")
-    add("--body", metavar="FILE", help="your SMPL body for weights that need one (default: the imported one)")
-    add("--regressors", metavar="DIR", help="its J_regressor_*.npy (default: the imported ones)")
+    add("weights", metavar="WEIGHTS", help="model weights: a shipped name (embedded) or a folder")
+    add(
+        "out",
+        type=folder,
+        metavar="OUT.onnx",
+        help="the file to write; beyond 2 GiB its weights go to OUT.onnx.data",
+    )
+    add_body(onnx)
     add("--overwrite", action="store_true", help="replace OUT.onnx, if it is an ONNX model")
 
 
@@ -36,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     for note in chosen.notes:
         say(note)
     if chosen.record:
-        say("the file holds your body's arrays: it is under their licence")
+        say("the file contains your body's arrays and is under their licence")
     say(f"{', '.join(INPUTS)} → {', '.join(outputs_of(model))}; opset {OPSET}, any number of people")
     for file in files:
         say(f"{file}: {file.stat().st_size / 1e6:,.1f} MB")
@@ -44,31 +48,33 @@ def run(args: argparse.Namespace) -> int:
 
 
 def refuse_out(out: Path, overwrite: bool) -> None:
-    """Raise OutputError before a model is loaded for nothing, and before anything but an ONNX file is replaced."""
+    """Raise OutputError, before a model is loaded, for an output that exists or that is not an ONNX file."""
     if out.suffix.lower() != ".onnx":
         raise OutputError(
             "the name does not end in .onnx", where=str(out), fix=f"Write {out.name or 'model'}.onnx."
         )
     data = out.with_name(f"{out.name}.data")
-    there = [path for path in (out, data) if os.path.lexists(path)]
-    for path in there:
+    existing = [path for path in (out, data) if os.path.lexists(path)]
+    for path in existing:
         if os.path.isdir(path):
             raise OutputError("is a folder", where=str(path), fix="Choose another name.")
         if not overwrite:
             raise OutputError(
-                "there is such a file already", where=str(path), fix="Use --overwrite or another name."
+                "the file exists already", where=str(path), fix="Use --overwrite or another name."
             )
-    if there and importlib.util.find_spec("onnx") is not None:  # without it nothing is written
-        beside = _beside(out)
-        for path in there:
-            if beside is None or (path == data and data.name not in beside):
+    if existing and importlib.util.find_spec("onnx") is not None:  # without it nothing is written
+        external = _external_files(out)
+        for path in existing:
+            if external is None or (path == data and data.name not in external):
                 raise OutputError(
-                    "is no part of an ONNX model, left as it is", where=str(path), fix="Choose another name."
+                    "is not part of an ONNX model, left unchanged",
+                    where=str(path),
+                    fix="Choose another name.",
                 )
 
 
-def _beside(path: Path) -> set[str] | None:
-    """The files that an ONNX model has its weights in; None for what is none."""
+def _external_files(path: Path) -> set[str] | None:
+    """The files that contain an ONNX model's weights; None for a file that is not an ONNX model."""
     import onnx
     from google.protobuf.message import DecodeError
 

@@ -1,4 +1,4 @@
-"""`dpmesh inspect NAME|DIR|--all [--json]`: parameters, work and provenance of a model, or of the ablation's."""
+"""`dpmesh inspect NAME|DIR|--all [--json]`: parameters, work (GFLOP) and provenance of models."""
 
 import argparse
 import json
@@ -12,9 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "name",
         nargs="?",
+        metavar="NAME|DIR",
         help="a configuration (embedded, paper, release, an ablation's) or a folder with weights",
     )
-    which.add_argument("--all", action="store_true", help="the models of the paper's ablation, in one table")
+    which.add_argument("--all", action="store_true", help="all models of the paper's ablations, in one table")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -44,7 +45,7 @@ def _table(report: dict[str, Any]) -> None:
             f"{part['share']:.1%}",
         )
         table.add_row(Text(printable(name)), *numbers)
-    # A name may stand in somebody's config.json: no markup, no emoji codes, no escape sequences.
+    # Names may come from a foreign config.json: no markup, no emoji codes, no escape sequences.
     heading = Text(printable(str(report["name"])), "bold")
     console.print(Text.assemble(heading, f", one person, {report['crop']}×{report['crop']}"))
     console.print(table)
@@ -71,5 +72,5 @@ def _ablations(rows: list[dict[str, Any]]) -> None:
             f"{row['backbone_gflop']:.2f}",
         )
         group = row["group"]
-    # As wide as its numbers, in a pipe or a narrow window too: a shortened number is none.
+    # Wide enough for all numbers, also in a pipe or a narrow window: none may be cut.
     Console(width=max(Console().width, 120)).print(table)

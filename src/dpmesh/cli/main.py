@@ -1,4 +1,4 @@
-"""`dpmesh VERB`. Importing this module costs nothing: a verb's module is imported only when it is called."""
+"""`dpmesh VERB`. This module is light: a verb's module is imported only when it is called."""
 
 import argparse
 import importlib
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 TRACEBACK = "DPMESH_TRACEBACK"
-"""Environment variable: an error that was not foreseen is raised instead of told in a line."""
+"""Environment variable: an unexpected error is raised with its traceback instead of printed as one line."""
 
 VERBS = {
-    "predict": "pictures in, bodies out: overlays, meshes, parameters",
-    "attention": "where the model looks for each joint, over each person",
-    "compare": "several weights or methods on the same people of your images: sheets as in a paper",
-    "inspect": "parameters, work and provenance of a model",
-    "train": "train a model from a configuration file, resumable",
-    "eval": "measure a model on the published benchmarks, exactly stated; compare, tables",
-    "bench": "how the error grows when keypoints, crop or picture get worse: plots, two models beside",
-    "convert": "bring weights: a released checkpoint, or Stable Diffusion 1.5 as a start",
-    "export": "a model as an ONNX file, for programs without torch",
-    "data": "check the training sets, and pack them for fast loading",
-    "assets": "bring your own licensed files, and see which are there",
+    "predict": "recover body meshes from images: overlays, meshes, parameters",
+    "attention": "show the model's cross-attention maps of each joint",
+    "compare": "show several models or methods side by side on the people of your images",
+    "inspect": "show a model's parameters, work and provenance",
+    "train": "train a model from a configuration file; an interrupted run resumes",
+    "eval": "evaluate a model on published benchmarks (versioned protocols), compare results, print tables",
+    "bench": "measure how errors grow as keypoints, crops or images get worse",
+    "convert": "convert weights: a released checkpoint, or Stable Diffusion 1.5 for training",
+    "export": "export a model as an ONNX file, for programs without torch",
+    "data": "check training sets, and pack them for fast loading",
+    "assets": "import your own licensed files, and list which are there",
 }
-"""Verb -> one line of help. The verb's module offers add_arguments(parser) and run(args) -> exit status."""
+"""Verb -> one line of help. A verb's module has add_arguments(parser) and run(args) -> exit status."""
 
 
 class _OneLineParser(argparse.ArgumentParser):
     """A wrong argument is one line on stderr and status 2; the usage is for --help."""
 
     def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
-        """argparse's own swallows it when the help cannot be written."""
+        """Raises OSError when the help cannot be written; argparse's own ignores it."""
         (file or sys.stdout).write(self.format_help())
 
     def error(self, message: str) -> NoReturn:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_streams()
     try:
         try:
-            status = _run(words)
+            status = run_verb(words)
         except SystemExit:  # --help, and wrong arguments
             flush_stdout()
             raise
@@ -64,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `dpmesh ... | head`
         discard_stdout()
         return 1
-    except Exception as error:  # the last line of defence, for all verbs
+    except Exception as error:  # anything a verb did not expect
         if os.environ.get(TRACEBACK):
             raise
-        return _fail_unforeseen(error)
+        return _fail_unexpected(error)
 
 
 def fail(message: str, status: int = 1) -> int:
@@ -81,9 +81,9 @@ def fail(message: str, status: int = 1) -> int:
     return status
 
 
-def _fail_unforeseen(error: Exception) -> int:
+def _fail_unexpected(error: Exception) -> int:
     if isinstance(error, MemoryError):
-        return fail("there is not enough memory. Try smaller images, or fewer people at once.")
+        return fail("not enough memory. Try smaller images, or fewer people at once.")
     if isinstance(error, OSError):
         from dpmesh.io import reason
 
@@ -101,15 +101,28 @@ def _fail_unforeseen(error: Exception) -> int:
     return fail(f"unexpected {what}. Set {TRACEBACK}=1 to see where, and please report it.")
 
 
-def _run(words: list[str]) -> int:
+def run_verb(words: list[str]) -> int:
     if not words or words[0] not in VERBS:
         return _top(words)
-    module = importlib.import_module(f"dpmesh.cli.{words[0]}")
+    verb, rest = words[0], words[1:]
+    module, parser = importlib.import_module(f"dpmesh.cli.{verb}"), parser_of(verb)
+    settings: list[tuple[str, str]] = []
+    if getattr(module, "TAKES_SETTINGS", False):
+        from dpmesh.cli.arguments import split_settings
+
+        rest, settings = split_settings(rest)
+    args = parser.parse_args(rest, argparse.Namespace(settings=settings))
+    return int(module.run(args))
+
+
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """The parser of a verb's arguments."""
+    line = VERBS[verb]
     parser = _OneLineParser(
-        prog=f"dpmesh {words[0]}", description=VERBS[words[0]].capitalize() + ".", allow_abbrev=False
+        prog=f"dpmesh {verb}", description=line[0].upper() + line[1:] + ".", allow_abbrev=False
     )
-    module.add_arguments(parser)
-    return int(module.run(parser.parse_args(words[1:])))
+    importlib.import_module(f"dpmesh.cli.{verb}").add_arguments(parser)
+    return parser
 
 
 def _top(words: list[str]) -> int:
@@ -118,8 +131,8 @@ def _top(words: list[str]) -> int:
     verbs = "\n".join(f"  {verb:<{width}}{line}" for verb, line in VERBS.items())
     parser = _OneLineParser(
         prog="dpmesh",
-        usage="dpmesh VERB ... (dpmesh VERB --help tells more)",
-        description="Bodies of people in photographs, also where they are hidden.",
+        usage="dpmesh VERB ... (dpmesh VERB --help: its arguments)",
+        description="Recover 3D human meshes from photographs, even under occlusion.",
         epilog=f"verbs:\n{verbs}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

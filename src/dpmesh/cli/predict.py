@@ -1,4 +1,4 @@
-"""`dpmesh predict INPUT... --out DIR`: bodies from pictures."""
+"""`dpmesh predict INPUT... --out DIR`: body meshes of the people in images."""
 
 import argparse
 import os
@@ -8,85 +8,92 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dpmesh.cli.album import (
+from dpmesh.cli.arguments import (
+    add_camera,
+    add_model,
+    add_option,
+    add_people,
+    folder,
+    model_options,
+    predict_options,
+)
+from dpmesh.cli.image_files import (
+    check_keypoints,
     check_writable,
-    files_of,
-    find_pictures,
-    name_results,
-    places_of,
+    input_files,
+    parents_of,
     refuse_input_in,
 )
-from dpmesh.cli.arguments import add_model, add_people, angle, folder, positive
 from dpmesh.cli.streams import say
 from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
+from dpmesh.inference.formats import FORMATS
+from dpmesh.inference.options import ModelOptions, file_sha256
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from dpmesh.inference.scene import Scene
 
-_FORMATS = ("overlay", "glb", "obj", "npz", "json")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="pictures, or folders of pictures")
+    add(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image files, folders of images, or lists: FILE.txt with one path a line, - for standard input",
+    )
+    add(
+        "--recursive",
+        action="store_true",
+        help="folders below INPUT too; results keep them: DIR/sub/a/scene.json",
+    )
     add(
         "--out",
         type=folder,
         required=True,
         metavar="DIR",
-        help="a.jpg becomes DIR/a/overlay.png, scene.glb, scene.json, ...",
+        help="folder for the results: those of a.jpg are DIR/a/overlay.png, scene.glb, scene.json, ...",
     )
     add_people(parser)
     add_model(parser)
-    after = parser.add_mutually_exclusive_group()
-    after.add_argument(
-        "--refine",
-        action="store_true",
-        help="then fit every body to its 2D keypoints (slower; docs/results.md)",
-    )
-    after.add_argument(
-        "--flip",
-        action="store_true",
-        help="look at every person's mirror image as well, and average (better, slower; docs/embedded.md)",
-    )
-    add(
-        "--no-turn",
-        action="store_true",
-        help="do not look for keypoints twice where somebody leans or lies (docs/detection.md)",
-    )
-    lens = parser.add_mutually_exclusive_group()
-    lens.add_argument("--focal", type=positive, metavar="PX", help="focal length, pixels of the picture")
-    lens.add_argument("--fov", type=angle, metavar="DEG", help="field of view across the picture's width")
+    either = parser.add_mutually_exclusive_group()
+    for name in ("refine", "flip"):
+        add_option(either, ModelOptions, name)
+    add_option(parser, ModelOptions, "rotated_detection")
+    add_camera(parser)
     add(
         "--save",
-        default=_FORMATS,
+        default=FORMATS,
         type=_formats,
         metavar="LIST",
-        help=f"of {','.join(_FORMATS)} (default: all)",
+        help=f"what to write, separated by commas: {','.join(FORMATS)} (default: all)",
     )
     add(
         "--colour",
         default="person",
         choices=("person", "sigma"),
-        help="of overlay and side view: one for each person, or by how sure each joint is",
+        help="colours of overlay and side view: one per person, or each joint's predicted error (default: person)",
     )
-    add("--overwrite", action="store_true", help="make again what DIR already holds")
+    add("--glb-image", action="store_true", help="show the image on a plane behind the people in scene.glb")
+    add("--overwrite", action="store_true", help="compute and replace results that DIR already has")
     parser.set_defaults(refuse=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
-    """0: all pictures done (nobody in one is fine); 1: some could not be read or written."""
+    """0: all images are done, also where no person was detected; 1: some could not be read or written."""
     if args.colour == "sigma" and args.refine:
         args.refuse(
             "--colour sigma: a refined body has no sigma, the network judged the body before --refine"
         )
     out = Path(args.out)
-    if args.keypoints is not None and not os.path.exists(args.keypoints):
-        raise InputError("no such file or folder", where=args.keypoints, fix="Check the path.")
-    bad: dict[str, str] = {}
-    names = name_results(find_pictures(args.inputs, bad))
+    check_keypoints(args)
+    from dpmesh.inference.image_list import list_images, result_names
+
+    found = list_images(args.inputs, recursive=args.recursive, skip=out)
+    names, unusable = result_names(found.images), found.unusable
+    if found.skipped_text:
+        say(found.skipped_text, error=True)
     check_writable(out)
     done, failed, todo = _sort_out(names, out, args)
     if todo:
@@ -97,19 +104,19 @@ def run(args: argparse.Namespace) -> int:
     if finished > 1:
         say(f"{finished} results in {out}")
     if todo and args.keypoints is not None:
-        _tell_unused(args)
-    return _report([*bad.values(), *failed.values()], len(names) + len(bad), bool(bad))
+        _say_unused(args)
+    return _report([*unusable.values(), *failed.values()], len(names) + len(unusable), bool(unusable))
 
 
-def _tell_unused(args: argparse.Namespace) -> None:
-    """Images of the keypoint file that were not among the inputs: a name misspelt would otherwise be silent."""
+def _say_unused(args: argparse.Namespace) -> None:
+    """Print the images of the keypoint file that are not among the inputs: a misspelt name shows here."""
     from dpmesh.inference.keypoints.files import open_keypoints
     from dpmesh.inference.keypoints.names import some
 
     try:
         unused = open_keypoints(Path(args.keypoints), args.keypoint_format).unused()
     except InputError:
-        return  # told for each image
+        return  # reported for each image
     if unused:
         count = f"{len(unused)} image" + ("s" if len(unused) > 1 else "")
         say(f"{args.keypoints}: {count} not among the inputs: {some(unused)}")
@@ -118,54 +125,36 @@ def _tell_unused(args: argparse.Namespace) -> None:
 def _predict(
     todo: Sequence[Path], names: dict[Path, str], out: Path, args: argparse.Namespace
 ) -> dict[Path, str]:
-    """Run the model and write; returns what failed and why."""
-    from dpmesh.inference.images import MAX_PIXELS
+    """Predict and write. Returns the images that failed -> why."""
     from dpmesh.inference.predictor import Predictor
 
-    predictor = Predictor.from_pretrained(
-        args.weights,
-        args.device,
-        args.threads,
-        args.fast,
-        args.body,
-        args.regressors,
-        args.refine,
-        not args.no_turn,
-        args.flip,
-    )
+    predictor = Predictor.from_pretrained(**vars(model_options(args)))
     if args.colour == "sigma" and not predictor.predicts_sigma:
         raise ConfigError(
-            "these weights do not tell how sure they are",
+            "these weights do not predict their error",
             where=f"--weights {args.weights}",
             fix="Drop --colour sigma, or train it (docs/training.md, the stage `uncertainty`).",
         )
-    scenes = predictor.predict_many(
-        todo,
-        keypoints=args.keypoints,
-        keypoint_format=args.keypoint_format,
-        boxes=args.boxes,
-        focal=args.focal,
-        fov=args.fov,
-        max_people=args.max_people,
-        max_pixels=args.max_pixels or MAX_PIXELS,
-    )
+    scenes = predictor.predict_many(todo, **vars(predict_options(args)))
     failed: dict[Path, str] = {}
-    with _progress(len(todo)) as (tell, advance):
+    with _progress(len(todo)) as (write_line, advance):
         for path, scene in scenes:
             try:
                 if isinstance(scene, DPMeshError):
                     raise scene
-                folder = scene.save(out, names[path], args.save, overwrite=args.overwrite, colour=args.colour)
-                tell(f"{path}: {_summary(scene)} → {folder}")
+                folder = scene.save(
+                    out, names[path], args.save, args.overwrite, args.colour, glb_image=args.glb_image
+                )
+                write_line(f"{path}: {_summary(scene)} → {folder}")
             except DPMeshError as error:
                 failed[path] = str(error)
-            del scene  # the next image is read before this name is given to it
+            del scene  # its memory is free before the next image is read
             advance()
     return failed
 
 
 def _summary(scene: "Scene") -> str:
-    people = {0: "no person found, an empty scene", 1: "1 person"}.get(
+    people = {0: "no person detected, an empty scene", 1: "1 person"}.get(
         len(scene.people), f"{len(scene.people)} people"
     )
     extra = [f"{n} {name}" for name, n in scene.fallbacks.items()] + list(scene.notes)
@@ -175,37 +164,26 @@ def _summary(scene: "Scene") -> str:
 def _sort_out(
     names: dict[Path, str], out: Path, args: argparse.Namespace
 ) -> tuple[list[Path], dict[Path, str], list[Path]]:
-    """(done before, failed already, to do): what an earlier run left is kept if it is the same result."""
+    """(done before, failed, to do). An existing result is kept if it is of the same image and options."""
     from dpmesh.inference.formats import wanted_scene
-    from dpmesh.inference.options import file_sha256, image_options, model_options
     from dpmesh.inference.result_folder import plan_result
 
     done: list[Path] = []
     failed: dict[Path, str] = {}
     todo: list[Path] = []
     options: dict[str, object] = {}
-    places = places_of([*names, *files_of(args)])
+    protected = parents_of([*names, *input_files(args)])
     for path, name in names.items():
         target = out / name
         if not os.path.lexists(target):  # nothing to compare with
             todo.append(path)
             continue
         try:
-            refuse_input_in(target, places)
+            refuse_input_in(target, protected)
             digest = "" if args.overwrite else file_sha256(path)
             if not options and not args.overwrite:
-                options = model_options(
-                    args.weights,
-                    args.body,
-                    args.regressors,
-                    args.fast,
-                    args.refine,
-                    not args.no_turn,
-                    args.flip,
-                ) | image_options(
-                    args.keypoints, args.boxes, args.focal, args.fov, args.max_people, args.keypoint_format
-                )
-            wanted = wanted_scene(digest, str(path), options, args.save, args.colour)
+                options = model_options(args).record() | predict_options(args).record()
+            wanted = wanted_scene(digest, str(path), options, args.save, args.colour, args.glb_image)
             plan = plan_result(target, wanted, args.overwrite)
             (done if plan.kind == "keep" else todo).append(path)
         except DPMeshError as error:
@@ -215,7 +193,7 @@ def _sort_out(
 
 def _report(failed: Sequence[str], total: int, folders: bool) -> int:
     if failed and total > 1:
-        say(f"dpmesh: {len(failed)} of {total} {'inputs' if folders else 'pictures'} failed:", error=True)
+        say(f"dpmesh: {len(failed)} of {total} {'inputs' if folders else 'images'} failed:", error=True)
     for message in failed:
         line = " ".join(message.split())
         say(f"  {line}" if total > 1 else f"dpmesh: {line}", error=True)
@@ -224,7 +202,7 @@ def _report(failed: Sequence[str], total: int, folders: bool) -> int:
 
 @contextmanager
 def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """(tell, advance): a bar on stderr for more than one picture at a terminal; lines on stdout."""
+    """(write_line, advance): lines on stdout; a bar on stderr for more than one image at a terminal."""
     if total < 2 or not sys.stderr.isatty():
         yield say, lambda: None
         return
@@ -233,22 +211,22 @@ def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], 
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("pictures", total=total)
+        task = bar.add_task("images", total=total)
         yield (say if not sys.stdout.isatty() else above(bar.console)), lambda: bar.advance(task)
 
 
 def above(console: "Console") -> Callable[[str], None]:
-    """Prints a line above a progress bar, as it is: no markup, no emoji codes, no escape sequences."""
+    """A function that prints a line above a progress bar as plain text: no markup, no emoji codes, no escapes."""
 
-    def tell(line: str) -> None:
+    def write_line(line: str) -> None:
         console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
-    return tell
+    return write_line
 
 
 def _formats(text: str) -> tuple[str, ...]:
     chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    unknown = [part for part in chosen if part not in _FORMATS]
+    unknown = [part for part in chosen if part not in FORMATS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(_FORMATS)}")
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(FORMATS)}")
     return chosen

@@ -1,4 +1,4 @@
-"""Standard streams that nothing can upset: closed, full, or of an encoding that lacks a name's characters."""
+"""Standard streams that are safe to write to: also when closed, full, or of an encoding that lacks a character."""
 
 import os
 import sys
@@ -10,13 +10,16 @@ _NAMES = ("stdin", "stdout", "stderr")
 
 
 def say(line: str, *, error: bool = False) -> None:
-    """A line on stdout or stderr in which no name of a file or in a file steers the terminal."""
+    """Print a line on stdout or stderr; control characters, for instance of a file name, are escaped."""
     print(printable(line), file=sys.stderr if error else sys.stdout)
 
 
 def open_streams() -> None:
-    """A standard stream that the caller closed leads to the null device: the next file to be opened would get its
-    number, and what a library prints would end up in that file. What a stream cannot encode is escaped."""
+    """Open closed standard streams on the null device, and escape what a stream cannot encode.
+
+    Otherwise the next file to be opened would get the closed stream's number, and what a library prints would end up in
+    that file.
+    """
     for number, name in enumerate(_NAMES):
         try:
             os.fstat(number)
@@ -33,7 +36,7 @@ def open_streams() -> None:
 
 
 def discard_stdout() -> None:
-    """What is left in the buffer goes nowhere: Python would complain at exit that it cannot be written."""
+    """Discard what is left in the buffer: Python would report at exit that it cannot be written."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
@@ -41,6 +44,6 @@ def discard_stdout() -> None:
 
 
 def flush_stdout() -> None:
-    """Raises OSError where the output cannot be written, which Python notices only when its buffer is full."""
+    """Write the buffer now. Raises OSError where that fails; Python itself notices only when the buffer is full."""
     with suppress(ValueError):  # closed already
         sys.stdout.flush()

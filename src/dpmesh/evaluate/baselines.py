@@ -1,6 +1,6 @@
 """What is measured instead of the network, on the same persons: baselines, and the network's answer refined.
 
-Each looks like a model (pipeline.predictor.MakesBodies), so that a run treats it as one.
+Each looks like a model (inference.predictor.MeshModel), so that a run treats it as one.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError
 from dpmesh.inference.flip_test import FlipTest
-from dpmesh.inference.predictor import MakesBodies
+from dpmesh.inference.predictor import MeshModel
 from dpmesh.inference.smplify import Fitter, fitter_of
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_prior
@@ -36,7 +36,7 @@ WITHOUT_NETWORK: dict[Method, Path | None] = {"t-pose": None, "fit": SHIPPED / "
 """The methods that do not depend on a model's weights, and the file that decides their answers instead, if one does."""
 
 
-def method_of(name: Method, model: DPMesh) -> MakesBodies:
+def method_of(name: Method, model: DPMesh) -> MeshModel:
     """Raises ConfigError for an unknown name, or a lifter that the model lacks."""
     if name not in get_args(Method):
         raise ConfigError(f"there is no method {name!r}", fix=f"There are: {', '.join(METHODS)}.")

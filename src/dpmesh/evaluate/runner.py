@@ -28,7 +28,7 @@ from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.registry import open_set
 from dpmesh.evaluate.results import Rows, concatenate, load, save
 from dpmesh.evaluate.score import inputs_of, predicted, require_joints, score
-from dpmesh.inference.predictor import MakesBodies
+from dpmesh.inference.predictor import MeshModel
 from dpmesh.model import DPMesh
 
 PARTS = "parts"
@@ -72,7 +72,7 @@ class Opened:
     job: Job
     protocol: Protocol
     source: Source
-    model: MakesBodies
+    model: MeshModel
     record: Mapping[str, Any]
     device: torch.device
 

@@ -15,7 +15,7 @@ from dpmesh.errors import InputError
 from dpmesh.evaluate.interfaces import Persons
 from dpmesh.evaluate.protocol import OWN_JOINTS, Measure
 from dpmesh.evaluate.results import Rows
-from dpmesh.inference.predictor import MakesBodies
+from dpmesh.inference.predictor import MeshModel
 from dpmesh.metrics import aligned_distances, distances, mpve
 from dpmesh.skeletons import H36M17, JOINTS30
 from dpmesh.types import Inputs, Prediction
@@ -42,7 +42,7 @@ def inputs_of(persons: Persons, camera: str, device: torch.device) -> Inputs:
     return Inputs(rgb, *rest)
 
 
-def require_joints(model: MakesBodies) -> None:
+def require_joints(model: MeshModel) -> None:
     """Raise InputError before the first picture where the model's body has no rows for Human3.6M's joints."""
     if "h36m17" not in model.body.regressor_names:
         raise InputError(
@@ -52,7 +52,7 @@ def require_joints(model: MakesBodies) -> None:
 
 
 @torch.inference_mode()
-def predicted(measure: Measure, model: MakesBodies, answer: Prediction, persons: Persons) -> Predicted:
+def predicted(measure: Measure, model: MeshModel, answer: Prediction, persons: Persons) -> Predicted:
     """The answer in the camera frame: that of a model of the crop's camera is turned, its place is taken off."""
     mesh = (
         answer.vertices - answer.transl[:, None]

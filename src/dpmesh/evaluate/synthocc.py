@@ -44,7 +44,9 @@ class SynthOcc:
         )
         self._cache = cache / f"synthocc-{VERSION}" if cache is not None else None
         # As it was when the set was frozen: one look at each person, also at those who lean.
-        self._detector = Detector(turn=False) if protocol.keypoints.source == "detector" else None
+        self._detector = (
+            Detector(rotated_detection=False) if protocol.keypoints.source == "detector" else None
+        )
         self._made: dict[int, tuple[list[Scene], UInt8[np.ndarray, "6 256 256 3"]]] = {}
 
     def __len__(self) -> int:

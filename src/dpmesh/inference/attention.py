@@ -1,4 +1,4 @@
-"""Where the model looks for each joint: its cross-attention maps over each person's crop (the paper's Figure 6)."""
+"""Cross-attention maps of each joint over each person's crop (the paper's Figure 6), as arrays and as figures."""
 
 import io
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.crop import Crop
 from dpmesh.inference.formats import wanted_attention
-from dpmesh.inference.images import MAX_PIXELS
-from dpmesh.inference.options import image_options
+from dpmesh.inference.options import PredictOptions
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.preprocess import Source, Work, read_job
+from dpmesh.inference.preprocess import PersonInput, Source, prepare_image
 from dpmesh.inference.result_folder import folder_name, png, write_result
-from dpmesh.inference.user_detections import Given
 from dpmesh.skeletons import JOINTS30
+
+_DEFAULTS = PredictOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,20 +29,20 @@ class PersonAttention:
     """One person. Joints are `skeletons.JOINTS30`."""
 
     crop: Crop
-    """The window of the picture."""
+    """The person's window in the image."""
     rgb: UInt8[np.ndarray, "256 256 3"]
-    """What the model saw in it."""
+    """The crop, the model's input."""
     maps: dict[int, Float[np.ndarray, "30 s s"]]
-    """Cells on a side -> how strongly each cell of the crop attends to each joint's token: the mean over heads and
-    layers of a softmax over the joints, so that the 30 numbers of a cell sum to 1."""
+    """Cells per side -> attention of each cell of the crop to each joint's token: the mean over heads and layers of a
+    softmax over the joints, so the 30 numbers of a cell sum to 1."""
     joints: Float[np.ndarray, "30 2"]
-    """What the model was told, crop pixels."""
-    told: Bool[np.ndarray, "30"]
-    """Whether it was told this joint."""
+    """The input keypoints, crop pixels."""
+    visible: Bool[np.ndarray, "30"]
+    """Whether the joint was visible, so that the model's prompt has it."""
     score: float
 
     def over_crop(self) -> Float[np.ndarray, "30 256 256"]:
-        """For each joint the mean of its maps, each enlarged (bilinear) to the crop's pixels."""
+        """Per joint the mean of its maps, each enlarged (bilinear) to the crop's pixels."""
         large = [
             np.stack([cv2.resize(m, (Crop.SIZE, Crop.SIZE), interpolation=cv2.INTER_LINEAR) for m in maps])
             for maps in self.maps.values()
@@ -50,15 +50,18 @@ class PersonAttention:
         return np.stack(large).mean(0)
 
     def averaged(self) -> Float[np.ndarray, "256 256"]:
-        """The mean over the joints that the model was told (over all where it was told none), each stretched to
-        [0, 1] first: the plain mean over all 30 is 1/30 everywhere, by softmax."""
-        chosen = self.told if self.told.any() else np.ones(len(self.told), bool)
+        """The mean over the visible joints (over all, where none is), each stretched to [0, 1] first: the plain mean
+        over all 30 is 1/30 everywhere, by softmax."""
+        chosen = self.visible if self.visible.any() else np.ones(len(self.visible), bool)
         return np.stack([stretch(heat) for heat in self.over_crop()[chosen]]).mean(0)
 
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Everybody in one picture, surest first. source: as it was named; sha256: of its file, else empty."""
+    """All people of one image, highest score first.
+
+    source: the image as named by the user; source_sha256: of its file, else empty.
+    """
 
     people: tuple[PersonAttention, ...]
     source: str = ""
@@ -66,9 +69,9 @@ class Attention:
     weights: str = ""
     notes: tuple[str, ...] = ()
     options: Mapping[str, object] = field(default_factory=dict)
-    """What it was made with (inference/options.py)."""
+    """What the maps depend on (inference/options.py)."""
 
-    def save(self, out: str | Path, name: str | None = None, overwrite: bool = True) -> Path:
+    def save(self, out: str | Path, name: str | None = None, overwrite: bool = False) -> Path:
         """Write `out/name/` (name: the image's stem) whole or not at all; returns that folder. As Scene.save.
 
         For each person NN: person_NN_joints.png, person_NN_mean.png, person_NN.npz (docs/output.md).
@@ -83,10 +86,10 @@ class Attention:
         for i, person in enumerate(self.people):
             heat = person.over_crop()
             contents[f"person_{i:02d}_joints.png"] = png(
-                joint_sheet(person.rgb, heat, person.joints, person.told)
+                joint_sheet(person.rgb, heat, person.joints, person.visible)
             )
             contents[f"person_{i:02d}_mean.png"] = png(
-                mean_sheet(person.rgb, person.averaged(), person.joints, person.told)
+                mean_sheet(person.rgb, person.averaged(), person.joints, person.visible)
             )
             contents[f"person_{i:02d}.npz"] = self._npz(person)
         return contents
@@ -99,7 +102,7 @@ class Attention:
             crop_box=np.array([crop.x1, crop.y1, crop.x1 + crop.side, crop.y1 + crop.side], np.float64),
             joint_names=np.array(JOINTS30.joints, dtype=np.str_),
             joints=person.joints,
-            told=person.told,
+            told=person.visible,
             score=np.float32(person.score),
             mean=person.averaged(),
             source=np.str_(self.source),
@@ -111,69 +114,56 @@ class Attention:
 
 
 @torch.inference_mode()
-def attention_of(
-    predictor: Predictor,
-    image: Source,
-    keypoints: Given = None,
-    boxes: Given = None,
-    max_people: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    keypoint_format: str | None = None,
-) -> Attention:
-    """The attention maps of everybody in one picture; arguments as of `Predictor.__call__`.
+def attention_maps(predictor: Predictor, image: Source, options: PredictOptions = _DEFAULTS) -> Attention:
+    """The attention maps of every person in one image (a path, a PIL image or an RGB array).
 
     Raises InputError, and ConfigError for a model whose backbone has no cross-attention.
     """
-    options = image_options(keypoints, boxes, max_people=max_people, keypoint_format=keypoint_format)
-    job = read_job(
-        predictor.detector,
-        image,
-        keypoints,
-        boxes,
-        max_people=max_people,
-        max_pixels=max_pixels,
-        keypoint_format=keypoint_format,
-    )
-    work, size = job.work, predictor.batch
+    recorded = {**predictor.options, **options.record()}
+    prepared = prepare_image(predictor.detector, image, options)
+    persons, size = prepared.persons, predictor.batch
     people = [
         person
-        for start in range(0, len(work), size)
-        for person in _people(predictor, work[start : start + size])
+        for start in range(0, len(persons), size)
+        for person in _people(predictor, persons[start : start + size])
     ]
-    notes = (*job.picture.notes, *predictor.notes)
-    return Attention(
-        tuple(people), job.source, job.sha256, predictor.name, notes, {**predictor.options, **options}
-    )
+    notes = (*prepared.image.notes, *predictor.notes)
+    return Attention(tuple(people), prepared.source, prepared.sha256, predictor.name, notes, recorded)
 
 
-def _people(predictor: Predictor, part: list[Work]) -> list[PersonAttention]:
-    inputs = predictor.inputs(part)
-    seen = predictor.model(inputs, features=True).features
-    if seen is None or not seen.maps:
+def _people(predictor: Predictor, persons: list[PersonInput]) -> list[PersonAttention]:
+    inputs = predictor.inputs(persons)
+    features = predictor.model(inputs, features=True).features
+    if features is None or not features.maps:
         raise ConfigError(
             "this model's backbone has no cross-attention maps",
             where=predictor.name or "attention",
-            fix="Give weights whose backbone is a diffusion U-Net with a joint prompt.",
+            fix="Use weights whose backbone is a diffusion U-Net with a joint prompt.",
         )
-    maps = {size: m.float().cpu().numpy() for size, m in sorted(seen.maps.items())}
+    maps = {size: m.float().cpu().numpy() for size, m in sorted(features.maps.items())}
     rgb = (inputs.crop * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    joints, told = inputs.joints.cpu().numpy(), inputs.visible.cpu().numpy() > 0
+    joints, visible = inputs.joints.cpu().numpy(), inputs.visible.cpu().numpy() > 0
     return [
         PersonAttention(
-            crop, rgb[i], {size: m[i] for size, m in maps.items()}, joints[i], told[i], float(person.score)
+            person.crop,
+            rgb[i],
+            {size: m[i] for size, m in maps.items()},
+            joints[i],
+            visible[i],
+            float(person.detection.score),
         )
-        for i, (_, person, crop) in enumerate(part)
+        for i, person in enumerate(persons)
     ]
 
 
-# Pictures of attention: heat over a person's crop, one tile for each joint, or one for all.
+# Figures of attention: heat over a person's crop, one tile per joint, or one for all.
 
 
 COLUMNS = 6
 TILE, LABEL = 200, 34
 """Pixels: side of a tile, height of the two lines of text under it."""
 LARGE = 512
-"""Pixels: side of each half of the averaged picture."""
+"""Pixels: side of each half of the averaged figure."""
 _WHITE, _GREY = (235, 235, 235), (130, 130, 130)
 
 
@@ -181,14 +171,14 @@ def joint_sheet(
     rgb: UInt8[np.ndarray, "256 256 3"],
     heat: Float[np.ndarray, "30 256 256"],
     joints: Float[np.ndarray, "30 2"],
-    told: Bool[np.ndarray, "30"],
+    visible: Bool[np.ndarray, "30"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A tile for each of `skeletons.JOINTS30` in its order, each stretched to its own range, which stands below it.
+    """A tile per joint of `skeletons.JOINTS30`, in order, each stretched to its own range; the range is printed below.
 
-    A ring marks a joint that the model was told (crop pixels); of the others the name is grey.
+    joints: crop pixels. A ring marks a visible joint; the name of one that is not visible is grey.
     """
     tiles = [
-        _tile(rgb, heat[i], joints[i] if told[i] else None, name) for i, name in enumerate(JOINTS30.joints)
+        _tile(rgb, heat[i], joints[i] if visible[i] else None, name) for i, name in enumerate(JOINTS30.joints)
     ]
     rows = [np.hstack(tiles[i : i + COLUMNS]) for i in range(0, len(tiles), COLUMNS)]
     return np.vstack(rows)
@@ -198,24 +188,24 @@ def mean_sheet(
     rgb: UInt8[np.ndarray, "256 256 3"],
     heat: Float[np.ndarray, "256 256"],
     joints: Float[np.ndarray, "30 2"],
-    told: Bool[np.ndarray, "30"],
+    visible: Bool[np.ndarray, "30"],
 ) -> UInt8[np.ndarray, "512 1024 3"]:
-    """The crop with the joints that the model was told, and beside it the heat over the crop."""
+    """Left the crop with its visible joints, right the heat over the crop."""
     plain = _enlarged(rgb, LARGE)
-    for point in joints[told]:
+    for point in joints[visible]:
         _ring(plain, point, LARGE)
     return np.hstack([plain, blend(_enlarged(rgb, LARGE), _heat(stretch(heat), LARGE))])
 
 
 def stretch(heat: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
-    """Its least value to 0, its greatest to 1; a flat map to 0."""
+    """Scaled linearly so that the least value is 0 and the greatest 1; a flat map is 0."""
     low, high = float(heat.min()), float(heat.max())
     # Rounding must not be taken for a pattern: float32 resolves about 1e-7 of the greatest value.
     return np.zeros_like(heat) if high - low <= 1e-5 * abs(high) else (heat - low) / (high - low)
 
 
 def blend(rgb: UInt8[np.ndarray, "h w 3"], heat: Float[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """heat in [0, 1] as colour over the picture in grey: the hotter, the less of the picture shows."""
+    """heat in [0, 1] as colour over the grey image: the higher, the more opaque."""
     grey = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2) * 0.75
     levels = np.clip(heat * 255, 0, 255).astype(np.uint8)
     colour = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
@@ -229,15 +219,15 @@ def _tile(
     point: Float[np.ndarray, "2"] | None,
     name: str,
 ) -> NDArray[np.uint8]:
-    picture = blend(_enlarged(rgb, TILE), _heat(stretch(heat), TILE))
+    tile = blend(_enlarged(rgb, TILE), _heat(stretch(heat), TILE))
     if point is not None:
-        _ring(picture, point, TILE)
-    picture[:, -1] = picture[-1] = 0  # a line between tiles
+        _ring(tile, point, TILE)
+    tile[:, -1] = tile[-1] = 0  # a line between tiles
     strip = np.zeros((LABEL, TILE, 3), np.uint8)
     colour = _GREY if point is None else _WHITE
     _write(strip, name if point is not None else f"{name} (not told)", 14, colour)
     _write(strip, f"{heat.min():.4f} to {heat.max():.4f}", 28, _GREY)
-    return np.vstack([picture, strip])
+    return np.vstack([tile, strip])
 
 
 def _write(strip: NDArray[np.uint8], text: str, y: int, colour: tuple[int, int, int]) -> None:
@@ -253,8 +243,8 @@ def _heat(heat: Float[np.ndarray, "h w"], side: int) -> NDArray[np.float32]:
     return np.clip(large, 0, 1).astype(np.float32, copy=False)
 
 
-def _ring(picture: NDArray[np.uint8], point: Float[np.ndarray, "2"], side: int) -> None:
+def _ring(image: NDArray[np.uint8], point: Float[np.ndarray, "2"], side: int) -> None:
     """Where a joint lies; point in crop pixels, whole numbers are pixel centres."""
     x, y = (round((float(v) + 0.5) * side / 256 - 0.5) for v in point)
-    cv2.circle(picture, (x, y), 5, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.circle(picture, (x, y), 5, (90, 230, 255), 1, cv2.LINE_AA)
+    cv2.circle(image, (x, y), 5, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.circle(image, (x, y), 5, (90, 230, 255), 1, cv2.LINE_AA)

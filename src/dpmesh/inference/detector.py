@@ -1,106 +1,78 @@
-"""People in a picture: boxes and COCO keypoints, by two small models that ship with the package.
+"""Person detection: boxes and COCO keypoints, by two small models that ship with the package.
 
-SSDLite-MobileNetV2 finds boxes; MoveNet MultiPose then reads a square crop around each box and the pose that
-overlaps the box most is kept. `fast` runs MoveNet once on the whole picture instead (at most six people).
+SSDLite-MobileNetV2 detects boxes. MoveNet MultiPose detects poses in a square crop around each box, and the pose that
+overlaps the box most is kept. MoveNet was mostly trained on upright people: where the trunk is far from upright, it
+runs again on the crop rotated by the trunk's angle, and the second pose is kept if it is the same person's and more
+confident. `fast` runs MoveNet once on the whole image instead (at most six people).
 """
 
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 
 from dpmesh.assets import shipped
 from dpmesh.errors import AssetError, InputError
 from dpmesh.geometry.crop import Crop, sample_window
-from dpmesh.inference.rotated_detection import lean, surer, turned_window
-from dpmesh.inference.suppression import box_iou, same_person, suppress
+from dpmesh.inference.detections import Detection, DetectionResult, box_iou, merge_detections, suppress
 from dpmesh.io import open_regular
-from dpmesh.skeletons import COCO17, JOINTS30, convert
+from dpmesh.skeletons import COCO17
 
 MODELS = ("ssdlite_mobilenet_v2_coco.onnx", "movenet_multipose.onnx")
-"""Files of shipped/detector: what finds boxes, what finds keypoints."""
+"""Files of shipped/detector: the box model and the keypoint model."""
 
 BOX_SCORE, BOX_OVERLAP, BOX_SIDE = 0.4, 0.6, 640  # Measured on crowds; the box model takes at most 640 px.
-POSE_SCORE, CROP_ENLARGED = 0.1, 1.3  # A pose in a box need not be sure of itself: the box already is.
-MATCH_OVERLAP = 0.2  # A pose that overlaps its box less is someone else's.
-FAST_SCORE, FAST_SIDE = 0.2, 384  # MoveNet is best at 256-384 px on the long side and worse above.
-BAND = 12  # A side longer than 12 times the other is padded, so that resizing never leaves an empty picture.
+POSE_SCORE, CROP_ENLARGED = 0.1, 1.3  # The box has passed BOX_SCORE, so a low pose score is enough.
+MATCH_OVERLAP = 0.2  # A pose that overlaps its box less is another person's.
+FAST_SCORE, FAST_SIDE = 0.2, 384  # MoveNet is most accurate at 256-384 px on the long side.
+BAND = 12  # A side longer than 12 times the other is padded, so that resizing never leaves an empty image.
+MIN_LEAN, ROTATION_STEP = 20.0, 15.0
+"""Degrees off vertical from which the crop is rotated, and the step of its angle: with steps the angle stays the same
+over the frames of a video."""
+MIN_GAIN, MAX_SHIFT = 0.05, 0.04
+"""How much higher the second pose's mean confidence must be, and how far its trunk may be from the first's (share of
+the crop's side)."""
+_TRUNK = np.array([COCO17.index(f"{side}_{part}") for part in ("Shoulder", "Hip") for side in "LR"])
+_TRUNK_VISIBLE = 0.2
+"""Least confidence of the trunk's joints."""
 
-
-@dataclass(frozen=True, eq=False)
-class Detection:
-    """One person in the full picture.
-
-    box: x1 y1 x2 y2 px, right and bottom exclusive.
-    keypoints: COCO-17, x y px and confidence in [0, 1]; 0 is unseen.
-    score: of the person, in [0, 1].
-    keypoints30: the same in skeletons.JOINTS30, with Pelvis and Neck; made from `keypoints` where not given.
-    turned: whether the keypoints are those of a second look (rotated_detection.py).
-    """
-
-    box: Float32[np.ndarray, "4"]
-    keypoints: Float32[np.ndarray, "17 3"]
-    score: float
-    keypoints30: Float32[np.ndarray, "30 3"] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
-    turned: bool = False
-
-    def __post_init__(self) -> None:
-        if not len(self.keypoints30):
-            object.__setattr__(self, "keypoints30", convert(self.keypoints, COCO17, JOINTS30))
-
-    @property
-    def posed(self) -> bool:
-        """Whether any joint was seen."""
-        return bool(self.keypoints30[:, 2].any())
-
-
-@dataclass(frozen=True)
-class DetectionResult:
-    """People, best score first, and how often something other than the plain path was taken.
-
-    merged: outputs that explained a person already found.
-    unposed: people whose box has no matching pose (their keypoints are all unseen).
-    dropped: people beyond max_people.
-    turned: people whose keypoints are those of a second look.
-    """
-
-    people: tuple[Detection, ...]
-    merged: int = 0
-    unposed: int = 0
-    dropped: int = 0
-    turned: int = 0
+Pose = Float32[np.ndarray, "17 3"]
 
 
 class Detector:
-    """Finds people. Models are opened at first use; the same picture always gives the same answer.
+    """Detects people. Deterministic. The models are opened at first use.
 
-    threads: of onnxruntime.  fast: one pass of the pose model over the whole picture.
-    folder: other files of the same names, for comparing with the float32 originals.
-    turn: look twice at people who lean (rotated_detection.py); never done on the fast path.
+    threads: of onnxruntime. fast: one pass of the pose model over the whole image. folder: other model files of the
+    same names, for comparing with the float32 originals. rotated_detection: detect twice where a person leans or lies;
+    never with `fast`.
     """
 
     def __init__(
-        self, threads: int = 1, fast: bool = False, folder: Path | None = None, turn: bool = True
+        self,
+        threads: int = 1,
+        fast: bool = False,
+        folder: Path | None = None,
+        rotated_detection: bool = True,
     ) -> None:
-        self.threads, self.fast, self.folder, self.turn = threads, fast, folder, turn
+        self.threads, self.fast, self.folder = threads, fast, folder
+        self.rotated_detection = rotated_detection
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], max_people: int = 20) -> DetectionResult:
-        """People in an RGB picture. One without pixels raises InputError; a tiny one has nobody in it."""
+        """The people in an RGB image; none in a tiny one. Raises InputError for an image without pixels."""
         if image.size == 0:
-            raise InputError("the picture has no pixels", where="image", fix="Give an H×W×3 uint8 RGB array.")
+            raise InputError("the image has no pixels", where="image", fix="Give an H×W×3 uint8 RGB array.")
         if self.fast:
-            return tidy(self.poses(image), max_people)
+            return merge_detections(self.poses(image), max_people)
         boxes, scores = self.boxes(image)
-        return tidy(self.keypoints_in_boxes(image, boxes, scores), max_people)
+        return merge_detections(self.keypoints_in_boxes(image, boxes, scores), max_people)
 
     def boxes(
         self, image: UInt8[np.ndarray, "h w 3"]
     ) -> tuple[Float32[np.ndarray, "n 4"], Float32[np.ndarray, "n"]]:
-        """Person boxes (xyxy px, inside the picture) and scores, best first, non-maxima suppressed."""
+        """Person boxes (xyxy px, inside the image) and scores, best first, after non-maximum suppression."""
         padded = _pad_band(image)
         height, width = padded.shape[:2]
         scores, boxes = self._run(
@@ -110,12 +82,12 @@ class Detector:
             scores[0, :, 0],
             boxes[0, :, 0],
         )  # (1917,) of persons; (1917, 4) ymin xmin ymax xmax, 0..1
-        sure = scores >= BOX_SCORE
-        found = _inside(boxes[sure][:, [1, 0, 3, 2]] * _scale(width, height), image.shape)
-        real = _has_area(found)
-        found, scores = found[real], scores[sure][real]
-        kept = suppress(found, scores, BOX_OVERLAP)
-        return found[kept], scores[kept]
+        confident = scores >= BOX_SCORE
+        people = _inside(boxes[confident][:, [1, 0, 3, 2]] * _scale(width, height), image.shape)
+        real = _has_area(people)
+        people, scores = people[real], scores[confident][real]
+        kept = suppress(people, scores, BOX_OVERLAP)
+        return people[kept], scores[kept]
 
     def keypoints_in_boxes(
         self,
@@ -123,15 +95,15 @@ class Detector:
         boxes: Float32[np.ndarray, "n 4"],
         scores: Float32[np.ndarray, "n"] | None = None,
     ) -> tuple[Detection, ...]:
-        """One Detection per box (xyxy px), in order, with the box and score as given (score 1 without).
+        """One Detection per box (xyxy px), in order; without scores each is 1.
 
-        Where no pose overlaps the box, all joints are unseen. A box without area raises InputError.
+        Where no pose overlaps the box, no joint is visible. Raises InputError for a box without area.
         """
         scores = np.ones(len(boxes), np.float32) if scores is None else scores
         return tuple(self._pose_in_box(image, box, float(s)) for box, s in zip(boxes, scores, strict=True))
 
     def poses(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[Detection, ...]:
-        """The fast path: up to six people from one pass over the whole picture."""
+        """The fast path: up to six people from one pass over the whole image."""
         padded = _pad_band(image)
         scale = min(FAST_SIDE / max(padded.shape[:2]), 4.0)
         small = _resize(padded, scale)
@@ -141,8 +113,8 @@ class Detector:
         poses[..., :2] /= np.float32(scale)
         boxes = _inside(boxes / np.float32(scale), image.shape)
         good = (scores >= FAST_SCORE) & _has_area(boxes)
-        found = zip(boxes[good], poses[good], scores[good], strict=True)
-        return tuple(Detection(box, pose, float(score)) for box, pose, score in found)
+        detected = zip(boxes[good], poses[good], scores[good], strict=True)
+        return tuple(Detection(box, pose, float(score)) for box, pose, score in detected)
 
     def _pose_in_box(
         self, image: UInt8[np.ndarray, "h w 3"], box: Float32[np.ndarray, "4"], score: float
@@ -156,20 +128,20 @@ class Detector:
         if overlaps[best] >= MATCH_OVERLAP:
             keypoints[:, :2] = crop.to_image(poses[best, :, :2])
             keypoints[:, 2] = poses[best, :, 2]
-        again = self._look_turned(image, crop, keypoints) if self.turn else None
-        return Detection(box, keypoints if again is None else again, score, turned=again is not None)
+        rotated = self._detect_rotated(image, crop, keypoints) if self.rotated_detection else None
+        return Detection(box, keypoints if rotated is None else rotated, score, rotated=rotated is not None)
 
-    def _look_turned(
+    def _detect_rotated(
         self, image: UInt8[np.ndarray, "h w 3"], crop: Crop, keypoints: Float32[np.ndarray, "17 3"]
     ) -> Float32[np.ndarray, "17 3"] | None:
-        """Better keypoints of somebody who leans, or None."""
+        """Better keypoints of a person who leans, from the rotated crop; None where there are none."""
         degrees = lean(keypoints)
         if not degrees:
             return None
-        to_image = turned_window(crop, degrees)
+        to_image = rotated_window(crop, degrees)
         poses, _, _ = self._movenet(sample_window(image, to_image, (Crop.SIZE, Crop.SIZE)))
         poses[..., :2] = poses[..., :2] @ to_image[:, :2].T + to_image[:, 2]
-        return surer(keypoints, poses, crop.side)
+        return better_pose(keypoints, poses, crop.side)
 
     def _movenet(
         self, canvas: UInt8[np.ndarray, "h w 3"]
@@ -190,43 +162,61 @@ class Detector:
 
     @cached_property
     def _box_session(self) -> Any:
-        return _open(self._path(MODELS[0]), self.threads)
+        return open_session(self._path(MODELS[0]), self.threads)
 
     @cached_property
     def _pose_session(self) -> Any:
-        return _open(self._path(MODELS[1]), self.threads)
+        return open_session(self._path(MODELS[1]), self.threads)
 
     def _path(self, name: str) -> Path:
         return self.folder / name if self.folder else shipped(f"detector/{name}")
 
 
-def tidy(found: tuple[Detection, ...], max_people: int) -> DetectionResult:
-    """Best score first; outputs that explain a person already there merged, the rest cut at max_people."""
-    people: list[Detection] = []
-    # Of two outputs that explain one person the posed one stays, even if its box scored less.
-    for person in sorted(found, key=lambda p: (not p.posed, -p.score)):
-        if not any(same_person(person.keypoints, person.box, other.keypoints, other.box) for other in people):
-            people.append(person)
-    kept = sorted(people, key=lambda p: -p.score)[:max_people]
-    return DetectionResult(
-        people=tuple(kept),
-        merged=len(found) - len(people),
-        unposed=sum(not person.posed for person in kept),
-        dropped=len(people) - len(kept),
-        turned=sum(person.turned for person in kept),
-    )
+def lean(pose: Pose) -> float:
+    """Angle of the trunk (hips to shoulders) in degrees clockwise from the image's up, rounded to ROTATION_STEP.
+
+    0 where no second detection is needed: within MIN_LEAN of upright, or a joint of the trunk not visible.
+    """
+    trunk = pose[_TRUNK]
+    if (trunk[:, 2] < _TRUNK_VISIBLE).any():
+        return 0.0
+    x, y = trunk[:2, :2].mean(0) - trunk[2:, :2].mean(0)
+    angle = float(np.rad2deg(np.arctan2(x, -y)))
+    return ROTATION_STEP * float(np.round(angle / ROTATION_STEP)) if abs(angle) >= MIN_LEAN else 0.0
 
 
-def _open(path: Path, threads: int) -> Any:
+def rotated_window(crop: Crop, degrees: float) -> Float[np.ndarray, "2 3"]:
+    """Affine map from pixels of the rotated crop to the image's.
+
+    A person who leans `degrees` clockwise is upright in the rotated crop.
+    """
+    t, middle = np.deg2rad(degrees), (Crop.SIZE - 1) / 2
+    turn = np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]])
+    start = crop.to_image(np.full(2, middle)) - turn @ np.full(2, middle) / crop.scale
+    return np.column_stack([turn / crop.scale, start])
+
+
+def better_pose(first: Pose, rotated: Float32[np.ndarray, "n 17 3"], side: float) -> Pose | None:
+    """Of the rotated crop's poses (image pixels) the one whose trunk is nearest the first pose's, if it is better.
+
+    Better: its mean confidence is higher by MIN_GAIN, and its trunk within MAX_SHIFT. side: of the crop, px.
+    """
+    off = np.linalg.norm(rotated[:, _TRUNK, :2] - first[_TRUNK, :2], axis=-1).mean(1)
+    best = int(off.argmin())
+    better = rotated[best, :, 2].mean() >= first[:, 2].mean() + MIN_GAIN
+    return rotated[best] if better and off[best] <= MAX_SHIFT * side else None
+
+
+def open_session(path: Path, threads: int) -> Any:
     """An onnxruntime session: quiet, on the CPU, with a fixed number of threads."""
     with open_regular(path, AssetError):  # raises for a missing file, a Git LFS pointer, a web page
         pass
-    import onnxruntime  # Here, because it takes longer to import than all the rest of this module.
+    import onnxruntime  # Here: slow to import.
 
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # Unused initializers of the converted graphs would be warned about.
+    options.log_severity_level = 3  # It would warn of unused initializers of the converted graphs.
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001  onnxruntime's own classes share no base
@@ -239,9 +229,9 @@ def _open(path: Path, threads: int) -> Any:
 def _steady(crop: Crop) -> Crop:
     """The crop moved to steps of about a sixteenth to a thirty-second of its side.
 
-    The pose model picks its answers from a grid, and where it is unsure another point can win when the crop
-    moves by a fraction of a pixel. In steps, boxes that differ by that little (rounded weights, the next
-    frame of a video) mostly give the very same crop.
+    The pose model picks its points from a grid, and where it is not confident another point can win when the crop
+    moves by a fraction of a pixel. With steps, boxes that differ by that little (rounded weights, the next frame of a
+    video) mostly give the same crop.
     """
     step = 2.0 ** np.floor(np.log2(crop.side / 16))
     x1, y1, side = (float(np.round(value / step) * step) for value in (crop.x1, crop.y1, crop.side))
@@ -253,7 +243,7 @@ def _scale(width: int, height: int) -> Float32[np.ndarray, "4"]:
 
 
 def _inside(boxes: Float32[np.ndarray, "n 4"], shape: tuple[int, ...]) -> Float32[np.ndarray, "n 4"]:
-    """Boxes cut at the edges of the picture."""
+    """Boxes cut at the edges of the image."""
     return np.clip(boxes, np.float32(0), _scale(shape[1], shape[0]))
 
 
@@ -270,7 +260,7 @@ def _resize(image: UInt8[np.ndarray, "h w 3"], scale: float) -> UInt8[np.ndarray
 
 
 def _pad_band(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Black below or right of a very long or very small picture; pixels stay where they are."""
+    """Black below or right of a very long or very small image; pixels stay where they are."""
     height, width = image.shape[:2]
     short = max(-(-max(height, width) // BAND), 16)
     if min(height, width) >= short:

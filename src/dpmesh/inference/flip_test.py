@@ -1,7 +1,6 @@
-"""Two looks instead of one: at the crop and at its mirror image, the two bodies averaged.
+"""Test-time flip: the mean of the predictions for the crop and for its mirror image.
 
-The flip test of the pose field. Half of what goes wrong in one look does not go wrong in the other: how much that is
-worth is measured (docs/embedded.md); it costs twice the work. Not in the paper.
+It takes two forward passes. docs/embedded.md has the measured gain. Not in the paper.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.geometry import CROP
 from dpmesh.geometry.crop_camera import camera_translation
 from dpmesh.geometry.rotations import nearest_rotation
-from dpmesh.inference.postprocess import refuse_unfinite
+from dpmesh.inference.postprocess import check_finite
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import GRAPH15, JOINTS30, SMPL24
 from dpmesh.types import Inputs, Prediction
@@ -25,8 +24,11 @@ _JOINTS, _PLACES, _BODY = list(JOINTS30.flip), list(GRAPH15.flip), list(SMPL24.f
 
 
 class FlipTest:
-    """A model that looks twice, called like the model (pipeline.predictor.MakesBodies). The mirrored question has the
-    mirrored answer, exactly but for the crop's first column, whose mirror image lies outside."""
+    """A model with test-time flip, called like the model itself (`predictor.MeshModel`).
+
+    Mirrored inputs give the mirrored prediction, exactly but for the crop's first column: its mirror image lies
+    outside.
+    """
 
     def __init__(self, model: DPMesh) -> None:
         self.model = model
@@ -42,12 +44,15 @@ class FlipTest:
         return self.model.predicts_sigma
 
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
-        """The mean of both. pose_latent is the first look's, which body_rotations is then not decoded from; features
-        there are none: ask the model itself. Raises WeightsError for an answer that is not finite."""
+        """The mean of both predictions.
+
+        pose_latent is that of the unmirrored pass, so body_rotations is not decoded from it; there are no features.
+        Raises WeightsError for a prediction that is not finite.
+        """
         other = mirrored(inputs)
         names = ("crop", "joints", "visible", "focal")
         both = self.model(Inputs(*(torch.cat([getattr(inputs, n), getattr(other, n)]) for n in names)))
-        refuse_unfinite(both)
+        check_finite(both)
         turns = mean(torch.cat([both.global_orient[:, None], both.body_rotations], 1), mirrored_rotations)
         rotations = nearest_rotation(turns)
         betas = mean(both.betas, lambda betas: betas)
@@ -71,25 +76,27 @@ class FlipTest:
 
 
 def mirrored(inputs: Inputs) -> Inputs:
-    """What a mirror shows: pixel 128 stays where it is (docs/conventions.md), left joints become right ones."""
-    first = inputs.crop[..., -1:]  # pixel 256, which there is none of: its neighbour stands in
+    """The mirrored inputs: pixel 128 stays in place (docs/conventions.md), left and right joints are exchanged."""
+    first = inputs.crop[
+        ..., -1:
+    ]  # the mirror image of pixel 0 is pixel 256, outside: replaced by its neighbour
     crop = torch.cat([first, inputs.crop[..., 1:].flip(-1)], -1)
     joints = torch.stack([CROP - inputs.joints[..., 0], inputs.joints[..., 1]], -1)[:, _JOINTS]
     return Inputs(crop, joints, inputs.visible[:, _JOINTS], inputs.focal)
 
 
 def mirrored_rotations(rotations: Float[Tensor, "b 24 3 3"]) -> Float[Tensor, "b 24 3 3"]:
-    """Of a body, root first: those of its mirror image, left and right exchanged."""
+    """The rotations of a body's mirror image, root first, left and right exchanged."""
     side = rotations.new_tensor([-1.0, 1.0, 1.0])
     return rotations[:, _BODY] * side[:, None] * side
 
 
 def _mirrored_places(places: Float[Tensor, "b 15 3"]) -> Float[Tensor, "b 15 3"]:
-    """Prediction.joints_img in the mirror."""
+    """Prediction.joints_img of the mirror image."""
     return torch.cat([1 - places[..., :1], places[..., 1:]], -1)[:, _PLACES]
 
 
 def mean(both: Tensor, unmirror: Callable[[Tensor], Tensor]) -> Tensor:
-    """Of the first half and the second, which is of the mirror image and is turned back."""
+    """Mean of the batch's first half and its second, which is of the mirror image and is mirrored back."""
     first, second = both.chunk(2)
     return (first + unmirror(second)) / 2

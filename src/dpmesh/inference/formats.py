@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from dpmesh.errors import ConfigError
-from dpmesh.inference.options import Options
+from dpmesh.inference.options import RecordedOptions
 from dpmesh.inference.record import Record, installed
 
 FORMATS = ("overlay", "glb", "obj", "npz", "json")
@@ -32,7 +32,7 @@ def check_formats(formats: Sequence[str]) -> None:
 def wanted_scene(
     sha256: str,
     source: str,
-    options: Options,
+    options: RecordedOptions,
     formats: Sequence[str],
     colour: Colouring = "person",
     glb_image: bool = False,
@@ -52,6 +52,6 @@ def wanted_scene(
     )
 
 
-def wanted_attention(sha256: str, source: str, options: Options) -> Record:
+def wanted_attention(sha256: str, source: str, options: RecordedOptions) -> Record:
     """The same for `dpmesh attention`."""
     return Record("attention", sha256, options, ("attention",), (), source=source, version=installed())

@@ -12,12 +12,10 @@ from PIL import ExifTags, Image
 
 from dpmesh.decode import LARGEST_IMAGE, SUFFIXES, decoding, open_image, refuse_foreign, refuse_tiles
 from dpmesh.errors import InputError
+from dpmesh.inference.options import MAX_PIXELS
 from dpmesh.io import read_bytes
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "SUFFIXES", "Picture", "read_image"]
-
-MAX_PIXELS = 120_000_000
-"""Default limit of `read_image`: the largest phone photos pass, 30,000 x 30,000 does not."""
+__all__ = ["MAX_SIDE", "SUFFIXES", "DecodedImage", "read_image"]
 
 MAX_SIDE = 32_000
 """OpenCV's warps count pixels in 16 bits."""
@@ -51,7 +49,7 @@ _URL = re.compile(r"(https?|ftps?|s3|gs|rtsp|data|file):/", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """A decoded image: `rgb` upright; `exif_focal` px or None; `notes` on its decoding; `sha256` of its file, empty
     for Pillow images and arrays."""
 
@@ -63,7 +61,7 @@ class Picture:
 
 def read_image(
     source: "str | Path | Image.Image | np.ndarray", max_pixels: int = MAX_PIXELS, name: str = ""
-) -> Picture:
+) -> DecodedImage:
     """Decode a file, a PIL image or an array (H, W[, 3 or 4]), uint8 or uint16, RGB order.
 
     Turned upright by EXIF; transparency is laid over white. 16 bits keep their high byte; 10, 12 or 14 bits stored
@@ -93,7 +91,7 @@ def refuse_url(source: str | Path) -> None:
         )
 
 
-def _decode(image: Image.Image, max_pixels: int, name: str, data: bytes = b"") -> Picture:
+def _decode(image: Image.Image, max_pixels: int, name: str, data: bytes = b"") -> DecodedImage:
     width, height = image.size
     if width * height > max_pixels or max(width, height) > MAX_SIDE:
         limit = f"at most {max_pixels:,} pixels and {MAX_SIDE:,} a side are read"
@@ -116,7 +114,7 @@ def _decode(image: Image.Image, max_pixels: int, name: str, data: bytes = b"") -
         upright = _UPRIGHT.get(turn) if isinstance(turn, int) else None
         image = _eight_bits(image, data, notes)
         rgb = _to_rgb(image if upright is None else image.transpose(upright))
-    return Picture(rgb, _focal_px(focal35, width, height), tuple(dict.fromkeys(notes)))
+    return DecodedImage(rgb, _focal_px(focal35, width, height), tuple(dict.fromkeys(notes)))
 
 
 def _exif(image: Image.Image, tag: ExifTags.Base, notes: list[str]) -> object:
@@ -223,7 +221,7 @@ def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
     )
 
 
-def _from_array(array: np.ndarray, name: str) -> Picture:
+def _from_array(array: np.ndarray, name: str) -> DecodedImage:
     right = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if (
         array.dtype not in (np.uint8, np.uint16)
@@ -240,7 +238,7 @@ def _from_array(array: np.ndarray, name: str) -> Picture:
         scaled = colours >> 8 if bits not in DEPTHS else np.round(colours * (255 / (2**bits - 1)))
         scaled = scaled.astype(np.uint8)
         array = np.dstack([scaled, (array[..., 3:] >> 8).astype(np.uint8)]) if array.ndim == 3 else scaled
-    return Picture(_to_rgb(Image.fromarray(np.ascontiguousarray(array))), notes=tuple(notes))
+    return DecodedImage(_to_rgb(Image.fromarray(np.ascontiguousarray(array))), notes=tuple(notes))
 
 
 def _focal_px(focal35: object, width: int, height: int) -> float | None:

@@ -1,29 +1,177 @@
-"""What a result depends on besides its image: options, and the files they name, known by their content.
+"""The options of a prediction: defined once for Python and the command line, and as every result records them.
 
-Light to import: the command line compares them with an earlier result's before it loads a model.
+The docstring of a field is also its help: the first paragraph on the command line, all of it in Python. Light to
+import: the command line compares options with those of an earlier result before it loads a model.
 """
 
+import ast
 import hashlib
+import inspect
 import json
 import os
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dpmesh.assets import find_asset, weights_folder
-from dpmesh.errors import InputError, WeightsError
+from dpmesh.errors import ConfigError, InputError, WeightsError
 from dpmesh.io import open_regular, reason
 
 if TYPE_CHECKING:
     import numpy as np
 
-Options = Mapping[str, object]
+Function = TypeVar("Function", bound=Callable[..., Any])
+RecordedOptions = Mapping[str, object]
 """Option -> plain JSON value; of a file its name and sha256."""
 
 MAX_PEOPLE = 20
+MAX_PIXELS = 120_000_000
+"""The largest phone photos pass, 30,000 × 30,000 pixels do not."""
 
-_FLAGS = {"turn": "--no-turn", "weights": "--weights"}
-"""Where the command line's word is not the option's name with hyphens."""
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What `Predictor.from_pretrained` loads: the keyword arguments it takes. Raises ConfigError for excluding ones."""
+
+    weights: str | Path = "embedded"
+    """Model weights: a shipped name or a folder."""
+    device: str = "auto"
+    """Where the model runs; auto: CUDA if available, else the CPU."""
+    threads: int = 1
+    """CPU threads of torch and the detector.
+
+    Set for the whole process. On small images more than one is seldom faster.
+    """
+    fast: bool = False
+    """Detect keypoints in one pass over the whole image: faster, at most six people."""
+    body: str | Path | None = None
+    """Your SMPL body (.pkl or .npz), for weights trained with SMPL (default: the imported file).
+
+    Weights that were not trained with SMPL use the free body that ships with the package.
+    """
+    regressors: str | Path | None = None
+    """Folder with the body's J_regressor_*.npy files (default: the imported ones)."""
+    refine: bool = False
+    """Fit each predicted body to its 2D keypoints (slower).
+
+    Not together with flip.
+    """
+    rotated_detection: bool = True
+    """Detect keypoints a second time, in a rotated crop, for people who lean or lie."""
+    flip: bool = False
+    """Average the predictions for each person and their mirror image (more accurate, slower).
+
+    Not together with refine.
+    """
+
+    def __post_init__(self) -> None:
+        if self.flip and self.refine:
+            raise ConfigError("they exclude each other", where="flip and refine", fix="Use one of them.")
+        if self.threads < 1:
+            raise ConfigError(f"threads={self.threads} must be at least 1", where="threads")
+
+    def record(self) -> dict[str, object]:
+        """All that predictions depend on; neither device nor threads. The keys are those of the stored files.
+
+        Raises InputError, WeightsError for a file that cannot be read.
+        """
+        folder = weights_folder(str(self.weights))
+        stored = [folder / name for name in ("config.json", "model.safetensors")]
+        if missing := [path.name for path in stored if not os.path.isfile(path)]:
+            raise WeightsError(f"no weights of that name (no {missing[0]})", where=str(self.weights))
+        return {
+            "weights": _file_record(str(self.weights), *stored),
+            "body": _body_record(self.weights, self.body, self.regressors),
+            "fast": self.fast,
+            "refine": self.refine,
+            "turn": self.rotated_detection,
+            "flip": self.flip,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """Where an image's people and its focal length come from: the keyword arguments of `Predictor.__call__`."""
+
+    keypoints: "str | Path | np.ndarray | None" = None
+    """2D keypoints to use instead of the detector's: a file of any common tool, or a folder with one file per image.
+
+    Also an array (P, J, 3) or (J, 3) of x, y in pixels of the image and confidence, or (P, J, 2) without confidence.
+    J is 17 (COCO), 18, 25, 26, 30, 133 or 136.
+    """
+    boxes: "str | Path | np.ndarray | None" = None
+    """Boxes of the people; keypoints are detected inside them: a JSON file, or "x1,y1,x2,y2;..." in pixels.
+
+    Also an array (P, 4). Together with keypoints each person gets the box that holds their joints.
+    """
+    focal: float | None = None
+    """Focal length in pixels of the image (default: from EXIF, else the image's diagonal)."""
+    fov: float | None = None
+    """Horizontal field of view in degrees, instead of the focal length."""
+    max_people: int = MAX_PEOPLE
+    """Most people per image; those with the highest scores are kept."""
+    max_pixels: int = MAX_PIXELS
+    """Refuse images with more pixels."""
+    keypoint_format: str | None = None
+    """Format or joint order of the keypoint file, where the file alone does not determine it."""
+
+    def record(self) -> dict[str, object]:
+        """All that a prediction depends on besides image and model; the keys are those of the stored files.
+
+        Raises InputError for a file that cannot be read.
+        """
+        boxes = self.boxes
+        if isinstance(boxes, (str, Path)) and not os.path.isfile(boxes):
+            recorded_boxes: object = str(boxes)  # the boxes themselves, as text
+        else:
+            recorded_boxes = _input_record(boxes)
+        return {
+            "keypoints": _input_record(self.keypoints),
+            "keypoint_format": self.keypoint_format,
+            "boxes": recorded_boxes,
+            "focal": None if self.focal is None else float(self.focal),
+            "fov": None if self.fov is None else float(self.fov),
+            "max_people": int(self.max_people),
+        }
+
+
+@cache
+def option_docs(kind: type) -> Mapping[str, str]:
+    """The docstring of each field of an options class, its paragraphs separated by empty lines.
+
+    Empty where the source is not installed.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    except (OSError, TypeError):
+        return {field.name: "" for field in fields(kind)}
+    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    return {
+        field.target.id: inspect.cleandoc(doc.value.value)
+        for field, doc in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(doc, ast.Expr)
+        and isinstance(doc.value, ast.Constant)
+        and isinstance(doc.value.value, str)
+    }
+
+
+def with_option_docs(kind: type) -> Callable[[Function], Function]:
+    """Decorator of a function with the options of `kind` as arguments: appends their docs to its docstring."""
+
+    def decorate(function: Function) -> Function:
+        docs = option_docs(kind).items()
+        listed = "\n".join(f":param {name}: {' '.join(text.split())}" for name, text in docs)
+        text = inspect.cleandoc(function.__doc__ or "")
+        function.__doc__ = text + ("\n" if ":param" in text else "\n\n") + listed
+        return function
+
+    return decorate
 
 
 def file_sha256(path: Path) -> str:
@@ -35,89 +183,48 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def model_options(
-    weights: str | Path = "embedded",
-    body: str | Path | None = None,
-    regressors: str | Path | None = None,
-    fast: bool = False,
-    refine: bool = False,
-    turn: bool = True,
-    flip: bool = False,
-) -> dict[str, object]:
-    """Arguments as of `Predictor.from_pretrained`. Raises InputError, WeightsError for a file that cannot be read."""
-    folder = weights_folder(str(weights))
-    stored = [folder / name for name in ("config.json", "model.safetensors")]
-    if missing := [path.name for path in stored if not os.path.isfile(path)]:
-        raise WeightsError(f"no weights of that name (no {missing[0]})", where=str(weights))
-    return {
-        "weights": _named(str(weights), *stored),
-        "body": _body(weights, body, regressors),
-        "fast": fast,
-        "refine": refine,
-        "turn": turn,
-        "flip": flip,
-    }
+_FLAGS = {"turn": "--no-rotated-detection", "weights": "--weights"}
+"""Recorded option -> flag, where the flag is not its name with hyphens."""
 
 
-def image_options(
-    keypoints: "str | Path | np.ndarray | None" = None,
-    boxes: "str | Path | np.ndarray | None" = None,
-    focal: float | None = None,
-    fov: float | None = None,
-    max_people: int | None = None,
-    keypoint_format: str | None = None,
-) -> dict[str, object]:
-    """Arguments as of `Predictor.__call__`. Raises InputError for a file that cannot be read."""
-    if isinstance(boxes, (str, Path)) and not os.path.isfile(boxes):
-        people: object = str(boxes)  # the boxes themselves, as text
-    else:
-        people = _input(boxes)
-    return {
-        "keypoints": _input(keypoints),
-        "keypoint_format": keypoint_format,
-        "boxes": people,
-        "focal": None if focal is None else float(focal),
-        "fov": None if fov is None else float(fov),
-        "max_people": MAX_PEOPLE if max_people is None else int(max_people),
-    }
-
-
-def differences(recorded: Options, wanted: Options) -> list[str]:
-    """How the options differ, in words of the command line; empty where they do not."""
-    told: list[str] = []
+def differences(recorded: RecordedOptions, wanted: RecordedOptions) -> list[str]:
+    """How two records differ, in terms of command-line flags; empty where they are equal."""
+    changes: list[str] = []
     for name in dict.fromkeys([*wanted, *recorded]):
         old, new = recorded.get(name), wanted.get(name)
-        if _core(old) == _core(new):
+        if _content(old) == _content(new):
             continue
         flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
         if name == "turn":
             old, new = not old, not new
         was, now = _words(old), _words(new)
-        told.append(f"{flag} was {was}, is {now if now != was else 'a file of that name with other content'}")
-    return told
+        changes.append(
+            f"{flag} was {was}, is {now if now != was else 'a file of that name with other content'}"
+        )
+    return changes
 
 
-def _input(given: "str | Path | np.ndarray | None") -> object:
-    if given is None:
+def _input_record(supplied: "str | Path | np.ndarray | None") -> object:
+    if supplied is None:
         return None
-    if isinstance(given, (str, Path)):
-        path = Path(given)
-        return _folder(path) if os.path.isdir(path) else _named(path.name, path)
+    if isinstance(supplied, (str, Path)):
+        path = Path(supplied)
+        return _folder_record(path) if os.path.isdir(path) else _file_record(path.name, path)
     return {
         "file": "an array",
-        "sha256": hashlib.sha256(str(given.shape).encode() + given.tobytes()).hexdigest(),
+        "sha256": hashlib.sha256(str(supplied.shape).encode() + supplied.tobytes()).hexdigest(),
     }
 
 
-def _named(name: str, *files: Path) -> dict[str, Any]:
+def _file_record(name: str, *files: Path) -> dict[str, Any]:
     """One digest for all the files."""
     digests = [file_sha256(path) for path in files]
     together = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     return {"file": name, "sha256": together}
 
 
-def _folder(path: Path) -> dict[str, Any]:
-    """A folder with a file for each image: their names and contents."""
+def _folder_record(path: Path) -> dict[str, Any]:
+    """A folder with one file per image: their names and contents."""
     try:
         files = sorted(p for p in path.iterdir() if os.path.isfile(p))
     except OSError as error:
@@ -126,7 +233,7 @@ def _folder(path: Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": hashlib.sha256(listed.encode()).hexdigest()}
 
 
-def _body(weights: str | Path, body: str | Path | None, regressors: str | Path | None) -> object:
+def _body_record(weights: str | Path, body: str | Path | None, regressors: str | Path | None) -> object:
     """The body's files: those that the user names, or the imported ones where the weights need them."""
     if body is None and not os.path.isdir(weights):
         return None  # shipped weights: the free body
@@ -136,19 +243,19 @@ def _body(weights: str | Path, body: str | Path | None, regressors: str | Path |
         return None
     path = Path(body) if body is not None else find_asset("smpl_neutral")
     if path is None:
-        raise InputError("the weights need a body", where=str(weights), fix="Give --body FILE.")
+        raise InputError("the weights need a body", where=str(weights), fix="Use --body FILE.")
     rows = find_regressors(None if regressors is None else Path(regressors))
-    return _named(path.name, path, *(rows[name] for name in sorted(rows)))
+    return _file_record(path.name, path, *(rows[name] for name in sorted(rows)))
 
 
-def _core(value: object) -> object:
-    """What counts: of a file its content, not its name."""
+def _content(value: object) -> object:
+    """Of a file its content, not its name."""
     return value["sha256"] if isinstance(value, dict) and "sha256" in value else value
 
 
 def _words(value: object) -> str:
     if value is None:
-        return "not given"
+        return "not set"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, dict) and "file" in value:

@@ -1,4 +1,4 @@
-"""From the model's answer in a crop to a body in the camera frame of the full picture."""
+"""From predictions in crops to bodies in the camera frame of the full image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from dpmesh.geometry.rotations import axis_angle, rotation_matrix
 from dpmesh.types import Prediction
 
 _DEPTH_RATIO = 2.0
-"""A solved distance more than so many times the model's own, or so many times less, is not believed."""
+"""Greatest factor between the solved distance and the model's own, either way; beyond it the solution is rejected."""
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
-    """One body in the camera frame; fields as `Person`'s. `solved` is False where the fallback was taken."""
+class CameraBody:
+    """One body in the camera frame; fields as `Person`'s. `solved`: False where the translation is the fallback."""
 
     global_orient: Float[np.ndarray, "3"]
     body_pose: Float[np.ndarray, "69"]
@@ -35,25 +35,26 @@ class Placed:
 
 
 @torch.inference_mode()
-def place(
+def postprocess(
     body: BodyModel,
     prediction: Prediction,
     crops: Sequence[Crop],
     cameras: Sequence[Float[np.ndarray, "3 3"]],
     camera: Literal["crop", "image"] = "crop",
-) -> list[Placed]:
-    """Turn each answer by its crop's rotation, and move it so that its joints fall where the crop has them.
+) -> list[CameraBody]:
+    """Rotate each body from its crop's camera into the image's, and translate it so that its joints project to the
+    same pixels.
 
-    The body is posed again from the axis-angle parameters that are stored, so the stored vertices are exactly
-    what `BodyModel` gives for them. Without a usable solution (`solve_translation`) the crop camera's own
-    translation, turned about the pelvis, is kept.
+    The body is posed from the axis-angle parameters that are stored, so the stored vertices equal `BodyModel`'s for
+    them exactly. The translation is solved by least squares (`solve_translation`); without a usable solution the crop
+    camera's own translation, rotated about the pelvis, is kept.
 
-    camera: DPMeshConfig.camera. Of a model of the full picture's camera the orientation needs no turn, and the
-    distance is brought to the crop camera's focal length.
+    cameras: K of each full image. camera: DPMeshConfig.camera; with "image" the orientation is already in the image's
+    camera, and the distance is scaled to the crop camera's focal length.
 
-    Raises WeightsError for an answer that is not finite, InputError for a K that is no camera's.
+    Raises WeightsError for a prediction that is not finite, InputError for a K that is not a camera's.
     """
-    refuse_unfinite(prediction)
+    check_finite(prediction)
     device = prediction.betas.device
     turns = np.stack([crop_rotation(K, crop) for K, crop in zip(cameras, crops, strict=True)])
     turn = torch.from_numpy(turns.astype(np.float32)).to(device)  # MPS has no float64
@@ -65,14 +66,14 @@ def place(
     vectors = axis_angle(rotations.float())  # (b, 24, 3)
     posed = body(prediction.betas, rotation_matrix(vectors))  # at the origin of the rest pose
 
-    # Linear blend skinning turns about the pelvis joint J, so R (J + t) = J + t' gives the turned t'.
+    # Linear blend skinning turns about the pelvis joint J, so R (J + t) = J + t' gives the rotated t'.
     pelvis = posed.joints[:, 0]
     kept = (turn @ (pelvis + transl)[..., None])[..., 0] - pelvis
 
-    # Neither a turn nor a move changes how far joints may be off their pelvis, in whatever direction.
+    # Rotation and translation leave the distance of a joint from its pelvis as it is.
     sigma = prediction.joint_sigma
     sigma = torch.full((len(crops), 30), torch.nan) if sigma is None else sigma
-    placed: list[Placed] = []
+    bodies: list[CameraBody] = []
     for i, (crop, K) in enumerate(zip(crops, cameras, strict=True)):
         pixels = crop.to_image(_numpy(prediction.joints2d[i]).astype(np.float64))
         t = _solve(_numpy(posed.joints30[i]), pixels, K, _numpy(kept[i]), float(pelvis[i, 2]))
@@ -80,10 +81,10 @@ def place(
         vertices = posed.vertices[i : i + 1] + torch.from_numpy(transl).to(device)
         if not torch.isfinite(vertices).all():
             raise WeightsError(
-                "the model's answer is too large to be a body", fix="Take other weights (--weights)."
+                "the prediction is too large to be a body", fix="Use other weights (--weights)."
             )
-        placed.append(
-            Placed(
+        bodies.append(
+            CameraBody(
                 global_orient=_numpy(vectors[i, 0]),
                 body_pose=_numpy(vectors[i, 1:].reshape(-1)),
                 betas=_numpy(prediction.betas[i]),
@@ -94,16 +95,16 @@ def place(
                 solved=t is not None,
             )
         )
-    return placed
+    return bodies
 
 
-def refuse_unfinite(answer: Prediction) -> None:
-    """Raise WeightsError for a model's answer that holds NaN or infinity: of finite inputs only weights make one."""
+def check_finite(prediction: Prediction) -> None:
+    """Raise WeightsError for a prediction with NaN or infinity: with finite inputs only the weights can cause it."""
     names = ("betas", "global_orient", "body_rotations", "transl", "joints2d")
-    if not all(bool(torch.isfinite(getattr(answer, name)).all()) for name in names):
+    if not all(bool(torch.isfinite(getattr(prediction, name)).all()) for name in names):
         raise WeightsError(
-            "the model's answer holds NaN or infinity",
-            fix="Its weights are damaged, or were never trained: take others (--weights).",
+            "the prediction contains NaN or infinity",
+            fix="The weights are damaged, or were never trained: use others (--weights).",
         )
 
 
@@ -114,7 +115,7 @@ def _solve(
     kept: NDArray[np.float32],
     pelvis_z: float,
 ) -> NDArray[np.float32] | None:
-    """The translation that fits the pixels, or None where they fix none that can be believed."""
+    """The translation that fits the pixels, or None where they determine no plausible one."""
     if not np.isfinite(pixels).all():
         return None
     try:

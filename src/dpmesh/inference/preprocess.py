@@ -1,172 +1,162 @@
-"""A picture read, its people found, their crops made ready for the model: the start of every verb on pictures."""
+"""From an image to the model's inputs: decode it, detect its people or take the user's, crop each of them."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float
 from PIL import Image
 
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import crop_focal, intrinsics
 from dpmesh.geometry.crop import Crop
-from dpmesh.inference.detector import Detection, DetectionResult
-from dpmesh.inference.images import MAX_PIXELS, Picture, read_image
-from dpmesh.inference.options import MAX_PEOPLE
+from dpmesh.inference.detections import Detection, PersonDetector
+from dpmesh.inference.images import DecodedImage, read_image
+from dpmesh.inference.options import PredictOptions
 from dpmesh.inference.scene import FocalSource
-from dpmesh.inference.user_detections import Given, detections_of
+from dpmesh.inference.user_detections import user_detections
 from dpmesh.types import Inputs
 
 EXPAND = 1.25
-"""The square window is this much larger than the person's box."""
-SURE_DETECTED, SURE_GIVEN = 0.2, 0.05
-"""Below this confidence a joint counts as unseen: of the detector, and of keypoints that the user gave."""
+"""Side of the square crop, in longer sides of the person's box."""
+MIN_DETECTED, MIN_SUPPLIED = 0.2, 0.05
+"""Confidence up to which a joint counts as not visible: of the detector, and of the user's keypoints."""
 
 WIDEST, NARROWEST = 0.01, 1000.0
-"""Focal lengths in diagonals of the picture: 0.4 mm and 43 m of a full-frame camera. Lenses lie well within."""
+"""Range of focal lengths, in diagonals of the image: 0.4 mm and 43 m of a full-frame camera."""
 
 Source = str | Path | Image.Image | np.ndarray
 
 
-@runtime_checkable
-class FindsPeople(Protocol):
-    """What is asked of a detector (`detect.Detector`)."""
-
-    def __call__(self, image: UInt8[np.ndarray, "h w 3"], max_people: int = ...) -> DetectionResult: ...
-
-    def keypoints_in_boxes(
-        self,
-        image: UInt8[np.ndarray, "h w 3"],
-        boxes: NDArray[np.float32],
-        scores: NDArray[np.float32] | None = None,
-    ) -> tuple[Detection, ...]: ...
-
-
 @dataclass(eq=False)
-class Job:
-    """A picture whose people wait for the model. source, sha256: of its file, else empty. K: image pixels.
+class PreparedImage:
+    """An image with its people and their crops, ready for the model.
 
-    sure: confidence below which a joint counts as unseen. fallbacks: how often each makeshift was taken.
-    crops: one for each person.
+    source, sha256: of its file, else empty. K: intrinsics, image pixels. min_confidence: up to which a joint counts as
+    not visible. fallbacks: how often each fallback was taken. crops: one per person.
     """
 
     source: str
     sha256: str
-    picture: Picture
+    image: DecodedImage
     K: Float[np.ndarray, "3 3"]
     focal_source: FocalSource
     people: list[Detection]
-    sure: float
+    min_confidence: float
     fallbacks: Counter[str]
     crops: list[Crop]
 
     @property
-    def work(self) -> list["Work"]:
-        return [(self, person, crop) for person, crop in zip(self.people, self.crops, strict=True)]
+    def persons(self) -> list["PersonInput"]:
+        """Its people one by one."""
+        pairs = zip(self.people, self.crops, strict=True)
+        return [PersonInput(self, person, crop) for person, crop in pairs]
 
 
-Work = tuple[Job, Detection, Crop]
-"""One person of a job."""
+class PersonInput(NamedTuple):
+    """One person of a prepared image."""
+
+    prepared: PreparedImage
+    detection: Detection
+    crop: Crop
 
 
-def read_job(
-    detector: FindsPeople,
-    image: Source,
-    keypoints: Given = None,
-    boxes: Given = None,
-    focal: float | None = None,
-    fov: float | None = None,
-    max_people: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    only_image: bool = True,
-    keypoint_format: str | None = None,
-) -> Job:
-    """Arguments as of `Predictor.__call__`; only_image: no other picture is in play. Raises InputError."""
-    named = str(image) if isinstance(image, (str, Path)) else ""
-    picture = read_image(image, max_pixels)
-    height, width = picture.rgb.shape[:2]
-    used, focal_source = choose_focal(focal, fov, picture.exif_focal, (height, width))
-    limit = MAX_PEOPLE if max_people is None else max_people
-    if limit < 1:
+def prepare_image(
+    detector: PersonDetector, image: Source, options: PredictOptions, only_image: bool = True
+) -> PreparedImage:
+    """Decode an image, detect its people or take those of the options, and crop them.
+
+    only_image: no other image is processed, so a keypoint file that names no image belongs to this one.
+    Raises InputError.
+    """
+    name = str(image) if isinstance(image, (str, Path)) else ""
+    decoded = read_image(image, options.max_pixels)
+    height, width = decoded.rgb.shape[:2]
+    focal, focal_source = choose_focal(options.focal, options.fov, decoded.exif_focal, (height, width))
+    if options.max_people < 1:
         raise InputError("max_people must be at least 1", where="max_people")
-    if keypoints is None and boxes is None:
-        found = detector(picture.rgb, limit)
-        people, sure = list(found.people), SURE_DETECTED
+    if options.keypoints is None and options.boxes is None:
+        result = detector(decoded.rgb, options.max_people)
+        people, min_confidence = list(result.people), MIN_DETECTED
         counts = Counter(
-            merged=found.merged, unposed=found.unposed, dropped=found.dropped, turned=found.turned
+            merged=result.merged, unposed=result.unposed, dropped=result.dropped, turned=result.rotated
         )
     else:
-        people, counts = detections_of(
-            picture.rgb, named, keypoints, boxes, detector, only_image, keypoint_format
-        )
-        sure = SURE_DETECTED if keypoints is None else SURE_GIVEN
-        counts["dropped"] = max(0, len(people) - limit)
-        people = sorted(people, key=lambda p: -p.score)[:limit]
-    K = intrinsics(used, (height, width))
+        people, counts = user_detections(decoded.rgb, name, options, detector, only_image)
+        min_confidence = MIN_DETECTED if options.keypoints is None else MIN_SUPPLIED
+        counts["dropped"] = max(0, len(people) - options.max_people)
+        people = sorted(people, key=lambda p: -p.score)[: options.max_people]
+    K = intrinsics(focal, (height, width))
     crops = [Crop.around(person.box, EXPAND) for person in people]
-    return Job(named, picture.sha256, picture, K, focal_source, people, sure, counts, crops)
+    return PreparedImage(
+        name, decoded.sha256, decoded, K, focal_source, people, min_confidence, counts, crops
+    )
 
 
-def model_inputs(part: Sequence[Work], camera: Literal["crop", "image"], device: torch.device) -> Inputs:
-    """The model's inputs for some people; joints outside their crop are unseen. camera: DPMeshConfig.camera.
+def model_inputs(
+    persons: Sequence[PersonInput], camera: Literal["crop", "image"], device: torch.device
+) -> Inputs:
+    """The model's inputs for some people. Joints outside their crop are not visible. camera: DPMeshConfig.camera.
 
-    Unseen joints keep their coordinates, and those that no detector gives have the picture's origin: a prompt
-    of all joints (released models) was evaluated with just these.
+    Joints that are not visible keep their coordinates, and those that no detector provides have the image's origin:
+    the released models, whose prompt has all joints, were evaluated this way.
     """
-    crops = np.stack([crop.warp(job.picture.rgb) for job, _, crop in part])
-    joints, visible = np.zeros((len(part), 30, 2), np.float32), np.zeros((len(part), 30), np.float32)
-    for i, (job, person, crop) in enumerate(part):
-        joints[i] = crop.to_crop(person.keypoints30[:, :2].astype(np.float64))
-        seen = visible_joints(job, person, crop)
-        visible[i] = seen
-        job.fallbacks["no_keypoints"] += not seen.any()
-    focal = np.array([_focal(camera, job, crop) for job, _, crop in part], np.float32)
+    crops = np.stack([person.crop.warp(person.prepared.image.rgb) for person in persons])
+    joints, visible = np.zeros((len(persons), 30, 2), np.float32), np.zeros((len(persons), 30), np.float32)
+    for i, person in enumerate(persons):
+        joints[i] = person.crop.to_crop(person.detection.keypoints30[:, :2].astype(np.float64))
+        visible[i] = visible_joints(*person)
+        person.prepared.fallbacks["no_keypoints"] += not visible[i].any()
+    focal = np.array([_focal(camera, person) for person in persons], np.float32)
     rgb = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float() / 255
-    rest = (torch.from_numpy(a).to(device) for a in (joints, visible, focal))
+    rest = (torch.from_numpy(array).to(device) for array in (joints, visible, focal))
     return Inputs(rgb, *rest)
 
 
-def visible_joints(job: Job, person: Detection, crop: Crop) -> Bool[np.ndarray, "30"]:
-    """The joints that a model is given as visible: sure enough, and inside the person's crop."""
+def visible_joints(prepared: PreparedImage, person: Detection, crop: Crop) -> Bool[np.ndarray, "30"]:
+    """The joints that the model takes as visible: confident enough, and inside the person's crop."""
     xy = crop.to_crop(person.keypoints30[:, :2].astype(np.float64))
-    return (person.keypoints30[:, 2] > job.sure) & (xy >= 0).all(1) & (xy < Crop.SIZE).all(1)
+    confident = person.keypoints30[:, 2] > prepared.min_confidence
+    return confident & (xy >= 0).all(1) & (xy < Crop.SIZE).all(1)
 
 
-def _focal(camera: Literal["crop", "image"], job: Job, crop: Crop) -> float:
-    return float(np.hypot(*job.picture.rgb.shape[:2])) if camera == "image" else crop_focal(job.K, crop)
+def _focal(camera: Literal["crop", "image"], person: PersonInput) -> float:
+    prepared = person.prepared
+    if camera == "image":
+        return float(np.hypot(*prepared.image.rgb.shape[:2]))
+    return crop_focal(prepared.K, person.crop)
 
 
 def choose_focal(
     focal: float | None, fov: float | None, exif: float | None, size: tuple[int, int]
 ) -> tuple[float, FocalSource]:
-    """Focal length in px of a picture (h, w) and where it came from. fov: degrees across the width.
+    """Focal length in px of an image (h, w), and its source. fov: horizontal, degrees.
 
-    Raises InputError for a lens that no camera has (NARROWEST, WIDEST); one of that kind in the EXIF data is ignored.
+    Raises InputError for a focal length outside NARROWEST and WIDEST; in EXIF such a value is ignored.
     """
     if focal is not None and fov is not None:
-        raise InputError("both a focal length and a field of view", where="focal", fix="Give one of them.")
+        raise InputError("both a focal length and a field of view", where="focal", fix="Use one of them.")
     diagonal = float(np.hypot(*size))
     least, most = diagonal * WIDEST, diagonal * NARROWEST
     if focal is not None:
         if not least <= focal <= most:  # nor NaN
-            told = f"must be a positive number of pixels, of this picture between {least:.3g} and {most:.3g}"
-            raise InputError(told, where="focal")
+            what = f"must be a positive number of pixels, for this image between {least:.3g} and {most:.3g}"
+            raise InputError(what, where="focal")
         return float(focal), "given"
     if fov is not None:
         if not 0 < fov < 180:
             raise InputError("must lie between 0 and 180 degrees", where="fov")
-        wide = size[1] / 2
-        used = float(wide / np.tan(np.deg2rad(fov) / 2))
-        if not least <= used <= most:
-            narrow, broad = (np.rad2deg(2 * np.arctan(wide / f)) for f in (most, least))
-            told = f"must lie between {narrow:.3g} and {broad:.4g} degrees for this picture"
-            raise InputError(told, where="fov")
-        return used, "given"
+        half_width = size[1] / 2
+        focal = float(half_width / np.tan(np.deg2rad(fov) / 2))
+        if not least <= focal <= most:
+            narrow, wide = (np.rad2deg(2 * np.arctan(half_width / f)) for f in (most, least))
+            what = f"must lie between {narrow:.3g} and {wide:.4g} degrees for this image"
+            raise InputError(what, where="fov")
+        return focal, "given"
     if exif is not None and least <= exif <= most:
         return exif, "exif"
     return diagonal, "diagonal"

@@ -1,6 +1,6 @@
-"""What stands in a result folder besides the result: who made it, of which image, with which options, which files.
+"""The record in a result folder: verb, image, options, formats and files of the result.
 
-Only a folder with such a record is known to be ours, and only the files that the record names are ever replaced.
+A folder counts as a result of this package only with a record, and only the files that it names are ever replaced.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dpmesh.errors import DPMeshError, OutputError
-from dpmesh.inference.options import Options, differences
+from dpmesh.inference.options import RecordedOptions, differences
 from dpmesh.io import read_json
 
 MARKER = ".dpmesh.json"
@@ -26,37 +26,37 @@ FIXED = {
     "obj": (),
     "attention": (),
 }
-"""Format -> the files that it always has. OBJ and attention have files for each person, none for nobody."""
+"""Format -> the files that it always has. OBJ and attention have files per person."""
 _EACH = {
     "obj": re.compile(r"person_\d{2,6}\.(obj|mtl)"),
     "attention": re.compile(r"person_\d{2,6}(\.npz|_joints\.png|_mean\.png)"),
 }
 _LARGEST = 256 * 2**20
-"""Bytes of a record, or of the scene.json that stands for one."""
+"""Most bytes of a record, or of a scene.json used as one."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A result as it stands in its folder."""
+    """A result as its folder has it."""
 
     verb: str
     """"predict" or "attention"."""
     image: str
-    """sha256 of the image file; empty where there was none."""
-    options: Options | None
-    """None: made by a version that did not record them."""
+    """sha256 of the image file; empty for an image without a file."""
+    options: RecordedOptions | None
+    """None: from a version that did not record them."""
     formats: tuple[str, ...]
-    """Those that are complete."""
+    """Formats that are complete."""
     files: tuple[str, ...]
     """Files that this package wrote."""
     pending: tuple[str, ...] = ()
-    """Files that were being replaced; not empty where the run was interrupted."""
+    """Files that were being replaced; not empty after an interrupted run."""
     colour: str = ""
     """Of overlay and side view; empty without them."""
     plane: str = ""
     """"image" or "none": what the GLB has behind the people; empty without a GLB."""
     source: str = ""
-    """The image as it was named."""
+    """The image's path as the user wrote it."""
     version: str = ""
 
     @property
@@ -80,7 +80,7 @@ def installed() -> str:
 
 
 def format_of(file: str) -> str | None:
-    """The format that a file belongs to by its name; None for a name that this package never writes."""
+    """The format of a file, by its name; None for a name that this package never writes."""
     for name, files in FIXED.items():
         if file in files:
             return name
@@ -88,7 +88,7 @@ def format_of(file: str) -> str | None:
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record of a result folder; None where it is not known to be one. Raises OutputError where it is damaged."""
+    """The record of a result folder; None for a folder without one. Raises OutputError where it is damaged."""
     for name, read in ((MARKER, _from_marker), ("scene.json", _from_scene)):
         path = folder / name
         if path.is_symlink() or not os.path.isfile(path):
@@ -123,7 +123,7 @@ def _from_marker(plain: Mapping[str, Any], folder: Path) -> Record | None:
 
 
 def _from_scene(plain: Mapping[str, Any], folder: Path) -> Record | None:
-    """A folder of a version that wrote no marker: its files are known by their names."""
+    """Of a folder without a marker, from an older version: its files are recognised by their names."""
     if plain.get("schema") != SCENE_SCHEMA or "source_sha256" not in plain:
         return None
     files = tuple(sorted(name for name in os.listdir(folder) if format_of(name) in (*FIXED,)[:5]))
@@ -150,20 +150,20 @@ def _texts(plain: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _names(plain: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """Only names that this package writes: a record from elsewhere cannot name a file of the user's."""
+    """Only names that this package writes: a foreign record cannot name a file of the user."""
     return tuple(file for file in _texts(plain, name) if format_of(file) is not None)
 
 
 def complete_formats(record: Record, folder: Path) -> tuple[str, ...]:
-    """Formats that were finished and whose files are all still there."""
+    """Formats that are complete and whose files all exist."""
     gone = {format_of(name) for name in record.files if not os.path.isfile(folder / name)}
     return tuple(name for name in record.formats if name not in gone)
 
 
 def unlike(record: Record, wanted: Record) -> str:
-    """Why a recorded result is not the wanted one, in words; empty where it is.
+    """Why a recorded result differs from the wanted one, for an error message; empty where it does not.
 
-    wanted: as it would be recorded, with the formats that are asked for.
+    wanted: as it would be recorded, with the requested formats.
     """
     if not wanted.image:
         return "exists already"
@@ -174,12 +174,12 @@ def unlike(record: Record, wanted: Record) -> str:
         return "holds a result of an older version, which did not record its options"
     by_name = any(isinstance(record.options.get(name), dict) for name in ("keypoints", "boxes"))
     if by_name and Path(record.source).name != Path(wanted.source).name:
-        return f"holds the result of {Path(record.source).name}, whose people were found under that name"
-    told = differences(record.options, wanted.options or {})
+        return f"holds the result of {Path(record.source).name}, whose people were looked up by that name"
+    changes = differences(record.options, wanted.options or {})
     if record.colour and wanted.colour and record.colour != wanted.colour:
-        told.append(f"--colour was {record.colour}, is {wanted.colour}")
+        changes.append(f"--colour was {record.colour}, is {wanted.colour}")
     plane = (record.plane or "none") if "glb" in record.formats else ""
     if plane and wanted.plane and plane != wanted.plane:
         was, now = ("on" if kind == "image" else "off" for kind in (plane, wanted.plane))
-        told.append(f"--glb-image was {was}, is {now}")
-    return f"holds a result of other options ({'; '.join(told)})" if told else ""
+        changes.append(f"--glb-image was {was}, is {now}")
+    return f"holds a result of other options ({'; '.join(changes)})" if changes else ""

@@ -1,8 +1,8 @@
-"""A result folder: everything of one image appears at once, or not at all, and nothing of the user's is ever touched.
+"""Result folders: all files of one image appear at once or not at all, and no file of the user is ever changed.
 
-A new result is written in a folder aside, which is renamed when it is complete; the system refuses to rename it over
-anything but an empty folder. An existing folder is changed in place, only where its record (inference/record.py) says
-that it is ours, and only in the files that the record names.
+A new result is written in a staging folder, which is renamed when it is complete; the system refuses to rename it over
+anything but an empty folder. An existing folder is changed in place only if it has a record (inference/record.py), and
+only in the files that the record names.
 """
 
 import io
@@ -18,8 +18,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from dpmesh.errors import OutputError
-from dpmesh.inference.aside import CLAIM, PART, aside, part_of, put, refuse_part
 from dpmesh.inference.record import FIXED, MARKER, Record, complete_formats, format_of, read_record, unlike
+from dpmesh.inference.staging import CLAIM, STAGING, refuse_staging, staging_folder, staging_path, write_files
 from dpmesh.io import LOCK, atomic_write, folder_lock, reason, refuse_foreign_lock
 
 Files = Mapping[str, bytes]
@@ -27,9 +27,9 @@ Files = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done for one result. formats: those to make; for "keep" none.
+    """How one result is written. formats: to compute; none for "keep".
 
-    before: what stands there, None where nothing does or an empty folder.
+    before: the record of the existing result; None without one, or for an empty folder.
     """
 
     kind: Literal["new", "fill", "keep", "add", "replace"]
@@ -38,26 +38,26 @@ class Plan:
 
 
 def folder_name(source: str) -> str:
-    """The folder's name for an image by how it is named: the stem, the whole name where that is none ("..jpg")."""
+    """The result folder's name for an image file: its stem, or its whole name where the stem is empty ("..jpg")."""
     path = Path(source)
     return next((name for name in (path.stem, path.name) if name.strip(".")), "")
 
 
 def plan_result(target: Path, wanted: Record, overwrite: bool) -> Plan:
-    """What is to be done at `target` for a result like `wanted`, of its formats; costs no computation.
+    """How a result with the record `wanted` is written at `target`; nothing is computed or written.
 
-    Raises OutputError where something stands there that is not ours, or is another result and `overwrite` is off.
+    Raises OutputError where `target` is not a result of this package, or another result and `overwrite` is off.
     """
     _check_name(target)
     if not os.path.lexists(target):
-        refuse_part(part_of(target), _is_ours)
+        refuse_staging(staging_path(target), _is_own)
         return Plan("new", wanted.formats)
     if not target.is_dir():
         kind = "is a link that leads nowhere" if target.is_symlink() and not target.exists() else "is a file"
         raise OutputError(f"{kind}, not a result of dpmesh", where=str(target), fix=_ELSEWHERE)
     try:
         inside = os.listdir(target)
-        if not [name for name in inside if name not in (LOCK, PART)]:
+        if not [name for name in inside if name not in (LOCK, STAGING)]:
             _refuse_reserved(target)
             return Plan("fill", wanted.formats)
         before = read_record(target)
@@ -81,18 +81,19 @@ def _plan(target: Path, before: Record, wanted: Record, overwrite: bool) -> Plan
     if overwrite:
         return Plan("replace", _ordered([*wanted.formats, *before.formats, *unfinished]), before)
     if different := unlike(before, wanted):
-        raise OutputError(different, where=str(target), fix="Use --overwrite or another folder.")
+        raise OutputError(different, where=str(target), fix=_OVERWRITE)
     there = complete_formats(before, target)
     missing = _ordered([*(name for name in wanted.formats if name not in there), *unfinished])
     if missing and before.version != wanted.version:
         raise OutputError(
             f"holds a result of version {before.version or 'unknown'}, this is {wanted.version}",
             where=str(target),
-            fix="Use --overwrite or another folder.",
+            fix=_OVERWRITE,
         )
     return Plan("add" if missing else "keep", missing, before)
 
 
+_OVERWRITE = "Use --overwrite (in Python overwrite=True) or another folder."
 _ELSEWHERE = "It stays as it is: choose another folder for the results, or move it."
 
 
@@ -102,12 +103,12 @@ def _ordered(formats: Sequence[str]) -> tuple[str, ...]:
 
 def _check_name(target: Path) -> None:
     name = target.name
-    if not name.strip(".") or "\0" in name or name == PART:
+    if not name.strip(".") or "\0" in name or name == STAGING:
         raise OutputError("is no name for a result's folder", where=str(target), fix="Give another name.")
 
 
 def refuse_foreign(target: Path, before: Record | None, files: Sequence[str]) -> None:
-    """Raise OutputError for a file of these names that the record does not name, or that is a folder by now."""
+    """Raise OutputError for a file of these names that the record does not name, or that has become a folder."""
     owned = before.owned if before else frozenset[str]()
     for name in files:
         path = target / name
@@ -122,12 +123,12 @@ def write_result(
     name: str,
     wanted: Record,
     make: Callable[[tuple[str, ...]], Files],
-    overwrite: bool = True,
+    overwrite: bool = False,
 ) -> Path:
-    """Write `out/name/` as planned by plan_result; returns it. make: the files of some formats; called only if needed.
+    """Write `out/name/` as planned by plan_result; returns it. make: computes the files of some formats.
 
-    An equal result with all formats is kept, missing formats are added to it; with `overwrite` its formats and the
-    wanted ones are all made anew. Raises OutputError as plan_result, and where the system refuses.
+    An equal result is kept, and formats that it lacks are added; with `overwrite` its formats and the wanted ones are
+    all computed anew. Raises OutputError as plan_result, and where the system refuses to write.
     """
     if name != os.path.basename(name) or not name.strip("."):  # pathlib would take "." for the parent
         raise OutputError("is no name for a result's folder", where=name, fix="Give a name without a path.")
@@ -151,10 +152,10 @@ def write_result(
 
 
 def _create(target: Path, files: Files, record: Record) -> bool:
-    """Write aside and rename; False where somebody made `target` meanwhile."""
+    """Write in a staging folder and rename it; False where `target` was created meanwhile."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with aside(part_of(target), _is_ours) as part:
-        put(part, {**files, MARKER: record.as_bytes()})
+    with staging_folder(staging_path(target), _is_own) as part:
+        write_files(part, {**files, MARKER: record.as_bytes()})
         try:
             os.rename(part, target)
         except OSError:
@@ -162,16 +163,15 @@ def _create(target: Path, files: Files, record: Record) -> bool:
                 return False
             raise
         for name in (CLAIM, LOCK):
-            with suppress(OSError):  # still held: nobody else is here
+            with suppress(OSError):  # the lock is still held, so no other process writes here
                 (target / name).unlink()
     return True
 
 
 def _change(target: Path, files: Files, record: Record, plan: Plan) -> bool:
-    """Bring files into an existing folder; False where it changed since it was planned.
+    """Write files into an existing folder; False where it changed since it was planned.
 
-    While files are exchanged the record names them as pending, so that a run which is killed here is finished by the
-    next one.
+    While files are replaced the record names them as pending, so the next run finishes what a killed run left.
     """
     locked = os.path.lexists(target / LOCK)
     with folder_lock(target, "run"), _without_lock(target, locked):
@@ -186,15 +186,15 @@ def _change(target: Path, files: Files, record: Record, plan: Plan) -> bool:
         formats = _ordered([*record.formats, *before.formats]) if before and adding else record.formats
         colour = (before.colour if before and adding else "") or record.colour
         plane = (before.plane if before and adding else "") or record.plane
-        # A format that is being made again (its file was deleted) is not complete until it is.
+        # A format that is computed again (its file was deleted) is not complete until then.
         kept = (
             tuple(name for name in before.formats if name not in record.formats) if before and adding else ()
         )
         final = replace(
             record, formats=formats, files=tuple(sorted({*files, *old})), colour=colour, plane=plane
         )
-        with aside(target / PART, _is_ours) as part:
-            put(part, files)
+        with staging_folder(target / STAGING, _is_own) as part:
+            write_files(part, files)
             pending = tuple(sorted({*files, *stale}))
             unfinished = replace(final, formats=kept, files=tuple(sorted(old)), pending=pending)
             atomic_write(target / MARKER, unfinished.as_bytes())
@@ -204,13 +204,13 @@ def _change(target: Path, files: Files, record: Record, plan: Plan) -> bool:
                 (target / name).unlink(missing_ok=True)
             atomic_write(target / MARKER, final.as_bytes())
         with suppress(OSError):
-            (target / LOCK).unlink()  # still held: nobody else is here
+            (target / LOCK).unlink()  # the lock is still held, so no other process writes here
     return True
 
 
 @contextmanager
 def _without_lock(target: Path, was_there: bool) -> Generator[None]:
-    """Where it is refused, no lock stays that was not there before."""
+    """If writing is refused, remove the lock, unless it was there before."""
     try:
         yield
     except OutputError:
@@ -222,10 +222,10 @@ def _without_lock(target: Path, was_there: bool) -> Generator[None]:
 
 def _refuse_reserved(target: Path) -> None:
     refuse_foreign_lock(target)
-    refuse_part(target / PART, _is_ours)
+    refuse_staging(target / STAGING, _is_own)
 
 
-def _is_ours(name: str) -> bool:
+def _is_own(name: str) -> bool:
     return name == MARKER or format_of(name) is not None
 
 

@@ -69,16 +69,16 @@ class Scene(SceneData):
         out: str | Path,
         name: str | None = None,
         formats: Iterable[str] | None = None,
-        overwrite: bool = True,
+        overwrite: bool = False,
         colour: Colouring = "person",
         glb_image: bool = False,
     ) -> Path:
         """Write `out/name/` (name: the image's stem) whole or not at all; returns that folder.
 
         formats: of "overlay", "glb", "obj", "npz", "json"; None is all. colour: of the overlay and the side view, as in
-        `overlay`. glb_image: the GLB shows the image on a plane behind the people. An earlier result there is replaced,
-        and the formats that it had are made anew as well. With `overwrite` off a result of the same image and options
-        is kept, and formats that it lacks are added. Files that this package did not write are never touched.
+        `overlay`. glb_image: the GLB shows the image on a plane behind the people. A result of the same image and
+        options is kept, and formats that it lacks are added. With `overwrite` any earlier result there is replaced, and
+        the formats that it had are written anew as well. Files that this package did not write are never touched.
 
         Raises OutputError where it cannot be written, where the folder is not known to be a result of this package, or
         holds another one and `overwrite` is off; ConfigError for "sigma" where it is not predicted; InputError and

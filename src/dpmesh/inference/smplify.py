@@ -1,8 +1,8 @@
-"""Fitting a body to 2D keypoints under the pose prior: from nothing (SMPLify, Bogo et al., ECCV 2016), or from a
-network's answer, towards which it is pulled (as Kolotouros et al., ICCV 2019, start theirs).
+"""Fit bodies to 2D keypoints under the pose prior: from the mean pose (SMPLify, Bogo et al., ECCV 2016), or from a
+network's prediction, to which the fit is pulled (Kolotouros et al., ICCV 2019, start theirs the same way).
 
-Variables: the prior's latent (code-space points of the VQ-VAE), root orientation, shape, translation. Everybody in a
-batch is fitted at once, each on its own: the energy is a sum over persons.
+Variables: the prior's latent (code-space points of the VQ-VAE), root orientation, shape, translation. The persons of a
+batch are fitted together but independently: the energy is a sum over persons.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dpmesh.body.layer import BodyModel
-from dpmesh.data.poses import PoseBank
 from dpmesh.errors import ConfigError
 from dpmesh.geometry import CROP
 from dpmesh.geometry.crop_camera import project
@@ -28,11 +27,12 @@ from dpmesh.types import Prediction
 
 @dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """Weights of the energy, whose data term is the Geman-McClure penalty of pixels, at most 1 a joint.
+    """Steps, learning rate, and weights of the energy. Raises ConfigError for negative or infinite numbers.
 
-    sigma: pixels of the crop where the penalty bends. codes: of the latent's distance to its nearest codes (mean
-    square). shape: of betas². pull_*: towards the start: latent, rotations (squared Frobenius, each joint of the body;
-    `pull_blind` for a joint that no given keypoint hangs on), root, shape, place (metres²).
+    The data term is the Geman-McClure penalty of the pixel error, at most 1 per joint. sigma: its scale, crop pixels.
+    codes: weight of the latent's mean square distance to its nearest codes. shape: of betas². pull_*: of the distance
+    to the start: latent, rotations (squared Frobenius, per joint of the body; `pull_blind` for a joint that moves no
+    visible keypoint), root, shape, translation (metres²).
     """
 
     steps: int = 80
@@ -57,13 +57,13 @@ class FitSettings:
 
 REFINE = FitSettings()
 FIT = replace(REFINE, steps=120, rate=0.05, pull_pose=0.05, pull_blind=0.3, pull_root=0.0, pull_place=0.0)
-"""From the mean pose: only the prior pulls. The mean pose stands in where nothing is known."""
-_TURNS, _FIRST = 4, 40
-"""Starts around the vertical, and steps of the first stage, which moves root and place alone."""
+"""Of a fit from the mean pose, to which the pose is pulled weakly: it stays where no keypoint determines it."""
+_STARTS, _FIRST_STEPS = 4, 40
+"""Starts around the vertical, and steps of the first stage, which moves root and translation alone."""
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
+class FitVariables:
     """latent: of the prior; root_6d (b, 6); betas (b, 10); transl (b, 3) metres, crop camera."""
 
     latent: Tensor
@@ -73,18 +73,19 @@ class Start:
 
 
 class Fitter:
-    """Fits `body` under `prior`. Deterministic; no weight changes."""
+    """Fits `body` under `prior`. Deterministic; no weights are changed."""
 
     def __init__(self, body: BodyModel, prior: PoseVQVAE | VPoserDecoder | DirectPose) -> None:
         self.body, self.prior = body, prior
 
     def decode(self, latent: Tensor) -> Float[Tensor, "b 23 3 3"]:
+        """Rotations of the body's joints without the root."""
         if isinstance(self.prior, PoseVQVAE):
             return self.prior.decode(latent)
         return self.prior.decode_latent(latent)
 
     def latent_of(self, prediction: Prediction) -> Tensor:
-        """A point that decodes to the prediction's pose: of a prior by tokens, code-space points."""
+        """The latent that decodes to the prediction's pose: for the VQ-VAE, code-space points."""
         prior, latent = self.prior, prediction.pose_latent
         if not isinstance(prior, PoseVQVAE):
             return latent
@@ -93,9 +94,10 @@ class Fitter:
         codes = prior.codebook.codes
         return codes[latent.argmax(-1)] if prior.mode == "straight_through" else latent.softmax(-1) @ codes
 
-    def start_of(self, prediction: Prediction) -> Start:
+    def start_of(self, prediction: Prediction) -> FitVariables:
+        """The variables of a prediction."""
         root = rotation_to_6d(prediction.global_orient)
-        return Start(self.latent_of(prediction), root, prediction.betas, prediction.transl)
+        return FitVariables(self.latent_of(prediction), root, prediction.betas, prediction.transl)
 
     def refine(
         self,
@@ -104,12 +106,14 @@ class Fitter:
         visible: Float[Tensor, "b 30"],
         settings: FitSettings = REFINE,
     ) -> Prediction:
-        """The prediction after fitting to keypoints (crop px). A person without any keypoint, or whose fit comes to
-        no finite end, stays as it is."""
-        found = self._descend(self.start_of(prediction), joints, visible, prediction.focal, settings)
-        ends = [getattr(found, name).flatten(1) for name in ("latent", "root_6d", "betas", "transl")]
+        """The prediction after fitting to keypoints (crop px).
+
+        A person without visible keypoints, or whose fit is not finite, is returned unchanged.
+        """
+        fitted = self._descend(self.start_of(prediction), joints, visible, prediction.focal, settings)
+        ends = [getattr(fitted, name).flatten(1) for name in ("latent", "root_6d", "betas", "transl")]
         finite = torch.isfinite(torch.cat(ends, 1)).all(1)
-        return self.prediction_of(found, prediction.focal, prediction, finite & (visible.sum(1) > 0))
+        return self.prediction_of(fitted, prediction.focal, prediction, finite & (visible.sum(1) > 0))
 
     def fit(
         self,
@@ -117,55 +121,59 @@ class Fitter:
         visible: Float[Tensor, "b 30"],
         focal: Float[Tensor, " b"],
         settings: FitSettings = FIT,
-    ) -> Start:
-        """Without a network: the mean pose, upright, in four directions; the one that fits best goes on.
+    ) -> FitVariables:
+        """Fit without a network, from the mean pose.
 
-        Raises ConfigError for a prior that has no encoder to give the mean pose.
+        The upright body starts in four directions; the one that fits best is fitted to the end. Keypoints: crop px.
+        Raises ConfigError for a prior without an encoder, which has no mean pose.
         """
         if not isinstance(self.prior, PoseVQVAE):
             raise ConfigError("only the VQ-VAE prior can start from its mean pose", where="Fitter.fit")
         b, device = len(joints), joints.device
-        latent = self._mean_latent().to(device).expand(_TURNS * b, -1, -1)
-        angles = torch.arange(_TURNS, device=device) * (2 * np.pi / _TURNS)
+        latent = self.mean_latent().to(device).expand(_STARTS * b, -1, -1)
+        angles = torch.arange(_STARTS, device=device) * (2 * np.pi / _STARTS)
         vectors = torch.stack([torch.zeros_like(angles), angles, torch.zeros_like(angles)], 1)
         upright = torch.diag(torch.tensor([1.0, -1.0, -1.0], device=device))
         roots = rotation_to_6d(upright @ rotation_matrix(vectors))
-        place = self._place(joints, visible, focal)
-        many = Start(
+        transl = self._initial_translation(joints, visible, focal)
+        many = FitVariables(
             latent,
             roots.repeat_interleave(b, 0),
-            torch.zeros(_TURNS * b, 10, device=device),
-            place.repeat(_TURNS, 1),
+            torch.zeros(_STARTS * b, 10, device=device),
+            transl.repeat(_STARTS, 1),
         )
-        told = (joints.repeat(_TURNS, 1, 1), visible.repeat(_TURNS, 1), focal.repeat(_TURNS))
+        observed = (joints.repeat(_STARTS, 1, 1), visible.repeat(_STARTS, 1), focal.repeat(_STARTS))
         first = self._descend(
-            many, *told, replace(settings, steps=_FIRST, sigma=4 * settings.sigma), body=False
+            many, *observed, replace(settings, steps=_FIRST_STEPS, sigma=4 * settings.sigma), body=False
         )
         with torch.no_grad():
-            cost = self._data(first, *told, 4 * settings.sigma).reshape(_TURNS, b)
+            cost = self._data(first, *observed, 4 * settings.sigma).reshape(_STARTS, b)
             best = cost.argmin(0) * b + torch.arange(b, device=device)
-        chosen = Start(*(getattr(first, n)[best] for n in ("latent", "root_6d", "betas", "transl")))
+        chosen = FitVariables(*(getattr(first, n)[best] for n in ("latent", "root_6d", "betas", "transl")))
         return self._descend(chosen, joints, visible, focal, settings)
 
     def prediction_of(
         self,
-        found: Start,
+        fitted: FitVariables,
         focal: Tensor,
         before: Prediction | None = None,
         changed: Bool[Tensor, " b"] | None = None,
     ) -> Prediction:
-        """The body of a fit as a Prediction; rows that are not `changed` are those of `before`. What only a network
-        has (camera, joints_img, pose_latent) is `before`'s, or zeros."""
+        """The fitted body as a Prediction.
+
+        Rows that are not `changed` are those of `before`. What only a network predicts (camera, joints_img,
+        pose_latent) is `before`'s, or zeros.
+        """
         with torch.no_grad():
-            rotations = torch.cat([rotation_from_6d(found.root_6d)[:, None], self.decode(found.latent)], 1)
+            rotations = torch.cat([rotation_from_6d(fitted.root_6d)[:, None], self.decode(fitted.latent)], 1)
             fresh = Prediction.from_body(
                 self.body,
                 rotations,
-                found.betas,
-                found.transl,
+                fitted.betas,
+                fitted.transl,
                 focal,
-                root_6d=found.root_6d,
-                pose_latent=found.latent if before is None else before.pose_latent,
+                root_6d=fitted.root_6d,
+                pose_latent=fitted.latent if before is None else before.pose_latent,
                 camera=None if before is None else before.camera,
                 joints_img=None if before is None else before.joints_img,
             )
@@ -188,17 +196,25 @@ class Fitter:
         return replace(fresh, **kept)
 
     def _descend(
-        self, start: Start, joints: Tensor, visible: Tensor, focal: Tensor, s: FitSettings, body: bool = True
-    ) -> Start:
-        """Adam. body=False moves root and place alone."""
+        self,
+        start: FitVariables,
+        joints: Tensor,
+        visible: Tensor,
+        focal: Tensor,
+        s: FitSettings,
+        body: bool = True,
+    ) -> FitVariables:
+        """Minimise the energy with Adam. body=False moves root and translation alone."""
         with torch.inference_mode(False), torch.enable_grad():
-            start = Start(
+            start = FitVariables(
                 *(getattr(start, n).detach().clone() for n in ("latent", "root_6d", "betas", "transl"))
             )
-            # Nothing times an unseen joint's coordinate is nothing, however far out that is.
+            # The coordinate of a joint that is not visible may be infinite: 0 · inf would be NaN.
             joints = torch.where(visible[..., None] > 0, joints, torch.zeros_like(joints))
             visible, focal = visible.clone(), focal.clone()
-            moving = Start(*(getattr(start, n).clone() for n in ("latent", "root_6d", "betas", "transl")))
+            moving = FitVariables(
+                *(getattr(start, n).clone() for n in ("latent", "root_6d", "betas", "transl"))
+            )
             free = [moving.root_6d, moving.transl, *((moving.latent, moving.betas) if body else ())]
             for one in free:
                 one.requires_grad_()
@@ -224,7 +240,9 @@ class Fitter:
                 optimiser.zero_grad()
                 cost.sum().backward()
                 optimiser.step()
-            return Start(*(getattr(moving, n).detach() for n in ("latent", "root_6d", "betas", "transl")))
+            return FitVariables(
+                *(getattr(moving, n).detach() for n in ("latent", "root_6d", "betas", "transl"))
+            )
 
     def _off_codes(self, latent: Tensor) -> Float[Tensor, " b"]:
         """Mean square distance of the tokens to their nearest codes."""
@@ -234,21 +252,29 @@ class Fitter:
         return (latent - nearest).square().sum(-1).mean(1)
 
     def _data(
-        self, at: Start, joints: Tensor, visible: Tensor, focal: Tensor, sigma: float
+        self, at: FitVariables, joints: Tensor, visible: Tensor, focal: Tensor, sigma: float
     ) -> Float[Tensor, " b"]:
         rotations = torch.cat([rotation_from_6d(at.root_6d)[:, None], self.decode(at.latent)], 1)
         return self._pixels(rotations, at, joints, visible, focal, sigma)
 
     def _pixels(
-        self, rotations: Tensor, at: Start, joints: Tensor, visible: Tensor, focal: Tensor, sigma: float
+        self,
+        rotations: Tensor,
+        at: FitVariables,
+        joints: Tensor,
+        visible: Tensor,
+        focal: Tensor,
+        sigma: float,
     ) -> Float[Tensor, " b"]:
-        """Geman and McClure's e² / (e² + sigma²), summed over the given joints."""
+        """Geman and McClure's e² / (e² + sigma²), summed over the visible joints."""
         points = project(self.body.joints30_only(at.betas, rotations, at.transl), focal)
         off = (points - joints).square().sum(-1)
         return (visible * off / (off + sigma**2)).sum(1)
 
-    def _mean_latent(self) -> Float[Tensor, "1 t d"]:
-        """Of recorded training poses, two thousand at even distances."""
+    def mean_latent(self) -> Float[Tensor, "1 t d"]:
+        """The mean latent of two thousand training poses, evenly spaced."""
+        from dpmesh.data.poses import PoseBank  # here: only a fit from the mean pose needs training data
+
         assert isinstance(self.prior, PoseVQVAE)
         bank = PoseBank.load("train").both_sides
         poses = torch.from_numpy(bank[:: max(len(bank) // 2000, 1), 1:22])
@@ -256,8 +282,8 @@ class Fitter:
             own = next(self.prior.parameters())
             return self.prior.encode(rotation_matrix(poses).to(own.device, own.dtype)).mean(0, keepdim=True)
 
-    def _place(self, joints: Tensor, visible: Tensor, focal: Tensor) -> Float[Tensor, "b 3"]:
-        """So far that a standing body of 1.7 m fills nine tenths of the crop, in the middle of what is given."""
+    def _initial_translation(self, joints: Tensor, visible: Tensor, focal: Tensor) -> Float[Tensor, "b 3"]:
+        """Depth at which a standing body of 1.7 m fills nine tenths of the crop, centred on the visible keypoints."""
         depth = focal * 1.7 / (0.9 * CROP)
         count = visible.sum(1, keepdim=True).clamp(min=1)
         middle = (joints * visible[..., None]).sum(1) / count
@@ -266,12 +292,12 @@ class Fitter:
 
 
 def blind(visible: Float[Tensor, "b 30"]) -> Bool[Tensor, "b 23"]:
-    """Joints 1..23 that turn nothing whose keypoint is given."""
+    """Which of the joints 1..23 move no visible keypoint."""
     return (visible @ _TURNED.to(visible).T <= 0)[:, 1:]
 
 
 def _turned() -> Float[Tensor, "24 30"]:
-    """Row j: the joints of the 30-set that rotation j moves: what hangs on it; the face hangs on the head."""
+    """Row j: the joints of the 30-set that rotation j moves: its descendants; the face moves with the head."""
     parents = (*SMPL_PARENTS, *([JOINTS30.index("Head")] * 6))
     below = np.eye(30)
     for child in range(1, 30):
@@ -283,5 +309,5 @@ _TURNED = _turned()
 
 
 def fitter_of(model: DPMesh) -> Fitter:
-    """With the model's own body and prior."""
+    """A fitter with the model's own body and prior."""
     return Fitter(model.body, model.pose_prior)

@@ -1,22 +1,22 @@
-"""People that the user gives instead of the detector: keypoints or boxes, as a file or as an array."""
+"""People supplied by the user instead of the detector: keypoints or boxes, as a file or as an array."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
-from scipy.optimize import linear_sum_assignment
 
 from dpmesh.errors import InputError
-from dpmesh.inference.detector import Detection
+from dpmesh.inference.detections import Detection, PersonDetector
 from dpmesh.inference.keypoints.boxes import Boxes, few_enough, read_boxes, refuse_box
-from dpmesh.inference.keypoints.files import cleaned, read_keypoint_file
+from dpmesh.inference.keypoints.files import read_keypoint_file
 from dpmesh.inference.keypoints.formats import JOINT_ORDERS
+from dpmesh.inference.keypoints.people import cleaned
 from dpmesh.inference.keypoints.raw import FileImage, FilePerson, with_flags
 from dpmesh.inference.keypoints.scale import to_pixels
+from dpmesh.inference.options import PredictOptions
 from dpmesh.skeletons import (
     COCO17,
     HALPE26,
@@ -29,38 +29,30 @@ from dpmesh.skeletons import (
     convert,
 )
 
-Given = str | Path | np.ndarray | None
+UserInput = str | Path | np.ndarray | None
 _ENLARGED = 1.2
-"""A box made from joints alone is this much larger than they are: hands, feet and hair reach beyond them."""
+"""Size of a box around joints, relative to their extent: hands, feet and hair reach beyond them."""
 _BY_COUNT: Mapping[int, Skeleton] = {
     len(joints): joints
     for joints in (COCO17, OPENPOSE18, OPENPOSE25, HALPE26, JOINTS30, WHOLEBODY133, HALPE136)
 }
 
 
-@runtime_checkable
-class PosesInBoxes(Protocol):
-    def keypoints_in_boxes(
-        self, image: UInt8[np.ndarray, "h w 3"], boxes: np.ndarray, scores: np.ndarray | None = None
-    ) -> tuple[Detection, ...]: ...
-
-
-def detections_of(
+def user_detections(
     image: UInt8[np.ndarray, "h w 3"],
     name: str,
-    keypoints: Given,
-    boxes: Given,
-    detector: PosesInBoxes,
+    options: PredictOptions,
+    detector: PersonDetector,
     only_image: bool = True,
-    keypoint_format: str | None = None,
 ) -> tuple[list[Detection], Counter[str]]:
-    """The user's people of the image at the path `name`, and what was forgiven; raises InputError.
+    """The user's people of the image at the path `name`, and how many faults of the input were forgiven.
 
-    keypoints: a file or folder (keypoints/formats.py), or an array (P, J, 2 or 3), or (J, 2 or 3) of one person.
-    boxes: a file, text, or (P, 4); the pose is then looked for inside each. Both: each person gets the box that holds
-    their joints. only_image: no other image is in play. keypoint_format: a name of formats.FORMAT_NAMES.
+    From the options' keypoints, boxes and keypoint_format. Without keypoints the detector finds the pose in each box;
+    with both, each person gets the box that holds their joints. only_image: no other image is processed.
+    Raises InputError.
     """
     size = (image.shape[0], image.shape[1])
+    keypoints, boxes = options.keypoints, options.boxes
     window: Boxes | None = None
     if boxes is not None:
         window = _boxes(boxes, size) if isinstance(boxes, np.ndarray) else read_boxes(boxes, name, size)
@@ -68,13 +60,13 @@ def detections_of(
     if keypoints is None:
         assert window is not None
         people = list(detector.keypoints_in_boxes(image, window.xyxy, window.scores))
-        counts += Counter(unposed=sum(not p.posed for p in people), turned=sum(p.turned for p in people))
+        counts += Counter(unposed=sum(not p.posed for p in people), turned=sum(p.rotated for p in people))
         return people, counts
     if isinstance(keypoints, np.ndarray):
-        people, forgiven = _people(_keypoints(keypoints, keypoint_format), size, window)
+        people, forgiven = _people(_keypoints(keypoints, options.keypoint_format), size, window)
         counts += forgiven
     else:
-        read = read_keypoint_file(Path(keypoints), name, size, only_image, keypoint_format)
+        read = read_keypoint_file(Path(keypoints), name, size, only_image, options.keypoint_format)
         people = list(read.people)
         forgiven = ("non_finite", "far_outside", "skipped", "malformed")
         counts += Counter({field: getattr(read, field) for field in forgiven})
@@ -84,13 +76,15 @@ def detections_of(
 
 
 def _with_boxes(people: list[Detection], boxes: Boxes) -> list[Detection]:
-    """Each person with the box that holds most of their visible joints; raises InputError where that is not clear."""
+    """Each person with the box that holds most of their visible joints; raises InputError where that is ambiguous."""
     if len(boxes.xyxy) != len(people):
         raise InputError(
-            f"{len(boxes.xyxy)} boxes for {len(people)} people", where="boxes", fix="Give one box for each."
+            f"{len(boxes.xyxy)} boxes for {len(people)} people", where="boxes", fix="Use one box for each."
         )
     if not people:
         return []
+    from scipy.optimize import linear_sum_assignment  # here: slow to import
+
     inside = np.array([[_share_inside(person, box) for box in boxes.xyxy] for person in people])
     rows, columns = linear_sum_assignment(-inside)
     if (inside[rows, columns] < 0.5).any():
@@ -98,7 +92,7 @@ def _with_boxes(people: list[Detection], boxes: Boxes) -> list[Detection]:
         raise InputError(
             f"no box holds the joints of person {i}",
             where="boxes",
-            fix="Give one box x1,y1,x2,y2 px for each person.",
+            fix="Use one box x1,y1,x2,y2 px for each person.",
         )
     return [replace(people[i], box=boxes.xyxy[j]) for i, j in zip(rows, columns, strict=True)]
 
@@ -122,7 +116,10 @@ def _boxes(boxes: np.ndarray, size: tuple[int, int]) -> Boxes:
 
 
 def _keypoints(keypoints: np.ndarray, order: str | None) -> list[FilePerson]:
-    """People of an array, by the number of joints or a named order; without a third number all but 0, 0 are visible."""
+    """People of an array; the joint order is named, or follows from the number of joints.
+
+    Without a third number all points but 0, 0 are visible.
+    """
     array = keypoints[None] if keypoints.ndim == 2 else keypoints
     if array.ndim != 3 or array.shape[2] not in (2, 3) or array.dtype.kind not in "fiu":
         shape = "×".join(map(str, keypoints.shape))
@@ -153,9 +150,7 @@ def _people(
         counts += Counter(non_finite=broken, far_outside=far)
         visible = points[points[:, 2] > 0]
         if not len(visible) and boxes is None:
-            raise InputError(
-                "no joint of this person is visible", where=f"keypoints[{i}]", fix="Give boxes as well."
-            )
+            raise InputError("no joint of this person is visible", where=f"keypoints[{i}]", fix="Add boxes.")
         box = np.zeros(4, np.float32) if not len(visible) else _around(visible, size)
         exact, score = points.astype(np.float32), float(visible[:, 2].mean()) if len(visible) else 1.0
         coco = convert(exact, person.joints, COCO17)
@@ -166,6 +161,6 @@ def _people(
 
 def _around(visible: Float64[np.ndarray, "k 3"], size: tuple[int, int]) -> Float32[np.ndarray, "4"]:
     low, high = visible[:, :2].min(0), visible[:, :2].max(0)
-    middle, least = (low + high) / 2, max(size) / 20  # so that a lone joint has a box too
+    middle, least = (low + high) / 2, max(size) / 20  # a lone joint gets a box too
     reach = np.maximum((high - low) * _ENLARGED, least) / 2
     return np.concatenate([middle - reach, middle + reach]).astype(np.float32)

@@ -19,7 +19,7 @@ from dpmesh.evaluate.packed import open_packed
 from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.registry import open_set
 from dpmesh.evaluate.results import concatenate
-from dpmesh.inference.predictor import MakesBodies
+from dpmesh.inference.predictor import MeshModel
 from dpmesh.train import config as settings
 from dpmesh.train.config import Data
 from dpmesh.train.stages import Pretrain, Prior, Teacher
@@ -50,7 +50,7 @@ class Benchmark:
         return self._kept
 
     @torch.inference_mode()
-    def figures(self, model: MakesBodies, device: torch.device) -> Row:
+    def figures(self, model: MeshModel, device: torch.device) -> Row:
         """The mean of each measure in millimetres (those that the protocol and the model's body have), how many people
         and failures; the protocol and its hash."""
         score.require_joints(model)

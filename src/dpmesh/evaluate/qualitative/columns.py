@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dpmesh.assets import sha256, weights_folder
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError
 from dpmesh.evaluate.baselines import METHODS, WITHOUT_NETWORK, Method, method_of
+from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.predictor import Predictor
 from dpmesh.model import DPMesh
 
+_DEFAULTS = ModelOptions()
 MOST = 12
 """Columns of a sheet."""
 _TITLES: dict[Method, str] = {
@@ -52,17 +54,12 @@ def open_columns(
     weights: Sequence[str | Path] = ("embedded",),
     methods: Sequence[Method] = ("network",),
     labels: Sequence[str] = (),
-    device: str = "auto",
-    threads: int | None = None,
-    fast: bool = False,
-    body: str | Path | None = None,
-    regressors: str | Path | None = None,
-    turn: bool = True,
+    options: ModelOptions = _DEFAULTS,
 ) -> tuple[Column, ...]:
     """Every method of every weights, in this order; a method without a network once, with the first weights' body.
 
-    labels: the columns' titles, one for each weights (default: their names). The rest as of
-    `Predictor.from_pretrained`. All weights are held in memory at once. Raises ConfigError, WeightsError, AssetError,
+    labels: the columns' titles, one for each weights (default: their names). options: all but the
+    weights. All weights are held in memory at once. Raises ConfigError, WeightsError, AssetError,
     InputError.
     """
     names = [str(one) for one in weights]
@@ -84,7 +81,7 @@ def open_columns(
     columns: list[Column] = []
     for name, method in pairs:
         if name not in opened:
-            opened[name] = Predictor.from_pretrained(name, device, threads, fast, body, regressors, turn=turn)
+            opened[name] = Predictor.from_pretrained(**vars(replace(options, weights=name)))
         columns.append(_column(opened[name], name, titles[names.index(name)], method, len(chosen) > 1))
     return tuple(columns)
 

@@ -20,14 +20,14 @@ import numpy as np
 from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.evaluate.qualitative.columns import Column
 from dpmesh.evaluate.qualitative.figure import SIDE, Panel, draw_panels, draw_sheet, observed_confidence
-from dpmesh.inference.aside import CLAIM, PART, aside, part_of, put, refuse_part
-from dpmesh.inference.images import MAX_PIXELS
-from dpmesh.inference.preprocess import Job, Source, read_job
+from dpmesh.inference.options import PredictOptions
+from dpmesh.inference.preprocess import PreparedImage, Source, prepare_image
 from dpmesh.inference.result_folder import png
 from dpmesh.inference.scene import Scene
-from dpmesh.inference.user_detections import Given
+from dpmesh.inference.staging import CLAIM, STAGING, refuse_staging, staging_folder, staging_path, write_files
 from dpmesh.io import LOCK, atomic_write, folder_lock, is_part, read_json, reason, refuse_foreign_lock
 
+_DEFAULTS = PredictOptions()
 SCHEMA = "dpmesh.comparison/1"
 SHEET, RECORD = "sheet.png", "comparison.json"
 _FILE = re.compile(r"(sheet|input|keypoints|(overlay|side)_\d{2,4})\.png")
@@ -38,7 +38,7 @@ _FILE = re.compile(r"(sheet|input|keypoints|(overlay|side)_\d{2,4})\.png")
 class Comparison:
     """scenes: of each column the same people in the same order. people_from: "detector", or what the user supplied."""
 
-    job: Job
+    job: PreparedImage
     columns: tuple[Column, ...]
     scenes: tuple[Scene, ...]
     people_from: str = "detector"
@@ -70,7 +70,7 @@ class Comparison:
             "dpmesh": _version(),
             "source": job.source,
             "source_sha256": job.sha256,
-            "image_size": list(job.picture.rgb.shape[:2]),
+            "image_size": list(job.image.rgb.shape[:2]),
             "K": np.round(job.K, 6).tolist(),
             "focal_source": job.focal_source,
             "people_from": self.people_from,
@@ -121,30 +121,21 @@ class Comparison:
 
 
 def compare(
-    columns: Sequence[Column],
-    image: Source,
-    keypoints: Given = None,
-    boxes: Given = None,
-    focal: float | None = None,
-    fov: float | None = None,
-    max_people: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    only_image: bool = True,
-    keypoint_format: str | None = None,
+    columns: Sequence[Column], image: Source, options: PredictOptions = _DEFAULTS, only_image: bool = True
 ) -> Comparison:
-    """Everybody in one image, detected once and given to every column alike; arguments as of `Predictor.__call__`.
+    """The people of one image, detected once, through every column.
 
-    only_image: no other image is in play (which entry of a keypoint file is meant). Raises InputError.
+    image: a path, a PIL image or an RGB array. only_image: no other image is processed, so a keypoint file that names
+    no image belongs to this one. Raises InputError.
     """
     if not columns:
         raise InputError("nothing to compare", where="columns")
-    detector = columns[0].predictor.detector
-    job = read_job(
-        detector, image, keypoints, boxes, focal, fov, max_people, max_pixels, only_image, keypoint_format
-    )
-    used = [f"{n} of the user" for n, v in (("keypoints", keypoints), ("boxes", boxes)) if v is not None]
-    scenes = tuple(column.predictor.predict_job(job) for column in columns)
-    return Comparison(job, tuple(columns), scenes, " and ".join(used) or "detector")
+    job = prepare_image(columns[0].predictor.detector, image, options, only_image)
+    supplied = [
+        f"{name} of the user" for name in ("keypoints", "boxes") if getattr(options, name) is not None
+    ]
+    scenes = tuple(column.predictor.predict_prepared(job) for column in columns)
+    return Comparison(job, tuple(columns), scenes, " and ".join(supplied) or "detector")
 
 
 def stored_record(folder: Path) -> dict[str, Any] | None:
@@ -177,7 +168,7 @@ def _is_own(name: object) -> bool:
 
 
 def _belongs(name: str, own: Collection[str]) -> bool:
-    return name in (*own, LOCK, PART, CLAIM) or any(is_part(name, file) for file in own)
+    return name in (*own, LOCK, STAGING, CLAIM) or any(is_part(name, file) for file in own)
 
 
 def _write(out: Path, name: str, files: Mapping[str, bytes], record: Mapping[str, Any]) -> Path:
@@ -191,8 +182,8 @@ def _write(out: Path, name: str, files: Mapping[str, bytes], record: Mapping[str
                 _exchange(target, final, record)
             return target
         out.mkdir(parents=True, exist_ok=True)
-        with aside(part_of(target), _is_own) as part:
-            put(part, final)
+        with staging_folder(staging_path(target), _is_own) as part:
+            write_files(part, final)
             os.rename(part, target)
             _tidy(target)
     except (OSError, ValueError) as error:
@@ -234,7 +225,7 @@ def _json(record: Mapping[str, Any]) -> bytes:
 
 def refuse_foreign(folder: Path, overwrite: bool) -> None:
     """Raise OutputError for what is no comparison, and for a whole one without `overwrite`. An empty folder is free."""
-    refuse_part(part_of(folder), _is_own)
+    refuse_staging(staging_path(folder), _is_own)
     if not os.path.lexists(folder):
         return
     empty = folder.is_dir() and not folder.is_symlink() and not os.listdir(folder)

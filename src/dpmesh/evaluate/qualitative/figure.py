@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from dpmesh.inference.preprocess import Job, visible_joints
+from dpmesh.inference.preprocess import PreparedImage, visible_joints
 from dpmesh.inference.scene import Scene
 from dpmesh.render import side
 from dpmesh.render.overlay import Colour, Layer, draw_overlay, draw_side, palette
@@ -27,9 +27,9 @@ _SMALLEST = 6 / 72 / 7
 _GREY = (0.3, 0.33, 0.38)
 
 
-def region_of(job: Job, size: int, crop: bool) -> Region:
+def region_of(job: PreparedImage, size: int, crop: bool) -> Region:
     """What of the image the panels show: all, or (crop) what is around its people."""
-    height, width = job.picture.rgb.shape[:2]
+    height, width = job.image.rgb.shape[:2]
     if not crop or not job.people:
         return Region.of((height, width), size)
     boxes = np.stack([person.box for person in job.people]).astype(np.float64)
@@ -38,10 +38,10 @@ def region_of(job: Job, size: int, crop: bool) -> Region:
     return Region.of((height, width), size, np.concatenate([low - margin, high + margin]))
 
 
-def draw_panels(job: Job, scenes: Sequence[Scene], size: int, crop: bool) -> dict[str, Panel]:
+def draw_panels(job: PreparedImage, scenes: Sequence[Scene], size: int, crop: bool) -> dict[str, Panel]:
     """input, keypoints, overlay_00, side_00, ...: all of one size but the side views, which have their own."""
     region, colours = region_of(job, size, crop), palette(len(job.people))
-    plain = region.cut(job.picture.rgb)
+    plain = region.cut(job.image.rgb)
     panels: dict[str, Panel] = {"input": plain, "keypoints": _keypoints(job, plain, region, colours)}
     everybody = [person.vertices for scene in scenes for person in scene.people]
     around = np.concatenate(everybody).astype(np.float64) if everybody else np.zeros((0, 3))
@@ -56,7 +56,7 @@ def draw_panels(job: Job, scenes: Sequence[Scene], size: int, crop: bool) -> dic
     return panels
 
 
-def _keypoints(job: Job, plain: Panel, region: Region, colours: Sequence[Colour]) -> Panel:
+def _keypoints(job: PreparedImage, plain: Panel, region: Region, colours: Sequence[Colour]) -> Panel:
     drawn = plain.copy()
     for i in reversed(range(len(job.people))):  # the surest on top
         person = job.people[i]
@@ -69,14 +69,14 @@ def _keypoints(job: Job, plain: Panel, region: Region, colours: Sequence[Colour]
     return drawn
 
 
-def observed_confidence(job: Job, i: int) -> Float[np.ndarray, "30"]:
+def observed_confidence(job: PreparedImage, i: int) -> Float[np.ndarray, "30"]:
     """Of person i's joints; 0 for what no model is given as visible."""
     person = job.people[i]
     return np.where(visible_joints(job, person, job.crops[i]), person.keypoints30[:, 2], 0).astype(np.float32)
 
 
 def draw_sheet(
-    job: Job, titles: Sequence[tuple[str, str]], panels: dict[str, Panel], legend: bool = True
+    job: PreparedImage, titles: Sequence[tuple[str, str]], panels: dict[str, Panel], legend: bool = True
 ) -> Panel:
     """The panels in columns: the image and its keypoints over the legend, then a model each. titles: two lines."""
     height, width = panels["input"].shape[:2]
@@ -117,7 +117,7 @@ def _head_height(headings: Sequence[Heading], width: int, margin: float) -> floa
     return max(write_lines(blank, heading, (0.0, margin), float(width)) for heading in headings) + margin
 
 
-def _legend(canvas: Panel, job: Job, unit: float) -> None:
+def _legend(canvas: Panel, job: PreparedImage, unit: float) -> None:
     """Who has which colour, and how to read the panels; in place. What does not fit is left out, people first."""
     height, width = canvas.shape[:2]
     font = 27 * unit
@@ -147,7 +147,7 @@ def _legend(canvas: Panel, job: Job, unit: float) -> None:
         y = write_lines(canvas, [("No person detected.", font, False)], (x, y), wide)
     y += 0.4 * font
     step = 9.5 * font
-    for i, sure in enumerate((max(job.sure, 0.05), 0.5, 1.0)):
+    for i, sure in enumerate((max(job.min_confidence, 0.05), 0.5, 1.0)):
         draw_joint(canvas, np.array([x + i * step + 0.5 * font, y + 0.55 * font]), sure, _GREY, unit)
         text = f"confidence {sure:g}"
         write_lines(canvas, [(text, 0.85 * font, True)], (x + i * step + 1.2 * font, y), wide)

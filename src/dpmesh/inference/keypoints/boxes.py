@@ -1,4 +1,4 @@
-"""The user's own boxes: as text, or a JSON file in pixels of the image, told apart by structure and names."""
+"""Boxes of the user: text, or a JSON file of several layouts, in pixels of the image."""
 
 import math
 import os
@@ -16,19 +16,17 @@ from dpmesh.io import read_json
 
 LARGEST_FILE = 2**30
 MOST_BOXES = 1000
-"""Of one image: each is looked into, which takes some hundredths of a second."""
+"""Per image: a pose is detected in each, which takes some hundredths of a second."""
 FARTHEST_BOX = 10.0
-"""A box that reaches further outside than this many long sides of the image is a mistake."""
+"""A box that extends further outside, in long sides of the image, is a mistake."""
 _FRACTION = 2.0
-"""Boxes whose numbers all lie below this are parts of the image, not pixels."""
-_FIX = (
-    'Give "x1,y1,x2,y2;..." in pixels, or JSON: a list of boxes, COCO detections, or a dictionary by image.'
-)
+"""Boxes whose numbers are all below this are fractions of the image, not pixels."""
+_FIX = 'Use "x1,y1,x2,y2;..." in pixels, or JSON: a list of boxes, COCO detections, or a dictionary by image.'
 
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """xyxy: x1 y1 x2 y2, px. scores: in [0, 1], 1 where none is known. skipped: entries that are no person."""
+    """Boxes of one image. xyxy: x1 y1 x2 y2, px. scores: in [0, 1]; 1 by default. skipped: entries of other classes."""
 
     xyxy: Float32[np.ndarray, "n 4"]
     scores: Float32[np.ndarray, " n"]
@@ -36,12 +34,12 @@ class Boxes:
 
 
 def read_boxes(source: str | Path, image_name: str, image_size: tuple[int, int]) -> Boxes:
-    """The boxes of one image, given by its path and its size (h, w) px.
+    """The boxes of one image. image_name: its path. image_size: (h, w) px.
 
     source: the text "x1,y1,x2,y2;x1,y1,x2,y2"; or a JSON file with a list of boxes, with such lists by image name, or
     with COCO detections (`image_id` or `file_name`, `bbox` x y w h, `score`; of several categories only 1 or "person").
     A box may be four numbers x1 y1 x2 y2, or an object with `bbox`, `xywh` (x y w h), `xyxy`, `box` or x1, y1, x2, y2.
-    Raises InputError for a box without area or wholly outside, and for parts of the image in place of pixels.
+    Raises InputError for a box without area or wholly outside, and for fractions instead of pixels.
     """
     text = str(source)
     if isinstance(source, Path) or text.lower().endswith(".json") or os.path.exists(text):
@@ -51,24 +49,24 @@ def read_boxes(source: str | Path, image_name: str, image_size: tuple[int, int])
     if not rows:
         raise InputError("no boxes", where=where, fix=_FIX)
     few_enough(len(rows), where)
-    found = [(box, i) for i, row in enumerate(rows) if (box := _box(row, f"{where}: box {i}")) is not None]
-    if not found:
+    persons = [(box, i) for i, row in enumerate(rows) if (box := _box(row, f"{where}: box {i}")) is not None]
+    if not persons:
         raise InputError(
             "no entry is a person", where=where, fix="A person is category_id 1, or named person."
         )
-    table = np.array([box[:4] for box, _ in found])
+    table = np.array([box[:4] for box, _ in persons])
     if float(np.abs(table).max()) <= _FRACTION and min(image_size) > 32:
         raise InputError(
-            f"the boxes lie between {table.min():.3g} and {table.max():.3g}: parts of the image, not pixels",
+            f"the boxes lie between {table.min():.3g} and {table.max():.3g}: fractions of the image, not pixels",
             where=where,
             fix=f"Multiply x by {image_size[1]} and y by {image_size[0]}.",
         )
-    for box, i in found:
+    for box, i in persons:
         refuse_box(box, f"{where}: box {i}", image_size)
-    scores = np.array([box[4] for box, _ in found])
+    scores = np.array([box[4] for box, _ in persons])
     per = 100.0 if scores.max() > 10 else 1.0
     return Boxes(
-        table.astype(np.float32), (scores / per).clip(0, 1).astype(np.float32), len(rows) - len(found)
+        table.astype(np.float32), (scores / per).clip(0, 1).astype(np.float32), len(rows) - len(persons)
     )
 
 
@@ -82,20 +80,22 @@ def _rows_of(path: Path, image_name: str) -> list[Any]:
         names = index.find(image_name, str(path))
         if not names:
             raise InputError(
-                f"has no boxes for {image_name}", where=str(path), fix=f"It has: {index.some()}."
+                f"has no boxes for {image_name}", where=str(path), fix=f"Its images: {index.some()}."
             )
         content = table[names[0]]
     if not isinstance(content, list):
-        raise InputError("holds no list of boxes", where=str(path), fix=_FIX)
+        raise InputError("has no list of boxes", where=str(path), fix=_FIX)
     rows = cast("list[Any]", content)
     labels = [_label(row) for row in rows]
     if not any(label is not None for label in labels):
         return rows
     index = ImageIndex([(str(label), i) for i, label in enumerate(labels) if label is not None])
-    places = index.find(image_name, str(path))
-    if not places:
-        raise InputError(f"has no boxes for {image_name}", where=str(path), fix=f"It has: {index.some()}.")
-    return [rows[i] for i in places]
+    matches = index.find(image_name, str(path))
+    if not matches:
+        raise InputError(
+            f"has no boxes for {image_name}", where=str(path), fix=f"Its images: {index.some()}."
+        )
+    return [rows[i] for i in matches]
 
 
 def _with_names(content: dict[str, Any]) -> list[Any]:
@@ -119,7 +119,7 @@ def _label(row: Any) -> str | int | None:
 
 
 def _box(row: Any, where: str) -> tuple[float, float, float, float, float] | None:
-    """x1 y1 x2 y2 score; None for what is no person."""
+    """x1 y1 x2 y2 score; None for another class than person."""
     if isinstance(row, Mapping):
         return _named(cast("Mapping[str, Any]", row), where)
     x1, y1, x2, y2 = _numbers(row, where)
@@ -169,22 +169,22 @@ def _numbers(row: Any, where: str) -> list[float]:
 
 
 def few_enough(boxes: int, where: str) -> None:
-    """Raise InputError for more boxes than are looked into."""
+    """Raise InputError for more than MOST_BOXES."""
     if boxes > MOST_BOXES:
         raise InputError(f"{boxes:,} boxes, more than {MOST_BOXES:,}", where=where)
 
 
 def refuse_box(box: Sequence[float], where: str, image_size: tuple[int, int]) -> None:
-    """Raise InputError for a box x1 y1 x2 y2 that cannot be looked into."""
+    """Raise InputError for a box x1 y1 x2 y2 in which no pose can be detected."""
     x1, y1, x2, y2 = box[:4]
-    told = f"the box {x1:g},{y1:g},{x2:g},{y2:g}"
-    fix = "Give x1,y1,x2,y2 in pixels (COCO's bbox: x, y, width, height)."
+    what = f"the box {x1:g},{y1:g},{x2:g},{y2:g}"
+    fix = "Use x1,y1,x2,y2 in pixels (COCO's bbox: x, y, width, height)."
     if x2 <= x1 or y2 <= y1:
-        raise InputError(f"{told} has no area", where=where, fix=fix)
+        raise InputError(f"{what} has no area", where=where, fix=fix)
     if x1 >= image_size[1] or y1 >= image_size[0] or x2 <= 0 or y2 <= 0:
-        raise InputError(f"{told} is outside the image", where=where, fix=fix)
+        raise InputError(f"{what} is outside the image", where=where, fix=fix)
     far = FARTHEST_BOX * max(image_size)
     if min(x1, y1) < -far or max(x2, y2) > max(image_size) + far:
-        raise InputError(f"{told} reaches far outside the image", where=where, fix=fix)
+        raise InputError(f"{what} extends far outside the image", where=where, fix=fix)
     if max(x2 - x1, y2 - y1) < 1:
-        raise InputError(f"{told} is smaller than a pixel", where=where, fix=fix)
+        raise InputError(f"{what} is smaller than a pixel", where=where, fix=fix)

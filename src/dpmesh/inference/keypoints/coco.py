@@ -1,4 +1,4 @@
-"""COCO annotations, COCO results and MPII: an object for each person, image by id or name."""
+"""COCO annotations, COCO results and MPII: one object per person, with the image's id or name."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,20 +49,20 @@ def coco_person(
 
 
 def _categories(content: Mapping[str, Any]) -> dict[str, Skeleton | str]:
-    """Category id -> its joint set where the file names joints, or why the category is no person's."""
-    found: dict[str, Skeleton | str] = {}
+    """Category id -> its joint set where the file names joints, or why the category is not a person's."""
+    categories: dict[str, Skeleton | str] = {}
     for _, item in rows_of(content.get("categories") or [], "categories"):
         names = mapping(item).get("keypoints")
         if not names:
             continue
         title = str(item.get("name", "category"))
         try:
-            found[_ident(item.get("id"))] = named_skeleton(
+            categories[_ident(item.get("id"))] = named_skeleton(
                 [str(n) for n in listed(names, "keypoints")], title
             )
         except ConfigError as error:
-            found[_ident(item.get("id"))] = str(error)
-    return found
+            categories[_ident(item.get("id"))] = str(error)
+    return categories
 
 
 def coco(content: Any, form: Format) -> list[FileImage]:
@@ -71,7 +71,7 @@ def coco(content: Any, form: Format) -> list[FileImage]:
     used = {_ident(mapping(row).get("category_id")) for _, row in rows}
     refused = [why for name, why in categories.items() if isinstance(why, str) and name in used]
     if refused and all(isinstance(categories.get(name), str) for name in used):
-        raise InputError(f"no category is a person's: {refused[0]}")
+        raise InputError(f"no category has a person's joints: {refused[0]}")
 
     def read(row: Any) -> FilePerson:
         return coco_person(row, form.joints, categories)
@@ -100,7 +100,7 @@ def _ident(value: Any) -> str:
 
 
 def by_label(rows: Iterable[Row], read: Callable[[Any], FilePerson]) -> list[FileImage]:
-    """Rows that name their image themselves, grouped."""
+    """Rows that name their image, grouped by it."""
     groups: dict[str, list[Row]] = {}
     labels: dict[str, str | int | None] = {}
     for where, row in rows:

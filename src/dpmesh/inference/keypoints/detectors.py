@@ -33,7 +33,7 @@ def _instance(row: Any, joints: Sequence[Skeleton]) -> FilePerson:
     row = mapping(row)
     lists = listed(row.get("keypoints"), "keypoints")
     if any(isinstance(point, list) and len(cast("list[Any]", point)) != 2 for point in lists):
-        raise InputError("keypoints are not lists of x and y: these are 3D, or another tool's")
+        raise InputError("keypoints are not lists of x and y: they are 3D, or another tool's")
     points, found = points_of(lists, joints)
     scores = row.get("keypoint_scores")
     if scores is not None:
@@ -58,7 +58,7 @@ def mmpose(content: Any, form: Format) -> list[FileImage]:
         rows = listed(content["instance_info"], "instance_info")
     else:
         rows = content
-    if rows and "instances" in keys_of(rows):  # a film: frames of instances
+    if rows and "instances" in keys_of(rows):  # a video: frames of instances
         return [FileImage((), rows_of(mapping(frame).get("instances"), f"[{i}].instances"),
                           lambda row: _instance(row, joints)) for i, frame in enumerate(rows)]  # fmt: skip
     return [FileImage((), rows_of(rows, "instances"), lambda row: _instance(row, joints))]
@@ -95,8 +95,8 @@ def ultralytics(content: Any, form: Format) -> list[FileImage]:
 
 
 def yolo(content: Any, form: Format) -> list[FileImage]:
-    """Rows of a label: class, box (middle, size), joints of two or three numbers; of a prediction the person's
-    confidence, the track's id or both behind them."""
+    """Rows of a label: class, box (centre, size), joints of two or three numbers; after them, of a prediction, the
+    person's confidence, the track's id or both."""
     joints = form.joints[0]
 
     def read(row: Any) -> FilePerson:
@@ -168,5 +168,5 @@ def is_easy_vitpose(content: Any) -> bool:
 
 
 def is_label_text(content: Any) -> bool:
-    """Rows of numbers: what the file reader makes of a .txt."""
+    """Rows of numbers: the decoded content of a .txt."""
     return isinstance(content, list) and bool(content) and all(isinstance(row, tuple) for row in content)  # pyright: ignore[reportUnknownVariableType]

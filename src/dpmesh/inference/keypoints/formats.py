@@ -1,7 +1,8 @@
 """Formats of 2D keypoint files: one table. A new format is one entry in FORMATS and its reader.
 
-A reader takes the decoded content apart into images and raw people. It knows joints, units and names; it does not know
-the image. Matching, scale and confidence are the same for all formats (files.py, scale.py)."""
+A reader splits the decoded content into images and their people. It knows joints, units and names, not the image
+itself. Lookup by image name, scale and confidence are the same for all formats (files.py, scale.py).
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -43,7 +44,7 @@ JOINT_ORDERS: Mapping[str, Skeleton] = {
     "halpe136": HALPE136, "wholebody133": WHOLEBODY133, "crowdpose": CROWDPOSE14, "aichallenger": AICHALLENGER14,
     "mpii": MPII16, "posetrack": POSETRACK17, "mediapipe": MEDIAPIPE33, "joints30": JOINTS30,
 }  # fmt: skip
-"""Joint orders that --keypoint-format may name where a file does not say its own."""
+"""Joint orders that --keypoint-format may name where the file does not determine its own."""
 
 
 def _has(*keys: str) -> Callable[[Any], bool]:
@@ -96,10 +97,10 @@ _BY_NAME = {form.name: form for form in FORMATS}
 FORMAT_NAMES = (*_BY_NAME, *(name for name in JOINT_ORDERS if name not in _BY_NAME))
 
 
-def take_apart(content: Any, name: str | None = None) -> tuple[list[FileImage], Format]:
+def parse_images(content: Any, name: str | None = None) -> tuple[list[FileImage], Format]:
     """The images of a file's decoded content and its format. Raises InputError.
 
-    name: a format of FORMATS, or a joint order of JOINT_ORDERS; None tells by structure.
+    name: a format of FORMATS, or a joint order of JOINT_ORDERS; None detects it by structure.
     """
     if isinstance(content, Mapping) and set(content) <= {"predictions", "visualization"} and content:  # pyright: ignore[reportUnknownArgumentType]
         content = cast("Mapping[str, Any]", content)["predictions"]  # MMPoseInferencer's return value
@@ -107,15 +108,15 @@ def take_apart(content: Any, name: str | None = None) -> tuple[list[FileImage], 
             content = cast("list[Any]", content)[0]
     if name is not None and name not in FORMAT_NAMES:
         raise InputError(
-            f"there is no format {name!r}",
+            f"unknown format {name!r}",
             where="--keypoint-format",
-            fix=f"There are: {', '.join(FORMAT_NAMES)}.",
+            fix=f"Choose of: {', '.join(FORMAT_NAMES)}.",
         )
     form = _BY_NAME.get(name or "")
     if form is None or not form.matches(content):
         if form is not None and name not in JOINT_ORDERS:
             raise InputError(
-                f"is not in the format {name}", fix="Leave --keypoint-format out to have it told."
+                f"is not in the format {name}", fix="Leave --keypoint-format out to detect the format."
             )
         form = next((f for f in FORMATS if f.matches(content)), None)
         if form is None:

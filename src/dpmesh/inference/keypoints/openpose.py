@@ -1,4 +1,4 @@
-"""OpenPose's layout and what follows it: Pose2Sim, AlphaPose, ComfyUI, sd-webui, 3DCrowdNet's dictionary by image."""
+"""OpenPose's layout and its derivatives: Pose2Sim, AlphaPose, ComfyUI, sd-webui, 3DCrowdNet."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -52,8 +52,11 @@ def openpose_reader(
 
 
 def _is_25b(rows: Sequence[Any], key: str) -> bool:
-    """Whether persons of 25 joints are BODY_25B's: BODY_25 has neck and mid hip between shoulders and hips, visible
-    where both are. All people of the file decide together; raises InputError where neither order fits."""
+    """Whether persons of 25 joints are in BODY_25B's order, decided over all people of the file.
+
+    BODY_25 has neck and mid hip between shoulders and hips, visible where both are. Raises InputError where neither
+    order fits.
+    """
     fits: list[tuple[bool, bool]] = []
     for row in rows[:2000]:
         value = row.get(key) if isinstance(row, Mapping) else None
@@ -97,7 +100,7 @@ def openpose(content: Any, form: Format) -> list[FileImage]:
 
 
 def frames(content: Any, form: Format) -> list[FileImage]:
-    """A list of OpenPose's objects, one a frame (ComfyUI)."""
+    """A list of OpenPose's objects, one per frame (ComfyUI)."""
     return [image for frame in content for image in openpose(mapping(frame), form)]
 
 
@@ -105,7 +108,7 @@ def editor(content: Any, form: Format) -> list[FileImage]:
     flat = listed(content["keypoints"], "keypoints")
     size = len(form.joints[0])
     if len(flat) % size:
-        raise InputError(f"{len(flat)} points are no multiple of {size}")
+        raise InputError(f"{len(flat)} points are not a multiple of {size}")
     people = [flat[i : i + size] for i in range(0, len(flat), size)]
 
     def read(row: Any) -> FilePerson:

@@ -1,4 +1,4 @@
-"""What a reader makes of a keypoint file before the image is known: images and people; and how numbers are read."""
+"""Data types that the readers of keypoint files return, and how they read numbers, boxes and points."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,17 +23,17 @@ COCO_COUNTS = (COCO17, HALPE26, WHOLEBODY133, HALPE136)
 OPENPOSE_COUNTS = (OPENPOSE25, OPENPOSE18, HALPE26, COCO17, WHOLEBODY133)
 
 Row = tuple[str, Any]
-"""One person as it stands in the file, and its place there ("annotations[3]")."""
-
+"""Where an entry is in the file ("annotations[3]"), and its decoded content: one person."""
 
 Skip = Literal["", "crowd", "no person", "empty", "no keypoints"]
 
 
 @dataclass(frozen=True, eq=False)
 class FilePerson:
-    """points: x, y, confidence, in the file's units; a number that is missing or null is NaN. box: x1 y1 x2 y2.
+    """One person, in the file's units.
 
-    skip: why the entry is passed over and counted: a crowd, another class, an empty list, no field for keypoints.
+    points: x, y, confidence; a number that is missing or null is NaN. box: x1 y1 x2 y2. skip: why the entry is skipped
+    and counted: a crowd, another class, an empty list, no field for keypoints.
     """
 
     points: Float64[np.ndarray, "j 3"]
@@ -45,9 +45,10 @@ class FilePerson:
 
 @dataclass(frozen=True, eq=False)
 class FileImage:
-    """The people of one image. labels: names and ids that the file has for it; none: it names no image.
+    """The people of one image; `read` turns a row into a person.
 
-    size: (width, height) of the canvas that the coordinates belong to, where the file says so.
+    labels: the image's names and ids in the file; empty where it names no image. size: (width, height) of the canvas
+    that the coordinates belong to, where the file has it.
     """
 
     labels: tuple[str | int, ...]
@@ -57,13 +58,17 @@ class FileImage:
 
 
 Fractions = Literal["never", "always", "maybe", "openpose"]
-"""How a format writes coordinates as parts of the image. maybe: by an option, of width and height; openpose: by
+"""Whether a format has coordinates as fractions of the image. maybe: by an option, of width and height; openpose: by
 --keypoint_scale, of width - 1 and height - 1, in 0…1 or -1…1."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """name: for --keypoint-format. tool: who writes it. joints: orders told apart by their number of points."""
+    """A file format.
+
+    name: for --keypoint-format. tool: which writes it. matches: whether decoded content has this format. images: its
+    reader. joints: its joint orders, distinguished by their number of points.
+    """
 
     name: str
     tool: str
@@ -101,7 +106,7 @@ def wrong_count(n: int, allowed: Sequence[Skeleton]) -> InputError:
 
 
 def points_of(value: Any, allowed: Sequence[Skeleton]) -> tuple[Float64[np.ndarray, "j 3"], Skeleton]:
-    """Flat numbers or one list a joint, with or without a third number, and the joint set that has so many joints."""
+    """Points from flat numbers or one list per joint, of two or three numbers, and the joint set of that size."""
     rows = listed(value, "keypoints")
     if rows and all(isinstance(row, list) for row in rows):
         widths = {len(row) for row in rows}
@@ -110,7 +115,7 @@ def points_of(value: Any, allowed: Sequence[Skeleton]) -> tuple[Float64[np.ndarr
         width, flat = widths.pop(), [number for row in rows for number in row]
     else:
         flat = rows
-        # Two numbers a joint are taken for COCO's joints and for orders that were named: 50 numbers are no 25 joints.
+        # Two numbers per joint are accepted for COCO and for a named order only: 50 numbers are not 25 joints.
         bare = [j for j in allowed if len(flat) == 2 * len(j) and (j is COCO17 or len(allowed) == 1)]
         width = 2 if bare and not any(len(flat) == 3 * len(j) for j in allowed) else 3
     joints = next((j for j in allowed if len(flat) == width * len(j)), None)
@@ -121,7 +126,7 @@ def points_of(value: Any, allowed: Sequence[Skeleton]) -> tuple[Float64[np.ndarr
 
 
 def with_flags(xy: Float64[np.ndarray, "j 2"]) -> Float64[np.ndarray, "j 3"]:
-    """Points without a confidence: all are visible but those at exactly 0, 0."""
+    """Points without confidence: all are visible except those at exactly 0, 0."""
     return np.c_[xy, (xy != 0).any(1).astype(np.float64)]
 
 
@@ -136,7 +141,7 @@ def finite(value: Any, count: int, what: str) -> list[float]:
 
 
 def xywh_box(row: Mapping[str, Any], *names: str) -> tuple[float, float, float, float] | None:
-    """x y w h under the first of these names, as x1 y1 x2 y2; four zeros are no box."""
+    """x y w h under the first of these names, as x1 y1 x2 y2; None for four zeros."""
     value = next((row[name] for name in names if row.get(name) is not None), None)
     if value is None or value == []:
         return None
@@ -160,7 +165,7 @@ def rows_of(value: Any, name: str) -> list[Row]:
 
 
 def keys_of(content: Any) -> set[str]:
-    """Of an object, or of the first object of a list."""
+    """Keys of an object, or of the first object of a list."""
     if isinstance(content, list) and content:
         content = cast("list[Any]", content)[0]
     return {str(key) for key in cast("Mapping[Any, Any]", content)} if isinstance(content, Mapping) else set()

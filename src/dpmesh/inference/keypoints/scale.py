@@ -1,4 +1,4 @@
-"""From a file's numbers to pixels of the image and confidences in [0, 1]; refuses what cannot belong to the image."""
+"""From a file's numbers to pixels of the image and confidences in [0, 1]."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from dpmesh.errors import InputError
 from dpmesh.inference.keypoints.raw import FileImage, FilePerson, Fractions
 
 PERCENT = 10.0
-"""A file with confidences above this has them from 0 to 100. Heat-map peaks, which some tools write, reach 6."""
+"""Confidences above this mean a scale of 0 to 100. Heat-map peaks, which some tools write, reach 6."""
 MOST = 100.5
+"""Greatest confidence."""
 NORMALISED = 2.0
-"""Coordinates that all lie below this are parts of the image, not pixels; a point of an edited file may lie outside."""
+"""Coordinates that are all below this are fractions of the image, not pixels; some may lie outside the image."""
 _LEAST_SIDE = 32
 """In a smaller image such coordinates may be pixels."""
 _ROUNDING = 1.0
@@ -28,8 +29,8 @@ def confidence_scale(people: Sequence[FilePerson]) -> float:
     top = float(max((v.max(initial=0.0) for v in values), default=0.0))
     if top > MOST:
         raise InputError(
-            f"confidences go up to {top:g}, so the third numbers are no confidences",
-            fix="Give x, y, confidence in 0 to 1 (or 0 to 100).",
+            f"confidences go up to {top:g}, so the third numbers are not confidences",
+            fix="Use x, y, confidence in 0 to 1 (or 0 to 100).",
         )
     return 100.0 if top > PERCENT else 1.0
 
@@ -37,8 +38,10 @@ def confidence_scale(people: Sequence[FilePerson]) -> float:
 def to_pixels(
     people: list[FilePerson], image: FileImage, size: tuple[int, int], fractions: Fractions, canvas_name: str
 ) -> list[FilePerson]:
-    """The people of one image in its pixels. size: (height, width) of the image. Raises InputError with the numbers
-    where they cannot belong to it."""
+    """The people of one image in its pixels. size: (height, width) of the image.
+
+    Raises InputError, with the numbers, where they cannot belong to the image.
+    """
     wide, high = size[1], size[0]
     scale, offset = np.ones(2), np.zeros(2)
     canvas = image.size
@@ -49,7 +52,7 @@ def to_pixels(
         if fractions == "never":
             low, top = _range(people)
             raise InputError(
-                f"the coordinates lie between {low:.3g} and {top:.3g}: parts of the image, not pixels",
+                f"the coordinates lie between {low:.3g} and {top:.3g}: fractions of the image, not pixels",
                 fix=f"Multiply x by {wide} and y by {high}.",
             )
         scale, offset = _fraction_scale(people, (wide, high), canvas, fractions)
@@ -82,28 +85,28 @@ def _fraction_scale(
     canvas: tuple[float, float] | None,
     fractions: Fractions,
 ) -> tuple[Float64[np.ndarray, "2"], Float64[np.ndarray, "2"]]:
-    """x in pixels = scale · x + offset. A canvas has the image's shape or is of no matter here: parts stay parts."""
+    """Scale and offset: x in pixels = scale · x + offset. A canvas must have the image's shape."""
     wide_high = np.array(size, np.float64)
     if fractions != "openpose" or canvas is not None:
         if canvas is not None:
             _canvas_scale(canvas, size, "canvas")
         return wide_high, np.zeros(2)
     inner = wide_high - 1
-    unseen = np.concatenate([p.points[p.points[:, 2] == 0, :2] for p in people])
-    signed = bool(len(unseen) and (unseen == -1).all(1).any()) or float(np.mean(_visible(people) < 0)) > 0.1
+    hidden = np.concatenate([p.points[p.points[:, 2] == 0, :2] for p in people])
+    signed = bool(len(hidden) and (hidden == -1).all(1).any()) or float(np.mean(_visible(people) < 0)) > 0.1
     return (inner / 2, inner / 2) if signed else (inner, np.zeros(2))
 
 
 def _canvas_scale(canvas: tuple[float, float], size: tuple[int, int], name: str) -> Float64[np.ndarray, "2"]:
-    """Pixels of the image a pixel of the canvas; 1 where they differ by rounding."""
+    """Pixels of the image per pixel of the canvas; 1 where they differ by rounding."""
     (cw, ch), (wide, high) = canvas, size
     if abs(cw - wide) <= _ROUNDING and abs(ch - high) <= _ROUNDING:
         return np.ones(2)
     if abs(cw * high / wide - ch) > _ROUNDING and abs(ch * wide / high - cw) > _ROUNDING:
-        turned = " (turned by EXIF?)" if abs(cw - high) <= _ROUNDING and abs(ch - wide) <= _ROUNDING else ""
+        rotated = " (rotated by EXIF?)" if abs(cw - high) <= _ROUNDING and abs(ch - wide) <= _ROUNDING else ""
         raise InputError(
-            f"the {name} is {cw:g}×{ch:g}, the image {wide}×{high}{turned}: where it lies on it is not known",
-            fix="Give coordinates in pixels of the image.",
+            f"the {name} is {cw:g}×{ch:g}, the image {wide}×{high}{rotated}: their relation is not known",
+            fix="Use coordinates in pixels of the image.",
         )
     return np.array([wide / cw, high / ch])
 
@@ -121,7 +124,7 @@ def _moved(
 
 
 def _refuse_outside(people: Sequence[FilePerson], size: tuple[int, int]) -> None:
-    """Most joints of all people outside: the file is of an image of another size."""
+    """Raise InputError where most joints of all people lie outside: the file is of an image of another size."""
     points = _visible(people)
     margin = _OUTSIDE * max(size)
     outside = ((points < -margin) | (points > np.array(size) + margin)).any(1)

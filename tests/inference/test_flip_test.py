@@ -1,4 +1,4 @@
-"""The flip test: a mirrored question has the mirrored answer, and what is averaged are two looks at one person."""
+"""Test-time flip: mirrored inputs give the mirrored prediction, and the mean is of both passes."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ def test_mirrored_rotations_make_the_mirror_image() -> None:
     assert off.norm(dim=-1).max() < 0.006
 
 
-def test_the_mirrored_question_has_the_mirrored_answer(model: DPMesh, inputs: Inputs) -> None:
+def test_mirrored_inputs_give_the_mirrored_prediction(model: DPMesh, inputs: Inputs) -> None:
     flip = FlipTest(model)
     with torch.inference_mode():
         one, other, single = flip(inputs), flip(mirrored(inputs)), model(inputs)
@@ -76,10 +76,10 @@ def test_the_mirrored_question_has_the_mirrored_answer(model: DPMesh, inputs: In
     places = other.joints_img[:, list(GRAPH15.flip)]
     places = torch.cat([1 - places[..., :1], places[..., 1:]], -1)
     torch.testing.assert_close(one.joints_img, places, atol=1e-4, rtol=0)
-    assert (one.vertices - single.vertices).abs().max() > 0.01  # and one look alone is another answer
+    assert (one.vertices - single.vertices).abs().max() > 0.01  # and one pass alone differs
 
 
-def test_it_is_the_middle_of_both_looks(model: DPMesh, inputs: Inputs) -> None:
+def test_it_is_the_mean_of_both_passes(model: DPMesh, inputs: Inputs) -> None:
     with torch.inference_mode():
         one, first, second = FlipTest(model)(inputs), model(inputs), model(mirrored(inputs))
     torch.testing.assert_close(one.betas, (first.betas + second.betas) / 2, atol=1e-4, rtol=0)
@@ -100,23 +100,23 @@ def test_it_is_the_middle_of_both_looks(model: DPMesh, inputs: Inputs) -> None:
 
 def test_opposite_rotations_have_a_mean_all_the_same() -> None:
     half = rotation_matrix(torch.tensor([[0.0, torch.pi, 0.0]]))
-    found = nearest_rotation((half + torch.eye(3)) / 2)
-    torch.testing.assert_close(found @ found.transpose(-1, -2), torch.eye(3)[None], atol=1e-5, rtol=0)
-    assert found.det().item() == pytest.approx(1, abs=1e-5)
+    result = nearest_rotation((half + torch.eye(3)) / 2)
+    torch.testing.assert_close(result @ result.transpose(-1, -2), torch.eye(3)[None], atol=1e-5, rtol=0)
+    assert result.det().item() == pytest.approx(1, abs=1e-5)
 
 
-def test_predictor_looks_twice_and_says_so() -> None:
+def test_predictor_flips_and_notes_it() -> None:
     once, twice = (Predictor.from_pretrained("embedded", "cpu", 1, flip=flip) for flip in (False, True))
     assert twice.predicts_sigma and FLIPPED in twice.notes and FLIPPED not in once.notes
-    picture = torch.randint(0, 255, (200, 160, 3), dtype=torch.uint8).numpy()
+    image = torch.randint(0, 255, (200, 160, 3), dtype=torch.uint8).numpy()
     keypoints = torch.cat([torch.rand(1, 17, 2) * 120 + 20, torch.ones(1, 17, 1)], -1).numpy()
-    a, b = (p(picture, keypoints=keypoints).people[0] for p in (once, twice))
+    a, b = (p(image, keypoints=keypoints).people[0] for p in (once, twice))
     assert abs(a.vertices - b.vertices).max() > 0.001
-    with pytest.raises(ConfigError, match="flip with refine"):
+    with pytest.raises(ConfigError, match="flip and refine"):
         Predictor.from_pretrained("embedded", flip=True, refine=True)
 
 
-def test_a_look_that_is_not_finite_is_refused(model: DPMesh, inputs: Inputs) -> None:
+def test_a_pass_that_is_not_finite_is_refused(model: DPMesh, inputs: Inputs) -> None:
     broken = FlipTest(model)
     broken.model = lambda both: replace(model(both), global_orient=torch.full((4, 3, 3), torch.nan))  # pyright: ignore[reportAttributeAccessIssue]
     with torch.no_grad(), pytest.raises(WeightsError, match="NaN or infinity"):

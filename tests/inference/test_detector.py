@@ -1,4 +1,4 @@
-"""Detection: suppression and merging on made-up people, the two models on the example pictures."""
+"""Detection: suppression and merging on made-up people, the two models on the example images."""
 
 import json
 from pathlib import Path
@@ -10,24 +10,32 @@ import pytest
 
 from dpmesh.errors import AssetError, InputError
 from dpmesh.inference import detector as detect
-from dpmesh.inference.detector import MODELS, Detection, Detector, tidy
-from dpmesh.inference.suppression import box_area, box_iou, keypoint_similarity, same_person, suppress
+from dpmesh.inference.detections import (
+    Detection,
+    box_area,
+    box_iou,
+    keypoint_similarity,
+    merge_detections,
+    same_person,
+    suppress,
+)
+from dpmesh.inference.detector import MODELS, Detector
 from dpmesh.skeletons import COCO17, JOINTS30
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.jpg"))
 FLOAT32: dict[str, list[dict[str, Any]]] = json.loads((ROOT / "tests/data/detector_fp32.json").read_text())
-"""Answers of the float32 originals, written by tools/build_detector.py --check examples/*.jpg."""
+"""Detections of the float32 originals, written by tools/build_detector.py --check examples/*.jpg."""
 
 DETECTORS = {
     False: Detector(),
     True: Detector(fast=True),
 }  # Opened once; nothing is read before the first use.
-ONE_LOOK = {fast: Detector(fast=fast, turn=False) for fast in (False, True)}
-"""Without the second look (test_turned.py), as the float32 models were asked."""
+ONE_LOOK = {fast: Detector(fast=fast, rotated_detection=False) for fast in (False, True)}
+"""Without rotated detection (test_rotated_detection.py), as the float32 models ran."""
 
 
-def picture(path: Path) -> np.ndarray:
+def load_image(path: Path) -> np.ndarray:
     pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
     assert pixels is not None
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
@@ -56,11 +64,11 @@ def test_iou_of_known_boxes() -> None:
 
 
 def test_suppression_keeps_the_best_and_all_that_stand_apart() -> None:
-    found = boxes((0, 0, 10, 10), (1, 0, 11, 10), (30, 0, 40, 10), (0, 0, 10, 5))
+    result = boxes((0, 0, 10, 10), (1, 0, 11, 10), (30, 0, 40, 10), (0, 0, 10, 5))
     scores = np.asarray([0.5, 0.9, 0.7, 0.6], np.float32)
-    np.testing.assert_array_equal(suppress(found, scores, 0.6), [1, 2, 3])
-    np.testing.assert_array_equal(suppress(found, scores, 0.99), [1, 2, 3, 0])
-    np.testing.assert_array_equal(suppress(found, scores, 0.1), [1, 2])
+    np.testing.assert_array_equal(suppress(result, scores, 0.6), [1, 2, 3])
+    np.testing.assert_array_equal(suppress(result, scores, 0.99), [1, 2, 3, 0])
+    np.testing.assert_array_equal(suppress(result, scores, 0.1), [1, 2])
     assert len(suppress(boxes(), scores[:0], 0.6)) == 0
 
 
@@ -78,7 +86,7 @@ def test_keypoint_similarity_is_cocos() -> None:
 
 
 def test_one_person_twice_is_merged_and_counted() -> None:
-    result = tidy((person(score=0.6), person(102, 101, score=0.8), person(400, score=0.7)), 20)
+    result = merge_detections((person(score=0.6), person(102, 101, score=0.8), person(400, score=0.7)), 20)
     assert [p.score for p in result.people] == [0.8, 0.7]
     assert (result.merged, result.unposed, result.dropped) == (1, 0, 0)
 
@@ -87,12 +95,12 @@ def test_two_people_before_each_other_are_kept_apart() -> None:
     near, behind = person(), person()
     moved = behind.keypoints.copy()
     moved[:, 0] = 300 - moved[:, 0]  # Another pose in the very same box.
-    result = tidy((near, Detection(behind.box, moved, 0.5)), 20)
+    result = merge_detections((near, Detection(behind.box, moved, 0.5)), 20)
     assert len(result.people) == 2 and result.merged == 0
 
 
 def test_the_posed_output_survives_the_unposed_of_better_score() -> None:
-    result = tidy((person(score=0.95, posed=False), person(score=0.5)), 20)
+    result = merge_detections((person(score=0.95, posed=False), person(score=0.5)), 20)
     assert len(result.people) == 1 and result.merged == 1 and result.unposed == 0
     assert result.people[0].posed
     assert not same_person(
@@ -100,9 +108,9 @@ def test_the_posed_output_survives_the_unposed_of_better_score() -> None:
     )
 
 
-def test_no_more_people_than_asked_and_the_rest_counted() -> None:
+def test_at_most_max_people_and_the_rest_counted() -> None:
     people = tuple(person(200 * i, score=0.1 * (i + 1), posed=i != 4) for i in range(5))
-    result = tidy(people, 2)
+    result = merge_detections(people, 2)
     assert [round(p.score, 1) for p in result.people] == [0.5, 0.4]
     assert result.dropped == 3 and result.unposed == 1
 
@@ -118,7 +126,7 @@ def test_detection_carries_pelvis_and_neck() -> None:
 def test_examples_agree_with_float32(path: Path, fast: bool) -> None:
     """As many people as the float32 models find, keypoints within 1 px."""
     expected = FLOAT32[f"{path.name}{'/fast' if fast else ''}"]
-    people = ONE_LOOK[fast](picture(path)).people
+    people = ONE_LOOK[fast](load_image(path)).people
     assert len(people) == len(expected)
     for got, wanted in zip(people, expected, strict=True):
         np.testing.assert_allclose(got.keypoints[:, :2], np.asarray(wanted["keypoints"])[:, :2], atol=1)
@@ -127,7 +135,7 @@ def test_examples_agree_with_float32(path: Path, fast: bool) -> None:
         assert got.score == pytest.approx(wanted["score"], abs=0.02)
 
 
-PEOPLE = {  # By eye, in px of the example: x1 y1 x2 y2 of everybody who should be found.
+PEOPLE = {  # By eye, in px of the example: x1 y1 x2 y2 of every person.
     "astronaut": [(20, 15, 370, 500)],
     "balance": [(170, 70, 800, 790)],
     "behind_tree": [(555, 355, 690, 740)],
@@ -142,8 +150,8 @@ def test_every_example_has_its_people_written_down() -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
-def test_everybody_is_found_where_they_stand(path: Path) -> None:
-    image = picture(path)
+def test_every_person_of_the_examples_is_detected(path: Path) -> None:
+    image = source(path)
     result = DETECTORS[False](image)
     wanted = boxes(*PEOPLE[path.stem])
     overlaps = box_iou(np.stack([p.box for p in result.people]), wanted)
@@ -152,41 +160,41 @@ def test_everybody_is_found_where_they_stand(path: Path) -> None:
     assert (overlaps.max(1) > 0.6).all()
     scores = [p.score for p in result.people]
     assert scores == sorted(scores, reverse=True)
-    for found in result.people:
-        assert found.posed and np.isfinite(found.keypoints).all()
-        inside = (found.box[:2] >= 0).all() and (found.box[2:] <= image.shape[1::-1]).all()
-        assert inside and (found.keypoints[:, 2] >= 0).all() and (found.keypoints[:, 2] <= 1).all()
-        seen = found.keypoints[found.keypoints[:, 2] > 0.3, :2]
-        near = (found.box[2:] - found.box[:2]) * 0.25
-        assert (seen >= found.box[:2] - near).all() and (seen <= found.box[2:] + near).all()
+    for detected in result.people:
+        assert detected.posed and np.isfinite(detected.keypoints).all()
+        inside = (detected.box[:2] >= 0).all() and (detected.box[2:] <= image.shape[1::-1]).all()
+        assert inside and (detected.keypoints[:, 2] >= 0).all() and (detected.keypoints[:, 2] <= 1).all()
+        visible = detected.keypoints[detected.keypoints[:, 2] > 0.3, :2]
+        near = (detected.box[2:] - detected.box[:2]) * 0.25
+        assert (visible >= detected.box[:2] - near).all() and (visible <= detected.box[2:] + near).all()
 
 
 def test_eyes_of_the_astronaut() -> None:
     """By eye. A wrong channel order, axis order or crop offset would move them by far more than 12 px."""
-    found = DETECTORS[False](picture(ROOT / "examples/astronaut.jpg")).people[0]
-    np.testing.assert_allclose(found.keypoints[COCO17.index("L_Eye"), :2], (245, 110), atol=12)
-    np.testing.assert_allclose(found.keypoints[COCO17.index("R_Eye"), :2], (205, 112), atol=12)
+    result = DETECTORS[False](load_image(ROOT / "examples/astronaut.jpg")).people[0]
+    np.testing.assert_allclose(result.keypoints[COCO17.index("L_Eye"), :2], (245, 110), atol=12)
+    np.testing.assert_allclose(result.keypoints[COCO17.index("R_Eye"), :2], (205, 112), atol=12)
 
 
-def test_the_same_answer_twice_from_fresh_sessions() -> None:
-    image = picture(ROOT / "examples/park.jpg")
+def test_fresh_sessions_detect_the_same() -> None:
+    image = source(ROOT / "examples/park.jpg")
     for a, b in zip(Detector()(image).people, Detector()(image).people, strict=True):
         assert (
             np.array_equal(a.keypoints, b.keypoints) and np.array_equal(a.box, b.box) and a.score == b.score
         )
 
 
-def test_moving_the_picture_moves_the_keypoints() -> None:
+def test_moving_the_image_moves_the_keypoints() -> None:
     """64 px of black to the left and above: the crop steps by powers of two, so nothing else changes."""
-    image, box = picture(ROOT / "examples/balance.jpg"), boxes((166, 66, 804, 737))
+    image, box = source(ROOT / "examples/balance.jpg"), boxes((166, 66, 804, 737))
     moved = np.pad(image, ((64, 0), (64, 0), (0, 0)))
     here = DETECTORS[False].keypoints_in_boxes(image, box)[0]
     there = DETECTORS[False].keypoints_in_boxes(moved, box + np.float32(64))[0]
     np.testing.assert_allclose(there.keypoints[:, :2], here.keypoints[:, :2] + 64, atol=0.5)
 
 
-def test_given_boxes_stay_as_given_and_in_order() -> None:
-    image = picture(ROOT / "examples/park.jpg")
+def test_supplied_boxes_are_kept_in_order() -> None:
+    image = source(ROOT / "examples/park.jpg")
     given = boxes((0, 300, 130, 550), (300, 0, 420, 120), (585, 350, 710, 525))
     people = DETECTORS[False].keypoints_in_boxes(image, given)
     assert np.array_equal(np.stack([p.box for p in people]), given)
@@ -198,20 +206,20 @@ def test_given_boxes_stay_as_given_and_in_order() -> None:
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (900, 2), (3, 3), (31, 33), (2, 5000)])
-def test_tiny_and_narrow_pictures_hold_nobody(shape: tuple[int, int], fast: bool) -> None:
+def test_no_person_in_tiny_and_narrow_images(shape: tuple[int, int], fast: bool) -> None:
     assert DETECTORS[fast](np.full((*shape, 3), 128, np.uint8)).people == ()
 
 
-def test_a_picture_without_pixels_is_refused() -> None:
+def test_an_image_without_pixels_is_refused() -> None:
     with pytest.raises(InputError, match="no pixels"):
         Detector()(np.zeros((0, 5, 3), np.uint8))
 
 
 def test_models_are_opened_at_first_use_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened: list[str] = []
-    real = detect._open
+    real = detect.open_session
     monkeypatch.setattr(
-        detect, "_open", lambda path, threads: opened.append(path.name) or real(path, threads)
+        detect, "open_session", lambda path, threads: opened.append(path.name) or real(path, threads)
     )
     detector = Detector(fast=True)
     assert opened == []

@@ -1,4 +1,4 @@
-"""An album whose names set traps: whatever is asked, no file of the user's is lost, changed or mixed with another."""
+"""Result folders, in an album of difficult names: no file of the user is lost, changed or mixed with another."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from dpmesh.cli.main import main
-from dpmesh.inference.aside import CLAIM, claim_of
 from dpmesh.inference.record import MARKER
+from dpmesh.inference.staging import CLAIM, claim_of
 
 RAW = os.fsdecode(b"caf\xe9.jpg")
 """A name that is no UTF-8."""
@@ -27,7 +27,7 @@ NAMES = (
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Images and everything else that lies about in an album."""
+    """Images and other files and links."""
     folder = tmp_path / "album"
     for i, name in enumerate(NAMES):
         path = folder / name
@@ -49,7 +49,7 @@ def album(tmp_path: Path) -> Path:
 
 def originals(folder: Path) -> dict[str, str]:
     """Every file and link below, but what dpmesh wrote, with its content."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for root, folders, files in os.walk(folder):
         if MARKER in files:
             record = json.loads((Path(root) / MARKER).read_text())
@@ -58,8 +58,8 @@ def originals(folder: Path) -> dict[str, str]:
             path = os.path.join(root, name)
             linked = os.path.islink(path)
             data = os.readlink(path).encode() if linked else Path(path).read_bytes()
-            found[os.path.relpath(path, folder)] = hashlib.sha256(data).hexdigest()
-    return found
+            result[os.path.relpath(path, folder)] = hashlib.sha256(data).hexdigest()
+    return result
 
 
 def results(folder: Path) -> list[Path]:
@@ -86,10 +86,10 @@ def test_every_combination(album: Path, capfd: pytest.CaptureFixture[str]) -> No
     runs = [*product([str(album)], outs[:1], options), *product(images, outs, options)]
     for image, out, words in runs:
         status = main(["predict", image, "--out", str(out), *words])
-        told, err = capfd.readouterr()
+        printed, err = capfd.readouterr()
         assert status in (0, 1) and (status == 1) == bool(err), (image, out, words)
         assert "Traceback" not in err and "unexpected" not in err, err
-        assert "\x1b" not in told + err and "\u202e" not in told + err
+        assert "\x1b" not in printed + err and "\u202e" not in printed + err
         assert originals(album) == before, (image, out, words)
         assert_unmixed(album)
     assert not [
@@ -128,7 +128,7 @@ CASES: list[tuple[str, str, list[str], int, str]] = [
 
 @pytest.mark.usefixtures("loads")
 @pytest.mark.parametrize(
-    ("image", "words", "status", "told"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+    ("image", "words", "status", "message"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
 )
 def test_case(
     album: Path,
@@ -137,13 +137,13 @@ def test_case(
     image: str,
     words: list[str],
     status: int,
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(album)
     before = originals(album)
     assert main(["predict", image, *words, "--save", "json,obj"]) == status
     err = capfd.readouterr().err
-    assert told in err and len(err.splitlines()) == status, err
+    assert message in err and len(err.splitlines()) == status, err
     assert originals(album) == before
     assert len(results(album)) == 1 - status
 
@@ -195,17 +195,17 @@ def test_formats_add_up(album: Path) -> None:
 
 @pytest.mark.usefixtures("loads")
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        (["--focal", "500"], "--focal was not given, is 500"),
-        (["--fov", "50"], "--fov was not given, is 50"),
+        (["--focal", "500"], "--focal was not set, is 500"),
+        (["--fov", "50"], "--fov was not set, is 50"),
         (["--flip"], "--flip was off, is on"),
         (["--refine"], "--refine was off, is on"),
         (["--fast"], "--fast was off, is on"),
-        (["--no-turn"], "--no-turn was off, is on"),
+        (["--no-rotated-detection"], "--no-rotated-detection was off, is on"),
         (["--max-people", "3"], "--max-people was 20, is 3"),
-        (["--boxes", "1,1,9,9"], "--boxes was not given, is 1,1,9,9"),
-        (["--keypoints", "k.json"], "--keypoints was not given, is k.json"),
+        (["--boxes", "1,1,9,9"], "--boxes was not set, is 1,1,9,9"),
+        (["--keypoints", "k.json"], "--keypoints was not set, is k.json"),
         (["--weights", "w"], "--weights was embedded, is w"),
         (["--colour", "sigma"], "--colour was person, is sigma"),
         (["--device", "cpu", "--threads", "2", "--max-pixels", "9999"], ""),
@@ -216,9 +216,9 @@ def test_another_option_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     words: list[str],
-    told: str,
+    message: str,
 ) -> None:
-    """Of all formats, also where no scene.json tells the options."""
+    """Of all formats, also without a scene.json that has the options."""
     monkeypatch.chdir(album)
     Path("k.json").write_text(json.dumps({"people": [{"pose_keypoints_2d": [9.0, 9.0, 0.9] * 18}]}))
     Path("w").mkdir()
@@ -228,9 +228,9 @@ def test_another_option_is_named(
     assert main(base) == 0
     before = {p: p.stat().st_mtime_ns for p in Path("new").rglob("*")}
     capfd.readouterr()
-    assert main([*base, *words]) == bool(told)
+    assert main([*base, *words]) == bool(message)
     out, err = capfd.readouterr()
-    assert told in err and ("--overwrite" in err if told else "kept" in out)
+    assert message in err and ("--overwrite" in err if message else "kept" in out)
     assert {p: p.stat().st_mtime_ns for p in Path("new").rglob("*")} == before
 
 
@@ -318,7 +318,7 @@ def test_a_damaged_record_is_not_ours(album: Path, capfd: pytest.CaptureFixture[
 def test_a_reserved_name_does_not_make_it_ours(
     album: Path, capfd: pytest.CaptureFixture[str], place: str, force: list[str]
 ) -> None:
-    """What lies under our own names without our claim is the user's: refused, kept, and no lock left beside it."""
+    """A file under our own names without our claim is the user's: refused, kept, and no lock is left."""
     mine = album / "new" / place
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
@@ -373,19 +373,19 @@ def test_two_writers(album: Path, tmp_path: Path) -> None:
     for i, words in enumerate(
         [["json,obj"], ["json,npz", "--overwrite", "--focal", "77"], ["npz", "--overwrite"]]
     ):
-        told = tmp_path / f"told{i}"
+        log = tmp_path / f"log{i}"
         if not (child := os.fork()):
-            with told.open("wb") as file:
+            with log.open("wb") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
                 sys.stdout = sys.stderr = open(file.fileno(), "w", closefd=False)  # noqa: SIM115  # not pytest's
                 status = main([*base, "--save", *words])
                 sys.stdout.flush()
             os._exit(status)
-        runs[child] = told
-    for child, told in runs.items():
+        runs[child] = log
+    for child, log in runs.items():
         _, status = os.waitpid(child, 0)
-        text = told.read_text()
+        text = log.read_text()
         assert os.waitstatus_to_exitcode(status) in (0, 1) and "unexpected" not in text, text
     assert originals(album) == before
     assert_unmixed(album)

@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 
 from dpmesh.errors import InputError
-from dpmesh.inference.detector import Detection
-from dpmesh.inference.user_detections import detections_of
+from dpmesh.inference.detections import Detection, DetectionResult
+from dpmesh.inference.options import PredictOptions
+from dpmesh.inference.user_detections import user_detections
 
 IMAGE = np.zeros((100, 200, 3), np.uint8)
 PERSON = np.concatenate([np.random.default_rng(0).uniform(20, 80, (17, 2)), np.full((17, 1), 0.5)], 1)
 
 
-class NobodyLooked:
+class NoDetector:
+    """Boxes without keypoints; nobody is detected in a whole image."""
+
+    def __call__(self, image: np.ndarray, max_people: int = 20) -> DetectionResult:
+        raise AssertionError("the people are the user's")
+
     def keypoints_in_boxes(
         self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None
     ) -> tuple[Detection, ...]:
@@ -21,24 +27,24 @@ class NobodyLooked:
 
 
 def people(keypoints: Any = None, boxes: Any = None) -> tuple[list[Detection], Any]:
-    return detections_of(IMAGE, "a.jpg", keypoints, boxes, NobodyLooked())
+    return user_detections(IMAGE, "a.jpg", PredictOptions(keypoints=keypoints, boxes=boxes), NoDetector())
 
 
 def test_points_are_cleaned_and_counted() -> None:
     array = PERSON[None].copy()
     array[0, 0, 0], array[0, 1, 0], array[0, 2, 2], array[0, 3, 2] = np.nan, 1e300, 7, -1
-    found, counts = people(array)
-    assert not found[0].keypoints[[0, 1, 3]].any() and found[0].keypoints[2, 2] == 1
+    result, counts = people(array)
+    assert not result[0].keypoints[[0, 1, 3]].any() and result[0].keypoints[2, 2] == 1
     assert counts["non_finite"] == 1 and counts["far_outside"] == 1
-    assert np.isfinite(found[0].box).all() and np.abs(found[0].box).max() < 300 and found[0].score <= 1
+    assert np.isfinite(result[0].box).all() and np.abs(result[0].box).max() < 300 and result[0].score <= 1
 
 
-def test_somebody_unseen_needs_a_box() -> None:
+def test_a_person_without_visible_joints_needs_a_box() -> None:
     unseen = np.zeros((1, 17, 3))
-    with pytest.raises(InputError, match="Give boxes"):
+    with pytest.raises(InputError, match="Add boxes"):
         people(unseen)
-    found, _ = people(unseen, np.array([[10, 20, 60, 90]]))
-    assert found[0].box.tolist() == [10, 20, 60, 90] and not found[0].posed
+    result, _ = people(unseen, np.array([[10, 20, 60, 90]]))
+    assert result[0].box.tolist() == [10, 20, 60, 90] and not result[0].posed
     assert people(np.zeros((0, 17, 3)))[0] == [] and people(None, np.zeros((0, 4)))[0] == []
 
 
@@ -95,17 +101,18 @@ def test_boxes_are_limited_and_belong_to_people() -> None:
     ],
 )
 def test_arrays_of_every_joint_set(joints: int, columns: int, order: str | None) -> None:
-    """Told by their number or by name; one person needs no axis of people; without confidence all are visible."""
+    """By their number or by name; one person needs no axis of people; without confidence all are visible."""
     array = np.random.default_rng(1).uniform(20, 80, (joints, columns))
     array[:, 2:] = 0.5
     for given in (array, array[None]):
-        found, _ = detections_of(IMAGE, "a.jpg", given, None, NobodyLooked(), keypoint_format=order)
-        assert len(found) == 1 and (found[0].keypoints[5:, 2] > 0).all()
-        assert found[0].keypoints[5, 2] == (1 if columns == 2 else 0.5)
+        options = PredictOptions(keypoints=given, keypoint_format=order)
+        result, _ = user_detections(IMAGE, "a.jpg", options, NoDetector())
+        assert len(result) == 1 and (result[0].keypoints[5:, 2] > 0).all()
+        assert result[0].keypoints[5, 2] == (1 if columns == 2 else 0.5)
 
 
 def test_normalised_arrays_are_refused() -> None:
-    with pytest.raises(InputError, match="parts of the image, not pixels"):
+    with pytest.raises(InputError, match="fractions of the image, not pixels"):
         people(PERSON[None] / [200, 100, 1])
 
 
@@ -113,7 +120,7 @@ def test_each_person_gets_the_box_that_holds_them() -> None:
     """Whatever the order of the boxes."""
     other = PERSON + np.array([90, 0, 0])
     boxes = np.array([[105, 10, 180, 90], [10, 10, 90, 90]])
-    found, _ = people(np.stack([PERSON, other]), boxes)
-    assert [p.box[0] for p in found] == [10, 105]
+    result, _ = people(np.stack([PERSON, other]), boxes)
+    assert [p.box[0] for p in result] == [10, 105]
     with pytest.raises(InputError, match="no box holds the joints of person"):
         people(PERSON[None], np.array([[120, 10, 190, 90]]))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dpmesh.errors import ConfigError
-from dpmesh.inference.detector import DetectionResult
+from dpmesh.inference.detections import DetectionResult
 from dpmesh.inference.predictor import REFINED, Predictor
 from dpmesh.inference.smplify import FIT, REFINE, FitSettings, Fitter, blind, fitter_of
 from dpmesh.model import DPMesh
@@ -34,57 +34,57 @@ def answered(model: DPMesh) -> tuple[Prediction, torch.Tensor, torch.Tensor]:
     visible = torch.zeros(3, 30)
     visible[:, COCO] = 1
     with torch.inference_mode():
-        found = model(Inputs(torch.rand(3, 3, 256, 256), joints, visible, torch.full((3,), 600.0)))
-        return found, found.joints2d + torch.randn(3, 30, 2) * 10, visible
+        result = model(Inputs(torch.rand(3, 3, 256, 256), joints, visible, torch.full((3,), 600.0)))
+        return result, result.joints2d + torch.randn(3, 30, 2) * 10, visible
 
 
-def error(found: Prediction, joints: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    off = (found.joints2d - joints).norm(dim=-1)
+def error(result: Prediction, joints: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    off = (result.joints2d - joints).norm(dim=-1)
     return (off * visible).sum(1) / visible.sum(1)
 
 
 def test_refining_lowers_the_reprojection_error(
     model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
 ) -> None:
-    found, joints, visible = answered
-    refined = fitter_of(model).refine(found, joints, visible, QUICK)
-    assert (error(refined, joints, visible) < 0.9 * error(found, joints, visible)).all()
-    again = fitter_of(model).refine(found, joints, visible, QUICK)
+    result, joints, visible = answered
+    refined = fitter_of(model).refine(result, joints, visible, QUICK)
+    assert (error(refined, joints, visible) < 0.9 * error(result, joints, visible)).all()
+    again = fitter_of(model).refine(result, joints, visible, QUICK)
     assert torch.equal(refined.vertices, again.vertices)
-    alone = fitter_of(model).refine(_row(found, 1), joints[1:2], visible[1:2], QUICK)
+    alone = fitter_of(model).refine(_row(result, 1), joints[1:2], visible[1:2], QUICK)
     assert (alone.vertices - refined.vertices[1:2]).abs().max() < 2e-3  # a person's fit is its own
-    kept = fitter_of(model).refine(found, joints, visible, replace(QUICK, steps=0))
-    assert (kept.vertices - found.vertices).abs().max() < 1e-4  # it starts where the network ended
+    kept = fitter_of(model).refine(result, joints, visible, replace(QUICK, steps=0))
+    assert (kept.vertices - result.vertices).abs().max() < 1e-4  # it starts where the network ended
 
 
-def _row(found: Prediction, i: int) -> Prediction:
-    values = {n: v[i : i + 1] for n, v in vars(found).items() if isinstance(v, torch.Tensor)}
+def _row(result: Prediction, i: int) -> Prediction:
+    values = {n: v[i : i + 1] for n, v in vars(result).items() if isinstance(v, torch.Tensor)}
     return Prediction(**values)
 
 
 def test_without_a_keypoint_nothing_moves(
     model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
 ) -> None:
-    found, joints, visible = answered
+    result, joints, visible = answered
     some = visible.clone()
     some[1] = 0
-    refined = fitter_of(model).refine(found, joints, some, QUICK)
+    refined = fitter_of(model).refine(result, joints, some, QUICK)
     for name in ("vertices", "betas", "transl", "body_rotations", "global_orient", "joints2d"):
-        assert torch.equal(getattr(refined, name)[1], getattr(found, name)[1])
-        assert not torch.equal(getattr(refined, name)[0], getattr(found, name)[0])
+        assert torch.equal(getattr(refined, name)[1], getattr(result, name)[1])
+        assert not torch.equal(getattr(refined, name)[0], getattr(result, name)[0])
 
 
-def test_an_unseen_joint_says_nothing_however_far_out(
+def test_a_joint_that_is_not_visible_has_no_effect_however_far_out(
     model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
 ) -> None:
-    found, joints, visible = answered
+    result, joints, visible = answered
     far = torch.where(visible[..., None] > 0, joints, torch.full_like(joints, 1e30))
     few = replace(REFINE, steps=3)
-    refined, usual = (fitter_of(model).refine(found, at, visible, few) for at in (far, joints))
+    refined, usual = (fitter_of(model).refine(result, at, visible, few) for at in (far, joints))
     assert torch.equal(refined.vertices, usual.vertices)
     one = joints.clone()
-    one[1, COCO[0]] = 1e30  # seen: its square is no number
-    refined = fitter_of(model).refine(found, one, visible, few)
+    one[1, COCO[0]] = 1e30  # visible: its square overflows
+    refined = fitter_of(model).refine(result, one, visible, few)
     assert torch.isfinite(refined.vertices).all()
 
 
@@ -94,58 +94,64 @@ def test_settings_are_numbers(change: dict[str, float]) -> None:
         replace(REFINE, **change)  # pyright: ignore[reportArgumentType]
 
 
-def test_what_no_keypoint_tells_of_stays(
+def test_joints_without_a_visible_keypoint_stay(
     model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
 ) -> None:
-    found, joints, _ = answered
+    result, joints, _ = answered
     visible = torch.zeros(3, 30)
     visible[:, ARMS] = 1
-    refined = fitter_of(model).refine(found, joints, visible, QUICK)
-    free = fitter_of(model).refine(found, joints, visible, replace(QUICK, pull_pose=0.0, pull_blind=0.0))
-    degrees, freely = _turned(found, refined), _turned(found, free)
+    refined = fitter_of(model).refine(result, joints, visible, QUICK)
+    free = fitter_of(model).refine(result, joints, visible, replace(QUICK, pull_pose=0.0, pull_blind=0.0))
+    degrees, freely = _turned(result, refined), _turned(result, free)
     legs = [SMPL24.index(f"{side}_{part}") - 1 for side in "LR" for part in ("Hip", "Knee", "Ankle")]
     arms = [SMPL24.index(f"{side}_Shoulder") - 1 for side in "LR"]
     assert degrees[:, legs].max() < 5 and degrees[:, arms].mean() > 2 * degrees[:, legs].mean()
     assert degrees[:, legs].mean() < 0.7 * freely[:, legs].mean()
-    told = blind(visible)
-    assert told[:, legs].all() and not told[:, arms].any() and not told[:, SMPL24.index("Spine") - 1].any()
+    message = blind(visible)
+    assert (
+        message[:, legs].all()
+        and not message[:, arms].any()
+        and not message[:, SMPL24.index("Spine") - 1].any()
+    )
 
 
-def test_unseen_joints_pull_at_nothing(
+def test_joints_that_are_not_visible_do_not_pull(
     model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
 ) -> None:
     """To the bit: wherever their coordinates lie, refining and fitting give the same."""
-    found, joints, visible = answered
+    result, joints, visible = answered
     visible = visible.clone()
     visible[0, ARMS] = 0
     elsewhere = torch.where(visible[..., None] > 0, joints, torch.tensor([20.0, 230.0]))
     fitter, few = fitter_of(model), replace(QUICK, steps=4)
     assert not torch.equal(joints, elsewhere)
-    one, other = (fitter.refine(found, told, visible, few) for told in (joints, elsewhere))
-    assert torch.equal(one.vertices, other.vertices) and not torch.equal(one.vertices, found.vertices)
+    one, other = (fitter.refine(result, message, visible, few) for message in (joints, elsewhere))
+    assert torch.equal(one.vertices, other.vertices) and not torch.equal(one.vertices, result.vertices)
     moved = torch.where(visible[..., None] > 0, joints + 9, joints)
     assert not torch.equal(
-        fitter.refine(found, moved, visible, few).vertices, one.vertices
-    )  # the seen ones do
+        fitter.refine(result, moved, visible, few).vertices, one.vertices
+    )  # the visible ones do
     alone = Fitter(model.body, load_prior().as_decoder("points"))
-    fits = [alone.fit(told, visible, found.focal, replace(FIT, steps=2)) for told in (joints, elsewhere)]
+    fits = [
+        alone.fit(message, visible, result.focal, replace(FIT, steps=2)) for message in (joints, elsewhere)
+    ]
     for name in ("latent", "root_6d", "betas", "transl"):
         assert torch.equal(getattr(fits[0], name), getattr(fits[1], name))
 
 
 def _turned(a: Prediction, b: Prediction) -> torch.Tensor:
-    """Degrees between two answers' rotations, (b, 23)."""
+    """Degrees between the rotations of two predictions, (b, 23)."""
     trace = (b.body_rotations.transpose(-1, -2) @ a.body_rotations).diagonal(dim1=-2, dim2=-1).sum(-1)
     return torch.rad2deg(torch.acos(((trace - 1) / 2).clamp(-1, 1)))
 
 
 def test_fitting_without_a_network(model: DPMesh) -> None:
-    """A body's own projection, from behind too: found from the mean pose, and the right way round."""
+    """A body's own projection, also from behind, is recovered from the mean pose, facing the right way."""
     fitter = Fitter(model.body, load_prior().as_decoder("points"))
     turn = torch.tensor([[-1.0, 0, 0], [0, 1, 0], [0, 0, -1]])
     upright = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
     root = torch.stack([upright, upright @ turn])
-    body = fitter.decode(fitter._mean_latent()).expand(2, -1, -1, -1)
+    body = fitter.decode(fitter.mean_latent()).expand(2, -1, -1, -1)
     rotations = torch.cat([root[:, None], body], 1)
     focal = torch.full((2,), 700.0)
     transl = torch.tensor([[0.05, 0.3, 5.0], [-0.1, 0.25, 5.5]])
@@ -153,9 +159,9 @@ def test_fitting_without_a_network(model: DPMesh) -> None:
     joints = true.joints30[..., :2] / true.joints30[..., 2:] * focal[:, None, None] + 128
     visible = torch.zeros(2, 30)
     visible[:, COCO] = 1
-    found = fitter.prediction_of(fitter.fit(joints, visible, focal, replace(FIT, steps=40)), focal)
-    assert error(found, joints, visible).max() < 6
-    centred = [p - p[:, :1] for p in (found.joints3d, true.joints30)]
+    result = fitter.prediction_of(fitter.fit(joints, visible, focal, replace(FIT, steps=40)), focal)
+    assert error(result, joints, visible).max() < 6
+    centred = [p - p[:, :1] for p in (result.joints3d, true.joints30)]
     assert (centred[0] - centred[1]).norm(dim=-1).mean() < 0.1
     blank = fitter.fit(joints, torch.zeros_like(visible), focal, replace(FIT, steps=5))
     assert all(torch.isfinite(v).all() for v in vars(blank).values())
@@ -169,14 +175,14 @@ def test_the_predictor_refines(model: DPMesh) -> None:
         keypoints_in_boxes = __call__
 
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (200, 200, 3), np.uint8)
+    source = rng.integers(0, 256, (200, 200, 3), np.uint8)
     anywhere = np.concatenate([rng.uniform(40, 160, (1, 17, 2)), np.ones((1, 17, 1))], 2)
-    person = Predictor(model, OnePerson())(picture, keypoints=anywhere).people[0]
+    person = Predictor(model, OnePerson())(source, keypoints=anywhere).people[0]
     keypoints = np.concatenate([person.joints2d[COCO], np.ones((17, 1))], 1)[
         None
     ]  # where a body can have them
     plain, refined = (
-        Predictor(model, OnePerson(), fitter=fitter)(picture, keypoints=keypoints)
+        Predictor(model, OnePerson(), fitter=fitter)(source, keypoints=keypoints)
         for fitter in (None, fitter_of(model))
     )
     off = [
