@@ -1,7 +1,7 @@
 """Weights in a folder: config.json (config, provenance) and model.safetensors. Strict, atomic, nothing unpickled.
 
-Gigabytes pass through here, so nothing is ever held twice: tensors are written one by one, read in small batches
-into the memory that the model has already, and a model that is about to be filled is not initialised first.
+Gigabytes are never held twice: tensors are written one by one and read in small batches into the model's own memory,
+and a model whose weights are about to be loaded is not initialised first.
 """
 
 import json
@@ -19,13 +19,13 @@ from dpmesh.errors import ConfigError, WeightsError
 from dpmesh.io import atomic_path, open_regular, read_json
 
 Provenance = dict[str, Any]
-"""Where weights come from: commit, data, steps, figures, licence. Plain JSON."""
+"""Origin of weights: commit, data, steps, results, licence. Plain JSON."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 LARGEST_CONFIG = 16 * 2**20
-"""Bytes; a provenance with its checksums has some ten thousand."""
+"""Bytes; a provenance with checksums has about ten thousand."""
 DEEPEST = 30
-"""Levels of a config's and a provenance's nesting; ours have five."""
+"""Nesting levels of a config or provenance; ours have five."""
 BATCH = 16 * 2**20
 """Bytes of the file that are mapped at a time while weights are read."""
 
@@ -51,7 +51,7 @@ def write_weights(
     *,
     half: bool = False,
 ) -> None:
-    """Write both files aside (fp16 if half), then rename them; raises OutputError where that is impossible."""
+    """Write both files (tensors as fp16 if half) atomically; raises OutputError."""
     text = json.dumps({"config": config, "provenance": provenance}, indent=1) + "\n"
     with atomic_path(folder / CONFIG) as config_part, atomic_path(folder / WEIGHTS) as weights_part:
         _stream(weights_part, state, half)
@@ -59,7 +59,7 @@ def write_weights(
 
 
 def _stream(path: Path, state: Mapping[str, Tensor], half: bool) -> None:
-    """safetensors' format, one tensor after the other: its own writer wants all of them contiguous at once."""
+    """Write safetensors' format tensor by tensor; its own writer needs all of them contiguous at once."""
 
     def stored(value: Tensor) -> torch.dtype:
         return torch.float16 if half and value.is_floating_point() else value.dtype
@@ -89,10 +89,12 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Provenance]:
     """The config as plain data, and the provenance. Raises WeightsError."""
     fix = "Give a folder that save_pretrained wrote."
     try:
-        found = read_json(folder / CONFIG, LARGEST_CONFIG, WeightsError)
+        content = read_json(folder / CONFIG, LARGEST_CONFIG, WeightsError)
     except WeightsError as error:
-        raise WeightsError(f"no readable {CONFIG} ({error.what})", where=str(folder), fix=fix) from None
-    parts = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+        raise WeightsError(
+            f"no readable {CONFIG} ({error.what})", where=str(folder), fix=error.fix or fix
+        ) from None
+    parts = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
     config, provenance = parts.get("config"), parts.get("provenance")
     if not isinstance(config, dict) or not isinstance(provenance, dict) or not _shallow(parts):
         raise WeightsError(
@@ -102,7 +104,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Provenance]:
 
 
 def _shallow(value: object) -> bool:
-    """Whether nothing is nested so deeply that it could not be printed."""
+    """Whether the nesting has at most `DEEPEST` levels, so that it can be printed."""
     level = [value]
     for _ in range(DEEPEST):
         inner: list[object] = []
@@ -117,9 +119,9 @@ def _shallow(value: object) -> bool:
 
 @contextmanager
 def building(where: Path) -> Generator[None]:
-    """Building and loading a model of what `where` says: whatever torch objects to becomes a WeightsError.
+    """Turn any error while building and loading a model from `where` into a WeightsError.
 
-    Single sizes are checked when a config is made; that they fit one another, only the layers know.
+    A config checks single sizes; only the layers check that they fit one another.
     """
     try:
         yield
@@ -127,14 +129,14 @@ def building(where: Path) -> Generator[None]:
         raise WeightsError(error.what, where=error.where or str(where), fix=error.fix) from error
     except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError,
             ValueError) as error:  # fmt: skip
-        told = " ".join(str(error).split())[:120] or type(error).__name__
-        raise WeightsError(f"no model can be made of it ({told})", where=str(where)) from error
+        line = " ".join(str(error).split())[:120] or type(error).__name__
+        raise WeightsError(f"no model can be built from it ({line})", where=str(where)) from error
 
 
 def check_stored(state: Mapping[str, Tensor], folder: Path, *, unstored: Collection[str] = ()) -> None:
-    """Raise WeightsError unless the folder's weights have the names, shapes and kinds of numbers of a model's state.
+    """Raise WeightsError unless the folder's weights have the names, shapes and number types of a model's state.
 
-    No tensor is read, and the state's may be without numbers: so a config that does not fit costs no memory.
+    Reads no tensor, and the state may be on the meta device: a config that does not fit costs no memory.
     """
     own = {name: value for name, value in state.items() if name not in unstored}
     with _reading(folder) as path, _open(path) as file:
@@ -155,14 +157,14 @@ def check_stored(state: Mapping[str, Tensor], folder: Path, *, unstored: Collect
 def load_weights(model: nn.Module, folder: Path, *, unstored: Collection[str] = ()) -> None:
     """Copy the stored tensors into the model; raises WeightsError with the first names that do not fit.
 
-    The model is touched only when all names and shapes fit. unstored: names of the model that no file has. A number
-    that is not finite, or not in the model's type, is refused as well: every answer would be empty or wrong.
+    The model is changed only if all names and shapes fit. unstored: names of the model that no file has. Numbers that
+    are not finite, in the file or in the model's type, are refused: every prediction would be wrong.
     """
     own = {name: value for name, value in model.state_dict().items() if name not in unstored}
     check_stored(own, folder)
     with _reading(folder) as path:
         for names in _batches(own):
-            with _open(path) as file:  # closing it gives the mapped pages back
+            with _open(path) as file:  # closing it frees the mapped pages
                 for name in names:
                     own[name].copy_(file.get_tensor(name))
                     if own[name].is_floating_point() and not torch.isfinite(own[name]).all():
@@ -175,13 +177,15 @@ def load_weights(model: nn.Module, folder: Path, *, unstored: Collection[str] = 
 
 @contextmanager
 def _reading(folder: Path) -> Generator[Path]:
-    """The path of a folder's weights, which is a regular file; what cannot be read of it is a WeightsError."""
+    """The path of a folder's weights, a regular file; errors of reading it inside become WeightsErrors."""
     path = folder / WEIGHTS
     try:
         with open_regular(path, WeightsError):
             pass
     except WeightsError as error:
-        raise WeightsError(f"{WEIGHTS} cannot be read ({error.what})", where=str(folder)) from None
+        raise WeightsError(
+            f"{WEIGHTS} cannot be read ({error.what})", where=str(folder), fix=error.fix
+        ) from None
     try:
         yield path
     except (OSError, safetensors.SafetensorError) as error:
@@ -189,7 +193,7 @@ def _reading(folder: Path) -> Generator[Path]:
 
 
 def _open(path: Path) -> Any:
-    return safetensors.safe_open(path, "pt")  # Any: safetensors does not say what its file can do
+    return safetensors.safe_open(path, "pt")  # Any: safetensors has no types for its file
 
 
 def refuse_misfits(
@@ -198,9 +202,9 @@ def refuse_misfits(
     where: str,
     called: Mapping[str, str] | None = None,
 ) -> None:
-    """WeightsError with the first missing, unexpected and mis-shaped names, unless all names and shapes are equal.
+    """Raise WeightsError with the first missing, unexpected and mis-shaped names, unless all are equal.
 
-    called: what a found tensor is called in the file, where that is not the name it is found by.
+    called: a found tensor's name in the file, where it differs.
     """
     called = called or {}
     lists = {
@@ -213,10 +217,10 @@ def refuse_misfits(
         ],
     }
     if any(lists.values()):
-        told = "; ".join(
+        misfits = "; ".join(
             f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in lists.items() if names
         )
-        raise WeightsError(f"weights do not fit the model: {told}", where=where)
+        raise WeightsError(f"weights do not fit the model: {misfits}", where=where)
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -237,7 +241,7 @@ def _batches(state: Mapping[str, Tensor]) -> Iterator[list[str]]:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """torch.nn.init's functions leave the tensor as it is; another order of its numbers is not copied into."""
+    """torch.nn.init's functions leave the tensor unchanged; a change of memory format allocates without copying."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -251,10 +255,10 @@ class _Uninitialised(TorchFunctionMode):
 
 @contextmanager
 def uninitialised() -> Generator[None, None, None]:
-    """Modules made inside hold whatever their memory held: for a model whose every tensor is about to be loaded.
+    """Modules built inside have uninitialised parameters: for a model whose every tensor is about to be loaded.
 
-    Random numbers for a billion parameters take longer than reading them, and memory that nobody has written to
-    does not exist yet.
+    Random numbers for a billion parameters take longer than reading them, and memory that was never written to is not
+    allocated yet.
     """
     with _Uninitialised():
         yield

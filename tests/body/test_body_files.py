@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 
-from dpmesh.body.files import BodyArrays, free_body, load_body, load_npz, save_body
+from dpmesh.body.array_files import load_npz
+from dpmesh.body.files import BodyArrays, free_body, load_body, save_body
 from dpmesh.errors import InputError, OutputError
 from dpmesh.skeletons import SMPL_PARENTS
 
@@ -93,13 +95,22 @@ def test_npz_refusals_name_the_file(tmp_path: Path, body: BodyArrays) -> None:
     with pytest.raises(InputError, match=r"body\.npz.*fields are missing: shapedirs"):
         load_body(path)
     np.savez(path, v_template=np.array([print], object))
-    with pytest.raises(InputError, match=r"body\.npz"):
+    with pytest.raises(InputError, match=r"body\.npz: the pickle asks for builtins\.print"):
         load_body(path)
+    np.savez(path, v_template=np.array([None, "x"], object))
+    with pytest.raises(InputError, match=r"body\.npz: v_template is an array of objects"):
+        load_body(path)
+    torch.save({"a": torch.ones(1)}, path)
+    with pytest.raises(InputError, match=r"body\.npz: holds weights"):
+        load_body(path)
+    np.save(tmp_path / "body.npy", body.v_template)
+    with pytest.raises(InputError, match=r"body\.npy: is a single array"):
+        load_body(tmp_path / "body.npy")
     with pytest.raises(InputError, match="no such body file"):
         load_body(tmp_path / "absent.pkl")
     other = tmp_path / "body.obj"
     other.write_bytes(b"v 0 0 0")
-    with pytest.raises(InputError, match=r"does not end in '\.obj'"):
+    with pytest.raises(InputError, match=r"body\.obj: is not a body file"):
         load_body(other)
 
 
@@ -284,6 +295,32 @@ def test_old_module_names(tmp_path: Path, chumpy: tuple[type, type]) -> None:
     np.testing.assert_array_equal(load_body(path).weights, arrays["weights"].astype(np.float32))
 
 
+@pytest.mark.parametrize("components", [10, 300])
+def test_smpl_is_recognised_by_content(tmp_path: Path, components: int) -> None:
+    """1.0.0 and 1.1.0 as the pickle and as np.savez of its content, under any suffix, with SMPL's unused fields."""
+    arrays = smpl_arrays()
+    wide = np.concatenate([arrays["shapedirs"], np.ones((V, 3, components - 10), np.float32)], 2)
+    sparse = scipy.sparse.csc_matrix(arrays["J_regressor"])
+    content = {
+        **arrays,
+        "shapedirs": wide.astype(np.float32),
+        "J_regressor": sparse,
+        "J_regressor_prior": sparse,
+        "weights_prior": np.zeros((2, 2)),
+        "vert_sym_idxs": np.arange(V),
+        "bs_type": "lrotmin",
+        "joint2num": {"Pelvis": 0},
+    }
+    (tmp_path / "model.bin").write_bytes(pickle.dumps(content, 2))
+    with (tmp_path / "model.pkl").open("wb") as file:
+        np.savez(file, **content)
+    assert np.load(tmp_path / "model.pkl", allow_pickle=True)["J_regressor"].dtype == object
+    for name in ("model.bin", "model.pkl"):
+        body = load_body(tmp_path / name)
+        np.testing.assert_array_equal(body.J_regressor, arrays["J_regressor"].astype(np.float32))
+        np.testing.assert_array_equal(body.shapedirs, arrays["shapedirs"].astype(np.float32))
+
+
 @pytest.mark.parametrize("layout", ["csc", "csr", "coo"])
 def test_sparse_layouts(tmp_path: Path, layout: str) -> None:
     path, arrays = tmp_path / "body.pkl", smpl_arrays()
@@ -336,7 +373,7 @@ def test_damaged_pickles(tmp_path: Path, chumpy: tuple[type, type]) -> None:
     whole = path.read_bytes()
     for cut in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        with pytest.raises(InputError, match=r"SMPL\.pkl.*damaged"):
+        with pytest.raises(InputError, match=r"SMPL\.pkl.*(damaged|is empty)"):
             load_body(path)
     for content in ([1, 2], {"v_template": np.zeros((4, 3))}, {"v_template": "text"}):
         path.write_bytes(pickle.dumps(content))

@@ -47,7 +47,7 @@ def test_every_person_of_an_image(weights: Path, tmp_path: Path, capsys: pytest.
     ("image", "words", "message"),
     [
         ("none.png", (), "no such file"),
-        ("text.png", (), "not a picture"),
+        ("text.png", (), "not an image"),
         ("grey.png", (), "no person detected"),
         ("grey.png", ("--boxes", "5,5,5,50"), "no area"),
         ("grey.png", ("--keypoints", "none.json"), "no such file"),

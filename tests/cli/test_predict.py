@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpmesh.cli.image_files import find_images, result_names
 from dpmesh.cli.main import main
 from dpmesh.errors import InputError
+from dpmesh.inference.image_list import list_images, result_names
 from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.record import MARKER
@@ -135,23 +135,23 @@ def test_result_of_another_image_is_refused(
 
 def test_names_of_results(tmp_path: Path) -> None:
     paths = [Path(p) for p in ("x/a.jpg", "x/a.png", "x/b.png", "y/a.jpg", "y/B.png", "x/c.tar.gif")]
-    result = result_names(paths)
+    result = result_names(dict.fromkeys(paths, ""))
     assert result[Path("x/c.tar.gif")] == "c.tar"
     assert result[Path("x/a.jpg")] == "a.jpg" and result[Path("x/a.png")] == "a.png"
     assert len({name.casefold() for name in result.values()}) == len(paths)
     # An image keeps its name in a second run, so its result is recognised.
-    assert result_names(paths) == result
+    assert result_names(dict.fromkeys(paths, "")) == result
 
 
 def test_images_of_a_folder(photos: Path, tmp_path: Path) -> None:
-    assert [p.name for p in find_images([str(photos), str(photos / "a.png")])] == [
+    assert [p.name for p in list_images([str(photos), str(photos / "a.png")]).images] == [
         "a.png",
         "b.jpg",
         "c.png",
     ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no image"):
-        find_images([str(tmp_path / "empty")])
+        list_images([str(tmp_path / "empty")])
 
 
 @pytest.mark.usefixtures("loads")

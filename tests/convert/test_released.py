@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dpmesh.checkpoint import refuse_misfits
 from dpmesh.config import RELEASE, DPMeshConfig
-from dpmesh.convert.fitting import fit, wanted_shapes
+from dpmesh.convert.layouts import fit, wanted_shapes
 from dpmesh.convert.released import JOINED, canonical, convert_released, fate, sort_out, without_copies
 from dpmesh.model import DPMesh
 from dpmesh.types import Inputs

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from dpmesh import assets
 from dpmesh.cli.main import main
 from dpmesh.config import PRESETS
-from dpmesh.convert.vposer import imported_vposer
 from dpmesh.errors import ConfigError, WeightsError
-from dpmesh.pose_prior.vposer import VPoserConfig
+from dpmesh.pose_prior.vposer import VPoserConfig, imported_vposer
 from dpmesh.train.context import TrainingContext, make_objective
 
 

@@ -3,24 +3,19 @@
 Body frame (docs/conventions.md): metres, y up, the subject's left is +x, it looks along +z, T-pose.
 """
 
-import io
 import os
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpmesh.assets import shipped
-from dpmesh.body.unpickle import load_smpl_pickle
+from dpmesh.body.array_files import load_npy, load_smpl_fields
 from dpmesh.errors import InputError
-from dpmesh.io import atomic_path, open_regular, read_bytes
+from dpmesh.io import atomic_path
 from dpmesh.skeletons import COCO17, H36M17, JOINTS30, SMPL_PARENTS, Skeleton
 
 BETAS = 10
@@ -36,17 +31,23 @@ _HEAD_TOP_VERTEX = 411
 _HEAD_TOP_ROW = 3
 _SUM_TOLERANCE = 1e-3
 _LARGEST = 1000.0
-"""Metres, and of every other array: a thousand times what a body holds, and far from where float32 overflows."""
-LARGEST_BODY = 2 * 2**30
-"""Bytes of an .npz, unpacked; SMPL 1.1.0 has a quarter of a gibibyte."""
+"""Metres, and of every other array: a thousand times a body's values, and far below float32's overflow."""
 _LARGEST_REGRESSOR = 64 * 2**20
+
+_OTHER_MODELS = {52: "SMPL-H", 55: "SMPL-X", 16: "MANO", 5: "FLAME"}
+"""Number of joints -> model."""
+_STAR_FEATURES = 93
+GET_SMPL = (
+    "The models here use SMPL, with 24 joints: get basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl from"
+    " smpl.is.tue.mpg.de (free registration); then: dpmesh assets import FILE."
+)
 
 
 @dataclass(frozen=True)
 class BodyArrays:
     """A body in SMPL's format, as numpy arrays; construction checks that they fit together (InputError)."""
 
-    # Shapes are checked below and not by annotation: the arrays come from the user's files.
+    # Shapes are checked below rather than by annotation: the arrays come from the user's files.
     v_template: NDArray[np.float32]  # V×3 metres, T-pose
     shapedirs: NDArray[np.float32]  # V×3×10 metres per standard deviation
     posedirs: NDArray[np.float32]  # V×3×207 metres per entry of R - I, joints 1..23, row-major
@@ -75,7 +76,7 @@ class BodyArrays:
             if not np.isfinite(arrays[name]).all():
                 _refuse(f"{name} holds NaN or infinity")
             if (largest := float(np.abs(arrays[name]).max())) > _LARGEST:
-                _refuse(f"{name} holds {largest:.3g}, which is no body's")
+                _refuse(f"{name} holds {largest:.3g}, out of a body's range")
         for name in ("weights", "J_regressor", *self.regressors):
             error = float(np.abs(arrays[name].sum(1, dtype=np.float64) - 1).max())
             if error > _SUM_TOLERANCE:
@@ -96,23 +97,21 @@ def free_body() -> BodyArrays:
 def load_body(
     path: str | Path, *, h36m: str | Path | None = None, extra: str | Path | None = None
 ) -> BodyArrays:
-    """Read a body from `.npz` (ours) or SMPL's `.pkl`; raises InputError, naming the file, when it cannot.
+    """Read a body from an `.npz` or SMPL's pickle, recognised by content; raises InputError with the file's name.
 
+    SMPL 1.0.0 (10 shape components) and 1.1.0 (300, of which the first 10 are used) are read; SMPL-H, SMPL-X and
+    other models are refused by name.
     h36m: `J_regressor_h36m_correct.npy` (17×6890), adds "h36m17" to an SMPL body.
-    extra: `J_regressor_extra.npy` (9×6890); its row 3 is the head top of "joints30". Without it vertex 411,
-    the highest of the head, stands in (a few millimetres away).
+    extra: `J_regressor_extra.npy` (9×6890); its row 3 is the head top of "joints30". The default is vertex 411,
+    the highest of the head, a few millimetres away.
     """
     path = Path(path)
     if not os.path.isfile(path):
-        raise InputError("there is no such body file", where=str(path), fix="Give a .npz or an SMPL .pkl.")
+        raise InputError("there is no such body file", where=str(path), fix="Give a .npz, or SMPL's .pkl.")
     try:
-        if path.suffix.lower() == ".pkl":
-            return smpl_body(load_smpl_pickle(path), h36m=h36m, extra=extra)
-        if path.suffix.lower() == ".npz":
-            raw = load_npz(path)
-            rows = {name: raw[f"regressor_{name}"] for name in REGRESSORS if f"regressor_{name}" in raw}
-            return _assemble(raw, rows) if rows else smpl_body(raw, h36m=h36m, extra=extra)
-        raise InputError(f"a body file does not end in {path.suffix!r}", fix="Give a .npz or an SMPL .pkl.")
+        raw = load_smpl_fields(path, [f"regressor_{name}" for name in REGRESSORS])
+        rows = {name: raw[f"regressor_{name}"] for name in REGRESSORS if f"regressor_{name}" in raw}
+        return _assemble(raw, rows) if rows else smpl_body(raw, h36m=h36m, extra=extra)
     except InputError as error:
         raise error if error.where else InputError(error.what, where=str(path), fix=error.fix) from None
 
@@ -152,36 +151,18 @@ def _refuse(what: str) -> None:
     raise InputError(what, fix="The file is damaged or is not a body in SMPL's format.")
 
 
-def load_npz(path: Path, limit: int = LARGEST_BODY) -> dict[str, NDArray[np.generic]]:
-    """All arrays of an .npz by name, of at most `limit` bytes when unpacked. Raises InputError."""
-    try:
-        with open_regular(path) as file:
-            with zipfile.ZipFile(file) as archive:
-                if (size := sum(member.file_size for member in archive.infolist())) > limit:
-                    raise InputError(f"unpacked it would have {size:,} bytes", where=str(path))
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: _truths(arrays[name]) for name in arrays.files}
-    except BROKEN_ARRAYS as error:
-        told = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"this is not a readable .npz ({told})", where=str(path)) from error
-
-
-BROKEN_ARRAYS = (
-    OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, RuntimeError,
-    SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error,
-)  # fmt: skip
-"""What numpy and zipfile raise on a damaged file; RuntimeError for an unknown or encrypted way to pack."""
-
-
-def _truths(array: object) -> NDArray[np.generic]:
-    """An array as it is; truth values other than 0 and 1 mislead numpy's own code, which counts by adding bytes."""
-    if not isinstance(array, np.ndarray):
-        raise ValueError("a member is no array")
-    found = cast("NDArray[Any]", array)
-    return np.not_equal(found.view(np.uint8), 0) if found.dtype.kind == "b" else found  # pyright: ignore[reportUnknownMemberType]
+def other_model(raw: Mapping[str, NDArray[np.generic]]) -> str:
+    """The name of a body model that is not SMPL, from its fields; empty for SMPL and what is unknown."""
+    weights, posedirs = raw.get("weights"), raw.get("posedirs")
+    joints = weights.shape[1] if weights is not None and weights.ndim == 2 else 0
+    if joints == len(SMPL_PARENTS) and posedirs is not None and posedirs.shape[-1:] == (_STAR_FEATURES,):
+        return "STAR"
+    return _OTHER_MODELS.get(joints, "")
 
 
 def _assemble(raw: Mapping[str, NDArray[np.generic]], rows: Mapping[str, NDArray[np.generic]]) -> BodyArrays:
+    if name := other_model(raw):
+        raise InputError(f"this is {name}, not SMPL", fix=GET_SMPL)
     wanted = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
     missing = [name for name in wanted if name not in raw]
     if missing:
@@ -207,7 +188,7 @@ def _float(raw: Mapping[str, NDArray[np.generic]], name: str, dimensions: int) -
     array = raw[name]
     if array.ndim != dimensions or array.dtype.kind not in "fiu":
         _refuse(f"{name} is {array.dtype} of shape {array.shape}, expected {dimensions}-dimensional numbers")
-    with np.errstate(over="ignore"):  # infinity is told of by its name
+    with np.errstate(over="ignore"):  # infinity is reported with the field's name
         return array.astype(np.float32)
 
 
@@ -222,7 +203,7 @@ def _smpl_regressors(
 ) -> dict[str, NDArray[np.generic]]:
     joints = raw.get("J_regressor")
     if joints is None or joints.shape != (24, _SMPL_VERTICES) or joints.dtype.kind not in "fiu":
-        return {}  # another mesh: nobody knows where its nose is
+        return {}  # another mesh, whose face vertices are unknown
     face = np.zeros((5, _SMPL_VERTICES), np.float32)
     face[np.arange(5), _FACE_VERTICES] = 1
     top = np.zeros((1, _SMPL_VERTICES), np.float32)
@@ -244,13 +225,3 @@ def _npy(path: Path, rows: int) -> NDArray[np.float32]:
         raise InputError("this is not such a regressor", where=str(path), fix=fix)
     with np.errstate(over="ignore"):
         return array.astype(np.float32)
-
-
-def load_npy(path: Path, limit: int) -> NDArray[np.generic]:
-    """The array of an .npy of at most `limit` bytes. Raises InputError."""
-    data = read_bytes(path, limit)
-    try:
-        return _truths(np.load(io.BytesIO(data), allow_pickle=False))
-    except BROKEN_ARRAYS as error:
-        told = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"the file is damaged or no .npy ({told})", where=str(path)) from error

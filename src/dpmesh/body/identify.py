@@ -1,4 +1,4 @@
-"""What a user's file is, by its content, under whatever name: SMPL, VPoser, joint regressors."""
+"""Recognises a user's file by its content, whatever its name: SMPL, VPoser, joint regressors."""
 
 import os
 import re
@@ -10,39 +10,41 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmesh.body.files import BROKEN_ARRAYS, load_npz, smpl_body
-from dpmesh.body.unpickle import load_smpl_pickle
+from dpmesh.body.array_files import BROKEN_ARRAYS, load_npz
+from dpmesh.body.files import GET_SMPL, other_model, smpl_body
+from dpmesh.body.unpickle import FIELDS, load_smpl_pickle
 from dpmesh.errors import InputError, WeightsError
-from dpmesh.io import open_regular, reason
+from dpmesh.io import HEAD, mistaken, open_regular, reason
 from dpmesh.skeletons import SMPL_PARENTS
 from dpmesh.tensor_files import read_tensors, refuse_numbers
 
 LARGEST = 512 * 2**20
-"""Bytes; the largest of these files, SMPL 1.1.0, has half of it. Larger ones are weights and not looked into."""
+"""Bytes; the largest of these files, SMPL 1.1.0, has half of it. Larger files are taken for weights, unread."""
 SMPL_VERTICES = 6890
 _GENDERS = {
     "female": r"female|(^|[_\-. ])f([_\-. ]|$)",
     "male": r"(?<!fe)male|(^|[_\-. ])m([_\-. ]|$)",
     "neutral": r"neutral|(^|[_\-. ])n([_\-. ]|$)",
 }
+_SUFFIXES = (".pkl", ".npz", ".npy", ".pt")
 _FACE = (331, 2802, 6262, 3489, 3990)
 
 
 class Found(NamedTuple):
-    """asset: a name of assets.USER_ASSETS, "" if it is nothing to import. what: in words, and what to do."""
+    """asset: a name of assets.USER_ASSETS, "" for a file that is not imported. what: a description, and what to do."""
 
     asset: str
     what: str
 
 
 def recognise(path: Path, gender: str = "") -> Found | None:
-    """What the file is; None for something else. Raises InputError or WeightsError where it is damaged or unsafe.
+    """The kind of a file, or None if it is unknown. Raises InputError or WeightsError for a damaged or unsafe file.
 
-    gender: of an SMPL body, where its name does not say it; nothing in SMPL's files does.
+    gender: of an SMPL body whose name does not state it; the content of SMPL's files never does.
     """
     with open_regular(path) as file:
         try:
-            head, size = file.read(8), os.fstat(file.fileno()).st_size
+            head, size = file.read(HEAD), os.fstat(file.fileno()).st_size
         except OSError as error:
             raise InputError(f"cannot be read ({reason(error)})", where=str(path)) from error
     if path.suffix in (".safetensors", ".ckpt") or path.name.endswith(".pth.tar") or size > LARGEST:
@@ -58,18 +60,25 @@ def recognise(path: Path, gender: str = "") -> Found | None:
         if sum(member.file_size for member in members) > LARGEST:
             return None
         if any(member.filename.endswith(".npy") for member in members):
-            return _body(path, load_npz(path, LARGEST), gender)
-        return _vposer(path) if any(member.filename.endswith("data.pkl") for member in members) else None
+            return _body(path, load_npz(path, LARGEST, FIELDS), gender)
+        if any(member.filename.endswith("data.pkl") for member in members):
+            return _vposer(path)
+        inside = any(member.filename.lower().endswith(_SUFFIXES) for member in members)
+        return Found("", "a zip archive: unpack it, then import the folder") if inside else None
     if head[:1] == b"\x80" and head[2:4] == b"\x8a\n":  # torch.save before 1.6 begins with a long integer
         return _vposer(path)
     if head[:1] == b"\x80" or head[:2] == b"(d":  # a pickle's first bytes: of a protocol, or of a dictionary
         return _body(path, load_smpl_pickle(path), gender)
+    if head and (archive := mistaken(head)):
+        return Found("", f"{archive.what.removeprefix('is ')}: {archive.fix}")
     return None
 
 
 def _body(path: Path, raw: dict[str, NDArray[np.generic]], gender: str) -> Found | None:
-    if not {"v_template", "shapedirs", "posedirs", "weights"} <= raw.keys():
+    if not {"v_template", "shapedirs", "weights"} <= raw.keys():
         return None
+    if name := other_model(raw):
+        return Found("", f"{name}. {GET_SMPL}")
     try:
         arrays = smpl_body(raw)
     except InputError as error:
@@ -77,18 +86,19 @@ def _body(path: Path, raw: dict[str, NDArray[np.generic]], gender: str) -> Found
             raise InputError(
                 f"a damaged body ({error.what})", where=str(path), fix="Download it again."
             ) from error
-        return Found("", f"a body, but not SMPL's 24 joints ({error.what})")
+        return Found("", f"a body, but not SMPL ({error.what}). {GET_SMPL}")
     if len(arrays.v_template) != SMPL_VERTICES:
-        return Found("", "a body in SMPL's format that is not SMPL: give it to --body as it is")
+        return Found("", "a body in SMPL's format with another mesh, which is not imported: use --body FILE")
     for place in (path.stem, path.parent.name):
         gender = gender or next(
             (one for one, pattern in _GENDERS.items() if re.search(pattern, place.lower())), ""
         )
     if not gender:
         return Found(
-            "", "SMPL; neither it nor its name says of which gender: add --gender neutral, male or female"
+            "",
+            "SMPL of a gender that neither its name nor its folder states: add --gender neutral, male or female",
         )
-    return Found(f"smpl_{gender}", f"SMPL, {gender}")
+    return Found(f"smpl_{gender}", f"SMPL, {gender}, {raw['shapedirs'].shape[-1]} shape components")
 
 
 def _regressor(path: Path) -> Found | None:
@@ -98,8 +108,8 @@ def _regressor(path: Path) -> Found | None:
             return None
         rows = np.array(rows, np.float64)
     except BROKEN_ARRAYS as error:
-        told = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"the file is damaged ({told})", where=str(path)) from error
+        line = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"the file is damaged ({line})", where=str(path)) from error
     if not np.isfinite(rows).all():
         raise InputError(
             "a joint regressor that holds NaN or infinity", where=str(path), fix="Download it again."
@@ -107,13 +117,14 @@ def _regressor(path: Path) -> Found | None:
     if len(rows) == 9:
         return Found("extra_regressor", "J_regressor_extra, 9 joints")
     if len(rows) != 17 or not np.allclose(rows.sum(1), 1, atol=0.01):
-        return Found("", f"a joint regressor of {len(rows)} rows, needed by nothing here")
+        return Found("", f"a joint regressor of {len(rows)} rows, not needed")
     if all(rows[i, vertex] > 0.99 for i, vertex in enumerate(_FACE)):
-        return Found("", "J_regressor_coco, needed by nothing here")
+        return Found("", "J_regressor_coco, not needed")
     right = rows[1:4, SMPL_VERTICES // 2 :].sum() > rows[1:4, : SMPL_VERTICES // 2].sum()
-    if not right:  # SMPL's vertices are the left half of the body, then the right
+    if not right:  # SMPL lists the vertices of the left half of the body first
         return Found(
-            "", "J_regressor_h36m with the left leg first: the one needed has the right leg first (_correct)"
+            "",
+            "J_regressor_h36m with the left leg first; J_regressor_h36m_correct (right leg first) is needed",
         )
     return Found("h36m_regressor", "J_regressor_h36m_correct, 17 joints")
 
@@ -131,5 +142,5 @@ def _vposer(path: Path) -> Found | None:
         refuse_numbers(own, str(path))
         return Found("vposer", "VPoser, version 1")
     if any("decoder_net" in name for name in names):
-        return Found("", "VPoser, version 2: the models here use version 1.0")
+        return Found("", "VPoser, version 2; the models here use version 1.0")
     return None

@@ -1,9 +1,8 @@
-"""A reader of pickles as data: each opcode that a writer of arrays uses, and none that could run anything.
+"""A reader of pickles as data: it supports the opcodes that writers of arrays use, and runs nothing.
 
-A pickle is a program for a stack machine; Python's own machine calls whatever the program names. This one has its own
-table of names (what they stand for is in pickle_arrays.py), calls nothing else, and bounds what a file can ask for:
-memo and stack grow by what is read, numbers, nesting and what sharing multiplies are limited.
-The opcodes are documented in the standard library's pickletools.
+A pickle is a program for a stack machine; Python's own machine calls whatever the program names. This one calls only
+the functions of one table (pickle_arrays.py), and memo, stack, numbers, nesting and shared content are bounded. The
+opcodes are documented in the standard library's pickletools.
 """
 
 import pickle
@@ -14,102 +13,50 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmesh.body import pickle_arrays as stand_ins
-from dpmesh.body.pickle_arrays import Foreign, Malformed, Name, Unfinished
-from dpmesh.body.pickle_size import check_size
+from dpmesh.body.pickle_arrays import (
+    CLASSES,
+    FUNCTIONS,
+    ONLY_NAMES,
+    Foreign,
+    Malformed,
+    Name,
+    Unfinished,
+    check_size,
+    dictionary_key,
+    new_foreign,
+    new_set,
+)
 from dpmesh.errors import InputError
 
 MOST_STEPS = 8_000_000
-"""Opcodes. The longest real file, a Panoptic sequence of 17,000 frames, has a quarter of that."""
+"""Opcodes; four times the longest real file, a Panoptic sequence of 17,000 frames."""
 MOST_CONTAINERS = 1_500_000
 """Lists, tuples, dictionaries, sets, arrays and marks: an empty set is one byte of a file and 200 of memory."""
 MOST_MEMO = 4_000_000
-"""Things to be referred to again; each is one byte of a file and 100 of memory."""
+"""Entries of the memo; each is one byte of a file and 100 of memory."""
 MADE = 4
-"""Bytes of arrays and texts made of what is in the memo, for each byte of the file, and 16 MiB: a file of one
-mebibyte could ask for the same array ten thousand times, each on memory of its own."""
+"""Bytes of arrays and texts built from the memo, for each byte of the file, plus 16 MiB: a file of one mebibyte could
+build the same array ten thousand times, each in memory of its own."""
 LONGEST_NUMBER = 16
 """Bytes of an integer; SMPL's root has the parent 2**32 - 1."""
 LONGEST_LINE = 4096
-"""Of protocol 0's numbers and names; texts and arrays may be longer."""
+"""Bytes of a line with a number or a name in protocol 0; texts and arrays may be longer."""
 SHARED = 8
-"""What is referred to again counts again, up to so many elements for each byte of the file and a million."""
+"""Elements of the content, shared ones counted each time, for each byte of the file, plus a million."""
 
 Value = Any
-Reduce = Callable[..., Value]
-
-
-def _functions() -> dict[Name, Reduce]:
-    functions: dict[Name, Reduce] = {
-        Name("numpy", "dtype"): stand_ins.new_dtype,
-        Name("_codecs", "encode"): stand_ins.latin1,
-    }
-    for core in ("numpy.core", "numpy._core"):  # the name before and since numpy 2
-        functions[Name(f"{core}.multiarray", "_reconstruct")] = stand_ins.new_array
-        functions[Name(f"{core}.multiarray", "scalar")] = stand_ins.scalar
-        functions[Name(f"{core}.numeric", "_frombuffer")] = stand_ins.from_buffer
-    for builtins in ("builtins", "__builtin__"):
-        functions[Name(builtins, "set")] = functions[Name(builtins, "frozenset")] = _set
-        functions[Name(builtins, "bytes")] = stand_ins.no_bytes
-    for copyreg in ("copyreg", "copy_reg"):
-        functions[Name(copyreg, "_reconstructor")] = _new
-    return functions
-
-
-def _classes() -> dict[Name, str]:
-    """Foreign classes -> what they are here."""
-    classes: dict[Name, str] = {}
-    for layout in ("csc", "csr", "coo"):
-        for module in ("scipy.sparse", f"scipy.sparse.{layout}", f"scipy.sparse._{layout}"):
-            classes[Name(module, f"{layout}_matrix")] = classes[Name(module, f"{layout}_array")] = layout
-    for module, names in (
-        ("chumpy.ch", ("Ch",)),
-        ("chumpy", ("Ch",)),
-        ("chumpy.reordering", ("Select", "Reorder", "Ravel", "Reshape")),
-    ):
-        classes |= {Name(module, name): "chumpy" for name in names}
-    return classes
-
-
-def _new(cls: object, *_: object) -> Foreign:
-    """`copyreg._reconstructor`, and the opcode NEWOBJ: a foreign object without its state."""
-    if not isinstance(cls, Name) or cls not in CLASSES:
-        raise Malformed("an object of no foreign class")
-    return Foreign(CLASSES[cls])
-
-
-def _set(items: object = ()) -> set[Any]:
-    if not isinstance(items, list | tuple | set):
-        raise Malformed("a set of something else than a list")
-    return {_key(item) for item in cast("list[object]", items)}
-
-
-def _key(value: Value) -> Value:
-    """A dictionary's key or a set's member: of kinds that no file can make collide."""
-    if isinstance(value, str | bytes | Foreign) or value is None:
-        return value
-    if isinstance(value, int) and abs(value) < 2**60:
-        return value
-    raise Malformed(f"a key of the type {type(value).__name__}")
-
-
-FUNCTIONS, CLASSES = _functions(), _classes()
-_ONLY_NAMES = {
-    Name("numpy", "ndarray"),
-    *(Name(builtins, "object") for builtins in ("builtins", "__builtin__")),
-}
 
 
 def read_pickle(data: bytes) -> Value:
-    """What a pickle holds. Raises InputError for a name that it should not ask for, else what BROKEN lists."""
-    found = _Machine(data).run()
-    check_size(found, SHARED * len(data) + 1_000_000)
-    return found
+    """The content of a pickle. Raises InputError for a name that is not admitted, else what BROKEN lists."""
+    content = _Machine(data).run()
+    check_size(content, SHARED * len(data) + 1_000_000)
+    return content
 
 
 BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError, struct.error,
           OverflowError, MemoryError, RecursionError, DeprecationWarning)  # fmt: skip
-"""What a damaged file leads to; the last where warnings are errors, by a text with an unknown escape."""
+"""Raised for a damaged file; DeprecationWarning where warnings are errors, for a text with an unknown escape."""
 
 
 class _Machine:
@@ -122,7 +69,7 @@ class _Machine:
         self.room = MADE * len(data) + 2**24
 
     def run(self) -> Value:
-        """Steps until STOP. The stack's top may be Unfinished; whatever takes a value goes through `pop`."""
+        """Run until STOP. The stack's top may be Unfinished; every value is taken by `pop`, which checks that."""
         data = self.data
         for _ in range(MOST_STEPS):
             if self.at >= len(data):
@@ -137,7 +84,7 @@ class _Machine:
             step(self)
         raise Malformed(f"more than {MOST_STEPS:,} steps")
 
-    # what is read
+    # reading
 
     def take(self, count: int) -> bytes:
         if count < 0 or count > len(self.data) - self.at:
@@ -156,16 +103,16 @@ class _Machine:
         self.at = end + 1
         return found
 
-    # what it costs
+    # limits
 
     def count(self) -> None:
-        """One container more."""
+        """Charge one container."""
         self.containers -= 1
         if self.containers < 0:
             raise Malformed(f"more than {MOST_CONTAINERS:,} lists, arrays and the like")
 
     def charge(self, made: Value) -> None:
-        """For what a call made of its arguments, which the memo may hold and give again and again."""
+        """Charge the result of a call, whose arguments the memo may supply any number of times."""
         self.count()
         if isinstance(made, np.ndarray):
             self.room -= cast("NDArray[Any]", made).nbytes
@@ -174,7 +121,7 @@ class _Machine:
         elif isinstance(made, set):
             self.room -= 64 * len(cast("set[Any]", made))
         if self.room < 0:
-            raise Malformed("it makes more arrays than it has bytes for")
+            raise Malformed("it builds more arrays than it has bytes for")
 
     # the stack
 
@@ -199,10 +146,10 @@ class _Machine:
         return items
 
     def top(self, kind: type) -> Any:
-        """The value that the next step fills."""
+        """The top of the stack, of type `kind`."""
         value = self.stack[-1]
         if type(value) is not kind:
-            raise Malformed(f"a {type(value).__name__} in the place of a {kind.__name__}")
+            raise Malformed(f"a {type(value).__name__} instead of a {kind.__name__}")
         return value
 
     # opcodes
@@ -218,7 +165,7 @@ class _Machine:
             value.places.append(place)
         self.memo[place] = value
         if len(self.memo) > MOST_MEMO or (isinstance(value, Unfinished) and len(value.places) > MOST_MEMO):
-            raise Malformed(f"more than {MOST_MEMO:,} things to refer to")
+            raise Malformed(f"more than {MOST_MEMO:,} entries in the memo")
 
     def get(self, place: int) -> None:
         value = self.memo[place]
@@ -228,7 +175,7 @@ class _Machine:
 
     def ask(self, module: str, name: str) -> None:
         asked = Name(module, name)
-        if not (asked in FUNCTIONS or asked in CLASSES or asked in _ONLY_NAMES):
+        if not (asked in FUNCTIONS or asked in CLASSES or asked in ONLY_NAMES):
             raise InputError(
                 f"the pickle asks for {_shown(module)}.{_shown(name)}, which no file of arrays needs;"
                 " nothing was run",
@@ -247,14 +194,14 @@ class _Machine:
         self.ask(module, name)
 
     def instance(self) -> None:
-        """INST, of Python 2's oldest classes: none of the admitted names is one."""
+        """INST, for Python 2's old-style classes, of which none is admitted."""
         self.ask_lines()
         raise Malformed("an instance of an old class")
 
     def reduce(self) -> None:
         arguments, asked = self.pop(), self.pop()
         if not isinstance(asked, Name) or not isinstance(arguments, tuple) or asked not in FUNCTIONS:
-            raise Malformed("a call of something that is no function of arrays")
+            raise Malformed("a call of something that is not an admitted function")
         made = FUNCTIONS[asked](*cast("tuple[Any, ...]", arguments))
         self.charge(made)
         self.push(made)
@@ -263,7 +210,7 @@ class _Machine:
         arguments, cls = self.pop(), self.pop()
         if arguments != ():
             raise Malformed("an object made with arguments")
-        self.hold(_new(cls))
+        self.hold(new_foreign(cls))
 
     def build(self) -> None:
         state, value = self.pop(), self.stack[-1]
@@ -287,11 +234,11 @@ class _Machine:
 
     def add_items(self) -> None:
         items = self.pop_mark()
-        self.top(set).update(map(_key, items))
+        self.top(set).update(map(dictionary_key, items))
 
     def set_item(self) -> None:
         value, key = self.pop(), self.pop()
-        self.top(dict)[_key(key)] = value
+        self.top(dict)[dictionary_key(key)] = value
 
     def set_items(self) -> None:
         items = self.pop_mark()
@@ -306,7 +253,7 @@ class _Machine:
         if len(items) % 2:
             raise Malformed("a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_key(key)] = value
+            target[dictionary_key(key)] = value
         return target
 
     def tuple_of(self, count: int) -> None:
@@ -314,7 +261,7 @@ class _Machine:
         self.hold(tuple(reversed(items)))
 
     def whole(self, raw: bytes) -> None:
-        """An integer of protocol 0, or a truth value, as the text of it."""
+        """An integer or truth value of protocol 0, as text."""
         if raw in (b"00", b"01"):
             self.push(raw == b"01")
             return
@@ -328,7 +275,7 @@ class _Machine:
         self.push(int.from_bytes(self.take(count), "little", signed=True))
 
     def quoted(self) -> None:
-        """STRING: Python's own way to write it, in quotes and with escapes."""
+        """STRING: a quoted Python literal with escapes."""
         raw = self.line(-1).strip()
         if len(raw) < 2 or raw[0] != raw[-1] or raw[:1] not in (b"'", b'"'):
             raise Malformed("a text without its quotes")
@@ -372,7 +319,7 @@ _OPCODES: dict[bytes, Callable[[_Machine], None]] = {
     b")": lambda m: m.push(()), b"t": lambda m: m.hold(tuple(m.pop_mark())),
     b"\x85": lambda m: m.tuple_of(1), b"\x86": lambda m: m.tuple_of(2), b"\x87": lambda m: m.tuple_of(3),
     b"}": lambda m: m.hold({}), b"d": _M.dictionary, b"s": _M.set_item, b"u": _M.set_items,
-    b"\x8f": lambda m: m.hold(set()), b"\x90": _M.add_items, b"\x91": lambda m: m.hold(_set(m.pop_mark())),
+    b"\x8f": lambda m: m.hold(set()), b"\x90": _M.add_items, b"\x91": lambda m: m.hold(new_set(m.pop_mark())),
     b"p": lambda m: m.put(int(m.line()[:20])), b"q": lambda m: m.put(m.number("<B")),
     b"r": lambda m: m.put(m.number("<I")), b"\x94": lambda m: m.put(len(m.memo)),
     b"g": lambda m: m.get(int(m.line()[:20])), b"h": lambda m: m.get(m.number("<B")),

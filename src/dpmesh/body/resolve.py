@@ -1,4 +1,4 @@
-"""The user's licensed body beside converted weights: found, compared with the checkpoint's, never copied unasked."""
+"""The body for a model's weights: the free one, or the user's licensed one, compared with the checkpoint's record."""
 
 import os
 from collections.abc import Mapping
@@ -14,32 +14,32 @@ from dpmesh.errors import AssetError, InputError, WeightsError
 
 
 def find_regressors(folder: Path | None) -> dict[str, Path]:
-    """The regressor files in a folder, known by content ("h36m_regressor", "extra_regressor"); without a folder the
-    imported ones. Raises InputError where the folder holds neither."""
+    """The regressor files in a folder, recognised by content ("h36m_regressor", "extra_regressor"); without a folder
+    the imported ones. Raises InputError if the folder has neither."""
     names = ("h36m_regressor", "extra_regressor")
     if folder is None:
         return {name: path for name in names if (path := find_asset(name))}
     if not os.path.isdir(folder):
         raise InputError("there is no such folder", where=str(folder))
-    found: dict[str, Path] = {}
+    regressors: dict[str, Path] = {}
     for path in sorted(folder.glob("*.npy")):
-        seen = recognise(path)
-        if seen is not None and seen.asset in names:
-            found.setdefault(seen.asset, path)
-    if not found:
+        found = recognise(path)
+        if found is not None and found.asset in names:
+            regressors.setdefault(found.asset, path)
+    if not regressors:
         raise InputError(
             "no joint regressor in the folder",
             where=str(folder),
-            fix="dpmesh assets doctor says where they are.",
+            fix="dpmesh assets doctor says where to get them.",
         )
-    return found
+    return regressors
 
 
 def user_body(body: Path | None, regressors: Path | None) -> tuple[BodyArrays, dict[str, Any]] | None:
     """The body in a file (.npz, SMPL's .pkl) with its regressors, and a record of both for a model's provenance.
 
-    Without a file the imported neutral SMPL, or None where there is none; regressors as in find_regressors.
-    Raises InputError.
+    Without a file the imported neutral SMPL, or None if there is none; regressors: as find_regressors. Raises
+    InputError.
     """
     path = body or find_asset("smpl_neutral")
     rows = find_regressors(regressors)
@@ -51,12 +51,9 @@ def user_body(body: Path | None, regressors: Path | None) -> tuple[BodyArrays, d
     return arrays, record
 
 
-# Which body a model's weights are used with: the free one, or the user's licensed one.
-
-
 @dataclass(frozen=True, eq=False)
 class ChosenBody:
-    """arrays: None is the free body. record: the files and their checksums. notes: what does not fit the weights."""
+    """arrays: None for the free body. record: the files and their checksums. notes: differences from the weights."""
 
     arrays: BodyArrays | None = None
     record: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -66,11 +63,11 @@ class ChosenBody:
 def choose_body(
     weights: str | Path, body: str | Path | None = None, regressors: str | Path | None = None
 ) -> ChosenBody:
-    """The body in a file, with regressors as `convert.bodies.find_regressors` finds them.
+    """The body for `weights`: the one in a file, with regressors as of `find_regressors`.
 
-    Without a file: the imported neutral SMPL for weights that were trained with it, the free body for all others.
-    Raises AssetError where the former is missing (the free body would silently take SMPL's shape coefficients),
-    InputError for files that cannot be used.
+    Without a file the imported neutral SMPL for weights that were trained with it, the free body for all others. Raises
+    AssetError if the former is missing (SMPL's shape coefficients mean other shapes on the free body), InputError for
+    files that cannot be used.
     """
     provenance = _provenance(weights)
     recorded = _recorded(provenance, weights)
@@ -93,12 +90,12 @@ def choose_body(
             where=record["file"],
             fix="Give SMPL's own mesh, or a .npz that save_body wrote with one.",
         )
-    told = _misfits(record, recorded) if released else (_FREE,)
-    return ChosenBody(arrays, record, told)
+    notes = _differences(record, recorded) if released else (_FREE,)
+    return ChosenBody(arrays, record, notes)
 
 
 def needs_body(weights: str | Path) -> bool:
-    """Whether these weights were trained with a body that the user must bring. Raises WeightsError."""
+    """Whether weights were trained with a body that the user must provide. Raises WeightsError."""
     return _trained_with_one(_provenance(weights))
 
 
@@ -110,7 +107,7 @@ def _provenance(weights: str | Path) -> dict[str, Any]:
 def _recorded(provenance: Mapping[str, Any], weights: str | Path) -> dict[str, Any]:
     recorded: object = provenance.get("body") or {}
     if not isinstance(recorded, dict):
-        raise WeightsError("its provenance names no body but something else", where=f"{weights}/{CONFIG}")
+        raise WeightsError("its provenance records something other than a body", where=f"{weights}/{CONFIG}")
     return cast("dict[str, Any]", recorded)
 
 
@@ -121,23 +118,23 @@ def _trained_with_one(provenance: Mapping[str, Any]) -> bool:
 _FREE = "the weights were trained with the free body: their shape coefficients mean other shapes on this one"
 
 
-def _misfits(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, ...]:
-    """How the body in use differs from what the conversion recorded."""
+def _differences(used: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[str, ...]:
+    """The differences of the body in use from the one that the conversion recorded."""
     if "sha256" not in recorded:
         return ("the body was never compared with the checkpoint's (none was named at the conversion)",)
-    if given["sha256"] != recorded["sha256"]:
-        return (f"the body {given['file']} is not {recorded.get('file')}, which the conversion recorded",)
-    told = recorded.get("differs_from_checkpoint")
-    if not isinstance(told, list) or not told:
+    if used["sha256"] != recorded["sha256"]:
+        return (f"the body {used['file']} is not {recorded.get('file')}, which the conversion recorded",)
+    found = recorded.get("differs_from_checkpoint")
+    if not isinstance(found, list) or not found:
         return ()
-    told = cast("list[object]", told)
-    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
-    return (f"the body is not the checkpoint's: {told[0]}{more}",)
+    differences = cast("list[object]", found)
+    more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+    return (f"the body is not the checkpoint's: {differences[0]}{more}",)
 
 
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
+def _path(name: str | Path | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 SOURCE = "a released DPMesh checkpoint"
-"""How the provenance of converted weights names where they come from."""
+"""The `source` in the provenance of converted weights."""

@@ -1,8 +1,8 @@
-"""Reads SMPL's `.pkl` without running anything from it: a pickle is read as data (pickle_reader.py).
+"""Arrays from pickles (SMPL, 3DPW) without executing them: a pickle is read as data (pickle_reader.py).
 
-A pickle is a program; `pickle.load` on a stranger's file runs whatever it says. SMPL's files need numpy arrays, scipy
-sparse matrices and chumpy's array classes. The latter two become inert records of the pickled fields, from which the
-array is then read, every index checked. chumpy and scipy are not needed.
+A pickle is a program, and `pickle.load` runs it. SMPL's files need numpy arrays, scipy's sparse matrices and chumpy's
+array classes. The latter two become inert records of the pickled fields, from which the array is built with every
+index checked. Neither chumpy nor scipy is needed.
 """
 
 import operator
@@ -16,31 +16,36 @@ from numpy.typing import NDArray
 from dpmesh.body.pickle_arrays import Foreign, Malformed
 from dpmesh.body.pickle_reader import BROKEN, read_pickle
 from dpmesh.errors import InputError
-from dpmesh.io import read_bytes
+from dpmesh.io import HEAD, mistaken, read_bytes
 
 LARGEST_PICKLE = 2 * 2**30
-"""Bytes. SMPL 1.1.0 has an eighth of it."""
+"""Bytes; eight times SMPL 1.1.0."""
 LARGEST_DENSE = 2**24
-"""Numbers in a sparse matrix, zeros included; a joint regressor of SMPL has 165 thousand."""
+"""Entries of a sparse matrix, zeros included; SMPL's joint regressor has 165 thousand."""
 LARGEST_MADE = 512 * 2**20
-"""Bytes of all arrays made of one file's sparse matrices and selections, working memory included. SMPL takes 10 MB."""
+"""Bytes of all arrays built from a file's sparse matrices and selections, with working memory; SMPL takes 10 MB."""
 FIELDS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
-"""Of an SMPL file; nothing is made of its other fields."""
+"""Fields of an SMPL file that are read; the others are ignored."""
 
 
 def load_pickle(path: Path) -> object:
-    """What a pickle of arrays, strings, numbers, lists and dictionaries holds (SMPL, 3DPW); Python 2's text is read as
-    latin1, as its arrays need. Raises InputError, and runs nothing, for a pickle that asks for anything else."""
+    """The content of a pickle of arrays, strings, numbers, lists and dictionaries (SMPL, 3DPW); Python 2's text is
+    decoded as latin1, as its arrays need. Raises InputError, without running anything, for any other pickle."""
+    head = b""
     try:
-        return read_pickle(read_bytes(path, LARGEST_PICKLE))
+        data = read_bytes(path, LARGEST_PICKLE)
+        head = data[:HEAD]
+        return read_pickle(data)
     except InputError as error:
         raise InputError(error.what, where=str(path), fix=error.fix) from None
     except BROKEN as error:
+        if found := mistaken(head):
+            raise InputError(found.what, where=str(path), fix=found.fix) from None
         raise _damaged("the pickle is damaged", error, path) from error
 
 
 def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
-    """The arrays of an SMPL `.pkl` by field name: of FIELDS those that are arrays. Raises InputError."""
+    """The arrays of an SMPL `.pkl` by field name, of `FIELDS`. Raises InputError."""
     content = load_pickle(path)
     if not isinstance(content, dict):
         raise InputError(
@@ -57,13 +62,21 @@ def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
     return {key: value for key, value in arrays.items() if value is not None}
 
 
+def plain_array(value: object) -> NDArray[np.generic] | None:
+    """The array in a value of `read_pickle`: an array, a sparse matrix, one of chumpy's, or an array that holds one of
+    these as its only object. None for anything else. Raises what BROKEN lists."""
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = cast("NDArray[Any]", value).ravel()[0] if value.size == 1 else None
+    return _array(value, _Budget())
+
+
 def _damaged(what: str, error: BaseException, path: Path) -> InputError:
     reason = " ".join(str(error).split())[:120] or type(error).__name__
     return InputError(f"{what} ({reason})", where=str(path), fix="Download it again.")
 
 
 class _Budget:
-    """What may still be made of one file, in bytes. Asked before anything is made."""
+    """Bytes that arrays of one file may still take; charged before an array is allocated."""
 
     def __init__(self) -> None:
         self.left = LARGEST_MADE
@@ -113,24 +126,24 @@ def _dense(value: Foreign, budget: _Budget) -> NDArray[np.generic]:
         place = _whole(fields["indices"], across, budget)
         rows, columns = (place, line) if value.kind == "csc" else (line, place)
     if not len(rows) == len(columns) == len(data):
-        raise Malformed("a sparse matrix with more numbers than places")
+        raise Malformed("a sparse matrix with more values than indices")
     out = np.zeros((height, width))
     np.add.at(out, (rows, columns), data)  # equal positions add up, as in scipy
     return out
 
 
 def _starts(pointers: object, lines: int, count: int, budget: _Budget) -> NDArray[np.int64]:
-    """The line of every stored number, from where each line's numbers start."""
+    """The row (or column) of every stored value, from where each begins."""
     starts = _whole(pointers, count + 1, budget)
     steps = np.diff(starts)
     if len(starts) != lines + 1 or starts[0] != 0 or starts[-1] != count or (steps < 0).any():
-        raise Malformed("a sparse matrix whose lines do not fit its numbers")
+        raise Malformed("a sparse matrix whose pointers do not fit its values")
     budget.take(8 * (lines + count))
     return np.repeat(np.arange(lines), steps)
 
 
 def _whole(value: object, below: int, budget: _Budget) -> NDArray[np.int64]:
-    """Whole numbers in [0, below), in one line."""
+    """A vector of integers in [0, below)."""
     found = _line(value, "iu")
     if len(found) and (found.min() < 0 or found.max() >= below):  # pyright: ignore[reportOperatorIssue]
         raise Malformed("an index outside of its array")
@@ -141,5 +154,5 @@ def _whole(value: object, below: int, budget: _Budget) -> NDArray[np.int64]:
 def _line(value: object, kinds: str) -> NDArray[np.generic]:
     found = cast("NDArray[np.generic]", np.asarray(value))
     if found.ndim != 1 or (found.dtype.kind not in kinds and found.size):
-        raise Malformed("numbers of a sparse matrix or a selection are not numbers in a line")
+        raise Malformed("a sparse matrix or a selection whose entries are no vector of numbers")
     return found

@@ -6,6 +6,7 @@ and errors in the arguments come at once.
 
 import argparse
 import math
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,12 @@ def _number(text: str, kind: type[float] | type[int], least: float, below: float
     return value
 
 
+def device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a device; choose of auto, cpu, cuda, cuda:1, mps")
+    return text
+
+
 def positive(text: str) -> float:
     return _number(text, float, 0.0, math.inf)
 
@@ -148,7 +155,7 @@ _SYNTAX: dict[str, dict[str, Any]] = {
     "weights": {"metavar": "NAME|DIR"},
     "body": {"metavar": "FILE"},
     "regressors": {"metavar": "DIR"},
-    "device": {"choices": ("auto", "cpu", "cuda", "mps")},
+    "device": {"metavar": "auto|cpu|cuda|cuda:1|mps", "type": device},
     "threads": {"metavar": "N", "type": count},
 }
 """Option -> how argparse reads it."""

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from dpmesh.cli.arguments import add_model, add_people, folder, model_options, predict_options
-from dpmesh.cli.image_files import check_keypoints, input_files, parents_of, refuse_input_in, result_names
+from dpmesh.cli.image_files import check_keypoints, input_files, parents_of, refuse_input_in
 from dpmesh.cli.streams import say
 from dpmesh.errors import InputError
 from dpmesh.inference.options import file_sha256
@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     out, image = Path(args.out), Path(args.image)
     check_keypoints(args)
-    name = result_names([image])[image]
+    from dpmesh.inference.image_list import result_names
+
+    name = result_names({image: ""})[image]
     if _is_done(out / name, image, args):
         say(f"{args.image}: done before, kept (--overwrite makes it again) → {out / name}")
         return 0

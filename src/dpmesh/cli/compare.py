@@ -17,7 +17,7 @@ from dpmesh.cli.arguments import (
     model_options,
     predict_options,
 )
-from dpmesh.cli.image_files import check_keypoints, find_images, result_names
+from dpmesh.cli.image_files import check_keypoints
 from dpmesh.cli.streams import flush_stdout, say
 from dpmesh.errors import DPMeshError
 from dpmesh.inference.options import MAX_PIXELS, ModelOptions
@@ -45,7 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="IMAGE", help="image files, or folders of images")
+    add(
+        "inputs",
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, folders of images, or lists of paths (.txt, -)",
+    )
     add(
         "--out",
         type=folder,
@@ -87,11 +92,16 @@ def run(args: argparse.Namespace) -> int:
     if args.label and len(args.label) != len(weights):
         args.refuse(f"--label: {len(args.label)} labels for {len(weights)} weights")
     check_keypoints(args)
-    unusable: dict[str, str] = {}
-    names, out = result_names(find_images(args.inputs, unusable)), Path(args.out)
+    out = Path(args.out)
 
     from dpmesh.evaluate.qualitative.columns import open_columns
     from dpmesh.evaluate.qualitative.page import refuse_foreign_page, write_page
+    from dpmesh.inference.image_list import list_images, result_names
+
+    found = list_images(args.inputs)
+    names, unusable = result_names(found.images), found.unusable
+    if found.skipped_text:
+        say(found.skipped_text, error=True)
 
     refuse_foreign_page(out)
     options = model_options(args, weights=weights[0])

@@ -1,84 +1,18 @@
-"""Files of a verb on images: its input images, the names of its result folders, and what must not be overwritten."""
+"""Files of a verb on images: what it reads besides them, and what must not be overwritten."""
 
 import argparse
 import os
 import tempfile
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dpmesh.errors import DPMeshError, InputError, OutputError
-
-
-def find_images(inputs: Sequence[str], failed: dict[str, str] | None = None) -> list[Path]:
-    """The files named, and the images of the folders named, sorted by name; each once.
-
-    failed: receives the inputs without any image (an empty name, a folder that cannot be read or has no image) -> why.
-    Raises InputError for such an input if `failed` is None, or if it is the only one.
-    """
-    found: list[Path] = []
-    for name in inputs:
-        try:
-            found += _images_of(name)
-        except DPMeshError as error:
-            if failed is None or len(inputs) == 1:
-                raise
-            failed[name] = str(error)
-    unique: dict[str, Path] = {}
-    for path in found:
-        unique.setdefault(os.path.abspath(path), path)
-    return list(unique.values())
-
-
-def _images_of(name: str) -> list[Path]:
-    from dpmesh.decode import SUFFIXES
-    from dpmesh.io import reason
-
-    if not name:
-        raise InputError("an empty name", where="INPUT", fix="Name images, or folders of images.")
-    path = Path(name)
-    if not os.path.isdir(path):  # also what is no path at all: reading it raises
-        return [path]
-    try:
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and os.path.isfile(p))
-    except OSError as error:
-        raise InputError(f"the folder cannot be read ({reason(error)})", where=name) from None
-    if not inside:
-        raise InputError("the folder has no image", where=name)
-    return inside
+from dpmesh.errors import InputError, OutputError
 
 
 def check_keypoints(args: argparse.Namespace) -> None:
     """Raise InputError where --keypoints names nothing."""
     if args.keypoints is not None and not os.path.exists(args.keypoints):
         raise InputError("no such file or folder", where=args.keypoints, fix="Check the path.")
-
-
-def result_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A folder name per image: its stem; its whole name where stems are equal; numbered where those are equal too.
-
-    Names count as equal that are one file on some file system: upper and lower case, composed and decomposed letters.
-    """
-    from dpmesh.inference.result_folder import folder_name
-
-    stems = {path: folder_name(path.name) or "image" for path in paths}
-    counts = Counter(map(_folded, stems.values()))
-    taken: set[str] = set()
-    names: dict[Path, str] = {}
-    for path, stem in stems.items():
-        base = stem if counts[_folded(stem)] == 1 or not path.name.strip(".") else path.name
-        name, number = base, 1
-        while _folded(name) in taken:
-            number += 1
-            name = f"{base}_{number}"
-        taken.add(_folded(name))
-        names[path] = name
-    return names
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def input_files(args: argparse.Namespace) -> list[str]:

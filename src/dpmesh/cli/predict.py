@@ -20,11 +20,9 @@ from dpmesh.cli.arguments import (
 from dpmesh.cli.image_files import (
     check_keypoints,
     check_writable,
-    find_images,
     input_files,
     parents_of,
     refuse_input_in,
-    result_names,
 )
 from dpmesh.cli.streams import say
 from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
@@ -40,7 +38,17 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="image files, or folders of images")
+    add(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image files, folders of images, or lists: FILE.txt with one path a line, - for standard input",
+    )
+    add(
+        "--recursive",
+        action="store_true",
+        help="folders below INPUT too; results keep them: DIR/sub/a/scene.json",
+    )
     add(
         "--out",
         type=folder,
@@ -82,8 +90,12 @@ def run(args: argparse.Namespace) -> int:
         )
     out = Path(args.out)
     check_keypoints(args)
-    unusable: dict[str, str] = {}
-    names = result_names(find_images(args.inputs, unusable))
+    from dpmesh.inference.image_list import list_images, result_names
+
+    found = list_images(args.inputs, recursive=args.recursive, skip=out)
+    names, unusable = result_names(found.images), found.unusable
+    if found.skipped_text:
+        say(found.skipped_text, error=True)
     check_writable(out)
     tables = _split_tables(args)
     kept_tables = plan_tables(out, tables)

@@ -16,9 +16,8 @@ from dpmesh.body.resolve import SOURCE
 from dpmesh.checkpoint import Provenance, refuse_misfits, write_weights
 from dpmesh.config import DPMeshConfig
 from dpmesh.config_io import to_dict
-from dpmesh.convert.fitting import fit, wanted_shapes
+from dpmesh.convert.layouts import fit, unet_name, vae_name, wanted_shapes
 from dpmesh.convert.released_body import differences, keep_smpl, licensed_arrays
-from dpmesh.convert.stable_diffusion import unet_name, vae_name
 from dpmesh.errors import InputError, WeightsError
 from dpmesh.tensor_files import read_tensors, refuse_numbers
 
@@ -30,13 +29,13 @@ LICENCE = (
 
 @dataclass(frozen=True)
 class Sorted:
-    """A checkpoint's tensors: kept, under our names; licensed, by the release's; dropped, counted by reason.
+    """A checkpoint's tensors: kept, under our names; licensed, under the release's; dropped, counted by reason.
 
-    came: our name -> theirs.
+    original: our name -> theirs.
     """
 
     kept: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    came: dict[str, str] = field(default_factory=dict[str, str])
+    original: dict[str, str] = field(default_factory=dict[str, str])
     licensed: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     dropped: Counter[str] = field(default_factory=Counter[str])
 
@@ -52,14 +51,13 @@ def convert_released(
     smpl_to: Path | None = None,
     overwrite: bool = False,
 ) -> Provenance:
-    """Write OUT/config.json and OUT/model.safetensors; returns the provenance that stands in the former.
+    """Write OUT/config.json and OUT/model.safetensors; returns the provenance in the former.
 
-    config: RELEASE, or its widths scaled down. merge_lora: add the low-rank updates to their linear layers.
-    body: as user_body finds it; compared with the checkpoint's and recorded, never copied. The checkpoint's own SMPL
-    arrays are written, with the regressors, only into smpl_to, where another file of that name is replaced only with
-    overwrite. Raises WeightsError with the first names that are
-    missing, unexpected, mis-shaped, unequal copies or not finite, InputError for a checkpoint without a usable body,
-    OutputError.
+    config: RELEASE, or a version of smaller widths. merge_lora: add the low-rank updates to their linear layers.
+    body: from user_body; compared with the checkpoint's and recorded, never copied. The checkpoint's own SMPL arrays
+    are written, with the regressors, only into smpl_to, where a different file of that name is replaced only with
+    overwrite. Raises WeightsError with the first names that are missing, unexpected, mis-shaped, unequal copies or not
+    finite; InputError for a checkpoint without a usable body; OutputError.
     """
     tensors = read_tensors(file)
     first, copies = without_copies(tensors, str(file))
@@ -67,8 +65,8 @@ def convert_released(
     config = replace(config, lora_rank=0) if merge_lora else config
     wanted = wanted_shapes(config)
     adapted = sum(name.endswith("lora_down.weight") for name in parts.kept)
-    state, came = fit(parts.kept, wanted)
-    called = {name: parts.came.get(old, old) for name, old in came.items()}
+    state, names = fit(parts.kept, wanted)
+    called = {name: parts.original.get(old, old) for name, old in names.items()}
     refuse_misfits(
         wanted,
         {name: tuple(value.shape) for name, value in state.items()},
@@ -108,7 +106,7 @@ def convert_released(
 
 
 def without_copies(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], int]:
-    """Each tensor once, under its canonical name, and how many copies there were; WeightsError if one differs."""
+    """Each tensor once, under its canonical name, and the number of copies; WeightsError if a copy differs."""
     first: dict[str, Tensor] = {}
     called: dict[str, str] = {}
     for name, value in tensors.items():
@@ -124,7 +122,7 @@ def without_copies(tensors: Mapping[str, Tensor], where: str) -> tuple[dict[str,
 
 
 def sort_out(tensors: Mapping[str, Tensor], layers: int) -> Sorted:
-    """Every tensor to its place. What no release has stays among the kept, where it will be unexpected."""
+    """Sort every tensor. Unknown ones are kept under their own names, to be reported as unexpected."""
     parts = Sorted()
     rows: dict[str, Tensor] = {}
     for name, value in tensors.items():
@@ -141,34 +139,32 @@ def sort_out(tensors: Mapping[str, Tensor], layers: int) -> Sorted:
         even = len(targets) == 1 or (value.ndim > 0 and value.shape[0] % len(targets) == 0)
         pieces = value.chunk(len(targets)) if len(targets) > 1 and even else (value,) * len(targets)
         parts.kept.update(zip(targets, pieces, strict=True))
-        parts.came.update(dict.fromkeys(targets, name))
+        parts.original.update(dict.fromkeys(targets, name))
     for ours, theirs in JOINED.items():
         if all(name in rows for name in theirs):
             below = [rows[name].reshape(-1, rows[name].shape[-1]) for name in theirs]
             if len({part.shape[1] for part in below}) == 1:
                 parts.kept[ours] = torch.cat(below)
-                parts.came[ours] = " + ".join(theirs)
+                parts.original[ours] = " + ".join(theirs)
     return parts
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    # Tensors saved together share one place in the file, and need not be read.
+    # Tensors that share storage in the file need not be read.
     return one.data_ptr() == other.data_ptr() or torch.equal(one, other)
 
 
 def _largest(state: Mapping[str, Tensor], prefix: str) -> float:
-    """Largest magnitude below a prefix. Of ControlNet's last convolutions: 0 says that it was never trained."""
+    """Largest magnitude under a prefix; 0 for ControlNet's output convolutions means that it was never trained."""
     return max(
         (float(value.abs().max()) for name, value in state.items() if name.startswith(prefix)), default=0.0
     )
 
 
-# What becomes of every tensor of a released DPMesh checkpoint: its place in our model, or why it is dropped.
-#
-# The only table of the release's foreign names, its misspelling included (shared facts: 3,573 names, of which 1,728 are
-# second and third copies under another name).
+# The names of a released DPMesh checkpoint, its misspelling included, and their places in our model, or why they are
+# dropped: 3,573 names, of which 1,728 are second and third copies under another name.
 
 
 COPIES = (
@@ -181,7 +177,7 @@ JOINED = {
     "regressor.query_content": ("transformer.smpl_tgt", "transformer.kp_tgt"),
     "regressor.query_position": ("spose_shape_cam_param", "query.weight"),
 }
-"""Ours -> theirs, laid below one another as rows."""
+"""Ours -> theirs, concatenated as rows."""
 
 LICENSED = "human_model_layer.th_"
 
@@ -198,6 +194,8 @@ _DROPPED = (
     (re.escape(LICENSED), "SMPL's licensed arrays"),
 )
 
+_WRAPPERS = re.compile(r"((module|model|network|net|ema_model|ema)\.)+")
+"""Prefixes of DataParallel, Lightning modules and averaged models; no tensor of the release begins like one."""
 _DIFFUSION = "backbone.sd_model."
 _SPLIT = {"in_proj_weight": "weight", "in_proj_bias": "bias"}
 _LAYER = {"linear1": "feed_forward.0", "linear2": "feed_forward.2"}
@@ -232,15 +230,17 @@ _MOVED = {
 
 
 class Fate(NamedTuple):
-    """targets: our names; of several each gets an equal part along the first axis. dropped: why, if nothing is kept."""
+    """targets: our names; several share the tensor in equal parts along the first axis. dropped: the reason, if it is
+    not kept."""
 
     targets: tuple[str, ...] = ()
     dropped: str = ""
 
 
 def canonical(name: str) -> str:
-    """A tensor's first name: without the prefix of data-parallel training, copies under the original's name."""
-    name = name.removeprefix("module.")
+    """A tensor's first name: without prefixes of training frameworks, copies under the original's name."""
+    if wrapper := _WRAPPERS.match(name):
+        name = name[wrapper.end() :]
     for copy, first in COPIES:
         if name.startswith(copy):
             return first + name.removeprefix(copy)
@@ -248,9 +248,9 @@ def canonical(name: str) -> str:
 
 
 def fate(name: str, layers: int) -> Fate | None:
-    """What becomes of a canonical name; None for one that no release has.
+    """The fate of a canonical name; None for an unknown one.
 
-    layers: residual blocks of each level of the U-Net (2).
+    layers: residual blocks per level of the U-Net (2).
     """
     for pattern, reason in _DROPPED:
         if re.match(pattern, name):
@@ -283,7 +283,7 @@ def _backbone(name: str, layers: int) -> str | None:
 
 
 def _layer(ours: str, rest: str, attentions: dict[str, str]) -> tuple[str, ...]:
-    """One of a transformer's layers: torch keeps query, key and value in one matrix, we in three."""
+    """Our names for a tensor of a transformer layer: torch keeps query, key and value in one matrix, we in three."""
     part, _, leaf = rest.partition(".")
     if part not in attentions:
         return (f"{ours}{_LAYER.get(part, part)}.{leaf}",)

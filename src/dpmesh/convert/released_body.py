@@ -1,4 +1,4 @@
-"""The body that a released checkpoint carries: compared with the user's, never copied unasked."""
+"""The SMPL body inside a released checkpoint: compared with the user's, and written only on request."""
 
 import os
 import tempfile
@@ -33,31 +33,31 @@ _SAME = 1e-5
 
 
 def licensed_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-    """SMPL's field names from a release's `th_*` tensors, as far as they are there."""
-    there = {ours: tensors[theirs] for ours, theirs in _THEIRS.items() if theirs in tensors}
-    found: dict[str, NDArray[Any]] = {
+    """The arrays of a release's `th_*` tensors under SMPL's field names, where present."""
+    present = {ours: tensors[theirs] for ours, theirs in _THEIRS.items() if theirs in tensors}
+    arrays: dict[str, NDArray[Any]] = {
         name: (value.double() if value.is_floating_point() else value).numpy()
-        for name, value in there.items()
+        for name, value in present.items()
         if not value.is_complex()
     }
-    if "v_template" in found and found["v_template"].ndim == 3 and len(found["v_template"]):
-        found["v_template"] = found["v_template"][0]
-    return found
+    if "v_template" in arrays and arrays["v_template"].ndim == 3 and len(arrays["v_template"]):
+        arrays["v_template"] = arrays["v_template"][0]
+    return arrays
 
 
 def differences(body: BodyArrays, theirs: Mapping[str, NDArray[Any]]) -> list[str]:
-    """What of a body is not what the checkpoint was trained with; empty where nothing differs."""
-    told: list[str] = []
+    """The fields of a body that differ from the checkpoint's; empty if none does."""
+    differing: list[str] = []
     for name, array in theirs.items():
         own: NDArray[Any] = body.faces if name == "f" else getattr(body, name)
         array = array[..., :BETAS] if name == "shapedirs" and array.ndim else array
         if own.shape != array.shape:
-            told.append(f"{name} has shape {own.shape}, the checkpoint's {array.shape}")
+            differing.append(f"{name} has shape {own.shape}, the checkpoint's {array.shape}")
         elif not (off := float(np.abs(own.astype(np.float64) - array).max())) <= _SAME:  # NaN differs
-            told.append(
+            differing.append(
                 f"{name} differs by up to {off * 1000:.3g} mm" if name == "v_template" else f"{name} differs"
             )
-    return told
+    return differing
 
 
 def keep_smpl(
@@ -66,10 +66,10 @@ def keep_smpl(
     regressors: Mapping[str, Path],
     overwrite: bool = False,
 ) -> Path:
-    """Write the checkpoint's own body, with its regressors, into a place that the user named for it.
+    """Write the checkpoint's own body, with its regressors, to `folder`/SMPL_NEUTRAL.npz; returns that path.
 
-    A file that is there already stays if it is the same, else OutputError unless `overwrite`: it may be the user's
-    own SMPL, which is called just so.
+    An existing file is left if it is equal, and otherwise OutputError is raised unless `overwrite`: it may be the
+    user's own SMPL, which has the same name.
     """
     parents = np.array([SMPL_PARENTS, range(len(SMPL_PARENTS))], np.int64)
     arrays = smpl_body(

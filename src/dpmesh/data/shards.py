@@ -25,7 +25,7 @@ from dpmesh.data.crops import make_sample
 from dpmesh.data.images import decode_rgb
 from dpmesh.data.sample import Sample
 from dpmesh.errors import ConfigError, InputError
-from dpmesh.io import parse_json, read_json, reason
+from dpmesh.io import HEAD, parse_json, placeholder, read_json, reason
 
 MANIFEST = "pack.json"
 """In the folder of the shards: what was packed, from where, how."""
@@ -92,7 +92,9 @@ def torn(shard: Path, index: Mapping[str, Any] | None, whole: bool) -> str:
     try:
         size = shard.stat().st_size
         if size != index["bytes"]:
-            return f"it has {size:,} of {index['bytes']:,} bytes"
+            with shard.open("rb") as file:
+                other = placeholder(file.read(HEAD))
+            return f"it {other.what}" if other else f"it has {size:,} of {index['bytes']:,} bytes"
         if whole and sha256(shard) != index["sha256"]:
             return "its checksum is another"
     except OSError as error:

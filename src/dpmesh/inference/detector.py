@@ -15,9 +15,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 
 from dpmesh.assets import shipped
-from dpmesh.errors import InputError
+from dpmesh.errors import AssetError, InputError
 from dpmesh.geometry.crop import Crop, sample_window
 from dpmesh.inference.detections import Detection, DetectionResult, box_iou, merge_detections, suppress
+from dpmesh.io import open_regular
 from dpmesh.skeletons import COCO17
 
 MODELS = ("ssdlite_mobilenet_v2_coco.onnx", "movenet_multipose.onnx")
@@ -208,13 +209,21 @@ def better_pose(first: Pose, rotated: Float32[np.ndarray, "n 17 3"], side: float
 
 def open_session(path: Path, threads: int) -> Any:
     """An onnxruntime session: quiet, on the CPU, with a fixed number of threads."""
+    with open_regular(path, AssetError):  # raises for a missing file, a Git LFS pointer, a web page
+        pass
     import onnxruntime  # Here: slow to import.
 
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # It would warn of unused initializers of the converted graphs.
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  onnxruntime's own classes share no base
+        line = " ".join(str(error).split())[:120]
+        raise AssetError(
+            f"is not a readable ONNX file ({line})", where=str(path), fix="Install or download it again."
+        ) from None
 
 
 def _steady(crop: Crop) -> Crop:

@@ -57,7 +57,7 @@ def postprocess(
     check_finite(prediction)
     device = prediction.betas.device
     turns = np.stack([crop_rotation(K, crop) for K, crop in zip(cameras, crops, strict=True)])
-    turn = torch.from_numpy(turns).to(device, torch.float32)
+    turn = torch.from_numpy(turns.astype(np.float32)).to(device)  # MPS has no float64
     root = prediction.global_orient if camera == "image" else turn @ prediction.global_orient
     focal = torch.tensor([crop_focal(K, crop) for K, crop in zip(cameras, crops, strict=True)], device=device)
     transl = prediction.transl.clone()

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
-from dpmesh.body.files import load_body, load_npz
+from dpmesh.body.array_files import load_npz
+from dpmesh.body.files import load_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.geometry.camera import checked_camera

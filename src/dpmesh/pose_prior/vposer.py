@@ -1,6 +1,7 @@
 """VPoser's decoder, version 1.0: a latent of 32 numbers to 21 joint rotations (Pavlakos et al., CVPR 2019)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -8,9 +9,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dpmesh.assets import find_asset
+from dpmesh.checkpoint import refuse_misfits
 from dpmesh.config_io import check_sizes
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.rotations import rotation_from_6d
+from dpmesh.tensor_files import read_tensors
+
+_DECODER = "bodyprior_dec_"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,3 +61,28 @@ class VPoserDecoder(nn.Module):
         body = rotation_from_6d(x.reshape(-1, self.config.joints, 6))
         hands = torch.eye(3, device=x.device, dtype=x.dtype).expand(x.shape[0], 23 - self.config.joints, 3, 3)
         return torch.cat([body, hands], dim=1)
+
+
+def imported_vposer(config: VPoserConfig) -> VPoserDecoder | None:
+    """The imported VPoser's decoder (`dpmesh assets import`) in evaluation mode, fp32; None if there is none.
+
+    Raises WeightsError, as read_vposer.
+    """
+    path = find_asset("vposer")
+    return None if path is None else read_vposer(path, config)
+
+
+def read_vposer(path: Path, config: VPoserConfig) -> VPoserDecoder:
+    """The decoder of a VPoser 1.0 snapshot. Raises WeightsError for a file that cannot be read, is unsafe, or has other
+    sizes."""
+    decoder = VPoserDecoder(config)
+    tensors = {name.rpartition("vposer.")[2]: value for name, value in read_tensors(path).items()}
+    kept = {name: value.float() for name, value in tensors.items() if name.startswith(_DECODER)}
+    own = decoder.state_dict()
+    refuse_misfits(
+        {name: tuple(value.shape) for name, value in own.items()},
+        {name: tuple(value.shape) for name, value in kept.items()},
+        str(path),
+    )
+    decoder.load_state_dict(kept)
+    return decoder.eval()

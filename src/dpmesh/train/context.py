@@ -14,12 +14,11 @@ from dpmesh.body.files import BodyArrays
 from dpmesh.body.resolve import user_body
 from dpmesh.config import DPMeshConfig
 from dpmesh.config_io import to_dict
-from dpmesh.convert.vposer import imported_vposer
 from dpmesh.errors import AssetError, ConfigError, WeightsError
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_any_prior, load_prior
 from dpmesh.pose_prior.prior import DirectConfig
-from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder
+from dpmesh.pose_prior.vposer import VPoserConfig, VPoserDecoder, imported_vposer
 from dpmesh.pose_prior.vqvae import PoseVQVAE
 from dpmesh.profiling import build_on_meta
 from dpmesh.train.config import Settings, model_name

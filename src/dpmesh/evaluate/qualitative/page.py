@@ -24,7 +24,9 @@ def refuse_foreign_page(out: Path) -> None:
     if not page.exists() and not page.is_symlink():
         return
     try:
-        ours = not page.is_symlink() and _MARK.encode() in read_bytes(page, 2**26, OutputError)
+        ours = not page.is_symlink() and _MARK.encode() in read_bytes(
+            page, 2**26, OutputError, any_content=True
+        )
     except DPMeshError:
         ours = False
     if not ours:

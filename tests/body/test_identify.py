@@ -1,7 +1,9 @@
-"""The user's files are known by content; what they are not is said; nothing in them runs."""
+"""The user's files are recognised by content, other models are named, and nothing in a file runs."""
 
 import os
 import pickle
+import tarfile
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -72,20 +74,19 @@ def test_smpl_under_whatever_name(smpl: Arrays, tmp_path: Path):
         np.savez(file, **smpl)
     unknown = recognise(nameless)
     assert unknown is not None and unknown.asset == "" and "--gender" in unknown.what
-    assert recognise(nameless, "male") == ("smpl_male", "SMPL, male")
+    assert recognise(nameless, "male") == ("smpl_male", "SMPL, male, 10 shape components")
     (tmp_path / "female").mkdir()
     os.rename(nameless, tmp_path / "female" / "model.npz")
-    assert recognise(tmp_path / "female" / "model.npz") == ("smpl_female", "SMPL, female")
+    assert recognise(tmp_path / "female" / "model.npz") == (
+        "smpl_female",
+        "SMPL, female, 10 shape components",
+    )
 
 
 def test_bodies_that_are_not_smpl(smpl: Arrays, tmp_path: Path):
     save_body(tmp_path / "free_neutral.npz", free_body())
     found = recognise(tmp_path / "free_neutral.npz")
     assert found is not None and found.asset == "" and "--body" in found.what
-    hands = {**smpl, "weights": np.eye(52, dtype=np.float32)[np.arange(V) % 52]}
-    np.savez(tmp_path / "SMPLH_male.npz", **hands)
-    found = recognise(tmp_path / "SMPLH_male.npz")
-    assert found is not None and found.asset == "" and "not SMPL's 24 joints" in found.what
     np.savez(tmp_path / "amass_male.npz", poses=np.zeros((3, 156)))
     assert recognise(tmp_path / "amass_male.npz") is None
 
@@ -301,3 +302,54 @@ def test_one_damaged_file_keeps_none_of_the_others(
         "J_regressor_extra.npy",
         "J_regressor_h36m_correct.npy",
     ]
+
+
+OTHER_MODELS = {  # joints, vertices, pose correctives, shape components
+    "SMPL-H": (52, 6890, 459, 16),
+    "SMPL-X": (55, 10475, 486, 400),
+    "MANO": (16, 778, 135, 10),
+    "FLAME": (5, 5023, 36, 400),
+    "STAR": (24, 6890, 93, 300),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_MODELS)
+def test_other_models_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str):
+    """Shapes and extra fields as in the official files; SMPL-X's hold dictionaries in object arrays."""
+    joints, vertices, correctives, components = OTHER_MODELS[name]
+    content = {
+        "v_template": np.zeros((vertices, 3)),
+        "shapedirs": np.broadcast_to(np.float32(0), (vertices, 3, components)).astype(np.float16),
+        "posedirs": np.zeros((vertices, 3, correctives), np.float16),
+        "weights": np.eye(joints, dtype=np.float16)[np.arange(vertices) % joints],
+        "J_regressor": np.zeros((joints, vertices), np.float16),
+        "kintree_table": np.zeros((2, joints), np.uint32),
+        "f": np.zeros((9, 3), np.uint32),
+        "hands_componentsl": np.zeros((45, 45)),
+        "joint2num": np.array({"Pelvis": 0}, object),
+        "part2num": np.array({"hips": 0}, object),
+        "lmk_faces_idx": np.zeros(51, np.int64),
+    }
+    np.savez(tmp_path / "model.npz", **content)
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(content, 2))
+    for path in (tmp_path / "model.npz", tmp_path / "model.pkl"):
+        with pytest.raises(
+            InputError, match=rf"{path.name}: this is {name}, not SMPL\. .*smpl\.is\.tue\.mpg\.de"
+        ):
+            load_body(path)
+        assert main(["assets", "import", str(path)]) == 1
+        line = capsys.readouterr().err
+        assert f"{name}. The models here use SMPL" in line and line.count("\n") == 1
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with zipfile.ZipFile(tmp_path / "SMPL_python_v.1.1.0.zip", "w") as archive:
+        archive.writestr("smpl/models/basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl", b"x")
+    with tarfile.open(tmp_path / "mano.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("model.pkl"))
+    for name, kind in (("SMPL_python_v.1.1.0.zip", "zip"), ("mano.tar.gz", "gzip")):
+        assert main(["assets", "import", str(tmp_path / name)]) == 1
+        line = capsys.readouterr().err
+        assert f"a {kind} archive" in line and "npack it" in line and line.count("\n") == 1
+        with pytest.raises(InputError, match=f"is a {kind} archive.*npack it first"):
+            load_body(tmp_path / name)
