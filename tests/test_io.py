@@ -159,7 +159,7 @@ def loaders(path: Path) -> dict[str, Callable[[], object]]:
     from dpmesh.inference.images import read_image
     from dpmesh.inference.keypoints.files import open_keypoints
     from dpmesh.tensor_files import read_tensors
-    from dpmesh.train.config import read_settings
+    from dpmesh.train.config_file import read_settings
 
     folder = path.parent
     return {
