@@ -22,7 +22,7 @@ from dpmesh.skeletons import COCO17, JOINTS30
 
 SCHEMA = "dpmesh.people/1"
 PROVENANCE = "people.provenance.json"
-"""Beside the tables: their schema, the columns, and the weights and options of each run. It also marks them as ours."""
+"""Next to the tables: columns, and weights and options of each run. A table that it does not name is not ours."""
 _BATCH = 512
 """Rows of a Parquet row group."""
 

@@ -1,1 +1,1 @@
-"""Triangles to pixels."""
+"""Images of bodies: z-buffer, shading, overlay, side views."""

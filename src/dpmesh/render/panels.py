@@ -77,19 +77,19 @@ def draw_keypoints(
     confidence: Float[np.ndarray, "30"],
     colour: Colour,
 ) -> None:
-    """One person's observed joints and the limbs between them, in place. Larger and more opaque the surer.
+    """One person's observed joints and the limbs between them, in place. Confident ones are larger and more opaque.
 
     points: px of the drawing. confidence: 0 for what was not observed, which is not drawn.
     """
     unit = float(np.sqrt(image.shape[0] * image.shape[1])) / 600
     for a, b in LIMBS:
-        sure = float(min(confidence[a], confidence[b]))
-        if sure > 0:
-            _stroke(image, points[a], points[b], 5.6 * unit, _WHITE, 0.8 * _opacity(sure))
-            _stroke(image, points[a], points[b], 3.6 * unit, _ink(colour), _opacity(sure))
-    for point, sure in zip(points, confidence.tolist(), strict=True):
-        if sure > 0:
-            draw_joint(image, point, sure, colour, unit)
+        weight = float(min(confidence[a], confidence[b]))
+        if weight > 0:
+            _stroke(image, points[a], points[b], 5.6 * unit, _WHITE, 0.8 * _opacity(weight))
+            _stroke(image, points[a], points[b], 3.6 * unit, _ink(colour), _opacity(weight))
+    for point, weight in zip(points, confidence.tolist(), strict=True):
+        if weight > 0:
+            draw_joint(image, point, weight, colour, unit)
 
 
 def draw_joint(
@@ -167,8 +167,8 @@ def side_trim(
     aspect: float = 1.0,
 ) -> tuple[slice, slice]:
     """The rows and columns of a side view that hold these points and some floor: `aspect` to twice as wide as high."""
-    seen = transform(points, R, t)
-    pixels = transform(seen / seen[:, 2:], K, 0.0)[:, :2]
+    view = transform(points, R, t)
+    pixels = transform(view / view[:, 2:], K, 0.0)[:, :2]
     margin = 0.07 * size[0]
     low, high = pixels.min(0) - margin, pixels.max(0) + margin
     width, height = (float(v) for v in high - low)

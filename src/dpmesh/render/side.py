@@ -1,4 +1,4 @@
-"""The bodies of a scene from the side, on a floor: what the overlay cannot show, distances and lean."""
+"""The bodies of a scene from the side where they stand: camera, floor and shadows."""
 
 import math
 
@@ -21,10 +21,10 @@ _LINE = np.array([0.70, 0.73, 0.77])
 
 
 def side_camera(points: Float[np.ndarray, "n 3"]) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
-    """Rotation and shift of the view from the subjects' right-hand side of the picture: p' = R p + t.
+    """Rotation and shift of the view from the right-hand side of the image: p' = R p + t.
 
-    A quarter turn about the vertical through the middle, tilted a little down, far enough to see everything
-    with the camera `side_intrinsics`. The photographer's camera is to the left of the picture.
+    A quarter turn about the vertical through the middle, tilted a little down, far enough to show everything
+    with the camera `side_intrinsics`. The photo's camera is to the left of this view.
     """
     turn = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
     tilt = np.deg2rad(9.0)
@@ -71,10 +71,10 @@ def draw_floor(
             flat[:, across], flat[:, 1 - across] = s, ends
             near = clamp(1.15 - np.linalg.norm(flat, axis=1) / (count * GRID), 0.0, 1.0)
             flat += origin
-            seen = transform(np.stack([flat[:, 0], np.full(len(flat), floor), flat[:, 1]], axis=1), R, t)
-            if seen[:, 2].min() <= 0.1:
+            view = transform(np.stack([flat[:, 0], np.full(len(flat), floor), flat[:, 1]], axis=1), R, t)
+            if view[:, 2].min() <= 0.1:
                 continue
-            pixels = transform(seen / seen[:, 2:], K, 0.0)
+            pixels = transform(view / view[:, 2:], K, 0.0)
             for a, b, strength in zip(pixels[:-1], pixels[1:], (near[:-1] + near[1:]) / 2, strict=True):
                 _line(canvas, a, b, float(strength))
 
@@ -82,7 +82,7 @@ def draw_floor(
 def _line(
     canvas: NDArray[np.float32], a: NDArray[np.float64], b: NDArray[np.float64], strength: float
 ) -> None:
-    """One smooth segment; OpenCV smooths 8-bit pictures only, so it is drawn on a small mask."""
+    """One smooth segment; OpenCV antialiases 8-bit images only, so it is drawn on a small mask."""
     x0, y0 = (int(v) for v in np.floor(np.minimum(a, b)[:2]) - 2)
     x1, y1 = (int(v) for v in np.ceil(np.maximum(a, b)[:2]) + 3)
     x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, canvas.shape[1]), min(y1, canvas.shape[0])

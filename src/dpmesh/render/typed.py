@@ -1,4 +1,4 @@
-"""Typed doors to numpy, whose own stubs leave some results unknown to a strict checker."""
+"""Typed wrappers of numpy and numba, whose stubs leave some results unknown to a strict type checker."""
 
 import inspect
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def floats(values: object) -> NDArray[np.float64]:
-    """As float64, without a copy where it is already."""
+    """As float64, without a copy if it already is."""
     return np.asarray(values, dtype=np.float64)
 
 
@@ -29,24 +29,21 @@ def transform(points: object, R: object, t: object) -> NDArray[np.float64]:
     return np.einsum("ij,nj->ni", floats(R), floats(points)) + floats(t)
 
 
-# numba's njit behind a typed name.
-
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Machine code for `function`: made at its first call, cached beside its source, free of Python's lock.
+    """Machine code for `function`: compiled at the first call, cached next to its source, runs without the GIL.
 
-    The shape checks that the tests wrap around every function are taken off first: numba takes plain code.
+    The shape checks that the tests wrap around every function are removed first: numba compiles plain functions.
     """
     njit: Any = numba.njit(cache=True, nogil=True)  # pyright: ignore[reportUnknownMemberType]
     return cast("Callable[P, R]", njit(inspect.unwrap(function)))
 
 
 def compiled_fast(function: Callable[P, R]) -> Callable[P, R]:
-    """As `compiled`, for colours: sums may be reordered, division by zero is not looked for, so the last bits depend
+    """As `compiled`, for colours: sums may be reordered and division by zero is not checked, so the last bits depend
     on the machine."""
     njit: Any = numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")  # pyright: ignore[reportUnknownMemberType]
     return cast("Callable[P, R]", njit(inspect.unwrap(function)))
