@@ -291,3 +291,22 @@ def test_killed_in_the_middle_then_run_again(photos: Path, tmp_path: Path) -> No
     assert names(tmp_path / "o") == {"a", "b", "c"}
     assert names(tmp_path / "o" / "b") == {"scene.npz", "scene.json"}
     assert json.loads((tmp_path / "o" / "b" / "scene.json").read_text())["people"]
+
+
+@pytest.mark.usefixtures("loads")
+def test_folders_are_searched_recursively_and_kept(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "sub").mkdir()
+    (photos / "a.png").rename(photos / "sub" / "a.png")
+    (photos / "._b.jpg").write_bytes(b"x")
+    (photos / "clip.mov").write_bytes(b"x")
+    out = photos / "out"
+    for _ in range(2):  # the results are no inputs of the second run
+        assert predict(photos, "--recursive", "--out", out, "--save", "json") == 0
+        told = capsys.readouterr()
+        assert "skipped in folders: 1 hidden image, 1 video (.mov)" in told.err
+    assert "done before" in told.out
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("scene.json")) == [
+        "b/scene.json", "c/scene.json", "sub/a/scene.json"
+    ]  # fmt: skip

@@ -164,8 +164,14 @@ def _predict(
             try:
                 if isinstance(scene, DPMeshError):
                     raise scene
+                target = out / names[path]
                 folder = scene.save(
-                    out, names[path], args.save, args.overwrite, args.colour, glb_image=args.glb_image
+                    target.parent,
+                    target.name,
+                    args.save,
+                    args.overwrite,
+                    args.colour,
+                    glb_image=args.glb_image,
                 )
                 write_line(f"{path}: {_summary(scene)} → {folder}")
             except DPMeshError as error:
