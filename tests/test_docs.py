@@ -1,4 +1,4 @@
-"""What README, docs, docstrings and comments name is there: files, links and their anchors, commands, flags, targets."""
+"""README, docs, docstrings and comments name only files, links, anchors, commands, flags and names that exist."""
 
 import argparse
 import ast

@@ -191,8 +191,13 @@ def _sound(people: Iterator[Annotation], request: ReadRequest) -> list[Annotatio
         line = " ".join(f"{type(error).__name__}: {error}".split())[:100]
         raise InputError(
             f"an annotation after {len(kept)} people lacks a field or has a wrong one ({line})",
+<<<<<<< HEAD
             where=str(request.folder),
-            fix="docs/data.md says which files are read.",
+            fix="docs/guide/data.md says which files are read.",
+=======
+            where=str(asked.folder),
+            fix="docs/guide/data.md says which files are read.",
+>>>>>>> 9cea5f1 (Pages of the documentation have new paths: guide, reference, research)
         ) from None
     return kept
 

@@ -64,7 +64,7 @@ class PackedSource:
             raise InputError(
                 "too few joints of these people are known in 3D (the pelvis and three more are needed)",
                 where=name,
-                fix="Pack a set with 3D joints or fits (docs/data.md).",
+                fix="Pack a set with 3D joints or fits (docs/guide/data.md).",
             )
         whole = known[:, [_H36M_IN_30[row] for row in rows]].all(1)
         own = not measured or bool(known[sound][:, _COLLARS].all(1).mean() > 0.5)

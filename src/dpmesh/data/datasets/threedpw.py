@@ -145,6 +145,7 @@ def read_sequence(path: Path) -> Sequence:
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:100]
         raise InputError(
+<<<<<<< HEAD
             f"a field of the sequence is missing or has a wrong value ({line})",
             where=where,
             fix="Download the files again.",
@@ -173,7 +174,12 @@ def read(request: ReadRequest) -> Iterator[Annotation]:
         raise InputError(
             f"neither {file.name} nor sequenceFiles/{request.split}/*.pkl is there",
             where=str(request.folder),
-            fix="docs/data.md says where they come from.",
+            fix="docs/guide/data.md says where they come from.",
+=======
+            f"neither {file.name} nor sequenceFiles/{asked.split}/*.pkl is there",
+            where=str(asked.folder),
+            fix="docs/guide/data.md says where they come from.",
+>>>>>>> 9cea5f1 (Pages of the documentation have new paths: guide, reference, research)
         )
     for path in paths:
         if request.benchmark_sequences or not tested_on(path.stem):
