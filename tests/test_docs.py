@@ -5,37 +5,70 @@ import ast
 import importlib
 import io
 import re
+import shlex
 import tokenize
+import tomllib
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from dpmesh.cli.main import VERBS
+from dpmesh.cli.train import changes
+from dpmesh.errors import DPMeshError
+from dpmesh.evaluate.registry import register
+from dpmesh.train.config import read_settings
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 PAGES = sorted(
     path
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md"))
+    for path in (*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("examples/*.md"))
     if "_build" not in path.parts
 )
+HISTORY = sorted(ROOT.glob("dev/*.md"))
 SOURCES = sorted(
     path for room in ("src", "tools", "benchmarks", "tests") for path in (ROOT / room).rglob("*.py")
 )
 CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
+GENERATED = {
+    ".git",
+    ".venv",
+    ".venv-lowest",
+    "node_modules",
+    "__pycache__",
+    "_build",
+    "runs",
+    "build",
+    "dist",
+}
 TREE = [
     path.relative_to(ROOT).as_posix()
     for path in ROOT.rglob("*")
-    if not {".git", ".venv", "node_modules", "__pycache__"} & set(path.relative_to(ROOT).parts)
+    if not GENERATED & set(path.relative_to(ROOT).parts)
 ]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 FILE = re.compile(r"(?<![\w./<{*-])((?:[\w-]+/)*[\w-]+\.(?:py|md|toml|ya?ml|cff))(?![\w/*{])")
 """A name that looks like a file of a repository."""
 NOT_OURS = {
-    # Files of other projects and of users, which docs may name.
-    "config.py", "model.py", "train.py", "eval.py", "base.py", "setup.py", "photo.py", "main.py", "CONFIG.toml",
-    "mine.toml", "run.py", "lora.py", "download.py", "models.py",
-}  # fmt: skip
+    "config.py",
+    "model.py",
+    "base.py",
+    "setup.py",
+    "main.py",
+    "run.py",
+    "lora.py",
+    "models.py",
+    "train.py",
+}
+"""Files of other projects that comments name."""
+PLACEHOLDERS = {"CONFIG.toml", "FILE.toml", "result.md"}
+"""Names of files that users or commands write."""
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 def is_here(name: str) -> bool:
@@ -44,14 +77,9 @@ def is_here(name: str) -> bool:
 
 
 def prose_of(path: Path) -> str:
-    """Docstrings and comments of a Python file."""
+    """Docstrings (of modules, classes, functions, attributes) and comments of a Python file."""
     text = path.read_text()
-    found = [
-        ast.get_docstring(node) or ""
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    strings = [  # attributes' docstrings
+    strings = [
         node.value.value
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Expr)
@@ -59,36 +87,31 @@ def prose_of(path: Path) -> str:
         and isinstance(node.value.value, str)
     ]
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
-    return "\n".join([*found, *strings, *comments])
+    return "\n".join([*strings, *(token.string for token in tokens if token.type == tokenize.COMMENT)])
 
 
 def missing_files(text: str) -> list[str]:
-    return sorted({name for name in FILE.findall(text) if name not in NOT_OURS and not is_here(name)})
+    names = set(FILE.findall(re.sub(r"https?://\S+", "", text))) - NOT_OURS - PLACEHOLDERS
+    return sorted(name for name in names if not is_here(name))
 
 
-@pytest.mark.parametrize("path", [*PAGES, *CONFIGS], ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_pages_name_files_that_exist(path: Path):
-    text = re.sub(r"https?://\S+", "", path.read_text())
-    assert missing_files(text) == []
+@pytest.mark.parametrize("path", [*PAGES, *HISTORY, *CONFIGS], ids=relative)
+def test_pages_name_files_that_exist(path: Path) -> None:
+    assert missing_files(path.read_text()) == []
 
 
-def test_docstrings_and_comments_name_files_that_exist():
-    missing = {
-        path.relative_to(ROOT).as_posix(): names
-        for path in SOURCES
-        if (names := missing_files(re.sub(r"https?://\S+", "", prose_of(path))))
-    }
+def test_docstrings_and_comments_name_files_that_exist() -> None:
+    missing = {relative(path): names for path in SOURCES if (names := missing_files(prose_of(path)))}
     assert missing == {}
 
 
-def test_no_word_of_how_it_was_made():
-    """Documentation addresses users: it knows of no issue tracker and no folder that a user does not have."""
-    private = re.compile(r"\bshared/|\bissue \d|\bthe issue\b|datasets\.md", re.I)
+def test_pages_address_users() -> None:
+    """They name no issue tracker and no folder that a user does not have."""
+    private = re.compile(r"\bshared/|\bissue \d|\bthe issue\b|datasets\.md", re.IGNORECASE)
     named = {
-        path.relative_to(ROOT).as_posix(): sorted(set(found))
-        for path in (*PAGES, *SOURCES, *CONFIGS)
-        if path != Path(__file__) and (found := private.findall(path.read_text()))
+        relative(path): sorted(set(matches))
+        for path in (*PAGES, *HISTORY, *SOURCES, *CONFIGS)
+        if path != Path(__file__) and (matches := private.findall(path.read_text()))
     }
     assert named == {}
 
@@ -99,15 +122,15 @@ def test_no_word_of_how_it_was_made():
 @cache
 def anchors_of(path: Path) -> frozenset[str]:
     """Anchors of a page's headings, as GitHub and MyST make them."""
-    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
-    headings = re.findall(r"^#+ +(.*)$", text, flags=re.M)
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ +(.*)$", text, flags=re.MULTILINE)
     plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings)
     slugs = (re.sub(r"[^\w\- ]", "", heading).strip().replace(" ", "-") for heading in plain)
     return frozenset(slugs) | frozenset(re.findall(r'(?:id|name)="([^"]+)"', text))
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(path: Path):
+@pytest.mark.parametrize("path", [*PAGES, *HISTORY], ids=relative)
+def test_links_lead_somewhere(path: Path) -> None:
     dead: list[str] = []
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         if re.match(r"[a-z]+:", target):
@@ -119,29 +142,38 @@ def test_links_lead_somewhere(path: Path):
     assert dead == []
 
 
+def test_the_site_has_every_page_and_every_image_has_a_page() -> None:
+    listed = re.findall(r"^(\w+/\w+)$", (DOCS / "index.md").read_text(), flags=re.MULTILINE)
+    pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in PAGES if DOCS in path.parents}
+    assert sorted(listed) == sorted(pages - {"index"})
+    shown = "\n".join(path.read_text() for path in PAGES)
+    images = [path.relative_to(DOCS).as_posix() for path in (DOCS / "images").rglob("*.*")]
+    assert [image for image in images if image not in shown] == []
+
+
 # Commands
 
 
 @cache
-def flags_of(verb: str) -> frozenset[str]:
-    """Every option of a verb and of its subcommands."""
+def parser_of(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     importlib.import_module(f"dpmesh.cli.{verb}").add_arguments(parser)
-    flags: set[str] = {"--help"}
-    waiting: list[argparse.ArgumentParser] = [parser]
-    while waiting:
-        for action in waiting.pop()._actions:
-            flags |= set(action.option_strings)
-            if isinstance(action, argparse._SubParsersAction):
-                waiting += list(action.choices.values())
-    return frozenset(flags)
+    return parser
+
+
+def subcommands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """None of a verb without subcommands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
 
 
 def commands_of(path: Path) -> list[str]:
     """Commands in code: fenced blocks by line, and what stands between backticks."""
     text = path.read_text().replace("\\\n", " ")
-    fenced = re.findall(r"```[a-z]*\n(.*?)```", text, flags=re.S)
-    inline = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.S))
+    fenced = re.findall(r"```[a-z]*\n(.*?)```", text, flags=re.DOTALL)
+    inline = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"```[a-z]*\n.*?```", "", text, flags=re.DOTALL))
     lines = [
         line.split("  #")[0].strip().removeprefix("$ ") for block in fenced for line in block.splitlines()
     ]
@@ -150,33 +182,95 @@ def commands_of(path: Path) -> list[str]:
 
 def wrong_in(command: str) -> str | None:
     """What a command names that does not exist; None where all is well or the command is not of this project."""
-    words = command.split()
+    command = re.sub(r"^(?:\w+=\S+ )*(?:torchrun .*?-m )?", "", command)
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return None
     flags = [re.split(r"[=|.\],]", word.lstrip("["))[0] for word in words if re.match(r"\[?--[a-z]", word)]
     if words[:1] == ["dpmesh"] and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
-        if words[1] not in VERBS:
-            return f"verb {words[1]}"
-        known = flags_of(words[1])
-        return next((flag for flag in flags if flag not in known and flag != "--set"), None)
+        return _wrong_in_verb(words, flags)
     if words[:1] == ["python"] and len(words) > 1 and words[1].endswith(".py"):
         if not is_here(words[1]):
             return words[1]
         text = (ROOT / next(p for p in TREE if p.endswith(words[1]))).read_text()
-        return next((f for f in flags if f'"{f}"' not in text and f != "--set"), None)
+        return next((flag for flag in flags if f'"{flag}"' not in text and flag != "--set"), None)
     if words[:1] == ["make"] and len(words) == 2 and re.fullmatch(r"[a-z-]+", words[1]):
-        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         return None if words[1] in targets else words[1]
+    if words[:2] == ["pip", "install"]:
+        extras = {
+            e for word in words for group in re.findall(r"^\.\[(.*)\]$", word) for e in group.split(",")
+        }
+        return next(iter(extras - set(PYPROJECT["project"]["optional-dependencies"])), None)
     return None
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_commands_exist(path: Path):
+def _wrong_in_verb(words: list[str], flags: list[str]) -> str | None:
+    verb = words[1]
+    if verb not in VERBS:
+        return f"verb {verb}"
+    parsers = [parser_of(verb)]
+    if subcommands := subcommands_of(parsers[0]):
+        if len(words) > 2 and re.fullmatch(r"[a-z0-9]+", words[2]):
+            if words[2] not in subcommands:
+                return f"{verb} {words[2]}"
+            parsers.append(subcommands[words[2]])
+        else:
+            parsers += subcommands.values()
+    known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
+    known |= {"--set"} if verb == "train" else set()
+    if unknown := next((flag for flag in flags if flag not in known), None):
+        return unknown
+    if verb == "eval":
+        return next((name for name in _protocols_in(words) if name not in register()), None)
+    if verb == "train" and any(word.startswith("--set.") for word in words):
+        return _wrong_setting(words)
+    return None
+
+
+def _protocols_in(words: list[str]) -> list[str]:
+    """The names in `dpmesh eval run NAME... --flag`."""
+    end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    return [word for word in words[3:end] if words[2] == "run" and re.fullmatch(r"[a-z0-9@-]+", word)]
+
+
+def _wrong_setting(words: list[str]) -> str | None:
+    """What `dpmesh train` says of a config's settings."""
+    configs = [word for word in words if word.endswith(".toml")]
+    if not configs or configs[0] in PLACEHOLDERS:
+        return None
+    rest = [word for word in words[words.index(configs[0]) + 1 :] if word != "--check"]
+    try:
+        read_settings(ROOT / configs[0], changes(rest))
+    except DPMeshError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("path", PAGES, ids=relative)
+def test_commands_exist(path: Path) -> None:
     wrong = [(command, fault) for command in commands_of(path) if (fault := wrong_in(command))]
     assert wrong == []
 
 
-def test_the_checks_see_what_is_wrong():
+@pytest.mark.parametrize("path", PAGES, ids=relative)
+def test_examples_import_names_that_exist(path: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "dpmesh":
+                module = importlib.import_module(str(node.module))
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def test_the_checks_find_what_is_wrong() -> None:
     assert missing_files("see train/tasks.py and docs/nowhere.md") == ["docs/nowhere.md", "train/tasks.py"]
     assert wrong_in("dpmesh predict a.jpg --out b --nothing") == "--nothing"
     assert wrong_in("dpmesh fly") == "verb fly"
+    assert wrong_in("dpmesh convert nothing FILE") == "convert nothing"
     assert wrong_in("make coffee") == "coffee"
+    assert wrong_in("pip install '.[coffee]'") == "coffee"
+    assert wrong_in("dpmesh train configs/embedded.toml --set.images.coffee 3") is not None
+    assert wrong_in("DPMESH_ASSETS=a torchrun -m dpmesh train configs/embedded.toml --coffee") == "--coffee"
     assert wrong_in("dpmesh predict a.jpg --out b") is None
+    assert wrong_in("dpmesh train configs/embedded.toml --set.images.steps 3") is None
