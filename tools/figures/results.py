@@ -187,7 +187,7 @@ def main() -> None:
     if options.write is not None:
         text = options.write.read_text()
         for name, lines in blocks.items():
-            text = written(text, name, lines)
+            text = written(text, name, [line.replace("| ", "|") for line in lines])
         curves = Image.open(io.BytesIO(robustness.curves(bench)), formats=["PNG"]).convert("RGB")
         small = curves.quantize(32, dither=Image.Dither.NONE)  # a quarter of the bytes
         small.save(options.write.parents[1] / "images" / "robustness.png", optimize=True)
