@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from dpmesh.cli.main import VERBS
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 
@@ -29,10 +31,25 @@ SOURCE = os.environ.get("DPMESH_SOURCE_URL", "")
 Without it they become the file's name."""
 
 
+VERB = """
+## dpmesh {verb}
+
+```{{eval-rst}}
+.. argparse::
+   :filename: cli_parsers.py
+   :func: {verb}
+   :prog: dpmesh {verb}
+```
+"""
+
+
 def read_page(app, docname, source):
-    """The start page begins with the README. Links to files outside docs/ lead to SOURCE, or become plain text."""
+    """The start page begins with the README, the command line's page has a section for each verb. Links to files
+    outside docs/ lead to SOURCE, or become plain text."""
     if docname == "index":
         source[0] = _linked((ROOT / "README.md").read_text(), ROOT, DOCS) + "\n" + source[0]
+    elif docname == "reference/cli":
+        source[0] += "".join(VERB.format(verb=verb) for verb in VERBS)
     else:
         folder = (DOCS / docname).parent
         source[0] = _linked(source[0], folder, folder)
