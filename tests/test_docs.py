@@ -190,10 +190,10 @@ def wrong_in(command: str) -> str | None:
     flags = [re.split(r"[=|.\],]", word.lstrip("["))[0] for word in words if re.match(r"\[?--[a-z]", word)]
     if words[:1] == ["dpmesh"] and len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
         return _wrong_in_verb(words, flags)
-    if words[:1] == ["python"] and len(words) > 1 and words[1].endswith(".py"):
-        if not is_here(words[1]):
-            return words[1]
-        text = (ROOT / next(p for p in TREE if p.endswith(words[1]))).read_text()
+    if words[:1] == ["python"] and (script := _script_in(words)):
+        if not (ROOT / script).is_file():
+            return script
+        text = (ROOT / script).read_text()
         return next((flag for flag in flags if f'"{flag}"' not in text and flag != "--set"), None)
     if words[:1] == ["make"] and len(words) == 2 and re.fullmatch(r"[a-z-]+", words[1]):
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
@@ -204,6 +204,17 @@ def wrong_in(command: str) -> str | None:
         }
         return next(iter(extras - set(PYPROJECT["project"]["optional-dependencies"])), None)
     return None
+
+
+def _script_in(words: list[str]) -> str | None:
+    """The file of `python FILE.py` or of `python -m tools.FOLDER.NAME`."""
+    if (
+        len(words) > 2
+        and words[1] == "-m"
+        and words[2].partition(".")[0] in ("tools", "benchmarks", "dpmesh")
+    ):
+        return words[2].replace(".", "/") + ".py"
+    return words[1] if len(words) > 1 and words[1].endswith(".py") else None
 
 
 def _wrong_in_verb(words: list[str], flags: list[str]) -> str | None:
@@ -269,6 +280,7 @@ def test_the_checks_find_what_is_wrong() -> None:
     assert wrong_in("dpmesh fly") == "verb fly"
     assert wrong_in("dpmesh convert nothing FILE") == "convert nothing"
     assert wrong_in("make coffee") == "coffee"
+    assert wrong_in("python -m tools.coffee OUT") == "tools/coffee.py"
     assert wrong_in("pip install '.[coffee]'") == "coffee"
     assert wrong_in("dpmesh train configs/embedded.toml --set.images.coffee 3") is not None
     assert wrong_in("DPMESH_ASSETS=a torchrun -m dpmesh train configs/embedded.toml --coffee") == "--coffee"
