@@ -230,7 +230,7 @@ def _wrong_in_verb(words: list[str], flags: list[str]) -> str | None:
         else:
             parsers += subcommands.values()
     known = {option for parser in parsers for action in parser._actions for option in action.option_strings}
-    known |= {"--set"} if verb == "train" else set()
+    known |= {"--set"} if verb in ("train", "convert") else set()
     if unknown := next((flag for flag in flags if flag not in known), None):
         return unknown
     if verb == "eval":
