@@ -76,7 +76,7 @@ class FlipTest:
 
 
 def mirrored(inputs: Inputs) -> Inputs:
-    """The mirrored inputs: pixel 128 stays in place (docs/reference/conventions.md), left and right joints are exchanged."""
+    """The inputs mirrored about pixel 128 (docs/reference/conventions.md), left and right joints exchanged."""
     first = inputs.crop[
         ..., -1:
     ]  # the mirror image of pixel 0 is pixel 256, outside: replaced by its neighbour
