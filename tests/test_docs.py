@@ -17,7 +17,7 @@ from dpmesh.cli.main import VERBS
 from dpmesh.cli.train import changes
 from dpmesh.errors import DPMeshError
 from dpmesh.evaluate.registry import register
-from dpmesh.train.config import read_settings
+from dpmesh.train.config_file import read_settings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -148,11 +148,7 @@ SHIPPED = [p for p in sorted(CONFIGS.rglob("*.toml")) if "3dpw" in p.read_text()
 def test_shipped_configs_validate_under_the_frozen_protocol(
     twin: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-<<<<<<< HEAD:tests/train/test_validation_sets.py
     """With the folders of docs/guide/training.md, step 3: the packed set next to the one that it was packed from."""
-=======
-    """With the folders of docs/guide/training.md, step 3: the packed set beside the one that it was packed from."""
->>>>>>> 9cea5f1 (Pages of the documentation have new paths: guide, reference, research):tests/train/test_benchmarks.py
     (tmp_path / "sets").symlink_to(twin.root / "json")
     people = read_folder("3dpw", twin.root / "json", "validation", "none").people
     pack(people, tmp_path / "data", "3dpw-validation", PackConfig())

@@ -26,13 +26,8 @@ def blank(*shape: int) -> Callable[[], Array32]:
 
 
 @dataclass(frozen=True, eq=False)
-<<<<<<< HEAD
 class Annotation:
     """Pixels of the stored image; metres in the camera frame (docs/reference/conventions.md); the 30-joint set by name.
-=======
-class Person:
-    """Pixels of the stored image; metres in the camera frame (docs/reference/conventions.md); the 30-joint set by name.
->>>>>>> 9cea5f1 (Pages of the documentation have new paths: guide, reference, research)
 
     record_id: "SET/PLACE".  image: the file.  size: (width, height) px.
     box: x1 y1 x2 y2 inside the image, between pixel centres.  K: pinhole camera of the image.

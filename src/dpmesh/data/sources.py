@@ -191,13 +191,8 @@ def _sound(people: Iterator[Annotation], request: ReadRequest) -> list[Annotatio
         line = " ".join(f"{type(error).__name__}: {error}".split())[:100]
         raise InputError(
             f"an annotation after {len(kept)} people lacks a field or has a wrong one ({line})",
-<<<<<<< HEAD
             where=str(request.folder),
             fix="docs/guide/data.md says which files are read.",
-=======
-            where=str(asked.folder),
-            fix="docs/guide/data.md says which files are read.",
->>>>>>> 9cea5f1 (Pages of the documentation have new paths: guide, reference, research)
         ) from None
     return kept
 

@@ -23,16 +23,8 @@ from dpmesh.train.stages import (
 
 
 @dataclass(frozen=True, kw_only=True)
-<<<<<<< HEAD
 class TrainingSource:
     """A data set on disk (docs/guide/data.md). Test splits are not for training."""
-=======
-class Source:
-    """A data set on disk: which, where, and which of its splits (docs/guide/data.md). Test splits are not for training.
-
-    fits: "smpl" targets are bodies fitted with SMPL, for which the model must have that body; "none" joints alone.
-    """
->>>>>>> 9cea5f1 (Pages of the documentation have new paths: guide, reference, research)
 
     dataset: str
     """h36m, muco, coco, crowdpose, 3dpw or synthetic."""
@@ -88,36 +80,7 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-<<<<<<< HEAD
     """All settings of a training run; one TOML file (configs/)."""
-=======
-    """model: a named configuration; or a table of its `name` and of values laid over it, nested as the fields of
-    DPMeshConfig are: [model] name = "paper-resnet50", backbone.pretrained = true (configurations.configuration).
-    start: weights to begin from (a folder or a shipped name) instead of random ones.
-    prior: folder of a pose prior (of a "prior" stage) instead of the shipped one.
-    body: "smpl" is the one that you imported (docs/guide/weights.md), which fits of data sets need.
-    seed: of weights and data.
-
-    processes: on this machine (under torchrun, what it was told); threads: of each; workers: that make batches.
-    strategy: how several processes share a model. "ddp": each has all of it. "fsdp": each has a part of every layer.
-    precision: bf16-mixed does matrix products in bf16; weights and targets stay in fp32. auto is this where the device
-    has instructions for bf16, and 32-true where it has none.
-    checkpointing: the backbone's activations are computed again in the backward pass instead of kept.
-    optimizer: "adamw", or "muon": Muon (timm's; pip install 'dpmesh[timm]') for the image backbone's matrices and
-    kernels, NAdamW for everything else, at the same rates. Some 12 % more time a step; not under fsdp.
-    betas: decays of the two moving averages of AdamW (under muon of NAdamW; Muon has a momentum of its own).
-    clip: norm of the gradient at most. ema: decay of a moving average of the weights, which is then what is validated
-    and kept; 0 for none.
-
-    keep_best: keep, beside the last weights, those with the lowest MPJPE on the first set of `data.validation` (without
-    one on the held-out synthetic people): weights_best/, with the figures in its provenance.
-
-    validate_every, log_every, sheet_every: steps; 0 for never. checkpoint_every: seconds.
-    validation_people: how many are looked at.
-    allow_random_backbone: without start weights, train a model that keeps a part of its backbone as it is: the part is
-    then random numbers for good. For tests.
-    """
->>>>>>> 9cea5f1 (Pages of the documentation have new paths: guide, reference, research)
 
     model: str | Mapping[str, Any]
     """A named configuration, or a table of its `name` and of values laid over it, nested as the fields of DPMeshConfig:

@@ -145,7 +145,6 @@ def read_sequence(path: Path) -> Sequence:
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:100]
         raise InputError(
-<<<<<<< HEAD
             f"a field of the sequence is missing or has a wrong value ({line})",
             where=where,
             fix="Download the files again.",
@@ -175,11 +174,6 @@ def read(request: ReadRequest) -> Iterator[Annotation]:
             f"neither {file.name} nor sequenceFiles/{request.split}/*.pkl is there",
             where=str(request.folder),
             fix="docs/guide/data.md says where they come from.",
-=======
-            f"neither {file.name} nor sequenceFiles/{asked.split}/*.pkl is there",
-            where=str(asked.folder),
-            fix="docs/guide/data.md says where they come from.",
->>>>>>> 9cea5f1 (Pages of the documentation have new paths: guide, reference, research)
         )
     for path in paths:
         if request.benchmark_sequences or not tested_on(path.stem):

@@ -1,14 +1,8 @@
 """Simulated joint readings: joints as the backbone would read them off an image, made from the ground truth.
 
-<<<<<<< HEAD:src/dpmesh/train/objectives/simulated_readings.py
 The keypoint stage trains on thousands of people in the time in which the image stage trains on a hundred. To also train
 the regressor on the joints that the backbone reads, it simulates them, with errors of the size and shape measured on a
 half-trained backbone (docs/research/model_card.md).
-=======
-The keypoint stage sees thousands of people in the time in which the image stage sees a hundred. So that it can
-also teach the regressor what to do with the joints that the backbone reads, it invents them, with errors of the
-size and shape that were measured on a half-trained backbone (docs/research/model_card.md).
->>>>>>> 9cea5f1 (Pages of the documentation have new paths: guide, reference, research):src/dpmesh/train/simulated_readings.py
 """
 
 import torch
