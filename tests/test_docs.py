@@ -210,7 +210,7 @@ def wrong_in(command: str) -> str | None:
 
 
 def _script_in(words: list[str]) -> str | None:
-    """The file of `python FILE.py` or of `python -m tools.FOLDER.NAME`."""
+    """The file that `python PATH` or `python -m tools.FOLDER.NAME` runs."""
     if (
         len(words) > 2
         and words[1] == "-m"

@@ -209,7 +209,7 @@ _ORDER, _SAMPLE = 11, 12
 
 
 class Mixture:
-    """Groups of sources, one after the other: with two, 3D and 2D sets are mixed 1:1 (datasets.md, 4.6).
+    """Groups of sources, one after the other: with two, 3D and 2D sets are mixed 1:1.
 
     Sample g of the run (g counts over all steps and ranks) comes from group g mod G. A group is its sources end to
     end, without rebalancing, in a new random order each time. (The originals repeat the

@@ -49,7 +49,7 @@ class Data:
     """Where samples come from. Without a data set: synthetic people."""
 
     group3d: tuple[TrainingSource, ...] = ()
-    """Data sets with measured 3D joints, mixed 1:1 with group2d (datasets.md §4.6)."""
+    """Data sets with measured 3D joints, mixed 1:1 with group2d."""
     group2d: tuple[TrainingSource, ...] = ()
     """Data sets without measured 3D joints."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)

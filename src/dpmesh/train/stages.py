@@ -34,7 +34,7 @@ class Stage:
     steps: int = 0
     """Optimiser steps. Exactly one of steps and epochs is above 0."""
     epochs: int = 0
-    """Epochs: twice the larger of the 3D and the 2D group (datasets.md §4.6). Synthetic people have none. Released
+    """Epochs: twice the larger of the 3D and the 2D group. Synthetic people have none. Released
     code: 20."""
     accumulate: int = 1
     """Parts into which a batch is cut for gradient accumulation; must divide `batch`."""
