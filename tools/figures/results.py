@@ -1,6 +1,6 @@
-"""The tables of docs/results.md.
+"""The tables of docs/research/results.md.
 
-    python -m tools.figures.results OUT --cache CACHE [--write docs/results.md]
+    python -m tools.figures.results OUT --cache CACHE [--write docs/research/results.md]
 
 One command for new weights: runs `dpmesh eval run synthocc synthocc@detector` for every method, MediaPipe's comparison
 (benchmarks/accuracy/mediapipe_pose.py score) and `dpmesh bench robustness`, and prints Markdown; --write puts it into
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--bench-people", type=int, default=96, help="of the bench")
     parser.add_argument("--map-people", type=int, default=24, help="of its sliding box")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="docs/results.md")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="docs/research/results.md")
     options = parser.parse_args()
     config = EvaluationConfig(
         protocol="synthocc",

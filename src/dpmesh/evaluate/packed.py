@@ -70,7 +70,7 @@ class PackedSource:
         own = not measured or bool(known[sound][:, _COLLARS].all(1).mean() > 0.5)
         self._measured, self._chosen = measured, [int(i) for i in np.flatnonzero(whole | ~sound)]
         if not (whole & sound).any():
-            raise InputError("no person has all joints in 3D", where=name, fix="See docs/data.md.")
+            raise InputError("no person has all joints in 3D", where=name, fix="See docs/guide/data.md.")
         content = hashlib.sha256("\n".join(shards.sums.values()).encode("utf-8", "replace")).hexdigest()
         self.protocol = Protocol(
             name=f"{PREFIX}{name}",

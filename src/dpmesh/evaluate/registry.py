@@ -64,7 +64,7 @@ def open_set(name: str, data: Path | None) -> tuple[Protocol, EvaluationSource]:
         raise InputError(
             f"the protocol {name} needs its data set",
             where="--data",
-            fix="Name the folder that holds it; docs/evaluation.md describes its layout.",
+            fix="Name the folder that holds it; docs/guide/evaluation.md describes its layout.",
         )
     return found.protocol, found.open(found.protocol, data)
 
