@@ -93,7 +93,7 @@ class PriorStage(Stage):
     noise: float = 0.06
     """Standard deviation of the noise on the recorded poses, radians per axis, 0 to π."""
     poses: str = ""
-    """Pose file (tools/build_poses.py); "" for the shipped poses."""
+    """Pose file (tools/assets/build_poses.py); "" for the shipped poses."""
     held_out: tuple[str, ...] = VALIDATION_CLIPS
     """Prefixes of the names of the clips kept for validation. The default names clips of the shipped poses."""
     held_out_share: float = HELD_OUT_SHARE
