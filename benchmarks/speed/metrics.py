@@ -3,7 +3,7 @@
     python -m benchmarks.speed.metrics [--people 35515] [--json FILE]
 
 For as many persons as 3DPW's test set has, on one core: joints of both meshes by the regressor, MPJPE, PA-MPJPE, MPVE
-per person (evaluate/score.py), then all figures (evaluate/report.py). Meshes are random and have SMPL's 6,890
+per person (evaluate/results.py), then all figures (evaluate/report.py). Meshes are random and have SMPL's 6,890
 vertices; a batch of them is made before the clock starts and used again, as inference would hand it over. Posing the
 true bodies is timed beside, on a tenth of the persons: it is the body layer's work and not the metrics'.
 """

@@ -1,4 +1,4 @@
-"""`release` from scratch: Stable Diffusion as start, the user's VPoser as pose prior (docs/training.md)."""
+"""`release` from scratch: Stable Diffusion as start, the user's VPoser as pose prior (docs/guide/training.md)."""
 
 from pathlib import Path
 from types import ModuleType

@@ -207,7 +207,7 @@ def drawn(box: list[float], many: int = 4000) -> tuple[np.ndarray, np.ndarray, f
     "box", [[28.0, 28.0, 228.0, 228.0], [40.0, 12.0, 215.0, 244.0], [100.4, 20.7, 150.2, 240.9]]
 )
 def test_the_whole_rectangle_lies_in_the_box_without_a_bias(box: list[float]) -> None:
-    """datasets.md, 3.5: 15 % of the box on average. With its corner alone in the box it would be 11 %, too low and
+    """15 % of the box on average. With its corner alone in the box it would be 11 %, too low and
     too far right by up to a tenth of the box."""
     found, shares, placed = drawn(box)
     x, y, w, h = found.T

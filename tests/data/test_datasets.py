@@ -28,7 +28,7 @@ H36M = ("Pelvis", "L_Hip", "R_Hip", "Torso", "L_Knee", "R_Knee", "L_Ankle", "R_A
 LIMBS = ("L_Hip", "R_Hip", "L_Knee", "R_Knee", "L_Ankle", "R_Ankle", "L_Shoulder", "R_Shoulder", "L_Elbow",
          "R_Elbow", "L_Wrist", "R_Wrist")  # fmt: skip
 FACE = ("Nose", "L_Eye", "R_Eye", "L_Ear", "R_Ear")
-# What datasets.md, 1.8, says that each set can ever fill.
+# The joints that each set can ever fill.
 FILLED = {
     "h36m": H36M,
     "muco": (*LIMBS, "Head_top", "Pelvis", "Spine", "Head", "L_Hand", "R_Hand", "L_Toe", "R_Toe"),
@@ -156,7 +156,7 @@ def test_crowdpose_sizes_and_fit_err(sets: Sets, bodies: FitBodies) -> None:
 
 
 def test_crowdpose_flips_by_pairs() -> None:
-    """The published list permutes shoulders, elbows, wrists and hips wrongly (datasets.md, 11.1)."""
+    """The published list permutes shoulders, elbows, wrists and hips wrongly."""
     from dpmesh.skeletons import CROWDPOSE14
 
     assert CROWDPOSE14.flip == (1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 12, 13)

@@ -16,7 +16,7 @@ from dpmesh.skeletons import COCO17, JOINTS30
 N = 6000
 ONES = np.ones(30, np.float32)
 NOISE = AugmentConfig(p_drop_joint=0.0)
-# datasets.md, 5: sigma; then jitter n>10, miss n>10, inversion, swap crowded (n<=15, o>=3) / normal.
+# sigma; then jitter n>10, miss n>10, inversion, swap crowded (n<=15, o>=3) / normal.
 ROWS = {"L_Shoulder": (0.079, 0.15, 0.05, 0.03, 0.06), "R_Wrist": (0.062, 0.15, 0.10, 0.03, 0.06),
         "L_Hip": (0.107, 0.20, 0.10, 0.06, 0.03), "R_Knee": (0.087, 0.10, 0.10, 0.06, 0.03),
         "L_Ankle": (0.089, 0.10, 0.05, 0.06, 0.03), "Nose": (0.026, 0.10, 0.02, 0.00, 0.01)}  # fmt: skip

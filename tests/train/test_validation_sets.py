@@ -148,7 +148,7 @@ SHIPPED = [p for p in sorted(CONFIGS.rglob("*.toml")) if "3dpw" in p.read_text()
 def test_shipped_configs_validate_under_the_frozen_protocol(
     twin: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """With the folders of docs/training.md, step 3: the packed set next to the one that it was packed from."""
+    """With the folders of docs/guide/training.md, step 3: the packed set next to the one that it was packed from."""
     (tmp_path / "sets").symlink_to(twin.root / "json")
     people = read_folder("3dpw", twin.root / "json", "validation", "none").people
     pack(people, tmp_path / "data", "3dpw-validation", PackConfig())

@@ -4,7 +4,7 @@
 
 MOCAP_DIR holds archives (.tar.xz) or unpacked folders of: CMU ASF/AMC subjects, CMU as BVH (DAZ or CMU
 names), CMU action text (exponential maps), DeepMimic JSON; or AMASS's data sets, unpacked (ACCAD/, CMU/, ...).
-See docs/pose_prior.md.
+See docs/research/pose_prior.md.
 """
 
 import argparse
@@ -139,7 +139,7 @@ def build(mocap: Path, out: Path) -> None:
         found += clips(mocap, rest)
     if not (found := [(name, poses) for name, poses in found if len(poses)]):
         raise InputError(
-            "no motion was found", where=str(mocap), fix="docs/pose_prior.md names what is read."
+            "no motion was found", where=str(mocap), fix="docs/research/pose_prior.md names what is read."
         )
     save(out, found)
 

@@ -1,6 +1,6 @@
-"""The tables of docs/results.md.
+"""The tables of docs/research/results.md.
 
-    python -m tools.figures.results OUT --cache CACHE [--write docs/results.md]
+    python -m tools.figures.results OUT --cache CACHE [--write docs/research/results.md]
 
 One command for new weights: runs `dpmesh eval run synthocc synthocc@detector` for every method, MediaPipe's comparison
 (benchmarks/accuracy/mediapipe_pose.py score) and `dpmesh bench robustness`, and prints Markdown; --write puts it into
@@ -111,21 +111,17 @@ def baselines(found: Results, peer: dict[str, Any]) -> list[str]:
 
 
 def by_level(found: Results) -> list[str]:
-    """One table for each source of keypoints and measure: rows are subsets and levels."""
-    lines: list[str] = []
-    for name, told in PROTOCOLS.items():
-        mine = {method: one for (n, method), one in found.items() if n == name}
-        for measure in MEASURES[:2] if mine else ():
-            lines += ["", f"{measure} (mm), keypoints of the {told}:", ""]
-            lines += [_line(["subset, level", "persons", *mine]), "|---" * (len(mine) + 2) + "|"]
-            for row in [
-                "clean 0",
-                *(f"{subset} {level}" for subset in SUBSETS for level in range(1, len(RANGES))),
-            ]:
-                cells = [one["figures"]["by_sequence"].get(row) for one in mine.values()]
-                if None not in cells:
-                    numbers = [f"{c[measure]:.0f}" for c in cells]
-                    lines.append(_line([row, str(cells[0]["persons"]), *numbers]))
+    """One table: rows are subsets and levels, columns methods and sources of keypoints."""
+    lines = [
+        "MPJPE/PA-MPJPE in mm; starred: with the keypoints of the shipped detector.", "",
+        _line(["subset, level", *(method + "*" * (name != "synthocc") for name, method in found)]),
+        "|---" * (len(found) + 1) + "|",
+    ]  # fmt: skip
+    levels = (f"{subset} {level}" for subset in SUBSETS for level in range(1, len(RANGES)))
+    for row in ("clean 0", *levels):
+        cells = [one["figures"]["by_sequence"].get(row) for one in found.values()]
+        if None not in cells:
+            lines.append(_line([row, *(f"{c['MPJPE']:.0f}/{c['PA-MPJPE']:.0f}" for c in cells)]))
     return lines
 
 
@@ -166,7 +162,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--bench-people", type=int, default=96, help="of the bench")
     parser.add_argument("--map-people", type=int, default=24, help="of its sliding box")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="docs/results.md")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="docs/research/results.md")
     options = parser.parse_args()
     config = EvaluationConfig(
         protocol="synthocc",
@@ -184,17 +180,17 @@ def main() -> None:
     blocks = {
         "baselines": baselines(found, peer_of(config)),
         "levels": by_level(found),
-        "robustness": robustness.markdown(bench).splitlines(),
+        "robustness": robustness.markdown(bench).replace(" / ", "/").splitlines(),
     }
     for lines in blocks.values():
         print("\n".join(lines), end="\n\n")
     if options.write is not None:
         text = options.write.read_text()
         for name, lines in blocks.items():
-            text = written(text, name, lines)
+            text = written(text, name, [line.replace("| ", "|") for line in lines])
         curves = Image.open(io.BytesIO(robustness.curves(bench)), formats=["PNG"]).convert("RGB")
         small = curves.quantize(32, dither=Image.Dither.NONE)  # a quarter of the bytes
-        small.save(options.write.parent / "images" / "robustness.png", optimize=True)
+        small.save(options.write.parents[1] / "images" / "robustness.png", optimize=True)
         options.write.write_text(text)
 
 

@@ -151,7 +151,7 @@ def _doctor() -> int:
             say(line)
     say("")
     say(
-        "Not imported but converted (docs/weights.md): a released DPMesh checkpoint (dpmesh convert released),"
+        "Not imported but converted (docs/guide/weights.md): a released DPMesh checkpoint (dpmesh convert released),"
         " Stable Diffusion 1.5 and ControlNet (dpmesh convert sd15)."
     )
     return 1 if failed else 0

@@ -9,7 +9,7 @@ _EPILOG = """\
 dpmesh bench robustness --out DIR                                  the embedded model on SynthOcc
 dpmesh bench robustness --protocol 3dpw --data ROOT --weights A --weights B --out DIR
 dpmesh bench robustness --protocol SHARDS --out DIR                your own people, from dpmesh data pack
-docs/results.md shows a run."""
+docs/research/results.md shows a run."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="fits are for the free body (tools/fixtures/set_twins.py)",
         )
         action.add_argument(
-            "--fit-err", default="all", choices=("all", "below", "above"), help="CrowdPose (docs/data.md)"
+            "--fit-err",
+            default="all",
+            choices=("all", "below", "above"),
+            help="CrowdPose (docs/guide/data.md)",
         )
     check.add_argument("--split", default="train", choices=("train", "validation"))
     pack.add_argument(
@@ -85,7 +88,7 @@ def _sets(root: Path, args: argparse.Namespace) -> list[str]:
         raise InputError(
             f"no data set with {'any' if args.split == 'all' else f'a {args.split}'} split is here",
             where=str(root),
-            fix="Expected folders such as Human36M or MSCOCO; docs/data.md shows them.",
+            fix="Expected folders such as Human36M or MSCOCO; docs/guide/data.md shows them.",
         )
     return list(names)
 

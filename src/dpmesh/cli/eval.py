@@ -16,7 +16,7 @@ dpmesh eval run synthocc synthocc@detector --out DIR   a generated set; --data: 
 dpmesh eval run SHARDS --out DIR             your own people, a folder that dpmesh data pack wrote
 dpmesh eval compare A/3dpw B/3dpw            paired differences of two results of one protocol
 dpmesh eval table DIR/*                      the paper's tables with rows for these results
-docs/evaluation.md describes the protocols and the layout of the data."""
+docs/guide/evaluation.md describes the protocols and the layout of the data."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

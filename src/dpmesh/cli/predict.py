@@ -155,7 +155,7 @@ def _predict(
         raise ConfigError(
             "these weights do not predict their error",
             where=f"--weights {args.weights}",
-            fix="Drop --colour sigma, or train it (docs/training.md, the stage `uncertainty`).",
+            fix="Drop --colour sigma, or train it (docs/guide/training.md, the stage `uncertainty`).",
         )
     scenes = predictor.predict_many(todo, **vars(predict_options(args)))
     failed: dict[Path, str] = {}

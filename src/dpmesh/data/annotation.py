@@ -27,7 +27,7 @@ def blank(*shape: int) -> Callable[[], Array32]:
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """Pixels of the stored image; metres in the camera frame (docs/conventions.md); the 30-joint set by name.
+    """Pixels of the stored image; metres in the camera frame (docs/reference/conventions.md); the 30-joint set by name.
 
     record_id: "SET/PLACE".  image: the file.  size: (width, height) px.
     box: x1 y1 x2 y2 inside the image, between pixel centres.  K: pinhole camera of the image.

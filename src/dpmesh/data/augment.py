@@ -38,8 +38,8 @@ CENTRE = CROP / 2
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Ranges of the random augmentation; the defaults are those of 3DCrowdNet, JOTR and DPMesh (datasets.md, 3.1, 3.4,
-    3.5). Every p_ is a probability in [0, 1]."""
+    """Ranges of the random augmentation; the defaults are those of 3DCrowdNet, JOTR and DPMesh. Every p_ is a
+    probability in [0, 1]."""
 
     expand: tuple[float, ...] = (1.0, 1.2)
     """Range of a factor on the square box, 0.5 to 4."""

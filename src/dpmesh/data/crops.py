@@ -15,7 +15,7 @@ from dpmesh.data.sample import Sample
 from dpmesh.skeletons import JOINTS30, SMPL24
 
 MOST_BETA = 3.0
-"""A fit with a larger beta teaches the mean shape instead (datasets.md, 2); its joints still count."""
+"""A fit with a larger beta teaches the mean shape instead; its joints still count."""
 
 _F32 = np.float32
 

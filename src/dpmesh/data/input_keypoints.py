@@ -1,6 +1,6 @@
 """Input keypoints of a person: the ground truth with PoseFix errors, or a real detector's.
 
-The loaders of 3DCrowdNet, JOTR and DPMesh have four defects here (datasets.md, 3.6, 5, 11), which are fixed
+The loaders of 3DCrowdNet, JOTR and DPMesh have four defects here, which are fixed
 unless `as_published`:
 
 1. neighbours are not mirrored when the person is;

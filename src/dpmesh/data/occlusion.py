@@ -27,7 +27,7 @@ def cover(
     """Draw on the crop, in place; which pixels are covered, None for none. box: the person's, x1 y1 x2 y2 *crop* px.
 
     The published code takes the box in pixels of the whole image, so that its rectangle hardly ever appears
-    where the person is (datasets.md, 3.5).
+    where the person is.
     """
     covered: NDArray[np.bool_] | None = None
     if rng.random() < config.p_rectangle and (place := draw_rectangle(rng, box)) is not None:

@@ -13,7 +13,7 @@ from dpmesh.errors import InputError
 
 @dataclass(frozen=True)
 class Sample:
-    """A person in a 256×256 crop; crop pixels, and metres in the crop camera's frame (docs/conventions.md).
+    """A person in a 256×256 crop; crop pixels, and metres in the crop camera's frame (docs/reference/conventions.md).
 
     record_id: "DATASET/PLACE", enough to find the person again.
     Inputs: crop (RGB); joints and visible (the 30-joint set as a detector would report it: noisy, an unseen

@@ -192,7 +192,7 @@ def _sound(people: Iterator[Annotation], request: ReadRequest) -> list[Annotatio
         raise InputError(
             f"an annotation after {len(kept)} people lacks a field or has a wrong one ({line})",
             where=str(request.folder),
-            fix="docs/data.md says which files are read.",
+            fix="docs/guide/data.md says which files are read.",
         ) from None
     return kept
 
@@ -209,7 +209,7 @@ _ORDER, _SAMPLE = 11, 12
 
 
 class Mixture:
-    """Groups of sources, one after the other: with two, 3D and 2D sets are mixed 1:1 (datasets.md, 4.6).
+    """Groups of sources, one after the other: with two, 3D and 2D sets are mixed 1:1.
 
     Sample g of the run (g counts over all steps and ranks) comes from group g mod G. A group is its sources end to
     end, without rebalancing, in a new random order each time. (The originals repeat the

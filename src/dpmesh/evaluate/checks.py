@@ -122,7 +122,7 @@ def first_existing(candidates: list[Path], what: str) -> Path:
     raise InputError(
         f"{what} was not found",
         where=" or ".join(str(path) for path in candidates),
-        fix="docs/evaluation.md says what to download and where to put it.",
+        fix="docs/guide/evaluation.md says what to download and where to put it.",
     )
 
 

@@ -64,13 +64,13 @@ class PackedSource:
             raise InputError(
                 "too few joints of these people are known in 3D (the pelvis and three more are needed)",
                 where=name,
-                fix="Pack a set with 3D joints or fits (docs/data.md).",
+                fix="Pack a set with 3D joints or fits (docs/guide/data.md).",
             )
         whole = known[:, [_H36M_IN_30[row] for row in rows]].all(1)
         own = not measured or bool(known[sound][:, _COLLARS].all(1).mean() > 0.5)
         self._measured, self._chosen = measured, [int(i) for i in np.flatnonzero(whole | ~sound)]
         if not (whole & sound).any():
-            raise InputError("no person has all joints in 3D", where=name, fix="See docs/data.md.")
+            raise InputError("no person has all joints in 3D", where=name, fix="See docs/guide/data.md.")
         content = hashlib.sha256("\n".join(shards.sums.values()).encode("utf-8", "replace")).hexdigest()
         self.protocol = Protocol(
             name=f"{PREFIX}{name}",

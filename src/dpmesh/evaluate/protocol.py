@@ -1,8 +1,8 @@
 """Evaluation protocols as frozen values. Every setting that decides a number is a field, and the hash covers it.
 
 Changing a field makes another protocol: raise `version`, and update the hash in tests/evaluate/test_protocols.py.
-docs/evaluation.md explains the choices. Editions: "paper" follows the paper, "as-run" the released code where that
-differs; others replace inputs that are not public.
+docs/guide/evaluation.md explains the choices. Editions: "paper" follows the paper, "as-run" the released code where
+that differs; others replace inputs that are not public.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The protocols of the paper's Tables 1-4, each in the editions that differ. docs/evaluation.md explains them.
+"""The protocols of the paper's Tables 1-4, each in the editions that differ. docs/guide/evaluation.md explains them.
 
 Sources: the paper (§4), the released evaluation code, and the papers that defined the subsets: 3DPW-OC (Zhang et al.,
 CVPR 2020), 3DPW-PC (Sun et al., ICCV 2021), 3DPW-Crowd (Choi et al., CVPR 2022), Panoptic (Jiang et al., CVPR 2020).

@@ -64,7 +64,7 @@ def open_set(name: str, data: Path | None) -> tuple[Protocol, EvaluationSource]:
         raise InputError(
             f"the protocol {name} needs its data set",
             where="--data",
-            fix="Name the folder that holds it; docs/evaluation.md describes its layout.",
+            fix="Name the folder that holds it; docs/guide/evaluation.md describes its layout.",
         )
     return found.protocol, found.open(found.protocol, data)
 
@@ -107,7 +107,7 @@ def _read_3dpw(protocol: Protocol, data: Path) -> Read:
     raise InputError(
         f"no 3DPW: neither {file} nor sequenceFiles/",
         where=" or ".join(str(folder) for folder in folders),
-        fix="docs/evaluation.md says how to get 3DPW.",
+        fix="docs/guide/evaluation.md says how to get 3DPW.",
     )
 
 
@@ -123,7 +123,7 @@ def _read_3doh(protocol: Protocol, data: Path) -> Read:
     raise InputError(
         f"neither OH3D/{threedoh.JOTR_FILE} nor testset/annots.json exists",
         where=str(data),
-        fix="docs/evaluation.md says how to get 3DOH.",
+        fix="docs/guide/evaluation.md says how to get 3DOH.",
     )
 
 

@@ -1,6 +1,6 @@
 """The result of an evaluation: its figures, and the files result.json, result.md and rows.npz.
 
-docs/evaluation.md lists the fields.
+docs/guide/evaluation.md lists the fields.
 """
 
 import json

@@ -1,6 +1,6 @@
 """The pinhole camera of the full image, the camera of a crop, and the transform between the two.
 
-Frames as in docs/conventions.md: camera frame metres, x right, y down, z forward; K in full-image pixels.
+Frames as in docs/reference/conventions.md: camera frame metres, x right, y down, z forward; K in full-image pixels.
 
 The crop camera. A crop is centred on m, off the principal point c. The ray through m is d = ((m - c) / f, 1); the
 crop camera has the position of the image's camera and its axis along d. The crop is cut out by an affine map (no

@@ -74,7 +74,7 @@ class Attention:
     def save(self, out: str | Path, name: str | None = None, overwrite: bool = False) -> Path:
         """Write `out/name/` (name: the image's stem) whole or not at all; returns that folder. As Scene.save.
 
-        For each person NN: person_NN_joints.png, person_NN_mean.png, person_NN.npz (docs/output.md).
+        For each person NN: person_NN_joints.png, person_NN_mean.png, person_NN.npz (docs/reference/output.md).
         Raises OutputError.
         """
         wanted = wanted_attention(self.source_sha256, self.source, self.options)

@@ -1,6 +1,6 @@
 """Test-time flip: the mean of the predictions for the crop and for its mirror image.
 
-It takes two forward passes. docs/embedded.md has the measured gain. Not in the paper.
+It takes two forward passes. docs/research/model_card.md has the measured gain. Not in the paper.
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ class FlipTest:
 
 
 def mirrored(inputs: Inputs) -> Inputs:
-    """The mirrored inputs: pixel 128 stays in place (docs/conventions.md), left and right joints are exchanged."""
+    """The inputs mirrored about pixel 128 (docs/reference/conventions.md), left and right joints exchanged."""
     first = inputs.crop[
         ..., -1:
     ]  # the mirror image of pixel 0 is pixel 256, outside: replaced by its neighbour

@@ -68,7 +68,7 @@ class Predictor:
     """A model and a person detector: images in, scenes with body meshes out. Not thread-safe.
 
     The people of one image do not depend on the other images of a batch, except for rounding: sums over a batch are
-    taken in another order than for one person alone (docs/output.md has the figures).
+    taken in another order than for one person alone (docs/reference/output.md has the figures).
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """The fields of a prediction: people in one camera frame, the image, and the provenance.
 
-Frames and units as in docs/conventions.md: metres, x right, y down, z forward; pixels of the full image.
+Frames and units as in docs/reference/conventions.md: metres, x right, y down, z forward; pixels of the full image.
 """
 
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ class SceneData:
     source_sha256: str = ""
     focal_source: FocalSource = "diagonal"
     fallbacks: Mapping[str, int] = field(default_factory=dict)
-    """How often each fallback was taken (docs/output.md lists them); absent means never."""
+    """How often each fallback was taken (docs/reference/output.md lists them); absent means never."""
     notes: tuple[str, ...] = ()
     weights: Mapping[str, object] = field(default_factory=dict)
     """Name and provenance of the model's weights."""

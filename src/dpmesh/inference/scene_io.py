@@ -1,4 +1,4 @@
-"""A scene as files, written and read (docs/output.md)."""
+"""A scene as files, written and read (docs/reference/output.md)."""
 
 import io
 import json
@@ -142,7 +142,7 @@ def as_json(scene: SceneData) -> dict[str, object]:
 
 
 def _npz(scene: SceneData) -> bytes:
-    """The arrays of docs/output.md: no objects, so that no pickle is needed to read them."""
+    """The arrays of docs/reference/output.md: no objects, so that no pickle is needed to read them."""
     one = ("keypoints2d", "global_orient", "body_pose", "betas", "transl", "vertices", "joints3d", "joints2d")
     arrays: dict[str, Any] = {name: scene.stacked(name) for name in (*one, "score", "joint_sigma")}
     file = io.BytesIO()
@@ -182,7 +182,7 @@ def load_scene(
 
 
 def _arrays_of(arrays: Mapping[str, NDArray[np.generic]], path: Path) -> dict[str, Any]:
-    """Raises InputError where an array is missing or is not as docs/output.md has it."""
+    """Raises InputError where an array is missing or is not as docs/reference/output.md has it."""
     shapes = {"boxes" if name == "box" else name: shape for name, shape in PEOPLE_SHAPES.items()}
     missing = [n for n in (*shapes, "vertices", "faces", "K", "image_size", "joint_names") if n not in arrays]
     if missing:

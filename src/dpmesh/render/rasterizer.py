@@ -1,7 +1,7 @@
 """A z-buffer on the CPU: at each pixel the nearest triangle, its depth, and the point on it.
 
 Compiled with numba. Pixel (row i, column j) is sampled at its centre, which is x = j, y = i
-(docs/conventions.md). Of two surfaces at exactly one depth the triangle with the lower index wins, so the
+(docs/reference/conventions.md). Of two surfaces at exactly one depth the triangle with the lower index wins, so the
 result is a function of the input alone.
 """
 

@@ -24,7 +24,7 @@ from dpmesh.train.stages import (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSource:
-    """A data set on disk (docs/data.md). Test splits are not for training."""
+    """A data set on disk (docs/guide/data.md). Test splits are not for training."""
 
     dataset: str
     """h36m, muco, coco, crowdpose, 3dpw or synthetic."""
@@ -49,7 +49,7 @@ class Data:
     """Where samples come from. Without a data set: synthetic people."""
 
     group3d: tuple[TrainingSource, ...] = ()
-    """Data sets with measured 3D joints, mixed 1:1 with group2d (datasets.md §4.6)."""
+    """Data sets with measured 3D joints, mixed 1:1 with group2d."""
     group2d: tuple[TrainingSource, ...] = ()
     """Data sets without measured 3D joints."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -96,7 +96,7 @@ class Settings:
     prior: str = ""
     """Folder of a pose prior that a "prior" stage left; "" for the shipped one."""
     body: Literal["free", "smpl"] = "free"
-    """"free": the shipped body; "smpl": your imported SMPL (docs/weights.md), which SMPL fits need."""
+    """"free": the shipped body; "smpl": your imported SMPL (docs/guide/weights.md), which SMPL fits need."""
     out: str = "runs/embedded"
     """Folder of the run: checkpoints, logs, previews, weights."""
     seed: int = 1

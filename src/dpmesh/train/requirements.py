@@ -78,7 +78,7 @@ def missing_files(source: TrainingSource) -> list[DPMeshError]:
     else:
         here = [folder for folder in folders if os.path.isdir(folder)]
     if not here:
-        fix = "Put it there (docs/data.md)"
+        fix = "Put it there (docs/guide/data.md)"
         packed = "" if source.split == "validation" else f", or pack it: dpmesh data pack sets {source.root}"
         return [
             InputError(
@@ -104,7 +104,7 @@ _JSON = json_file("validation")
 
 def _lacking(name: str, folder: Path) -> DPMeshError:
     return InputError(
-        f"3DPW's {name} is not here", where=str(folder), fix="docs/data.md says where it comes from."
+        f"3DPW's {name} is not here", where=str(folder), fix="docs/guide/data.md says where it comes from."
     )
 
 

@@ -34,7 +34,7 @@ class Stage:
     steps: int = 0
     """Optimiser steps. Exactly one of steps and epochs is above 0."""
     epochs: int = 0
-    """Epochs: twice the larger of the 3D and the 2D group (datasets.md §4.6). Synthetic people have none. Released
+    """Epochs: twice the larger of the 3D and the 2D group. Synthetic people have none. Released
     code: 20."""
     accumulate: int = 1
     """Parts into which a batch is cut for gradient accumulation; must divide `batch`."""
@@ -93,7 +93,7 @@ class PriorStage(Stage):
     noise: float = 0.06
     """Standard deviation of the noise on the recorded poses, radians per axis, 0 to π."""
     poses: str = ""
-    """Pose file (tools/build_poses.py); "" for the shipped poses."""
+    """Pose file (tools/assets/build_poses.py); "" for the shipped poses."""
     held_out: tuple[str, ...] = VALIDATION_CLIPS
     """Prefixes of the names of the clips kept for validation. The default names clips of the shipped poses."""
     held_out_share: float = HELD_OUT_SHARE

@@ -233,7 +233,7 @@ def _opened(source: TrainingSource, annotated: bool) -> tuple[Protocol, Evaluati
         raise ConfigError(
             f"this folder of 3DPW's {source.split} people does not exist",
             where=str(root),
-            fix="Name the folder that holds 3DPW (docs/data.md) in data.validation; then dpmesh train CONFIG --check.",
+            fix="Name the folder of 3DPW (docs/guide/data.md) in data.validation, then dpmesh train CONFIG --check.",
         )
     return open_set("3dpw-validation@annotated" if annotated else "3dpw-validation", root)
 

@@ -1,4 +1,4 @@
-"""MSCOCO 2017 people with NeuralAnnot's fits (reference: datasets.md, 4.3).
+"""MSCOCO 2017 people with NeuralAnnot's fits.
 
 MSCOCO/images/{train2017,val2017}/*.jpg, MSCOCO/annotations/person_keypoints_{train2017,val2017}.json and
 MSCOCO_train_SMPL_NeuralAnnot.json. Fits are in metres before a camera of their own, one for each person.

@@ -1,4 +1,4 @@
-"""CrowdPose with NeuralAnnot's fits (reference: datasets.md, 4.4).
+"""CrowdPose with NeuralAnnot's fits.
 
 CrowdPose/images/*.jpg, CrowdPose/annotations/{crowdpose_train.json,CrowdPose_train_SMPL_NeuralAnnot.json} and,
 for the validation split, crowdpose_val.json. The train file has width and height of the images exchanged.

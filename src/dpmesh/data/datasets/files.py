@@ -48,7 +48,7 @@ def read_json(path: Path) -> Any:
         return io.read_json(path)
     except InputError as error:
         raise InputError(
-            error.what, where=error.where, fix="docs/data.md says where it comes from."
+            error.what, where=error.where, fix="docs/guide/data.md says where it comes from."
         ) from None
 
 

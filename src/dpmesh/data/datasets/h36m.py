@@ -1,4 +1,4 @@
-"""Human3.6M in the layout of 3DCrowdNet, JOTR and DPMesh, with SMPLify-X fits (reference: datasets.md, 4.1).
+"""Human3.6M in the layout of 3DCrowdNet, JOTR and DPMesh, with SMPLify-X fits.
 
 Human36M/images/FILE_NAME, Human36M/annotations/Human36M_subject{S}_{data,camera,joint_3d,smpl_param}.json.
 Joints are in millimetres in the world, fits in metres in the world, cameras in millimetres.

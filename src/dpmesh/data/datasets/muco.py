@@ -1,4 +1,4 @@
-"""MuCo-3DHP with SMPLify-X fits (reference: datasets.md, 4.2).
+"""MuCo-3DHP with SMPLify-X fits.
 
 MuCo/{augmented_set,unaugmented_set,MuCo-3DHP.json,smpl_param.json}; in 3DCrowdNet's layout all that is in
 MuCo/data/. Joints are in millimetres, fits in metres, both before the camera.

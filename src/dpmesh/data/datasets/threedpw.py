@@ -1,7 +1,7 @@
 """3DPW: the official sequence files, and training people from them or from 3DCrowdNet's JSON.
 
 3DPW/ or PW3D/data/: 3DPW_latest_{train,validation}.json, or sequenceFiles/{train,validation}/*.pkl; the images are
-imageFiles/SEQUENCE/image_NNNNN.jpg (datasets.md, 7.1). Bodies are gendered: training takes pose and joints from them,
+imageFiles/SEQUENCE/image_NNNNN.jpg. Bodies are gendered: training takes pose and joints from them,
 and not betas, which are of another model than the neutral one. The input is the set's own OpenPose detection.
 """
 
@@ -173,7 +173,7 @@ def read(request: ReadRequest) -> Iterator[Annotation]:
         raise InputError(
             f"neither {file.name} nor sequenceFiles/{request.split}/*.pkl is there",
             where=str(request.folder),
-            fix="docs/data.md says where they come from.",
+            fix="docs/guide/data.md says where they come from.",
         )
     for path in paths:
         if request.benchmark_sequences or not tested_on(path.stem):

@@ -91,7 +91,7 @@ def guess_hidden(rng: np.random.Generator, scenes: Scenes) -> Bool[NDArray[np.bo
     hidden = _behind_torso(joints, pixels) | _turned_away(joints)
 
     low, high = pixels.min(1), pixels.max(1)
-    # Rates that bring each joint's share near the rendered stream's (docs/data.md has both).
+    # Rates that bring each joint's share near the rendered stream's (docs/guide/data.md has both).
     for chance in OBJECTS:
         size = (high - low) * rng.uniform(0.15, 0.7, (n, 2))
         middle = low + (high - low) * rng.random((n, 2))

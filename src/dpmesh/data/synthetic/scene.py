@@ -1,6 +1,6 @@
 """The scene of a sample: people, their positions, camera and crop; everything but the image.
 
-Vectorised over samples. Frame: the crop camera's (docs/conventions.md), 256×256 px, centre (128, 128).
+Vectorised over samples. Frame: the crop camera's (docs/reference/conventions.md), 256×256 px, centre (128, 128).
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -234,7 +234,7 @@ def _any_bodies(
 
 
 def draw_betas(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 10"]:
-    """Shapes: men and women, the young and small, wider than the free body's own population (docs/body.md).
+    """Shapes: men and women, the young and small, wider than the free body's own population (docs/reference/body.md).
 
     A standard normal is that population, in which the mean shape looks like a slim woman.
     Component 0 is height (and a man's build above), 1 the build of a man (+) or woman (-), 2 weight, 3 girth: below

@@ -3,7 +3,7 @@
 A case is a person (pose, shape, camera, clothes) of one subset; scene 0 has nothing before it, scenes 1 to 5 hide so
 many of its 17 main joints (RANGES) by the case's occluder, which grows or comes nearer. What the own body hides does
 not count for the level: it depends on the pose, and the levels compare one pose.
-Frame: the crop camera's (docs/conventions.md), 256×256 px; "ground frame" as in occluders.py.
+Frame: the crop camera's (docs/reference/conventions.md), 256×256 px; "ground frame" as in occluders.py.
 """
 
 from collections.abc import Callable, Iterator

@@ -2,7 +2,7 @@
 
 The keypoint stage trains on thousands of people in the time in which the image stage trains on a hundred. To also train
 the regressor on the joints that the backbone reads, it simulates them, with errors of the size and shape measured on a
-half-trained backbone (docs/embedded.md).
+half-trained backbone (docs/research/model_card.md).
 """
 
 import torch
