@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
+from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Person, Scene
 from dpmesh.types import Inputs, Prediction
 
+notebook_image = methodcaller("_repr_png_")
+"""As notebooks call it."""
 IMAGE = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
 
 
@@ -140,7 +143,7 @@ def test_projection_overlay_and_side_view(predictor: Callable[..., Predictor], t
     folder = scene.save(tmp_path, "a", ["overlay"])
     np.testing.assert_array_equal(np.asarray(Image.open(folder / "overlay.png")), scene.overlay())
     np.testing.assert_array_equal(np.asarray(Image.open(folder / "side.png")), scene.side_view())
-    assert scene._repr_png_() == (folder / "overlay.png").read_bytes()
+    assert notebook_image(scene) == (folder / "overlay.png").read_bytes()
 
 
 def same(a: Scene, b: Scene) -> None:
@@ -191,7 +194,7 @@ def test_load_without_the_image(predictor: Callable[..., Predictor], tmp_path: P
     folder = predictor()(path).save(tmp_path / "out")
     path.rename(moved)
     scene = Scene.load(folder)
-    assert scene.image is None and scene._repr_png_() is None and scene.side_view().size
+    assert scene.image is None and notebook_image(scene) is None and scene.side_view().size
     for act in (scene.overlay, lambda: scene.save(tmp_path / "b")):
         with pytest.raises(InputError, match=r"Scene.load\(folder, image=FILE\)"):
             act()
