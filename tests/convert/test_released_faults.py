@@ -45,7 +45,7 @@ def extra(_: None) -> Tensor:
 
 
 FAULTS = {
-    "a copy": ({SECOND: damaged}, rf"{SECOND} is a copy of module\.{MIDDLE}, but not equal"),
+    "a copy": ({SECOND: damaged}, rf"{SECOND} is a copy of (module\.)?{MIDDLE}, but not equal"),
     "the VAE's copy": (
         {"backbone.encoder_vq.quant_conv.bias": damaged},
         r"encoder_vq\.quant_conv\.bias is a copy",
