@@ -229,7 +229,7 @@ def test_invalid_combinations_are_refused():
     with pytest.raises(ConfigError, match="frozen has controlnet"):
         replace(release, backbone=replace(release.diffusion, conditions="z0"))
     timm = with_timm(SMALL, "resnet10t")
-    with pytest.raises(ConfigError, match="no U-Net"):
+    with pytest.raises(ConfigError, match="needs a U-Net"):
         replace(timm, lora_rank=3)
     with pytest.raises(ConfigError, match="frozen has vae"):
         replace(timm, frozen=("vae",))
