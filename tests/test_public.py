@@ -31,7 +31,7 @@ NAMES = [
     "load_body",
 ]
 ROOT = Path(__file__).parents[1]
-PRIVATE = re.compile(r"_(?!_)\w+")
+PRIVATE = re.compile(r"_(?!_|repr_)\w+")  # _repr_png_ and the like are public: notebooks call them
 
 
 def run(code: str, *flags: str) -> str:
