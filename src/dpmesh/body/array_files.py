@@ -36,7 +36,7 @@ def load_smpl_fields(path: Path, extra: Collection[str] = ()) -> dict[str, NDArr
     extra: names of further arrays to read from an .npz. Other fields are not read. Raises InputError.
     """
     with open_regular(path) as file:
-        head = file.peek(HEAD)[:HEAD]
+        head = file.read(HEAD)
     if head.startswith(b"PK"):
         return load_npz(path, names=(*FIELDS, *extra))
     if found := mistaken(head):

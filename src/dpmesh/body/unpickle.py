@@ -65,8 +65,11 @@ def load_smpl_pickle(path: Path) -> dict[str, NDArray[np.generic]]:
 def plain_array(value: object) -> NDArray[np.generic] | None:
     """The array in a value of `read_pickle`: an array, a sparse matrix, one of chumpy's, or an array that holds one of
     these as its only object. None for anything else. Raises what BROKEN lists."""
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        value = cast("NDArray[Any]", value).ravel()[0] if value.size == 1 else None
+    if isinstance(value, np.ndarray):
+        array = cast("NDArray[Any]", value)
+        if array.dtype == object:
+            return _array(array.ravel()[0] if array.size == 1 else None, _Budget())
+        return _array(array, _Budget())
     return _array(value, _Budget())
 
 

@@ -155,7 +155,7 @@ def _eight_bits(image: Image.Image, data: bytes, notes: list[str]) -> Image.Imag
             if bits != 16:
                 rgb = _rounded(colours * (255 / (2**bits - 1)))
                 if deep.shape[2] == 4:
-                    rgb.putalpha(Image.fromarray((deep[..., 3] >> 8).astype(np.uint8)))
+                    rgb.putalpha(Image.fromarray((deep[..., 3] // 256).astype(np.uint8)))
                 return rgb
     return image
 
