@@ -91,6 +91,9 @@ def test_the_outline_stands_out_from_any_photo(grey: int) -> None:
     body = Layer(octahedron(0, 0, 3), (grey / 255,) * 3)
     row = draw_overlay(photo, [body], FACES, K)[120, 100:125].astype(int)  # the left corner is at 110
     assert np.abs(np.diff(row, axis=0)).max() > 25
+    if grey == 5:  # only the light line can
+        inside = draw_overlay(photo, [body], FACES, K)[120, 125:150].astype(int)
+        assert row.max() > inside.max() + 30
 
 
 def test_only_the_window_of_the_bodies_is_painted() -> None:
