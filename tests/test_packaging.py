@@ -47,7 +47,7 @@ def test_the_lowest_versions_are_tested() -> None:
 
 def test_what_make_installs_is_pinned() -> None:
     pinned = pins("constraints.txt")
-    for one in requirements("train", "timm", "onnx", "plot", "parquet", "dev", "docs"):
+    for one in requirements("train", "timm", "onnx", "plot", "parquet", "heic", "dev", "docs"):
         assert one.specifier.contains(pinned[canonicalize_name(one.name)]), one
 
 
@@ -65,7 +65,7 @@ def test_extras_that_are_named_exist(folder: str) -> None:
         (path, extra.strip())
         for path in sorted((ROOT / folder).rglob("*"))
         if path.suffix in {".py", ".toml", ".md"}
-        for extras in re.findall(r"dpmesh\[([\w, -]+)\]", path.read_text())
+        for extras in re.findall(r"(?:dpmesh|'\.)\[([\w, -]+)\]", path.read_text())
         for extra in extras.split(",")
     ]
     assert named

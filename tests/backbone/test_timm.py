@@ -119,7 +119,7 @@ def test_unknown_models_are_refused():
 @pytest.mark.parametrize("missing", ["timm", "torchvision"])
 def test_without_timm_the_error_names_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ConfigError, match=rf"{missing} is not installed.*pip install 'dpmesh\[ablation\]'"):
+    with pytest.raises(ConfigError, match=rf"{missing} is not installed.*pip install 'dpmesh\[timm\]'"):
         TimmBackbone(config("resnet10t"))
 
 

@@ -172,7 +172,7 @@ def test_formats_add_up(album: Path) -> None:
     for saved, files in (
         ("npz", {"scene.npz"}),
         ("json", {"scene.json"}),
-        ("obj", {"person_00.obj"}),
+        ("obj", {"person_00.obj", "person_00.mtl"}),
         ("overlay,json", {"overlay.png", "side.png"}),
         ("glb", {"scene.glb"}),
     ):
@@ -267,7 +267,8 @@ def test_results_of_an_older_version(album: Path, capfd: pytest.CaptureFixture[s
     assert main(words) == 1
     assert "older version" in capfd.readouterr().err
     assert main([*words, "--overwrite"]) == 0
-    assert {p.name for p in result.iterdir()} == {MARKER, "scene.json", "person_00.obj", "notes.txt"}
+    made = {MARKER, "scene.json", "person_00.obj", "person_00.mtl"}
+    assert {p.name for p in result.iterdir()} == {*made, "notes.txt"}
 
 
 @pytest.mark.usefixtures("loads")

@@ -103,7 +103,7 @@ def test_lines_above_the_bar_are_taken_as_they_are(capfd: pytest.CaptureFixture[
         (OSError(36, "File name too long", "x" * 5000), "x" * 200 + ": the name is longer than a path may be"),
         (PermissionError(13, "Permission denied", "/x"), "/x: Permission denied"),
         (OSError(28, "No space left on device"), "No space left on device"),
-        (MemoryError(), "there is not enough memory. Try smaller images"),
+        (MemoryError(), "not enough memory. Try smaller images"),
         (RuntimeError("a\nb"), "unexpected RuntimeError: a b. Set DPMESH_TRACEBACK=1 to see where, and please"),
         (UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates"), "unexpected UnicodeEncodeError"),
     ],
@@ -133,7 +133,7 @@ def test_wrong_arguments_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["album", "assets", "attention", "compare", "convert", "data", "export", "train"]
+    "verb", ["image_files", "assets", "attention", "compare", "convert", "data", "export", "train"]
 )
 def test_a_verb_prints_names_through_say(verb: str) -> None:
     """A name of a file, or in one, must not steer a terminal: these verbs have no `print` of their own."""

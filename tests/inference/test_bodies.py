@@ -84,7 +84,9 @@ def test_what_cannot_be_used_is_refused(mine: Path, tmp_path: Path) -> None:
 
 def test_a_provenance_that_names_no_body_is_one_line(mine: Path, tmp_path: Path) -> None:
     for wrong in ("mine.npz", [1], 5):
-        with pytest.raises(WeightsError, match=r"config\.json: its provenance names no body"):
+        with pytest.raises(
+            WeightsError, match=r"config\.json: its provenance records something other than a body"
+        ):
             choose_body(weights(tmp_path / "w", body=wrong), mine)
     for odd in ({"sha256": 5}, {"sha256": assets.sha256(mine), "differs_from_checkpoint": "all"}):
         assert choose_body(weights(tmp_path / "w", body=odd), mine).arrays is not None

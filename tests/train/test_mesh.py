@@ -117,15 +117,15 @@ def test_a_teacher_is_told_the_truth_and_a_student_less_than_was_detected(pictur
     assert torch.equal(visible, inside * batch["joints2d_valid"])
     assert torch.equal(joints[visible > 0], batch["joints2d"][visible > 0])
 
-    told = MeshObjective(model(), StudentStage(**COMMON, p_drop_joint=0.5), SETTINGS)
+    student = MeshObjective(model(), StudentStage(**COMMON, p_drop_joint=0.5), SETTINGS)
     drops = []
     for step in range(40):
-        joints, kept = told.given(batch, Part(1, step))
+        joints, kept = student.input_joints(batch, Part(1, step))
         assert (kept <= batch["visible"]).all()
         assert torch.equal(joints, batch["joints"])
         drops.append(1 - kept.sum() / batch["visible"].sum())
     assert torch.stack(drops).mean() == pytest.approx(0.5, abs=0.06)
-    assert torch.equal(told.given(batch)[1], batch["visible"])  # nothing is dropped in validation
+    assert torch.equal(student.input_joints(batch)[1], batch["visible"])  # nothing is dropped in validation
 
 
 def test_what_is_not_known_has_no_gradient(pictures: Tensors):

@@ -138,7 +138,7 @@ def test_a_finished_run_says_so_and_misses_its_weights(
     out = copied(done, tmp_path)
     caplog.set_level("INFO")
     assert loop.train(as_begun(child, out)) == out / "weights"
-    assert "finished before, so nothing was trained" in caplog.text
+    assert "finished already, nothing was trained" in caplog.text
     with pytest.raises(
         ConfigError, match=r"teacher.steps was 4, is 9 after the stage was finished \(4 steps\)"
     ):

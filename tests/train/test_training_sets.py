@@ -22,7 +22,7 @@ def test_a_teacher_trains_on_the_sets(child: ModuleType, tmp_path: Path):
     data = {
         "group3d": [source("h36m"), source("muco")],
         "group2d": [source("coco"), source("crowdpose")],
-        "augment": {"rectangle": 0.0},
+        "augment": {"p_rectangle": 0.0},
     }
     stage = child.stage("teacher", epochs=2, steps=0, schedule="step", decay_steps=1, warmup_steps=0)
     out = tmp_path / "run"
