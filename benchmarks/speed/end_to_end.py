@@ -27,8 +27,7 @@ import cv2
 import numpy as np
 
 from benchmarks.machine import commit, machine
-from dpmesh.inference import preprocess
-from dpmesh.inference import scene_io as export
+from dpmesh.inference import mesh_files, preprocess, scene_drawing, scene_io
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.predictor import Predictor
 
@@ -69,11 +68,15 @@ def watched(predictor: Predictor, detector: Surest, clock: Clock) -> None:
     preprocess.read_image = clock.wrap("read", preprocess.read_image)
     predictor.detector = clock.wrap("detect", detector)  # type: ignore[assignment]
     predictor._forward = clock.wrap("model", predictor._forward)
-    export.draw_overlay = clock.wrap("overlay", export.draw_overlay)
-    export.draw_lineup = clock.wrap("side view", export.draw_lineup)
-    export.png = clock.wrap("PNG", export.png)
-    for name, function in (("glb", "glb_of"), ("obj", "obj_files"), ("npz", "_npz")):
-        setattr(export, function, clock.wrap(name, getattr(export, function)))
+    scene_drawing.draw_overlay = clock.wrap("overlay", scene_drawing.draw_overlay)
+    scene_drawing.draw_lineup = clock.wrap("side view", scene_drawing.draw_lineup)
+    scene_io.png = clock.wrap("PNG", scene_io.png)
+    for name, module, function in (
+        ("glb", mesh_files, "glb_of"),
+        ("obj", mesh_files, "obj_files"),
+        ("npz", scene_io, "_npz"),
+    ):
+        setattr(module, function, clock.wrap(name, getattr(module, function)))
 
 
 def once(

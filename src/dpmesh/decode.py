@@ -103,6 +103,8 @@ MOST_SCANS = 50
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _TILE_TAGS = (322, 323)
+_COMMON = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+"""Magic of JPEG and PNG: for these Pillow need not import all of its decoders."""
 _guard = RLock()
 
 
@@ -157,10 +159,13 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def _open(file: io.BytesIO | io.BufferedReader | BinaryIO, name: str) -> Image.Image:
-    Image.init()
-    formats = [known for known in FORMATS if known in Image.OPEN]
     head = file.read(HEAD)
     file.seek(0)
+    if head.startswith(_COMMON):
+        Image.preinit()
+    else:
+        Image.init()
+    formats = [known for known in FORMATS if known in Image.OPEN]
     if _heif(head) and heif_available():
         formats.append("HEIF")
     with decoding(name):

@@ -91,6 +91,23 @@ def test_sheets_page_and_record(
     assert "http" not in page and "<script" not in page
 
 
+def test_folders_below_are_compared_and_shown(
+    weights: list[Path], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by predict: --recursive keeps the folders; a later run's page shows their results too."""
+    out, deep = tmp_path / "o", photos / "deep" / "er"
+    deep.mkdir(parents=True)
+    (deep / "a.png").write_bytes((photos / "a.png").read_bytes())
+    words = ("--out", out, *options(weights[:1]))
+    assert run(photos, *words, "--recursive") == 0
+    assert "2 of 2 compared" in capsys.readouterr().out
+    assert (out / "deep" / "er" / "a" / "sheet.png").is_file() and (out / "a" / "sheet.png").is_file()
+    for _ in range(2):
+        page = (out / "index.html").read_text()
+        assert 'src="a/sheet.png"' in page and 'src="deep/er/a/sheet.png"' in page
+        assert run(photos / "a.png", *words) == 0
+
+
 def test_all_columns_get_the_same_people(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     detect = Detector.__call__

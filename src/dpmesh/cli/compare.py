@@ -12,6 +12,7 @@ from dpmesh.cli.arguments import (
     add_device,
     add_option,
     add_people,
+    add_recursive,
     count,
     folder,
     model_options,
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGE",
         help="image files, folders of images, or lists of paths (.txt, -)",
     )
+    add_recursive(parser)
     add(
         "--out",
         type=folder,
@@ -98,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from dpmesh.evaluate.qualitative.page import refuse_foreign_page, write_page
     from dpmesh.inference.image_list import list_images, result_names
 
-    found = list_images(args.inputs)
+    found = list_images(args.inputs, recursive=args.recursive, skip=out)
     names, unusable = result_names(found.images), found.unusable
     if found.skipped_text:
         say(found.skipped_text, error=True)
@@ -153,8 +155,9 @@ def _asked(args: argparse.Namespace, columns: "Sequence[Column]") -> dict[str, A
     """What a sheet depends on besides its image: the columns and the options, files by their checksums."""
     from dpmesh.assets import sha256
 
-    names = ("keypoint_format", "max_people", "fast", "focal", "fov", "crop", "size", "no_legend", "panels")
-    asked: dict[str, Any] = {name: getattr(args, name) for name in names}
+    names = ("max_people", "fast", "focal", "fov", "crop", "size", "no_legend", "panels")
+    asked: dict[str, Any] = {"keypoint_format": args.format}
+    asked |= {name: getattr(args, name) for name in names}
     asked["max_pixels"] = None if args.max_pixels == MAX_PIXELS else args.max_pixels
     asked["no_turn"] = not args.rotated_detection
     for name in ("keypoints", "boxes", "body"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dpmesh.decode import SUFFIXES, VIDEO, VIDEO_SUFFIXES
 from dpmesh.errors import DPMeshError, InputError
-from dpmesh.inference.images import refuse_url
+from dpmesh.inference.image_sources import refuse_url
 from dpmesh.inference.result_folder import folder_name
 from dpmesh.io import read_bytes, reason
 

@@ -86,8 +86,8 @@ def plan_tables(out: Path, wanted: Iterable[str]) -> tuple[str, ...]:
 def write_tables(out: str | Path, tables: Sequence[str] = ("jsonl",)) -> int:
     """Write `people.jsonl`, `people.parquet` of all results in a folder that have a `scene.json`; returns the rows.
 
-    Results at any depth; rows are in the order of the folders' paths. An unfinished result has no rows. Raises OutputError, ConfigError as
-    plan_tables; InputError for a damaged scene.json.
+    Results at any depth; rows are in the order of the folders' paths. An unfinished result has no rows. Raises
+    OutputError, ConfigError as plan_tables; InputError for a damaged scene.json.
     """
     out = Path(out)
     chosen = plan_tables(out, tables)

@@ -1,13 +1,13 @@
-"""Recover the body meshes of all people in an image: `Predictor.from_pretrained("embedded")("photo.jpg")`.
+"""Recover the body meshes of all people in an image: `Predictor.from_pretrained()("photo.jpg")`.
 
 An image goes through `preprocess` (decode, detect, crop), the model, and `postprocess` (from the crop's camera into the
 camera of the full image); the result is a `Scene`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Unpack, cast, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,19 +17,21 @@ from dpmesh.body.resolve import choose_body
 from dpmesh.device import pick_device
 from dpmesh.errors import DPMeshError
 from dpmesh.geometry.camera import project
+from dpmesh.inference.batches import predict_in_batches, refuse_single_image, scene_or_raise
 from dpmesh.inference.detections import PersonDetector
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.flip_test import FlipTest
+from dpmesh.inference.option_docs import with_option_docs, with_short_signatures
 from dpmesh.inference.options import (
     MAX_PEOPLE,
     MAX_PIXELS,
     ModelOptions,
+    PredictKeywords,
     PredictOptions,
     RecordedOptions,
-    with_option_docs,
 )
 from dpmesh.inference.postprocess import CameraBody, postprocess
-from dpmesh.inference.preprocess import PersonInput, PreparedImage, Source, model_inputs, prepare_image
+from dpmesh.inference.preprocess import ImageSource, PersonInput, PreparedImage, model_inputs, prepare_image
 from dpmesh.inference.scene import Person, Scene
 from dpmesh.inference.smplify import Fitter, fitter_of
 from dpmesh.inference.user_detections import UserInput
@@ -39,8 +41,6 @@ from dpmesh.types import Inputs, Prediction
 
 FLIPPED = "mean of the picture's and its mirror image's body (--flip)"
 REFINED = "fitted to the keypoints after the network (--refine)"
-MAX_WAITING_IMAGES, MAX_WAITING_BYTES = 16, 256 * 2**20
-"""How many decoded images, and of how many bytes, may wait until a batch of people is full."""
 
 
 @runtime_checkable
@@ -56,19 +56,25 @@ class MeshModel(Protocol):
     def __call__(self, inputs: Inputs, *, features: bool = ...) -> Prediction: ...
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    """A file of `predict_many` whose people wait for a batch, or the error that it gave."""
-
-    path: Path
-    content: PreparedImage | DPMeshError
-
-
+@with_short_signatures
 class Predictor:
-    """A model and a person detector: images in, scenes with body meshes out. Not thread-safe.
+    """Body meshes of all people in images: a model and a person detector. Not thread-safe.
 
-    The people of one image do not depend on the other images of a batch, except for rounding: sums over a batch are
-    taken in another order than for one person alone (docs/reference/output.md has the figures).
+    >>> from dpmesh import Predictor
+    >>> predictor = Predictor.from_pretrained()  # the shipped weights
+    >>> scene = predictor("examples/park.jpg")
+    >>> scene
+    Scene(2 people, 1024×576, focal 1175 px, guessed)
+    >>> scene[0].vertices.shape  # metres; x right, y down, z forward
+    (6904, 3)
+    >>> keypoints = scene[0].keypoints2d  # (17, 3), or (P, J, 3) and (P, J, 2) of other joints
+    >>> predictor("examples/park.jpg", keypoints=keypoints)
+    Scene(1 person, 1024×576, focal 1175 px, guessed)
+    >>> [len(scene) for scene in predictor(["examples/park.jpg", scene.image])]  # a list
+    [2, 2]
+
+    `predict_many` streams any iterable and goes on after an error. The people of an image do not
+    depend on the other images of a batch, except for rounding (docs/reference/output.md).
     """
 
     def __init__(
@@ -82,16 +88,11 @@ class Predictor:
         fitter: Fitter | None = None,
         options: RecordedOptions | None = None,
     ) -> None:
-        """Combine loaded parts; `from_pretrained` loads them.
-
-        :param model: in evaluation mode, on its device.
-        :param name: of the weights, as scenes record it.
-        :param batch: people per forward pass.
-        :param body: the user's body files with checksums, as scenes record them; None for the free body.
-        :param notes: remarks on weights or body, added to every scene.
-        :param fitter: fits every prediction to its person's keypoints.
-        :param options: what results depend on (`ModelOptions.record`), as scenes record it.
-        """
+        """Combine loaded parts; `from_pretrained` loads them."""
+        # model: in evaluation mode, on its device. batch: people per forward pass. fitter: fits every prediction to
+        # its person's keypoints. Scenes record the others: name, of the weights; body, the user's body files with
+        # checksums, None for the free body; notes, on weights or body; options, what results depend on
+        # (ModelOptions.record).
         self.model, self.detector, self.name, self.batch = model, detector, name, batch
         self.weights = {"name": name, "provenance": dict(model.provenance)} | (
             {"body": dict(body)} if body else {}
@@ -117,7 +118,10 @@ class Predictor:
         rotated_detection: bool = True,
         flip: bool = False,
     ) -> "Predictor":
-        """Load weights, their body and the detector. Raises WeightsError, AssetError, ConfigError, InputError."""
+        """Load weights, their body and the detector.
+
+        Raises WeightsError, AssetError, ConfigError, InputError.
+        """
         options = ModelOptions(
             weights=weights,
             device=device,
@@ -145,21 +149,36 @@ class Predictor:
             options=options.record(),
         )
 
+    def __repr__(self) -> str:
+        methods = [
+            name
+            for name, used in (("flip", isinstance(self.model, FlipTest)), ("refine", self.fitter))
+            if used
+        ]
+        return f"Predictor({', '.join([self.name or 'unnamed', str(self.device), *methods])})"
+
+    @overload
+    def __call__(self, images: ImageSource, **options: Unpack[PredictKeywords]) -> Scene: ...
+
+    @overload
+    def __call__(self, images: Sequence[ImageSource], **options: Unpack[PredictKeywords]) -> list[Scene]: ...
+
     @with_option_docs(PredictOptions)
     def __call__(
         self,
-        image: Source,
+        images: ImageSource | Sequence[ImageSource],
         keypoints: UserInput = None,
         boxes: UserInput = None,
         focal: float | None = None,
         fov: float | None = None,
         max_people: int = MAX_PEOPLE,
         max_pixels: int = MAX_PIXELS,
-        keypoint_format: str | None = None,
-    ) -> Scene:
-        """Predict every person in one image. Raises InputError.
+        format: str | None = None,
+    ) -> Scene | list[Scene]:
+        """Predict every person in an image, or in each of a list. Raises InputError.
 
-        :param image: a path, a PIL image, or an RGB array (H, W, 3) uint8.
+        :param images: a path, bytes, an open binary file, a PIL image, an RGB array (H, W, 3)
+            uint8, a tensor (3, H, W) uint8 or float in [0, 1]; or a list of these.
         """
         options = PredictOptions(
             keypoints=keypoints,
@@ -168,86 +187,48 @@ class Predictor:
             fov=fov,
             max_people=max_people,
             max_pixels=max_pixels,
-            keypoint_format=keypoint_format,
+            format=format,
         )
-        recorded = options.record()
-        return self._predict([prepare_image(self.detector, image, options)], recorded)[0]
+        if isinstance(images, (list, tuple)):
+            scenes = enumerate(self._stream(images, options))
+            return [scene_or_raise(scene, f"images[{i}]") for i, (_, scene) in scenes]
+        prepared = prepare_image(self.detector, cast("ImageSource", images), options)
+        return self._predict([prepared], options.record())[0]
 
-    @with_option_docs(PredictOptions)
     def predict_many(
-        self,
-        paths: Iterable[str | Path],
-        keypoints: UserInput = None,
-        boxes: UserInput = None,
-        focal: float | None = None,
-        fov: float | None = None,
-        max_people: int = MAX_PEOPLE,
-        max_pixels: int = MAX_PIXELS,
-        keypoint_format: str | None = None,
-    ) -> Iterator[tuple[Path, Scene | DPMeshError]]:
-        """Predict many image files, in order, with people batched across images.
+        self, images: Iterable[ImageSource], **options: Unpack[PredictKeywords]
+    ) -> Iterator[tuple[Any, Scene | DPMeshError]]:
+        """Predict any number of images, in order, with people batched across images.
 
-        A file that cannot be used yields its error instead of a scene. At most MAX_WAITING_IMAGES decoded images wait
-        until a batch is full, and no further one is read once they take MAX_WAITING_BYTES.
+        Yields (image, scene), or (image, DPMeshError) for an image that cannot be used. A path
+        comes back as a `Path`, any other image as it is.
+
+        :param images: a list, generator, ... of what a call accepts; read as they are needed.
+        :param options: those of a call.
         """
-        options = PredictOptions(
-            keypoints=keypoints,
-            boxes=boxes,
-            focal=focal,
-            fov=fov,
-            max_people=max_people,
-            max_pixels=max_pixels,
-            keypoint_format=keypoint_format,
+        return self._stream(images, PredictOptions(**options))
+
+    def _stream(
+        self, images: Iterable[ImageSource], options: PredictOptions
+    ) -> Iterator[tuple[Any, Scene | DPMeshError]]:
+        refuse_single_image(images)
+        recorded = options.record()
+        return predict_in_batches(
+            images,
+            lambda image, only_image: prepare_image(self.detector, image, options, only_image),
+            lambda prepared: self._predict(prepared, recorded),
+            self.batch,
+            one_image="keypoints" if isinstance(options.keypoints, np.ndarray) else "",
         )
-        waiting: list[_Waiting] = []
-        files = [Path(path) for path in paths]
-        recorded = options.record() if files else {}
-        for path in files:
-            waiting.append(_Waiting(path, self._prepare(path, options, only_image=len(files) == 1)))
-            if self._is_full(waiting):
-                yield from self._finish(waiting, recorded)
-        yield from self._finish(waiting, recorded)
 
     def predict_prepared(self, prepared: PreparedImage, options: RecordedOptions | None = None) -> Scene:
-        """Predict the people of a prepared image, which is not changed: several predictors can share it.
-
-        :param options: as the scene records them.
-        """
+        """Predict the people of a prepared image. options: as the scene records them."""
         own = replace(prepared, fallbacks=prepared.fallbacks.copy())
         return self._predict([own], options or {})[0]
 
     def inputs(self, persons: list[PersonInput]) -> Inputs:
         """The model's inputs for some people, on its device."""
         return model_inputs(persons, self.model.camera, self.device)
-
-    def _prepare(self, path: Path, options: PredictOptions, only_image: bool) -> PreparedImage | DPMeshError:
-        try:
-            return prepare_image(self.detector, path, options, only_image)
-        except DPMeshError as error:
-            return error
-
-    def _is_full(self, waiting: list[_Waiting]) -> bool:
-        images = [entry.content for entry in waiting if isinstance(entry.content, PreparedImage)]
-        return (
-            len(waiting) >= MAX_WAITING_IMAGES
-            or sum(len(prepared.people) for prepared in images) >= self.batch
-            or sum(prepared.image.rgb.nbytes for prepared in images) >= MAX_WAITING_BYTES
-        )
-
-    def _finish(
-        self, waiting: list[_Waiting], options: RecordedOptions
-    ) -> Iterator[tuple[Path, Scene | DPMeshError]]:
-        """Predict and empty `waiting`. Keeps no reference to an image that has been yielded."""
-        images = [entry.content for entry in waiting if isinstance(entry.content, PreparedImage)]
-        scenes = self._predict(images, options)
-        del images
-        errors = [
-            (entry.path, None if isinstance(entry.content, PreparedImage) else entry.content)
-            for entry in waiting
-        ]
-        waiting.clear()
-        for path, error in errors:
-            yield path, scenes.pop(0) if error is None else error
 
     @torch.inference_mode()
     def _predict(self, images: list[PreparedImage], options: RecordedOptions) -> list[Scene]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 from dpmesh.body.layer import BodyModel
+from dpmesh.errors import InputError
 
 FocalSource = Literal["given", "exif", "diagonal"]
 
@@ -97,3 +98,14 @@ class SceneData:
         shapes = PEOPLE_SHAPES | {"vertices": (int(self.faces.max(initial=-1)) + 1, 3)}
         rows = [np.asarray(getattr(person, name), np.float32) for person in self.people]
         return np.stack(rows) if rows else np.zeros((0, *shapes[name]), np.float32)
+
+
+def image_of(scene: SceneData) -> UInt8[np.ndarray, "h w 3"]:
+    """The scene's image; raises InputError for a loaded scene without it."""
+    if scene.image is None:
+        raise InputError(
+            "the image of this scene is not known",
+            where=scene.source or "scene",
+            fix="Load it with its image: Scene.load(folder, image=FILE).",
+        )
+    return scene.image

@@ -21,7 +21,7 @@ from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.evaluate.qualitative.columns import Column
 from dpmesh.evaluate.qualitative.figure import SIDE, Panel, draw_panels, draw_sheet, observed_confidence
 from dpmesh.inference.options import PredictOptions
-from dpmesh.inference.preprocess import PreparedImage, Source, prepare_image
+from dpmesh.inference.preprocess import ImageSource, PreparedImage, prepare_image
 from dpmesh.inference.result_folder import png
 from dpmesh.inference.scene import Scene
 from dpmesh.inference.staging import CLAIM, STAGING, refuse_staging, staging_folder, staging_path, write_files
@@ -121,7 +121,10 @@ class Comparison:
 
 
 def compare(
-    columns: Sequence[Column], image: Source, options: PredictOptions = _DEFAULTS, only_image: bool = True
+    columns: Sequence[Column],
+    image: ImageSource,
+    options: PredictOptions = _DEFAULTS,
+    only_image: bool = True,
 ) -> Comparison:
     """The people of one image, detected once, through every column.
 
@@ -181,7 +184,7 @@ def _write(out: Path, name: str, files: Mapping[str, bytes], record: Mapping[str
             with folder_lock(target, "comparison"):
                 _exchange(target, final, record)
             return target
-        out.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with staging_folder(staging_path(target), _is_own) as part:
             write_files(part, final)
             os.rename(part, target)

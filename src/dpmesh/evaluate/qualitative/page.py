@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from dpmesh.errors import DPMeshError, OutputError
 from dpmesh.evaluate.qualitative.comparison import RECORD, SHEET, stored_record
+from dpmesh.inference.staging import folders_below
 from dpmesh.io import atomic_write, read_bytes
 
 PAGE = "index.html"
@@ -36,12 +37,14 @@ def refuse_foreign_page(out: Path) -> None:
 
 
 def write_page(out: Path, first: Sequence[str], failed: Mapping[str, str]) -> Path:
-    """Every comparison below `out`: the folders named `first`, then the others by name. failed: image -> why.
+    """Every comparison below `out`: the folders named `first`, then the others by path. failed: image -> why.
 
     Raises OutputError.
     """
     refuse_foreign_page(out)
-    others = sorted(path.name for path in out.iterdir() if path.is_dir() and path.name not in first)
+    below = [path.relative_to(out) for path in folders_below(out)]
+    shown = [path.as_posix() for path in below if not any(part.startswith(".") for part in path.parts)]
+    others = [name for name in shown if name not in first]
     stored = {name: stored_record(out / name) for name in (*first, *others) if not name.startswith(".")}
     records = {name: found for name, found in stored.items() if found is not None}
     columns = {name: _columns(found) for name, found in records.items()}
