@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.cli.train import changes
 from dpmesh.errors import ConfigError
 from dpmesh.train.config import Settings
@@ -126,7 +126,7 @@ def main() -> None:
     found = measure(read_settings(options.config, changes(options.rest)), options.batches)
     for name, one in found["terms"].items():
         print(f"{name:16s} share {one['share']:.3f}  signal {one['signal']:+.4f}")
-    tell({**found, "seconds": round(time.monotonic() - start)}, options.json)
+    report_result({**found, "seconds": round(time.monotonic() - start)}, options.json)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import argparse
 import numpy as np
 import torch
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.data.poses import PoseBank
 from dpmesh.geometry import CROP
 from dpmesh.inference.flip_test import FlipTest
@@ -170,7 +170,7 @@ def main() -> None:
             for name, chosen in subsets(batch).items()
         },
     }
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

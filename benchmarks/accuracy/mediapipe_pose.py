@@ -119,7 +119,7 @@ def ours(
 def score(limit: int, weights: str, cache: Path | None, out: str | None) -> None:
     import torch
 
-    from benchmarks.machine import tell
+    from benchmarks.machine import report_result
     from dpmesh.assets import sha256, weights_folder
     from dpmesh.checkpoint import WEIGHTS
     from dpmesh.model import DPMesh
@@ -159,7 +159,7 @@ def score(limit: int, weights: str, cache: Path | None, out: str | None) -> None
         "MediaPipe": row(answers),
         "rows": rows,
     }
-    tell(result, out)
+    report_result(result, out)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.backbone.timm import let_torchvision_load
 from dpmesh.config import PAPER
 from dpmesh.diffusion.controlnet import ControlNet
@@ -246,7 +246,7 @@ def main() -> None:
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1),
         "parts": found,
     }
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.geometry import CROP
 from dpmesh.model import DPMesh
 from dpmesh.profiling import describe
@@ -82,7 +82,7 @@ def main() -> None:
         "limit_ms": round(report["total"]["gflop"] / speed * 1e3, 2),
         "matrix_gflop_per_s": round(speed, 1),
     }
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

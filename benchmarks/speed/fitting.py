@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.evaluate.baselines import Method, method_of
 from dpmesh.evaluate.registry import open_source
 from dpmesh.evaluate.results import inputs_of
@@ -76,7 +76,7 @@ def main() -> None:
         "limit, seconds a person": LIMIT_S,
         "within the limit": most <= LIMIT_S,
     }
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

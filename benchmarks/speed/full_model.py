@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from benchmarks.speed.model_inputs import inputs
 from dpmesh.config import RELEASE
 from dpmesh.fuse import optimise_for_inference
@@ -234,7 +234,7 @@ def main() -> None:
                 subprocess.run(words, check=True, cwd=ROOT)
             memory = peaks(folder)
             result = {**started, **summary(race(folder, options.repetitions), memory)}
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 MAKE = (

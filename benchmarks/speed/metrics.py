@@ -18,7 +18,7 @@ import time
 import numpy as np
 import torch
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.evaluate.interfaces import Persons
@@ -43,7 +43,7 @@ def made(rng: np.random.Generator) -> tuple[Persons, Predicted, np.ndarray]:
         joints=np.zeros((BATCH, 30, 2), np.float32), visible=np.zeros((BATCH, 30), np.float32), focal_crop=zeros,
         focal_image=zeros, turn=np.tile(np.eye(3), (BATCH, 1, 1)), truth_joints=rows @ true.astype(np.float64),
         measured=np.ones((BATCH, 17)), truth_vertices=true, truth_pelvis=true[:, 0].astype(np.float64),
-        seen=rng.integers(0, 2, (BATCH, 17)).astype(float),
+        joint_visible=rng.integers(0, 2, (BATCH, 17)).astype(float),
     )  # fmt: skip
     return persons, Predicted(rows @ said.astype(np.float64), said, said[:, 0].astype(np.float64)), rows
 
@@ -102,7 +102,7 @@ def main() -> None:
         "within the limit": total <= LIMIT_S,
         "beside: wall seconds to pose a tenth of the true bodies": round(posing(options.people // 10), 2),
     }
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

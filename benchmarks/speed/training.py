@@ -22,7 +22,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.body.files import free_body
 from dpmesh.checkpoint import uninitialised
 from dpmesh.config import PAPER
@@ -200,7 +200,7 @@ def main() -> None:
     result["step_gflop"] = step_gflop()
     if options.step:
         result["step"] = step(options.precision)
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ def test_joined_meshes_keep_their_layers() -> None:
     whole = join(parts)
     first = 0
     for part in parts:
-        for look in np.unique(part.look):
-            face = first + int(np.flatnonzero(part.look == look)[0])
-            at = whole.look[face]
+        for look in np.unique(part.outfit):
+            face = first + int(np.flatnonzero(part.outfit == look)[0])
+            at = whole.outfit[face]
             expected = part.paints[part.starts[look] : part.starts[look + 1]]
             assert np.array_equal(whole.paints[whole.starts[at] : whole.starts[at + 1]], expected)
         assert np.array_equal(

@@ -169,7 +169,7 @@ def make_rows() -> Callable[..., Rows]:
             mpve=values * 2 if mpve else np.full(n, np.nan),
             joint=joint,
             joint_pa=joint / 2,
-            seen=np.ones((n, joints)),
+            joint_visible=np.ones((n, joints)),
             failed=np.isnan(values),
         )
 

@@ -168,7 +168,7 @@ def test_nobody_is_left_out():
 
 
 def test_one_camera_has_one_floor():
-    rows = [replace(r, picture=str(i)) for i, r in enumerate(rows_of((0.0, 1.0, 4.0), (1.0, 1.0, 5.0)))]
+    rows = [replace(r, image=str(i)) for i, r in enumerate(rows_of((0.0, 1.0, 4.0), (1.0, 1.0, 5.0)))]
     assert all(r.above_floor is None for r in on_floors(rows))
     assert all(r.above_floor == pytest.approx(0, abs=1e-6) for r in on_floors(rows, one_camera=True))
 

@@ -68,7 +68,9 @@ class SyntheticPeople:
         scenes = draw_scenes(rng, 1, self._bank, self._body)
         crop, canvas, depth, face = self._render(rng, scenes)
         joints = scenes.people.joints[0] + scenes.transl[0]
-        hidden = ~seen(joints, project(joints[None], scenes.focal)[0], canvas.raster.depth, canvas.owner)
+        hidden = ~visible_joints(
+            joints, project(joints[None], scenes.focal)[0], canvas.raster.depth, canvas.owner
+        )
         batch = describe(rng, scenes, hidden[None])
         rows: dict[str, Any] = {n: float(r[0]) if n in SCALARS else r[0] for n, r in batch.items()}
         parts, surface = self._surface(depth, face, float(joints[0, 2]))
@@ -181,20 +183,20 @@ class SyntheticPeople:
         self, rng: np.random.Generator, bodies: Bodies, k: int, transl: NDArray[np.float32]
     ) -> tuple[Mesh, list[Mesh]]:
         """Person k of bodies with what is worn on the skin; and the loose things, each a mesh."""
-        look = self._wardrobe.dress(rng)
+        outfit = self._wardrobe.dress(rng)
         betas, rotations = bodies.betas[k], bodies.rotations[k]
         shaped, moves = self._body.shaped(betas), self._body.transforms(betas[None], rotations[None])[0]
-        vertices = self._body.pose(self._wardrobe.clothed(look, shaped), rotations, moves, transl)
+        vertices = self._body.pose(self._wardrobe.clothed(outfit, shaped), rotations, moves, transl)
         mesh = Mesh(
             vertices, self._body.faces, vertex_normals(vertices, self._body.faces), self._body.template,
-            np.zeros(len(self._body.faces), np.int32), np.array([0, len(look.paints)], np.int32),
-            look.regions, look.paints,
+            np.zeros(len(self._body.faces), np.int32), np.array([0, len(outfit.paints)], np.int32),
+            outfit.regions, outfit.paints,
         )  # fmt: skip
-        pieces = self._attic.pieces(rng, look, shaped, self._body.rest(betas[None])[0])
+        pieces = self._attic.pieces(rng, outfit, shaped, self._body.rest(betas[None])[0])
         return mesh, place_pieces(pieces, moves, transl)
 
 
-def seen(
+def visible_joints(
     joints: Float32[NDArray[np.float32], "30 3"],
     pixels: Float32[NDArray[np.float32], "30 2"],
     depth: Float32[NDArray[np.float32], "s s"],

@@ -41,7 +41,7 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
             where=str(folder),
             fix=f"Put 3DPW_latest_validation.json there, or run {protocol.name}@as-run (OpenPose).",
         )
-    found: list[PersonRecord] = []
+    records: list[PersonRecord] = []
     left_out: Counter[str] = Counter()
     files: dict[str, str] = {}
     for split in protocol.selection.splits:
@@ -55,10 +55,10 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
             if not _wanted(protocol, path.stem):
                 continue
             with misfits(path):
-                found += _sequence(protocol, path, folder / IMAGES / path.stem, left_out)
+                records += _sequence(protocol, path, folder / IMAGES / path.stem, left_out)
             files[f"{split}/{path.name}"] = sha256(path)
-    found.sort(key=lambda record: record.id)
-    return found, Census(len(found), protocol.persons, "official 3DPW pickles", +left_out, files)
+    records.sort(key=lambda record: record.id)
+    return records, Census(len(records), protocol.persons, "official 3DPW pickles", +left_out, files)
 
 
 def _wanted(protocol: Protocol, sequence: str) -> bool:
@@ -73,7 +73,7 @@ def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[st
     cameras, K = people.world_to_camera, people.K
     rotation, frames = cameras[:, :3, :3], len(cameras)
     size = _picture_size(images / image_name(0))
-    found: list[PersonRecord] = []
+    records: list[PersonRecord] = []
     for person, gender in enumerate(people.genders):
         pose = people.pose[person].reshape(frames, 72).copy()
         pose[:, :3] = _turned(rotation, pose[:, :3])
@@ -88,11 +88,11 @@ def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[st
                 left_out[reason] += 1
                 continue
             rotations(cameras[frame, :3, :3], f"{where}: cam_poses[{frame}]")  # of others it may be anything
-            found.append(
+            records.append(
                 PersonRecord(
                     id=f"{name}/{frame:05d}/{person}",
                     sequence=name,
-                    picture=images / image_name(frame),
+                    image=images / image_name(frame),
                     size=size,
                     box=boxes[frame],
                     keypoints=projected(joints[frame], K)
@@ -108,7 +108,7 @@ def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[st
                     K=K,
                 )
             )
-    return found
+    return records
 
 
 def _why_not(protocol: Protocol, people: Sequence, person: int, frame: int, inside: bool) -> str:
