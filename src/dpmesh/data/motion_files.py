@@ -318,8 +318,8 @@ DEEPMIMIC = (
 
 @_refusing("a DeepMimic motion")
 def read_deepmimic(path: Path) -> Motion:
-    """Peng et al. 2018, `humanoid3d` clips. Its humanoid looks along +x with y up and hangs its arms; turned
-    here to look along +z. Frames may have different durations: fps is their mean."""
+    """Peng et al. 2018, `humanoid3d` clips. Its humanoid faces +x with y up, arms hanging; here it is
+    turned to face +z. Frames may have different durations: fps is their mean."""
     content: Any = read_json(path, LARGEST_TEXT)
     table = np.array(content["Frames"], np.float64)
     if not np.isfinite(table).all():

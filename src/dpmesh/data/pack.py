@@ -174,7 +174,7 @@ def stored(
 def _write_shard(
     shard: Path, people: Sequence[Annotation], config: PackConfig, writer: Any
 ) -> dict[str, Any]:
-    """Aside, then renamed: tar first, index last, so that an index means a whole shard."""
+    """Written to a temporary file, then renamed: tar first, index last, so that an index means a whole shard."""
     skipped: dict[str, str] = {}
     sums: list[int] = []
     with atomic_path(shard) as part:
@@ -186,9 +186,9 @@ def _write_shard(
                 except InputError as error:
                     skipped[person.record_id] = error.what
                     continue
-                picture, text = encode_jpeg(small, config.quality), _json(to_plain(kept)).encode()
-                tar.write({"__key__": f"{number:06d}", "jpg": picture, "json": text})
-                sums.append(zlib.crc32(text, zlib.crc32(picture)))
+                image, text = encode_jpeg(small, config.quality), _json(to_plain(kept)).encode()
+                tar.write({"__key__": f"{number:06d}", "jpg": image, "json": text})
+                sums.append(zlib.crc32(text, zlib.crc32(image)))
             tar.close()
         index: dict[str, Any] = {"bytes": part.stat().st_size, "sha256": sha256(part), "skipped": skipped}
         index["people"] = [[*place, check] for place, check in zip(_places(part), sums, strict=True)]

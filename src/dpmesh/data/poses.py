@@ -261,8 +261,8 @@ class SampledPoses:
         prior, frames = self.prior, self.bank.both_sides
         parents = frames[rng.integers(len(frames), size=(2, n)), 1 : prior.config.joints + 1]
         kind = prior.codebook.codes.dtype
-        given = rotation_matrix(torch.as_tensor(parents).flatten(0, 1)).to(kind)
-        codes, *_ = prior.quantise(prior.encode(given))
+        rotations = rotation_matrix(torch.as_tensor(parents).flatten(0, 1)).to(kind)
+        codes, *_ = prior.quantise(prior.encode(rotations))
         first, second = codes[:n], codes[n:]
         donor = torch.as_tensor(rng.random((n, prior.config.tokens)) < rng.random((n, 1)))
         vectors = axis_angle(prior.decode(torch.where(donor[..., None], first, second))).numpy()

@@ -104,21 +104,21 @@ class SynthOcc:
         path = self._cache / f"case-{number:04d}.npz" if self._cache is not None else None
         if path is not None and path.is_file():
             stored = read_arrays(path)
-            pictures, attempt = stored.get("pictures"), stored.get("attempt")
+            images, attempt = stored.get("pictures"), stored.get("attempt")
             if (
-                pictures is None or pictures.shape != (LEVELS, 256, 256, 3) or pictures.dtype != np.uint8
+                images is None or images.shape != (LEVELS, 256, 256, 3) or images.dtype != np.uint8
                 or attempt is None or attempt.shape or attempt.dtype.kind not in "iu"
                 or not 0 <= attempt < _MOST_ATTEMPTS
             ):  # fmt: skip
                 raise InputError("no images of SynthOcc", where=str(path), fix="Delete the file.")
-            return case(self.people, number, int(attempt)), pictures
+            return case(self.people, number, int(attempt)), images
         scenes = case(self.people, number)
-        pictures = draw_case(self.people, scenes)
+        images = draw_case(self.people, scenes)
         if path is not None:
             buffer = io.BytesIO()
-            np.savez_compressed(buffer, pictures=pictures, attempt=np.array(scenes[0].attempt))
+            np.savez_compressed(buffer, pictures=images, attempt=np.array(scenes[0].attempt))
             atomic_write(path, buffer.getvalue())
-        return scenes, pictures
+        return scenes, images
 
 
 LABELS = "a72e1bdd5b41c068896a3ab6889972f94289d71246549dd9142fc0328f8d9625"

@@ -70,7 +70,7 @@ class SceneData:
     image: UInt8[np.ndarray, "h w 3"] | None = None
     """RGB, for the overlay; None for a scene that was loaded without its image."""
     source: str = ""
-    """Name of the image as it was given."""
+    """The image's path or name, as the user wrote it."""
     source_sha256: str = ""
     focal_source: FocalSource = "diagonal"
     fallbacks: Mapping[str, int] = field(default_factory=dict)

@@ -202,11 +202,11 @@ def visible_joints(
     depth: Float32[NDArray[np.float32], "s s"],
     owner: Int8[NDArray[np.int8], "s s"],
 ) -> Bool[NDArray[np.bool_], "30"]:
-    """Which joints nothing covers. Joints (metres, camera frame) outside the crop take the border pixel.
+    """Which joints are not covered. Joints (metres, camera frame) outside the crop use the border pixel.
 
-    The person's own surface covers a joint when it lies more than DEPTH_GAP before it (joints are inside the
-    body: the pelvis deeper than a wrist), what hangs on the person by LOOSE_GAP; anybody and anything else when
-    it is nearer at all.
+    Joints lie inside the body (the pelvis deeper than a wrist). So the person's own surface covers a joint only
+    when it is more than DEPTH_GAP nearer, loose clothes and accessories when they are more than LOOSE_GAP nearer.
+    Other people and things cover it when they are nearer at all.
     """
     x, y = (np.clip(np.round(pixels[:, k]).astype(np.int64), 0, SIZE - 1) for k in range(2))
     who = owner[y, x]

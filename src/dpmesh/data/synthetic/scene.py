@@ -236,9 +236,9 @@ def _any_bodies(
 def draw_betas(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 10"]:
     """Shapes: men and women, the young and small, wider than the free body's own population (docs/reference/body.md).
 
-    A standard normal is that population, in which the mean shape looks like a slim woman.
+    A standard normal is that population, whose mean shape is a slim woman.
     Component 0 is height (and a man's build above), 1 the build of a man (+) or woman (-), 2 weight, 3 girth: below
-    -2 its waist is thinner than anybody's, so that it is cut there.
+    -2 the waist is thinner than any person's, so the component is cut there.
     """
     betas = rng.standard_normal((n, 10)) * SPREAD
     betas[:, :2] += np.where(rng.random(n) < 0.5, 1.0, -1.0)[:, None] * SEX

@@ -22,7 +22,7 @@ Array64 = NDArray[np.float64]
 
 def shade(image: Float32[Array32, "h w 3"], raster: Raster, mesh: Mesh, light: Light, focal: float) -> None:
     """Draw the visible surfaces over `image`, in place. Two-sided: a normal that faces away is negated."""
-    # What every pixel looks up is in the precision that it is computed in: converting there takes an eighth longer.
+    # The tables have the precision of the computation: converting for each pixel takes an eighth longer.
     regions, paints, harmonics, sun, hard = (
         np.asarray(table, np.float64)
         for table in (mesh.regions, mesh.paints, light.harmonics, light.direction, light.hard)
@@ -34,7 +34,7 @@ def shade(image: Float32[Array32, "h w 3"], raster: Raster, mesh: Mesh, light: L
 
 
 def corners(depth: Float32[Array32, "s s"]) -> Float32[Array32, "s s"]:
-    """Ambient occlusion by eye: how much darker a pixel is for lying deeper than its surroundings, 0.55 to 1.
+    """Approximate ambient occlusion: a factor from 0.55 to 1, lower where a pixel lies deeper than its surroundings.
 
     Depth against its own mean over some twenty pixels, at quarter size; the background counts as a metre behind.
     """
@@ -43,7 +43,7 @@ def corners(depth: Float32[Array32, "s s"]) -> Float32[Array32, "s s"]:
     far = (float(small[covered].max()) if covered.any() else 1.0) + 1.0
     small = np.where(covered, small, far).astype(_F32)
     deeper = small - cv2.blur(small, (5, 5))
-    # Up to 15 cm of corner count in full; what is half a metre before something does not touch it.
+    # Corners up to 15 cm deep count in full; a surface half a metre in front of another does not darken it.
     factor = 1 - 0.45 * _share(deeper / 0.1) * _share((0.3 - deeper) / 0.15)
     return np.asarray(cv2.resize(factor.astype(_F32), depth.shape[::-1]), _F32)
 

@@ -42,11 +42,11 @@ class Canvas:
         self._whole = 0
 
     def add(self, mesh: Mesh, who: int, closed: bool = False, most: float = 1.0) -> bool:
-        """Draw a mesh where it is the nearest, unless it hides too much of the person. Whether it was drawn.
-        What hangs on the person is always drawn.
+        """Draw a mesh where it is the nearest, unless it hides too much of the person; returns whether it was drawn.
+        Clothes and accessories of the person are always drawn.
 
-        closed: a body: closed, so that faces that look away need not be drawn.  most: a share that this
-        mesh may hide, where that is less than the canvas allows.
+        closed: the mesh is closed, as a body is; faces that point away are not drawn. most: share of the person that
+        this mesh may hide, where that is less than the canvas allows.
         """
         if not len(mesh.faces) or (not closed and self.beyond(mesh.vertices)):
             return False

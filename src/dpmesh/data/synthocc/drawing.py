@@ -16,12 +16,12 @@ from dpmesh.geometry import CROP
 from dpmesh.render.rasterizer import Raster, interpolate, rasterize
 
 _LAMP, _OUTFITS, _CAMERA, _WORLD = 1, 2, 3, 4
-"""Third number of the keys of a case's draws (0: scenes.py); the people's looks are _LOOKS + 10, ... A case has one
-camera, with one grain, so that its images differ by what hides the person alone."""
+"""Third number of the keys of a case's draws (0: scenes.py); the people's outfits are _OUTFITS + 10, ... A case has one
+camera, with one grain, so that its images differ only by what hides the person."""
 
 
 def draw_case(people: People, scenes: list[SynthOccScene]) -> UInt8[np.ndarray, "6 256 256 3"]:
-    """RGB of a case's scenes, black outside the frame. Of one camera the surroundings are made once."""
+    """RGB of a case's scenes, black outside the frame. The surroundings are drawn once for each camera."""
     made: tuple[SynthOccScene, _Surroundings] | None = None
     images = []
     for scene in scenes:
@@ -33,7 +33,7 @@ def draw_case(people: People, scenes: list[SynthOccScene]) -> UInt8[np.ndarray, 
 
 @dataclass(frozen=True, eq=False)
 class _Surroundings:
-    """image without shadows; where the ground is seen, and its points from the ground's origin, camera frame."""
+    """image without shadows; where the ground is visible, and its points from the ground's origin, camera frame."""
 
     image: Float[Array, "h w 3"]
     on_ground: Bool[np.ndarray, "h w"]

@@ -1,8 +1,8 @@
 """CMU-Panoptic as multiperson (Jiang et al.) released it: `processed/annotations/{sequence}.pkl`.
 
 A list of {filename, width, height, bboxes N×4 (x1 y1 x2 y2), kpts2d N×24×3, kpts3d N×24×4 (metres, camera frame, last
-1 where measured)}, joints in SPIN's 24-joint order. Boxes and 2D joints are pixels of a picture of width × height,
-which may be a shrunk one: they are brought to the picture on disk when it is opened.
+1 where measured)}, joints in SPIN's 24-joint order. Boxes and 2D joints are pixels of an image of width × height,
+which may be a smaller copy: they are scaled to the image on disk when it is opened.
 """
 
 from collections import Counter

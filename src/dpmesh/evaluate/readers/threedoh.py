@@ -1,6 +1,6 @@
 """3DOH (OOH50K): JOTR's `OH3D/3doh_test_annots_scale_1.json`, or `annots.json` of the official test set.
 
-JOTR's file: {picture: {pose, shape, trans, scale, bbox, hrnet_results 17×3}}, camera frame. The official one is keyed
+JOTR's file: {image: {pose, shape, trans, scale, bbox, hrnet_results 17×3}}, camera frame. The official one is keyed
 by number; its pose is in the world frame, so the root is turned by `extri`; its 3D joints have an arbitrary scale and
 are not used, nor are trans and scale: the truth is the neutral body of (betas, pose) in metres.
 """
@@ -33,7 +33,7 @@ def read_jotr(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Cen
 
 
 def read_official(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Census]:
-    """path: testset/annots.json; its pictures lie below its folder. Raises InputError."""
+    """path: testset/annots.json; its images lie below its folder. Raises InputError."""
     with misfits(path):
         return _official(protocol, path)
 
@@ -118,7 +118,7 @@ def _official(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Censu
 
 def _table(content: Any, path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not content:
-        raise InputError("not a table by picture", where=str(path), fix="This is not 3DOH's file.")
+        raise InputError("not a table by image", where=str(path), fix="This is not 3DOH's file.")
     return content
 
 
@@ -127,7 +127,7 @@ def _base(name: str) -> str:
 
 
 def _image(folder: Path, named: str, where: str) -> Path:
-    """The file may name the picture with the folders of the machine that it was made on, which are not gone to."""
+    """The image's path. The file may name folders of the machine that it was made on; those are not used."""
     names = [_base(named), f"images/{_base(named)}", _base(named)]
     with suppress(InputError):
         path_inside(folder, named, where)

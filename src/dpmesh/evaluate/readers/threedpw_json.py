@@ -1,6 +1,6 @@
-"""3DPW as users of 3DCrowdNet, JOTR and DPMesh have it: `3DPW/3DPW_*.json` in COCO's style beside `imageFiles/`.
+"""3DPW as users of 3DCrowdNet, JOTR and DPMesh have it: `3DPW/3DPW_*.json` in COCO's style next to `imageFiles/`.
 
-These files are already filtered (Pose2Mesh's rule: `campose_valid`, a joint inside the picture) and already in the
+These files are already filtered (Pose2Mesh's rule: `campose_valid`, a joint inside the image) and already in the
 camera frame; 3DPW_oc.json and 3DPW_pc.json hold just the subset. What lies outside a protocol's sequences or frames
 is left out where the file is a whole split (crowd), and kept but counted where the file itself is the definition.
 """
