@@ -1,8 +1,8 @@
-"""What one person costs.
+"""Time of the embedded model for one person.
 
     python -m benchmarks.speed.embedded [--runs 30] [--json OUT.json]
 
-One thread. Times are of the forward pass alone (crop in, vertices out), batch 1 and batch 8; the limit beside them is
+One thread. Times are of the forward pass alone (crop in, vertices out), batch 1 and batch 8; the limit is
 the time that the counted FLOP would need at the speed of one large matrix product on the same core, measured
 in turn with the model.
 """

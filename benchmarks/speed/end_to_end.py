@@ -1,11 +1,11 @@
-"""A picture in, all files out.
+"""Time of a whole prediction, from an image file to the result folder.
 
     python -m benchmarks.speed.end_to_end [--runs 5] [--threads 1] [--json OUT.json]
 
 The clock starts with a path and stops when the result folder is there: reading, detection, model, overlay, side view,
-GLB, OBJ, npz, JSON; after start-up (models loaded, one picture done). The pictures of examples/ with two people are
-run with the surest one alone and with both, in turn; the difference is what a further person costs.
-CPU seconds stand beside the clock: on a shared machine they are what repeats.
+GLB, OBJ, npz, JSON; after start-up (models loaded, one image done). The images of examples/ with two people are run
+with the highest-scoring person alone and with both, in turn; the difference is the cost of another person. CPU seconds
+are reported as well as wall time: on a shared machine only they repeat.
 """
 
 import os

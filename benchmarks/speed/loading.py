@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.loading [--people 400] [--json OUT.json]
 
-Packs people of generated pictures with grain (1200×900; how photographs compress is not measured), then
-reads them at random with the augmentation of a training; files are in the page cache.
+Packs people of generated images with grain (1200×900; they compress differently from photographs), then reads them at
+random with training's augmentation. Files are in the page cache.
 """
 
 import os
