@@ -1,4 +1,4 @@
-"""All that is tested of one body on a photograph, as one row."""
+"""Tests one predicted body on a photograph; the results are one row."""
 
 from dataclasses import dataclass
 
@@ -22,8 +22,8 @@ _FEET = tuple(tuple(SMPL24.index(f"{side}_{part}") for part in ("Ankle", "Toe"))
 class Row:
     """The test results of one person.
 
-    image, person: the image's name and the person's number in it. distances: keypoints.distances; unsure: how many of
-    the 17 keypoints are not confident, and therefore not compared. upside_down, mirrored: None where the keypoints do
+    image, person: the image's name and the person's number in it. distances: keypoints.distances. not_confident: number
+    of the 17 keypoints that are not confident, and not compared. upside_down, mirrored: None where the keypoints do
     not decide it. through_trunk: bones. inside_share: of limb vertices in the trunk. stature: metres. foot: the lowest
     point of the feet whose ankles are visible, metres, or None. above_floor: metres, once a floor is known.
     """
@@ -32,7 +32,7 @@ class Row:
     person: int
     finite: bool
     distances: tuple[float, ...]
-    unsure: int
+    not_confident: int
     upside_down: bool | None
     mirrored: bool | None
     inside_out: bool
@@ -75,7 +75,7 @@ class Examiner:
             person=number,
             finite=inner.finite,
             distances=tuple(float(d) for d in off),
-            unsure=len(person.keypoints2d) - len(off),
+            not_confident=len(person.keypoints2d) - len(off),
             upside_down=turned.failed if turned.tested else None,
             mirrored=swapped.failed if swapped.tested else None,
             inside_out=inner.finite and volume(person.vertices, self.faces) <= 0,

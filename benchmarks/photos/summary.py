@@ -45,7 +45,7 @@ def summary(rows: Sequence[Row]) -> dict[str, object]:
     return {
         "people": len(rows),
         "keypoints": len(off),
-        "keypoints_not_confident": sum(row.unsure for row in rows),
+        "keypoints_not_confident": sum(row.not_confident for row in rows),
         "pck_0.1": _share(off < 0.1),
         "pck_0.05": _share(off < 0.05),
         "median_distance": _rounded(np.median(off)) if len(off) else None,

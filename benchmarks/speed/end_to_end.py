@@ -37,8 +37,8 @@ ALONE, TOGETHER = ("behind_tree", "balance"), ("two_people", "park", "composite_
 LIMITS = {"one_person_s": 1.0, "each_further_s": 0.35}
 
 
-class Surest(Detector):
-    """Looks for keypoints of the surest `limit` boxes only, so that a person who is left out costs nothing."""
+class BestBoxes(Detector):
+    """Detects keypoints only in the `limit` highest-scoring boxes, so that other people cost nothing."""
 
     limit: int | None = None
 
@@ -64,7 +64,7 @@ class Clock:
         return timed
 
 
-def watched(predictor: Predictor, detector: Surest, clock: Clock) -> None:
+def watched(predictor: Predictor, detector: BestBoxes, clock: Clock) -> None:
     """Put the clock around each part; they do not lie in one another."""
     preprocess.read_image = clock.wrap("read", preprocess.read_image)
     predictor.detector = clock.wrap("detect", detector)  # type: ignore[assignment]
@@ -77,7 +77,7 @@ def watched(predictor: Predictor, detector: Surest, clock: Clock) -> None:
 
 
 def once(
-    predictor: Predictor, detector: Surest, path: Path, people: int, out: Path, clock: Clock
+    predictor: Predictor, detector: BestBoxes, path: Path, people: int, out: Path, clock: Clock
 ) -> dict[str, float]:
     """Wall and CPU seconds, and CPU seconds of each part."""
     clock.spent = {}
@@ -106,7 +106,7 @@ def main() -> None:
     start = time.perf_counter()
     predictor = Predictor.from_pretrained(options.weights, "cpu", options.threads)
     clock = Clock()
-    detector = Surest(options.threads)
+    detector = BestBoxes(options.threads)
     watched(predictor, detector, clock)
     one: list[dict[str, float]] = []
     further: list[dict[str, float]] = []

@@ -98,8 +98,8 @@ def placeholder(head: bytes) -> Mistaken | None:
     if _PAGE_HEAD.match(head):
         return _PAGE
     if len(head) < HEAD and _REFUSAL_HEAD.fullmatch(head):
-        said = " ".join(head.decode(errors="replace").split())[:60]
-        return Mistaken(f"is a server's refusal ({said}), not the file itself", _PAGE.fix)
+        text = " ".join(head.decode(errors="replace").split())[:60]
+        return Mistaken(f"is a server's refusal ({text}), not the file itself", _PAGE.fix)
     return None
 
 

@@ -6,7 +6,7 @@ import pytest
 from dpmesh.body.files import free_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
-from dpmesh.data.synthetic.accessories import Attic, place_pieces
+from dpmesh.data.synthetic.accessories import Accessories, place_pieces
 from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
 from dpmesh.data.synthetic.camera_effects import motion_blur, photograph
 from dpmesh.data.synthetic.clothes import Wardrobe, inside
@@ -151,7 +151,7 @@ def test_layers_end_in_skin_and_thicken_outward(body: FastBody) -> None:
 
 
 def test_loose_things_move_with_the_body(body: FastBody) -> None:
-    attic, wardrobe, rng = Attic(body), Wardrobe(body), np.random.default_rng(0)
+    accessories, wardrobe, rng = Accessories(body), Wardrobe(body), np.random.default_rng(0)
     betas = np.zeros((1, 10), np.float32)
     still = np.eye(3, dtype=np.float32)[None, None].repeat(24, 1)
     turn = matrices(np.float32([0.3, 1.1, -0.4]))
@@ -161,7 +161,7 @@ def test_loose_things_move_with_the_body(body: FastBody) -> None:
     seen, skirts = 0, 0
     for _ in range(80):
         look = wardrobe.dress(rng)
-        pieces = attic.pieces(rng, look, shaped, rest)
+        pieces = accessories.pieces(rng, look, shaped, rest)
         at_rest = place_pieces(pieces, body.transforms(betas, still)[0], np.zeros(3, np.float32))
         turned_ = place_pieces(pieces, body.transforms(betas, whole)[0], np.float32([1, 2, 3]))
         for piece, a, b in zip(pieces, at_rest, turned_, strict=True):

@@ -168,7 +168,7 @@ def test_the_source_gives_persons(
     assert (
         isinstance(source, SynthOcc)
         and isinstance(source, EvaluationSource)
-        and len(source) == PERSONS == source.census.found
+        and len(source) == PERSONS == source.census.persons
     )
     persons = source.persons([0, 5, 7])
     assert persons.sequences == ("clean 0", "object 5", "person 1")

@@ -1,4 +1,4 @@
-"""What a 2D pose detector would report for true joints.
+"""A model of a 2D pose detector: noisy keypoints from ground-truth joints.
 
 `posefix` draws errors with the statistics that PoseFix measured (Moon et al., CVPR 2019), by the rules with
 which 3DCrowdNet, JOTR and DPMesh train; `detector_like` then decides which joints are reported at all.

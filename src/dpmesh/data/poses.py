@@ -220,12 +220,12 @@ class PoseBank:
 
 # Poses that the pose prior makes: the tokens of two recorded people, mixed and decoded.
 #
-# Exchanged limbs (poses.py) are recorded limbs on another trunk. The prior's tokens have no such seams: each says
-# something of the whole body, and what it decodes from a mixture is near what people do.
+# Exchanged limbs (above) are recorded limbs on another trunk. The prior's tokens have no such seams: each depends on
+# the whole body, and the poses decoded from a mixture are plausible.
 
 
 SHARE = 0.2
-"""Of the poses: the prior knows the bank and nothing more, so most people keep what was captured."""
+"""Share of such poses. The prior was trained on the bank alone, so most people keep recorded poses."""
 
 POOL = 1024
 """Poses that are decoded when the first is asked for: about a second."""

@@ -1,4 +1,4 @@
-"""What hangs on a person and is no skin: skirts, coats, long hair, hats, glasses, bags, things in the hand.
+"""Accessories and loose clothes: skirts, coats, long hair, hats, glasses, bags, things in the hand.
 
 Each piece is a mesh in the rest pose of the person's own shape, moved by a few joints. Pieces hide joints as
 objects do: they are in the z-buffer, and not in the labels of the body's surface (generator.py).
@@ -38,7 +38,7 @@ class Piece:
     paint: Material
 
 
-class Attic:
+class Accessories:
     """Makes pieces to measure; what is fixed about the body is worked out once."""
 
     def __init__(self, body: FastBody) -> None:

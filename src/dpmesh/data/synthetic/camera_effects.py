@@ -1,4 +1,4 @@
-"""What a camera and a file do to an image: exposure, haze, defocus, shaking, low resolution, noise, JPEG."""
+"""Effects of a camera and a file on an image: exposure, haze, defocus, shaking, low resolution, noise, JPEG."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)

@@ -1,8 +1,8 @@
-"""What people wear on the skin: layers, each a region of the rest pose with a material and a thickness.
+"""Close-fitting clothes as layers on the body: each a region of the rest pose with a material and a thickness.
 
 A region is four half-spaces over (|x|, y, z, 1) of the rest pose, so that seams are exact at every pixel, whatever
-the mesh is like. Arms stretch along x in the rest pose, legs along -y: sleeves end at |x|, trousers at y. What
-hangs free (skirts, coats, long hair, hats, bags) is geometry of its own: accessories.py.
+the mesh is like. Arms stretch along x in the rest pose, legs along -y: sleeves end at |x|, trousers at y. Loose
+pieces (skirts, coats, long hair, hats, bags) are meshes of their own: accessories.py.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false

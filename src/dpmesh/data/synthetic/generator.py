@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dpmesh.body.files import BodyArrays
 from dpmesh.data.sample import SCALARS, Batch, Sample, stack
-from dpmesh.data.synthetic.accessories import Attic, place_pieces
+from dpmesh.data.synthetic.accessories import Accessories, place_pieces
 from dpmesh.data.synthetic.body import FastBody
 from dpmesh.data.synthetic.camera_effects import photograph
 from dpmesh.data.synthetic.clothes import Wardrobe
@@ -59,7 +59,7 @@ class SyntheticPeople:
         self._bank = bank
         self._body = FastBody(body)
         self._wardrobe = Wardrobe(self._body)
-        self._attic = Attic(self._body)
+        self._accessories = Accessories(self._body)
         self._part = body.weights.argmax(1).astype(np.uint8)  # the joint that moves each vertex most
 
     def sample(self, index: int) -> Sample:
@@ -121,9 +121,9 @@ class SyntheticPeople:
             mesh, pieces = self._dressed(rng, scenes.others, k, scenes.other_transl[k])
             if canvas.add(mesh, OTHER, closed=True):
                 loose += [(piece, OTHER) for piece in pieces]
-        depth, face = canvas.seen_faces()
-        for piece, who in loose:
-            canvas.add(piece, who)
+        depth, face = canvas.visible_faces()
+        for piece, kind in loose:
+            canvas.add(piece, kind)
 
         joints = scenes.people.joints[0] + scenes.transl[0]
         positions = np.concatenate(
@@ -192,7 +192,7 @@ class SyntheticPeople:
             np.zeros(len(self._body.faces), np.int32), np.array([0, len(outfit.paints)], np.int32),
             outfit.regions, outfit.paints,
         )  # fmt: skip
-        pieces = self._attic.pieces(rng, outfit, shaped, self._body.rest(betas[None])[0])
+        pieces = self._accessories.pieces(rng, outfit, shaped, self._body.rest(betas[None])[0])
         return mesh, place_pieces(pieces, moves, transl)
 
 
@@ -209,6 +209,6 @@ def visible_joints(
     Other people and things cover it when they are nearer at all.
     """
     x, y = (np.clip(np.round(pixels[:, k]).astype(np.int64), 0, SIZE - 1) for k in range(2))
-    who = owner[y, x]
-    gap = np.where(who == PERSON, DEPTH_GAP, np.where(who == LOOSE, LOOSE_GAP, 0.0))
+    kind = owner[y, x]
+    gap = np.where(kind == PERSON, DEPTH_GAP, np.where(kind == LOOSE, LOOSE_GAP, 0.0))
     return depth[y, x] >= joints[:, 2] - gap

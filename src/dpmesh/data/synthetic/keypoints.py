@@ -72,7 +72,7 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.b
         "betas": people.betas,
         "transl": scenes.transl,
         "joint_visible": (inside & ~hidden).astype(_F32),
-        # Everything is known of people who were made, and they are their own fit.
+        # Generated people are fully known: all masks are 1, and the body is its own fit.
         "joints2d_valid": np.ones((n, 30), _F32),
         "joints3d_valid": np.ones((n, 30), _F32),
         "pose_valid": np.ones((n, 24), _F32),

@@ -1,4 +1,4 @@
-"""Shades a raster: the material at each pixel, soft and hard light on it, darker in corners."""
+"""Shades a raster: the material at each pixel, soft and hard light, ambient occlusion in corners."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)

@@ -1,4 +1,4 @@
-"""What is true of a scene and what the noise model reports of it, rounded, as plain arrays with a checksum."""
+"""Labels of a scene: the ground truth and simulated keypoints, rounded, as plain arrays with a checksum."""
 
 import hashlib
 from collections.abc import Iterable

@@ -31,7 +31,7 @@ _DEFAULTS = PredictOptions()
 SCHEMA = "dpmesh.comparison/1"
 SHEET, RECORD = "sheet.png", "comparison.json"
 _FILE = re.compile(r"(sheet|input|keypoints|(overlay|side)_\d{2,4})\.png")
-"""Whatever a record says, no other file is replaced or removed."""
+"""No other file is replaced or removed, even if a record names it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,8 +93,8 @@ def _columns(record: Mapping[str, Any]) -> str:
 def _column(one: Mapping[str, Any]) -> str:
     title, subtitle = (str(one.get(key) or "") for key in ("title", "subtitle"))
     notes = one.get("notes")
-    said = [str(one.get("method_is") or ""), *(map(str, notes) if isinstance(notes, list) else [])]
+    parts = [str(one.get("method_is") or ""), *(map(str, notes) if isinstance(notes, list) else [])]
     content = str(one.get("sha256") or "")
     more = f" sha256 <code>{html.escape(content[:16])}…</code>" if content else ""
     heading = html.escape(f"{title}, {subtitle}" if subtitle else title)
-    return f"<li><b>{heading}</b>: {html.escape('; '.join(said))}.{more}</li>"
+    return f"<li><b>{heading}</b>: {html.escape('; '.join(parts))}.{more}</li>"

@@ -78,14 +78,14 @@ def _read(protocol: Protocol, root: Path) -> tuple[list[PersonRecord], Census]:
                         image=_image(root, path.parent, name, where),
                         size=size,
                         box=boxes[person],
-                        keypoints=_given(protocol, flat[person]),
+                        keypoints=_keypoints(protocol, flat[person]),
                         truth=JointTruth(joints),
                     )
                 )
     return records, Census(len(records), protocol.persons, "multiperson's Panoptic pickles", +left_out, files)
 
 
-def _given(protocol: Protocol, points: NDArray[np.float64]) -> NDArray[np.float32] | None:
+def _keypoints(protocol: Protocol, points: NDArray[np.float64]) -> NDArray[np.float32] | None:
     return convert(points, SPIN24, JOINTS30) if protocol.keypoints.source == "annotated" else None
 
 
