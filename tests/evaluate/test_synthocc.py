@@ -176,9 +176,9 @@ def test_the_source_gives_persons(
     assert np.array_equal(persons.joints[1], labels[0][5].points.astype(np.float32))
     assert np.abs(persons.truth_pelvis[0] + labels[0][0].transl - labels[0][0].joints3d[0]).max() < 1e-4
     assert persons.truth_vertices is not None and persons.truth_vertices.shape[1] == 6904
-    assert persons.visible[0].mean() > persons.visible[1].mean()
+    assert persons.joint_visible[0].mean() > persons.joint_visible[1].mean()
     at = np.array(H36M17.indices_in(JOINTS30))
-    assert np.array_equal(persons.visible[1], labels[0][5].visible[at].astype(float))  # in sight, not: given
+    assert np.array_equal(persons.joint_visible[1], labels[0][5].visible[at].astype(float))  # not the detected keypoints
 
     def refuse(*_: object) -> None:
         raise AssertionError("drawn again")
