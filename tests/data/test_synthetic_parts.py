@@ -7,6 +7,7 @@ from dpmesh.body.files import free_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.data.synthetic.accessories import Accessories, place_pieces
+from dpmesh.data.synthetic.bodies import draw_betas
 from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
 from dpmesh.data.synthetic.camera_effects import motion_blur, photograph
 from dpmesh.data.synthetic.clothes import Wardrobe, inside
@@ -26,7 +27,7 @@ from dpmesh.data.synthetic.materials import (
 )
 from dpmesh.data.synthetic.occluders import furniture, limb, put_before
 from dpmesh.data.synthetic.primitives import Mesh, boxes, join, turned
-from dpmesh.data.synthetic.scene import KEPT, cut_anywhere, draw_betas
+from dpmesh.data.synthetic.scene import KEPT, cut_anywhere
 from dpmesh.data.synthetic.self_collision import tangled
 from dpmesh.data.synthetic.shading import corners, lit
 from dpmesh.data.synthetic.zbuffer import LOOSE, OTHER, PERSON, THING, Canvas

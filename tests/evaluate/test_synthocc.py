@@ -178,7 +178,7 @@ def test_the_source_gives_persons(
     assert persons.truth_vertices is not None and persons.truth_vertices.shape[1] == 6904
     assert persons.joint_visible[0].mean() > persons.joint_visible[1].mean()
     at = np.array(H36M17.indices_in(JOINTS30))
-    assert np.array_equal(persons.joint_visible[1], labels[0][5].visible[at].astype(float))  # not the detected keypoints
+    assert np.array_equal(persons.joint_visible[1], labels[0][5].visible[at].astype(float))
 
     def refuse(*_: object) -> None:
         raise AssertionError("drawn again")

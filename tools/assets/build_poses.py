@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from dpmesh.body.files import free_body
+from dpmesh.data.acclaim import read_amc, read_asf
 from dpmesh.data.motion_files import (
     Motion,
     read_amass,
-    read_amc,
-    read_asf,
     read_bvh,
     read_deepmimic,
     read_expmap,

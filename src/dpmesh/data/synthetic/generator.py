@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dpmesh.body.files import BodyArrays
 from dpmesh.data.sample import SCALARS, Batch, Sample, stack
 from dpmesh.data.synthetic.accessories import Accessories, place_pieces
+from dpmesh.data.synthetic.bodies import Bodies, PoseSource
 from dpmesh.data.synthetic.body import FastBody
 from dpmesh.data.synthetic.camera_effects import photograph
 from dpmesh.data.synthetic.clothes import Wardrobe
@@ -21,7 +22,7 @@ from dpmesh.data.synthetic.lighting import Light
 from dpmesh.data.synthetic.materials import pick
 from dpmesh.data.synthetic.occluders import flat_shape, furniture, limb, put_before
 from dpmesh.data.synthetic.primitives import Mesh
-from dpmesh.data.synthetic.scene import CENTRE, SIZE, Bodies, PoseSource, Scenes, draw_scenes, project
+from dpmesh.data.synthetic.scene import CENTRE, SIZE, Scenes, draw_scenes, project
 from dpmesh.data.synthetic.shading import shade
 from dpmesh.data.synthetic.textures import backdrop, paste, texture
 from dpmesh.data.synthetic.zbuffer import LOOSE, MOST_HIDDEN, OTHER, PERSON, THING, Canvas

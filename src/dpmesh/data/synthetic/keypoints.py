@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 
 from dpmesh.data.noise import detector_like, joints30_of, posefix
 from dpmesh.data.sample import Batch
+from dpmesh.data.synthetic.bodies import PoseSource
 from dpmesh.data.synthetic.body import FastBody
-from dpmesh.data.synthetic.scene import OTHERS, SIZE, PoseSource, Scenes, draw_scenes, project
+from dpmesh.data.synthetic.scene import OTHERS, SIZE, Scenes, draw_scenes, project
 from dpmesh.skeletons import COCO17, JOINTS30, SMPL_PARENTS
 
 _COCO_ROWS = np.array(COCO17.indices_in(JOINTS30))
