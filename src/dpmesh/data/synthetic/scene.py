@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs]
 
 from dpmesh.data.synthetic.bodies import Bodies, PoseSource, draw_bodies
-from dpmesh.data.synthetic.body import FastBody
+from dpmesh.data.synthetic.body import FastBody, matrices
 from dpmesh.data.synthetic.materials import pick_each
 from dpmesh.geometry import CROP
 from dpmesh.render.typed import compiled
