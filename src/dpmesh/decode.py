@@ -80,7 +80,7 @@ _OTHER_KINDS = (
     (
         b"\0\x05\x16\x07",
         0,
-        Mistaken("is a file that macOS keeps beside an image, not the image", "Leave it out."),
+        Mistaken("is a file that macOS stores next to an image, not the image", "Leave it out."),
     ),
     (b"\x1aE\xdf\xa3", 0, VIDEO),
     (b"AVI ", 8, VIDEO),

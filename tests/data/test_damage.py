@@ -359,7 +359,7 @@ def test_a_kill_leaves_nothing_that_is_taken_for_whole(people: list[Annotation],
     assert len(source) == 1 and list(source.skipped) == ["muco-train-00001.tar"]  # pyright: ignore
     assert any(path.name.endswith(".part") for path in (tmp_path / "out").iterdir())
     done = pack(people, tmp_path / "out", "muco-train", PackConfig(per_shard=1, quality=95))
-    assert (done.found, done.written) == (1, len(people) - 1)
+    assert (done.intact, done.written) == (1, len(people) - 1)
     assert not any(path.name.endswith(".part") for path in (tmp_path / "out").iterdir())
     assert set(read_manifest(tmp_path / "out")["sets"]) == {"muco-train"}
 

@@ -151,7 +151,9 @@ def test_a_middle_pelvis_follows_the_hips_and_a_detector_is_taken_as_it_is() -> 
     )
     given = np.concatenate([person.joints2d + 3, np.full((30, 1), 0.9)], 1).astype(np.float32)
     given[JOINTS30.index("L_Wrist")] = 0
-    points, seen = detect(np.random.default_rng(3), replace(person, given=given), view, joints, ONES, NOISE)
+    points, seen = detect(
+        np.random.default_rng(3), replace(person, detected=given), view, joints, ONES, NOISE
+    )
     assert seen[JOINTS30.index("R_Wrist")] == 0 and seen.sum() == 29  # mirrored with the person
     assert np.allclose(points[0], joints[0] + [-3 * 1.28, 3 * 1.28], atol=1e-3)
 

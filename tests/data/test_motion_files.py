@@ -10,13 +10,12 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dpmesh.data import motion_files
+from dpmesh.data.acclaim import read_amc, read_asf
 from dpmesh.data.motion_files import (
     DEEPMIMIC,
     EXPMAP_NAMES,
     EXPMAP_PARENTS,
     read_amass,
-    read_amc,
-    read_asf,
     read_bvh,
     read_deepmimic,
     read_expmap,

@@ -108,7 +108,7 @@ def test_packing_goes_on_where_it_stopped(folder: FolderSource, packed: Path) ->
     (packed / ".coco-train-00001.tar.0a1b2c3d.part").write_bytes(b"half")  # of a run that was killed
     (packed / ".film.mp4.part").write_bytes(b"mine")
     done = pack(folder.people, packed, "coco-train", SMALL)
-    assert (done.written, done.found, done.people) == (1, 1, 3) and first.stat().st_mtime_ns == stamp
+    assert (done.written, done.intact, done.people) == (1, 1, 3) and first.stat().st_mtime_ns == stamp
     assert (packed / ".film.mp4.part").read_bytes() == b"mine"
     assert {p.name: p.read_bytes() for p in packed.iterdir() if p.name != ".film.mp4.part"} == before
     with pytest.raises(OutputError, match="other settings"):

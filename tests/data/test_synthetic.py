@@ -12,7 +12,7 @@ from dpmesh.data.poses import PoseBank
 from dpmesh.data.sample import Sample, stack
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.data.synthetic.body import FastBody, matrices
-from dpmesh.data.synthetic.generator import seen
+from dpmesh.data.synthetic.generator import visible_joints
 from dpmesh.data.synthetic.scene import CROP_DIAGONALS, FOCAL_DIAGONALS, NEAREST, OTHERS, draw_scenes
 from dpmesh.data.synthetic.zbuffer import LOOSE, OTHER, PERSON, THING
 from dpmesh.errors import InputError
@@ -155,7 +155,7 @@ def test_visibility_of_a_hand_made_scene() -> None:
         pixels[k] = (8 * k + 5.4, 20.4)
         owner[20, 8 * k + 5], depth[20, 8 * k + 5] = who, z
         expected[k] = visible
-    assert (seen(joints, pixels, depth, owner) == expected).all()
+    assert (visible_joints(joints, pixels, depth, owner) == expected).all()
 
 
 def test_objects_hide_joints_but_never_most_of_the_person(samples: list[Sample]) -> None:

@@ -6,7 +6,8 @@ import pytest
 from dpmesh.body.files import free_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
-from dpmesh.data.synthetic.accessories import Attic, place_pieces
+from dpmesh.data.synthetic.accessories import Accessories, place_pieces
+from dpmesh.data.synthetic.bodies import draw_betas
 from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
 from dpmesh.data.synthetic.camera_effects import motion_blur, photograph
 from dpmesh.data.synthetic.clothes import Wardrobe, inside
@@ -26,7 +27,7 @@ from dpmesh.data.synthetic.materials import (
 )
 from dpmesh.data.synthetic.occluders import furniture, limb, put_before
 from dpmesh.data.synthetic.primitives import Mesh, boxes, join, turned
-from dpmesh.data.synthetic.scene import KEPT, cut_anywhere, draw_betas
+from dpmesh.data.synthetic.scene import KEPT, cut_anywhere
 from dpmesh.data.synthetic.self_collision import tangled
 from dpmesh.data.synthetic.shading import corners, lit
 from dpmesh.data.synthetic.zbuffer import LOOSE, OTHER, PERSON, THING, Canvas
@@ -65,9 +66,9 @@ def test_joined_meshes_keep_their_layers() -> None:
     whole = join(parts)
     first = 0
     for part in parts:
-        for look in np.unique(part.look):
-            face = first + int(np.flatnonzero(part.look == look)[0])
-            at = whole.look[face]
+        for look in np.unique(part.outfit):
+            face = first + int(np.flatnonzero(part.outfit == look)[0])
+            at = whole.outfit[face]
             expected = part.paints[part.starts[look] : part.starts[look + 1]]
             assert np.array_equal(whole.paints[whole.starts[at] : whole.starts[at + 1]], expected)
         assert np.array_equal(
@@ -151,7 +152,7 @@ def test_layers_end_in_skin_and_thicken_outward(body: FastBody) -> None:
 
 
 def test_loose_things_move_with_the_body(body: FastBody) -> None:
-    attic, wardrobe, rng = Attic(body), Wardrobe(body), np.random.default_rng(0)
+    accessories, wardrobe, rng = Accessories(body), Wardrobe(body), np.random.default_rng(0)
     betas = np.zeros((1, 10), np.float32)
     still = np.eye(3, dtype=np.float32)[None, None].repeat(24, 1)
     turn = matrices(np.float32([0.3, 1.1, -0.4]))
@@ -161,7 +162,7 @@ def test_loose_things_move_with_the_body(body: FastBody) -> None:
     seen, skirts = 0, 0
     for _ in range(80):
         look = wardrobe.dress(rng)
-        pieces = attic.pieces(rng, look, shaped, rest)
+        pieces = accessories.pieces(rng, look, shaped, rest)
         at_rest = place_pieces(pieces, body.transforms(betas, still)[0], np.zeros(3, np.float32))
         turned_ = place_pieces(pieces, body.transforms(betas, whole)[0], np.float32([1, 2, 3]))
         for piece, a, b in zip(pieces, at_rest, turned_, strict=True):

@@ -45,7 +45,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Twin:
     world = tool.World(tool.smpl_files(root / "assets"))
     made = Twin(root, world, tool.make_sequences(world))
     tool.write_3dpw_official(made.data, made.sequences)
-    tool.write_3dpw_pictures(made.data, world, made.sequences)
+    tool.write_3dpw_images(made.data, world, made.sequences)
     tool.write_3dpw_json(made.data, world, made.sequences)
     made.doh = tool.write_3doh(made.data, world)
     made.panoptic = tool.write_panoptic(made.data, world)
@@ -169,7 +169,7 @@ def make_rows() -> Callable[..., Rows]:
             mpve=values * 2 if mpve else np.full(n, np.nan),
             joint=joint,
             joint_pa=joint / 2,
-            seen=np.ones((n, joints)),
+            joint_visible=np.ones((n, joints)),
             failed=np.isnan(values),
         )
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpmesh.evaluate.protocol import BOX_FALLBACK, PICTURE_FALLBACK, CropRule
+from dpmesh.evaluate.protocol import BOX_FALLBACK, IMAGE_FALLBACK, CropRule
 from dpmesh.evaluate.sources import pixels
 from dpmesh.geometry.crop import Crop
 
@@ -56,7 +56,7 @@ def test_as_run_takes_corners_for_width_and_height():
 def test_every_person_gets_a_window():
     for box in (NOWHERE, np.array([900.0, 900.0, 950.0, 950.0]), np.array([np.nan, 0, 1, 1])):
         crop, fallback = around([], box)
-        assert fallback == PICTURE_FALLBACK and crop.side == pytest.approx(319 * 1.1)
+        assert fallback == IMAGE_FALLBACK and crop.side == pytest.approx(319 * 1.1)
 
 
 def test_unobserved_points_do_not_matter():

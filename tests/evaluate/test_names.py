@@ -45,7 +45,8 @@ def made(folder: Path) -> None:
     joint = np.repeat(values[:, None], 14, 1)
     found = Rows(
         index=np.arange(6), ids=np.array([f"a/{i}" for i in range(6)]), sequences=np.array(["a"] * 6), mpjpe=values,
-        pa_mpjpe=values, mpve=values, joint=joint, joint_pa=joint, seen=np.ones((6, 14)), failed=np.zeros(6, bool),
+        pa_mpjpe=values, mpve=values, joint=joint, joint_pa=joint,
+        joint_visible=np.ones((6, 14)), failed=np.zeros(6, bool),
     )  # fmt: skip
     protocol = entry("3dpw").protocol
     content = {

@@ -56,7 +56,7 @@ class Toy:
             visible=np.ones((n, 30), np.float32), focal_crop=focal, focal_image=focal,
             turn=np.tile(np.eye(3), (n, 1, 1)),
             truth_joints=self.joints[at], measured=np.ones((n, 17)), truth_vertices=self.vertices[at],
-            truth_pelvis=self.joints30[at, 0].astype(np.float64), seen=np.ones((n, 17)),
+            truth_pelvis=self.joints30[at, 0].astype(np.float64), joint_visible=np.ones((n, 17)),
         )  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def test_the_true_body_has_no_error_and_the_unknown_are_not_counted(
     protocol, source = open_set(str(records), None)
     assert isinstance(source, PackedSource) and len(source) == 3  # without the second and the fourth
     assert dict(source.census.left_out) == {"3D joints not known, or not all": 2}
-    assert len(source.census.files) == 3 and source.census.found == 3
+    assert len(source.census.files) == 3 and source.census.persons == 3
     persons = source.persons([0, 1, 2])
     assert persons.ids == ("mine/walk0/0", "mine/walk0/2", "mine/walk0/4")
     assert protocol.selection.rule == "measured" and protocol.measure == Measure(
@@ -146,7 +146,7 @@ def test_inputs_are_those_of_the_crop_with_noise(records: Path) -> None:
     both = (whole.visible[0] > 0) & (sample.visible > 0)
     off = np.linalg.norm(whole.joints[0] - sample.joints, axis=1)[both]
     assert 0.5 < np.median(off) < 25 and whole.joints.max() < CROP
-    assert np.isnan(whole.seen).sum() == 0 and whole.focal_crop[0] == pytest.approx(sample.focal)
+    assert np.isnan(whole.joint_visible).sum() == 0 and whole.focal_crop[0] == pytest.approx(sample.focal)
 
 
 def test_the_hash_is_of_what_was_measured(crowd: Crowd, records: Path, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_a_record_with_nan_is_the_records_fault(
     whole, found[2] = found[2], replace(found[2], **{field: spoiled})
     assert pack(found, tmp_path / "ours", "walk-test", SMALL).skipped.keys() == {whole.record_id}
     census = open_packed(tmp_path / "ours").census
-    assert census.found == 2 and census.left_out["left out when packed"] == 1
+    assert census.persons == 2 and census.left_out["left out when packed"] == 1
 
     def to_plain(person: Annotation) -> dict:
         return written(person) | ({field: spoiled.tolist()} if person.record_id == whole.record_id else {})

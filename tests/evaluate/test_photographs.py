@@ -49,7 +49,7 @@ def person(turn: float = 0.0, arm: float = 1.3, betas: float = 0.0) -> Person:
 
 def test_a_good_body_fails_nothing():
     row = EXAMINER.row("a", 0, person())
-    assert row.failures == () and row.finite and row.unsure == 0
+    assert row.failures == () and row.finite and row.not_confident == 0
     assert row.upside_down is False and row.mirrored is False
     assert max(row.distances) < 1e-5 and len(row.distances) == 17
     assert row.foot is not None and row.foot[1] == pytest.approx(person().vertices[:, 1].max(), abs=0.02)
@@ -168,7 +168,7 @@ def test_nobody_is_left_out():
 
 
 def test_one_camera_has_one_floor():
-    rows = [replace(r, picture=str(i)) for i, r in enumerate(rows_of((0.0, 1.0, 4.0), (1.0, 1.0, 5.0)))]
+    rows = [replace(r, image=str(i)) for i, r in enumerate(rows_of((0.0, 1.0, 4.0), (1.0, 1.0, 5.0)))]
     assert all(r.above_floor is None for r in on_floors(rows))
     assert all(r.above_floor == pytest.approx(0, abs=1e-6) for r in on_floors(rows, one_camera=True))
 

@@ -35,7 +35,7 @@ def persons() -> Persons:
         ids=tuple("abcdef"), sequences=("s",) * 6, crops=rng.integers(0, 256, (6, 256, 256, 3), np.uint8),
         joints=joints, visible=visible, focal_crop=np.full(6, 600, np.float32),
         focal_image=np.full(6, 600, np.float32), turn=np.tile(np.eye(3), (6, 1, 1)), truth_joints=np.zeros((6, 17, 3)),
-        measured=np.ones((6, 17)), truth_vertices=None, truth_pelvis=None, seen=np.ones((6, 17)),
+        measured=np.ones((6, 17)), truth_vertices=None, truth_pelvis=None, joint_visible=np.ones((6, 17)),
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def persons(n: int = 5, vertices: int = 40) -> Persons:
         visible=zeros((n, 30), np.float32), focal_crop=zeros(n, np.float32), focal_image=zeros(n, np.float32),
         turn=np.tile(np.eye(3), (n, 1, 1)), truth_joints=RNG.normal(size=(n, 17, 3)) + 3, measured=np.ones((n, 17)),
         truth_vertices=RNG.normal(size=(n, vertices, 3)).astype(np.float32), truth_pelvis=RNG.normal(size=(n, 3)),
-        seen=seen,
+        joint_visible=seen,
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def test_unmeasured_joints_add_nothing_and_still_count():
 def test_visible_and_hidden_are_apart():
     to = persons(30)
     rows = score(MEASURE, range(30), to, answer(to))
-    joint = np.where(rows.seen == 1, 10.0, 90.0)
+    joint = np.where(rows.joint_visible == 1, 10.0, 90.0)
     split = figures(MEASURE, replace(rows, joint=joint, joint_pa=joint))["by_sight"]
     assert (split["visible"]["MPJPE"], split["hidden"]["MPJPE"]) == (10.0, 90.0)
     assert split["unknown"]["joints"] == 30  # Head_top, which no detector reports

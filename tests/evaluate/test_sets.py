@@ -48,7 +48,7 @@ def test_exactly_the_right_persons(twin, official, name: str, layout: str):
     source = records(name, twin.data if layout == "json" else official)
     assert [r.id for r in source.records] == CHOSEN[name.partition("@")[0]]
     census = source.census
-    assert census.found == len(source) and census.published and census.published > 1000
+    assert census.persons == len(source) and census.published and census.published > 1000
     assert len(census.files) >= 1 and all(len(digest) == 64 for digest in census.files.values())
     if layout == "official" and name == "3dpw":
         assert census.left_out == LEFT_OUT[name]
@@ -57,9 +57,9 @@ def test_exactly_the_right_persons(twin, official, name: str, layout: str):
 def test_both_layouts_of_3dpw_say_the_same(twin, official):
     one, two = records("3dpw", twin.data), records("3dpw", official)
     for a, b in zip(one.records, two.records, strict=True):
-        assert (a.id, a.picture.name, a.size, a.truth.gender) == (
+        assert (a.id, a.image.name, a.size, a.truth.gender) == (
             b.id,
-            b.picture.name,
+            b.image.name,
             b.size,
             b.truth.gender,
         )

@@ -143,7 +143,7 @@ def test_labels_agree_with_each_other_and_with_the_body(labels: list[list[Label]
         assert np.abs(joints - one.joints3d).max() < 2e-4
         pixels = one.joints3d[:, :2] / one.joints3d[:, 2:] * one.focal + 128
         assert np.abs(pixels - one.joints2d).max() < 0.2
-        assert not (one.seen & one.hidden).any() and not one.points[~one.given].any()
+        assert not (one.visible & one.hidden).any() and not one.points[~one.detected].any()
         x1, y1, x2, y2 = one.box
         inside = (one.joints2d >= [x1, y1]).all(1) & (one.joints2d <= [x2, y2]).all(1)
         assert inside[~one.hidden].all()
@@ -154,10 +154,10 @@ def test_labels_agree_with_each_other_and_with_the_body(labels: list[list[Label]
 def test_the_noise_is_a_detectors(labels: list[list[Label]]) -> None:
     clean = [rows[0] for rows in labels]
     off = np.concatenate(
-        [np.linalg.norm(one.points - one.joints2d, axis=1)[one.given & one.seen] for one in clean]
+        [np.linalg.norm(one.points - one.joints2d, axis=1)[one.detected & one.visible] for one in clean]
     )
     assert 1 < np.median(off) < 10
-    given = [np.mean([rows[level].given[MAIN].mean() for rows in labels]) for level in (0, 5)]
+    given = [np.mean([rows[level].detected[MAIN].mean() for rows in labels]) for level in (0, 5)]
     assert given[0] > 0.75 and given[1] < given[0] - 0.2
 
 
@@ -168,7 +168,7 @@ def test_the_source_gives_persons(
     assert (
         isinstance(source, SynthOcc)
         and isinstance(source, EvaluationSource)
-        and len(source) == PERSONS == source.census.found
+        and len(source) == PERSONS == source.census.persons
     )
     persons = source.persons([0, 5, 7])
     assert persons.sequences == ("clean 0", "object 5", "person 1")
@@ -176,9 +176,9 @@ def test_the_source_gives_persons(
     assert np.array_equal(persons.joints[1], labels[0][5].points.astype(np.float32))
     assert np.abs(persons.truth_pelvis[0] + labels[0][0].transl - labels[0][0].joints3d[0]).max() < 1e-4
     assert persons.truth_vertices is not None and persons.truth_vertices.shape[1] == 6904
-    assert persons.seen[0].mean() > persons.seen[1].mean()
+    assert persons.joint_visible[0].mean() > persons.joint_visible[1].mean()
     at = np.array(H36M17.indices_in(JOINTS30))
-    assert np.array_equal(persons.seen[1], labels[0][5].seen[at].astype(float))  # in sight, not: given
+    assert np.array_equal(persons.joint_visible[1], labels[0][5].visible[at].astype(float))
 
     def refuse(*_: object) -> None:
         raise AssertionError("drawn again")

@@ -42,8 +42,8 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         world.sequence("courtyard_hug_00", "validation", "m", 1, range(1)),
         world.sequence("courtyard_relaxOnBench_00", "train", "mf", 1, range(1)),
     ]
-    files.write_3dpw_pictures(root / "official", world, [made[0], made[2]])
-    files.write_3dpw_pictures(root / "json", world, made[:1])
+    files.write_3dpw_images(root / "official", world, [made[0], made[2]])
+    files.write_3dpw_images(root / "json", world, made[:1])
     files.write_3dpw_official(root / "official", made)
     files.write_3dpw_json(root / "json", world, made)
     truth: dict[str, tuple[np.ndarray, np.ndarray]] = {}

@@ -1,6 +1,6 @@
 """Body files in SMPL's format: the free body that the package ships, and a user's own licensed SMPL files.
 
-Body frame (docs/reference/conventions.md): metres, y up, the subject's left is +x, it looks along +z, T-pose.
+Body frame (docs/reference/conventions.md): metres, y up, the subject's left is +x, it faces +z, T-pose.
 """
 
 import os

@@ -100,10 +100,10 @@ def run(args: argparse.Namespace) -> int:
     from dpmesh.evaluate.qualitative.page import refuse_foreign_page, write_page
     from dpmesh.inference.image_list import list_images, result_names
 
-    found = list_images(args.inputs, recursive=args.recursive, skip=out)
-    names, unusable = result_names(found.images), found.unusable
-    if found.skipped_text:
-        say(found.skipped_text, error=True)
+    listing = list_images(args.inputs, recursive=args.recursive, skip=out)
+    names, unusable = result_names(listing.images), listing.unusable
+    if listing.skipped_text:
+        say(listing.skipped_text, error=True)
 
     refuse_foreign_page(out)
     options = model_options(args, weights=weights[0])

@@ -227,7 +227,7 @@ def _tile(
     tile[:, -1] = tile[-1] = 0  # a line between tiles
     strip = np.zeros((LABEL, TILE, 3), np.uint8)
     colour = _GREY if point is None else _WHITE
-    _write(strip, name if point is not None else f"{name} (not told)", 14, colour)
+    _write(strip, name if point is not None else f"{name} (hidden)", 14, colour)
     _write(strip, f"{heat.min():.4f} to {heat.max():.4f}", 28, _GREY)
     return np.vstack([tile, strip])
 

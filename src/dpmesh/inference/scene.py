@@ -1,4 +1,4 @@
-"""The result of a prediction: people in one camera frame, and what can be made of them."""
+"""The result of a prediction: people in one camera frame, and the images and files made from them."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -41,7 +41,7 @@ class Person:
     """Confidence of the detection in [0, 1]."""
     joint_sigma: Float[np.ndarray, "30"] = field(default_factory=lambda: np.full(30, np.nan, np.float32))
     """Metres: standard deviation, along each axis, of the error of `joints3d` less the pelvis; 0 for the pelvis
-    (model.Prediction). NaN where the model does not predict it, and for a refined body."""
+    (types.Prediction). NaN where the model does not predict it, and for a refined body."""
 
     def __repr__(self) -> str:
         box = " ".join(f"{float(v):.0f}" for v in self.box)
@@ -71,7 +71,7 @@ class SceneData:
     image: UInt8[np.ndarray, "h w 3"] | None = None
     """RGB, for the overlay; None for a scene that was loaded without its image."""
     source: str = ""
-    """Name of the image as it was given."""
+    """The image's path or name, as the user wrote it."""
     source_sha256: str = ""
     focal_source: FocalSource = "diagonal"
     fallbacks: Mapping[str, int] = field(default_factory=dict)

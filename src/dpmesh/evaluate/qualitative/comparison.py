@@ -31,7 +31,7 @@ _DEFAULTS = PredictOptions()
 SCHEMA = "dpmesh.comparison/1"
 SHEET, RECORD = "sheet.png", "comparison.json"
 _FILE = re.compile(r"(sheet|input|keypoints|(overlay|side)_\d{2,4})\.png")
-"""Whatever a record says, no other file is replaced or removed."""
+"""No other file is replaced or removed, even if a record names it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,7 @@ def compare(
     options: PredictOptions = _DEFAULTS,
     only_image: bool = True,
 ) -> Comparison:
-    """The people of one image, detected once, through every column.
+    """Detect the people of one image once, and predict their bodies with every column.
 
     image: a path, a PIL image or an RGB array. only_image: no other image is processed, so a keypoint file that names
     no image belongs to this one. Raises InputError.
@@ -142,27 +142,31 @@ def compare(
 
 
 def stored_record(folder: Path) -> dict[str, Any] | None:
-    """Of a folder that holds a whole comparison and nothing else; None for any other."""
-    found = _own_record(folder)
-    if found is None or found.get("pending") or not all((folder / file).is_file() for file in found["files"]):
+    """The record of a folder that holds a whole comparison and nothing else; None for any other folder."""
+    record = _own_record(folder)
+    if (
+        record is None
+        or record.get("pending")
+        or not all((folder / file).is_file() for file in record["files"])
+    ):
         return None
-    return found
+    return record
 
 
 def _own_record(folder: Path) -> dict[str, Any] | None:
-    """Of a folder that holds nothing but files of a comparison, also one that was killed while it was made again."""
+    """The record of a folder that holds only files of a comparison, complete or interrupted; None for any other."""
     try:
-        found = read_json(folder / RECORD, 2**26, OutputError)
+        record = read_json(folder / RECORD, 2**26, OutputError)
         inside = os.listdir(folder)
     except (DPMeshError, OSError):
         return None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         return None
-    named = [found.get("files"), found.get("pending", [])]
+    named = [record.get("files"), record.get("pending", [])]
     if not all(isinstance(names, list) and all(map(_is_own, names)) for names in named):
         return None  # a record from elsewhere cannot name a file of the user's
     own = {RECORD, *named[0], *named[1]}
-    return found if all(_belongs(name, own) for name in inside) else None
+    return record if all(_belongs(name, own) for name in inside) else None
 
 
 def _is_own(name: object) -> bool:
@@ -218,7 +222,7 @@ def _exchange(target: Path, files: Mapping[str, bytes], record: Mapping[str, Any
 
 def _tidy(target: Path) -> None:
     for name in (CLAIM, LOCK):
-        with suppress(OSError):  # still held: nobody else is here
+        with suppress(OSError):  # still held: no other process writes here
             (target / name).unlink()
 
 
@@ -247,8 +251,8 @@ def refuse_foreign(folder: Path, overwrite: bool) -> None:
 
 def is_of(folder: Path, sha256: str, asked: Mapping[str, Any]) -> bool:
     """Whether a stored comparison is of this image and of just these options."""
-    found = stored_record(folder)
-    return found is not None and found.get("source_sha256") == sha256 and found.get("asked") == dict(asked)
+    record = stored_record(folder)
+    return record is not None and record.get("source_sha256") == sha256 and record.get("asked") == dict(asked)
 
 
 def _version() -> str:

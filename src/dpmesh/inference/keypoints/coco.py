@@ -44,8 +44,8 @@ def coco_person(
         why = "empty"
     if why:
         return FilePerson(np.zeros((len(COCO17), 3)), COCO17, skip=why)
-    points, found = points_of(row["keypoints"], (category,) if isinstance(category, Skeleton) else joints)
-    return FilePerson(points, found, xywh_box(row, "bbox", "box"), score_of(row, "score"))
+    points, skeleton = points_of(row["keypoints"], (category,) if isinstance(category, Skeleton) else joints)
+    return FilePerson(points, skeleton, xywh_box(row, "bbox", "box"), score_of(row, "score"))
 
 
 def _categories(content: Mapping[str, Any]) -> dict[str, Skeleton | str]:

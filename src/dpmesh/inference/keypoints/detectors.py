@@ -34,18 +34,18 @@ def _instance(row: Any, joints: Sequence[Skeleton]) -> FilePerson:
     lists = listed(row.get("keypoints"), "keypoints")
     if any(isinstance(point, list) and len(cast("list[Any]", point)) != 2 for point in lists):
         raise InputError("keypoints are not lists of x and y: they are 3D, or another tool's")
-    points, found = points_of(lists, joints)
+    points, skeleton = points_of(lists, joints)
     scores = row.get("keypoint_scores")
     if scores is not None:
         confidence = [number(v) for v in listed(scores, "keypoint_scores")]
-        if len(confidence) != len(found):
-            raise InputError(f"{len(confidence)} keypoint_scores for {len(found)} joints")
+        if len(confidence) != len(skeleton):
+            raise InputError(f"{len(confidence)} keypoint_scores for {len(skeleton)} joints")
         points[:, 2] = confidence
     box = None
     if row.get("bbox") not in (None, []):
         x1, y1, x2, y2 = finite(row["bbox"], 4, "bbox")
         box = (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
-    return FilePerson(points, found, box, score_of(row, "bbox_score"))
+    return FilePerson(points, skeleton, box, score_of(row, "bbox_score"))
 
 
 def mmpose(content: Any, form: Format) -> list[FileImage]:
@@ -150,8 +150,8 @@ def easy_vitpose(content: Any, form: Format) -> list[FileImage]:
         joints = (named_skeleton([str(names[key]) for key in sorted(names, key=int)], "skeleton"),)
 
     def read(row: Any) -> FilePerson:
-        points, found = points_of(row, joints)
-        return FilePerson(points[:, [1, 0, 2]], found)  # y comes first
+        points, skeleton = points_of(row, joints)
+        return FilePerson(points[:, [1, 0, 2]], skeleton)  # y comes first
 
     frames = rows_of(content["keypoints"], "keypoints")
     return [
