@@ -94,7 +94,7 @@ def test_an_exported_model_is_the_same_function_for_any_number_of_people(
     assert name != "embedded" or outputs_of(model)[-1] == "joint_sigma"
 
 
-def test_weights_beyond_one_file_lie_beside_it_in_one(
+def test_weights_beyond_one_file_are_one_external_file(
     tmp_path: Path, exported: Callable[[str], tuple[DPMesh, Path]]
 ):
     """Beyond 2 GiB the exporter writes one file for each weight; here onnx writes a small model in this way."""
@@ -180,7 +180,7 @@ def test_an_exported_file_has_the_umasks_rights(tmp_path: Path, monkeypatch: pyt
 
 
 def small_model(path: Path, outside: str = "") -> None:
-    """An ONNX model of one step; its weight is stored in the file `outside`, if given."""
+    """An ONNX model of one step; its weight is stored in the file `outside`, if there is one."""
     weight = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [2.0])
     if outside:
         weight.ClearField("float_data")

@@ -237,9 +237,9 @@ def write_smpl(path: Path, arrays: dict[str, np.ndarray], classes: tuple[type, t
     ch, select = classes
 
     def wrap(array: np.ndarray) -> object:
-        found = ch()
-        found.__dict__.update({"x": array, "_dirty_vars": set(), "_itr": None, "_depends_on_deps": {}})
-        return found
+        wrapped = ch()
+        wrapped.__dict__.update({"x": array, "_dirty_vars": set(), "_itr": None, "_depends_on_deps": {}})
+        return wrapped
 
     content: dict[str, object] = {**arrays, "bs_type": "lrotmin", "bs_style": "lbs", "J": np.zeros((24, 3))}
     content["J_regressor"] = scipy.sparse.csc_matrix(arrays["J_regressor"])

@@ -67,8 +67,8 @@ def test_smpl_under_whatever_name(smpl: Arrays, tmp_path: Path):
     ):
         path = tmp_path / name
         path.write_bytes(pickle.dumps(smpl, protocol=2))
-        found = recognise(path)
-        assert found is not None and found.asset == f"smpl_{gender}", name
+        recognised = recognise(path)
+        assert recognised is not None and recognised.asset == f"smpl_{gender}", name
     nameless = tmp_path / "model"
     with nameless.open("wb") as file:
         np.savez(file, **smpl)
@@ -85,8 +85,8 @@ def test_smpl_under_whatever_name(smpl: Arrays, tmp_path: Path):
 
 def test_bodies_that_are_not_smpl(smpl: Arrays, tmp_path: Path):
     save_body(tmp_path / "free_neutral.npz", free_body())
-    found = recognise(tmp_path / "free_neutral.npz")
-    assert found is not None and found.asset == "" and "--body" in found.what
+    recognised = recognise(tmp_path / "free_neutral.npz")
+    assert recognised is not None and recognised.asset == "" and "--body" in recognised.what
     np.savez(tmp_path / "amass_male.npz", poses=np.zeros((3, 156)))
     assert recognise(tmp_path / "amass_male.npz") is None
 
@@ -105,8 +105,8 @@ def test_bodies_that_are_not_smpl(smpl: Arrays, tmp_path: Path):
 def test_regressors(tmp_path: Path, array: np.ndarray, asset: str, what: str):
     with (tmp_path / "rows.bin").open("wb") as file:
         np.save(file, array)
-    found = recognise(tmp_path / "rows.bin")
-    assert found is not None and found.asset == asset and what in found.what
+    recognised = recognise(tmp_path / "rows.bin")
+    assert recognised is not None and recognised.asset == asset and what in recognised.what
 
 
 def test_vposer_in_both_of_torchs_formats(tmp_path: Path):
@@ -117,8 +117,8 @@ def test_vposer_in_both_of_torchs_formats(tmp_path: Path):
         torch.save(state, tmp_path / "TR00_E096.pt", _use_new_zipfile_serialization=new)
         assert recognise(tmp_path / "TR00_E096.pt") == ("vposer", "VPoser, version 1")
     torch.save({"vp_model.decoder_net.0.weight": torch.zeros(2)}, tmp_path / "two.pt")
-    found = recognise(tmp_path / "two.pt")
-    assert found is not None and found.asset == "" and "version 2" in found.what
+    recognised = recognise(tmp_path / "two.pt")
+    assert recognised is not None and recognised.asset == "" and "version 2" in recognised.what
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "resnet.pt")
     assert recognise(tmp_path / "resnet.pt") is None
 
@@ -183,8 +183,10 @@ def test_import_doctor_and_use(
     ):
         require_asset("smpl_neutral")
     assert main(["assets", "doctor"]) == 0
-    told = capsys.readouterr().out
-    assert all(f"{asset.name}: missing" in told and asset.source in told for asset in USER_ASSETS.values())
+    printed = capsys.readouterr().out
+    assert all(
+        f"{asset.name}: missing" in printed and asset.source in printed for asset in USER_ASSETS.values()
+    )
     assert main(["assets", "import", str(tmp_path / "downloads")]) == 0
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
         "regressors/J_regressor_extra.npy",
@@ -195,12 +197,12 @@ def test_import_doctor_and_use(
     assert main(["assets", "import", str(tmp_path / "downloads")]) == 0  # again is no fault
     capsys.readouterr()
     assert main(["assets", "doctor"]) == 0
-    told = capsys.readouterr().out
-    assert "smpl_neutral: imported" in told and "smpl_male: missing (optional)" in told
-    # every part is found without a path
-    found = user_body(None, None)
-    assert found is not None
-    arrays, record = found
+    printed = capsys.readouterr().out
+    assert "smpl_neutral: imported" in printed and "smpl_male: missing (optional)" in printed
+    # every part is located without a path
+    imported = user_body(None, None)
+    assert imported is not None
+    arrays, record = imported
     np.testing.assert_array_equal(arrays.v_template, smpl["v_template"])
     assert arrays.regressors["joints30"][29].argmax() == 4321
     assert arrays.regressors["h36m17"].shape == (17, V)
@@ -213,7 +215,7 @@ def test_import_doctor_and_use(
     }
     with pytest.raises(InputError, match="no joint regressor"):
         find_regressors(tmp_path)
-    # a damaged file is found out
+    # a damaged file is detected
     (folder / "vposer" / "vposer_v1_0.pt").write_bytes(b"cut")
     assert main(["assets", "doctor"]) == 1
     assert "vposer: wrong" in capsys.readouterr().out
@@ -243,14 +245,14 @@ def test_another_file_is_not_replaced_unasked(tmp_path: Path, folder: Path, smpl
 
 def test_what_cannot_be_imported_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "note.txt").write_text("hello")
-    for words, told in (
+    for words, message in (
         ([str(tmp_path / "absent")], "no such file or folder"),
         ([str(tmp_path / "note.txt")], "not a file that can be imported"),
         ([str(tmp_path)], "no file to import"),
     ):
         assert main(["assets", "import", *words]) == 1
         line = capsys.readouterr().err
-        assert told in line and line.count("\n") == 1
+        assert message in line and line.count("\n") == 1
     (tmp_path / "epoch_3.pth.tar").write_bytes(b"x")
     assert main(["assets", "import", str(tmp_path / "epoch_3.pth.tar")]) == 1
     assert "dpmesh convert" in capsys.readouterr().err
@@ -283,9 +285,9 @@ def test_one_damaged_file_keeps_none_of_the_others(
     (source / os.fsdecode(b"\xff.npy")).write_bytes((source / "z.npy").read_bytes())
     absent = str(tmp_path / ("x" * 5000))
     assert main(["assets", "import", absent, str(tmp_path / "a\0b"), str(source)]) == 1
-    told = capsys.readouterr()
-    assert told.out.count("→") == 3 and r"\xff.npy" in told.out
-    lines = told.err.splitlines()
+    output = capsys.readouterr()
+    assert output.out.count("→") == 3 and r"\xff.npy" in output.out
+    lines = output.err.splitlines()
     for name in (
         "no such file or folder",
         "b_cut.npy",

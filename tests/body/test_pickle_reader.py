@@ -301,8 +301,8 @@ def test_a_foreign_name_is_refused_and_nothing_runs(tmp_path: Path, asked: str, 
 
 def test_a_truth_value_of_seven_is_true() -> None:
     kind = dtype("b1", 3, "|", None, None, None, -1, -1, 0)
-    found = read_pickle(array(kind, (3,), raw(b"\x07\x00\x01")) + b".")
-    assert found.view(np.uint8).tolist() == [1, 0, 1]
+    flags = read_pickle(array(kind, (3,), raw(b"\x07\x00\x01")) + b".")
+    assert flags.view(np.uint8).tolist() == [1, 0, 1]
 
 
 def test_damage_is_one_line_or_other_content(tmp_path: Path) -> None:

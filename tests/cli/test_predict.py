@@ -32,7 +32,7 @@ def photos(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("a.png", "b.jpg", "c.png"):
         Image.fromarray(PHOTO).save(folder / name)
-    (folder / "notes.txt").write_text("no picture by its name")
+    (folder / "notes.txt").write_text("not an image by its name")
     return folder
 
 
@@ -259,8 +259,8 @@ from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.record import MARKER
 from dpmesh.cli.main import main
-found = FakeDetector([(0.1, 0.1, 0.9, 0.9)])
-Predictor.from_pretrained = lambda **_: Predictor(FakeModel(), found, options=ModelOptions().record())
+detector = FakeDetector([(0.1, 0.1, 0.9, 0.9)])
+Predictor.from_pretrained = lambda **_: Predictor(FakeModel(), detector, options=ModelOptions().record())
 write = Path.write_bytes
 def slow(path, data):
     if path.name == "scene.json" and path.parent.name == ".b.dpmesh-part":
@@ -306,9 +306,9 @@ def test_folders_are_searched_recursively_and_kept(
     out = photos / "out"
     for _ in range(2):  # the results are no inputs of the second run
         assert predict(photos, "--recursive", "--out", out, "--save", "json") == 0
-        told = capsys.readouterr()
-        assert "skipped in folders: 1 hidden image, 1 video (.mov)" in told.err
-    assert "done before" in told.out
+        output = capsys.readouterr()
+        assert "skipped in folders: 1 hidden image, 1 video (.mov)" in output.err
+    assert "done before" in output.out
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("scene.json")) == [
         "b/scene.json", "c/scene.json", "sub/a/scene.json"
     ]  # fmt: skip

@@ -280,14 +280,14 @@ VALUES = (None, 1e999, 1e300, 10**400, "", "../x", [], {}, -1, 0, [[]], "x" * 30
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Paths of values in a JSON value; of long lists their ends."""
-    found = [at] if at else []
+    paths = [at] if at else []
     if isinstance(value, dict):
         for key in value:
-            found += places(value[key], (*at, key))
+            paths += places(value[key], (*at, key))
     elif isinstance(value, list):
         for i in range(len(value)) if len(value) < 4 else (0, len(value) - 1):
-            found += places(value[i], (*at, i))
-    return found
+            paths += places(value[i], (*at, i))
+    return paths
 
 
 @pytest.mark.parametrize(("kind", "file"), [("muco", MUCO), ("crowdpose", CROWD), ("coco", COCO)])
@@ -313,7 +313,7 @@ def test_mutated_annotations(sets: Sets, tmp_path: Path, kind: str, file: str) -
             pass
 
 
-def test_nothing_of_somebody_else_is_written_over(people: list[Annotation], tmp_path: Path) -> None:
+def test_files_that_are_not_shards_are_not_overwritten(people: list[Annotation], tmp_path: Path) -> None:
     (tmp_path / "muco-train-00000.tar").write_bytes(b"mine")
     with pytest.raises(OutputError, match="other files"):
         pack(people, tmp_path, "muco-train", SMALL)
@@ -339,11 +339,11 @@ from pathlib import Path
 from dpmesh.data import pack as module
 people, out = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
 left, jpeg = [int(sys.argv[3])], module.encode_jpeg
-def dies(*given):
+def dies(*arguments):
     left[0] -= 1
     if left[0] < 0:
         os._exit(9)
-    return jpeg(*given)
+    return jpeg(*arguments)
 module.encode_jpeg = dies
 module.pack(people, out, "muco-train", module.PackConfig(per_shard=1, quality=95))
 """

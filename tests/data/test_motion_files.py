@@ -189,7 +189,7 @@ def test_expmap_is_transposed(tmp_path: Path) -> None:
         read_expmap(write(tmp_path, "short.txt", "1,2,3\n"))
 
 
-def test_deepmimic_looks_along_z(tmp_path: Path) -> None:
+def test_deepmimic_faces_along_z(tmp_path: Path) -> None:
     names = [n for n, _, _ in DEEPMIMIC]
     angle = 0.7
     row = [0.05, 1.0, 2.0, 3.0]  # duration, then one metre ahead, two up, three to the right

@@ -65,10 +65,10 @@ def test_joined_meshes_keep_their_layers() -> None:
     whole = join(parts)
     first = 0
     for part in parts:
-        for look in np.unique(part.look):
-            face = first + int(np.flatnonzero(part.look == look)[0])
+        for index in np.unique(part.look):
+            face = first + int(np.flatnonzero(part.look == index)[0])
             at = whole.look[face]
-            expected = part.paints[part.starts[look] : part.starts[look + 1]]
+            expected = part.paints[part.starts[index] : part.starts[index + 1]]
             assert np.array_equal(whole.paints[whole.starts[at] : whole.starts[at + 1]], expected)
         assert np.array_equal(
             whole.vertices[whole.faces[first : first + len(part.faces)]], part.vertices[part.faces]
@@ -123,17 +123,17 @@ def test_layers_end_in_skin_and_thicken_outward(body: FastBody) -> None:
     ][0, 24]
     skirts, bare_hands, bare_noses = set(), 0, 0
     for _ in range(60):
-        look = wardrobe.dress(rng)
-        skirts.add(look.skirt)
-        last = len(look.paints) - 1
-        assert all(inside(look.regions, last, *point) > 0 for point in body.template[::200])
+        outfit = wardrobe.dress(rng)
+        skirts.add(outfit.skirt)
+        last = len(outfit.paints) - 1
+        assert all(inside(outfit.regions, last, *point) > 0 for point in body.template[::200])
 
-        def layer(point: np.ndarray, look=look) -> int:
-            return next(k for k in range(len(look.paints)) if inside(look.regions, k, *point) > 0)
+        def layer(point: np.ndarray, outfit=outfit) -> int:
+            return next(k for k in range(len(outfit.paints)) if inside(outfit.regions, k, *point) > 0)
 
         bare_hands += all(layer(body.template[v]) == last for v in hands[::20])
         bare_noses += layer(nose) == last
-        thick = wardrobe.clothed(look, body.template) - body.template
+        thick = wardrobe.clothed(outfit, body.template) - body.template
         along = (thick * normals).sum(1)
         assert (
             (along >= -1e-6).all()
@@ -143,9 +143,9 @@ def test_layers_end_in_skin_and_thicken_outward(body: FastBody) -> None:
         for v in range(0, len(along), 331):  # the outermost layer alone, each vertex by itself
             k, (x, y, z) = layer(body.template[v]), body.template[v]
             crease = noise_at(NOISE, 1.3 * (x + 0.7 * z), 0.6 * y + 0.3 * z)
-            thickness, more, below, folds = look.swell[k]
+            thickness, more, below, folds = outfit.swell[k]
             full = max(thickness + more * max(below - y, 0) + folds * crease, 0)
-            rise = min(1, 0.3 + inside(look.regions, k, x, y, z) / 0.02)
+            rise = min(1, 0.3 + inside(outfit.regions, k, x, y, z) / 0.02)
             assert along[v] == pytest.approx(full * rise, abs=2e-6)
     assert skirts == {"none", "skirt", "dress", "coat"} and bare_hands > 50 and bare_noses > 50
 
@@ -158,10 +158,10 @@ def test_loose_things_move_with_the_body(body: FastBody) -> None:
     whole = still.copy()
     whole[:, 0] = turn
     shaped, rest = body.shaped(betas[0]), body.rest(betas)[0]
-    seen, skirts = 0, 0
+    total, skirts = 0, 0
     for _ in range(80):
-        look = wardrobe.dress(rng)
-        pieces = attic.pieces(rng, look, shaped, rest)
+        outfit = wardrobe.dress(rng)
+        pieces = attic.pieces(rng, outfit, shaped, rest)
         at_rest = place_pieces(pieces, body.transforms(betas, still)[0], np.zeros(3, np.float32))
         turned_ = place_pieces(pieces, body.transforms(betas, whole)[0], np.float32([1, 2, 3]))
         for piece, a, b in zip(pieces, at_rest, turned_, strict=True):
@@ -169,16 +169,16 @@ def test_loose_things_move_with_the_body(body: FastBody) -> None:
             assert np.abs(a.vertices - piece.vertices).max() < 1e-5
             moved = (piece.vertices - rest[0]) @ turn.T + rest[0] + np.float32([1, 2, 3])
             assert np.abs(b.vertices - moved).max() < 1e-4
-        seen += len(pieces)
+        total += len(pieces)
         if (
-            look.skirt == "skirt"
+            outfit.skirt == "skirt"
         ):  # it is around the hips, and nothing of the thighs above its hem is outside it
             skirts += 1
             skirt = pieces[0].vertices
             hips = shaped[(np.abs(shaped[:, 1] - rest[1, 1]) < 0.03) & (np.abs(shaped[:, 0]) < 0.3)]
             near = skirt[np.abs(skirt[:, 1] - rest[1, 1]) < 0.03]
             assert near[:, 0].max() > hips[:, 0].max() and near[:, 2].max() > hips[:, 2].max() - 0.01
-    assert seen > 30 and skirts > 2
+    assert total > 30 and skirts > 2
 
 
 def test_the_canvas_is_one_z_buffer() -> None:
@@ -193,10 +193,10 @@ def test_the_canvas_is_one_z_buffer() -> None:
     whole = canvas.mesh()
     plain = rasterize(whole.vertices, whole.faces, K, (256, 256))
     assert np.array_equal(plain.depth, canvas.raster.depth) and np.array_equal(plain.face, canvas.raster.face)
-    seen = plain.face >= 0
-    assert np.array_equal(plain.bary[seen], canvas.raster.bary[seen])
+    visible = plain.face >= 0
+    assert np.array_equal(plain.bary[visible], canvas.raster.bary[visible])
     owners = np.repeat([who for _, who in meshes], [len(mesh.faces) for mesh, _ in meshes])
-    assert np.array_equal(canvas.owner, np.where(seen, owners[plain.face], 0))
+    assert np.array_equal(canvas.owner, np.where(visible, owners[plain.face], 0))
 
 
 def test_what_hides_too_much_is_left_out() -> None:
@@ -212,7 +212,7 @@ def test_what_hides_too_much_is_left_out() -> None:
     assert canvas.beyond(np.float32([[9, 0, 1]])) and not canvas.beyond(np.float32([[9, 0, 1], [-9, 0, 1]]))
 
 
-def test_contact_is_seen(body: FastBody) -> None:
+def test_self_collisions_are_detected(body: FastBody) -> None:
     bank = PoseBank.load("train")
     still = np.eye(3, dtype=np.float32)[None, None].repeat(24, 1)
     joints = body.joints(np.zeros((1, 10), np.float32), still)[0]
@@ -273,7 +273,7 @@ def test_corners_are_dark_and_planes_are_not() -> None:
     )
 
 
-def test_places_hold_camera_and_people_and_fill_the_picture() -> None:
+def test_places_hold_camera_and_people_and_fill_the_image() -> None:
     for seed in range(12):
         rng = np.random.default_rng(seed)
         light = Light(rng, UPRIGHT)
@@ -296,15 +296,15 @@ def test_a_person_darkens_the_floor() -> None:
     light = Light(rng, UPRIGHT)
     around = draw_surroundings(rng, light, -1.3, np.float32([[0, -1.2, -4]]))
     around.paints[:, 16] = 0  # no grain
-    pictures = []
+    images = []
     for radius in (1e-4, 0.15):
         image = np.zeros((256, 256, 3), np.float32)
         balls = np.float32([[0, -1.15, -4, radius]])
         draw_behind(image, around, light, UPRIGHT, 300.0, balls, np.full((256, 256), -1, np.int32))
-        pictures.append(image)
+        images.append(image)
     row = round(128 + 300 * 1.3 / 4)
-    assert pictures[1][row, 128].sum() < 0.85 * pictures[0][row, 128].sum()
-    assert np.allclose(pictures[0][-1, 0], pictures[1][-1, 0], rtol=0.05)
+    assert images[1][row, 128].sum() < 0.85 * images[0][row, 128].sum()
+    assert np.allclose(images[0][-1, 0], images[1][-1, 0], rtol=0.05)
 
 
 def test_photographs() -> None:
@@ -347,7 +347,7 @@ def test_shapes_reach_from_small_to_heavy(body: FastBody) -> None:
     assert betas[:, 1].std() > 1.25  # men and women: wider than the body's own population
 
 
-def test_the_keypoint_stream_hides_about_as_much_as_the_pictures() -> None:
+def test_the_keypoint_stream_hides_about_as_much_as_the_images() -> None:
     people = SyntheticPeople(3, PoseBank.load("train"), free_body())
     main = [
         JOINTS30.index(name)
@@ -361,7 +361,7 @@ def test_the_keypoint_stream_hides_about_as_much_as_the_pictures() -> None:
     assert abs(shares[0] - shares[1]) < 0.1
 
 
-def test_a_shaken_picture_stays_in_its_place() -> None:
+def test_a_shaken_image_keeps_its_position() -> None:
     """A dot becomes a line of as much light about the same place: kernels lose their empty rows, not their middle."""
     dot = np.zeros((65, 65, 3), np.uint8)
     dot[32, 32] = 255

@@ -36,7 +36,7 @@ SMALL = PackConfig(side=300, per_shard=2, quality=95)
 
 
 class Crowd:
-    """Made-up people off the picture's middle; joints of the free body by the Human3.6M regressor, camera frame."""
+    """Made-up people off the image centre; joints of the free body by the Human3.6M regressor, camera frame."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -74,12 +74,12 @@ def crowd() -> Crowd:
 
 def people(crowd: Crowd, folder: Path) -> list[Annotation]:
     """The second lacks a knee in 3D, the fourth everything."""
-    found = [crowd.person(i, folder) for i in range(COUNT)]
-    some = found[1].joints3d_valid.copy()
+    persons = [crowd.person(i, folder) for i in range(COUNT)]
+    some = persons[1].joints3d_valid.copy()
     some[JOINTS30.index("L_Knee")] = 0
-    found[1] = replace(found[1], joints3d_valid=some)
-    found[3] = replace(found[3], joints3d_valid=np.zeros(30, np.float32))
-    return found
+    persons[1] = replace(persons[1], joints3d_valid=some)
+    persons[3] = replace(persons[3], joints3d_valid=np.zeros(30, np.float32))
+    return persons
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def records(crowd: Crowd, tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def answer(crowd: Crowd, source: PackedSource, indices: Sequence[int], camera: str) -> Prediction:
+def true_prediction(crowd: Crowd, source: PackedSource, indices: Sequence[int], camera: str) -> Prediction:
     """The truth, in the frame of a model of that camera."""
     persons = source.persons(indices)
     rows = [int(name.rpartition("/")[2]) for name in persons.ids]
@@ -106,13 +106,13 @@ def answer(crowd: Crowd, source: PackedSource, indices: Sequence[int], camera: s
 
 
 class Body:
-    """As much of a model as `predicted` looks at."""
+    """The attributes of a model that `predicted` uses."""
 
     def __init__(self, crowd: Crowd, camera: str) -> None:
         self.body, self.camera, self.provenance = crowd.body, camera, {}
 
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
-        raise AssertionError("the test says what it answers")
+        raise AssertionError("the test passes the prediction itself")
 
 
 @pytest.mark.parametrize("camera", ["crop", "image"])
@@ -128,11 +128,13 @@ def test_the_true_body_has_no_error_and_the_unknown_are_not_counted(
     assert protocol.selection.rule == "measured" and protocol.measure == Measure(
         metrics=("MPJPE", "PA-MPJPE")
     )
-    said = predicted(protocol.measure, Body(crowd, camera), answer(crowd, source, [0, 1, 2], camera), persons)
-    rows = score(protocol.measure, [0, 1, 2], persons, said)
+    predictions = predicted(
+        protocol.measure, Body(crowd, camera), true_prediction(crowd, source, [0, 1, 2], camera), persons
+    )
+    rows = score(protocol.measure, [0, 1, 2], persons, predictions)
     assert rows.mpjpe.max() < 0.1 and rows.pa_mpjpe.max() < 0.1  # mm: the records keep micrometres
     turned = predicted(
-        protocol.measure, Body(crowd, "image"), answer(crowd, source, [0, 1, 2], "crop"), persons
+        protocol.measure, Body(crowd, "image"), true_prediction(crowd, source, [0, 1, 2], "crop"), persons
     )
     assert score(protocol.measure, [0, 1, 2], persons, turned).mpjpe[[0, 2]].min() > 20  # it is no tautology
 
@@ -160,8 +162,8 @@ def test_the_hash_is_of_what_was_measured(crowd: Crowd, records: Path, tmp_path:
     assert open_packed(tmp_path / "other").protocol.hash != first.hash
 
 
-def test_fits_and_smpls_joints_are_told_apart(crowd: Crowd, tmp_path: Path) -> None:
-    """Both are compared with the answer's own joints, not with the Human3.6M regressor's."""
+def test_fits_and_smpl_joints_have_protocols_of_their_own(crowd: Crowd, tmp_path: Path) -> None:
+    """Both are compared with the predicted body's own joints, not with the Human3.6M regressor's."""
     nothing = {"joints3d_valid": np.zeros(30, np.float32), "joints3d": np.zeros((30, 3), np.float32)}
     everything = {"joints3d_valid": np.ones(30, np.float32)}
     for name, rule, changed in (
@@ -175,11 +177,13 @@ def test_fits_and_smpls_joints_are_told_apart(crowd: Crowd, tmp_path: Path) -> N
         assert protocol.selection.rule == rule and protocol.measure.regressor == OWN_JOINTS
         assert len(source) == COUNT - (name == "fit")
         persons = source.persons([0, 1])
-        said = predicted(
-            protocol.measure, Body(crowd, "crop"), answer(crowd, source, [0, 1], "crop"), persons
+        predictions = predicted(
+            protocol.measure, Body(crowd, "crop"), true_prediction(crowd, source, [0, 1], "crop"), persons
         )
-        assert score(protocol.measure, [0, 1], persons, said).mpjpe.max() < 0.1
-        other = predicted(Measure(), Body(crowd, "crop"), answer(crowd, source, [0, 1], "crop"), persons)
+        assert score(protocol.measure, [0, 1], persons, predictions).mpjpe.max() < 0.1
+        other = predicted(
+            Measure(), Body(crowd, "crop"), true_prediction(crowd, source, [0, 1], "crop"), persons
+        )
         assert score(protocol.measure, [0, 1], persons, other).mpjpe.min() > 5
 
 
@@ -216,12 +220,12 @@ def test_the_commands_take_a_folder(
         main(["bench", "robustness", "--protocol", str(records), "--out", str(tmp_path / "bench"), *words])
         == 0
     )
-    found = json.loads((tmp_path / "bench" / JSON).read_text())
-    assert found["protocol"]["hash"] == open_packed(records).protocol.hash
-    assert found["persons"] == {
+    record = json.loads((tmp_path / "bench" / JSON).read_text())
+    assert record["protocol"]["hash"] == open_packed(records).protocol.hash
+    assert record["persons"] == {
         "measured": 3, "found": 3, "left_out": {"3D joints not known, or not all": 2}, "map": 0,
     }  # fmt: skip
-    assert found["corruptions"][0]["models"][0][0]["MPJPE"] > 20
+    assert record["corruptions"][0]["models"][0][0]["MPJPE"] > 20
     out = tmp_path / "results"
     assert main(["eval", "run", str(records), "--method", "t-pose", "--out", str(out)]) == 0
     result = read(out / "mine+t-pose")
@@ -233,13 +237,17 @@ def test_the_commands_take_a_folder(
         main(["bench", "robustness", "--protocol", str(tmp_path / "bench"), "--out", str(tmp_path / "no")])
         != 0
     )
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "not a folder of packed people" in told and "dpmesh data pack" in told
+    printed = capsys.readouterr().err
+    assert (
+        printed.count("\n") == 1
+        and "not a folder of packed people" in printed
+        and "dpmesh data pack" in printed
+    )
     assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"record_id": ["a"]}, ""),
         ({"record_id": "a\nb"}, "no printable text"),
@@ -250,26 +258,26 @@ def test_the_commands_take_a_folder(
     ],
 )
 def test_a_damaged_record_is_one_line(
-    records: Path, change: dict, told: str, monkeypatch: pytest.MonkeyPatch
+    records: Path, change: dict, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = shards.from_plain
     monkeypatch.setattr(
         shards, "from_plain", lambda data, *rest, **more: plain({**data, **change}, *rest, **more)
     )
-    with pytest.raises(InputError, match=rf"person 0: .*record.*{told}") as error:
+    with pytest.raises(InputError, match=rf"person 0: .*record.*{message}") as error:
         open_packed(records)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("count", [10**30, -1, 1.5, None, "x", True])
 def test_a_damaged_manifest_is_one_line_and_does_not_hang(records: Path, count: object) -> None:
-    found = json.loads((records / "pack.json").read_text())
-    found["sets"]["walk-test"]["shards"] = count
-    (records / "pack.json").write_text(json.dumps(found))
+    manifest = json.loads((records / "pack.json").read_text())
+    manifest["sets"]["walk-test"]["shards"] = count
+    (records / "pack.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=r"pack\.json: the number of shards of walk-test is damaged"):
         open_packed(records)
-    found["sets"]["walk-test"]["shards"] = 90_000
-    (records / "pack.json").write_text(json.dumps(found))
+    manifest["sets"]["walk-test"]["shards"] = 90_000
+    (records / "pack.json").write_text(json.dumps(manifest))
     with pytest.raises(
         InputError, match=r"pack\.json: walk-test has far fewer shards than the manifest's 90,000"
     ):
@@ -281,9 +289,9 @@ def test_a_damaged_manifest_is_one_line_and_does_not_hang(records: Path, count: 
 
 def test_an_index_that_points_outside_is_one_line(records: Path) -> None:
     path = records / "walk-test-00000.json"
-    found = json.loads(path.read_text())
-    found["people"][0][0] = -1
-    path.write_text(json.dumps(found))
+    table = json.loads(path.read_text())
+    table["people"][0][0] = -1
+    path.write_text(json.dumps(table))
     with pytest.raises(
         InputError, match=r"walk-test-00000\.tar: this shard is torn: its index is missing or damaged"
     ):
@@ -296,11 +304,11 @@ def test_a_record_with_nan_is_the_records_fault(
 ) -> None:
     """Of shards that another hand wrote: packing leaves such a record out, training refuses it, the evaluation counts
     and names it."""
-    found = people(crowd, tmp_path)
-    spoiled = getattr(found[2], field).copy()
+    packed = people(crowd, tmp_path)
+    spoiled = getattr(packed[2], field).copy()
     spoiled.flat[AT[3] if field.startswith("joints") else 0] = np.nan
-    whole, found[2] = found[2], replace(found[2], **{field: spoiled})
-    assert pack(found, tmp_path / "ours", "walk-test", SMALL).skipped.keys() == {whole.record_id}
+    whole, packed[2] = packed[2], replace(packed[2], **{field: spoiled})
+    assert pack(packed, tmp_path / "ours", "walk-test", SMALL).skipped.keys() == {whole.record_id}
     census = open_packed(tmp_path / "ours").census
     assert census.found == 2 and census.left_out["left out when packed"] == 1
 
@@ -310,14 +318,16 @@ def test_a_record_with_nan_is_the_records_fault(
     written = packing.to_plain
     monkeypatch.setattr(packing, "to_plain", to_plain)
     monkeypatch.setattr(packing, "_json", json.dumps)
-    pack([*found[:2], whole, *found[3:]], tmp_path / "mine", "walk-test", SMALL)
+    pack([*packed[:2], whole, *packed[3:]], tmp_path / "mine", "walk-test", SMALL)
     with pytest.raises(InputError, match="not finite"):
         shards.ShardSource(tmp_path / "mine", "walk", "test").sample(2, np.random.default_rng(0))
     source = open_packed(tmp_path / "mine")
     persons = source.persons(range(len(source)))
     assert len(source) == 3 and not persons.fallbacks
-    said = answer(crowd, source, range(len(source)), "crop")
+    predictions = true_prediction(crowd, source, range(len(source)), "crop")
     measure = source.protocol.measure
-    rows = score(measure, range(len(source)), persons, predicted(measure, Body(crowd, "crop"), said, persons))
+    rows = score(
+        measure, range(len(source)), persons, predicted(measure, Body(crowd, "crop"), predictions, persons)
+    )
     assert [str(name) for name in rows.ids[rows.unusable]] == [whole.record_id] and not rows.failed.any()
     assert np.isfinite(rows.mpjpe[~rows.unusable]).all()

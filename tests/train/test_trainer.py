@@ -60,7 +60,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(
     assert one == other
 
 
-def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(
+def test_a_torn_checkpoint_is_reported_and_the_one_before_is_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     for step in (1, 2):
@@ -81,7 +81,7 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(
 
 @pytest.mark.parametrize("pickled", [b"\x80\x02e.", b"\x80\x02K\x01K\x01b.", b"\x80\x02}.", b"\x80\x02"])
 def test_whole_archives_that_are_no_checkpoint(tmp_path: Path, pickled: bytes):
-    """Every checksum is right; the unpickler's stack runs empty, a number is given a state, nothing is in it."""
+    """Every checksum is right; the unpickler's stack runs empty, a number gets a state, nothing is in it."""
     save_checkpoint(tmp_path, {"stage": 0, "step": 1})
     with zipfile.ZipFile(tmp_path / "last.ckpt") as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -121,11 +121,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_people(
 ):
     """behind: as on a GPU, which is asked one step later, and before anything is written."""
     monkeypatch.setitem(divergence.BEHIND, "cpu", behind)
-    forward, seen = MeshObjective.forward, list[int]()
+    forward, ran = MeshObjective.forward, list[int]()
 
     def broken(self: MeshObjective, batch: Any, part: Any) -> Any:
         loss, terms = forward(self, batch, part)
-        seen.append(part.step)
+        ran.append(part.step)
         return loss * (float("nan") if part.step == 1 else 1.0), terms
 
     monkeypatch.setattr(MeshObjective, "forward", broken)
@@ -136,7 +136,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_people(
                 out, child.stage("teacher", batch=2), checkpoint_every=checkpoint_every, log_every=3
             )
         )
-    assert seen == [0, 1, 2][:steps]
+    assert ran == [0, 1, 2][:steps]
     state = latest_checkpoint(out)
     if behind:
         assert state is None  # it was asked for at step 0, and would have been written at step 1
@@ -144,9 +144,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_people(
         assert state is not None and state["step"] == 1
         assert all(torch.isfinite(value).all() for value in state["objective"].values())
     assert not (out / "weights").exists()
-    told = json.loads((out / "diverged.json").read_text())
-    assert told["step"] == 1
-    assert told["record_ids"] == ["synthetic/1/2", "synthetic/1/3"]  # the second two of four people
+    record = json.loads((out / "diverged.json").read_text())
+    assert record["step"] == 1
+    assert record["record_ids"] == ["synthetic/1/2", "synthetic/1/3"]  # the second two of four people
 
 
 def test_an_average_of_the_weights_is_kept(whole: Path, child: ModuleType, stages: list[dict[str, Any]]):
