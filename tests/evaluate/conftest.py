@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from packed_people import SMALL, Crowd, people
 
 from dpmesh.assets import FOLDER_VARIABLE
 from dpmesh.body.files import load_body
 from dpmesh.body.layer import BodyModel
+from dpmesh.data.pack import pack
 from dpmesh.evaluate import report
 from dpmesh.evaluate.evaluation import Evaluation, EvaluationConfig
 from dpmesh.evaluate.interfaces import Persons
@@ -99,12 +101,11 @@ class FixedModel:
         self, source: RecordingSource, predict: Predict, camera: str = "crop", body: Path | None = None
     ) -> None:
         assets = TOOL_ASSETS[0]
-        self.body = BodyModel(
-            load_body(
-                body or assets / "smpl" / "SMPL_NEUTRAL.npz",
-                h36m=assets / "regressors" / "J_regressor_h36m_correct.npy",
-            )
+        self.arrays = load_body(
+            body or assets / "smpl" / "SMPL_NEUTRAL.npz",
+            h36m=assets / "regressors" / "J_regressor_h36m_correct.npy",
         )
+        self.body = BodyModel(self.arrays)
         self.source, self.predict, self.camera, self.provenance = source, predict, camera, {}
 
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
@@ -203,3 +204,14 @@ def write_result() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def crowd() -> Crowd:
+    return Crowd()
+
+
+@pytest.fixture
+def records(crowd: Crowd, tmp_path: Path) -> Path:
+    pack(people(crowd, tmp_path), tmp_path / "mine", "walk-test", SMALL)
+    return tmp_path / "mine"

@@ -193,24 +193,32 @@ def test_the_source_gives_persons(
         open_source("synthocc", None).persons([0])
 
 
-def test_the_detector_is_believed_where_it_is_sure_and_inside_the_frame(labels: list[list[Label]]) -> None:
+def test_detected_keypoints_are_visible_above_the_threshold_and_inside_the_frame(
+    labels: list[list[Label]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, one = open_source("synthocc@detector", None), labels[0][1]
     assert not source.detector.rotated_detection  # added after the set was frozen
     assert isinstance(source, SynthOcc)
     one = replace(one, frame=np.array([0.0, 0, 100, 256]))
-    said = np.zeros((30, 3), np.float32)
-    said[:, :2], said[:, 2] = 60, 0.9
-    said[0, 0], said[1, 0], said[2, 2], said[3, 2] = 99.5, 98.5, 0.19, 0.21
+    detected = np.zeros((30, 3), np.float32)
+    detected[:, :2], detected[:, 2] = 60, 0.9
+    detected[0, 0], detected[1, 0], detected[2, 2], detected[3, 2] = 99.5, 98.5, 0.19, 0.21
 
-    class Says:
+    class FixedDetector:
         def keypoints_in_boxes(self, image: np.ndarray, boxes: np.ndarray) -> list[SimpleNamespace]:
             assert np.array_equal(boxes, one.box[None].astype(np.float32))
-            return [SimpleNamespace(keypoints30=said)]
+            return [SimpleNamespace(keypoints30=detected)]
 
-    source.detector = Says()  # pyright: ignore[reportAttributeAccessIssue]
-    points, sure = source._keypoints(one, np.zeros((256, 256, 3), np.uint8))
-    assert np.flatnonzero(sure == 0).tolist() == [0, 2]  # beyond the frame's last pixel; below the threshold
-    assert not points[[0, 2]].any() and np.array_equal(points[1], said[1, :2])
+    source.detector = FixedDetector()  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(source_module, "label", lambda *_: one)
+    monkeypatch.setattr(source_module, "draw_case", lambda *_: np.zeros((6, 256, 256, 3), np.uint8))
+    persons = source.persons([1])
+    points, visible = persons.joints[0], persons.visible[0]
+    assert np.flatnonzero(visible == 0).tolist() == [
+        0,
+        2,
+    ]  # beyond the frame's last pixel; below the threshold
+    assert not points[[0, 2]].any() and np.array_equal(points[1], detected[1, :2])
 
 
 def test_a_broken_cache_is_refused(tmp_path: Path) -> None:

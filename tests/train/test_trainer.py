@@ -1,7 +1,8 @@
-"""The loop learns, resumes after any kill with the same losses, detects a torn checkpoint, stops at NaN."""
+"""The loop learns, resumes after a kill with equal losses, survives a torn checkpoint and a full disk, stops at NaN."""
 
 import csv
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from dpmesh.errors import ConfigError
+from dpmesh.errors import ConfigError, OutputError
 from dpmesh.train import divergence
 from dpmesh.train import trainer as loop
 from dpmesh.train.checkpoints import latest_checkpoint, save_checkpoint
@@ -159,3 +160,17 @@ def test_an_average_of_the_weights_is_kept(whole: Path, child: ModuleType, stage
     )
     assert lines(out, "teacher") == lines(whole, "teacher")
     assert plain != averaged
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path):
+    save_checkpoint(tmp_path, {"stage": 0, "step": 1, "weights": torch.arange(1000.0)})
+    before = (tmp_path / "last.ckpt").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            save_checkpoint(tmp_path, {"stage": 0, "step": 2, "weights": torch.arange(1_000_000.0)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert (tmp_path / "last.ckpt").read_bytes() == before
