@@ -202,10 +202,12 @@ def test_overwrite_replaces_only_a_model(tmp_path: Path, content: bytes) -> None
     refuse_out(out, overwrite=True)
     data = tmp_path / "m.onnx.data"
     data.write_bytes(b"mine")
-    with pytest.raises(OutputError, match=r"m\.onnx\.data: is not part"):  # the model does not refer to it
+    with pytest.raises(
+        OutputError, match=r"m\.onnx\.data: is not part of an ONNX model"
+    ):  # the model does not refer to it
         refuse_out(out, overwrite=True)
     small_model(out, data.name)
     refuse_out(out, overwrite=True)
     out.unlink()
-    with pytest.raises(OutputError, match=r"m\.onnx\.data: is not part"):
+    with pytest.raises(OutputError, match=r"m\.onnx\.data: is not part of an ONNX model"):
         refuse_out(out, overwrite=True)

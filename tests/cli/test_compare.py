@@ -208,7 +208,7 @@ def test_names_do_not_steer_the_terminal(
     out, err = capsys.readouterr()
     assert not {"\x1b", "\u202e"} & set(out + err)
     assert len(out.splitlines()) == 2 and r"x\x1b[31m\n\u202ey.png: 2 people" in out
-    assert len(err.splitlines()) == 2 and "has no image" in err
+    assert len(err.splitlines()) == 2 and "is not an image" in err
 
 
 @pytest.mark.parametrize(

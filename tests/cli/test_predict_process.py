@@ -13,6 +13,7 @@ from PIL import Image
 
 from dpmesh.cli.main import main
 from dpmesh.inference.predictor import Predictor
+from dpmesh.inference.record import MARKER
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 
@@ -25,6 +26,11 @@ def photos(tmp_path: Path) -> Path:
         Image.fromarray(PHOTO).save(folder / name)
     (folder / "notes.txt").write_text("not an image by its name")
     return folder
+
+
+def names(folder: Path) -> set[str]:
+    """All but the record, which is everywhere."""
+    return {path.name for path in folder.iterdir()} - {MARKER}
 
 
 def predict(*words: object) -> int:

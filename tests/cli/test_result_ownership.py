@@ -41,7 +41,9 @@ def test_results_of_an_older_version(album: Path, capfd: pytest.CaptureFixture[s
     assert main(words) == 1
     assert "older version" in capfd.readouterr().err
     assert main([*words, "--overwrite"]) == 0
-    assert {p.name for p in result.iterdir()} == {MARKER, "scene.json", "person_00.obj", "notes.txt"}
+    assert {p.name for p in result.iterdir()} == {
+        *(MARKER, "scene.json", "person_00.obj", "person_00.mtl", "notes.txt")
+    }
 
 
 @pytest.mark.usefixtures("loads")

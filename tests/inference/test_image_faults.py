@@ -33,8 +33,8 @@ def stored(tmp_path: Path, image: Image.Image, name: str, **options: object) -> 
     [
         (b"", "empty"),
         (b"hello", "not an image"),
-        (b"\x89PNG\r\n\x1a\n", "is not an image"),
-        (b"\xff\xd8\xff\xe0", "is not an image"),
+        (b"\x89PNG\r\n\x1a\n", "not an image that can be read"),
+        (b"\xff\xd8\xff\xe0", "not an image that can be read"),
     ],
 )
 def test_not_an_image(tmp_path: Path, content: bytes, message: str) -> None:

@@ -107,9 +107,9 @@ def test_coordinates_that_cannot_belong_to_the_image(
 
 
 def test_not_a_keypoint_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused(tmp_path, "", "is empty: no JSON")
     for text in ("{", "not json", "\x00\x01", "[" * 100_000):
         refused(tmp_path, text, "is not JSON")
+    refused(tmp_path, "", "is empty: no JSON")
     refused(tmp_path, {"something": 1}, "no keypoint file of a known format")
     refused(tmp_path, "3", "no keypoint file of a known format")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00\xd8")

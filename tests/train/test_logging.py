@@ -68,7 +68,7 @@ def test_curves_and_previews(tmp_path: Path):
 
 
 def test_other_processes_log_nothing(tmp_path: Path):
-    with TrainingLog(tmp_path, "s", 0, 9, tells=False, tensorboard=True) as report:
+    with TrainingLog(tmp_path, "s", 0, 9, writes=False, tensorboard=True) as report:
         report.row(1, 2, {"loss": 0.5})
         report.validation(1, 2, {"x": 1.0})
         report.preview(1, np.zeros((4, 4, 3), np.uint8))

@@ -120,12 +120,12 @@ def test_a_teacher_gets_ground_truth_joints_and_a_student_fewer_than_were_detect
     student = MeshObjective(model(), StudentStage(**COMMON, p_drop_joint=0.5), SETTINGS)
     drops = []
     for step in range(40):
-        joints, kept = student.given(batch, Part(1, step))
+        joints, kept = student.input_joints(batch, Part(1, step))
         assert (kept <= batch["visible"]).all()
         assert torch.equal(joints, batch["joints"])
         drops.append(1 - kept.sum() / batch["visible"].sum())
     assert torch.stack(drops).mean() == pytest.approx(0.5, abs=0.06)
-    assert torch.equal(student.given(batch)[1], batch["visible"])  # nothing is dropped in validation
+    assert torch.equal(student.input_joints(batch)[1], batch["visible"])  # nothing is dropped in validation
 
 
 def test_what_is_not_known_has_no_gradient(image_batch: Tensors):

@@ -137,7 +137,7 @@ def test_a_finished_run_is_reported_and_lost_weights_are_an_error(
     out = copied(done, tmp_path)
     caplog.set_level("INFO")
     assert loop.train(as_begun(child, out)) == out / "weights"
-    assert "finished already, nothing was trained" in caplog.text
+    assert "every stage is finished already, nothing was trained" in caplog.text
     with pytest.raises(
         ConfigError, match=r"teacher.steps was 4, is 9 after the stage was finished \(4 steps\)"
     ):
