@@ -58,9 +58,9 @@ def test_all_has_every_extra_for_users() -> None:
     assert Requirement(EXTRAS["dev"][0]).extras == {"all"}
 
 
-@pytest.mark.parametrize("folder", ["src", "configs"])
+@pytest.mark.parametrize("folder", ["src", "configs", "docs"])
 def test_extras_that_are_named_exist(folder: str) -> None:
-    """In error messages, docstrings and recipes."""
+    """In error messages, docstrings, recipes and pages."""
     named = [
         (path, extra.strip())
         for path in sorted((ROOT / folder).rglob("*"))

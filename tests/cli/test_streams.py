@@ -132,7 +132,9 @@ def test_wrong_arguments_are_escaped(capfd: pytest.CaptureFixture[str]) -> None:
     assert err.count("\n") == 1 and "\x1b" not in err
 
 
-@pytest.mark.parametrize("verb", ["assets", "attention", "compare", "convert", "data", "export", "train"])
+@pytest.mark.parametrize(
+    "verb", ["image_files", "assets", "attention", "compare", "convert", "data", "export", "train"]
+)
 def test_a_verb_prints_names_through_say(verb: str) -> None:
     """A name of a file, or in one, must not steer a terminal: these verbs have no `print` of their own."""
     source = Path(importlib.import_module(f"dpmesh.cli.{verb}").__file__ or "").read_text()
