@@ -11,6 +11,7 @@ from dpmesh.evaluate.registry import open_source
 from dpmesh.evaluate.results import NO_MPVE
 from dpmesh.evaluate.runner import evaluate
 from dpmesh.evaluate.sources import NO_KEYPOINTS, SHRUNK, DiskSource
+from dpmesh.inference.detector import Detector
 from dpmesh.skeletons import COCO17, H36M17, JOINTS30, convert
 from tools.fixtures.evaluation_twin_people import project
 
@@ -213,10 +214,23 @@ def test_panoptic(twin, opened):
     np.testing.assert_allclose(persons.truth_joints[0], joints[rows.ids[1]], atol=1e-9)
 
 
-def test_panoptic_asks_the_shipped_detector_inside_the_box(twin, opened):
+def test_panoptic_detects_keypoints_inside_the_annotated_box(twin, opened, monkeypatch):
+    boxes: list[np.ndarray] = []
+    detect = Detector.keypoints_in_boxes
+
+    def recorded(self: Detector, image: np.ndarray, inside: np.ndarray):
+        (box,) = inside
+        assert (box >= 0).all() and (box[2:] <= image.shape[1::-1]).all()
+        boxes.append(box)
+        return detect(self, image, inside)
+
+    monkeypatch.setattr(Detector, "keypoints_in_boxes", recorded)
     run = opened("panoptic-haggling", lambda name: (np.zeros((6890, 3)), np.zeros(3)))
     rows = evaluate(run, range(2))
-    assert np.isfinite(rows.mpjpe).all() and len(rows) == 2
+    assert np.isfinite(rows.mpjpe).all() and len(rows) == len(boxes) == 2
+    annotated = [record.box for record in run.source.source.records[:2]]
+    shrunk = [box / wanted for box, wanted in zip(boxes, annotated, strict=True)]
+    np.testing.assert_allclose(shrunk, np.full((2, 4), shrunk[0][0]), rtol=1e-3)
 
 
 def test_another_mesh_has_no_mpve_and_a_counted_fallback(twin, opened, tmp_path: Path):
