@@ -164,8 +164,8 @@ def private_uses(tree: ast.AST, private: re.Pattern[str]) -> Iterator[tuple[int,
                 words = [word.value for word in node.args if isinstance(word, ast.Constant)]
                 yield from ((node.lineno, word) for word in words if private.fullmatch(str(word)))
             case ast.Constant(value=str(text)) if "dpmesh" in text:
-                found = re.findall(r"\.(_(?!_)\w+)|import (_(?!_)\w+)", text)
-                yield from ((node.lineno, a or b) for a, b in found if private.fullmatch(a or b))
+                matches = re.findall(r"\.(_(?!_)\w+)|import (_(?!_)\w+)", text)
+                yield from ((node.lineno, a or b) for a, b in matches if private.fullmatch(a or b))
             case _:
                 pass
 

@@ -117,7 +117,7 @@ def test_a_fit_that_is_off_is_dropped_and_the_person_kept(sets: Sets, bodies: Fi
     assert source.dropped["not a fifth frame"] == 2
 
 
-def test_the_nearest_of_a_muco_picture_has_the_other_as_neighbour(
+def test_the_nearest_person_of_a_muco_image_has_the_other_as_neighbour(
     people: dict[str, list[Annotation]], sets: Sets
 ) -> None:
     first, second = people["muco"]

@@ -109,8 +109,8 @@ def test_people_are_framed_as_a_detector_would(people: SyntheticPeople, bank: Po
     assert widest <= batch["focal"].min() < 1.3 * widest and 0.7 * longest < batch["focal"].max() <= longest
     assert batch["joints3d"][..., 2].min() > NEAREST - 1e-3
     beyond = [j for j, name in enumerate(JOINTS30.joints) if name in ("L_Toe", "Chest", "L_Hand", "Head_top")]
-    given = batch["visible"][:, beyond].max(1)
-    assert 0.18 < given.mean() < 0.27  # in a quarter of the samples also joints that COCO lacks
+    visible = batch["visible"][:, beyond].max(1)
+    assert 0.18 < visible.mean() < 0.27  # in a quarter of the samples also joints that COCO lacks
     head, feet = JOINTS30.index("Head_top"), [JOINTS30.index("L_Ankle"), JOINTS30.index("R_Ankle")]
     assert (
         batch["joints2d"][:, head, 1] < batch["joints2d"][:, feet, 1].mean(1)

@@ -66,7 +66,7 @@ def test_unobserved_points_do_not_matter():
     assert crop == around([(100, 50), (200, 200)])[0]
 
 
-def test_pixels_lie_where_the_crop_says():
+def test_pixels_match_the_crops_transform():
     image = np.zeros((240, 320, 3), np.uint8)
     image[90:110, 190:210] = (255, 0, 0)
     crop = Crop(100.0, 40.0, 128.0)

@@ -35,9 +35,9 @@ def test_camera_data_in_16_bits_is_stretched(
     assert cv2.imwrite(str(tmp_path / f"a{suffix}"), deep[..., order] if values.ndim == 3 else deep)
     wanted = np.round((values if values.ndim == 3 else np.repeat(values[..., None], 3, 2))[..., :3] * 255)
     for source in (tmp_path / f"a{suffix}", deep):
-        picture = read_image(source)
-        assert np.abs(picture.rgb - wanted).max() <= 1
-        assert picture.notes == (() if bits == 16 else (f"{bits}-bit data in a 16-bit file: stretched",))
+        image = read_image(source)
+        assert np.abs(image.rgb - wanted).max() <= 1
+        assert image.notes == (() if bits == 16 else (f"{bits}-bit data in a 16-bit file: stretched",))
 
 
 def test_dark_16_bit_images_are_not_stretched(tmp_path: Path) -> None:
@@ -47,14 +47,14 @@ def test_dark_16_bit_images_are_not_stretched(tmp_path: Path) -> None:
         deep = np.clip(COLOUR * share * 65535 + rng.normal(0, 40, COLOUR.shape), 0, None).astype(np.uint16)
         cv2.imwrite(str(tmp_path / "a.png"), deep[..., ::-1])
         for source in (tmp_path / "a.png", deep):
-            picture = read_image(source)
-            np.testing.assert_array_equal(picture.rgb, deep >> 8)
-            assert len(picture.notes) == 1 and "if it has fewer bits" in picture.notes[0]
+            image = read_image(source)
+            np.testing.assert_array_equal(image.rgb, deep >> 8)
+            assert len(image.notes) == 1 and "if it has fewer bits" in image.notes[0]
     for factor in (256, 257):
         deep = (COLOUR * 60).astype(np.uint16) * factor
         cv2.imwrite(str(tmp_path / "a.tif"), deep[..., ::-1])
-        picture = read_image(tmp_path / "a.tif")
-        assert not picture.notes and picture.rgb.max() == 60
+        image = read_image(tmp_path / "a.tif")
+        assert not image.notes and image.rgb.max() == 60
 
 
 def test_a_stated_depth_is_believed(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_a_stated_depth_is_believed(tmp_path: Path) -> None:
         data[:33] + b"\0\0\0\x01" + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
     )
     for name in ("a.tif", "a.png"):
-        picture = read_image(tmp_path / name)
-        assert np.abs(picture.rgb[..., 0] - GREY * 102).max() <= 1, name
+        image = read_image(tmp_path / name)
+        assert np.abs(image.rgb[..., 0] - GREY * 102).max() <= 1, name
     assert "if it has fewer bits" in read_image(tmp_path / "plain.png").notes[0]
     # 16 bits that a camera of 12 filled by scaling, as PNG's specification asks for, stay as they are
     Image.fromarray((deep * 16).astype(np.uint16)).save(tmp_path / "b.png")
@@ -120,10 +120,10 @@ def test_heic_is_read_with_its_extra(tmp_path: Path) -> None:
     smooth = np.repeat(np.repeat(SMOOTH, 2, 0), 2, 1)
     file = pillow_heif.from_pillow(Image.fromarray(smooth))
     file.save(tmp_path / "a.heic", quality=-1, exif=exif.tobytes())
-    picture = read_image(tmp_path / "a.heic")
+    image = read_image(tmp_path / "a.heic")
     upright = np.rot90(smooth, -1)
-    assert picture.rgb.shape == upright.shape and np.abs(picture.rgb.astype(int) - upright).mean() < 3
-    assert picture.exif_focal == pytest.approx(28 / np.hypot(36, 24) * np.hypot(80, 120), rel=1e-4)
+    assert image.rgb.shape == upright.shape and np.abs(image.rgb.astype(int) - upright).mean() < 3
+    assert image.exif_focal == pytest.approx(28 / np.hypot(36, 24) * np.hypot(80, 120), rel=1e-4)
     (tmp_path / "b.heic").write_bytes(HEIC)
     with pytest.raises(InputError, match=r"b\.heic: the HEIC image is damaged"):
         read_image(tmp_path / "b.heic")

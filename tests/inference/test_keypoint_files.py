@@ -64,7 +64,7 @@ def refused(folder: Path, content: Any, *message: str, **options: Any) -> None:
         assert part in str(error.value)
 
 
-def test_coco_annotations_are_looked_up_by_file_name(tmp_path: Path) -> None:
+def test_coco_annotations_are_matched_by_file_name(tmp_path: Path) -> None:
     other = coco(PERSON + 1, bbox=[1, 2, 3, 4])
     other["image_id"] = 8
     people = read(tmp_path, dataset(coco(bbox=[10, 20, 300, 200], score=0.7), other))
@@ -234,7 +234,7 @@ def test_a_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(read_keypoints(path, "other.jpg", SIZE)) == 1, "a changed file is read again"
 
 
-def test_images_that_were_not_looked_up_are_listed(tmp_path: Path) -> None:
+def test_unused_images_of_a_keypoint_file_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path, [coco(file_name="a.jpg"), coco(file_name="b.jpg")])
     file = keypoint_files.open_keypoints(path)
     file.people("a.jpg", SIZE)

@@ -25,7 +25,7 @@ BOTH = ("jsonl", "parquet")
 
 @pytest.fixture
 def scenes(predictor: Callable[..., Predictor]) -> list[Scene]:
-    """Two people, nobody, one person, each with a source and a digest."""
+    """Two people, no person, one person, each with a source and a digest."""
     made = [predictor()(IMAGE), predictor([])(IMAGE), predictor([(0.1, 0.1, 0.4, 0.9)])(IMAGE)]
     return [
         replace(scene, source=f"photos/{name}.jpg", source_sha256=name * 64)

@@ -16,7 +16,7 @@ PERSON = np.concatenate([np.random.default_rng(0).uniform(20, 80, (17, 2)), np.f
 
 
 class NoDetector:
-    """Boxes without keypoints; nobody is detected in a whole image."""
+    """Boxes without keypoints; no person is detected in a whole image."""
 
     def __call__(self, image: np.ndarray, max_people: int = 20) -> DetectionResult:
         raise AssertionError("the people are the user's")
@@ -105,8 +105,8 @@ def test_arrays_of_every_joint_set(joints: int, columns: int, order: str | None)
     """By their number or by name; one person needs no axis of people; without confidence all are visible."""
     array = np.random.default_rng(1).uniform(20, 80, (joints, columns))
     array[:, 2:] = 0.5
-    for given in (array, array[None]):
-        options = PredictOptions(keypoints=given, format=order)
+    for keypoints in (array, array[None]):
+        options = PredictOptions(keypoints=keypoints, format=order)
         result, _ = user_detections(IMAGE, "a.jpg", options, NoDetector())
         assert len(result) == 1 and (result[0].keypoints[5:, 2] > 0).all()
         assert result[0].keypoints[5, 2] == (1 if columns == 2 else 0.5)
