@@ -30,7 +30,6 @@ from dpmesh.cli.streams import say
 from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
 from dpmesh.inference.formats import FORMATS, TABLES
 from dpmesh.inference.options import ModelOptions, file_sha256
-from dpmesh.inference.people_table import plan_tables, table_file, write_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     check_keypoints(args)
     from dpmesh.inference.image_list import list_images, result_names
+    from dpmesh.inference.people_table import plan_tables, table_file, write_tables
 
     found = list_images(args.inputs, recursive=args.recursive, skip=out)
     names, unusable = result_names(found.images), found.unusable
