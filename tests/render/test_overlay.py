@@ -158,6 +158,14 @@ def test_lineup_has_one_scale_and_one_floor() -> None:
     assert right < left2
 
 
+def test_lineup_states_the_direction_of_the_view_below() -> None:
+    body = [[0.0, 0, 3], [0, 1.7, 3], [0.2, 1, 3]]
+    image = draw_lineup([Layer(np.array(body, np.float32), RED)], np.array([(0, 1, 2)]), ["person_00"])
+    rows = lineup.arrange([lineup.turned(np.array(body))]).size[0]
+    strip = image[rows:].astype(int)
+    assert len(strip) > 30 and (np.ptp(strip, axis=(1, 2)) > 80).sum() > 15  # two lines of text
+
+
 def test_lineup_faces_the_photographer_to_the_left() -> None:
     """A triangle towards the camera is left of the body."""
     nose = np.array([(0, 0, 2), (0, 0.4, 3), (0, -0.4, 3), (0, 0, 3.01)], np.float32)
