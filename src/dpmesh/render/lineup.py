@@ -115,7 +115,7 @@ def draw_floors(plan: Plan) -> UInt8[np.ndarray, "h w 3"]:
 
 def write_names(
     image: UInt8[np.ndarray, "h w 3"], plan: Plan, texts: Sequence[tuple[str, ...]]
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "h2 w 3"]:
     """A copy with lines of text under each body, and the direction of the view in a strip below."""
     strip = np.full((22 * len(_CAPTION) + 8, image.shape[1], 3), _FLOOR, np.uint8)
     page = Image.fromarray(np.concatenate([image, strip]))
