@@ -132,7 +132,7 @@ def open_regular(
     if not stat.S_ISREG(mode):
         os.close(handle)
         kind = "is a folder, not a file" if stat.S_ISDIR(mode) else "is not a regular file"
-        raise error(kind, where=str(path))
+        raise error(kind, where=str(path), fix="Save it to a file first." if stat.S_ISFIFO(mode) else "")
     with os.fdopen(handle, "rb") as file:
         if not any_content:
             try:

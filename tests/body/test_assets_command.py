@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -141,6 +142,43 @@ def test_what_cannot_be_imported_is_one_line(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "epoch_3.pth.tar").write_bytes(b"x")
     assert main(["assets", "import", str(tmp_path / "epoch_3.pth.tar")]) == 1
     assert "dpmesh convert" in capsys.readouterr().err
+
+
+def test_random_numbers_in_smpls_layout_are_refused(
+    smpl: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(V, 3)).astype(np.float32)
+    for vertices, faces, message in (
+        (noise, rng.integers(0, V, (13776, 3)), "m high"),
+        (0.2 * noise, rng.integers(0, V, (13776, 3)), "not closed"),
+        (0.2 * noise, smpl["f"], "no surface"),
+    ):
+        np.savez(tmp_path / "SMPL_NEUTRAL.npz", **{**smpl, "v_template": vertices, "f": faces})
+        assert main(["assets", "import", str(tmp_path / "SMPL_NEUTRAL.npz")]) == 1
+        line = capsys.readouterr().err
+        assert message in line and "SMPL_NEUTRAL.npz" in line and line.count("\n") == 1
+    assert find_asset("smpl_neutral") is None
+
+
+@pytest.mark.parametrize("rows", [9, 17])
+def test_a_regressor_of_random_numbers_is_refused_by_its_own_path(
+    smpl: Arrays, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str], rows: int
+):
+    path = tmp_path / "rows.npy"
+    np.save(path, np.random.default_rng(0).random((rows, V)) + np.arange(V) / V)
+    assert main(["assets", "import", str(path)]) == 1
+    assert re.search(r"rows\.npy: row \d+ of this joint regressor sums to \d+", capsys.readouterr().err)
+    # imported by another version, or changed since
+    np.savez(tmp_path / "SMPL_NEUTRAL.npz", **smpl)
+    with pytest.raises(InputError, match=r"rows\.npy: row \d+ of this joint regressor sums to"):
+        load_body(tmp_path / "SMPL_NEUTRAL.npz", **{"extra" if rows == 9 else "h36m": path})
+    # the same, in the folder of imported files
+    (folder / "regressors").mkdir(parents=True)
+    name = "J_regressor_extra.npy" if rows == 9 else "J_regressor_h36m_correct.npy"
+    os.rename(path, folder / "regressors" / name)
+    assert main(["assets", "doctor"]) == 1
+    assert f"{name}: row" in capsys.readouterr().out
 
 
 def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

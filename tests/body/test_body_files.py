@@ -76,6 +76,33 @@ def test_arrays_that_do_not_fit(body: BodyArrays, change: dict[str, object], mes
         replace(body, **change)  # pyright: ignore[reportArgumentType]
 
 
+IMPLAUSIBLE = {
+    "height": ({"v_template": lambda b: 100 * b.v_template}, "is 173 m high; a body has 0.4 to 3.0 m"),
+    "open mesh": ({"f": lambda b: b.faces[::2]}, r"not closed: \d+% of its edges"),
+    "shuffled": ({"f": lambda b: np.random.default_rng(0).permutation(6904)[b.faces]}, "no surface: half of"),
+    "weights": ({"weights": lambda b: 3 * b.weights - 2 / 24}, "weights hold -0.0833"),
+    "outside": ({"J_regressor": lambda b: 6 * b.J_regressor - 5 / 6904}, r"places a joint \S+ m outside"),
+    "joints at one place": (
+        {"J_regressor": lambda b: np.full((24, 6904), 1 / 6904, np.float32)}, "all joints within"
+    ),
+    "shapes": ({"shapedirs": lambda b: 20 * b.shapedirs}, "shapedirs move a vertex by 1.17 m"),
+    "poses": ({"posedirs": lambda b: 90 * b.posedirs}, "posedirs move a vertex by"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), IMPLAUSIBLE.values(), ids=IMPLAUSIBLE.keys())
+def test_arrays_that_are_no_body_are_refused(tmp_path: Path, body: BodyArrays, change, message: str) -> None:
+    np.savez(tmp_path / "body.npz", **(raw_body(body) | {name: make(body) for name, make in change.items()}))
+    with pytest.raises(InputError, match=rf"body\.npz.*{message}.*not a body in SMPL's format"):
+        load_body(tmp_path / "body.npz")
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.6])
+def test_a_small_child_and_a_giant_are_bodies(tmp_path: Path, body: BodyArrays, scale: float) -> None:
+    np.savez(tmp_path / "body.npz", **(raw_body(body) | {"v_template": scale * body.v_template}))
+    assert len(load_body(tmp_path / "body.npz").v_template) == 6904
+
+
 def test_npz_refusals_name_the_file(tmp_path: Path, body: BodyArrays) -> None:
     path = tmp_path / "body.npz"
     save_body(path, body)

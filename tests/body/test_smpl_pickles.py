@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
+from body_arrays import ellipsoid
 
 from dpmesh.body.files import load_body
 from dpmesh.errors import InputError
@@ -23,15 +24,18 @@ V = 6890
 def smpl_arrays() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     weights = rng.random((V, 24))
-    joints = np.where(rng.random((24, V)) < 0.01, rng.random((24, V)), 0)
+    joints = np.zeros((24, V))
+    for joint, row in enumerate(joints):
+        row[280 * joint : 280 * joint + 40] = rng.random(40)
+    vertices, faces = ellipsoid()
     return {
-        "v_template": rng.normal(size=(V, 3)),
-        "shapedirs": rng.normal(size=(V, 3, 10)),
-        "posedirs": rng.normal(size=(V, 3, 207)).astype(np.float16).astype(np.float64),
+        "v_template": vertices,
+        "shapedirs": rng.uniform(-0.1, 0.1, (V, 3, 10)),
+        "posedirs": rng.uniform(-0.1, 0.1, (V, 3, 207)).astype(np.float16).astype(np.float64),
         "weights": weights / weights.sum(1, keepdims=True),
         "J_regressor": joints / joints.sum(1, keepdims=True),
         "kintree_table": np.array([[2**32 - 1, *SMPL_PARENTS[1:]], range(24)], np.uint32),
-        "f": rng.integers(0, V, (100, 3)).astype(np.uint32),
+        "f": faces.astype(np.uint32),
     }
 
 

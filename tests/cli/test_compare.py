@@ -247,6 +247,15 @@ def test_wrong_argument_is_two(words: list[str], capsys: pytest.CaptureFixture[s
     assert caught.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_the_same_weights_may_have_two_titles(weights: list[Path], photos: Path, tmp_path: Path) -> None:
+    twice = ("--weights", weights[0], "--weights", weights[0])
+    more = ("--boxes", PEOPLE, "--size", 200, "--threads", 1)
+    words = (photos / "a.png", "--out", tmp_path / "o", *twice, *more)
+    assert run(*words, "--label", "first", "--label", "second") == 0
+    record = json.loads((tmp_path / "o" / "a" / "comparison.json").read_text())
+    assert [column["title"] for column in record["columns"]] == ["first", "second"]
+
+
 def test_columns_are_checked(weights: list[Path]) -> None:
     assert set(verb.METHODS) == set(METHODS)
     with pytest.raises(ConfigError, match="labels"):

@@ -15,6 +15,7 @@ from dpmesh.errors import InputError
 from dpmesh.inference.image_list import list_images, result_names
 from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.record import MARKER
+from dpmesh.inference.scene import Scene
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 X = ("predict", "x.png", "--out", "o")
@@ -46,6 +47,24 @@ def test_one_image(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     out, err = capsys.readouterr()
     assert "1 person" in out and str(tmp_path / "o" / "a") in out and err == ""
     assert "overlay.png" in names(tmp_path / "o" / "a")
+
+
+@pytest.mark.usefixtures("loads")
+def test_what_happened_is_printed_in_words(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Scene.save
+    counts = {"turned": 1, "unposed": 2, "translation": 1}
+
+    def save(scene: Scene, *words: Any, **named: Any) -> Path:
+        object.__setattr__(scene, "fallbacks", counts)
+        return plain(scene, *words, **named)
+
+    monkeypatch.setattr(Scene, "save", save)
+    assert predict(photos / "a.png", "--out", tmp_path / "o", "--save", "json") == 0
+    out = capsys.readouterr().out
+    assert "1 rotated detection; 2 boxes without keypoints; 1 distance from the crop camera" in out
+    assert json.loads((tmp_path / "o" / "a" / "scene.json").read_text())["fallbacks"] == counts
 
 
 def test_options_reach_the_predictor(loads: list[ModelOptions], photos: Path, tmp_path: Path) -> None:

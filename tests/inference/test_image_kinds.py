@@ -1,5 +1,6 @@
 """Depth of 16-bit data, HEIC, and files of other kinds in an image's place."""
 
+import os
 import struct
 import sys
 import zlib
@@ -88,7 +89,7 @@ def test_other_kinds_of_files_are_named(tmp_path: Path) -> None:
         (b"\0\0\0\x18ftypcrx \0\0\0\1", "is a raw photo"),
         (b"%PDF-1.7\n", "is a PDF"),
         (b'<?xml version="1.0"?>\n<svg xmlns="x">', "is an SVG drawing"),
-        (b"\0\x05\x16\x07\0\2\0\0Mac OS X        ", "macOS keeps"),
+        (b"\0\x05\x16\x07\0\2\0\0Mac OS X        ", "macOS stores"),
         (b"8BPS\0\1", "is a Photoshop file"),
     ):
         (tmp_path / "a.jpg").write_bytes(content + bytes(300))
@@ -97,6 +98,36 @@ def test_other_kinds_of_files_are_named(tmp_path: Path) -> None:
                 reader(tmp_path / "a.jpg")
     with pytest.raises(InputError, match="is a URL; only local files are read"):
         read_image("https://example.org/a.jpg")
+
+
+@pytest.mark.parametrize("name", ["a.cr2", "b.NEF", "c.dng", "d.orf", "canon.tif", "fuji.raf"])
+def test_raw_photos_name_the_next_step(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    Image.fromarray(SMOOTH).save(path, format="TIFF")  # as their thumbnails are
+    if name == "canon.tif":
+        path.write_bytes(b"II*\0\x10\0\0\0CR\2\0" + bytes(300))
+    elif name == "fuji.raf":
+        path.write_bytes(b"something unknown" * 20)
+    for reader in (read_image, image_size):
+        with pytest.raises(InputError, match=rf"{name}: is a raw photo.* Convert it to JPEG or TIFF first"):
+            reader(path)
+
+
+def test_a_photo_is_read_under_the_suffix_of_a_raw_one(tmp_path: Path) -> None:
+    Image.fromarray(SMOOTH).save(tmp_path / "a.dng", format="PNG")
+    assert np.array_equal(read_image(tmp_path / "a.dng").rgb, SMOOTH)
+
+
+def test_a_tiff_of_floating_point_colours_is_named(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.tif"), SMOOTH.astype(np.float32) / 255)
+    with pytest.raises(InputError, match=r"a\.tif: is a TIFF .*floating-point.* 8 or 16 bits a channel"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_pipe_names_the_next_step(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match=r"is not a regular file\. Save it to a file first"):
+        read_image(tmp_path / "a.jpg")
 
 
 HEIC = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(300)

@@ -158,6 +158,14 @@ def test_lineup_has_one_scale_and_one_floor() -> None:
     assert right < left2
 
 
+def test_lineup_states_the_direction_of_the_view_below() -> None:
+    body = [[0.0, 0, 3], [0, 1.7, 3], [0.2, 1, 3]]
+    image = draw_lineup([Layer(np.array(body, np.float32), RED)], np.array([(0, 1, 2)]), ["person_00"])
+    rows = lineup.arrange([lineup.turned(np.array(body))]).size[0]
+    strip = image[rows:].astype(int)
+    assert len(strip) > 30 and (np.ptp(strip, axis=(1, 2)) > 80).sum() > 15  # two lines of text
+
+
 def test_lineup_faces_the_photographer_to_the_left() -> None:
     """A triangle towards the camera is left of the body."""
     nose = np.array([(0, 0, 2), (0, 0.4, 3), (0, -0.4, 3), (0, 0, 3.01)], np.float32)
@@ -174,7 +182,7 @@ def test_lineup_of_any_number(count: int) -> None:
     image = draw_lineup([Layer(body, RED) for body in bodies], FACES, names)
     assert image.shape[1] <= lineup.WIDEST and image.shape[0] < 1600
     plan = lineup.arrange([lineup.turned(body) for body in bodies])
-    assert plan.size == image.shape[:2]
+    assert plan.size[1] == image.shape[1] and 0 < image.shape[0] - plan.size[0] < 60  # the text below
     spots = sorted(plan.places, key=lambda place: (place[1], place[0]))
     assert spots == list(plan.places)  # in order
     for (x, floor), (x2, floor2) in itertools.pairwise(spots):

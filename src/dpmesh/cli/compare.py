@@ -90,7 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0: all images done; 1: some could not be read or written."""
-    weights = list(dict.fromkeys(args.weights or ["embedded"]))
+    weights = args.weights or ["embedded"]
+    if not args.label:  # the same weights twice are two columns only under two titles
+        weights = list(dict.fromkeys(weights))
     if args.label and len(args.label) != len(weights):
         args.refuse(f"--label: {len(args.label)} labels for {len(weights)} weights")
     check_keypoints(args)

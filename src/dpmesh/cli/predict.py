@@ -197,11 +197,31 @@ def _no_collection_while_loading() -> Generator[None]:
         gc.enable()
 
 
+_FALLBACKS = {
+    "translation": ("distance from the crop camera", "distances from the crop camera"),
+    "no_keypoints": ("person without keypoints in the crop", "people without keypoints in the crop"),
+    "merged": ("duplicate detection dropped", "duplicate detections dropped"),
+    "unposed": ("box without keypoints", "boxes without keypoints"),
+    "turned": ("rotated detection", "rotated detections"),
+    "dropped": ("person beyond --max-people", "people beyond --max-people"),
+    "non_finite": ("keypoint that is not finite", "keypoints that are not finite"),
+    "far_outside": ("keypoint far outside the image", "keypoints far outside the image"),
+    "skipped": ("entry without a person skipped", "entries without a person skipped"),
+    "malformed": ("entry that cannot be read", "entries that cannot be read"),
+}
+"""Key of Scene.fallbacks -> the words for one and for several."""
+
+
+def _happened(name: str, count: int) -> str:
+    one, several = _FALLBACKS.get(name, (name, name))
+    return f"{count} {one if count == 1 else several}"
+
+
 def _summary(scene: "Scene") -> str:
     people = {0: "no person detected, an empty scene", 1: "1 person"}.get(
         len(scene.people), f"{len(scene.people)} people"
     )
-    extra = [f"{n} {name}" for name, n in scene.fallbacks.items()] + list(scene.notes)
+    extra = [_happened(name, n) for name, n in scene.fallbacks.items()] + list(scene.notes)
     return people + (f" ({'; '.join(extra)})" if extra else "")
 
 

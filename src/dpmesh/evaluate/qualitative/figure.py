@@ -44,6 +44,7 @@ def draw_panels(job: PreparedImage, scenes: Sequence[Scene], size: int, crop: bo
     plain = region.cut(job.image.rgb)
     panels: dict[str, Panel] = {"input": plain, "keypoints": _keypoints(job, plain, region, colours)}
     bodies = [person.vertices for scene in scenes for person in scene.people]
+    bodies += [_on_floor(scene) for scene in scenes if scene.people]  # the shadows
     around = np.concatenate(bodies).astype(np.float64) if bodies else np.zeros((0, 3))
     trim = (slice(0, side.SIZE[0]), slice(0, side.SIZE[1]))
     if len(around):
@@ -54,6 +55,13 @@ def draw_panels(job: PreparedImage, scenes: Sequence[Scene], size: int, crop: bo
         panels[f"overlay_{i:02d}"] = draw_overlay(plain, layers, scene.faces, region.camera(scene.K))
         panels[f"side_{i:02d}"] = np.ascontiguousarray(draw_side(layers, scene.faces, around)[trim])
     return panels
+
+
+def _on_floor(scene: Scene) -> Float[np.ndarray, "n 3"]:
+    """All vertices of a scene, straight down on the floor under its lowest one."""
+    points = np.concatenate([person.vertices for person in scene.people]).astype(np.float64)
+    points[:, 1] = points[:, 1].max()
+    return points
 
 
 def _keypoints(job: PreparedImage, plain: Panel, region: Region, colours: Sequence[Colour]) -> Panel:
@@ -84,7 +92,7 @@ def draw_sheet(
     gap = max(4, round(12 * unit))
     views = panels["side_00"]
     side_height = round(views.shape[0] * width / views.shape[1])
-    columns = [("Input image", ""), ("Keypoints, as observed", ""), *titles]
+    columns = [("Input image", ""), ("Visible keypoints", ""), *titles]
     total = len(columns) * (width + gap) + gap
     least = _SMALLEST * total
     headings = [_heading(*column, max(34 * unit, least), least) for column in columns]
@@ -123,8 +131,8 @@ def _legend(canvas: Panel, job: PreparedImage, unit: float) -> None:
     font = 27 * unit
     x, y, wide = 0.5 * font, 0.5 * font, width - font
     notes = [
-        "Keypoints: the input of every model. Larger and more opaque: more confident. Unobserved joints are not"
-        " drawn. A box: a person without keypoints.",
+        "Keypoints: the input of every model. Larger and more opaque: more confident. Joints that are not"
+        " visible are not drawn. A box: a person without keypoints.",
         "Overlay: hatched where a nearer body hides it.",
         "Below: the same bodies from the side, the photographer's camera to the left. One camera and scale in all"
         f" columns; the floor is under each column's lowest point, lines every {side.GRID:g} m.",
