@@ -50,9 +50,15 @@ def run(*words: object) -> int:
     return main(["compare", *map(str, words)])
 
 
-def options(weights: list[Path]) -> tuple[object, ...]:
+def options(weights: list[Path], *images: str) -> tuple[object, ...]:
+    """Two people in every image. images: their names, where there are several."""
     both = [word for folder in weights for word in ("--weights", folder)]
-    return (*both, "--boxes", PEOPLE, "--size", 200, "--threads", 1)
+    people: object = PEOPLE
+    if images:
+        people = weights[0].parent / "boxes.json"
+        rows = [[int(n) for n in box.split(",")] for box in PEOPLE.split(";")]
+        people.write_text(json.dumps(dict.fromkeys(images, rows)))
+    return (*both, "--boxes", people, "--size", 200, "--threads", 1)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -65,7 +71,7 @@ def test_sheets_page_and_record(
     odd, out = "<b>&'x y.png", tmp_path / "o"
     (photos / odd).write_bytes((photos / "a.png").read_bytes())
     (photos / "broken.jpg").write_bytes(b"\xff\xd8 broken")
-    words = (photos, "--out", out, *options(weights), "--method", "network", "flip", "--panels")
+    words = (photos, "--out", out, *options(weights, "a.png", odd), "--method", "network", "flip", "--panels")
     assert run(*words) == 1
     printed, err = capsys.readouterr()
     assert "2 of 3 compared" in printed and len(err.splitlines()) == 1 and "broken.jpg" in err
@@ -94,7 +100,7 @@ def test_folders_below_are_compared_and_shown(
     out, deep = tmp_path / "o", photos / "deep" / "er"
     deep.mkdir(parents=True)
     (deep / "a.png").write_bytes((photos / "a.png").read_bytes())
-    words = ("--out", out, *options(weights[:1]))
+    words = ("--out", out, *options(weights[:1], "photos/a.png", "er/a.png"))
     assert run(photos, *words, "--recursive") == 0
     assert "2 of 2 compared" in capsys.readouterr().out
     assert (out / "deep" / "er" / "a" / "sheet.png").is_file() and (out / "a" / "sheet.png").is_file()
@@ -224,7 +230,7 @@ def test_names_do_not_steer_the_terminal(
     (photos / "a.png").rename(odd)
     (photos / "\x1b[2Jbroken.jpg").write_bytes(b"\xff\xd8 broken")
     (tmp_path / "empty\n").mkdir()
-    assert run(photos, tmp_path / "empty\n", "--out", tmp_path / "o", *options(weights[:1])) == 1
+    assert run(photos, tmp_path / "empty\n", "--out", tmp_path / "o", *options(weights[:1], odd.name)) == 1
     out, err = capsys.readouterr()
     assert not {"\x1b", "\u202e"} & set(out + err)
     assert len(out.splitlines()) == 2 and r"x\x1b[31m\n\u202ey.png: 2 people" in out

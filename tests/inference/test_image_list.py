@@ -59,7 +59,7 @@ def test_two_folders_with_the_same_names(tmp_path: Path):
     assert list(result_names(listing.images).values()) == ["s/a.jpg", "s/a.jpg_2"]
 
 
-@pytest.mark.parametrize("way", ["list", "stdin", "byte order mark", "windows"])
+@pytest.mark.parametrize("way", ["list", "stdin", "byte order mark", "windows", "utf-16-le", "utf-16-be"])
 def test_a_list_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str):
     tree(tmp_path, "photos/a.jpg", "photos/b b.png", "photos/é.jpg", "more/c.jpg")
     text = f"# mine\n\na.jpg\n  b b.png  \né.jpg\n{tmp_path / 'more'}\na.jpg\n".encode()
@@ -67,6 +67,8 @@ def test_a_list_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: s
         text = b"\xef\xbb\xbf" + text.removeprefix(b"# mine\n")
     if way == "windows":
         text = text.replace(b"\n", b"\r\n")
+    if way.startswith("utf-16"):  # PowerShell's >
+        text = ("\ufeff" + text.decode()).encode(way)
     (tmp_path / "photos" / "list.txt").write_bytes(text)
     if way == "stdin":
         monkeypatch.chdir(tmp_path / "photos")
@@ -82,10 +84,14 @@ def test_a_bad_line_does_not_stop_the_others(tmp_path: Path):
     tree(tmp_path, "a.jpg")
     (tmp_path / "list.txt").write_text("a.jpg\nhttps://example.org/b.jpg\nmissing.jpg\n")
     listing = list_images([str(tmp_path / "list.txt")])
-    assert [path.name for path in listing.images] == ["a.jpg", "missing.jpg"]  # reading reports the latter
-    assert list(listing.unusable) == ["https://example.org/b.jpg"]
+    assert [path.name for path in listing.images] == ["a.jpg"]
+    assert list(listing.unusable) == ["https://example.org/b.jpg", "missing.jpg"]
+    assert "list.txt: no such file: missing.jpg (taken as a list of paths)" in listing.unusable["missing.jpg"]
     (tmp_path / "list.txt").write_text("# nothing\n\n")
     with pytest.raises(InputError, match=r"list\.txt: the list has no path"):
+        list_images([str(tmp_path / "list.txt")])
+    (tmp_path / "list.txt").write_bytes(b"a.jpg\nb\0.jpg\n")
+    with pytest.raises(InputError, match=r"list\.txt: is no list of paths: it has a NUL"):
         list_images([str(tmp_path / "list.txt")])
 
 

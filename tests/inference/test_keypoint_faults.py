@@ -34,7 +34,7 @@ def read_keypoints(
 
 
 def coco(points: np.ndarray = PERSON, **more: Any) -> dict[str, Any]:
-    return {"image_id": 7, "keypoints": points.reshape(-1).tolist(), **more}
+    return {"image_id": 1, "keypoints": points.reshape(-1).tolist(), **more}
 
 
 def read(folder: Path, content: Any, **options: Any) -> list[Any]:
@@ -131,9 +131,9 @@ def test_hostile_keypoint_files_are_one_line(tmp_path: Path) -> None:
     people = read(tmp_path, json.dumps([coco()]).replace(str(PERSON[0, 0]), "1" + "0" * 300, 1))
     assert not people[0].keypoints[0].any() and np.isfinite(people[0].box).all()
     for depth in (500, 700, 900, 950, 100_000):
-        refused(tmp_path, f'[{{"keypoints": {nested(depth)}, "image_id": 7}}]')
+        refused(tmp_path, f'[{{"keypoints": {nested(depth)}, "image_id": 1}}]')
         refused(
-            tmp_path, f'[{{"keypoints": {[0] * 50 + ["x"]}, "image_id": 7}}]'.replace("'x'", nested(depth))
+            tmp_path, f'[{{"keypoints": {[0] * 50 + ["x"]}, "image_id": 1}}]'.replace("'x'", nested(depth))
         )
         refused(tmp_path, f'{{"images": [{{"id": 1, "file_name": {nested(depth)}}}], "annotations": []}}')
     for name in ("\x1b[2J\n" * 9, "x" * 1_000_000):

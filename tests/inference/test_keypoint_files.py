@@ -45,11 +45,11 @@ def read_keypoints(
 
 
 def coco(points: np.ndarray = PERSON, **more: Any) -> dict[str, Any]:
-    return {"image_id": 7, "keypoints": points.reshape(-1).tolist(), **more}
+    return {"image_id": 1, "keypoints": points.reshape(-1).tolist(), **more}
 
 
 def dataset(*annotations: dict[str, Any]) -> dict[str, Any]:
-    images = [{"id": 7, "file_name": "train/a.jpg"}, {"id": 8, "file_name": "b.jpg"}]
+    images = [{"id": 1, "file_name": "train/a.jpg"}, {"id": 8, "file_name": "b.jpg"}]
     return {"images": images, "annotations": list(annotations)}
 
 
@@ -128,7 +128,7 @@ def test_results_by_name_number_or_for_the_only_image(tmp_path: Path) -> None:
     assert len(read_keypoints(path, "a.jpg", SIZE, only_image=False)) == 1
     assert len(read_keypoints(path, "b.jpg", SIZE, only_image=False)) == 2
     path = write(tmp_path, [coco(), coco(), {**coco(), "image_id": 9}])
-    assert len(read_keypoints(path, "000000000007.jpg", SIZE, only_image=False)) == 2
+    assert len(read_keypoints(path, "000000000001.jpg", SIZE, only_image=False)) == 2
     path = write(tmp_path, [{**coco(), "image_id": "a.jpg"}])
     assert len(read_keypoints(path, "a.jpg", SIZE, only_image=False)) == 1
     assert len(read(tmp_path, [coco(), coco()])) == 2
@@ -210,12 +210,12 @@ def test_a_named_order_overrides(tmp_path: Path) -> None:
 
 
 def test_a_camera_counter_is_no_image_id(tmp_path: Path) -> None:
-    """IMG_0007.jpg is not image 7 of a data set; a name that is a number, and COCO's long names, are."""
+    """IMG_0001.jpg is not image 1 of a data set; a name that is a number, and COCO's long names, are."""
     path = write(tmp_path, [coco(), {**coco(), "image_id": 9}])
-    for name in ("IMG_0007.jpg", "DSC_7.jpg", "a7.jpg"):
+    for name in ("IMG_0001.jpg", "DSC_1.jpg", "a1.jpg"):
         with pytest.raises(InputError, match=f"has no image {name}"):
             read_keypoints(path, name, SIZE)
-    for name in ("7.jpg", "000000000007.jpg", "COCO_val2014_000000000007.jpg"):
+    for name in ("1.jpg", "000000000001.jpg", "COCO_val2014_000000000001.jpg"):
         assert len(read_keypoints(path, name, SIZE)) == 1
 
 

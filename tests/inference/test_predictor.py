@@ -87,6 +87,29 @@ def test_an_error_of_a_list_names_the_image(predictor: Build, tmp_path: Path) ->
         predictor()([PHOTO], max_people=0)
 
 
+def test_people_of_the_user_belong_to_one_image(predictor: Build, tmp_path: Path) -> None:
+    """An entry of a keypoint file, text boxes and an array of boxes serve no two images of a list or a stream."""
+    paths = [tmp_path / folder / "x.png" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        Image.fromarray(PHOTO).save(path)
+    keypoints = tmp_path / "keypoints.json"
+    row = {"image_id": "x.png", "keypoints": [40.0, 40.0, 1.0] * 17}
+    keypoints.write_text(json.dumps([row]))
+    made = predictor()
+    for path in paths:
+        assert len(made(path, keypoints=keypoints)) == 1
+    for images in (paths, iter(paths)):
+        *_, (_, last) = made.predict_many(images, keypoints=keypoints)
+        assert isinstance(last, InputError) and "equally well" in str(last)
+    ((_, scene),) = made.stream(paths[:1], PredictOptions(keypoints=keypoints), [str(paths[1])])
+    assert isinstance(scene, InputError), "the other one has its result already"
+    with pytest.raises(InputError, match="text boxes belong to one image"):
+        made(paths, boxes="10,10,90,80")
+    with pytest.raises(InputError, match="an array is of one image"):
+        made(paths, boxes=np.array([[10, 10, 90, 80]]))
+
+
 def test_many_streams_anything_iterable(predictor: Build) -> None:
     """Images are taken from an endless iterator as they are needed."""
     taken = 0

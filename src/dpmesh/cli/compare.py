@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,10 +112,10 @@ def run(args: argparse.Namespace) -> int:
     options = model_options(args, weights=weights[0])
     columns = open_columns(weights, args.method or ("network",), args.label, options)
     asked = _asked(args, columns)
-    failed: dict[str, str] = {}
+    failed, inputs = dict[str, str](), [str(path) for path in names]
     for path, name in names.items():
         try:
-            say(f"{path}: {_one(path, out, name, columns, asked, args, len(names) == 1)}")
+            say(f"{path}: {_one(path, out, name, columns, asked, args, inputs)}")
             flush_stdout()
         except DPMeshError as error:
             failed[str(path)] = str(error)
@@ -122,8 +123,9 @@ def run(args: argparse.Namespace) -> int:
     failed = unusable | failed
     if done:
         say(f"{done} of {len(names)} compared → {write_page(out, tuple(names.values()), failed)}")
-    for message in failed.values():
-        say("dpmesh: " + " ".join(message.split()), error=True)
+    for message, images in Counter(failed.values()).items():  # one line for each cause
+        count = f" ({images} images)" if images > 1 else ""
+        say("dpmesh: " + " ".join(message.split()) + count, error=True)
     return 1 if failed else 0
 
 
@@ -134,7 +136,7 @@ def _one(
     columns: "Sequence[Column]",
     asked: Mapping[str, Any],
     args: argparse.Namespace,
-    alone: bool,
+    inputs: Sequence[str],
 ) -> str:
     """Compare on one image and write the sheet. Returns a line for the user. Raises DPMeshError."""
     from dpmesh.evaluate.qualitative.comparison import compare, is_of, refuse_foreign
@@ -146,7 +148,7 @@ def _one(
         if is_of(folder, digest, asked):
             return f"done before, kept (--overwrite makes it again) → {folder}"
     refuse_foreign(folder, args.overwrite)  # before anything is computed for it
-    comparison = compare(columns, path, predict_options(args), only_image=alone)
+    comparison = compare(columns, path, predict_options(args), len(inputs) == 1, inputs)
     comparison.save(out, name, args.size, args.crop, args.panels, args.overwrite, asked, not args.no_legend)
     detected = len(comparison.job.people)
     people = {0: "no person detected", 1: "1 person"}.get(detected, f"{detected} people")

@@ -4,6 +4,7 @@ import argparse
 import gc
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,7 +157,8 @@ def _predict(
             where=f"--weights {args.weights}",
             fix="Drop --colour sigma, or train it (docs/guide/training.md, the stage `uncertainty`).",
         )
-    scenes = predictor.predict_many(todo, **vars(predict_options(args)))
+    rest = [str(path) for path in names.keys() - set(todo)]
+    scenes = predictor.stream(todo, predict_options(args), rest)
     failed: dict[Path, str] = {}
     with _progress(len(todo)) as (write_line, advance):
         for path, scene in scenes:
@@ -258,8 +260,8 @@ def _sort_out(
 def _report(failed: Sequence[str], total: int, folders: bool) -> int:
     if failed and total > 1:
         say(f"dpmesh: {len(failed)} of {total} {'inputs' if folders else 'images'} failed:", error=True)
-    for message in failed:
-        line = " ".join(message.split())
+    for message, images in Counter(failed).items():  # one line for each cause
+        line = " ".join(message.split()) + (f" ({images} images)" if images > 1 else "")
         say(f"  {line}" if total > 1 else f"dpmesh: {line}", error=True)
     return 1 if failed else 0
 

@@ -1,5 +1,6 @@
 """The images that a command's INPUT arguments name, and a result folder's name for each."""
 
+import codecs
 import os
 import sys
 import unicodedata
@@ -149,7 +150,14 @@ def _inside(
 def _listed(
     data: bytes, where: str, folder: Path, listing: ImageList, recursive: bool, skip: Path | None
 ) -> Iterator[tuple[Path, str]]:
-    lines = [os.fsdecode(line).strip() for line in data.removeprefix(b"\xef\xbb\xbf").splitlines()]
+    for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+        if data.startswith(mark):  # as PowerShell's > writes
+            data = data.removeprefix(mark).decode(encoding, errors="replace").encode(errors="replace")
+    lines = [os.fsdecode(line).strip() for line in data.removeprefix(codecs.BOM_UTF8).splitlines()]
+    if any("\0" in line for line in lines):
+        raise InputError(
+            "is no list of paths: it has a NUL", where=where, fix="Save it as UTF-8, one path a line."
+        )
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
         raise InputError("the list has no path", where=where, fix="Write one path a line.")
@@ -157,9 +165,17 @@ def _listed(
         inside = folder / name
         try:
             here = name if os.path.exists(name) or not os.path.exists(inside) else str(inside)
+            if not os.path.lexists(here):
+                refuse_url(name)
+                what = f"no such file: {_shown(name)} (taken as a list of paths)"
+                raise InputError(what, where=where, fix="Write one path a line.")
             yield from _named(here, recursive, skip, listing)
         except DPMeshError as error:
             listing.unusable[name] = str(error)
+
+
+def _shown(name: str) -> str:
+    return name[:60] + ("…" if len(name) > 60 else "")
 
 
 def result_names(images: Mapping[Path, str]) -> dict[Path, str]:

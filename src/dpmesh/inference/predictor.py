@@ -21,6 +21,7 @@ from dpmesh.inference.batches import predict_in_batches, refuse_single_image, sc
 from dpmesh.inference.detections import PersonDetector
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.flip_test import FlipTest
+from dpmesh.inference.image_sources import source_path
 from dpmesh.inference.option_docs import with_option_docs, with_short_signatures
 from dpmesh.inference.options import (
     MAX_PEOPLE,
@@ -190,7 +191,7 @@ class Predictor:
             format=format,
         )
         if isinstance(images, (list, tuple)):
-            scenes = enumerate(self._stream(images, options))
+            scenes = enumerate(self.stream(images, options))
             return [scene_or_raise(scene, f"images[{i}]") for i, (_, scene) in scenes]
         prepared = prepare_image(self.detector, cast("ImageSource", images), options)
         return self._predict([prepared], options.record())[0]
@@ -206,19 +207,31 @@ class Predictor:
         :param images: a list, generator, ... of what a call accepts; read as they are needed.
         :param options: those of a call.
         """
-        return self._stream(images, PredictOptions(**options))
+        return self.stream(images, PredictOptions(**options))
 
-    def _stream(
-        self, images: Iterable[ImageSource], options: PredictOptions
+    def stream(
+        self, images: Iterable[ImageSource], options: PredictOptions, inputs: Sequence[str] = ()
     ) -> Iterator[tuple[Any, Scene | DPMeshError]]:
+        """`predict_many`. inputs: paths of the images that have their results already, and of these."""
         refuse_single_image(images)
+        names = list(inputs)
+        if options.keypoints is None and options.boxes is None:
+            pass  # no entry of a file is looked up
+        elif isinstance(images, Sequence):
+            names += map(source_path, images)
+        else:
+            images = _recorded(images, names)
         recorded = options.record()
         return predict_in_batches(
             images,
-            lambda image, only_image: prepare_image(self.detector, image, options, only_image),
+            lambda image, only_image: prepare_image(
+                self.detector, image, options, only_image and not inputs, names
+            ),
             lambda prepared: self._predict(prepared, recorded),
             self.batch,
-            one_image="keypoints" if isinstance(options.keypoints, np.ndarray) else "",
+            one_image=next(
+                (n for n in ("keypoints", "boxes") if isinstance(getattr(options, n), np.ndarray)), ""
+            ),
         )
 
     def predict_prepared(self, prepared: PreparedImage, options: RecordedOptions | None = None) -> Scene:
@@ -274,6 +287,13 @@ class Predictor:
             options={**self.options, **options},
             body=self.model.body,
         )
+
+
+def _recorded(images: Iterable[ImageSource], names: list[str]) -> Iterator[ImageSource]:
+    """The same images; the path of each is appended to `names`."""
+    for image in images:
+        names.append(source_path(image))
+        yield image
 
 
 def _person(person: PersonInput, body: CameraBody) -> Person:

@@ -69,11 +69,16 @@ class PersonInput(NamedTuple):
 
 
 def prepare_image(
-    detector: PersonDetector, image: ImageSource, options: PredictOptions, only_image: bool = True
+    detector: PersonDetector,
+    image: ImageSource,
+    options: PredictOptions,
+    only_image: bool = True,
+    inputs: Sequence[str] = (),
 ) -> PreparedImage:
     """Decode an image, detect its people or take those of the options, and crop them.
 
     only_image: no other image is processed, so a keypoint file that names no image belongs to this one.
+    inputs: paths of all images that are processed: an entry of a file of keypoints or boxes serves one of them.
     Raises InputError.
     """
     name = source_path(image)
@@ -89,7 +94,7 @@ def prepare_image(
             merged=result.merged, unposed=result.unposed, dropped=result.dropped, turned=result.rotated
         )
     else:
-        people, counts = user_detections(decoded.rgb, name, options, detector, only_image)
+        people, counts = user_detections(decoded.rgb, name, options, detector, only_image, inputs)
         min_confidence = MIN_DETECTED if options.keypoints is None else MIN_SUPPLIED
         counts["dropped"] = max(0, len(people) - options.max_people)
         people = sorted(people, key=lambda p: -p.score)[: options.max_people]

@@ -46,11 +46,13 @@ def user_detections(
     options: PredictOptions,
     detector: PersonDetector,
     only_image: bool = True,
+    inputs: Sequence[str] = (),
 ) -> tuple[list[Detection], Counter[str]]:
     """The user's people of the image at the path `name`, and how many faults of the input were forgiven.
 
     From the options' keypoints, boxes and format. Without keypoints the detector finds the pose in each box;
     with both, each person gets the box that holds their joints. only_image: no other image is processed.
+    inputs: paths of all images that are processed: an entry of a file serves one of them.
     Raises InputError.
     """
     size = (image.shape[0], image.shape[1])
@@ -59,7 +61,8 @@ def user_detections(
     )
     window: Boxes | None = None
     if boxes is not None:
-        window = _boxes(boxes, size) if isinstance(boxes, np.ndarray) else read_boxes(boxes, name, size)
+        from_array = isinstance(boxes, np.ndarray)
+        window = _boxes(boxes, size) if from_array else read_boxes(boxes, name, size, only_image, inputs)
     counts = Counter(skipped=0 if window is None else window.skipped)
     if keypoints is None:
         assert window is not None
@@ -70,7 +73,7 @@ def user_detections(
         people, forgiven = _people(_keypoints(keypoints, options.format), size, window)
         counts += forgiven
     else:
-        read = read_keypoint_file(Path(keypoints), name, size, only_image, options.format)
+        read = read_keypoint_file(Path(keypoints), name, size, only_image, options.format, inputs)
         people = list(read.people)
         forgiven = ("non_finite", "far_outside", "skipped", "malformed")
         counts += Counter({field: getattr(read, field) for field in forgiven})

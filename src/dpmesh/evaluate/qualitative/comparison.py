@@ -125,15 +125,16 @@ def compare(
     image: ImageSource,
     options: PredictOptions = _DEFAULTS,
     only_image: bool = True,
+    inputs: Sequence[str] = (),
 ) -> Comparison:
     """Detect the people of one image once, and predict their bodies with every column.
 
     image: a path, a PIL image or an RGB array. only_image: no other image is processed, so a keypoint file that names
-    no image belongs to this one. Raises InputError.
+    no image belongs to this one. inputs: paths of all images that are processed. Raises InputError.
     """
     if not columns:
         raise InputError("nothing to compare", where="columns")
-    job = prepare_image(columns[0].predictor.detector, image, options, only_image)
+    job = prepare_image(columns[0].predictor.detector, image, options, only_image, inputs)
     supplied = [
         f"{name} of the user" for name in ("keypoints", "boxes") if getattr(options, name) is not None
     ]

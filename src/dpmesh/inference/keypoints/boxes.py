@@ -23,6 +23,8 @@ _FRACTION = 2.0
 """Boxes whose numbers are all below this are fractions of the image, not pixels."""
 _FIX = 'Use "x1,y1,x2,y2;..." in pixels, or JSON: a list of boxes, COCO detections, or a dictionary by image.'
 
+_NAMED = 'Use a JSON file that names its images: {"a.jpg": [[x1, y1, x2, y2], ...]}, or COCO detections.'
+
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
@@ -33,8 +35,17 @@ class Boxes:
     skipped: int = 0
 
 
-def read_boxes(source: str | Path, image_name: str, image_size: tuple[int, int]) -> Boxes:
+def read_boxes(
+    source: str | Path,
+    image_name: str,
+    image_size: tuple[int, int],
+    only_image: bool = True,
+    inputs: Sequence[str] = (),
+) -> Boxes:
     """The boxes of one image. image_name: its path. image_size: (h, w) px.
+
+    only_image: no other image is processed, so boxes that name no image belong to this one. inputs: paths of all images
+    that are processed: an entry serves one of them.
 
     source: the text "x1,y1,x2,y2;x1,y1,x2,y2"; or a JSON file with a list of boxes, with such lists by image name, or
     with COCO detections (`image_id` or `file_name`, `bbox` x y w h, `score`; of several categories only 1 or "person").
@@ -43,8 +54,12 @@ def read_boxes(source: str | Path, image_name: str, image_size: tuple[int, int])
     """
     text = str(source)
     if isinstance(source, Path) or text.lower().endswith(".json") or os.path.exists(text):
-        rows, where = _rows_of(Path(text), image_name), text
+        rows, where = _rows_of(Path(text), image_name, only_image, inputs), text
     else:
+        if not only_image:
+            raise InputError(
+                "text boxes belong to one image, and there are several", where="boxes", fix=_NAMED
+            )
         rows, where = [part.split(",") for part in text.split(";") if part.strip()], "boxes"
     if not rows:
         raise InputError("no boxes", where=where, fix=_FIX)
@@ -70,32 +85,35 @@ def read_boxes(source: str | Path, image_name: str, image_size: tuple[int, int])
     )
 
 
-def _rows_of(path: Path, image_name: str) -> list[Any]:
+def _rows_of(path: Path, image_name: str, only_image: bool, inputs: Sequence[str]) -> list[Any]:
     content = read_json(path, LARGEST_FILE)
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):  # pyright: ignore[reportUnknownMemberType]
         content = _with_names(cast("dict[str, Any]", content))
-    if isinstance(content, dict):
+    by_image = isinstance(content, dict)
+    if by_image:
         table = cast("dict[str, Any]", content)
         index = ImageIndex([(name, name) for name in table])
-        names = index.find(image_name, str(path))
+        names = index.find(image_name, str(path), inputs)
         if not names:
             raise InputError(
                 f"has no boxes for {image_name}", where=str(path), fix=f"Its images: {index.some()}."
             )
-        content = table[names[0]]
+        content = table[names[0][1]]
     if not isinstance(content, list):
         raise InputError("has no list of boxes", where=str(path), fix=_FIX)
     rows = cast("list[Any]", content)
     labels = [_label(row) for row in rows]
     if not any(label is not None for label in labels):
+        if not only_image and not by_image:
+            raise InputError("the file names no image, and there are several", where=str(path), fix=_NAMED)
         return rows
     index = ImageIndex([(str(label), i) for i, label in enumerate(labels) if label is not None])
-    matches = index.find(image_name, str(path))
+    matches = index.find(image_name, str(path), inputs)
     if not matches:
         raise InputError(
             f"has no boxes for {image_name}", where=str(path), fix=f"Its images: {index.some()}."
         )
-    return [rows[i] for i in matches]
+    return [rows[i] for _, i in matches]
 
 
 def _with_names(content: dict[str, Any]) -> list[Any]:
