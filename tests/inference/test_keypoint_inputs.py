@@ -142,3 +142,23 @@ def test_easy_vitpose_names_its_files_result(tmp_path: Path) -> None:
     (tmp_path / "park_result.json").write_text(json.dumps({"keypoints": [{"0": points}]}))
     (tmp_path / "lake_result.json").write_text(json.dumps({"keypoints": [{}]}))
     assert people(tmp_path, ["park.jpg", "lake.jpg"]) == [1, 0]
+
+
+def test_a_folder_of_labels_has_no_file_for_an_image_without_people(tmp_path: Path) -> None:
+    """YOLO writes none; where no image has its file, the folder is another one."""
+    row = " ".join(["0", "0.5", "0.5", "0.4", "0.4", *(["0.5"] * 34)])
+    (tmp_path / "a.txt").write_text(row)
+    inputs = ["a.jpg", "b.jpg"]
+    assert people(tmp_path, inputs) == [1, 0]
+    assert read_keypoint_file(tmp_path, "b.jpg", SIZE, False, inputs=inputs).no_label_file == 1
+    assert all("has no image" in str(message) for message in people(tmp_path, ["c.jpg", "d.jpg"]))
+    assert "has no image" in str(people(tmp_path, ["c.jpg"])[0])
+
+
+def test_a_mirrored_folder_of_keypoints_is_read(tmp_path: Path) -> None:
+    """kp/sub/NAME_keypoints.json belongs to sub/NAME.jpg, kp/NAME_keypoints.json to NAME.jpg."""
+    (tmp_path / "sub").mkdir()
+    person = {"people": [{"pose_keypoints_2d": PERSON.reshape(-1).tolist()}]}
+    (tmp_path / "x_keypoints.json").write_text('{"people": []}')
+    (tmp_path / "sub" / "x_keypoints.json").write_text(json.dumps(person))
+    assert people(tmp_path, ["album/x.jpg", "album/sub/x.jpg"]) == [0, 1]

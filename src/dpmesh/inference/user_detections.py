@@ -75,7 +75,7 @@ def user_detections(
     else:
         read = read_keypoint_file(Path(keypoints), name, size, only_image, options.format, inputs)
         people = list(read.people)
-        forgiven = ("non_finite", "far_outside", "skipped", "malformed")
+        forgiven = ("non_finite", "far_outside", "skipped", "malformed", "no_label_file")
         counts += Counter({field: getattr(read, field) for field in forgiven})
     if window is not None:
         people = _with_boxes(people, window)

@@ -118,10 +118,14 @@ class KeypointFile:
         self.path, self.used = path, set[str]()
         self.folder = path.is_dir()
         if self.folder:
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".json", ".txt") and p.is_file())
+            places = [place for place in [path, *sorted(path.rglob("*"))] if place.is_file()]
+            files = [p for p in places if p.suffix.lower() in (".json", ".txt")]
             if not files:
                 raise InputError("the folder has no keypoint file (.json, .txt)", where=str(path))
-            self.parts = [_Part(file, format, _image_stem(file)) for file in files]
+            self.parts = [
+                _Part(file, format, (file.parent.relative_to(path) / _image_stem(file)).as_posix())
+                for file in files
+            ]
         else:
             self.parts = [_Part(path, format)]
 
@@ -133,8 +137,17 @@ class KeypointFile:
         inputs: Sequence[str] = (),
     ) -> KeypointPeople:
         """As read_keypoint_file."""
+        if self._has_no_label(image_name, inputs):
+            return KeypointPeople((), no_label_file=1)
         images, form, scale = self._images_of(image_name, only_image, inputs)
         return joined(people_of(image, form, scale, image_size, str(self.path)) for image in images)
+
+    def _has_no_label(self, image_name: str, inputs: Sequence[str]) -> bool:
+        """Whether a folder of YOLO labels has none for this image, and has some for others: no person was detected."""
+        if not self.folder or any(part.path.suffix.lower() != ".txt" for part in self.parts):
+            return False
+        where = str(self.path)
+        return not self._index.find(image_name, where) and self._index.has_any(inputs, where)
 
     def unused(self) -> list[str]:
         """Names of the images in the file that were never looked up."""

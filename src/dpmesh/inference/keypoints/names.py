@@ -147,7 +147,11 @@ def _by_folder(matches: list[tuple[str, Entry]], image_name: str, where: str) ->
         return matches
     best = max(_shared(label, image_name) for label in labels)
     chosen = [label for label in labels if _shared(label, image_name) == best]
-    if len(chosen) > 1 or best < 2:
+    whole = [
+        label for label in chosen if len(parts_of(label)) == best
+    ]  # no folder of it contradicts the image's
+    chosen = whole if len(chosen) > 1 else chosen
+    if len(chosen) != 1:
         raise InputError(
             f"more than one image is called {parts_of(image_name)[-1]}: {some(labels)}",
             where=where,
