@@ -162,3 +162,33 @@ def test_a_mirrored_folder_of_keypoints_is_read(tmp_path: Path) -> None:
     (tmp_path / "x_keypoints.json").write_text('{"people": []}')
     (tmp_path / "sub" / "x_keypoints.json").write_text(json.dumps(person))
     assert people(tmp_path, ["album/x.jpg", "album/sub/x.jpg"]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("k.npy", b"\x93NUMPY\x01\x00", "is a NumPy array"),
+        ("k.json", b"\xff\xd8\xff\xe0", "is a JPEG image"),
+        ("k.xml", b"<?xml version='1.0'?><annotations/>", "is XML"),
+        ("k.csv", b"name,x,y\nnose,1,2\n", "is a CSV table"),
+        ("k.json", b'{"pose_world_landmarks": [[{"x": 0, "y": 0, "z": 0}]]}', "metres, not pixels"),
+        ("k.json", b'{"boxes": [], "labels": [], "scores": [], "keypoints": []}', "torchvision's output"),
+    ],
+)
+def test_other_files_are_named_as_what_they_are(tmp_path: Path, name: str, data: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert says in str(people(tmp_path / name, ["a.jpg"])[0])
+
+
+def test_utf16_rtmlib_and_landmarks_without_visibility_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "k.json"
+    marks = [{"x": 0.2 + 0.01 * i, "y": 0.5, "z": 0.0} for i in range(33)]
+    rtmlib = {"keypoints": [PERSON[:, :2].tolist()] * 2, "scores": [[0.5] * 17] * 2}
+    for content, encoding, count in (
+        (rtmlib, "utf-8", 2),
+        (marks, "utf-8", 1),
+        ([entry("a.jpg")], "utf-16", 1),
+    ):
+        path.write_text(json.dumps(content), encoding=encoding)
+        assert people(path, ["a.jpg"]) == [count]
+        path.unlink()

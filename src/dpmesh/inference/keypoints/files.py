@@ -4,6 +4,7 @@ formats.py knows the formats, scale.py how numbers become pixels. Faults that ar
 (people.KeypointPeople); all others raise InputError with file, person and field.
 """
 
+import codecs
 import os
 import re
 import unicodedata
@@ -27,6 +28,14 @@ _MOST_SCALED = 2000
 """People from whom the scale of a file's confidences is determined."""
 _ENDINGS = re.compile(r"(_keypoints|_openpose|_pose|_result|\.predictions|_predictions)$")
 """Suffixes that tools add to the image's name."""
+
+_OTHERS = (
+    (b"\x93NUMPY", "a NumPy array", "From Python: predictor(image, keypoints=array)."),
+    (b"\xff\xd8\xff", "a JPEG image", "Name the file with its keypoints."),
+    (b"\x89PNG", "a PNG image", "Name the file with its keypoints."),
+    (b"<?xml", "XML", "Export the keypoints as COCO JSON."),
+)
+"""Beginning of files that are no JSON, what they are, and the fix."""
 
 
 def read_keypoint_file(
@@ -101,6 +110,13 @@ def _readable(images: Iterable[FileImage], most: int) -> Iterable[tuple[FilePers
 def _content(path: Path) -> Any:
     """JSON, or the rows of numbers of a .txt as tuples."""
     data = read_bytes(path, LARGEST_FILE)
+    for head, what, fix in _OTHERS:
+        if data.startswith(head):
+            raise InputError(f"is {what}, not a keypoint file", where=str(path), fix=fix)
+    if path.suffix.lower() == ".csv":
+        raise InputError("is a CSV table, not a keypoint file", where=str(path), fix=_OTHERS[-1][2])
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data.decode("utf-16", errors="replace").encode(errors="replace")
     if path.suffix.lower() != ".txt":
         return parse_json(data, str(path))
     try:
