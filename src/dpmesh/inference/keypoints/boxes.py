@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,35 +86,70 @@ def read_boxes(
     )
 
 
+class _BoxFile:
+    """A JSON file of boxes. by_image: its keys, if it is a dictionary by image. rows, by_label: else."""
+
+    def __init__(self, path: Path) -> None:
+        content = read_json(path, LARGEST_FILE)
+        if isinstance(content, dict) and isinstance(content.get("annotations"), list):  # pyright: ignore[reportUnknownMemberType]
+            content = _with_names(cast("dict[str, Any]", content))
+        self.table = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+        self.by_image = (
+            ImageIndex([(name, name) for name in self.table]) if isinstance(content, dict) else None
+        )
+        self.rows = [] if self.by_image is not None else _listed(content, path)
+        self.by_label = _by_label(self.rows)
+
+
+def _open(path: Path) -> _BoxFile:
+    """The file, cached until it changes."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return _BoxFile(path)  # raises what is wrong
+    return _opened(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=2)
+def _opened(path: Path, _changed: int, _size: int) -> _BoxFile:
+    return _BoxFile(path)
+
+
 def _rows_of(path: Path, image_name: str, only_image: bool, inputs: Sequence[str]) -> list[Any]:
-    content = read_json(path, LARGEST_FILE)
-    if isinstance(content, dict) and isinstance(content.get("annotations"), list):  # pyright: ignore[reportUnknownMemberType]
-        content = _with_names(cast("dict[str, Any]", content))
-    by_image = isinstance(content, dict)
-    if by_image:
-        table = cast("dict[str, Any]", content)
-        index = ImageIndex([(name, name) for name in table])
-        names = index.find(image_name, str(path), inputs)
+    file = _open(path)
+    rows, by_label = file.rows, file.by_label
+    if file.by_image is not None:
+        names = file.by_image.find(image_name, str(path), inputs)
         if not names:
-            raise InputError(
-                f"has no boxes for {image_name}", where=str(path), fix=f"Its images: {index.some()}."
-            )
-        content = table[names[0][1]]
-    if not isinstance(content, list):
-        raise InputError("has no list of boxes", where=str(path), fix=_FIX)
-    rows = cast("list[Any]", content)
-    labels = [_label(row) for row in rows]
-    if not any(label is not None for label in labels):
-        if not only_image and not by_image:
+            raise _no_boxes(image_name, path, file.by_image)
+        rows = _listed(file.table[names[0][1]], path)
+        by_label = _by_label(rows)
+    if by_label is None:
+        if not only_image and file.by_image is None:
             raise InputError("the file names no image, and there are several", where=str(path), fix=_NAMED)
         return rows
-    index = ImageIndex([(str(label), i) for i, label in enumerate(labels) if label is not None])
-    matches = index.find(image_name, str(path), inputs)
+    matches = by_label.find(image_name, str(path), inputs)
     if not matches:
-        raise InputError(
-            f"has no boxes for {image_name}", where=str(path), fix=f"Its images: {index.some()}."
-        )
+        raise _no_boxes(image_name, path, by_label)
     return [rows[i] for _, i in matches]
+
+
+def _listed(content: Any, path: Path) -> list[Any]:
+    if not isinstance(content, list):
+        raise InputError("has no list of boxes", where=str(path), fix=_FIX)
+    return cast("list[Any]", content)
+
+
+def _by_label(rows: list[Any]) -> ImageIndex[int] | None:
+    """The rows by the image that they name; None if no row names one."""
+    labels = [_label(row) for row in rows]
+    if not any(label is not None for label in labels):
+        return None
+    return ImageIndex([(str(label), i) for i, label in enumerate(labels) if label is not None])
+
+
+def _no_boxes(image_name: str, path: Path, index: ImageIndex[Any]) -> InputError:
+    return InputError(f"has no boxes for {image_name}", where=str(path), fix=f"Its images: {index.some()}.")
 
 
 def _with_names(content: dict[str, Any]) -> list[Any]:
