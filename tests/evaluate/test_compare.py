@@ -73,7 +73,7 @@ def test_people_are_paired_by_name_and_failures_left_out(
     order = np.random.default_rng(0).permutation(20)[:15]
     order = order if 3 in order else np.append(order, 3)
     cut = replace(shuffled, **{n: getattr(shuffled, n)[order] for n in
-        ("index", "ids", "sequences", "mpjpe", "pa_mpjpe", "mpve", "joint", "joint_pa", "seen", "failed")})  # fmt: skip
+        ("index", "ids", "sequences", "mpjpe", "pa_mpjpe", "mpve", "joint", "joint_pa", "joint_visible", "failed")})  # fmt: skip
     comparison = compare(one, write_result(tmp_path / "b", cut))
     assert comparison["persons"] == len(order) and comparison["only in first"] == 20 - len(order)
     assert (

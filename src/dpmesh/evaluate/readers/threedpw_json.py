@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 from dpmesh.assets import sha256
 from dpmesh.data.datasets.threedpw import IMAGES, json_file
 from dpmesh.errors import InputError
-from dpmesh.evaluate.checks import betas, entry, misfits, numbers, read_json, rows, whole
+from dpmesh.evaluate.checks import betas, camera, entry, misfits, numbers, read_json, rows, whole
 from dpmesh.evaluate.interfaces import BodyTruth, Census, PersonRecord
 from dpmesh.evaluate.protocol import Protocol, SelectionWithout
 from dpmesh.io import path_inside
@@ -150,9 +150,9 @@ def _truth(parameters: Any, where: str) -> BodyTruth:
     )
 
 
-def _camera(camera: Any, where: str) -> Float32[np.ndarray, "3 3"]:
-    focal = numbers(entry(camera, "focal", where), (2,), f"{where}.focal")
-    centre = numbers(entry(camera, "princpt", where), (2,), f"{where}.princpt")
+def _camera(row: Any, where: str) -> Float32[np.ndarray, "3 3"]:
+    focal = numbers(entry(row, "focal", where), (2,), f"{where}.focal")
+    centre = numbers(entry(row, "princpt", where), (2,), f"{where}.princpt")
     K = [[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]]
     return camera(K, where).astype(np.float32)
 
