@@ -55,7 +55,12 @@ class DetectionResult:
 
 @runtime_checkable
 class PersonDetector(Protocol):
-    """The interface of a detector (`detector.Detector`)."""
+    """The interface of a detector (`detector.Detector`): `predictor.detector = YourDetector()` uses your own.
+
+    The image is RGB. `__call__` detects the people, highest score first, at most max_people of them;
+    `keypoints_in_boxes` gives one Detection for each of the user's boxes, in order. A text attribute `name` is recorded
+    in scenes.
+    """
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], max_people: int = ...) -> DetectionResult: ...
 

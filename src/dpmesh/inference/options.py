@@ -67,10 +67,24 @@ class ModelOptions:
 
     Not together with refine.
     """
+    pose_model: str | Path | None = None
+    """Your own 2D pose model, top-down (.onnx): TinyPose, RTMPose, ViTPose (default: the one that ships).
+
+    A .toml file of the same name holds what its graph does not: docs/guide/images.md. Not together with fast; people
+    who lean are not detected twice.
+    """
+    person_model: str | Path | None = None
+    """Your own person detector (.onnx): RTMDet, YOLOX (default: the one that ships).
+
+    A .toml file of the same name, as for pose_model. Not together with fast.
+    """
 
     def __post_init__(self) -> None:
         if self.flip and self.refine:
             raise ConfigError("they exclude each other", where="flip and refine", fix="Use one of them.")
+        if self.fast and not self.pose_model == self.person_model is None:
+            own = "person_model" if self.pose_model is None else "pose_model"
+            raise ConfigError("they exclude each other", where=f"fast and {own}", fix="Use one of them.")
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1", where="threads")
 
@@ -90,6 +104,8 @@ class ModelOptions:
             "refine": self.refine,
             "turn": self.rotated_detection,
             "flip": self.flip,
+            "pose_model": _user_model_record(self.pose_model),
+            "person_model": _user_model_record(self.person_model),
         }
 
 
@@ -118,6 +134,11 @@ class PredictOptions:
     """Refuse images with more pixels."""
     keypoint_format: str | None = None
     """Format or joint order of the keypoint file, where the file alone does not determine it."""
+    keep_unposed: bool = False
+    """Keep people in whose box the detector finds no keypoint: their bodies are guesses from the image alone.
+
+    People of your own keypoints or boxes are always kept.
+    """
 
     def record(self) -> dict[str, object]:
         """All that a prediction depends on besides image and model; the keys are those of the stored files.
@@ -136,6 +157,7 @@ class PredictOptions:
             "focal": None if self.focal is None else float(self.focal),
             "fov": None if self.fov is None else float(self.fov),
             "max_people": int(self.max_people),
+            "keep_unposed": bool(self.keep_unposed),
         }
 
 
@@ -185,13 +207,15 @@ def file_sha256(path: Path) -> str:
 
 _FLAGS = {"turn": "--no-rotated-detection", "weights": "--weights"}
 """Recorded option -> flag, where the flag is not its name with hyphens."""
+_BEFORE = {"keep_unposed": True}
+"""Recorded option -> its value in records that lack it, where that is not None: written before the option existed."""
 
 
 def differences(recorded: RecordedOptions, wanted: RecordedOptions) -> list[str]:
     """How two records differ, in terms of command-line flags; empty where they are equal."""
     changes: list[str] = []
     for name in dict.fromkeys([*wanted, *recorded]):
-        old, new = recorded.get(name), wanted.get(name)
+        old, new = (record.get(name, _BEFORE.get(name)) for record in (recorded, wanted))
         if _content(old) == _content(new):
             continue
         flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
@@ -221,6 +245,15 @@ def _file_record(name: str, *files: Path) -> dict[str, Any]:
     digests = [file_sha256(path) for path in files]
     together = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     return {"file": name, "sha256": together}
+
+
+def _user_model_record(model: str | Path | None) -> object:
+    """The model's file, together with the TOML file of the same name."""
+    if model is None:
+        return None
+    path = Path(model)
+    settings = path.with_suffix(".toml")
+    return _file_record(path.name, path, *([settings] if settings.is_file() else []))
 
 
 def _folder_record(path: Path) -> dict[str, Any]:

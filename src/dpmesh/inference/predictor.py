@@ -33,6 +33,8 @@ from dpmesh.inference.preprocess import PersonInput, PreparedImage, Source, mode
 from dpmesh.inference.scene import Person, Scene
 from dpmesh.inference.smplify import Fitter, fitter_of
 from dpmesh.inference.user_detections import UserInput
+from dpmesh.inference.user_models.person import PersonModel
+from dpmesh.inference.user_models.pose import PoseModel
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import JOINTS30
 from dpmesh.types import Inputs, Prediction
@@ -116,6 +118,8 @@ class Predictor:
         refine: bool = False,
         rotated_detection: bool = True,
         flip: bool = False,
+        pose_model: str | Path | None = None,
+        person_model: str | Path | None = None,
     ) -> "Predictor":
         """Load weights, their body and the detector. Raises WeightsError, AssetError, ConfigError, InputError."""
         options = ModelOptions(
@@ -128,12 +132,20 @@ class Predictor:
             refine=refine,
             rotated_detection=rotated_detection,
             flip=flip,
+            pose_model=pose_model,
+            person_model=person_model,
+        )
+        detector = Detector(
+            threads=threads,
+            fast=fast,
+            rotated_detection=rotated_detection,
+            person_model=None if person_model is None else PersonModel(Path(person_model), threads),
+            pose_model=None if pose_model is None else PoseModel(Path(pose_model), threads),
         )
         on_device = pick_device(device)
         torch.set_num_threads(threads)
         chosen = choose_body(weights, body, regressors)
         model = DPMesh.from_pretrained(weights, chosen.arrays).to(on_device).eval()
-        detector = Detector(threads=threads, fast=fast, rotated_detection=rotated_detection)
         return cls(
             FlipTest(model) if flip else model,
             detector,
@@ -156,6 +168,7 @@ class Predictor:
         max_people: int = MAX_PEOPLE,
         max_pixels: int = MAX_PIXELS,
         keypoint_format: str | None = None,
+        keep_unposed: bool = False,
     ) -> Scene:
         """Predict every person in one image. Raises InputError.
 
@@ -169,6 +182,7 @@ class Predictor:
             max_people=max_people,
             max_pixels=max_pixels,
             keypoint_format=keypoint_format,
+            keep_unposed=keep_unposed,
         )
         recorded = options.record()
         return self._predict([prepare_image(self.detector, image, options)], recorded)[0]
@@ -184,6 +198,7 @@ class Predictor:
         max_people: int = MAX_PEOPLE,
         max_pixels: int = MAX_PIXELS,
         keypoint_format: str | None = None,
+        keep_unposed: bool = False,
     ) -> Iterator[tuple[Path, Scene | DPMeshError]]:
         """Predict many image files, in order, with people batched across images.
 
@@ -198,6 +213,7 @@ class Predictor:
             max_people=max_people,
             max_pixels=max_pixels,
             keypoint_format=keypoint_format,
+            keep_unposed=keep_unposed,
         )
         waiting: list[_Waiting] = []
         files = [Path(path) for path in paths]
@@ -219,6 +235,11 @@ class Predictor:
     def inputs(self, persons: list[PersonInput]) -> Inputs:
         """The model's inputs for some people, on its device."""
         return model_inputs(persons, self.model.camera, self.device)
+
+    def _own_detector(self) -> RecordedOptions:
+        """The name of a detector that has one (`PersonDetector`), as scenes record it."""
+        name = getattr(self.detector, "name", None)
+        return {"detector": name} if isinstance(name, str) else {}
 
     def _prepare(self, path: Path, options: PredictOptions, only_image: bool) -> PreparedImage | DPMeshError:
         try:
@@ -290,7 +311,7 @@ class Predictor:
             fallbacks={name: int(n) for name, n in sorted(prepared.fallbacks.items()) if n},
             notes=(*prepared.image.notes, *self.notes),
             weights=self.weights,
-            options={**self.options, **options},
+            options={**self.options, **options, **self._own_detector()},
             body=self.model.body,
         )
 
