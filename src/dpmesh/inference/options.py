@@ -104,8 +104,8 @@ class ModelOptions:
             "refine": self.refine,
             "turn": self.rotated_detection,
             "flip": self.flip,
-            "pose_model": _user_model_record(self.pose_model),
-            "person_model": _user_model_record(self.person_model),
+            "pose_model": user_model_record(self.pose_model),
+            "person_model": user_model_record(self.person_model),
         }
 
 
@@ -247,7 +247,7 @@ def _file_record(name: str, *files: Path) -> dict[str, Any]:
     return {"file": name, "sha256": together}
 
 
-def _user_model_record(model: str | Path | None) -> object:
+def user_model_record(model: str | Path | None) -> object:
     """The model's file, together with the TOML file of the same name."""
     if model is None:
         return None
