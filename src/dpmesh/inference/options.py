@@ -70,8 +70,7 @@ class ModelOptions:
     pose_model: str | Path | None = None
     """Your own 2D pose model, top-down (.onnx): TinyPose, RTMPose, ViTPose (default: the one that ships).
 
-    A .toml file of the same name holds what its graph does not: docs/guide/images.md. Not together with fast; people
-    who lean are not detected twice.
+    Not together with fast, and without rotated detection. A .toml file beside it overrides: docs/guide/images.md.
     """
     person_model: str | Path | None = None
     """Your own person detector (.onnx): RTMDet, YOLOX (default: the one that ships).
@@ -251,9 +250,13 @@ def user_model_record(model: str | Path | None) -> object:
     """The model's file, together with the TOML file of the same name."""
     if model is None:
         return None
-    path = Path(model)
-    settings = path.with_suffix(".toml")
-    return _file_record(path.name, path, *([settings] if settings.is_file() else []))
+    path, settings = Path(model), settings_file(Path(model))
+    return _file_record(path.name, path, *([settings] if os.path.isfile(settings) else []))
+
+
+def settings_file(model: Path) -> Path:
+    """The TOML file that belongs to a user's model: the same name, with the suffix .toml."""
+    return Path(os.path.splitext(model)[0] + ".toml")
 
 
 def _folder_record(path: Path) -> dict[str, Any]:

@@ -78,10 +78,10 @@ class UserModel:
         batch = pixels.transpose(2, 0, 1)[None] if self.channels_first else pixels[None]
         try:
             outputs = self._session.run(None, {self._input.name: np.ascontiguousarray(batch, self.dtype)})
+            arrays = [np.asarray(output) for output in outputs]
         except Exception as error:  # noqa: BLE001  onnxruntime's own classes share no base
             size = f"{pixels.shape[1]}×{pixels.shape[0]}"
             raise _refused(f"fails on an input of {size} pixels", error, self.path) from None
-        arrays = [np.asarray(output) for output in outputs]
         if not all(a.dtype.kind in "fiu" and np.isfinite(a).all() for a in arrays):
             raise InputError("its outputs are not finite numbers", where=str(self.path))
         return arrays

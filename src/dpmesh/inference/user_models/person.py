@@ -75,10 +75,12 @@ class PersonModel:
     def _detections(self, canvas: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "n 5"]:
         """Box and score of each person, in pixels of the canvas."""
         outputs = self.model.run(self.normalisation(canvas))
-        flat = [a[0] if a.ndim > 1 and len(a) == 1 else a for a in outputs]
-        rows = next((a for a in flat if a.ndim == 2 and a.shape[1] == 5), None)
-        labels = next((a for a in flat if rows is not None and a.ndim == 1 and len(a) == len(rows)), None)
-        if rows is None or len(outputs) > 2 or (labels is None and len(outputs) == 2):
+        named = dict(zip(self.model.outputs, outputs, strict=True))
+        first, *others = outputs if "dets" not in named else [named.pop("dets"), *named.values()]
+        single = first.ndim == 2 or (first.ndim == 3 and len(first) == 1)
+        rows = first.reshape(-1, 5) if single and first.shape[-1] == 5 else None
+        labels = others[0].reshape(-1) if others else None
+        if rows is None or len(others) > 1 or (labels is not None and len(labels) != len(rows)):
             raise InputError(
                 f"its outputs ({self.model.described(outputs)}) are not boxes n×5 with their classes n",
                 where=str(self.model.path),

@@ -9,6 +9,7 @@ from jaxtyping import Float32, Float64, Shaped, UInt8
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.geometry.crop import sample_window
 from dpmesh.inference.detections import Detection
+from dpmesh.inference.options import settings_file
 from dpmesh.inference.user_models.onnx_file import UserModel
 from dpmesh.inference.user_models.settings import (
     Normalisation,
@@ -16,7 +17,6 @@ from dpmesh.inference.user_models.settings import (
     joint_order,
     normalisation,
     read_settings,
-    settings_file,
     unknown_convention,
 )
 from dpmesh.skeletons import COCO17, HALPE26, JOINTS30, WHOLEBODY133, Skeleton, convert

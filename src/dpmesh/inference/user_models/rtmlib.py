@@ -26,6 +26,10 @@ class RTMLibDetector:
         self.solution = solution
         if not hasattr(solution, "det_model") or not hasattr(solution, "pose_model"):
             raise ConfigError("has no models of persons and poses", where=type(solution).__name__)
+        if getattr(solution.det_model, "det_mode", "human") != "human":
+            raise ConfigError(
+                "detects other things than people", where=type(solution).__name__, fix='Use det_mode="human".'
+            )
         if getattr(solution.pose_model, "to_openpose", False):
             raise ConfigError(
                 "has OpenPose's joints", where=type(solution).__name__, fix="Use to_openpose=False."
@@ -48,7 +52,7 @@ class RTMLibDetector:
         """One Detection per box (xyxy px), in order. Raises InputError for an unknown number of joints."""
         if not len(boxes):
             return ()
-        xy, confidence = self.solution.pose_model(_bgr(image), bboxes=list(boxes))
+        xy, confidence = map(np.asarray, self.solution.pose_model(_bgr(image), bboxes=list(boxes)))
         if xy.shape[:2] not in {(len(boxes), count) for count in _BY_COUNT}:
             raise InputError(f"keypoints of shape {xy.shape} for {len(boxes)} boxes", where="rtmlib")
         points = np.concatenate([xy, np.clip(confidence, 0, 1)[..., None]], 2).astype(np.float32)

@@ -1,6 +1,7 @@
 """Settings of a user's model: what its graph does not hold, from a TOML file with the model's name."""
 
 import math
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from jaxtyping import Float32, UInt8
 
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.inference.keypoints.formats import JOINT_ORDERS
+from dpmesh.inference.options import settings_file
 from dpmesh.inference.user_models.onnx_file import UserModel
 from dpmesh.io import read_bytes
 from dpmesh.skeletons import Skeleton, named_skeleton
@@ -35,18 +37,13 @@ class Normalisation:
         return (ordered.astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
 
 
-def settings_file(model: Path) -> Path:
-    """The TOML file that belongs to a model: the same name, with the suffix .toml."""
-    return model.with_suffix(".toml")
-
-
 def read_settings(model: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """Key -> value of the model's TOML file, checked; empty where there is no file.
 
     Raises InputError, ConfigError for a file that cannot be read, an unknown key or a wrong value.
     """
     path = settings_file(model)
-    if not path.is_file():
+    if not os.path.isfile(path):
         return {}
     try:
         content = tomllib.loads(read_bytes(path, _LARGEST_TOML).decode("utf-8-sig"))
