@@ -22,9 +22,9 @@ class Ghosts:
     name = "ghosts"
 
     def __call__(self, image: np.ndarray, max_people: int = 20) -> DetectionResult:
-        boxes = np.float32([[0, 0, 30, 60], [40, 0, 70, 60], [80, 0, 110, 60], [120, 0, 150, 60]])
+        boxes = np.asarray([[0, 0, 30, 60], [40, 0, 70, 60], [80, 0, 110, 60], [120, 0, 150, 60]], np.float32)
         return merge_detections(
-            self.keypoints_in_boxes(image, boxes, np.float32([0.9, 0.8, 0.7, 0.6])), max_people
+            self.keypoints_in_boxes(image, boxes, np.asarray([0.9, 0.8, 0.7, 0.6], np.float32)), max_people
         )
 
     def keypoints_in_boxes(
@@ -32,7 +32,9 @@ class Ghosts:
     ) -> tuple[Detection, ...]:
         people: list[Detection] = []
         for i, box in enumerate(boxes):
-            points = np.tile(np.float32([*(box[:2] + box[2:]) / 2, (0, 0.19, 0.9, 0.9)[i]]), (17, 1))
+            points = np.tile(
+                np.asarray([*(box[:2] + box[2:]) / 2, (0, 0.19, 0.9, 0.9)[i]], np.float32), (17, 1)
+            )
             points[:, 0] += 90 if i == 2 else 0
             people.append(Detection(box, points, 1.0 if scores is None else float(scores[i])))
         return tuple(people)

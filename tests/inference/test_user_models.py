@@ -32,7 +32,7 @@ from dpmesh.inference.user_models.pose import PoseModel, decode_heatmaps, window
 from dpmesh.inference.user_models.rtmlib import RTMLibDetector
 from dpmesh.skeletons import COCO17, JOINTS30
 
-BOX = np.float32([100, 50, 220, 290])
+BOX = np.asarray([100, 50, 220, 290], np.float32)
 DOTS = {0: (150.0, 90.0), 1: (120.0, 200.0), 2: (205.0, 270.0)}
 """Joint -> where the image has a dot of its colour: red, green, blue."""
 
@@ -118,11 +118,11 @@ def test_the_window_is_the_padded_box_in_the_inputs_aspect() -> None:
         last = np.array([WIDTH - udp, HEIGHT - udp])
         corners = window[:, 2], window[:, :2] @ last + window[:, 2]
         np.testing.assert_allclose(corners, [(160 - 112.5, 170 - 150), (160 + 112.5, 170 + 150)])
-    wide = window_of(np.float32([0, 0, 300, 10]), (WIDTH, HEIGHT), 1.0, False)
+    wide = window_of(np.asarray([0, 0, 300, 10], np.float32), (WIDTH, HEIGHT), 1.0, False)
     np.testing.assert_allclose(wide[:, :2] @ [WIDTH, HEIGHT], [300, 400])
     for box in ([10, 10, 10, 30], [0, 0, np.nan, 5]):
         with pytest.raises(InputError, match="x1 < x2"):
-            window_of(np.float32(box), (WIDTH, HEIGHT), 1.25, False)
+            window_of(np.asarray(box, np.float32), (WIDTH, HEIGHT), 1.25, False)
 
 
 def test_heatmaps_are_decoded_to_a_quarter_of_a_cell() -> None:

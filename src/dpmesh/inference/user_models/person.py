@@ -63,8 +63,8 @@ class PersonModel:
         canvas = np.full((down, across, 3), GREY, np.uint8)
         canvas[: size[1], : size[0]] = small
         rows = self._detections(canvas)
-        boxes = (rows[:, :4] * np.float32([width / size[0], height / size[1]] * 2)).clip(
-            0, np.float32([width, height] * 2)
+        boxes = (rows[:, :4] * np.asarray([width / size[0], height / size[1]] * 2, np.float32)).clip(
+            0, np.asarray([width, height] * 2, np.float32)
         )
         real = np.all(boxes[:, 2:] - boxes[:, :2] >= 1, axis=1)
         boxes, scores = boxes[real], rows[real, 4]

@@ -39,7 +39,7 @@ class RTMLibDetector:
         """The people in an RGB image."""
         height, width = image.shape[:2]
         found = np.asarray(self.solution.det_model(_bgr(image)), np.float32).reshape(-1, 4)
-        boxes = found.clip(0, np.float32([width, height, width, height]))
+        boxes = found.clip(0, np.asarray([width, height, width, height], np.float32))
         boxes = boxes[np.all(boxes[:, 2:] - boxes[:, :2] >= 1, axis=1)]
         return merge_detections(self.keypoints_in_boxes(image, boxes), max_people)
 

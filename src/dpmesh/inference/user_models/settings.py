@@ -34,7 +34,9 @@ class Normalisation:
     def __call__(self, pixels: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w 3"]:
         """Of RGB pixels."""
         ordered = pixels if self.colour == "rgb" else pixels[..., ::-1]
-        return (ordered.astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
+        return (ordered.astype(np.float32) - np.asarray(self.mean, np.float32)) / np.asarray(
+            self.std, np.float32
+        )
 
 
 def read_settings(model: Path, keys: tuple[str, ...]) -> dict[str, Any]:
