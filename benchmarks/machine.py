@@ -1,4 +1,4 @@
-"""What a figure was measured on, and how a benchmark's result is told."""
+"""The machine and the commit that a figure was measured on; printing and storing a benchmark's result."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
 
 
-def tell(measured: dict[str, Any], path: str | Path | None) -> None:
+def report_result(measured: dict[str, Any], path: str | Path | None) -> None:
     """Print the figures under the commit and the machine, and write them to `path` (--json)."""
     text = json.dumps({"commit": commit(), "machine": machine(), **measured}, indent=1, ensure_ascii=False)
     print(text)

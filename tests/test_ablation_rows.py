@@ -1,4 +1,4 @@
-"""benchmarks/accuracy/ablations.py: every row can be trained, and begins with what it says."""
+"""benchmarks/accuracy/ablations.py: every row can be trained, and starts from the weights that it names."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from dpmesh.model import DPMesh
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_is_a_valid_training(name: str, tmp_path: Path) -> None:
-    row, given = ROWS[name], settings(name, 2, 1, tmp_path)
-    configuration(given.model)
+    row, run_settings = ROWS[name], settings(name, 2, 1, tmp_path)
+    configuration(run_settings.model)
     before = list(ROWS)[: list(ROWS).index(name)]
     assert not row.base or row.base in before
     assert not row.start or (row.start in before and ROWS[row.start].model == row.model)
-    assert (f"/{row.start}/" if row.start else f"/{name}/seed1/start") in given.start
+    assert (f"/{row.start}/" if row.start else f"/{name}/seed1/start") in run_settings.start
 
 
 def test_a_row_begins_with_the_numbers_of_the_weights(tmp_path: Path) -> None:

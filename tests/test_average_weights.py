@@ -29,14 +29,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> None:
 def test_every_number_is_the_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = saved(tmp_path / "one", 1).state_dict(), saved(tmp_path / "other", 2).state_dict()
     run(monkeypatch, tmp_path / "one", tmp_path / "other", "--out", tmp_path / "mean")
-    found = DPMesh.from_pretrained(tmp_path / "mean")
-    for name, value in found.state_dict().items():
+    loaded = DPMesh.from_pretrained(tmp_path / "mean")
+    for name, value in loaded.state_dict().items():
         expected = (one[name] + other[name]) / 2 if value.is_floating_point() else one[name]
         assert torch.equal(value, expected), name
     assert any(not torch.equal(one[name], other[name]) for name in one)
-    told = found.provenance["mean of"]
-    assert [part["seed"] for part in told] == [1, 2]
-    assert len({part["sha256"] for part in told}) == 2 and all(len(part["sha256"]) == 64 for part in told)
+    parts = loaded.provenance["mean of"]
+    assert [part["seed"] for part in parts] == [1, 2]
+    assert len({part["sha256"] for part in parts}) == 2 and all(len(part["sha256"]) == 64 for part in parts)
 
 
 def test_other_configurations_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""benchmarks/machine.py: the commit told is the benchmark's own, wherever it is called."""
+"""benchmarks/machine.py: the reported commit is the benchmark's own, wherever it is called."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ def test_the_commit_is_that_of_the_benchmarks_checkout(tmp_path: Path) -> None:
         ]
         return subprocess.run([*own, *words], capture_output=True, text=True, check=True).stdout.strip()
 
-    def told() -> str:
+    def commit() -> str:
         code = f"import sys; sys.path.insert(0, {str(checkout)!r}); import machine; print(machine.commit())"
         ran = subprocess.run(
             [sys.executable, "-B", "-c", code], cwd=elsewhere, capture_output=True, text=True, check=True
@@ -37,6 +37,6 @@ def test_the_commit_is_that_of_the_benchmarks_checkout(tmp_path: Path) -> None:
     git("init", "-q")
     git("add", "machine.py")
     git("commit", "-q", "-m", "one")
-    assert told() == git("rev-parse", "--short", "HEAD")
+    assert commit() == git("rev-parse", "--short", "HEAD")
     script.write_text(script.read_text() + "# changed\n")
-    assert told() == git("rev-parse", "--short", "HEAD") + "+"
+    assert commit() == git("rev-parse", "--short", "HEAD") + "+"

@@ -40,11 +40,11 @@ def test_safetensors_reads_what_is_streamed(tmp_path: Path):
         "last": torch.rand(2, 3, 4, 5).to(memory_format=torch.channels_last),
     }
     write_weights(tmp_path, state, {}, {})
-    found = st.load_file(tmp_path / "model.safetensors")
-    assert found.keys() == state.keys()
+    loaded = st.load_file(tmp_path / "model.safetensors")
+    assert loaded.keys() == state.keys()
     for name, value in state.items():
-        assert found[name].dtype == value.dtype
-        assert torch.equal(found[name], value), name
+        assert loaded[name].dtype == value.dtype
+        assert torch.equal(loaded[name], value), name
     with safetensors.safe_open(tmp_path / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
     with (tmp_path / "model.safetensors").open("rb") as file:
@@ -57,8 +57,8 @@ def test_safetensors_reads_what_is_streamed(tmp_path: Path):
 
 def test_half_halves_only_what_floats(tmp_path: Path):
     write_weights(tmp_path, {"a": torch.rand(4), "b": torch.arange(3)}, {}, {}, half=True)
-    found = st.load_file(tmp_path / "model.safetensors")
-    assert (found["a"].dtype, found["b"].dtype) == (torch.float16, torch.int64)
+    loaded = st.load_file(tmp_path / "model.safetensors")
+    assert (loaded["a"].dtype, loaded["b"].dtype) == (torch.float16, torch.int64)
 
 
 @pytest.mark.parametrize("batch", [1, 200, 2**30])
@@ -140,7 +140,7 @@ def test_a_number_too_large_for_the_models_type_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.uint8, torch.bool])
 def test_weights_of_another_kind_are_refused(tmp_path: Path, kind: torch.dtype):
-    """Whole numbers in the place of weights once gave a wrong answer."""
+    """Integers in the place of weights once gave a wrong prediction."""
     state = {**layers().state_dict(), "2.weight": torch.ones(5, 4, dtype=kind)}
     write_weights(tmp_path, state, {}, {})
     before = layers(1)
@@ -198,7 +198,7 @@ def test_damage_anywhere_in_the_header_is_one_line(tmp_path: Path):
     "change", [{"width": 65_536, "inner": 65_536}, {"decoder_layers": 100}, {"heads": 3}, {"joints": 14}]
 )
 def test_a_config_of_other_sizes_than_the_weights_takes_no_memory(tmp_path: Path, change: dict[str, int]):
-    """Found out from the shapes alone: the widest of these models has some hundred GB of numbers."""
+    """From the shapes alone: the widest of these models has some hundred GB of numbers."""
     plain = to_dict(EMBEDDED)
     plain["regressor"] |= change
     (tmp_path / "config.json").write_text(json.dumps({"config": plain, "provenance": {}}))

@@ -52,7 +52,7 @@ TREE = [
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 FILE = re.compile(r"(?<![\w./<{*-])((?:[\w-]+/)*[\w-]+\.(?:py|md|toml|ya?ml|cff))(?![\w/*{])")
-"""A name that looks like a file of a repository."""
+"""A name that has the form of a repository's file."""
 NOT_OURS = {
     "config.py",
     "model.py",
@@ -250,7 +250,7 @@ def _protocols_in(words: list[str]) -> list[str]:
 
 
 def _wrong_setting(words: list[str]) -> str | None:
-    """What `dpmesh train` says of a config's settings."""
+    """The lines of `dpmesh train` about a config's settings."""
     configs = [word for word in words if word.endswith(".toml")]
     if not configs or configs[0] in PLACEHOLDERS:
         return None

@@ -1,7 +1,9 @@
 """The exported ONNX file equals the model, for any batch size."""
 
+import io
 import os
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -82,6 +84,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     return made
 
 
+@pytest.fixture(scope="module")
+def exported_by_the_verb(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """Random weights, their file by `dpmesh export onnx`, and what it printed."""
+    folder = tmp_path_factory.mktemp("verb")
+    torch.manual_seed(0)
+    model = DPMesh(replace(EMBEDDED, name="random"))
+    assert model.regressor.uncertainty is not None
+    nn.init.normal_(model.regressor.uncertainty.out, std=0.05)
+    model.save_pretrained(folder / "w", {})
+    with redirect_stdout(io.StringIO()) as printed:
+        assert main(["export", "onnx", str(folder / "w"), str(folder / "m.onnx")]) == 0
+    return folder / "w", folder / "m.onnx", printed.getvalue()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["embedded", "paper", "release"])
 def test_an_exported_model_is_the_same_function_for_any_number_of_people(
@@ -94,11 +110,12 @@ def test_an_exported_model_is_the_same_function_for_any_number_of_people(
     assert name != "embedded" or outputs_of(model)[-1] == "joint_sigma"
 
 
-def test_weights_beyond_one_file_lie_beside_it_in_one(
-    tmp_path: Path, exported: Callable[[str], tuple[DPMesh, Path]]
+def test_weights_beyond_one_file_are_one_external_file(
+    tmp_path: Path, exported_by_the_verb: tuple[Path, Path, str]
 ):
     """Beyond 2 GiB the exporter writes one file for each weight; here onnx writes a small model in this way."""
-    model, whole = exported("release")
+    weights, whole, _ = exported_by_the_verb
+    model = optimise_for_inference(DPMesh.from_pretrained(weights))
     onnx.save_model(
         onnx.load(str(whole)), str(tmp_path / "m.onnx"), save_as_external_data=True, all_tensors_to_one_file=False,
         size_threshold=1024, convert_attribute=True,
@@ -110,12 +127,11 @@ def test_weights_beyond_one_file_lie_beside_it_in_one(
     assert_the_same(tmp_path / "m.onnx", model, inputs(1))
 
 
-def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    DPMesh(replace(EMBEDDED, name="random")).save_pretrained(tmp_path / "w", {})
-    out = tmp_path / "m.onnx"
-    words = ["export", "onnx", str(tmp_path / "w"), str(out)]
-    assert main(words) == 0
-    message = capsys.readouterr().out
+def test_the_verb(
+    tmp_path: Path, exported_by_the_verb: tuple[Path, Path, str], capsys: pytest.CaptureFixture[str]
+):
+    weights, out, message = exported_by_the_verb
+    words = ["export", "onnx", str(weights), str(out)]
     assert str(out) in message and "vertices" in message and "joint_sigma" in message
     values = run(out, inputs(3), (*OUTPUTS, "joint_sigma"))
     assert values["vertices"].shape == (3, 6904, 3) and values["joint_sigma"].shape == (3, 30)
@@ -124,7 +140,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "--overwrite" in error and len(error.splitlines()) == 1
     assert main(["export", "onnx", str(tmp_path / "nowhere"), str(tmp_path / "n.onnx")]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
-    assert {p.name for p in tmp_path.iterdir()} == {"w", "m.onnx"}
+    assert not list(tmp_path.iterdir()) and {p.name for p in out.parent.iterdir()} == {"w", "m.onnx"}
 
 
 def test_a_model_in_half_precision_is_refused(tmp_path: Path):
@@ -180,7 +196,7 @@ def test_an_exported_file_has_the_umasks_rights(tmp_path: Path, monkeypatch: pyt
 
 
 def small_model(path: Path, outside: str = "") -> None:
-    """An ONNX model of one step; its weight is stored in the file `outside`, if given."""
+    """An ONNX model of one step; its weight is stored in the file `outside`, if there is one."""
     weight = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [2.0])
     if outside:
         weight.ClearField("float_data")
@@ -202,10 +218,12 @@ def test_overwrite_replaces_only_a_model(tmp_path: Path, content: bytes) -> None
     refuse_out(out, overwrite=True)
     data = tmp_path / "m.onnx.data"
     data.write_bytes(b"mine")
-    with pytest.raises(OutputError, match=r"m\.onnx\.data: is not part"):  # the model does not refer to it
+    with pytest.raises(
+        OutputError, match=r"m\.onnx\.data: is not part of an ONNX model"
+    ):  # the model does not refer to it
         refuse_out(out, overwrite=True)
     small_model(out, data.name)
     refuse_out(out, overwrite=True)
     out.unlink()
-    with pytest.raises(OutputError, match=r"m\.onnx\.data: is not part"):
+    with pytest.raises(OutputError, match=r"m\.onnx\.data: is not part of an ONNX model"):
         refuse_out(out, overwrite=True)

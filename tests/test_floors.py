@@ -37,15 +37,15 @@ def room_of(path: Path) -> str:
 
 def imported(source: str) -> set[str]:
     """Every dotted name that a module's source imports, anywhere in it: modules, and names that may be modules."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
             module = node.module or ""
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    return found
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return names
 
 
 def rooms_of(source: str) -> set[str]:

@@ -101,7 +101,7 @@ def test_a_long_name_that_the_system_allows(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "\u6f22" * 85, "\U0001f9cd" * 63, "a\u6f22" * 60])
-def test_a_part_beside_a_long_name_is_short_in_bytes(tmp_path: Path, name: str):
+def test_the_temporary_name_of_a_long_name_is_short_in_bytes(tmp_path: Path, name: str):
     atomic_write(tmp_path / name, "text")
     with pytest.raises(KeyError), atomic_path(tmp_path / name) as part:
         part.write_text("half")
@@ -225,8 +225,8 @@ def test_real_archives_are_recognised(tmp_path: Path):
         shutil.make_archive(str(tmp_path / "a"), kind, tmp_path, "a")
     for name, kind in (("a.zip", "zip"), ("a.tar", "tar"), ("a.tar.gz", "gzip"), ("a.tar.bz2", "bzip2"),
                        ("a.tar.xz", "xz")):  # fmt: skip
-        found = mistaken((tmp_path / name).read_bytes()[:512])
-        assert found is not None and f"{kind} archive" in found.what
+        mistake = mistaken((tmp_path / name).read_bytes()[:512])
+        assert mistake is not None and f"{kind} archive" in mistake.what
     assert mistaken(b"abc") is None and mistaken(b"\xff\xd8\xff") is None
 
 

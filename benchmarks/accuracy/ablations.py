@@ -3,14 +3,14 @@
     python -m benchmarks.accuracy.ablations OUT [--rows NAME ...] [--steps 250] [--seeds 1] [--people 480] [--cache DIR]
 
 trains every row from configs/ablation.toml, measures it on SynthOcc with the noise model's keypoints and prints the
-table; --rows repeats some. What is finished in OUT is kept, what was interrupted goes on. A row's difference to its
-base has a 95 % interval, bootstrap over persons: it tells how sure the difference of these two weights is, not how
-much another seed would move it; for that give several --seeds.
+table; --rows repeats some. Finished rows in OUT are kept, interrupted ones resume. A row's difference to its base has a
+95 % interval, by bootstrap over persons. It measures the uncertainty for these two sets of weights, not the spread
+over seeds; use several --seeds for that.
 
-All rows begin with the numbers of the shipped weights, as the paper's begin with Stable Diffusion's: as far as the row
-has the same parts, and without the parts that it compares. Those begin with random numbers in every row of a group:
-the pose head and what feeds it, or the backbone. (From random weights altogether, the few thousand pictures
-that a CPU gets through teach the mean pose.)
+All rows start from the shipped weights, as the paper's start from Stable Diffusion: as far as the row has the same
+parts, and without the parts that it compares. Those start from random weights in every row of a group: the pose head
+and the layers before it, or the backbone. (From random weights alone, the few thousand images that a CPU can process
+teach only the mean pose.)
 """
 
 import os
@@ -49,12 +49,12 @@ PROTOCOL = "synthocc"
 
 @dataclass(frozen=True)
 class Row:
-    """base: the row that it is compared with. stages: what comes before or instead of the images stage, each laid over
-    it. start: the row whose weights it begins with; without, the shipped ones. anew: names of the parameters that begin
-    with random numbers all the same, from the name's begin on."""
+    """base: the row that it is compared with. stages: changes to the images stage, one training stage for each. start:
+    the row whose weights it starts from; empty: the shipped weights. anew: pattern at the start of the names of the
+    parameters that start from random numbers nevertheless."""
 
     group: str
-    told: str
+    description: str
     base: str
     model: str = "embedded"
     stages: tuple[Mapping[str, Any], ...] = ({},)
@@ -80,11 +80,11 @@ PRETRAIN = {
 }
 STUDENT = {"name": "student", "kind": "student"}
 LIFTER = {"keypoint_batch": 128}
-FIRST = LIFTER | {"longer": 2}  # a backbone that knows nothing needs more
+FIRST = LIFTER | {"longer": 2}  # a backbone from random weights needs more steps
 TWICE = LIFTER | {"longer": 4}
-SEEING = r"backbone\.|prompt\."
-POSING = r"pose_tokens\.|regressor\.(lifter\.pose|pose_head)\."
-"""The pose head, and the layers that regress what it is told."""
+IMAGE_PARTS = r"backbone\.|prompt\."
+POSE_PARTS = r"pose_tokens\.|regressor\.(lifter\.pose|pose_head)\."
+"""The pose head, and the layers that regress its input."""
 KEYPOINTS = {
     "name": "keypoints",
     "kind": "keypoints",
@@ -95,7 +95,7 @@ KEYPOINTS = {
 POSE = (KEYPOINTS, LIFTER)
 ROWS = {
     "all": Row("conditions", "z0 + cj + ct: heat maps and prompt", "", stages=(LIFTER,)),
-    "z0": Row("conditions", "z0: the picture alone", "all", "embedded-z0", (LIFTER,)),
+    "z0": Row("conditions", "z0: the image alone", "all", "embedded-z0", (LIFTER,)),
     "z0+cj": Row("conditions", "z0 + cj: heat maps, concatenated", "all", "embedded-z0+cj", (LIFTER,)),
     "z0+cj_added": Row("conditions", "z0 + cj: heat maps, added", "all", "embedded-z0+cj_added", (LIFTER,)),
     "teacher": Row("NKR", "teacher: true keypoints", "", stages=({"name": "teacher", "kind": "teacher"},)),
@@ -104,24 +104,26 @@ ROWS = {
         losses={"nkr_contrast": 0.0, "nkr_mse": 0.0},
     ),
     "nkr": Row("NKR", "student with NKR", "no_nkr", stages=(STUDENT,), start="teacher"),
-    "unet": Row("start", "U-Net of 32 to 96 channels, random", "", "fused", (FIRST,), anew=SEEING),
-    "pretrained": Row("start", "U-Net, denoising before", "unet", "fused", (PRETRAIN, FIRST), anew=SEEING),
-    "twice": Row("start", "U-Net, random, twice as long", "pretrained", "fused", (TWICE,), anew=SEEING),
-    "resnet10": Row("backbones", "ResNet-10-t, random", "unet", "fused-resnet10", (FIRST,), anew=SEEING),
-    "vit_ti": Row("backbones", "ViT-Ti/16, random", "unet", "fused-vit_ti", (FIRST,), anew=SEEING),
-    "swinv2_6m": Row("backbones", "Swin-V2, 48 wide, random", "unet", "fused-swinv2_6m", (FIRST,), anew=SEEING),
-    "narrow": Row("widths", "U-Net of 24 to 72 channels, random", "unet", "fused-narrow", (FIRST,), anew=SEEING),
-    "wide": Row("widths", "U-Net of 40 to 104 channels, random", "unet", "fused-wide", (FIRST,), anew=SEEING),
-    "points": Row("pose heads", "VQ-VAE, a point for each token", "", "embedded", POSE, anew=POSING),
-    "soft": Row("pose heads", "VQ-VAE, a distribution over the codes", "points", "embedded-soft", POSE, anew=POSING),
-    "direct": Row("pose heads", "6D rotations, no prior", "points", "embedded-direct", POSE, anew=POSING),
-    "vposer": Row("pose heads", "VPoser-like VAE", "points", "embedded-vposer", (PRIOR, *POSE), anew=POSING),
+    "unet": Row("start", "U-Net of 32 to 96 channels, random", "", "fused", (FIRST,), anew=IMAGE_PARTS),
+    "pretrained": Row("start", "U-Net, denoising before", "unet", "fused", (PRETRAIN, FIRST), anew=IMAGE_PARTS),
+    "twice": Row("start", "U-Net, random, twice as long", "pretrained", "fused", (TWICE,), anew=IMAGE_PARTS),
+    "resnet10": Row("backbones", "ResNet-10-t, random", "unet", "fused-resnet10", (FIRST,), anew=IMAGE_PARTS),
+    "vit_ti": Row("backbones", "ViT-Ti/16, random", "unet", "fused-vit_ti", (FIRST,), anew=IMAGE_PARTS),
+    "swinv2_6m": Row("backbones", "Swin-V2, 48 wide, random", "unet", "fused-swinv2_6m", (FIRST,), anew=IMAGE_PARTS),
+    "narrow": Row("widths", "U-Net of 24 to 72 channels, random", "unet", "fused-narrow", (FIRST,), anew=IMAGE_PARTS),
+    "wide": Row("widths", "U-Net of 40 to 104 channels, random", "unet", "fused-wide", (FIRST,), anew=IMAGE_PARTS),
+    "points": Row("pose heads", "VQ-VAE, a point for each token", "", "embedded", POSE, anew=POSE_PARTS),
+    "soft": Row(
+        "pose heads", "VQ-VAE, a distribution over the codes", "points", "embedded-soft", POSE, anew=POSE_PARTS
+    ),
+    "direct": Row("pose heads", "6D rotations, no prior", "points", "embedded-direct", POSE, anew=POSE_PARTS),
+    "vposer": Row("pose heads", "VPoser-like VAE", "points", "embedded-vposer", (PRIOR, *POSE), anew=POSE_PARTS),
 }  # fmt: skip
 """The base of a row stands before it. VPoser's prior trains as long as the shipped VQ-VAE did, on poses alone."""
 
 
 def settings(name: str, steps: int, seed: int, out: Path) -> Settings:
-    """The training of a row; what it starts with must be there (`grafted`)."""
+    """The training settings of a row; its initial weights must exist (`grafted`)."""
     row, plain = ROWS[name], tomllib.loads(CONFIG.read_text())
     (images,) = plain["stages"]
     plain["stages"] = [_stage(images, steps, change) for change in row.stages]
@@ -143,37 +145,36 @@ def _folder(out: Path, name: str, seed: int) -> Path:
 
 
 def _weights(name: str, steps: int, seed: int, out: Path) -> Path:
-    given = settings(name, steps, seed, out)
-    return TrainingContext.resolve(given).output_folder(len(given.stages) - 1)
+    training = settings(name, steps, seed, out)
+    return TrainingContext.resolve(training).output_folder(len(training.stages) - 1)
 
 
 def grafted(name: str, weights: str, seed: int, folder: Path) -> None:
-    """The row's model with the numbers of `weights` where it has a tensor of the same name and shape, but for what
-    begins anew."""
+    """Save the row's initial model: tensors of `weights` with the same name and shape, except those of `Row.anew`."""
     if (folder / WEIGHTS).is_file():
         return
     torch.manual_seed(seed)
     row, donor = ROWS[name], DPMesh.from_pretrained(weights)
     model = DPMesh.from_config(row.model)
     own = model.state_dict()
-    given = {n: v for n, v in donor.state_dict().items() if not (row.anew and re.match(row.anew, n))}
-    shared = {n: v for n, v in given.items() if n in own and own[n].shape == v.shape}
+    kept = {n: v for n, v in donor.state_dict().items() if not (row.anew and re.match(row.anew, n))}
+    shared = {n: v for n, v in kept.items() if n in own and own[n].shape == v.shape}
     model.load_state_dict({**own, **shared})
-    told = f"{len(shared)} of {len(own)} tensors of {weights}"
-    model.save_pretrained(folder, {"grafted": told, "from": dict(donor.provenance)})
-    logging.info("%s begins with %s", name, told)
+    note = f"{len(shared)} of {len(own)} tensors of {weights}"
+    model.save_pretrained(folder, {"grafted": note, "from": dict(donor.provenance)})
+    logging.info("%s begins with %s", name, note)
 
 
 def measure(name: str, options: argparse.Namespace, seed: int) -> None:
-    """Train the row and evaluate it, or what is left of that."""
+    """Train the row and evaluate it; finished parts are skipped."""
     row = ROWS[name]
     if row.start:
         measure(row.start, options, seed)
     else:
         grafted(name, options.start, seed, _folder(options.out, name, seed) / "start")
-    given = replace(settings(name, options.steps, seed, options.out), processes=options.processes)
+    training = replace(settings(name, options.steps, seed, options.out), processes=options.processes)
     logging.info("%s, seed %d", name, seed)
-    train(given)
+    train(training)
     run_evaluation(
         EvaluationConfig(
             protocol=PROTOCOL, out=_folder(options.out, name, seed), data=options.cache, limit=options.people,
@@ -184,7 +185,7 @@ def measure(name: str, options: argparse.Namespace, seed: int) -> None:
 
 def report(options: argparse.Namespace) -> dict[str, Any]:
     """All rows that are finished, each with the difference to its base."""
-    found: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
     for name, row in ROWS.items():
         results = {
             seed: folder
@@ -194,21 +195,21 @@ def report(options: argparse.Namespace) -> dict[str, Any]:
         if not results:
             continue
         means = [read(folder)["figures"]["mean"] for folder in results.values()]
-        told = {m: [round(mean[m]["mean"], 2) for mean in means] for m in ("MPJPE", "PA-MPJPE", "MPVE")}
+        figures = {m: [round(mean[m]["mean"], 2) for mean in means] for m in ("MPJPE", "PA-MPJPE", "MPVE")}
         bases = {s: _folder(options.out, row.base, s) / PROTOCOL for s in results} if row.base else {}
         differences = [
             compare(base, results[seed])["measures"]["MPJPE"]
             for seed, base in bases.items()
             if base.joinpath("result.json").is_file()
         ]
-        found[name] = {
-            "group": row.group, "told": row.told, "model": row.model, "seeds": list(results),
+        rows[name] = {
+            "group": row.group, "told": row.description, "model": row.model, "seeds": list(results),
             "steps": {stage.name: stage.steps for stage in settings(name, options.steps, 1, options.out).stages},
-            **told, "base": row.base,
+            **figures, "base": row.base,
             "MPJPE to base": [round(d["difference"], 2) for d in differences],
             "intervals": [[round(v, 2) for v in d["interval over persons"]] for d in differences],
         }  # fmt: skip
-    return found
+    return rows
 
 
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -239,26 +240,28 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250, help="of 24 people, in each stage of a row")
     parser.add_argument("--start", default="embedded", help="the weights that rows begin with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--people", type=int, default=480, help="the first of SynthOcc")
-    parser.add_argument("--cache", type=Path, help="where SynthOcc's pictures are kept between rows")
+    parser.add_argument(
+        "--people", type=int, default=480, help="number of SynthOcc's persons, from the first"
+    )
+    parser.add_argument("--cache", type=Path, help="folder that keeps SynthOcc's images between rows")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only-table", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s", datefmt="%H:%M:%S")
     for name in () if options.only_table else options.rows:
-        configuration(ROWS[name].model)  # a missing timm is told before hours of the others
+        configuration(ROWS[name].model)  # report a missing timm before hours of training
     for seed in () if options.only_table else options.seeds:
         for name in options.rows:
             measure(name, options, seed)
     rows = report(options)
     print(table(rows))
     if options.json is not None:
-        told = {
+        result = {
             "commit": commit(), "machine": machine(), "persons": options.people,
             "protocol": PROTOCOL, "rows": rows,
         }  # fmt: skip
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What moves the image backbone.
+"""Which loss terms move the image backbone.
 
     python -m benchmarks.accuracy.gradients [--batches 10] CONFIG.toml [--set.NAME VALUE]
 
@@ -7,12 +7,12 @@ with:
 
 * share: the mean square of the term's gradient in a matrix (or kernel) of the backbone, as a share of all terms',
   averaged over the matrices. Muon's steps have one size in each matrix, so shares and not sizes decide.
-* signal: of that mean square, the part that the batches have in common, averaged likewise; the rest is noise, which
-  another batch has otherwise (McCandlish et al. 2018, section 2.2). Estimated without bias, so that next to none
-  comes out on either side of 0: the lowest figure of a run shows how far chance goes in it. Near the end of a
-  training a term may have a signal for want of weight alone: the others hold against it.
+* signal: the part of that mean square that the batches have in common, averaged likewise; the rest is noise, which
+  differs between batches (McCandlish et al. 2018, section 2.2). The estimate is unbiased, so a small signal can come
+  out on either side of 0; the lowest figure of a run shows the size of the chance errors. Near the end of training
+  a term may have a signal only because its weight is low and the other terms balance it.
 
-Rehearsed people have no picture and are left out.
+Keypoint-only people (keypoint_batch) have no image and are left out.
 """
 
 import os
@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.cli.train import changes
 from dpmesh.errors import ConfigError
 from dpmesh.train.config import Settings
@@ -78,7 +78,7 @@ def figures(moments: dict[str, Moments]) -> dict[str, dict[str, float]]:
 
 
 def measure(settings: Settings, batches: int) -> dict[str, Any]:
-    """Of the last stage. Raises ConfigError where pictures train nothing of the backbone in it."""
+    """Figures of the last stage. Raises ConfigError where images train nothing of the backbone in it."""
     number = len(settings.stages) - 1
     stage = settings.stages[number]
     if isinstance(stage, ImageStage):
@@ -87,7 +87,7 @@ def measure(settings: Settings, batches: int) -> dict[str, Any]:
     objective = make_objective(TrainingContext.resolve(settings), number).train()
     matrices = [p for g in objective.groups() if g.backbone for p in g.parameters if p.ndim > 1]
     if not isinstance(objective, MeshObjective) or not matrices:
-        raise ConfigError("nothing of the backbone is trained by pictures", where=f"stage {stage.name}")
+        raise ConfigError("nothing of the backbone is trained by images", where=f"stage {stage.name}")
     moments = dict[str, Moments]()
     for part, _, batch in batches(stage, settings, range(batches)):
         _, terms = objective(batch, part)
@@ -100,13 +100,13 @@ def measure(settings: Settings, batches: int) -> dict[str, Any]:
                 torch.zeros_like(m) if g is None else g for g, m in zip(gradients, matrices, strict=True)
             ]
             moments.setdefault(name, Moments(matrices)).add(known)
-    found = figures(moments)
+    by_term = figures(moments)
     return {
         "stage": stage.name,
         "people": batches * stage.batch,
         "batch": stage.batch,
         "matrices": len(matrices),
-        "terms": dict(sorted(found.items(), key=lambda item: -item[1]["share"])),
+        "terms": dict(sorted(by_term.items(), key=lambda item: -item[1]["share"])),
     }
 
 
@@ -120,13 +120,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.batches < 2:
-        parser.error("--batches: signal and noise are told apart from two batches on")
+        parser.error("--batches: needs two batches or more, to separate signal from noise")
     torch.set_num_threads(1)
     start = time.monotonic()
-    found = measure(read_settings(options.config, changes(options.rest)), options.batches)
-    for name, one in found["terms"].items():
+    result = measure(read_settings(options.config, changes(options.rest)), options.batches)
+    for name, one in result["terms"].items():
         print(f"{name:16s} share {one['share']:.3f}  signal {one['signal']:+.4f}")
-    tell({**found, "seconds": round(time.monotonic() - start)}, options.json)
+    report_result({**result, "seconds": round(time.monotonic() - start)}, options.json)
 
 
 if __name__ == "__main__":

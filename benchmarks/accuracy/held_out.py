@@ -1,16 +1,18 @@
-"""How good weights are on held-out synthetic people.
+"""Accuracy of weights on held-out synthetic people.
 
     python -m benchmarks.accuracy.held_out [--weights embedded] [--people 1000]
 
-The people's motions belong to the test split (other subjects and actions than in training), shapes, clothes,
-cameras, occluders and keypoint noise come from another seed. Rows: the model; the model shown every picture's mirror
-image as well (`dpmesh predict --flip`); the model with every picture blanked, or exchanged for the next person's
-(the keypoints are right, the picture is not); keypoints alone; and a T-pose facing the camera. What limits it: the
-lifter alone with the true places of the given keypoints, of all joints inside the crop, and with true places, true
-depths or both as if they had been read; and the model on as many other people whose motions are the training's, as
-recorded: whether it fails on strange motions or on all.
+The people's motions belong to the test split (other subjects and actions than in training). Shapes, clothes,
+cameras, occluders and keypoint noise come from another seed. The rows are:
 
---given FILE measures people that another commit's generator has drawn; that commit writes them with
+* the model; the model with test-time flip (`dpmesh predict --flip`); the keypoints alone; a T-pose facing the camera;
+* the model with black images, and with the next person's images (correct keypoints, wrong image);
+* the lifter alone with more ground truth: the true places of the detected keypoints, or of all joints inside the crop;
+  true places, true depths or both instead of those that the backbone reads off the image;
+* the model on as many other people whose motions are recorded motions of the training split, to separate failures on
+  unfamiliar motions from failures on all.
+
+--people-file FILE measures people that another commit's generator has drawn; that commit writes them with
     python -c "import torch; from dpmesh.train.validate import held_out; torch.save(dict(held_out(500)), 'people.pt')"
 
 MPJPE and PA-MPJPE are over 14 Human3.6M joints, MPVE over all vertices, millimetres.
@@ -25,7 +27,7 @@ import argparse
 import numpy as np
 import torch
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.data.poses import PoseBank
 from dpmesh.geometry import CROP
 from dpmesh.inference.flip_test import FlipTest
@@ -44,31 +46,31 @@ def t_pose(count: int) -> BodyParameters:
 
 
 @torch.inference_mode()
-def looked_twice(model: DPMesh, batch: Tensors) -> BodyParameters:
-    flip, found = FlipTest(model), list[Prediction]()
+def predict_flipped(model: DPMesh, batch: Tensors) -> BodyParameters:
+    flip, predictions = FlipTest(model), list[Prediction]()
     for start in range(0, len(batch["focal"]), 16):
         part = {name: values[start : start + 16] for name, values in batch.items()}
         crop = part["crop"].permute(0, 3, 1, 2).float() / 255
-        found.append(flip(Inputs(crop, part["joints"], part["visible"], part["focal"])))
-    turns = [torch.cat([one.global_orient[:, None], one.body_rotations], 1) for one in found]
-    betas, transl = (torch.cat([getattr(one, name) for one in found]) for name in ("betas", "transl"))
+        predictions.append(flip(Inputs(crop, part["joints"], part["visible"], part["focal"])))
+    turns = [torch.cat([one.global_orient[:, None], one.body_rotations], 1) for one in predictions]
+    betas, transl = (torch.cat([getattr(one, name) for one in predictions]) for name in ("betas", "transl"))
     return BodyParameters(torch.cat(turns), betas, transl, torch.zeros(0))
 
 
-SURE = 0.05  # how sure a good reading is (JointReadings.confidence)
+CONFIDENCE = 0.05  # of a good reading (JointReadings.confidence)
 
 
 @torch.inference_mode()
-def told(model: DPMesh, batch: Tensors, own: torch.Tensor) -> dict[str, BodyParameters]:
-    """The lifter's answers where more or less of the truth is given. own: what is read off the pictures."""
+def lifted(model: DPMesh, batch: Tensors, own: torch.Tensor) -> dict[str, BodyParameters]:
+    """Predictions of the lifter with more or less of the ground truth. own: the readings of `read_off`."""
     inside = ((batch["joints2d"] >= 0) & (batch["joints2d"] < CROP)).all(-1).float()
     places = batch["joints2d"] / CROP
     depth = batch["joints3d"][..., 2:] - batch["joints3d"][:, :1, 2:]
-    read = torch.cat([places, depth, torch.full_like(depth, SURE)], -1)
+    read = torch.cat([places, depth, torch.full_like(depth, CONFIDENCE)], -1)
 
     def lift(joints: torch.Tensor, visible: torch.Tensor, read: torch.Tensor | None) -> BodyParameters:
-        answer = model.regress(None, joints * visible[..., None], visible, read)
-        return model.decode_parameters(answer, batch["focal"])
+        regressed = model.regress(None, joints * visible[..., None], visible, read)
+        return model.decode_parameters(regressed, batch["focal"])
 
     def lift_read(read: torch.Tensor) -> BodyParameters:
         return lift(batch["joints"], batch["visible"], read)
@@ -85,39 +87,39 @@ def told(model: DPMesh, batch: Tensors, own: torch.Tensor) -> dict[str, BodyPara
 
 @torch.inference_mode()
 def read_off(model: DPMesh, batch: Tensors) -> torch.Tensor:
-    """(n, 30, 4): what the backbone reads off each picture (JointReadings.summary)."""
+    """(n, 30, 4): what the backbone reads off each image (JointReadings.summary)."""
     read: list[torch.Tensor] = []
     for start in range(0, len(batch["focal"]), 16):
         part = {name: values[start : start + 16] for name, values in batch.items()}
         crop = part["crop"].permute(0, 3, 1, 2).float() / 255
-        seen = model.encode_image(crop, part["joints"], part["visible"]).readings
-        assert seen is not None  # the embedded model reads
-        read.append(seen.summary())
+        readings = model.encode_image(crop, part["joints"], part["visible"]).readings
+        assert readings is not None  # the embedded model reads
+        read.append(readings.summary())
     return torch.cat(read)
 
 
 def reading(batch: Tensors, own: torch.Tensor) -> dict[str, float]:
-    """Median distance of what is given and what is read to the truth, of joints inside the crop, crop pixels, and of
-    the depths behind the pelvis, mm."""
+    """Median errors of the input keypoints and of the readings, for joints inside the crop, in crop pixels; and of the
+    read depths relative to the pelvis, mm."""
     inside = ((batch["joints2d"] >= 0) & (batch["joints2d"] < CROP)).all(-1)
-    off, given_off = (
+    off, detected_off = (
         (places - batch["joints2d"]).norm(dim=-1) for places in (own[..., :2] * CROP, batch["joints"])
     )
     deep = 1000 * (own[..., 2] - batch["joints3d"][..., 2] + batch["joints3d"][:, :1, 2]).abs()
-    open_, given = batch["joint_visible"] > 0, batch["visible"] > 0
+    uncovered, detected = batch["joint_visible"] > 0, batch["visible"] > 0
     rows = {
-        "given keypoints": given_off[given & inside],
-        "read, in sight": off[open_ & inside],
-        "read, hidden": off[~open_ & inside],
-        "depth read, in sight, mm": deep[open_ & inside],
-        "depth read, hidden, mm": deep[~open_ & inside],
+        "given keypoints": detected_off[detected & inside],
+        "read, in sight": off[uncovered & inside],
+        "read, hidden": off[~uncovered & inside],
+        "depth read, in sight, mm": deep[uncovered & inside],
+        "depth read, hidden, mm": deep[~uncovered & inside],
     }
     return {name: round(float(values.median()), 1) for name, values in rows.items()}
 
 
-def means(found: Figures, chosen: np.ndarray | None = None) -> dict[str, float]:
+def means(errors: Figures, chosen: np.ndarray | None = None) -> dict[str, float]:
     return {
-        name: round(float(v.mean() if chosen is None else v[chosen].mean()), 1) for name, v in found.items()
+        name: round(float(v.mean() if chosen is None else v[chosen].mean()), 1) for name, v in errors.items()
     }
 
 
@@ -136,41 +138,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", default="embedded")
     parser.add_argument("--people", type=int, default=1000)
-    parser.add_argument("--given", metavar="FILE", help="people that are drawn already")
+    parser.add_argument(
+        "--people-file", metavar="FILE", help="people that were drawn before, instead of new ones"
+    )
     parser.add_argument("--json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = DPMesh.from_pretrained(options.weights)
-    batch = torch.load(options.given, weights_only=True) if options.given else held_out(options.people)
+    batch = (
+        torch.load(options.people_file, weights_only=True)
+        if options.people_file
+        else held_out(options.people)
+    )
     people = len(batch["focal"])
     blank = {**batch, "crop": torch.zeros_like(batch["crop"])}
     exchanged = {**batch, "crop": batch["crop"].roll(1, 0)}
     own = read_off(model, batch)
-    answers = {
+    predictions = {
         "model": predict(model, batch),
-        "model, flip test": looked_twice(model, batch),
+        "model, flip test": predict_flipped(model, batch),
         "blank pictures": predict(model, blank),
         "exchanged pictures": predict(model, exchanged),
         "keypoints alone": predict(model, batch, images=False),
-        **told(model, batch, own),
+        **lifted(model, batch, own),
         "T-pose": t_pose(people),
     }
-    errors = {name: figures(model.body, answer, batch) for name, answer in answers.items()}
-    if not options.given:
+    errors = {name: figures(model.body, prediction, batch) for name, prediction in predictions.items()}
+    if not options.people_file:
         familiar = rendered(PoseBank.load("train"), people)
         errors["model, motions of the training"] = figures(model.body, predict(model, familiar), familiar)
     result = {
         "weights": options.weights,
         "people": people,
-        "drawn": options.given or f"seed {SEED}",
+        "drawn": options.people_file or f"seed {SEED}",
         "read, off": reading(batch, own),
-        "rows": {name: means(found) for name, found in errors.items()},
+        "rows": {name: means(errors_of) for name, errors_of in errors.items()},
         "model by occlusion": {
             name: {"people": int(chosen.sum()), **means(errors["model"], chosen)}
             for name, chosen in subsets(batch).items()
         },
     }
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

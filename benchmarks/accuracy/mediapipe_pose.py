@@ -1,8 +1,8 @@
-"""MediaPipe Pose's world landmarks beside the other methods, on SynthOcc's own pictures, given the true box.
+"""Compares MediaPipe Pose's world landmarks with the other methods, on SynthOcc's images and true boxes.
 
-MediaPipe has pins of its own (numpy 1), so it lives in an environment of its own. Its answers do not depend on our
-weights and are kept (benchmarks/results/mediapipe.npz); new weights need the last command alone, which
-tools/figures/results.py runs:
+MediaPipe needs numpy 1, and therefore an environment of its own. Its landmarks do not depend on the model's weights and
+are kept (benchmarks/results/mediapipe.npz); new weights need only the last command, which tools/figures/results.py
+runs:
 
     python -m benchmarks.accuracy.mediapipe_pose export --work WORK --people 480 [--cache DIR]
     python -m venv MP && MP/bin/pip install mediapipe==0.10.21
@@ -10,12 +10,12 @@ tools/figures/results.py runs:
     python -m benchmarks.accuracy.mediapipe_pose score [--weights W] [--cache DIR] [--people N] [--json FILE]
 
 0.10.21 is the last version whose wheel holds a pose model ("full", model_complexity 1; "heavy" would be downloaded).
-The picture that MediaPipe is given is the square window of 1.25 times the true box, at 256 px, so that it need not
-find the person. Its static mode is used; of its 33 landmarks those that Human3.6M's regressor has too are compared
-(shoulders, elbows, wrists, hips, knees, ankles), relative to the middle of the hips. Its metres are its own guess, so
-both figures are given: "MPJPE" with its scale as it is, "scaled" by one factor, the median over persons of the ratio
-of sizes, and PA-MPJPE. A person that it does not find is a failure; the other methods' figures are over the same joints
-and, beside, over the persons that MediaPipe found.
+MediaPipe's input is the square window of 1.25 times the true box, at 256 px, so that it need not detect the person. It
+runs in static mode. Of its 33 landmarks, those that Human3.6M's regressor has too are compared (shoulders, elbows,
+wrists, hips, knees, ankles), relative to the middle of the hips. It estimates metric scale itself, so the figures are
+"MPJPE" with that scale, "scaled" by one factor (the median over persons of the ratio of sizes), and PA-MPJPE. A person
+that it does not detect is a failure. The other methods' figures are over the same joints, for all persons and for
+those that MediaPipe detects.
 """
 
 import os
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 NAMES = [f"{side}_{part}" for side in "LR" for part in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle")]
 LANDMARKS = [first + side for side in (0, 1) for first in (11, 13, 15, 23, 25, 27)]
 """Of NAMES, in MediaPipe's 33 (left odd, right even)."""
-ANSWERS = Path(__file__).parents[1] / "results" / "mediapipe.npz"
-"""Its joints (n, 12, 3) of the first n persons, metres, NaN where it found nobody; version; CPU seconds a person."""
+LANDMARKS_FILE = Path(__file__).parents[1] / "results" / "mediapipe.npz"
+"""MediaPipe's joints (n, 12, 3) of the first n persons, metres, NaN if not detected; version; CPU seconds a person."""
 PROTOCOLS = ("synthocc", "synthocc@detector")
 
 
@@ -53,7 +53,7 @@ def export(work: Path, limit: int, cache: Path | None) -> None:
         persons, one = source.persons([index]), source.label(index)
         window = Crop.around(one.box.astype(np.float32), 1.25).warp(persons.crops[0])
         cv2.imwrite(str(work / f"{index:05d}.png"), window[..., ::-1])
-    print(f"{limit} pictures in {work}")
+    print(f"{limit} images in {work}")
 
 
 def ask(work: Path) -> None:
@@ -64,18 +64,18 @@ def ask(work: Path) -> None:
 
     pose = mediapipe.solutions.pose.Pose(static_image_mode=True, model_complexity=1)
     paths = sorted(work.glob("[0-9]*.png"))
-    found = np.full((len(paths), 12, 3), np.nan, np.float32)
+    joints = np.full((len(paths), 12, 3), np.nan, np.float32)
     start = time.process_time()
     for row, path in enumerate(paths):
-        picture = cv2.imread(str(path))
-        answer = pose.process(np.ascontiguousarray(picture[..., ::-1])).pose_world_landmarks
-        if answer is not None:
-            found[row] = [
-                [answer.landmark[i].x, answer.landmark[i].y, answer.landmark[i].z] for i in LANDMARKS
+        image = cv2.imread(str(path))
+        landmarks = pose.process(np.ascontiguousarray(image[..., ::-1])).pose_world_landmarks
+        if landmarks is not None:
+            joints[row] = [
+                [landmarks.landmark[i].x, landmarks.landmark[i].y, landmarks.landmark[i].z] for i in LANDMARKS
             ]
     seconds = (time.process_time() - start) / len(paths)
-    np.savez_compressed(ANSWERS, joints=found, version=mediapipe.__version__, seconds=seconds)
-    print(f"found {np.isfinite(found[:, 0, 0]).sum()} of {len(paths)}; {seconds:.3f} CPU s each")
+    np.savez_compressed(LANDMARKS_FILE, joints=joints, version=mediapipe.__version__, seconds=seconds)
+    print(f"detected {np.isfinite(joints[:, 0, 0]).sum()} of {len(paths)}; {seconds:.3f} CPU s each")
 
 
 def errors(got: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
@@ -92,7 +92,7 @@ def errors(got: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
 def ours(
     model: "DPMesh", protocol: str, count: int, cache: Path | None
 ) -> tuple[dict[str, np.ndarray], np.ndarray, list[str]]:
-    """Joints of every method on the first persons; the true ones; the persons' sequences ("SUBSET LEVEL")."""
+    """Joints of every method on the first persons; the true joints; the persons' sequences ("SUBSET LEVEL")."""
     import torch
 
     from dpmesh.evaluate.baselines import METHODS, method_of
@@ -102,7 +102,7 @@ def ours(
 
     (about, source), rows = open_set(protocol, cache), [H36M17.index(name) for name in NAMES]
     methods = {name: method_of(name, model) for name in METHODS}
-    found: dict[str, list[np.ndarray]] = {name: [] for name in methods}
+    predicted_joints: dict[str, list[np.ndarray]] = {name: [] for name in methods}
     truths, sequences = [], []
     for start in range(0, count, 16):
         persons = source.persons(list(range(start, min(start + 16, count))))
@@ -111,23 +111,27 @@ def ours(
         with torch.inference_mode():
             inputs = inputs_of(persons, model.camera, torch.device("cpu"))
             for name, method in methods.items():
-                answer = predicted(about.measure, model, method(inputs), persons)
-                found[name].append(answer.joints[:, rows])
-    return {n: np.concatenate(joints) for n, joints in found.items()}, np.concatenate(truths), sequences
+                prediction = predicted(about.measure, model, method(inputs), persons)
+                predicted_joints[name].append(prediction.joints[:, rows])
+    return (
+        {n: np.concatenate(joints) for n, joints in predicted_joints.items()},
+        np.concatenate(truths),
+        sequences,
+    )
 
 
 def score(limit: int, weights: str, cache: Path | None, out: str | None) -> None:
     import torch
 
-    from benchmarks.machine import tell
+    from benchmarks.machine import report_result
     from dpmesh.assets import sha256, weights_folder
     from dpmesh.checkpoint import WEIGHTS
     from dpmesh.model import DPMesh
 
     torch.set_num_threads(1)
-    peer, model = np.load(ANSWERS), DPMesh.from_pretrained(weights)
-    answers = peer["joints"][:limit].astype(np.float64)
-    there = np.isfinite(answers[:, 0, 0])
+    peer, model = np.load(LANDMARKS_FILE), DPMesh.from_pretrained(weights)
+    landmarks = peer["joints"][:limit].astype(np.float64)
+    detected = np.isfinite(landmarks[:, 0, 0])
     truth, levels = np.zeros(0), np.zeros(0)
 
     def row(joints: np.ndarray) -> dict[str, object]:
@@ -135,38 +139,39 @@ def score(limit: int, weights: str, cache: Path | None, out: str | None) -> None
         return {
             "failures": int((~np.isfinite(joints[:, 0, 0])).sum()),
             **{m: round(float(np.nanmean(v)), 1) for m, v in one.items()},
-            "where MediaPipe answers": {m: round(float(np.nanmean(v[there])), 1) for m, v in one.items()},
+            "where MediaPipe answers": {m: round(float(np.nanmean(v[detected])), 1) for m, v in one.items()},
             "PA-MPJPE by level, where MediaPipe answers": [
-                round(float(np.nanmean(one["PA-MPJPE"][there & (levels == level)])), 1) for level in range(6)
+                round(float(np.nanmean(one["PA-MPJPE"][detected & (levels == level)])), 1)
+                for level in range(6)
             ],
         }
 
     rows: dict[str, dict[str, object]] = {}
     for protocol in PROTOCOLS:
-        found, truth, sequences = ours(model, protocol, len(answers), cache)
+        predicted_joints, truth, sequences = ours(model, protocol, len(landmarks), cache)
         levels = np.array([int(name.split()[1]) for name in sequences])
-        rows[protocol] = {name: row(joints) for name, joints in found.items()}
+        rows[protocol] = {name: row(joints) for name, joints in predicted_joints.items()}
     result = {
         "weights": weights,
         "sha256": sha256(weights_folder(weights) / WEIGHTS),
         "mediapipe": str(peer["version"]),
         "mediapipe CPU s a person": round(float(peer["seconds"]), 3),
-        "persons": len(there),
-        "MediaPipe answers": int(there.sum()),
+        "persons": len(detected),
+        "MediaPipe answers": int(detected.sum()),
         "MediaPipe answers, by level": [
-            f"{there[levels == level].sum()} of {(levels == level).sum()}" for level in range(6)
+            f"{detected[levels == level].sum()} of {(levels == level).sum()}" for level in range(6)
         ],
-        "MediaPipe": row(answers),
+        "MediaPipe": row(landmarks),
         "rows": rows,
     }
-    tell(result, out)
+    report_result(result, out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("step", choices=("export", "ask", "score"))
     parser.add_argument(
-        "--work", type=Path, default=Path("mediapipe_work"), help="pictures, for export and ask"
+        "--work", type=Path, default=Path("mediapipe_work"), help="folder of images, for export and ask"
     )
     parser.add_argument("--people", type=int, default=480)
     parser.add_argument("--cache", type=Path)

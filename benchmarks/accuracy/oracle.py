@@ -1,14 +1,14 @@
-"""Encoder, U-Net and ControlNet against diffusers' own.
+"""Compares encoder, U-Net and ControlNet with diffusers' modules.
 
     python -m benchmarks.accuracy.oracle [--only vae] [--json FILE]
 
-The same sizes, random weights and inputs for both; the largest difference over the root mean square of what is
-expected. As a script at Stable Diffusion 1.5's widths, one part after the other (at most 4 GiB);
+Both have the same sizes, random weights and inputs. The error is the largest difference over the root mean square of
+diffusers' output. As a script at Stable Diffusion 1.5's widths, one part after the other (at most 4 GiB);
 tests/diffusion/test_oracle.py takes the functions at small widths.
 
-Our ControlNet reads latent and heatmaps concatenated, diffusers' reads a latent of `in_channels` and adds an embedding
-of a picture. So theirs is built with in_channels = 4 + joints and is given our concatenation as its latent, and the
-embedding is exchanged for a module that gives zero. Everything behind the first convolution is untouched.
+Our ControlNet reads latent and heatmaps concatenated; diffusers' reads a latent of `in_channels` and adds an embedding
+of an image. So theirs is built with in_channels = 4 + joints and gets our concatenation as its latent, and the
+embedding is replaced by a module that returns zero. All layers after the first convolution are unchanged.
 """
 
 import os
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.backbone.timm import let_torchvision_load
 from dpmesh.config import PAPER
 from dpmesh.diffusion.controlnet import ControlNet
@@ -131,15 +131,15 @@ def compare_controlnet(config: UNetConfig, data: Inputs) -> dict[str, float]:
     take(ours, theirs, "controlnet")
     joined = torch.cat([data.latent, data.hint], dim=1)
     down, middle = theirs(joined, config.timestep, data.prompt, data.hint, return_dict=False)
-    found = ours(data.latent, data.hint, data.prompt)
+    outputs = ours(data.latent, data.hint, data.prompt)
     return {
-        f"residual {i}": relative(a, b) for i, (a, b) in enumerate(zip(found, [*down, middle], strict=True))
+        f"residual {i}": relative(a, b) for i, (a, b) in enumerate(zip(outputs, [*down, middle], strict=True))
     }
 
 
 @torch.no_grad()
 def compare_unet(config: UNetConfig, data: Inputs) -> dict[str, float]:
-    """Features, attention maps, under control residuals that are all random."""
+    """Features and attention maps, with random control residuals."""
     theirs = their_unet(config)
     with torch.device("meta"):
         ours = UNet(config).eval()
@@ -158,8 +158,8 @@ def compare_unet(config: UNetConfig, data: Inputs) -> dict[str, float]:
     errors = {
         f"feature {f.shape[-1]}": relative(f, b) for f, b in zip(features, kept.features(), strict=True)
     }
-    for size, found in maps.items():
-        errors[f"map {size}"] = relative(found, kept.map(size))
+    for size, attention_map in maps.items():
+        errors[f"map {size}"] = relative(attention_map, kept.map(size))
     return errors
 
 
@@ -176,7 +176,7 @@ def residuals(unet: UNet, latent: Tensor) -> list[Tensor]:
 
 
 class Kept:
-    """What hooks saw in diffusers' U-Net: outputs of the layers that are features, and all attention maps."""
+    """Recorded by hooks in diffusers' U-Net: outputs of the layers that are features, and all attention maps."""
 
     def __init__(self) -> None:
         self.layers: dict[str, Tensor] = {}
@@ -191,7 +191,7 @@ class Kept:
 
 
 def watch(unet: UNet2DConditionModel, config: UNetConfig) -> tuple[Kept, object]:
-    """Hooks that keep features and cross-attention maps; and a function that takes them off."""
+    """Hooks that record features and cross-attention maps; and a function that removes them."""
     kept, handles = Kept(), []
     for i, block in enumerate(unet.up_blocks):
         layers = getattr(block, "attentions", None) or block.resnets
@@ -204,23 +204,23 @@ def watch(unet: UNet2DConditionModel, config: UNetConfig) -> tuple[Kept, object]
     for name, module in unet.named_modules():
         if name.endswith("attn2") and not name.startswith("mid_block"):
 
-            def look(m: object, args: tuple, kwargs: dict, _out: object) -> None:
+            def keep_map(m: object, args: tuple, kwargs: dict, _out: object) -> None:
                 hidden, context = args[0], kwargs["encoder_hidden_states"]
                 size = int(hidden.shape[1] ** 0.5)
                 if size not in config.map_sizes:
                     return
                 query, key = (m.head_to_batch_dim(f) for f in (m.to_q(hidden), m.to_k(context)))
-                found = m.get_attention_scores(query, key).unflatten(0, (-1, m.heads)).mean(1)
-                kept.maps.setdefault(size, []).append(found.mT.unflatten(-1, (size, size)))
+                scores = m.get_attention_scores(query, key).unflatten(0, (-1, m.heads)).mean(1)
+                kept.maps.setdefault(size, []).append(scores.mT.unflatten(-1, (size, size)))
 
-            handles.append(module.register_forward_hook(look, with_kwargs=True))
+            handles.append(module.register_forward_hook(keep_map, with_kwargs=True))
     return kept, lambda: [h.remove() for h in handles]
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    """The largest difference over the root mean square of what is expected."""
-    assert found.shape == expected.shape, (found.shape, expected.shape)
-    return float((found - expected).abs().max() / expected.square().mean().sqrt())
+def relative(actual: Tensor, expected: Tensor) -> float:
+    """The largest difference over the root mean square of the expected values."""
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    return float((actual - expected).abs().max() / expected.square().mean().sqrt())
 
 
 def main() -> None:
@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--json", help="write the result there")
     options = parser.parse_args()
     backbone = PAPER.backbone
-    data, found = inputs(backbone.unet.context_width), {}
+    data, parts = inputs(backbone.unet.context_width), {}
     for part, compare in (
         ("vae", lambda: compare_vae(backbone.vae, data)),
         ("controlnet", lambda: compare_controlnet(backbone.unet, data)),
@@ -238,15 +238,15 @@ def main() -> None:
         if options.only in (None, part):
             began = time.monotonic()
             errors = compare()
-            found[part] = {"worst": max(errors.values()), "errors": errors}
-            print(part, f"{found[part]['worst']:.2e}", f"{time.monotonic() - began:.0f} s", flush=True)
+            parts[part] = {"worst": max(errors.values()), "errors": errors}
+            print(part, f"{parts[part]['worst']:.2e}", f"{time.monotonic() - began:.0f} s", flush=True)
     result = {
         "torch": torch.__version__,
         "error": "largest difference / root mean square",
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1),
-        "parts": found,
+        "parts": parts,
     }
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

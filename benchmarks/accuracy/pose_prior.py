@@ -1,11 +1,12 @@
-"""What the pose prior gives back of poses that it has not seen, and how much of its codebook it uses.
+"""Reconstruction error of the pose prior on held-out poses, and the share of its codebook that it uses.
 
     python -m benchmarks.accuracy.pose_prior [--prior DIR] [--poses FILE --held-out PREFIX ...] [--fit 64] [--json]
 
 Mean over frames and SMPL's 24 joints relative to the pelvis, mm, on the free body, of three ways through the codes:
 nearest, the code nearest to each latent; soft, a mixture of codes by their distances, as a model of token_mode "soft"
-decodes one (512 frames); fitted, the mixture whose weights are fitted to the pose itself (--fit frames): what is left
-then no such model can do without. Without --poses on the shipped test split, else on the clips that --held-out names.
+decodes one (512 frames); fitted, the mixture whose weights are fitted to the pose itself (--fit frames): the
+lowest error that such a model can reach. Measured on the shipped test
+split, or with --poses on the clips that --held-out names.
 """
 
 import argparse

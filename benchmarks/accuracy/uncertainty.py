@@ -1,16 +1,16 @@
-"""How well joint_sigma tells the error, on SynthOcc.
+"""How well joint_sigma predicts the error, on SynthOcc.
 
     python -m benchmarks.accuracy.uncertainty [--weights DIR] [--json OUT.json]
 
 Errors are distances of the 30 joints (less the pelvis, which itself does not count) from the truth, metres.
 
 * rank: Spearman's correlation of sigma and error, over all joints of all persons; and within each joint, over persons.
-  For comparison that of each joint's own mean error, which knows nothing of the person.
+  For comparison: the correlation of each joint's mean error, which does not depend on the person.
 * calibration: expected calibration error, the mean over p = 5 %, 10 %, ..., 95 % of |coverage - p|, where coverage is
   the share of the joints whose error lies in the ball that should hold them with probability p (dpmesh/metrics.py);
   and the root mean square of the error along an axis over sigma, 1 where sigma is the standard deviation.
-* hiding: one given joint of each person is covered by a grey box about its keypoint, and the keypoints under the box
-  are not given (evaluate/robustness/corruptions.py): how often that joint's sigma rises, for two sizes of the box.
+* hiding: a grey box covers one visible joint of each person, and the keypoints under the box are removed
+  (evaluate/robustness/corruptions.py): how often that joint's sigma rises, for two sizes of the box.
 """
 
 import os
@@ -44,13 +44,13 @@ SIDES = (0.15, 0.3)
 BATCH = 16
 
 
-def answer(model: DPMesh, persons: Persons) -> tuple[np.ndarray, np.ndarray]:
+def predict(model: DPMesh, persons: Persons) -> tuple[np.ndarray, np.ndarray]:
     """(b, 30, 3) joints less the pelvis, and (b, 30) sigma, metres."""
     with torch.inference_mode():
-        found = model(inputs_of(persons, model.camera, torch.device("cpu")))
-    assert found.joint_sigma is not None  # main refuses such weights
-    joints = found.joints3d - found.joints3d[:, :1]
-    return joints.double().numpy(), found.joint_sigma.double().numpy()
+        prediction = model(inputs_of(persons, model.camera, torch.device("cpu")))
+    assert prediction.joint_sigma is not None  # main refuses such weights
+    joints = prediction.joints3d - prediction.joints3d[:, :1]
+    return joints.double().numpy(), prediction.joint_sigma.double().numpy()
 
 
 def truth_of(model: DPMesh, persons: Persons) -> np.ndarray:
@@ -61,14 +61,14 @@ def truth_of(model: DPMesh, persons: Persons) -> np.ndarray:
 
 
 def chosen_joints(persons: Persons, indices: list[int]) -> np.ndarray:
-    """One given joint of each person, drawn by its number; -1 where none but the pelvis is given."""
-    found = np.full(len(indices), -1)
+    """One visible joint of each person, drawn with the person's number as seed; -1 if only the pelvis is visible."""
+    chosen = np.full(len(indices), -1)
     for row, index in enumerate(indices):
-        given = np.flatnonzero(persons.visible[row] > 0)
-        given = given[given > 0]
-        if len(given):
-            found[row] = np.random.default_rng([index, 31]).choice(given)
-    return found
+        visible = np.flatnonzero(persons.visible[row] > 0)
+        visible = visible[visible > 0]
+        if len(visible):
+            chosen[row] = np.random.default_rng([index, 31]).choice(visible)
+    return chosen
 
 
 def boxes_about(persons: Persons, joints: np.ndarray, side: float) -> np.ndarray:
@@ -84,13 +84,13 @@ def measure(model: DPMesh, data: Path | None, count: int) -> dict[str, Any]:
     for start in range(0, count, BATCH):
         indices = list(range(start, min(start + BATCH, count)))
         persons = source.persons(indices)
-        joints, sigma = answer(model, persons)
+        joints, sigma = predict(model, persons)
         errors.append(np.linalg.norm(joints - truth_of(model, persons), axis=-1))
         sigmas.append(sigma)
         hidden = chosen_joints(persons, indices)
         at = np.flatnonzero(hidden >= 0)
         for side in SIDES:
-            _, after = answer(model, cover(persons, boxes_about(persons, hidden, side)))
+            _, after = predict(model, cover(persons, boxes_about(persons, hidden, side)))
             rises[side] += list(np.log(after[at, hidden[at]] / sigma[at, hidden[at]]))
         print(f"{indices[-1] + 1} of {count} persons", flush=True)
     return {"persons": count, **figures(np.concatenate(errors), np.concatenate(sigmas), rises)}
@@ -116,11 +116,11 @@ def figures(error: np.ndarray, sigma: np.ndarray, rises: dict[float, list[float]
         "hiding": [
             {
                 "side": side,
-                "persons": len(found),
-                "rises": float((np.array(found) > 0).mean()),
-                "median_factor": float(np.exp(np.median(found))),
+                "persons": len(logs),
+                "rises": float((np.array(logs) > 0).mean()),
+                "median_factor": float(np.exp(np.median(logs))),
             }
-            for side, found in rises.items()
+            for side, logs in rises.items()
         ],
         "joints": [
             {
@@ -138,9 +138,12 @@ def figures(error: np.ndarray, sigma: np.ndarray, rises: dict[float, list[float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", default="embedded")
-    parser.add_argument("--data", type=Path, help="a folder that keeps SynthOcc's pictures")
+    parser.add_argument("--data", type=Path, help="a folder that keeps SynthOcc's images")
     parser.add_argument(
-        "--people", type=int, default=1200, help="the first so many (each beginning is balanced)"
+        "--people",
+        type=int,
+        default=1200,
+        help="number of persons, from the first (balanced for every number)",
     )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -148,7 +151,7 @@ def main() -> None:
     model = DPMesh.from_pretrained(options.weights)
     if not model.predicts_sigma:
         raise ConfigError(
-            "these weights do not tell how sure they are",
+            "these weights do not predict joint_sigma",
             where=options.weights,
             fix="See docs/guide/training.md.",
         )

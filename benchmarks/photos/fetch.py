@@ -1,9 +1,9 @@
-"""Free photographs that are too large to ship.
+"""Fetches free photographs that are too large to ship.
 
     python -m benchmarks.photos.fetch DIR
 
-Fetches the packages that examples/README.md names (with their licences) by pip and apt, and leaves
-DIR/stills/*.png and DIR/walking.mp4. Pictures that are there are kept; what could not be had is said, exit status 1.
+Downloads the packages that examples/README.md names (with their licences) by pip and apt, and leaves
+DIR/stills/*.png and DIR/walking.mp4. Files that exist are kept. Failures are printed; exit status 1.
 """
 
 import argparse
@@ -29,21 +29,21 @@ def film(inside: str, frames: Mapping[int, str]) -> Callable[[Path, Path], None]
     def take(package: Path, out: Path) -> None:
         reader = cv2.VideoCapture(str(package / inside))
         for at in range(max(frames) + 1):
-            there, picture = reader.read()
+            there, frame = reader.read()
             if not there:
                 raise OSError(f"{inside} has no frame {at}")
             if at in frames:
-                cv2.imwrite(str(out / "stills" / f"{frames[at]}.png"), picture)
+                cv2.imwrite(str(out / "stills" / f"{frames[at]}.png"), frame)
 
     return take
 
 
-def picture(inside: str, name: str) -> Callable[[Path, Path], None]:
+def still(inside: str, name: str) -> Callable[[Path, Path], None]:
     def take(package: Path, out: Path) -> None:
-        found = cv2.imread(str(package / inside))
-        if found is None:
+        image = cv2.imread(str(package / inside))
+        if image is None:
             raise OSError(f"{inside} cannot be read")
-        cv2.imwrite(str(out / "stills" / f"{name}.png"), found)
+        cv2.imwrite(str(out / "stills" / f"{name}.png"), image)
 
     return take
 
@@ -58,9 +58,9 @@ PACKAGES: dict[str, tuple[Callable[[Path, Path], None], ...]] = {
         *(film(f"{_BEAM}/cam0{k}.mp4", {20: f"beam{k}_020", 70: f"beam{k}_070"}) for k in (1, 2, 3, 4)),
         *(film(f"{_COMPOSITE}/cam0{k}.mp4", {45: f"composite{k}_045"}) for k in (1, 2, 3, 4)),
     ),
-    "scikit-image==0.26.0": (picture("skimage/data/camera.png", "photographer"),),
-    "face_recognition==1.3.0": (picture("face_recognition-1.3.0/tests/test_images/obama.jpg", "portrait"),),
-    "opencv-doc": (picture("usr/share/doc/opencv-doc/examples/data/basketball1.png", "basketball1"),),
+    "scikit-image==0.26.0": (still("skimage/data/camera.png", "photographer"),),
+    "face_recognition==1.3.0": (still("face_recognition-1.3.0/tests/test_images/obama.jpg", "portrait"),),
+    "opencv-doc": (still("usr/share/doc/opencv-doc/examples/data/basketball1.png", "basketball1"),),
 }
 """Package -> what is taken out of it. opencv-doc is Debian's, the others are Python's."""
 

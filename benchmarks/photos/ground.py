@@ -1,7 +1,7 @@
-"""Feet on one floor: the plane that a picture's (or a still camera's) feet lie on best, and how far each is off it.
+"""Fits one floor plane to the feet in an image (or in all images of a still camera); heights above it.
 
-A single picture does not tell how the camera is tilted, so the plane may tilt, with a cost: any two people can be
-put on *some* plane, and only three and more, or several pictures of one camera, test it sharply.
+A single image does not show how the camera is tilted. So the plane may tilt, at a cost. Any two people fit some plane:
+the test is sharp only for three people or more, or for several images of one camera.
 """
 
 from dataclasses import dataclass
@@ -36,8 +36,8 @@ def fit_ground(feet: Float[np.ndarray, "n 3"]) -> Ground:
     """
     x = np.column_stack([np.ones(len(feet)), feet[:, 0], feet[:, 2]]).astype(np.float64)
     y, prior = feet[:, 1].astype(np.float64), np.diag([0.0, (FOOT / ROLL) ** 2, (FOOT / PITCH) ** 2])
-    found = np.linalg.solve(x.T @ x + prior, x.T @ y)
+    plane = np.linalg.solve(x.T @ x + prior, x.T @ y)
     for _ in range(3):
-        weight = np.minimum(1.0, 2 * FOOT / np.maximum(np.abs(y - x @ found), 1e-9))
-        found = np.linalg.solve(x.T @ (weight[:, None] * x) + prior, x.T @ (weight * y))
-    return Ground(float(found[0]), (float(found[1]), float(found[2])))
+        weight = np.minimum(1.0, 2 * FOOT / np.maximum(np.abs(y - x @ plane), 1e-9))
+        plane = np.linalg.solve(x.T @ (weight[:, None] * x) + prior, x.T @ (weight * y))
+    return Ground(float(plane[0]), (float(plane[1]), float(plane[2])))

@@ -1,4 +1,4 @@
-"""The pictures that `benchmarks/photos/fetch.py` fetched, and those of examples/, by name."""
+"""Reads the photographs that `benchmarks/photos/fetch.py` fetched, and those of examples/."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +12,15 @@ from dpmesh.errors import InputError
 from dpmesh.io import read_bytes
 
 FILM = "walking.mp4"
-Picture = UInt8[np.ndarray, "h w 3"]
-_FIX = "Fetch them: python -m benchmarks.photos.fetch PICTURES."
+Image = UInt8[np.ndarray, "h w 3"]
+_FIX = "Fetch them: python -m benchmarks.photos.fetch IMAGES."
 
 
-def stills(folder: Path, examples: Path) -> Iterator[tuple[str, Picture]]:
+def stills(folder: Path, examples: Path) -> Iterator[tuple[str, Image]]:
     """Name and RGB of each photograph. Raises InputError."""
     fetched = sorted((folder / "stills").glob("*.png"))
     if not fetched:
-        raise InputError("no pictures", where=str(folder / "stills"), fix=_FIX)
+        raise InputError("no images", where=str(folder / "stills"), fix=_FIX)
     for path in (*sorted(examples.glob("*.jpg")), *fetched):
         data = np.frombuffer(read_bytes(path, LARGEST_IMAGE), np.uint8)
         with its_own_error(str(path)):
@@ -28,7 +28,7 @@ def stills(folder: Path, examples: Path) -> Iterator[tuple[str, Picture]]:
         yield path.stem, _rgb(decoded, path)
 
 
-def film(folder: Path, every: int = 1) -> Iterator[tuple[str, Picture]]:
+def film(folder: Path, every: int = 1) -> Iterator[tuple[str, Image]]:
     """walking_000, walking_001, ...: every n-th frame of the walking film, RGB. Raises InputError."""
     path, at = folder / FILM, 0
     reader = cv2.VideoCapture(str(path))
@@ -43,7 +43,7 @@ def film(folder: Path, every: int = 1) -> Iterator[tuple[str, Picture]]:
         at += 1
 
 
-def _rgb(image: np.ndarray | None, path: Path) -> Picture:
+def _rgb(image: np.ndarray | None, path: Path) -> Image:
     if image is None:
-        raise InputError("cannot be read as a picture", where=str(path), fix=_FIX)
+        raise InputError("cannot be read as an image", where=str(path), fix=_FIX)
     return np.ascontiguousarray(image[..., ::-1])

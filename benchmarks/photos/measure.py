@@ -1,8 +1,8 @@
-"""Bodies on real photographs.
+"""Tests predicted bodies on real photographs.
 
-    python -m benchmarks.photos.measure PICTURES [--weights W] [--json OUT.json]
+    python -m benchmarks.photos.measure IMAGES [--weights W] [--json OUT.json]
 
-PICTURES was written by `python -m benchmarks.photos.fetch PICTURES`; the photos of examples/ are used too. All variants
+IMAGES was written by `python -m benchmarks.photos.fetch IMAGES`; the photos of examples/ are used too. All variants
 get the same detections. The film's camera stands still, so its floor is one plane through all frames.
 """
 
@@ -37,21 +37,21 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 LIMIT = "PCK@0.1 of the box at least 0.85; nobody upside down, inside out, or with a limb through the trunk"
 VARIANTS = ("network", "refine")
 ON_THE_HOUSE = 480
-"""Px of the film: whose box ends above this row stands on the little house, and not on the floor."""
+"""Px of the film: people whose box ends above this row stand on the little house, not on the floor."""
 
 
-class Once:
-    """A detector that remembers: every variant is told the same people."""
+class CachedDetector:
+    """Detects once for each image: all variants get the same detections."""
 
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
-        self.found: dict[bytes, DetectionResult] = {}
+        self.results: dict[bytes, DetectionResult] = {}
 
     def __call__(self, image: np.ndarray, max_people: int = 20) -> DetectionResult:
         key = hashlib.sha256(image.tobytes()).digest()
-        if key not in self.found:
-            self.found[key] = self.detector(image, max_people)
-        return self.found[key]
+        if key not in self.results:
+            self.results[key] = self.detector(image, max_people)
+        return self.results[key]
 
     def keypoints_in_boxes(
         self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None
@@ -60,25 +60,25 @@ class Once:
 
 
 def predictors(weights: str) -> dict[str, Predictor]:
-    once = Once(Detector())
+    detector = CachedDetector(Detector())
     made = {name: Predictor.from_pretrained(weights, "cpu", 1, refine=name == "refine") for name in VARIANTS}
     for predictor in made.values():
-        predictor.detector = once
+        predictor.detector = detector
     return made
 
 
-def report(rows: list[Row], pictures: int, empty: list[str], fallbacks: Counter[str]) -> dict[str, object]:
-    return {"pictures": pictures, "nobody_found_in": empty, "fallbacks": dict(fallbacks), **summary(rows)}
+def report(rows: list[Row], images: int, empty: list[str], fallbacks: Counter[str]) -> dict[str, object]:
+    return {"pictures": images, "nobody_found_in": empty, "fallbacks": dict(fallbacks), **summary(rows)}
 
 
-def _row(examiner: Examiner, group: str, picture: str, number: int, person: Person) -> Row:
-    row = examiner.row(picture, number, person)
+def _row(examiner: Examiner, group: str, image: str, number: int, person: Person) -> Row:
+    row = examiner.row(image, number, person)
     return replace(row, foot=None) if group == "film" and person.box[3] < ON_THE_HOUSE else row
 
 
 def failures(rows: list[Row]) -> list[dict[str, object]]:
-    """Everybody with a failure, or whose keypoints are missed, by name."""
-    told: list[dict[str, object]] = []
+    """The people with a failure or a PCK below 0.85."""
+    failing: list[dict[str, object]] = []
     for row in rows:
         hits = np.array(row.distances) < 0.1
         pck = round(float(hits.mean()), 3) if len(hits) else None
@@ -86,18 +86,18 @@ def failures(rows: list[Row]) -> list[dict[str, object]]:
             bones = {"bones": row.through_trunk} if row.through_trunk else {}
             high = {} if row.above_floor is None else {"above_floor_m": round(row.above_floor, 2)}
             size = {"stature_m": round(row.stature, 2)} if math.isfinite(row.stature) else {}
-            told.append(
-                {"picture": row.picture, "person": row.person, "what": row.failures, "pck": pck}
+            failing.append(
+                {"picture": row.image, "person": row.person, "what": row.failures, "pck": pck}
                 | bones
                 | high
                 | size
             )
-    return told
+    return failing
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--weights", default="embedded")
     parser.add_argument("--every", type=int, default=1, help="take every n-th frame of the film")
     parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS)
@@ -108,35 +108,35 @@ def main() -> None:
     examiner = Examiner(free_body())
     made = {name: p for name, p in predictors(options.weights).items() if name in options.variants}
     results: dict[str, dict[str, object]] = {name: {} for name in made}
-    everybody: dict[str, list[Row]] = {name: [] for name in made}
-    for group, pictures in (
-        ("photographs", stills(options.pictures, EXAMPLES)),
-        ("film", film(options.pictures, options.every)),
+    people: dict[str, list[Row]] = {name: [] for name in made}
+    for group, images in (
+        ("photographs", stills(options.images, EXAMPLES)),
+        ("film", film(options.images, options.every)),
     ):
         rows: dict[str, list[Row]] = {name: [] for name in made}
         empty: list[str] = []
         fallbacks: dict[str, Counter[str]] = {name: Counter() for name in made}
         count = 0
-        for picture, image in pictures:
+        for image_name, image in images:
             count += 1
             for name, predictor in made.items():
                 scene: Scene = predictor(image)
                 fallbacks[name] += Counter(scene.fallbacks)
-                rows[name] += [_row(examiner, group, picture, i, p) for i, p in enumerate(scene.people)]
+                rows[name] += [_row(examiner, group, image_name, i, p) for i, p in enumerate(scene.people)]
             if not scene.people:
-                empty.append(picture)
+                empty.append(image_name)
         for name in made:
             placed = on_floors(rows[name], one_camera=group == "film")
             results[name][group] = report(placed, count, empty, fallbacks[name])
-            everybody[name] += placed
+            people[name] += placed
     for name in made:
-        results[name]["together"] = summary(everybody[name])
-        results[name]["failing"] = failures(everybody[name])
+        results[name]["together"] = summary(people[name])
+        results[name]["failing"] = failures(people[name])
     folder = Path(options.weights)
     file = (
         folder if folder.is_dir() else shipped(f"{options.weights}/config.json").parent
     ) / "model.safetensors"
-    found = {
+    result = {
         "command": "python -m benchmarks.photos.fetch PICTURES; python -m benchmarks.photos.measure PICTURES",
         "commit": commit(),
         "machine": machine(),
@@ -144,7 +144,7 @@ def main() -> None:
         "limit": LIMIT,
         **results,
     }
-    text = json.dumps(found, indent=1, allow_nan=False)
+    text = json.dumps(result, indent=1, allow_nan=False)
     print(json.dumps({name: results[name]["together"] for name in made}, indent=1))
     if options.json:
         options.json.write_text(text + "\n")

@@ -1,8 +1,9 @@
 """Limbs inside the trunk, exactly: the winding number of the closed trunk around points of the limbs.
 
 The trunk is cut out of the body's mesh by skinning weight and its openings (neck, shoulders, hips) are closed by
-fans, so the winding number of a point is 0 outside and 1 inside. A forearm laid against the belly dips a centimetre
-into it with any body whose flesh does not give; a limb is said to go *through* the trunk where its bone lies inside.
+fans, so the winding number of a point is 0 outside and 1 inside. In a body without
+soft tissue, a forearm on the belly always dips a centimetre into it; so a limb counts as *through* the trunk only where
+its bone is inside.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ BONES = tuple(
     for side in "LR"
     for a, b in (("Elbow", "Wrist"), ("Wrist", "Hand"), ("Knee", "Ankle"), ("Ankle", "Toe"))
 )
-"""What shall not be in the trunk. Upper arms and thighs begin inside it."""
+"""Bones that must not be inside the trunk. Upper arms and thighs begin inside it."""
 _ALONG = np.linspace(0, 1, 9)
 _LIMBS = ("Elbow", "Wrist", "Hand", "Knee", "Ankle", "Toe")
 """Joints, of either side, whose vertices are limb: from the elbow and from the knee outwards."""

@@ -1,4 +1,4 @@
-"""All that is tested of one body on a photograph, as one row."""
+"""Tests one predicted body on a photograph; the results are one row."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from benchmarks.photos.keypoints import distances, feet_seen, mirrored, upside_down
+from benchmarks.photos.keypoints import distances, feet_visible, mirrored, upside_down
 from benchmarks.photos.penetration import Trunk, volume
 from dpmesh.body.files import BodyArrays
 from dpmesh.body.layer import BodyModel
@@ -20,17 +20,19 @@ _FEET = tuple(tuple(SMPL24.index(f"{side}_{part}") for part in ("Ankle", "Toe"))
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """picture, person: its name and the person's number in it. distances: keypoints.distances; unsure: how many of
-    the 17 keypoints are not confident, so that nothing is said of them. upside_down,
-    mirrored: None where the keypoints do not tell. through_trunk: bones. inside_share: of limb vertices in the
-    trunk. stature: metres. foot: the lowest point of the feet whose ankles are seen, metres, or None. above_floor:
-    metres, once a floor is known."""
+    """The test results of one person.
 
-    picture: str
+    image, person: the image's name and the person's number in it. distances: keypoints.distances. not_confident: number
+    of the 17 keypoints that are not confident, and not compared. upside_down, mirrored: None where the keypoints do
+    not decide it. through_trunk: bones. inside_share: of limb vertices in the trunk. stature: metres. foot: the lowest
+    point of the feet whose ankles are visible, metres, or None. above_floor: metres, once a floor is known.
+    """
+
+    image: str
     person: int
     finite: bool
     distances: tuple[float, ...]
-    unsure: int
+    not_confident: int
     upside_down: bool | None
     mirrored: bool | None
     inside_out: bool
@@ -63,17 +65,17 @@ class Examiner:
         owner = arrays.weights.argmax(1)
         self.feet = [np.isin(owner, joints) for joints in _FEET]
 
-    def row(self, picture: str, number: int, person: Person) -> Row:
-        told = (person.joints2d, person.keypoints2d, person.box)
-        turned, swapped = upside_down(*told), mirrored(*told)
-        found = distances(*told)
+    def row(self, image: str, number: int, person: Person) -> Row:
+        compared = (person.joints2d, person.keypoints2d, person.box)
+        turned, swapped = upside_down(*compared), mirrored(*compared)
+        off = distances(*compared)
         inner = self.trunk.test(person.vertices, person.joints3d)
         return Row(
-            picture=picture,
+            image=image,
             person=number,
             finite=inner.finite,
-            distances=tuple(float(d) for d in found),
-            unsure=len(person.keypoints2d) - len(found),
+            distances=tuple(float(d) for d in off),
+            not_confident=len(person.keypoints2d) - len(off),
             upside_down=turned.failed if turned.tested else None,
             mirrored=swapped.failed if swapped.tested else None,
             inside_out=inner.finite and volume(person.vertices, self.faces) <= 0,
@@ -92,8 +94,8 @@ class Examiner:
     def _foot(self, person: Person) -> tuple[float, float, float] | None:
         points = [
             person.vertices[vertices][person.vertices[vertices, 1].argmax()]
-            for vertices, seen in zip(self.feet, feet_seen(person.keypoints2d), strict=True)
-            if seen
+            for vertices, visible in zip(self.feet, feet_visible(person.keypoints2d), strict=True)
+            if visible
         ]
         if not points:
             return None

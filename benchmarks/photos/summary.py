@@ -1,4 +1,4 @@
-"""Rows of people on photographs, counted. Nobody is left out: what could not be tested has a number too."""
+"""Counts over people in photographs. All people are counted, also those who could not be tested."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,21 +11,21 @@ from benchmarks.photos.person import Row
 
 
 def on_floors(rows: Sequence[Row], one_camera: bool = False) -> list[Row]:
-    """The rows with their height above their picture's floor (of all pictures together if one_camera).
+    """The rows with their height above their image's floor (of all images together if one_camera).
 
-    A floor needs two people with a foot in sight; in a picture of one, nothing is said.
+    A floor needs two people with a visible foot; otherwise above_floor is None.
     """
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.foot is not None:
-            groups["" if one_camera else row.picture].append(row)
+            groups["" if one_camera else row.image].append(row)
     above: dict[tuple[str, int], float] = {}
     for group in groups.values():
         if len(group) >= 2:
             feet = np.array([row.foot for row in group])
             heights = fit_ground(feet).above(feet)
-            above |= {(r.picture, r.person): float(h) for r, h in zip(group, heights, strict=True)}
-    return [replace(row, above_floor=above.get((row.picture, row.person))) for row in rows]
+            above |= {(r.image, r.person): float(h) for r, h in zip(group, heights, strict=True)}
+    return [replace(row, above_floor=above.get((row.image, row.person))) for row in rows]
 
 
 def summary(rows: Sequence[Row]) -> dict[str, object]:
@@ -33,11 +33,11 @@ def summary(rows: Sequence[Row]) -> dict[str, object]:
     off = np.array([d for row in rows for d in row.distances])
     heights = np.array([abs(row.above_floor) for row in rows if row.above_floor is not None])
     statures = np.array([row.stature for row in rows if np.isfinite(row.stature)])
-    pictures: dict[str, list[float]] = defaultdict(list)
+    statures_in: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if np.isfinite(row.stature):
-            pictures[row.picture].append(row.stature)
-    ratios = [max(group) / min(group) for group in pictures.values() if len(group) > 1]
+            statures_in[row.image].append(row.stature)
+    ratios = [max(group) / min(group) for group in statures_in.values() if len(group) > 1]
     failures: dict[str, int] = defaultdict(int)
     for row in rows:
         for name in row.failures:
@@ -45,7 +45,7 @@ def summary(rows: Sequence[Row]) -> dict[str, object]:
     return {
         "people": len(rows),
         "keypoints": len(off),
-        "keypoints_not_confident": sum(row.unsure for row in rows),
+        "keypoints_not_confident": sum(row.not_confident for row in rows),
         "pck_0.1": _share(off < 0.1),
         "pck_0.05": _share(off < 0.05),
         "median_distance": _rounded(np.median(off)) if len(off) else None,
@@ -81,5 +81,5 @@ def _at(values: np.ndarray, percentile: int) -> float | None:
 
 
 def _rounded(value: float | np.floating) -> float | None:
-    """None for what is not finite: JSON has no word for it."""
+    """None for what is not finite: JSON has no such numbers."""
     return round(float(value), 4) if np.isfinite(value) else None

@@ -3,7 +3,7 @@
     python -m benchmarks.speed.compiled [--weights NAME|FOLDER] [--json FILE]
 
 `embedded` with its shipped weights (or weights in a folder), optimised, plainly and compiled by torch's inductor with
-frozen weights: seconds until the first answer, CPU seconds of the next, and how far the answers differ. Needs a C++
+frozen weights: seconds until the first prediction, CPU seconds of the next, and the largest difference. Needs a C++
 compiler. One thread, interleaved. The other mode, "reduce-overhead", captures CUDA graphs: benchmarks/speed/gpu.py.
 """
 

@@ -1,4 +1,4 @@
-"""What converting weights of full size costs.
+"""Cost of converting weights of full size.
 
     python -m benchmarks.speed.convert [--sd15] [--folder DIR] [--json OUT.json]
 
@@ -84,19 +84,19 @@ def released(temporary: Path) -> dict[str, Any]:
 def stable_diffusion(temporary: Path) -> dict[str, Any]:
     out = temporary / "out"
     convert = ("-m", "dpmesh", "convert", "sd15")
-    found: dict[str, Any] = {"making_folders": measure("-c", FOLDERS, str(temporary))}
+    result: dict[str, Any] = {"making_folders": measure("-c", FOLDERS, str(temporary))}
     folder, control = temporary / "sd", temporary / "controlnet"
-    found["convert_folders"] = measure(*convert, str(folder), str(out), "--controlnet", str(control))
+    result["convert_folders"] = measure(*convert, str(folder), str(out), "--controlnet", str(control))
     shutil.rmtree(folder)
     shutil.rmtree(control)
-    found["load"] = measure("-c", LOAD, str(out))
-    found["making_files"] = measure("-c", FILES, str(temporary))
+    result["load"] = measure("-c", LOAD, str(out))
+    result["making_files"] = measure("-c", FILES, str(temporary))
     file, control = temporary / "sd.safetensors", temporary / "controlnet.pth"
-    found["file_gb"], found["controlnet_gb"] = gigabytes(file), gigabytes(control)
+    result["file_gb"], result["controlnet_gb"] = gigabytes(file), gigabytes(control)
     words = (str(file), str(out), "--controlnet", str(control), "--overwrite")
-    found["convert_files"] = measure(*convert, *words)
-    found["out_gb"] = gigabytes(out / "model.safetensors")
-    return found
+    result["convert_files"] = measure(*convert, *words)
+    result["out_gb"] = gigabytes(out / "model.safetensors")
+    return result
 
 
 def gigabytes(file: Path) -> float:

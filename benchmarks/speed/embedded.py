@@ -1,8 +1,8 @@
-"""What one person costs.
+"""Time of the embedded model for one person.
 
     python -m benchmarks.speed.embedded [--runs 30] [--json OUT.json]
 
-One thread. Times are of the forward pass alone (crop in, vertices out), batch 1 and batch 8; the limit beside them is
+One thread. Times are of the forward pass alone (crop in, vertices out), batch 1 and batch 8; the limit is
 the time that the counted FLOP would need at the speed of one large matrix product on the same core, measured
 in turn with the model.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.geometry import CROP
 from dpmesh.model import DPMesh
 from dpmesh.profiling import describe
@@ -82,7 +82,7 @@ def main() -> None:
         "limit_ms": round(report["total"]["gflop"] / speed * 1e3, 2),
         "matrix_gflop_per_s": round(speed, 1),
     }
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A picture in, all files out.
+"""Time of a whole prediction, from an image file to the result folder.
 
     python -m benchmarks.speed.end_to_end [--runs 5] [--threads 1] [--json OUT.json]
 
 The clock starts with a path and stops when the result folder is there: reading, detection, model, overlay, side view,
-GLB, OBJ, npz, JSON; after start-up (models loaded, one picture done). The pictures of examples/ with two people are
-run with the surest one alone and with both, in turn; the difference is what a further person costs.
-CPU seconds stand beside the clock: on a shared machine they are what repeats.
+GLB, OBJ, npz, JSON; after start-up (models loaded, one image done). The images of examples/ with two people are run
+with the highest-scoring person alone and with both, in turn; the difference is the cost of another person. CPU seconds
+are reported as well as wall time: on a shared machine only they repeat.
 """
 
 import os
@@ -27,8 +27,7 @@ import cv2
 import numpy as np
 
 from benchmarks.machine import commit, machine
-from dpmesh.inference import preprocess
-from dpmesh.inference import scene_io as export
+from dpmesh.inference import mesh_files, preprocess, scene_drawing, scene_io
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.predictor import Predictor
 
@@ -37,8 +36,8 @@ ALONE, TOGETHER = ("behind_tree", "balance"), ("two_people", "park", "composite_
 LIMITS = {"one_person_s": 1.0, "each_further_s": 0.35}
 
 
-class Surest(Detector):
-    """Looks for keypoints of the surest `limit` boxes only, so that a person who is left out costs nothing."""
+class BestBoxes(Detector):
+    """Detects keypoints only in the `limit` highest-scoring boxes, so that other people cost nothing."""
 
     limit: int | None = None
 
@@ -64,20 +63,24 @@ class Clock:
         return timed
 
 
-def watched(predictor: Predictor, detector: Surest, clock: Clock) -> None:
+def watched(predictor: Predictor, detector: BestBoxes, clock: Clock) -> None:
     """Put the clock around each part; they do not lie in one another."""
     preprocess.read_image = clock.wrap("read", preprocess.read_image)
     predictor.detector = clock.wrap("detect", detector)  # type: ignore[assignment]
     predictor._forward = clock.wrap("model", predictor._forward)
-    export.draw_overlay = clock.wrap("overlay", export.draw_overlay)
-    export.draw_lineup = clock.wrap("side view", export.draw_lineup)
-    export.png = clock.wrap("PNG", export.png)
-    for name, function in (("glb", "glb_of"), ("obj", "obj_files"), ("npz", "_npz")):
-        setattr(export, function, clock.wrap(name, getattr(export, function)))
+    scene_drawing.draw_overlay = clock.wrap("overlay", scene_drawing.draw_overlay)
+    scene_drawing.draw_lineup = clock.wrap("side view", scene_drawing.draw_lineup)
+    scene_io.png = clock.wrap("PNG", scene_io.png)
+    for name, module, function in (
+        ("glb", mesh_files, "glb_of"),
+        ("obj", mesh_files, "obj_files"),
+        ("npz", scene_io, "_npz"),
+    ):
+        setattr(module, function, clock.wrap(name, getattr(module, function)))
 
 
 def once(
-    predictor: Predictor, detector: Surest, path: Path, people: int, out: Path, clock: Clock
+    predictor: Predictor, detector: BestBoxes, path: Path, people: int, out: Path, clock: Clock
 ) -> dict[str, float]:
     """Wall and CPU seconds, and CPU seconds of each part."""
     clock.spent = {}
@@ -106,7 +109,7 @@ def main() -> None:
     start = time.perf_counter()
     predictor = Predictor.from_pretrained(options.weights, "cpu", options.threads)
     clock = Clock()
-    detector = Surest(options.threads)
+    detector = BestBoxes(options.threads)
     watched(predictor, detector, clock)
     one: list[dict[str, float]] = []
     further: list[dict[str, float]] = []

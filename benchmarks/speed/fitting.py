@@ -1,11 +1,11 @@
-"""What fitting costs.
+"""Cost of fitting the body to the keypoints.
 
     python -m benchmarks.speed.fitting [--people 32] [--batch 16] [--data CACHE] [--json FILE]
 
-The first persons of SynthOcc (of which --data keeps the pictures), one thread, processor seconds: what `dpmesh eval
---method fit` and `--method refine` (the code of `dpmesh predict --refine`) take for a person, in batches as eval has
-them and one at a time as a picture of one person has them, beside the network alone. The methods take turns on each
-batch, so that the machine's load meets all alike. Making the pictures and scoring are not counted.
+Processor seconds a person on one thread, for the first persons of SynthOcc (--data keeps its images), of `dpmesh eval
+--method fit` and `--method refine` (the code of `dpmesh predict --refine`) and of the network alone. People come in
+batches as in eval, and one at a time as in an image of one person. The methods take turns on each batch, so that the
+load of the machine is the same for all. Rendering and scoring are not counted.
 """
 
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.evaluate.baselines import Method, method_of
 from dpmesh.evaluate.registry import open_source
 from dpmesh.evaluate.results import inputs_of
@@ -33,16 +33,16 @@ def measured(model: DPMesh, persons: int, batch: int, data: Path | None) -> dict
     """Processor seconds a person, for each method one number a batch; a first batch, which warms up, is not kept."""
     source = open_source("synthocc", data)
     methods = {name: method_of(name, model) for name in TIMED}
-    found: dict[str, list[float]] = {name: [] for name in TIMED}
+    seconds: dict[str, list[float]] = {name: [] for name in TIMED}
     for start in [0, *range(0, persons, batch)]:
-        given = source.persons(range(start, min(start + batch, persons)))
-        inputs = inputs_of(given, model.camera, torch.device("cpu"))
+        people = source.persons(range(start, min(start + batch, persons)))
+        inputs = inputs_of(people, model.camera, torch.device("cpu"))
         for name, method in methods.items():
             begun = time.process_time()
             with torch.inference_mode():  # as eval does
                 method(inputs)
-            found[name].append((time.process_time() - begun) / len(given.ids))
-    return {name: seconds[1:] for name, seconds in found.items()}
+            seconds[name].append((time.process_time() - begun) / len(people.ids))
+    return {name: values[1:] for name, values in seconds.items()}
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
@@ -76,7 +76,7 @@ def main() -> None:
         "limit, seconds a person": LIMIT_S,
         "within the limit": most <= LIMIT_S,
     }
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

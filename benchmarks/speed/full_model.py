@@ -1,4 +1,4 @@
-"""The model at full size beside the same composed of diffusers' modules.
+"""The model at full size compared with the same model composed of diffusers' modules.
 
     python -m benchmarks.speed.full_model [--json FILE]
 
@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from benchmarks.speed.model_inputs import inputs
 from dpmesh.config import RELEASE
 from dpmesh.fuse import optimise_for_inference
@@ -44,7 +44,7 @@ from dpmesh.types import Inputs
 ROOT = Path(__file__).parents[2]
 WAYS = ("plain", "optimised", "optimised bf16", "diffusers")
 LIMITS = {
-    "plain": {"of_diffusers": 0.8},  # whoever wants less memory optimises
+    "plain": {"of_diffusers": 0.8},  # for less memory: optimise
     "optimised": {"of_diffusers": 0.8, "peak_gib": 5.2},
     "optimised bf16": {"of_diffusers": 0.8, "peak_gib": 3.0},
 }
@@ -64,12 +64,12 @@ def build(way: str, folder: Path) -> nn.Module:
     return optimise_for_inference(model) if way == "optimised" else model
 
 
-def answer(model: nn.Module, data: Inputs) -> tuple[Tensor, Tensor]:
+def outputs(model: nn.Module, data: Inputs) -> tuple[Tensor, Tensor]:
     """Fused features and vertices."""
     if not isinstance(model, DPMesh):
         return model(data)
-    found = model(data, features=True)
-    return found.features.fused, found.vertices
+    prediction = model(data, features=True)
+    return prediction.features.fused, prediction.vertices
 
 
 class Clock:
@@ -128,25 +128,25 @@ def alone(way: str, folder: Path) -> None:
     model = build(way, folder)
     loaded = high_water()
     with torch.inference_mode():
-        answer(model, inputs())
+        outputs(model, inputs())
     gib = {"before_gib": begun, "loading_gib": loaded, "peak_gib": high_water()}
     print(json.dumps({name: round(value, 2) for name, value in gib.items()}))
 
 
 def peaks(folder: Path) -> dict[str, dict[str, float]]:
-    found = {}
+    memory = {}
     for way in WAYS:
         words = [sys.executable, "-m", "benchmarks.speed.full_model", "--alone", way, "--folder", str(folder)]
         done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
-        found[way] = json.loads(done.stdout.splitlines()[-1])
-        print(way, found[way], flush=True)
-    return found
+        memory[way] = json.loads(done.stdout.splitlines()[-1])
+        print(way, memory[way], flush=True)
+    return memory
 
 
 def race(folder: Path, repetitions: int) -> dict[str, dict[str, Any]]:
-    """Every way once in turn, after a first time that does not count; the best and the median of each.
+    """Run every way once in turn, after a warm-up; the best and the median of each.
 
-    Weights that are the same numbers in the same order are there once."""
+    Equal weights in the same memory order are shared."""
     from benchmarks.accuracy.oracle import relative
     from benchmarks.speed.peer import Peer
 
@@ -161,32 +161,32 @@ def race(folder: Path, repetitions: int) -> dict[str, dict[str, Any]]:
     clocks = {way: Clock(model) for way, model in models.items()}
     data, times = inputs(), {way: list[tuple[float, dict[str, float]]]() for way in WAYS}
     with torch.inference_mode():
-        answers = {way: answer(model, data) for way, model in models.items()}
+        reference = {way: outputs(model, data) for way, model in models.items()}
         for _ in range(repetitions):
             for way, model in models.items():
-                spent = seconds(lambda model=model: answer(model, data))
+                spent = seconds(lambda model=model: outputs(model, data))
                 times[way].append((spent, dict(clocks[way].spent)))
                 print(way, round(spent, 2), flush=True)
-    found: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, Any]] = {}
     for way, spent in times.items():
         total, parts = min(spent, key=lambda one: one[0])
         rounded = {name: round(s, 2) for name, s in parts.items()}
-        found[way] = {
+        result[way] = {
             "cpu_s": [round(s, 2) for s, _ in spent],
             "best_s": round(total, 2),
             "median_s": round(statistics.median(s for s, _ in spent), 2),
             "parts_s": {**rounded, "rest": round(total - sum(parts.values()), 2)},
             **{
-                f"{name}_error_to_{base}": float(f"{relative(answers[way][i], answers[base][i]):.2g}")
+                f"{name}_error_to_{base}": float(f"{relative(reference[way][i], reference[base][i]):.2g}")
                 for i, name in enumerate(("fused", "vertices"))
                 for base in ("diffusers", "plain")
             },
         }
-    return found
+    return result
 
 
 def summary(times: dict[str, dict[str, Any]], memory: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """Ratios, floors and limits beside what was measured."""
+    """The measurements with ratios, floors and limits."""
     flop = count_flops(build_on_meta(replace(RELEASE, lora_rank=0)))["total"] / 1e9
     rates = {"fp32": matrix_rate(torch.float32), "bf16": matrix_rate(torch.bfloat16)}
     base = times["diffusers"]
@@ -234,7 +234,7 @@ def main() -> None:
                 subprocess.run(words, check=True, cwd=ROOT)
             memory = peaks(folder)
             result = {**started, **summary(race(folder, options.repetitions), memory)}
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 MAKE = (

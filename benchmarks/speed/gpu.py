@@ -4,8 +4,8 @@
 
 bf16 weights. Latency of one person: as it comes, with torch.compile's "reduce-overhead" (CUDA graphs of the backbone),
 and with the whole forward in one CUDA graph. Throughput of 64 people as a share of the card's measured matrix rate.
-Peak memory of inference and of a training step of 16 people. Random weights; the training step has a stand-in for the
-losses, which cost nothing beside the model.
+Peak memory of inference and of a training step of 16 people. Random weights; the training step has a substitute for the
+losses, whose cost is negligible compared with the model's.
 
 The dry run goes through the same functions at narrow widths on a CPU, so that they are known to run; its figures mean
 nothing, and it leaves out what only CUDA has (events, graphs, its allocator's peak).
@@ -37,7 +37,7 @@ def measure(*, dry_run: bool = False) -> dict[str, Any]:
     rate = matrix_rate(device, 256 if dry_run else 8192)
     model = build(config, device)
     one, many = inputs(1, device), inputs(people, device)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "device": "cpu, a dry run: these figures mean nothing" if dry_run else torch.cuda.get_device_name(),
         "matrix_tflop_per_s": round(rate / 1e12, 1),
         "gflop": round(flop / 1e9, 1),
@@ -46,15 +46,15 @@ def measure(*, dry_run: bool = False) -> dict[str, Any]:
         latency = {"eager": milliseconds(lambda: model(one), device)}
         if device == "cuda":
             latency["graph"] = milliseconds(graphed(model, one), device)
-        found["peak_gib_batch_1"] = peak(lambda: model(one), device)
+        result["peak_gib_batch_1"] = peak(lambda: model(one), device)
         batch_ms = milliseconds(lambda: model(many), device)
-        found[f"peak_gib_batch_{people}"] = peak(lambda: model(many), device)
+        result[f"peak_gib_batch_{people}"] = peak(lambda: model(many), device)
     del model
     with torch.no_grad():  # not inference_mode: a captured graph keeps its tensors
         compiled = build(config, device, {"backend": "eager"} if dry_run else {"mode": "reduce-overhead"})
         latency["compiled"] = milliseconds(lambda: compiled(one), device)
     del compiled
-    found |= {
+    result |= {
         "latency_ms": latency,
         f"batch_{people}_ms": batch_ms,
         "people_per_s": round(people / batch_ms * 1e3, 1),
@@ -62,9 +62,9 @@ def measure(*, dry_run: bool = False) -> dict[str, Any]:
         f"peak_gib_training_step_batch_{trained}": training_peak(config, device, trained),
         "limits": LIMITS,
     }
-    best, share = min(latency.values()), found["share_of_matrix_rate"]
-    found["within"] = best <= LIMITS["latency_ms"] and share >= LIMITS["share_of_matrix_rate"]
-    return found
+    best, share = min(latency.values()), result["share_of_matrix_rate"]
+    result["within"] = best <= LIMITS["latency_ms"] and share >= LIMITS["share_of_matrix_rate"]
+    return result
 
 
 def build(config: DPMeshConfig, device: str, compile: dict[str, Any] | bool = False) -> DPMesh:
@@ -107,11 +107,11 @@ def graphed(model: DPMesh, data: Inputs) -> Callable[[], Prediction]:
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        answer = model(data)
+        prediction = model(data)
 
     def replay() -> Prediction:
         graph.replay()
-        return answer
+        return prediction
 
     return replay
 
@@ -146,8 +146,9 @@ def training_peak(config: DPMeshConfig, device: str, people: int) -> float | Non
 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
-            found = model(data)
-        loss = sum(one.float().square().mean() for one in (found.joints3d, found.joints2d / 256, found.betas))
+            prediction = model(data)
+        outputs = (prediction.joints3d, prediction.joints2d / 256, prediction.betas)
+        loss = sum(one.float().square().mean() for one in outputs)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.loading [--people 400] [--json OUT.json]
 
-Packs people of generated pictures with grain (1200×900; how photographs compress is not measured), then
-reads them at random with the augmentation of a training; files are in the page cache.
+Packs people of generated images with grain (1200×900; they compress differently from photographs), then reads them at
+random with training's augmentation. Files are in the page cache.
 """
 
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.data import open_source
 from dpmesh.data.annotation import Annotation
 from dpmesh.data.augment import AugmentConfig
@@ -80,7 +80,7 @@ def main() -> None:
         "packing_people_per_second": round(len(people) / packing, 1),
         "bytes_per_person": round(size / len(people)), "results": results,
     }  # fmt: skip
-    tell(report, options.json)
+    report_result(report, options.json)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What the figures of an evaluation cost, inference aside.
+"""Cost of an evaluation's metrics, without inference.
 
     python -m benchmarks.speed.metrics [--people 35515] [--json FILE]
 
 For as many persons as 3DPW's test set has, on one core: joints of both meshes by the regressor, MPJPE, PA-MPJPE, MPVE
 per person (evaluate/results.py), then all figures (evaluate/report.py). Meshes are random and have SMPL's 6,890
 vertices; a batch of them is made before the clock starts and used again, as inference would hand it over. Posing the
-true bodies is timed beside, on a tenth of the persons: it is the body layer's work and not the metrics'.
+true bodies is timed separately, on a tenth of the persons: it is the body layer's work, not the metrics'.
 """
 
 import os
@@ -18,7 +18,7 @@ import time
 import numpy as np
 import torch
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.evaluate.interfaces import Persons
@@ -31,26 +31,30 @@ VERTICES, BATCH, PER_SEQUENCE = 6890, 32, 1480
 
 
 def made(rng: np.random.Generator) -> tuple[Persons, Predicted, np.ndarray]:
-    """A batch of persons and answers, and a regressor of seven vertices a joint."""
+    """A batch of persons and predictions, and a regressor of seven vertices a joint."""
     rows = np.zeros((17, VERTICES))
     for row in rows:
         row[rng.choice(VERTICES, 7, replace=False)] = 1 / 7
     true = rng.normal(0, 0.4, (BATCH, VERTICES, 3)).astype(np.float32)
-    said = true + rng.normal(0, 0.05, true.shape).astype(np.float32)
+    predicted = true + rng.normal(0, 0.05, true.shape).astype(np.float32)
     zeros = np.zeros(BATCH, np.float32)
     persons = Persons(
         ids=("",) * BATCH, sequences=("",) * BATCH, crops=np.zeros((BATCH, 256, 256, 3), np.uint8),
         joints=np.zeros((BATCH, 30, 2), np.float32), visible=np.zeros((BATCH, 30), np.float32), focal_crop=zeros,
         focal_image=zeros, turn=np.tile(np.eye(3), (BATCH, 1, 1)), truth_joints=rows @ true.astype(np.float64),
         measured=np.ones((BATCH, 17)), truth_vertices=true, truth_pelvis=true[:, 0].astype(np.float64),
-        seen=rng.integers(0, 2, (BATCH, 17)).astype(float),
+        joint_visible=rng.integers(0, 2, (BATCH, 17)).astype(float),
     )  # fmt: skip
-    return persons, Predicted(rows @ said.astype(np.float64), said, said[:, 0].astype(np.float64)), rows
+    return (
+        persons,
+        Predicted(rows @ predicted.astype(np.float64), predicted, predicted[:, 0].astype(np.float64)),
+        rows,
+    )
 
 
 def measured(count: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
-    persons, answer, rows = made(rng)
+    persons, prediction, rows = made(rng)
     regressor = torch.from_numpy(rows).float()
     measure = entry("3dpw").protocol.measure
     parts, seconds = [], {"joints of both meshes": 0.0, "errors per person": 0.0}
@@ -60,11 +64,11 @@ def measured(count: int) -> dict[str, float]:
         cut = {k: v[:n] for k, v in vars(persons).items() if isinstance(v, np.ndarray)}
         own = Persons(ids=names, sequences=tuple(name[:3] for name in names), **cut)
         begun = time.perf_counter()
-        for mesh in (own.truth_vertices, answer.vertices[:n]):
+        for mesh in (own.truth_vertices, prediction.vertices[:n]):
             (regressor @ torch.from_numpy(mesh)).double().numpy()
         middle = time.perf_counter()
-        said = Predicted(answer.joints[:n], answer.vertices[:n], answer.pelvis[:n])
-        parts.append(score(measure, range(start, start + n), own, said))
+        part = Predicted(prediction.joints[:n], prediction.vertices[:n], prediction.pelvis[:n])
+        parts.append(score(measure, range(start, start + n), own, part))
         seconds["joints of both meshes"] += middle - begun
         seconds["errors per person"] += time.perf_counter() - middle
     begun = time.perf_counter()
@@ -102,7 +106,7 @@ def main() -> None:
         "within the limit": total <= LIMIT_S,
         "beside: wall seconds to pose a tenth of the true bodies": round(posing(options.people // 10), 2),
     }
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

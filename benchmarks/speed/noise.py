@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.data.annotation import Annotation
 from dpmesh.data.augment import AugmentConfig, View
 from dpmesh.data.input_keypoints import detect
@@ -74,7 +74,7 @@ def main() -> None:
         "command": "python -m benchmarks.speed.noise",
         "limit": f"at least {LIMIT} people per second on one core", "results": results,
     }  # fmt: skip
-    tell(report, options.json)
+    report_result(report, options.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dpmesh.types import Inputs
 
 
 class Peer(nn.Module):
-    """`release` of diffusers' modules, their weights in the order in which diffusers has them; the rest is `ours`'."""
+    """`release` of diffusers' modules, weights in diffusers' memory order; the other parts are those of `ours`."""
 
     def __init__(self, ours: DPMesh) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Peer(nn.Module):
             self.vae, self.unet = their_vae(config.vae), their_unet(config.unet)
             self.controlnet = their_controlnet(config.unet)
         del self.vae.decoder, self.vae.post_quant_conv, self.unet.conv_norm_out, self.unet.conv_out
-        self.unet.conv_norm_out, self.unet.conv_out = None, nn.Identity()  # the head that nobody wants
+        self.unet.conv_norm_out, self.unet.conv_out = None, nn.Identity()  # the noise head is not used
         for name in ("vae", "controlnet", "unet"):
             state = ours.backbone.get_submodule(name).state_dict()
             plain = {
@@ -49,8 +49,8 @@ class Peer(nn.Module):
         remove()
         maps = {size: kept.map(size) for size in config.map_sizes}
         fused = ours.backbone.fusion(kept.features(), maps)
-        answer = ours.regress(Features(fused, maps), inputs.joints, inputs.visible)
-        parameters = ours.decode_parameters(answer, inputs.focal)
+        regressed = ours.regress(Features(fused, maps), inputs.joints, inputs.visible)
+        parameters = ours.decode_parameters(regressed, inputs.focal)
         return fused, ours.body(parameters.betas, parameters.rotations, parameters.transl).vertices
 
 

@@ -1,12 +1,12 @@
-"""How fast training data is made.
+"""Speed of the synthetic training data.
 
     python -m benchmarks.speed.synthetic [--people 300] [--workers N ...] [--json OUT.json]
 
-Figures are samples (or people, or images) per second of processor time, which depends on what else the
-machine is doing less than the clock on the wall does; both are written down. --workers N adds what N worker
-processes of a DataLoader give together, as in training: batches of 16, by the clock, after the first batch of each.
-Samples are independent, so that N free cores give about N times as many: 16 of them have to give 1,500 a second.
---statistics N says instead how much is hidden in N rendered samples and in ten times as many keypoint-only ones.
+Figures are samples (or people, or images) per second of processor time, which depends less on the load of the machine
+than wall time does; both are reported. --workers N adds the rate of N worker processes of a DataLoader together, as in
+training: batches of 16, wall time, after the first batch of each. Samples are independent, so N free cores give about
+N times as many; the target is 1,500 a second on 16 cores. --statistics N instead measures how much is hidden in N
+rendered samples and in ten times as many keypoint-only ones.
 """
 
 import os
@@ -83,13 +83,13 @@ def statistics(people: SyntheticPeople, count: int) -> dict[str, dict[str, float
     result: dict[str, dict[str, float]] = {}
     for name, batch in streams.items():
         inside = ((batch["joints2d"] >= 0) & (batch["joints2d"] <= 255)).all(-1)[:, MAIN]
-        seen = batch["joint_visible"][:, MAIN] > 0
+        visible = batch["joint_visible"][:, MAIN] > 0
         shares = {
             "outside the crop": 1 - inside.mean(),
-            "hidden inside": 1 - seen[inside].mean(),
-            "in sight": seen.sum(1).mean(),
-            "people with at most 4 in sight": (seen.sum(1) <= 4).mean(),
-            "with at most 2": (seen.sum(1) <= 2).mean(),
+            "hidden inside": 1 - visible[inside].mean(),
+            "in sight": visible.sum(1).mean(),
+            "people with at most 4 in sight": (visible.sum(1) <= 4).mean(),
+            "with at most 2": (visible.sum(1) <= 2).mean(),
             "given": batch["visible"].sum(1).mean(),
             "focal 5 %": np.quantile(batch["focal"], 0.05),
             "focal 95 %": np.quantile(batch["focal"], 0.95),

@@ -22,7 +22,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import tell
+from benchmarks.machine import report_result
 from dpmesh.body.files import free_body
 from dpmesh.checkpoint import uninitialised
 from dpmesh.config import PAPER
@@ -85,23 +85,23 @@ def kept(count: int, precision: str, checkpointing: bool) -> int:
         objective.train()
         own = {p.untyped_storage()._cdata for p in objective.parameters()}
         own |= {b.untyped_storage()._cdata for b in objective.buffers()}
-        found: dict[int, int] = {}
+        sizes: dict[int, int] = {}
         alive: list[Any] = []
 
         def keep(x: torch.Tensor) -> torch.Tensor:
             storage = x.untyped_storage()
             if storage._cdata not in own:
-                found[storage._cdata] = storage.nbytes()
+                sizes[storage._cdata] = storage.nbytes()
                 alive.append(x)
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             alive.append(objective({k: fake.from_tensor(v) for k, v in batch.items()}, Part(1, 0)))
-    return sum(found.values())
+    return sum(sizes.values())
 
 
 def counted() -> dict[str, Any]:
-    """The sum of the module's docstring."""
+    """Memory by the formula of the module's docstring."""
     model = build_on_meta(PAPER)
     weights = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -129,10 +129,10 @@ def step_gflop() -> dict[str, float]:
         crop, joints, visible = torch.rand(1, 3, 256, 256), torch.rand(1, 30, 2), torch.ones(1, 30)
         focal, latent = torch.rand(1), torch.rand(1, 4, 32, 32)
     with FlopCounterMode(display=False) as counter:
-        answer = model.regress(model.encode_image(crop, joints, visible), joints, visible)
-        parameters = model.decode_parameters(answer, focal)
+        regressed = model.regress(model.encode_image(crop, joints, visible), joints, visible)
+        parameters = model.decode_parameters(regressed, focal)
         body = model.body.joints30_only(parameters.betas, parameters.rotations, parameters.transl)
-        (body.sum() + answer.joints_img.sum() + parameters.rotations.sum()).backward()
+        (body.sum() + regressed.joints_img.sum() + parameters.rotations.sum()).backward()
         teacher = counter.get_total_flops()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.requires_grad_(False)
@@ -143,9 +143,9 @@ def step_gflop() -> dict[str, float]:
 
 
 def step(precision: str) -> dict[str, Any]:
-    """One step of one person after nothing: wall and CPU seconds of its parts, memory at most."""
+    """One training step of one person from a fresh start: wall and CPU seconds of its parts, peak memory."""
     torch.set_num_threads(1)
-    given = settings(precision)
+    training = settings(precision)
     torch.manual_seed(0)
     model = DPMesh(PAPER)
     model.pose_prior.codebook.codes.normal_()  # type: ignore[union-attr]
@@ -159,10 +159,13 @@ def step(precision: str) -> dict[str, Any]:
         else:
             setattr(part, leaf, p)
     teacher.pose_prior.load_state_dict(model.pose_prior.state_dict())
-    stage = given.stages[0]
+    stage = training.stages[0]
     assert isinstance(stage, StudentStage)
     run = StageRun(
-        make_fabric(given), MeshObjective(model, stage, given, teacher), TrainingContext.resolve(given), 0
+        make_fabric(training),
+        MeshObjective(model, stage, training, teacher),
+        TrainingContext.resolve(training),
+        0,
     )
     batch = people(1)
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -200,7 +203,7 @@ def main() -> None:
     result["step_gflop"] = step_gflop()
     if options.step:
         result["step"] = step(options.precision)
-    tell(result, options.json)
+    report_result(result, options.json)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 """Recover 3D human meshes from photographs, even under occlusion (DPMesh, CVPR 2024).
 
-from dpmesh import Predictor
-scene = Predictor.from_pretrained("embedded")("photo.jpg")
-scene.people[0].vertices
-scene.save("out")
+>>> from dpmesh import Predictor
+>>> predictor = Predictor.from_pretrained()
+>>> scene = predictor("examples/park.jpg")
+>>> for person in scene:
+...     print(person)
+Person(score 0.97, box 585 350 705 521, 9.10 m away)
+Person(score 0.89, box 3 305 130 548, 8.17 m away)
+>>> folder = scene.save("out")  # doctest: +SKIP
 """
 
 import importlib

@@ -198,22 +198,22 @@ def _open(path: Path) -> Any:
 
 def refuse_misfits(
     wanted: Mapping[str, tuple[int, ...]],
-    found: Mapping[str, tuple[int, ...]],
+    stored: Mapping[str, tuple[int, ...]],
     where: str,
     called: Mapping[str, str] | None = None,
 ) -> None:
     """Raise WeightsError with the first missing, unexpected and mis-shaped names, unless all are equal.
 
-    called: a found tensor's name in the file, where it differs.
+    called: a stored tensor's name in the file, where it differs.
     """
     called = called or {}
     lists = {
-        "missing": sorted(set(wanted) - set(found)),
-        "unexpected": [called.get(name, name) for name in sorted(set(found) - set(wanted))],
+        "missing": sorted(set(wanted) - set(stored)),
+        "unexpected": [called.get(name, name) for name in sorted(set(stored) - set(wanted))],
         "mis-shaped": [
-            f"{called.get(name, name)} {_shape(found[name])} instead of {_shape(wanted[name])}"
-            for name in sorted(set(wanted) & set(found))
-            if wanted[name] != found[name]
+            f"{called.get(name, name)} {_shape(stored[name])} instead of {_shape(wanted[name])}"
+            for name in sorted(set(wanted) & set(stored))
+            if wanted[name] != stored[name]
         ],
     }
     if any(lists.values()):

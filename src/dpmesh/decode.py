@@ -40,7 +40,7 @@ HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes) | {*HEIF_SUFFIXES}
 
 VIDEO_SUFFIXES = frozenset(
-    (
+    [
         ".mp4",
         ".mov",
         ".avi",
@@ -55,7 +55,16 @@ VIDEO_SUFFIXES = frozenset(
         ".mts",
         ".m2ts",
         ".ts",
-    )
+    ]
+)
+RAW_SUFFIXES = frozenset([".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"])
+RAW = Mistaken(
+    "is a raw photo, which is not read", "Convert it to JPEG or TIFF first, e.g. with darktable or dcraw -T."
+)
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_KIND = Mistaken(
+    "is a TIFF that is damaged or of a kind that is not read (such as colours in floating-point numbers)",
+    "Convert it to 8 or 16 bits a channel.",
 )
 VIDEO = Mistaken(
     "is a video", "Extract its frames first, into an empty folder: ffmpeg -i VIDEO -q:v 2 frames/%06d.jpg"
@@ -70,17 +79,13 @@ _OTHER_KINDS = (
     (b"v/1\x01", 0, Mistaken("is an OpenEXR image, which is not read", _CONVERT)),
     (b"#?RADIANCE", 0, Mistaken("is a Radiance HDR image, which is not read", _CONVERT)),
     (b"<svg", 0, Mistaken("is an SVG drawing, not a photo", _CONVERT)),
-    (
-        b"FUJIFILMCCD-RAW",
-        0,
-        Mistaken("is a raw photo, which is not read", "Develop it to JPEG or TIFF first."),
-    ),
-    (b"IIU\0", 0, Mistaken("is a raw photo, which is not read", "Develop it to JPEG or TIFF first.")),
-    (b"IIRO", 0, Mistaken("is a raw photo, which is not read", "Develop it to JPEG or TIFF first.")),
+    (b"FUJIFILMCCD-RAW", 0, RAW),
+    (b"IIU\0", 0, RAW),
+    (b"IIRO", 0, RAW),
     (
         b"\0\x05\x16\x07",
         0,
-        Mistaken("is a file that macOS keeps beside an image, not the image", "Leave it out."),
+        Mistaken("is a file that macOS stores next to an image, not the image", "Leave it out."),
     ),
     (b"\x1aE\xdf\xa3", 0, VIDEO),
     (b"AVI ", 8, VIDEO),
@@ -103,6 +108,8 @@ MOST_SCANS = 50
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _TILE_TAGS = (322, 323)
+_COMMON = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+"""Magic of JPEG and PNG: for these Pillow need not import all of its decoders."""
 _guard = RLock()
 
 
@@ -157,10 +164,16 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def _open(file: io.BytesIO | io.BufferedReader | BinaryIO, name: str) -> Image.Image:
-    Image.init()
-    formats = [known for known in FORMATS if known in Image.OPEN]
     head = file.read(HEAD)
     file.seek(0)
+    if head.startswith(_COMMON):
+        Image.preinit()
+    else:
+        Image.init()
+    raw = Path(name).suffix.lower() in RAW_SUFFIXES
+    if head.startswith(_TIFF) and (raw or head[8:10] == b"CR"):  # Pillow would read its thumbnail
+        raise InputError(RAW.what, where=name, fix=RAW.fix)
+    formats = [known for known in FORMATS if known in Image.OPEN]
     if _heif(head) and heif_available():
         formats.append("HEIF")
     with decoding(name):
@@ -169,9 +182,10 @@ def _open(file: io.BytesIO | io.BufferedReader | BinaryIO, name: str) -> Image.I
         except UnidentifiedImageError:
             if "HEIF" in formats:
                 raise InputError("the HEIC image is damaged", where=name, fix="Copy it again.") from None
-            if kind := other_kind(head):
-                raise InputError(kind.what, where=name, fix=kind.fix) from None
-            raise
+            kind = other_kind(head) or (RAW if raw else _TIFF_KIND if head.startswith(_TIFF) else None)
+            if kind is None:
+                raise
+            raise InputError(kind.what, where=name, fix=kind.fix) from None
 
 
 def _heif(head: bytes) -> bool:
@@ -200,7 +214,7 @@ def other_kind(head: bytes) -> Mistaken | None:
             return Mistaken("is a HEIC image, which needs pillow-heif",
                             "Install it: pip install 'dpmesh[heic]', or convert the image to JPEG.")  # fmt: skip
         if brand == b"crx ":
-            return Mistaken("is a raw photo, which is not read", "Develop it to JPEG or TIFF first.")
+            return RAW
         return VIDEO
     if head[:1] == head[188:189] == b"G":  # packets of an MPEG transport stream
         return VIDEO

@@ -98,8 +98,8 @@ def placeholder(head: bytes) -> Mistaken | None:
     if _PAGE_HEAD.match(head):
         return _PAGE
     if len(head) < HEAD and _REFUSAL_HEAD.fullmatch(head):
-        said = " ".join(head.decode(errors="replace").split())[:60]
-        return Mistaken(f"is a server's refusal ({said}), not the file itself", _PAGE.fix)
+        text = " ".join(head.decode(errors="replace").split())[:60]
+        return Mistaken(f"is a server's refusal ({text}), not the file itself", _PAGE.fix)
     return None
 
 
@@ -132,15 +132,15 @@ def open_regular(
     if not stat.S_ISREG(mode):
         os.close(handle)
         kind = "is a folder, not a file" if stat.S_ISDIR(mode) else "is not a regular file"
-        raise error(kind, where=str(path))
+        raise error(kind, where=str(path), fix="Save it to a file first." if stat.S_ISFIFO(mode) else "")
     with os.fdopen(handle, "rb") as file:
         if not any_content:
             try:
                 head = file.peek(HEAD)[:HEAD]
             except OSError as failure:
                 raise error(f"cannot be read ({reason(failure)})", where=str(path)) from None
-            if found := placeholder(head):
-                raise error(found.what, where=str(path), fix=found.fix)
+            if mistake := placeholder(head):
+                raise error(mistake.what, where=str(path), fix=mistake.fix)
         yield file
 
 
@@ -174,8 +174,8 @@ def parse_json(text: str | bytes, where: str, error: type[DPMeshError] = InputEr
     try:
         return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except (ValueError, RecursionError, MemoryError) as failure:
-        if isinstance(text, bytes) and (found := mistaken(text[:HEAD])):
-            raise error(f"{found.what}: no JSON", where=where, fix=found.fix) from None
+        if isinstance(text, bytes) and (kind := mistaken(text[:HEAD])):
+            raise error(f"{kind.what}: no JSON", where=where, fix=kind.fix) from None
         line = " ".join(str(failure).split())[:80] or type(failure).__name__
         raise error(f"is not JSON ({line})", where=where) from None
 

@@ -84,8 +84,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _refuse_archives(path: Path, head: bytes) -> None:
     """WeightsError for an empty file and an archive that torch.save did not write."""
-    found = mistaken(head)
-    if found is None:
+    kind = mistaken(head)
+    if kind is None:
         return
     if head.startswith(b"PK"):
         try:
@@ -96,12 +96,12 @@ def _refuse_archives(path: Path, head: bytes) -> None:
         if any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
             return
         inside = f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-        found = found._replace(what=f"is a zip archive{inside}, not a checkpoint")
+        kind = kind._replace(what=f"is a zip archive{inside}, not a checkpoint")
     elif head[257:262] == b"ustar" and head.startswith(
         (b"pickle\0", b"sys_info\0", b"storages\0", b"tensors\0")
     ):
         return  # torch.save before 0.1.10; torch reports that it is no longer read
-    raise WeightsError(found.what, where=str(path), fix=found.fix)
+    raise WeightsError(kind.what, where=str(path), fix=kind.fix)
 
 
 def _state(content: object, path: Path) -> Mapping[object, object]:

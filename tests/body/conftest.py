@@ -12,7 +12,7 @@ from dpmesh.errors import InputError
 
 @pytest.fixture
 def refused_cheaply() -> Callable[[Path, bytes, int], str]:
-    """(path, content, most): the error of reading a pickle, with at most so many bytes allocated meanwhile."""
+    """(path, content, most): the error of reading a pickle, with at most `most` bytes allocated meanwhile."""
 
     def refuse(path: Path, blob: bytes, most: int) -> str:
         path.write_bytes(blob)

@@ -18,10 +18,10 @@ def body() -> BodyArrays:
 @pytest.fixture(scope="module")
 def image(body: BodyArrays) -> np.ndarray:
     """Index of every vertex's mirror image."""
-    distance, found = cKDTree(body.v_template).query(body.v_template * MIRROR)
+    distance, nearest = cKDTree(body.v_template).query(body.v_template * MIRROR)
     assert distance.max() == 0
-    np.testing.assert_array_equal(found[found], np.arange(len(found)))
-    return found
+    np.testing.assert_array_equal(nearest[nearest], np.arange(len(nearest)))
+    return nearest
 
 
 def test_size(body: BodyArrays) -> None:
@@ -68,7 +68,7 @@ def test_regressor_rows(body: BodyArrays, image: np.ndarray, name: str) -> None:
             assert abs(point[0]) < 1e-5, joint
     assert points["L_Wrist"][0] > points["L_Elbow"][0] > points["L_Shoulder"][0]
     assert points["Nose"][1] > points["L_Hip"][1] > points["L_Knee"][1] > points["L_Ankle"][1]
-    assert points["Nose"][2] > 0.08  # it looks along +z
+    assert points["Nose"][2] > 0.08  # it faces along +z
 
 
 def test_the_sets_agree(body: BodyArrays) -> None:

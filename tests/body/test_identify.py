@@ -1,27 +1,19 @@
-"""The user's files are recognised by content, other models are named, and nothing in a file runs."""
+"""The user's files are recognised by content."""
 
 import os
 import pickle
-import tarfile
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from body_arrays import Arrays, flat_smpl, regressor
 
 from dpmesh import assets
-from dpmesh.assets import USER_ASSETS, asset_folder, find_asset, require_asset
-from dpmesh.body.files import free_body, load_body, save_body
+from dpmesh.body.files import free_body, save_body
 from dpmesh.body.identify import recognise
-from dpmesh.body.resolve import find_regressors, user_body
-from dpmesh.cli.main import main
-from dpmesh.errors import AssetError, InputError
-from dpmesh.skeletons import SMPL_PARENTS
-
-V = 6890
-Arrays = dict[str, np.ndarray]
+from dpmesh.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -32,31 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def smpl() -> Arrays:
-    """SMPL's field names and shapes, with numbers of our own."""
-    rng = np.random.default_rng(0)
-    rows = np.zeros((24, V), np.float32)
-    rows[np.arange(24), np.arange(24) * 280] = 1
-    return {
-        "v_template": rng.normal(size=(V, 3)).astype(np.float32),
-        "shapedirs": np.zeros((V, 3, 10), np.float32),
-        "posedirs": np.zeros((V, 3, 207), np.float32),
-        "J_regressor": rows,
-        "weights": np.eye(24, dtype=np.float32)[np.arange(V) % 24],
-        "kintree_table": np.array([(2**32 - 1, *SMPL_PARENTS[1:]), range(24)], np.uint32),
-        "f": np.arange(13776 * 3).reshape(-1, 3) % V,
-    }
-
-
-def regressor(rows: int, first: int = 4000, hot: bool = False) -> np.ndarray:
-    """One vertex for each row: rows 1-3 from `first` on, rows 4-6 on the other side."""
-    array = np.zeros((rows, V))
-    sides = [20, *(first + i for i in range(3)), *((first + 3445) % V + i for i in range(3))]
-    vertices = (sides + list(range(100, 200)))[:rows]
-    array[np.arange(rows), vertices] = 1
-    if hot:
-        array[:5] = 0
-        array[np.arange(5), (331, 2802, 6262, 3489, 3990)] = 1
-    return array
+    return flat_smpl()
 
 
 def test_smpl_under_whatever_name(smpl: Arrays, tmp_path: Path):
@@ -67,8 +35,8 @@ def test_smpl_under_whatever_name(smpl: Arrays, tmp_path: Path):
     ):
         path = tmp_path / name
         path.write_bytes(pickle.dumps(smpl, protocol=2))
-        found = recognise(path)
-        assert found is not None and found.asset == f"smpl_{gender}", name
+        recognised = recognise(path)
+        assert recognised is not None and recognised.asset == f"smpl_{gender}", name
     nameless = tmp_path / "model"
     with nameless.open("wb") as file:
         np.savez(file, **smpl)
@@ -85,8 +53,8 @@ def test_smpl_under_whatever_name(smpl: Arrays, tmp_path: Path):
 
 def test_bodies_that_are_not_smpl(smpl: Arrays, tmp_path: Path):
     save_body(tmp_path / "free_neutral.npz", free_body())
-    found = recognise(tmp_path / "free_neutral.npz")
-    assert found is not None and found.asset == "" and "--body" in found.what
+    recognised = recognise(tmp_path / "free_neutral.npz")
+    assert recognised is not None and recognised.asset == "" and "--body" in recognised.what
     np.savez(tmp_path / "amass_male.npz", poses=np.zeros((3, 156)))
     assert recognise(tmp_path / "amass_male.npz") is None
 
@@ -105,8 +73,8 @@ def test_bodies_that_are_not_smpl(smpl: Arrays, tmp_path: Path):
 def test_regressors(tmp_path: Path, array: np.ndarray, asset: str, what: str):
     with (tmp_path / "rows.bin").open("wb") as file:
         np.save(file, array)
-    found = recognise(tmp_path / "rows.bin")
-    assert found is not None and found.asset == asset and what in found.what
+    recognised = recognise(tmp_path / "rows.bin")
+    assert recognised is not None and recognised.asset == asset and what in recognised.what
 
 
 def test_vposer_in_both_of_torchs_formats(tmp_path: Path):
@@ -117,8 +85,8 @@ def test_vposer_in_both_of_torchs_formats(tmp_path: Path):
         torch.save(state, tmp_path / "TR00_E096.pt", _use_new_zipfile_serialization=new)
         assert recognise(tmp_path / "TR00_E096.pt") == ("vposer", "VPoser, version 1")
     torch.save({"vp_model.decoder_net.0.weight": torch.zeros(2)}, tmp_path / "two.pt")
-    found = recognise(tmp_path / "two.pt")
-    assert found is not None and found.asset == "" and "version 2" in found.what
+    recognised = recognise(tmp_path / "two.pt")
+    assert recognised is not None and recognised.asset == "" and "version 2" in recognised.what
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "resnet.pt")
     assert recognise(tmp_path / "resnet.pt") is None
 
@@ -143,213 +111,3 @@ def test_a_regressor_with_a_torn_header(tmp_path: Path, header: str):
     )
     with pytest.raises(InputError, match="damaged"):
         recognise(tmp_path / "file")
-
-
-class Evil:
-    def __init__(self, place: Path) -> None:
-        self.place = place
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.place),)
-
-
-def test_nothing_in_a_file_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    trap = tmp_path / "trap"
-    (tmp_path / "SMPL_MALE.pkl").write_bytes(pickle.dumps({"v_template": Evil(trap)}, protocol=2))
-    torch.save({"bodyprior_dec_fc1.weight": Evil(trap)}, tmp_path / "vposer.pt")
-    np.savez(tmp_path / "SMPL_NEUTRAL.npz", v_template=np.array([Evil(trap)], object))
-    for name in ("SMPL_MALE.pkl", "vposer.pt", "SMPL_NEUTRAL.npz"):
-        assert main(["assets", "import", str(tmp_path / name)]) == 1
-        line = capsys.readouterr().err
-        assert name in line and line.count("\n") == 1
-    assert not trap.exists()
-
-
-def test_import_doctor_and_use(
-    smpl: Arrays, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-):
-    source = tmp_path / "downloads" / "deep" / "er"
-    source.mkdir(parents=True)
-    (source / "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl").write_bytes(pickle.dumps(smpl, protocol=2))
-    np.save(source / "a.npy", regressor(17))
-    extra = regressor(9)
-    extra[3] = np.eye(V)[4321]
-    np.save(source / "b.npy", extra)
-    torch.save({"bodyprior_dec_fc1.weight": torch.zeros(512, 32)}, source / "TR00_E096.pt")
-    (source / "readme.txt").write_text("hello")
-    assert find_asset("smpl_neutral") is None
-    with pytest.raises(
-        AssetError, match=r"smpl_neutral has not been imported.*smplify\.is\.tue\.mpg\.de.*assets import"
-    ):
-        require_asset("smpl_neutral")
-    assert main(["assets", "doctor"]) == 0
-    told = capsys.readouterr().out
-    assert all(f"{asset.name}: missing" in told and asset.source in told for asset in USER_ASSETS.values())
-    assert main(["assets", "import", str(tmp_path / "downloads")]) == 0
-    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == [
-        "regressors/J_regressor_extra.npy",
-        "regressors/J_regressor_h36m_correct.npy",
-        "smpl/SMPL_NEUTRAL.pkl",
-        "vposer/vposer_v1_0.pt",
-    ]
-    assert main(["assets", "import", str(tmp_path / "downloads")]) == 0  # again is no fault
-    capsys.readouterr()
-    assert main(["assets", "doctor"]) == 0
-    told = capsys.readouterr().out
-    assert "smpl_neutral: imported" in told and "smpl_male: missing (optional)" in told
-    # every part is found without a path
-    found = user_body(None, None)
-    assert found is not None
-    arrays, record = found
-    np.testing.assert_array_equal(arrays.v_template, smpl["v_template"])
-    assert arrays.regressors["joints30"][29].argmax() == 4321
-    assert arrays.regressors["h36m17"].shape == (17, V)
-    assert (
-        record["file"] == "SMPL_NEUTRAL.pkl" and record["extra_regressor"]["file"] == "J_regressor_extra.npy"
-    )
-    assert find_regressors(source) == {
-        "h36m_regressor": source / "a.npy",
-        "extra_regressor": source / "b.npy",
-    }
-    with pytest.raises(InputError, match="no joint regressor"):
-        find_regressors(tmp_path)
-    # a damaged file is found out
-    (folder / "vposer" / "vposer_v1_0.pt").write_bytes(b"cut")
-    assert main(["assets", "doctor"]) == 1
-    assert "vposer: wrong" in capsys.readouterr().out
-
-
-def test_another_file_is_not_replaced_unasked(tmp_path: Path, folder: Path, smpl: Arrays, capsys):
-    one, other = tmp_path / "a.npy", tmp_path / "b.npy"
-    np.save(one, regressor(9))
-    np.save(other, regressor(9) * 0.5 + regressor(9, first=5000) * 0.5)
-    stored = folder / "regressors" / "J_regressor_extra.npy"
-    assert main(["assets", "import", str(one)]) == 0
-    assert main(["assets", "import", str(other)]) == 1
-    assert "--overwrite" in capsys.readouterr().err
-    assert stored.read_bytes() == one.read_bytes()
-    assert main(["assets", "import", str(other), "--overwrite"]) == 0
-    assert stored.read_bytes() == other.read_bytes()
-    assert [p.name for p in stored.parent.iterdir()] == [stored.name]
-    # the same asset in its other format takes the place of the first
-    (tmp_path / "SMPL_MALE.pkl").write_bytes(pickle.dumps(smpl, protocol=2))
-    np.savez(tmp_path / "SMPL_MALE.npz", **smpl)
-    assert main(["assets", "import", str(tmp_path / "SMPL_MALE.pkl")]) == 0
-    assert main(["assets", "import", str(tmp_path / "SMPL_MALE.npz"), "--overwrite"]) == 0
-    assert find_asset("smpl_male") == folder / "smpl" / "SMPL_MALE.npz"
-    assert not (folder / "smpl" / "SMPL_MALE.pkl").exists()
-    assert load_body(folder / "smpl" / "SMPL_MALE.npz").regressors["joints30"].shape == (30, V)
-
-
-def test_what_cannot_be_imported_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "note.txt").write_text("hello")
-    for words, told in (
-        ([str(tmp_path / "absent")], "no such file or folder"),
-        ([str(tmp_path / "note.txt")], "not a file that can be imported"),
-        ([str(tmp_path)], "no file to import"),
-    ):
-        assert main(["assets", "import", *words]) == 1
-        line = capsys.readouterr().err
-        assert told in line and line.count("\n") == 1
-    (tmp_path / "epoch_3.pth.tar").write_bytes(b"x")
-    assert main(["assets", "import", str(tmp_path / "epoch_3.pth.tar")]) == 1
-    assert "dpmesh convert" in capsys.readouterr().err
-
-
-def test_where_the_folder_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    assert asset_folder() == tmp_path / "assets"
-    monkeypatch.delenv(assets.FOLDER_VARIABLE)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_DATA_HOME", "relative")
-    assert asset_folder() == tmp_path / ".local" / "share" / "dpmesh"
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    assert asset_folder() == tmp_path / "data" / "dpmesh"
-
-
-def test_one_damaged_file_keeps_none_of_the_others(
-    smpl: Arrays, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-):
-    source = tmp_path / "downloads"
-    source.mkdir()
-    np.save(source / "a.npy", regressor(17))
-    (source / "b_cut.npy").write_bytes((source / "a.npy").read_bytes()[:5000])
-    np.save(source / "c_nan.npy", np.full((9, V), np.nan))
-    (source / "d_neutral.pkl").write_bytes(pickle.dumps(smpl, protocol=2)[:-100_000])
-    np.savez(source / "e_male.npz", **{**smpl, "v_template": np.full((V, 3), np.nan)})
-    (source / "f.npz").write_bytes(b"PK\x03\x04" + bytes(500))
-    os.mkfifo(source / "g.pkl")
-    torch.save({"bodyprior_dec_fc1.weight": torch.full((512, 32), torch.inf)}, source / "h.pt")
-    np.save(source / "z.npy", regressor(9))
-    (source / os.fsdecode(b"\xff.npy")).write_bytes((source / "z.npy").read_bytes())
-    absent = str(tmp_path / ("x" * 5000))
-    assert main(["assets", "import", absent, str(tmp_path / "a\0b"), str(source)]) == 1
-    told = capsys.readouterr()
-    assert told.out.count("→") == 3 and r"\xff.npy" in told.out
-    lines = told.err.splitlines()
-    for name in (
-        "no such file or folder",
-        "b_cut.npy",
-        "c_nan.npy",
-        "d_neutral.pkl",
-        "e_male.npz",
-        "f.npz",
-        "h.pt",
-    ):
-        assert sum(name in line and line.startswith("dpmesh: ") for line in lines) == 1 + name.startswith(
-            "no"
-        ), name
-    assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == [
-        "J_regressor_extra.npy",
-        "J_regressor_h36m_correct.npy",
-    ]
-
-
-OTHER_MODELS = {  # joints, vertices, pose correctives, shape components
-    "SMPL-H": (52, 6890, 459, 16),
-    "SMPL-X": (55, 10475, 486, 400),
-    "MANO": (16, 778, 135, 10),
-    "FLAME": (5, 5023, 36, 400),
-    "STAR": (24, 6890, 93, 300),
-}
-
-
-@pytest.mark.parametrize("name", OTHER_MODELS)
-def test_other_models_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str):
-    """Shapes and extra fields as in the official files; SMPL-X's hold dictionaries in object arrays."""
-    joints, vertices, correctives, components = OTHER_MODELS[name]
-    content = {
-        "v_template": np.zeros((vertices, 3)),
-        "shapedirs": np.broadcast_to(np.float32(0), (vertices, 3, components)).astype(np.float16),
-        "posedirs": np.zeros((vertices, 3, correctives), np.float16),
-        "weights": np.eye(joints, dtype=np.float16)[np.arange(vertices) % joints],
-        "J_regressor": np.zeros((joints, vertices), np.float16),
-        "kintree_table": np.zeros((2, joints), np.uint32),
-        "f": np.zeros((9, 3), np.uint32),
-        "hands_componentsl": np.zeros((45, 45)),
-        "joint2num": np.array({"Pelvis": 0}, object),
-        "part2num": np.array({"hips": 0}, object),
-        "lmk_faces_idx": np.zeros(51, np.int64),
-    }
-    np.savez(tmp_path / "model.npz", **content)
-    (tmp_path / "model.pkl").write_bytes(pickle.dumps(content, 2))
-    for path in (tmp_path / "model.npz", tmp_path / "model.pkl"):
-        with pytest.raises(
-            InputError, match=rf"{path.name}: this is {name}, not SMPL\. .*smpl\.is\.tue\.mpg\.de"
-        ):
-            load_body(path)
-        assert main(["assets", "import", str(path)]) == 1
-        line = capsys.readouterr().err
-        assert f"{name}. The models here use SMPL" in line and line.count("\n") == 1
-
-
-def test_an_archive_is_to_be_unpacked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    with zipfile.ZipFile(tmp_path / "SMPL_python_v.1.1.0.zip", "w") as archive:
-        archive.writestr("smpl/models/basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl", b"x")
-    with tarfile.open(tmp_path / "mano.tar.gz", "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("model.pkl"))
-    for name, kind in (("SMPL_python_v.1.1.0.zip", "zip"), ("mano.tar.gz", "gzip")):
-        assert main(["assets", "import", str(tmp_path / name)]) == 1
-        line = capsys.readouterr().err
-        assert f"a {kind} archive" in line and "npack it" in line and line.count("\n") == 1
-        with pytest.raises(InputError, match=f"is a {kind} archive.*npack it first"):
-            load_body(tmp_path / name)

@@ -1,9 +1,11 @@
 """The real command with a fake model: what the command does around it is under test."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import FakeDetector, FakeModel
+from result_album import make_album
 
 from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.predictor import Predictor
@@ -23,3 +25,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[ModelOptions]:
 
     monkeypatch.setattr(Predictor, "from_pretrained", from_pretrained)
     return calls
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    return make_album(tmp_path)

@@ -62,7 +62,7 @@ def test_what_is_wrong_is_one_line(
     words: tuple[str, ...],
     message: str,
 ) -> None:
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("not an image")
     Image.new("RGB", (64, 64), (90, 90, 90)).save(tmp_path / "grey.png")
     assert attention(tmp_path / image, "--out", tmp_path / "o", "--weights", weights, *words) == 1
     out, err = capsys.readouterr()

@@ -1,6 +1,7 @@
 """`dpmesh compare` as a user meets it, and its drawings."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,10 @@ from dpmesh.evaluate.baselines import METHODS, Method
 from dpmesh.evaluate.qualitative import comparison, figure
 from dpmesh.evaluate.qualitative.columns import open_columns
 from dpmesh.evaluate.qualitative.comparison import compare
-from dpmesh.geometry.camera import project
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.options import PredictOptions
 from dpmesh.inference.staging import CLAIM, claim_of
 from dpmesh.model import DPMesh
-from dpmesh.render import side
-from dpmesh.render.overlay import Layer, draw_side, palette
-from dpmesh.render.panels import Region, draw_keypoints, write_lines
-from dpmesh.skeletons import JOINTS30
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PEOPLE = "14,10,60,110;70,20,110,118"
@@ -54,9 +50,15 @@ def run(*words: object) -> int:
     return main(["compare", *map(str, words)])
 
 
-def options(weights: list[Path]) -> tuple[object, ...]:
+def options(weights: list[Path], *images: str) -> tuple[object, ...]:
+    """Two people in every image. images: their names, where there are several."""
     both = [word for folder in weights for word in ("--weights", folder)]
-    return (*both, "--boxes", PEOPLE, "--size", 200, "--threads", 1)
+    people: object = PEOPLE
+    if images:
+        people = weights[0].parent / "boxes.json"
+        rows = [[int(n) for n in box.split(",")] for box in PEOPLE.split(";")]
+        people.write_text(json.dumps(dict.fromkeys(images, rows)))
+    return (*both, "--boxes", people, "--size", 200, "--threads", 1)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -69,7 +71,7 @@ def test_sheets_page_and_record(
     odd, out = "<b>&'x y.png", tmp_path / "o"
     (photos / odd).write_bytes((photos / "a.png").read_bytes())
     (photos / "broken.jpg").write_bytes(b"\xff\xd8 broken")
-    words = (photos, "--out", out, *options(weights), "--method", "network", "flip", "--panels")
+    words = (photos, "--out", out, *options(weights, "a.png", odd), "--method", "network", "flip", "--panels")
     assert run(*words) == 1
     printed, err = capsys.readouterr()
     assert "2 of 3 compared" in printed and len(err.splitlines()) == 1 and "broken.jpg" in err
@@ -89,6 +91,23 @@ def test_sheets_page_and_record(
     assert "<b>&'x" not in page and "&lt;b&gt;&amp;&#x27;x y.png" in page
     assert 'src="%3Cb%3E%26%27x%20y/sheet.png"' in page and "broken.jpg" in page
     assert "http" not in page and "<script" not in page
+
+
+def test_folders_below_are_compared_and_shown(
+    weights: list[Path], photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by predict: --recursive keeps the folders; a later run's page shows their results too."""
+    out, deep = tmp_path / "o", photos / "deep" / "er"
+    deep.mkdir(parents=True)
+    (deep / "a.png").write_bytes((photos / "a.png").read_bytes())
+    words = ("--out", out, *options(weights[:1], "photos/a.png", "er/a.png"))
+    assert run(photos, *words, "--recursive") == 0
+    assert "2 of 2 compared" in capsys.readouterr().out
+    assert (out / "deep" / "er" / "a" / "sheet.png").is_file() and (out / "a" / "sheet.png").is_file()
+    for _ in range(2):
+        page = (out / "index.html").read_text()
+        assert 'src="a/sheet.png"' in page and 'src="deep/er/a/sheet.png"' in page
+        assert run(photos / "a.png", *words) == 0
 
 
 def test_all_columns_get_the_same_people(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +170,7 @@ def test_a_killed_run_is_finished_by_the_next(
     words = (photos / "a.png", "--out", out, *options(weights[:1]))
     (out / "a").mkdir(parents=True)  # an empty folder is free
     assert run(*words, "--panels") == 0
+    finished = shutil.copytree(out, tmp_path / "finished")
     write = comparison.atomic_write
     for at in (1, 2, 4):
         left = [at]
@@ -171,8 +191,9 @@ def test_a_killed_run_is_finished_by_the_next(
             run(*words, *(["--overwrite"] if at == 1 else [])) == 0
         )  # before the record, nothing has changed
         assert {p.name for p in (out / "a").iterdir()} == {"sheet.png", "comparison.json"}
-        assert run(*words, "--panels", "--overwrite") == 0
-    assert {p.name for p in out.iterdir()} == {"a", "index.html"}
+        assert {p.name for p in out.iterdir()} == {"a", "index.html"}
+        shutil.rmtree(out)
+        shutil.copytree(finished, out)
 
 
 def test_a_folder_aside_is_taken_over_if_it_is_ours(
@@ -209,11 +230,11 @@ def test_names_do_not_steer_the_terminal(
     (photos / "a.png").rename(odd)
     (photos / "\x1b[2Jbroken.jpg").write_bytes(b"\xff\xd8 broken")
     (tmp_path / "empty\n").mkdir()
-    assert run(photos, tmp_path / "empty\n", "--out", tmp_path / "o", *options(weights[:1])) == 1
+    assert run(photos, tmp_path / "empty\n", "--out", tmp_path / "o", *options(weights[:1], odd.name)) == 1
     out, err = capsys.readouterr()
     assert not {"\x1b", "\u202e"} & set(out + err)
     assert len(out.splitlines()) == 2 and r"x\x1b[31m\n\u202ey.png: 2 people" in out
-    assert len(err.splitlines()) == 2 and "has no image" in err
+    assert len(err.splitlines()) == 2 and "is not an image" in err
 
 
 @pytest.mark.parametrize(
@@ -232,6 +253,15 @@ def test_wrong_argument_is_two(words: list[str], capsys: pytest.CaptureFixture[s
     assert caught.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_the_same_weights_may_have_two_titles(weights: list[Path], photos: Path, tmp_path: Path) -> None:
+    twice = ("--weights", weights[0], "--weights", weights[0])
+    more = ("--boxes", PEOPLE, "--size", 200, "--threads", 1)
+    words = (photos / "a.png", "--out", tmp_path / "o", *twice, *more)
+    assert run(*words, "--label", "first", "--label", "second") == 0
+    record = json.loads((tmp_path / "o" / "a" / "comparison.json").read_text())
+    assert [column["title"] for column in record["columns"]] == ["first", "second"]
+
+
 def test_columns_are_checked(weights: list[Path]) -> None:
     assert set(verb.METHODS) == set(METHODS)
     with pytest.raises(ConfigError, match="labels"):
@@ -247,71 +277,6 @@ def test_an_image_without_people_is_a_sheet_too(photos: Path, tmp_path: Path) ->
     assert Image.open(folder / "sheet.png").size[0] > 600
     with pytest.raises(OutputError):
         result.save(tmp_path / "o", size=200)
-
-
-def test_drawing_is_the_image_enlarged() -> None:
-    K = np.array([[500.0, 0, 319.5], [0, 500, 239.5], [0, 0, 1]])
-    region = Region.of((480, 640), 600, np.array([100.2, -50, 300, 220]))
-    assert (region.left, region.top, region.width, region.height) == (100, 0, 200, 220)
-    points = np.array([[0.3, -0.2, 3.0], [-0.4, 0.1, 2.0]])
-    np.testing.assert_allclose(
-        project(points, region.camera(K)), region.points(project(points, K)), atol=1e-9
-    )
-    image = np.zeros((480, 640, 3), np.uint8)
-    image[50:60, 150:160] = 255
-    drawn = region.cut(image)
-    assert drawn.shape[:2] == region.size
-    y, x = (float(v.mean()) for v in np.nonzero(drawn[..., 0] > 128))
-    np.testing.assert_allclose([x, y], region.points(np.array([154.5, 54.5])), atol=0.6)
-
-
-def test_only_observed_joints_are_drawn() -> None:
-    points = np.stack([np.linspace(20, 280, 30), np.full(30, 150.0)], 1)
-    points[JOINTS30.index("L_Wrist")] = np.nan  # where it is does not matter
-    sure = np.zeros(30)
-    canvas = np.full((300, 300, 3), 128, np.uint8)
-    draw_keypoints(canvas, points, sure, (1.0, 0.0, 0.0))
-    assert (canvas == 128).all()
-    for name, confidence in (("Nose", 0.3), ("L_Hip", 1.0)):
-        sure[JOINTS30.index(name)] = confidence
-    draw_keypoints(canvas, points, sure, (1.0, 0.0, 0.0))
-    changed = (canvas != 128).any(-1)
-    faint, strong = (
-        changed[:, round(points[JOINTS30.index(n), 0]) + np.arange(-6, 7)] for n in ("Nose", "L_Hip")
-    )
-    assert (
-        0 < faint.sum() < strong.sum() and changed.sum() == faint.sum() + strong.sum()
-    )  # no limb between them
-
-
-def test_side_views_share_one_camera() -> None:
-    triangle = np.array([[0, 0, 4], [0.4, 0, 4], [0, 0.9, 4.3]], np.float32)
-    far = np.concatenate([triangle, triangle + np.float32([0, 0, 5])])
-    faces, colour = np.array([[0, 1, 2]]), palette(1)[0]
-    alone, framed = (draw_side([Layer(triangle, colour)], faces, around) for around in (None, far))
-    again = draw_side([Layer(triangle, colour)], faces, far)
-    assert (framed == again).all() and (alone != framed).any()
-
-
-def test_each_side_view_has_its_own_floor() -> None:
-    """A column whose body is too low does not lift the bodies of another off their floor."""
-    body = np.array([[-0.3, -0.9, 4], [0.3, -0.9, 4.2], [0, 0.9, 4], [0.2, 0.9, 4.3]], np.float32)
-    below = body + np.float32([0, 2, 3])
-    faces, colour = np.array([[0, 1, 2], [1, 3, 2]]), palette(1)[0]
-    around = np.concatenate([body, below])
-    camera = side.side_camera(around.astype(np.float64))
-
-    def darkened(vertices: np.ndarray, floor: float) -> np.ndarray:
-        """Where a shadow on this floor is, in the camera of both."""
-        canvas = side.backdrop().copy()
-        side.draw_shadow(canvas, vertices, faces, floor, *camera)
-        return (side.backdrop() - canvas).mean(-1) > 0.03
-
-    drawn = draw_side([Layer(body, colour)], faces, around) / 255.0
-    dark = (side.backdrop() - drawn).mean(-1) > 0.02
-    own, others = darkened(body, 0.9), darkened(body, 2.9)
-    assert own.sum() > 100 and others.sum() > 100
-    assert dark[own].mean() > 0.95 and dark[others].mean() < 0.3
 
 
 def test_a_sheet_for_a_paper(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,11 +299,3 @@ def test_a_sheet_for_a_paper(photos: Path, tmp_path: Path, monkeypatch: pytest.M
     rows, columns = np.nonzero((sheet != plain).any(-1))
     assert columns.max() < 2 * plain.shape[1] / 7 and rows.min() > plain.shape[0] / 2
     assert (plain[rows, columns] == 255).all()
-
-
-def test_long_words_are_broken() -> None:
-    canvas = np.full((400, 100, 3), 255, np.uint8)
-    below = write_lines(
-        canvas, [("a_very_long_name_without_a_single_space_in_it", 12.0, False)], (0.0, 0.0), 100.0
-    )
-    assert 3 * 12 < below < 100 and (canvas[: int(below)] < 255).any()

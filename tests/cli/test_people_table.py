@@ -49,6 +49,26 @@ def test_one_table_for_the_whole_folder(
     assert len(pd.read_parquet(out / "people.parquet")) == len(images(out)) == 3
 
 
+def test_the_table_of_a_recursive_run_has_the_people_of_every_folder(
+    photos: Path, loads: list[ModelOptions], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also of images of one name in several folders, and of those that an earlier run wrote without a table."""
+    deep, out = photos / "deep" / "er", photos / "out"
+    deep.mkdir(parents=True)
+    for path in (deep / "a.jpg", deep / "v1.2.jpg", photos / "deep" / "a.jpg"):
+        Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(path)
+    names = ["a.jpg", "b.jpg", "a.jpg", "a.jpg", "v1.2.jpg"]
+    assert predict(photos / "deep", photos / "a.jpg", "--recursive", "--out", out, "--save", "json") == 0
+    assert predict(photos, "--recursive", "--out", photos / "all", "--save", "overlay,jsonl") == 0
+    assert f"5 people of all results in {photos / 'all'}" in capfd.readouterr().out
+    assert sorted(images(photos / "all")) == sorted(names)
+    (photos / "list.txt").write_text("deep/er/a.jpg\ndeep/a.jpg\na.jpg\n")
+    assert predict(photos / "list.txt", "--out", photos / "listed", "--save", "jsonl") == 0
+    assert images(photos / "listed") == ["a.jpg"] * 3
+    assert predict(photos / "b.jpg", "--out", out, "--save", "jsonl") == 0
+    assert sorted(images(out)) == sorted(names)
+
+
 def test_a_table_is_refused_before_the_model_is_loaded(
     photos: Path, loads: list[ModelOptions], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,79 +1,16 @@
 """Result folders, in an album of difficult names: no file of the user is lost, changed or mixed with another."""
 
-import hashlib
 import json
 import os
 import sys
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from result_album import RAW, assert_unmixed, originals, results
 
 from dpmesh.cli.main import main
 from dpmesh.inference.record import MARKER
-from dpmesh.inference.staging import CLAIM, claim_of
-
-RAW = os.fsdecode(b"caf\xe9.jpg")
-"""A name that is no UTF-8."""
-NAMES = (
-    "park/park.jpg", "park/tree.jpg", "holiday.jpg", "photo", "photo.jpg", "..jpg", "...jpg", "....", ".hidden.jpg",
-    "line\nbreak.jpg", "esc\x1b[31mred.jpg", "[bold]markup[/] :smile:.jpg", "\u202egpj.jpg", RAW, "\u00e9.jpg",
-    "e\u0301.jpg", "A.JPG", "a.jpg", "a.png", "k.jpg", "\u6f22" * 80 + ".jpg", "x" * 250 + ".jpg", "-o.jpg",
-    "link target.jpg",
-)  # fmt: skip
-
-
-@pytest.fixture
-def album(tmp_path: Path) -> Path:
-    """Images and other files and links."""
-    folder = tmp_path / "album"
-    for i, name in enumerate(NAMES):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            Image.fromarray(np.full((24, 20 + i, 3), 9 * i, np.uint8)).save(file, "PNG")
-    (folder / "holiday").mkdir()
-    (folder / "holiday" / "diary.txt").write_text("three days of rain")
-    (folder / "holiday" / "scene.json").write_text('{"schema": "someone else\'s"}')
-    (folder / ".park.old").mkdir()
-    (folder / ".park.old" / "scene.json").write_text("mine")
-    (folder / ".a.jpg.partial").write_text("mine")
-    (folder / ".k.dpmesh-part").symlink_to(folder / "holiday")
-    (folder / "link target").symlink_to(folder / "holiday")
-    (tmp_path / "link").symlink_to(folder)
-    (tmp_path / "nowhere").symlink_to(tmp_path / "none")
-    return folder
-
-
-def originals(folder: Path) -> dict[str, str]:
-    """Every file and link below, but what dpmesh wrote, with its content."""
-    result: dict[str, str] = {}
-    for root, folders, files in os.walk(folder):
-        if MARKER in files:
-            record = json.loads((Path(root) / MARKER).read_text())
-            files = sorted({*files} - {MARKER, *record["files"]})
-        for name in [*files, *(n for n in folders if os.path.islink(os.path.join(root, n)))]:
-            path = os.path.join(root, name)
-            linked = os.path.islink(path)
-            data = os.readlink(path).encode() if linked else Path(path).read_bytes()
-            result[os.path.relpath(path, folder)] = hashlib.sha256(data).hexdigest()
-    return result
-
-
-def results(folder: Path) -> list[Path]:
-    return [Path(root) for root, _, files in os.walk(folder) if MARKER in files]
-
-
-def assert_unmixed(folder: Path) -> None:
-    """A result's files are all of the image and the options that its record names."""
-    for result in results(folder):
-        record = json.loads((result / MARKER).read_text())
-        if "scene.json" in record["files"]:
-            scene = json.loads((result / "scene.json").read_text())
-            assert scene["source_sha256"] == record["image"] and scene["options"] == record["options"], result
-        assert not record["pending"]
 
 
 @pytest.mark.usefixtures("loads")
@@ -146,22 +83,6 @@ def test_case(
     assert message in err and len(err.splitlines()) == status, err
     assert originals(album) == before
     assert len(results(album)) == 1 - status
-
-
-@pytest.mark.usefixtures("loads")
-def test_files_of_the_user_in_a_result_stay(album: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    words = ["predict", str(album / "a.jpg"), "--out", str(album / "new"), "--save"]
-    assert main([*words, "json"]) == 0
-    result = album / "new" / "a"
-    for name in ("notes.txt", "scene.glb"):
-        (result / name).write_text("mine")
-    assert main([*words, "json", "--overwrite"]) == 0
-    assert main([*words, "npz,glb"]) == 1
-    assert "scene.glb: was not written by dpmesh" in capfd.readouterr().err
-    assert main([*words, "npz,glb", "--overwrite"]) == 1
-    assert main([*words, "npz"]) == 0
-    assert (result / "notes.txt").read_text() == (result / "scene.glb").read_text() == "mine"
-    assert {p.name for p in result.iterdir()} == {MARKER, "notes.txt", "scene.glb", "scene.json", "scene.npz"}
 
 
 @pytest.mark.usefixtures("loads")
@@ -251,99 +172,6 @@ def test_other_content_of_a_file_is_another_option(album: Path, capfd: pytest.Ca
         file.write_text(json.dumps({"people": [{"pose_keypoints_2d": [x, 9.0, 0.9] * 18}]}))
         assert main(words) == status
     assert "--keypoints was k.json, is a file of that name with other content" in capfd.readouterr().err
-
-
-@pytest.mark.usefixtures("loads")
-def test_results_of_an_older_version(album: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Without a record: known by their scene.json, replaced only by force."""
-    words = ["predict", str(album / "a.jpg"), "--out", str(album / "new"), "--save", "json,obj"]
-    assert main(words) == 0
-    result = album / "new" / "a"
-    (result / MARKER).unlink()
-    scene = json.loads((result / "scene.json").read_text())
-    del scene["options"]
-    (result / "scene.json").write_text(json.dumps(scene))
-    (result / "notes.txt").write_text("mine")
-    assert main(words) == 1
-    assert "older version" in capfd.readouterr().err
-    assert main([*words, "--overwrite"]) == 0
-    made = {MARKER, "scene.json", "person_00.obj", "person_00.mtl"}
-    assert {p.name for p in result.iterdir()} == {*made, "notes.txt"}
-
-
-@pytest.mark.usefixtures("loads")
-def test_results_of_another_verb_stay(album: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    out = ["--out", str(album / "new")]
-    assert main(["attention", str(album / "a.jpg"), *out]) == 0
-    before = originals(album), sorted(p.name for p in (album / "new" / "a").iterdir())
-    assert main(["predict", str(album / "a.jpg"), *out, "--overwrite", "--save", "json"]) == 1
-    assert "dpmesh attention" in capfd.readouterr().err
-    assert main(["attention", str(album / "park" / "park.jpg"), "--out", str(album)]) == 1
-    assert "holds the input" in capfd.readouterr().err
-    assert (originals(album), sorted(p.name for p in (album / "new" / "a").iterdir())) == before
-
-
-@pytest.mark.usefixtures("loads")
-def test_a_record_names_no_file_outside(album: Path) -> None:
-    """A result folder from elsewhere is not trusted: what it calls its files must be names that dpmesh writes."""
-    words = ["predict", str(album / "a.jpg"), "--out", str(album / "new"), "--save", "json"]
-    assert main(words) == 0
-    marker = album / "new" / "a" / MARKER
-    record = json.loads(marker.read_text())
-    (album / "new" / "a" / "notes.txt").write_text("mine")
-    record["files"] += ["../../a.jpg", "notes.txt", str(album / "a.png"), 5, "person_00.obj/../../../k.jpg"]
-    record["pending"] = ["../../holiday.jpg"]
-    marker.write_text(json.dumps(record))
-    assert main([*words, "--overwrite"]) == 0
-    assert all(
-        (album / name).is_file() for name in ("a.jpg", "a.png", "k.jpg", "holiday.jpg", "new/a/notes.txt")
-    )
-
-
-@pytest.mark.usefixtures("loads")
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": "dpmesh.result/2"}', "[" * 100_000])
-def test_a_damaged_record_is_not_ours(album: Path, capfd: pytest.CaptureFixture[str], content: str) -> None:
-    words = ["predict", str(album / "a.jpg"), "--out", str(album / "new"), "--save", "npz", "--overwrite"]
-    assert main(words) == 0
-    (album / "new" / "a" / MARKER).write_text(content)
-    assert main(words) == 1
-    assert len(capfd.readouterr().err.splitlines()) == 1
-
-
-@pytest.mark.usefixtures("loads")
-@pytest.mark.parametrize(
-    "place", [".a.dpmesh-part/scene.json", "a/.dpmesh-part/scene.json", "a/.dpmesh.lock", ".a.dpmesh-part/.dpmesh.lock",
-              "a/.dpmesh-part/.dpmesh.json", ".a.dpmesh-part/.dpmesh.part"],
-)  # fmt: skip
-@pytest.mark.parametrize("force", [[], ["--overwrite"]])
-def test_a_reserved_name_does_not_make_it_ours(
-    album: Path, capfd: pytest.CaptureFixture[str], place: str, force: list[str]
-) -> None:
-    """A file under our own names without our claim is the user's: refused, kept, and no lock is left."""
-    mine = album / "new" / place
-    mine.parent.mkdir(parents=True)
-    mine.write_text("mine")
-    words = ["predict", str(album / "a.jpg"), "--out", str(album / "new"), "--save", "json", *force]
-    assert main(words) == 1
-    assert "is in the way" in capfd.readouterr().err
-    assert [p for p in (album / "new").rglob("*") if p.is_file()] == [mine] and mine.read_text() == "mine"
-    mine.rename(album / "moved")
-    assert main(words) == 0
-
-
-@pytest.mark.usefixtures("loads")
-@pytest.mark.parametrize("place", [".a.dpmesh-part", "a/.dpmesh-part"])
-def test_a_claimed_folder_is_taken_over(album: Path, place: str) -> None:
-    part = album / "new" / place
-    part.mkdir(parents=True)
-    (part / CLAIM).write_bytes(claim_of(part))
-    (part / "scene.json").write_text("{half")
-    words = ["predict", str(album / "a.jpg"), "--out", str(album / "new"), "--save", "json"]
-    (part / "note.txt").write_text("mine")
-    assert main(words) == 1 and (part / "scene.json").read_text() == "{half"
-    (part / "note.txt").unlink()
-    assert main(words) == 0 and not part.exists()
-    assert sorted(p.name for p in (album / "new" / "a").iterdir()) == [MARKER, "scene.json"]
 
 
 @pytest.mark.usefixtures("loads")

@@ -1,4 +1,4 @@
-"""`dpmesh convert`: what it writes, says and refuses (with the configurations' widths scaled down)."""
+"""`dpmesh convert`: what it writes, prints and refuses (with the configurations' widths scaled down)."""
 
 import json
 from pathlib import Path
@@ -51,9 +51,11 @@ def test_a_checkpoint_becomes_a_model_with_the_users_body(saved, body, tmp_path,
         str(rows(tmp_path / "r")),
     ]
     assert main([*words, "--merge-lora"]) == 0
-    told = capsys.readouterr().out
-    assert "1552 equal copies" in told and "144 layers merged" in told and "mine.npz" in told
-    assert "SMPL's licensed arrays" in told and "no h36m_regressor" in told and "all zero" not in told
+    printed = capsys.readouterr().out
+    assert "1552 equal copies" in printed and "144 layers merged" in printed and "mine.npz" in printed
+    assert (
+        "SMPL's licensed arrays" in printed and "no h36m_regressor" in printed and "all zero" not in printed
+    )
     record = json.loads((out / "config.json").read_text())["provenance"]["body"]
     assert record["sha256"] == assets.sha256(body) and record["vertices"] == 6904
     assert record["extra_regressor"]["file"] == "whatever.npy"
@@ -63,20 +65,20 @@ def test_a_checkpoint_becomes_a_model_with_the_users_body(saved, body, tmp_path,
     assert sorted(p.name for p in out.iterdir()) == ["config.json", "model.safetensors"]
     model = DPMesh.from_pretrained(out, load_body(body))
     crop, joints = torch.rand(1, 3, 256, 256), torch.rand(1, 30, 2) * 256
-    answer = model(Inputs(crop, joints, torch.ones(1, 30), torch.tensor([900.0])))
-    assert answer.vertices.shape == (1, 6904, 3) and torch.isfinite(answer.vertices).all()
+    prediction = model(Inputs(crop, joints, torch.ones(1, 30), torch.tensor([900.0])))
+    assert prediction.vertices.shape == (1, 6904, 3) and torch.isfinite(prediction.vertices).all()
 
 
-def test_without_a_body_it_says_so(state, tmp_path, capsys):
+def test_a_conversion_without_a_body_is_reported(state, tmp_path, capsys):
     silent = {
         n: torch.zeros_like(v) if "zero_convs" in n or "middle_block_out" in n else v
         for n, v in state.items()
     }
     torch.save(silent, tmp_path / "w.pth.tar")
     assert main(["convert", "released", str(tmp_path / "w.pth.tar"), str(tmp_path / "out")]) == 0
-    told = capsys.readouterr().out
-    assert "no body was named" in told and "dpmesh assets import" in told
-    assert "ControlNet's outputs are all zero" in told
+    printed = capsys.readouterr().out
+    assert "no body was named" in printed and "dpmesh assets import" in printed
+    assert "ControlNet's outputs are all zero" in printed
 
 
 def test_weights_are_not_replaced_unasked(saved, tmp_path, capsys):

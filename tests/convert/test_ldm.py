@@ -18,8 +18,8 @@ def tensors(twin: ModuleType, small: DPMeshConfig) -> dict[str, Tensor]:
     return twin.fill(layout)
 
 
-def places(found: dict[str, Tensor]) -> dict[str, int]:
-    return {name: value.data_ptr() for name, value in found.items()}
+def places(state: dict[str, Tensor]) -> dict[str, int]:
+    return {name: value.data_ptr() for name, value in state.items()}
 
 
 def ours(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def test_names_equal_diffusers(tensors: dict[str, Tensor]):
     assert places(ours(tensors, "model.diffusion_model.")) == places(
         {n: v for n, v in unet.items() if n not in head}
     )
-    # Of ControlNet's own the encoder of hint pictures is asked for whatever there is.
+    # ControlNet's encoder of hint images is always requested.
     hint = {
         f"control_model.input_hint_block.{2 * i}.{leaf}": torch.ones(1)
         for i in range(8)
@@ -55,9 +55,9 @@ def test_names_equal_diffusers(tensors: dict[str, Tensor]):
     assert places(ours(tensors, "control_model.")) == places(control)
     stored = {name: value for name, value in tensors.items() if name.startswith("first_stage_model.")}
     vae = oracle.convert_ldm_vae_checkpoint(dict(stored), config)
-    found = {vae_name(name.removeprefix("first_stage_model.")): value for name, value in stored.items()}
-    found.pop(None)  # post_quant_conv belongs to the decoder
-    assert places(found) == places({n: v for n, v in vae.items() if not n.startswith("post_quant_conv")})
+    renamed = {vae_name(name.removeprefix("first_stage_model.")): value for name, value in stored.items()}
+    renamed.pop(None)  # post_quant_conv belongs to the decoder
+    assert places(renamed) == places({n: v for n, v in vae.items() if not n.startswith("post_quant_conv")})
 
 
 @pytest.mark.parametrize("name", ["input_blocks.1.0.new.weight", "label_emb.0.weight", "input_blocks.1", ""])

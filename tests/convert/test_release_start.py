@@ -82,9 +82,9 @@ def laboratory(twin: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_with_the_imported_vposer(laboratory: Path, capsys: pytest.CaptureFixture[str]):
     assert convert({}) == 0
-    given = read_settings(CONFIG, changes(words({})))
+    settings = read_settings(CONFIG, changes(words({})))
     with pytest.raises(ConfigError, match="pose prior in these weights was never trained") as caught:
-        make_objective(TrainingContext.resolve(given), 0)
+        make_objective(TrainingContext.resolve(settings), 0)
     assert "dpmesh assets import" in caught.value.fix
     assert main(["assets", "import", "TR00_E096.pt"]) == 0
     assert main(["train", str(CONFIG), *words({})]) == 0

@@ -41,19 +41,19 @@ def test_licensed_arrays_stay_where_the_user_put_them(state, small: DPMeshConfig
     convert_released(tmp_path / "twin.pth.tar", tmp_path / "out", small, smpl_to=place)
     kept = load_body(place / KEPT)
     for item in fields(BodyArrays):
-        if item.name != "regressors":  # nobody knows where another mesh has its nose
+        if item.name != "regressors":  # the face vertices of another mesh are unknown
             np.testing.assert_array_equal(getattr(kept, item.name), getattr(body, item.name))
     assert [p.name for p in place.iterdir()] == [KEPT]
 
 
-def test_another_body_is_told(state, small: DPMeshConfig, tmp_path: Path):
+def test_a_body_that_differs_from_the_checkpoints_is_recorded(state, small: DPMeshConfig, tmp_path: Path):
     body = free_body()
     torch.save(with_body(state, body), tmp_path / "twin.pth.tar")
     taller = replace(body, v_template=body.v_template + np.float32([0, 0.01, 0]))
-    for one, told in ((body, []), (taller, ["v_template differs by up to 10 mm"])):
+    for one, differences in ((body, []), (taller, ["v_template differs by up to 10 mm"])):
         convert_released(tmp_path / "twin.pth.tar", tmp_path / "out", small, body=(one, {"file": "x"}))
         record = json.loads((tmp_path / "out" / "config.json").read_text())["provenance"]["body"]
-        assert record == {"file": "x", "differs_from_checkpoint": told}
+        assert record == {"file": "x", "differs_from_checkpoint": differences}
 
 
 def test_a_checkpoint_with_a_broken_body_keeps_none(saved: Path, small: DPMeshConfig, tmp_path: Path):

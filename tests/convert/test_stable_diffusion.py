@@ -48,7 +48,7 @@ def original(twin: ModuleType, paper: DPMeshConfig) -> State:
 
 @pytest.fixture(scope="session")
 def control(twin: ModuleType, paper: DPMeshConfig) -> State:
-    """ControlNet in one file: four channels in, and an encoder of hint pictures."""
+    """ControlNet in one file: four channels in, and an encoder of hint images."""
     layout = twin.Layout()
     layout.controlnet("control_model.", paper.backbone.unet, 4)
     layout.conv("control_model.input_hint_block.0", 8, 3)

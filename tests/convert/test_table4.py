@@ -95,9 +95,9 @@ def laboratory(twin: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A folder with Stable Diffusion's file of the narrow widths, and the pose prior that the configs name, trained on
     poses with AMASS's names."""
     folder = tmp_path_factory.mktemp("laboratory")
-    given = read_settings(TABLE4 / "dpmesh.toml", changes(model_words("dpmesh")))
+    settings = read_settings(TABLE4 / "dpmesh.toml", changes(model_words("dpmesh")))
     layout = twin.Layout()
-    layout.stable_diffusion("", configuration(given.model), twin.SMALL, 0)
+    layout.stable_diffusion("", configuration(settings.model), twin.SMALL, 0)
     st.save_file(twin.fill(layout, seed=1), folder / "sd.safetensors")
     poses = PoseBank.load("train").poses[:80]
     names = np.array([f"amass:ACCAD/s1/walk_{i}_poses" for i in range(8)])
@@ -115,13 +115,13 @@ def convert(name: str, laboratory: Path, out: str) -> int:
     return main(["convert", "sd15", str(laboratory / "sd.safetensors"), out, "--config", name, *words])
 
 
-def check(name: str, folder: Path, given: Settings, stage: str) -> None:
-    """What a run left is the config's model, loads strictly and tells what was laid over it; its losses are numbers."""
-    wanted = configuration(given.model)
-    plain, told = read_config(folder)
+def check(name: str, folder: Path, settings: Settings, stage: str) -> None:
+    """The weights of a run are the config's model, load strictly and record its overrides; the losses are finite."""
+    wanted = configuration(settings.model)
+    plain, record = read_config(folder)
     assert plain == json.loads(json.dumps(to_dict(wanted)))
     assert DPMesh.from_pretrained(folder).config == wanted
-    assert told["config"] == given.model and told["config"]["regressor"]["width"] == 16
+    assert record["config"] == settings.model and record["config"]["regressor"]["width"] == 16
     with (folder.parent / f"log_{stage}.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 and all(math.isfinite(float(row["loss"])) for row in rows)
@@ -141,16 +141,16 @@ def test_a_row_from_its_start_to_its_weights(name: str, laboratory: Path, monkey
 
     monkeypatch.setattr(timm, "create_model", without_hub)
     path = TABLE4 / f"{name}.toml"
-    given = read_settings(path, changes(run_words(name)))
+    settings = read_settings(path, changes(run_words(name)))
     if name in DIFFUSION:
-        assert convert(str(path), laboratory, given.start) == 0
+        assert convert(str(path), laboratory, settings.start) == 0
     for config in [c for c in (name, f"{name}_no_nkr") if c in FILES]:
-        given = read_settings(TABLE4 / f"{config}.toml", changes(run_words(config)))
+        settings = read_settings(TABLE4 / f"{config}.toml", changes(run_words(config)))
         assert main(["train", str(TABLE4 / f"{config}.toml"), *run_words(config)]) == 0
-        out = Path(given.out)
-        check(config, out / "weights", given, "student")
+        out = Path(settings.out)
+        check(config, out / "weights", settings, "student")
         if config == name:
-            check(config, out / "weights_teacher", given, "teacher")
+            check(config, out / "weights_teacher", settings, "teacher")
             assert asked.count(True) == (name not in DIFFUSION)  # by the teacher, once
     assert asked.count(True) == (name not in DIFFUSION)
 
@@ -218,11 +218,11 @@ def test_a_start_for_every_row_with_a_unet(
     words = [word for k, v in kept.items() for word in (f"--set.model.{k}", as_toml(v))]
     source = str(laboratory / "sd.safetensors")
     assert main(["convert", "sd15", source, str(tmp_path / "out"), "--config", name, *words]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     model = DPMesh.from_pretrained(tmp_path / "out")
     assert model.config == configuration({"name": name} | nested(kept))
     assert (
-        ("told no keypoints" in told)
+        ("told no keypoints" in printed)
         is (name == "paper-z0")
         is ("controlnet" not in dict(model.backbone.named_children()))
     )
@@ -247,14 +247,14 @@ def test_a_start_for_every_row_with_a_unet(
 
 
 def nested(dotted: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name, value in dotted.items():
         *path, last = name.split(".")
-        table = found
+        table = result
         for step in path:
             table = table.setdefault(step, {})
         table[last] = value
-    return found
+    return result
 
 
 @pytest.mark.parametrize(

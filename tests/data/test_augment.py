@@ -109,7 +109,7 @@ def _colour(joint: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("flip", "rotation"), VIEWS)
-def test_the_picture_follows_the_joints(bodies: FitBodies, flip: bool, rotation: float) -> None:
+def test_the_image_follows_the_joints(bodies: FitBodies, flip: bool, rotation: float) -> None:
     someone = person(bodies, off_axis=True)
     shown = ("L_Wrist", "R_Wrist", "L_Knee", "R_Ankle", "Head_top")  # far from the others
     rows = [JOINTS30.index(name) for name in shown]
@@ -122,8 +122,8 @@ def test_the_picture_follows_the_joints(bodies: FitBodies, flip: bool, rotation:
     for row in rows:
         near = ((x - pixels[row, 0]) ** 2 + (y - pixels[row, 1]) ** 2 < 64) * crop[..., row % 3]
         assert near.max() > 100, JOINTS30.joints[row]
-        found = np.array([(near * x).sum(), (near * y).sum()]) / near.sum()
-        assert np.linalg.norm(found - pixels[row]) < 0.25, JOINTS30.joints[row]
+        centre = np.array([(near * x).sum(), (near * y).sum()]) / near.sum()
+        assert np.linalg.norm(centre - pixels[row]) < 0.25, JOINTS30.joints[row]
     # Under its name is the other side's spot, when mirrored.
     swapped = view.swap(pixels, JOINTS30)
     left = JOINTS30.index("L_Wrist")
@@ -198,9 +198,9 @@ def drawn(box: list[float], many: int = 4000) -> tuple[np.ndarray, np.ndarray, f
     """x y w h of what was placed, share of the box under each, and the share of tries that placed something."""
     rng = np.random.default_rng(0)
     places = [draw_rectangle(rng, np.array(box)) for _ in range(many)]
-    found = np.array([place for place in places if place is not None])
-    shares = found[:, 2] * found[:, 3] / ((box[2] - box[0]) * (box[3] - box[1]))
-    return found, shares, len(found) / many
+    rectangles = np.array([place for place in places if place is not None])
+    shares = rectangles[:, 2] * rectangles[:, 3] / ((box[2] - box[0]) * (box[3] - box[1]))
+    return rectangles, shares, len(rectangles) / many
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,8 @@ def drawn(box: list[float], many: int = 4000) -> tuple[np.ndarray, np.ndarray, f
 def test_the_whole_rectangle_lies_in_the_box_without_a_bias(box: list[float]) -> None:
     """15 % of the box on average. With its corner alone in the box it would be 11 %, too low and
     too far right by up to a tenth of the box."""
-    found, shares, placed = drawn(box)
-    x, y, w, h = found.T
+    rectangles, shares, placed = drawn(box)
+    x, y, w, h = rectangles.T
     assert placed > 0.99
     assert (
         x.min() >= box[0] - 1
@@ -232,8 +232,8 @@ def test_the_whole_rectangle_lies_in_the_box_without_a_bias(box: list[float]) ->
 
 def test_a_rectangle_that_does_not_fit_into_the_crop_is_left_out() -> None:
     """The box 100 120 300 320 reaches beyond the crop: 86 % of the rectangles are placed (six tries each)."""
-    found, _, placed = drawn([100.0, 120.0, 300.0, 320.0])
-    x, y, w, h = found.T
+    rectangles, _, placed = drawn([100.0, 120.0, 300.0, 320.0])
+    x, y, w, h = rectangles.T
     assert abs(placed - 0.864) < 0.015
     assert (x + w).max() < 256 and (y + h).max() < 256
 

@@ -46,9 +46,9 @@ def test_amass_as_it_is_downloaded(
     (root / "CMU/01/01_02_poses.npz").write_bytes((root / "CMU/01/01_01_poses.npz").read_bytes()[:5000])
     (root / "KIT.tar.bz2").write_bytes(b"")
     run(monkeypatch, root, "--out", tmp_path / "poses.npz")
-    told = capsys.readouterr().out
-    assert told.count("left out") == 2 and "shape.npz" in told and "01_02_poses" in told
-    assert "unpack it" in told and "amass:CMU 2" in told
+    printed = capsys.readouterr().out
+    assert printed.count("left out") == 2 and "shape.npz" in printed and "01_02_poses" in printed
+    assert "unpack it" in printed and "amass:CMU 2" in printed
     bank = PoseBank.read(tmp_path / "poses.npz")
     assert bank.names == (
         "amass:ACCAD/Female1_c3d/A1 - Stand_poses",

@@ -1,9 +1,7 @@
-"""Damaged, hand-edited and hostile data sets: one line that names the file, nothing outside the root, nothing lost."""
+"""Damaged, hand-edited and hostile shards: one line that names the file, nothing of the user's overwritten."""
 
-import copy
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,13 +16,12 @@ import pytest
 
 from dpmesh.cli.main import main
 from dpmesh.data import open_source
-from dpmesh.data.annotation import Annotation, damage
+from dpmesh.data.annotation import Annotation
 from dpmesh.data.fits import FitBodies
-from dpmesh.data.images import decode_rgb, read_bytes
 from dpmesh.data.pack import PackConfig, pack
 from dpmesh.data.shards import read_manifest
 from dpmesh.data.sources import read_folder
-from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError
+from dpmesh.errors import ConfigError, InputError, OutputError
 
 Sets = tuple[Path, dict[str, Any]]
 SMALL = PackConfig(per_shard=2, quality=95)
@@ -119,7 +116,7 @@ def test_a_damaged_manifest_is_named(
         put("skipped", []),
         lambda index: index.pop("sha256") and None,
         lambda index: index["people"].append(index["people"][0]),
-        lambda _: None or [],
+        lambda _: [],
     ],
 )
 def test_a_damaged_index_makes_a_torn_shard(
@@ -187,133 +184,7 @@ def test_an_id_of_260_letters_is_one(packed: Path) -> None:
     assert len(open_source("muco", packed).sample(0, np.random.default_rng(0)).record_id) == 265
 
 
-MUCO, COCO = "MuCo/MuCo-3DHP.json", "MSCOCO/annotations/person_keypoints_train2017.json"
-CROWD, H36M = "CrowdPose/annotations/crowdpose_train.json", "Human36M/annotations/Human36M_subject1_"
-
-
-@pytest.mark.parametrize(
-    "name", ["../../x.jpg", "/etc/passwd", "a/../../../x.jpg", "a\0b.jpg", "x" * 300, "..\\..\\x", ""]
-)
-@pytest.mark.parametrize(
-    ("kind", "file"), [("muco", MUCO), ("coco", COCO), ("crowdpose", CROWD), ("h36m", f"{H36M}data.json")]
-)
-def test_names_in_files_never_leave_the_set(
-    sets: Sets, tmp_path: Path, kind: str, file: str, name: str
-) -> None:
-    annotations(sets, tmp_path, file)
-    edit(
-        tmp_path / file,
-        lambda content: [image.update(file_name=name) for image in content["images"]] and None,
-    )
-    with pytest.raises(InputError, match="no name of a file inside"):
-        read_folder(kind, tmp_path, fits="none")
-
-
-def annotations(sets: Sets, root: Path, file: str) -> None:
-    """The JSON files of a set, without its images."""
-    top = Path(file).parts[0]
-    for path in (sets[0] / top).rglob("*.json"):
-        copied = root / path.relative_to(sets[0])
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copied)
-
-
-def first(content: Any) -> Any:
-    return content["images"][0]
-
-
-@pytest.mark.parametrize(
-    ("kind", "file", "change"),
-    [
-        ("muco", MUCO, lambda c: first(c).update(f=[0.0, 1.0])),
-        ("muco", MUCO, lambda c: first(c).update(f=[1500.0, -1.0])),
-        ("muco", MUCO, lambda c: first(c).update(c=[1e999, 1.0])),
-        ("muco", MUCO, lambda c: first(c).update(c=[10**400, 1.0])),
-        ("muco", MUCO, lambda c: c["annotations"][0]["keypoints_cam"][0].__setitem__(0, float("nan"))),
-        ("muco", MUCO, lambda c: c["annotations"][0].pop("bbox") and None),
-        ("muco", MUCO, lambda c: first(c).update(width="wide")),
-        ("coco", COCO, lambda c: c["annotations"][0].update(image_id=[])),
-        ("coco", COCO, lambda c: c["annotations"].append(None)),
-        ("coco", COCO, lambda c: first(c).update(width=10**400)),
-        ("crowdpose", CROWD, lambda c: c["annotations"][0].update(keypoints=[None])),
-        ("h36m", f"{H36M}camera.json", lambda c: [view.update(f=[0, 0]) for view in c.values()] and None),
-        ("h36m", f"{H36M}camera.json", lambda c: [view.pop("R") for view in c.values()] and None),
-        ("h36m", f"{H36M}joint_3d.json", lambda _: 3),
-    ],
-)  # fmt: skip
-def test_a_wrong_field_is_one_line(
-    sets: Sets, tmp_path: Path, kind: str, file: str, change: Callable[[Any], Any]
-) -> None:
-    annotations(sets, tmp_path, file)
-    edit(tmp_path / file, change)
-    with pytest.raises(InputError) as error:
-        read_folder(kind, tmp_path, fits="none")
-    assert Path(file).parts[0] in str(error.value) or kind in str(error.value)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 600
-
-
-def test_a_person_of_whom_nothing_can_be_computed_is_counted(
-    sets: Sets, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A joint in the plane of the camera has no place in the image: division by zero, and no error of the file."""
-    annotations(sets, tmp_path, MUCO)
-    content = json.loads((tmp_path / MUCO).read_text())
-    for annotation in content["annotations"]:
-        if annotation["image_id"] == content["images"][0]["id"]:
-            annotation["keypoints_cam"][5][2] = 0.0
-    (tmp_path / MUCO).write_text(json.dumps(content))
-    source = read_folder("muco", tmp_path, fits="none")
-    assert source.dropped["a number of the record is not finite, or beyond anything measured"] == 1
-    assert "muco/" in caplog.text
-
-
-def test_only_regular_annotation_files_are_read(sets: Sets, tmp_path: Path) -> None:
-    annotations(sets, tmp_path, MUCO)
-    (tmp_path / MUCO).unlink()
-    os.mkfifo(tmp_path / MUCO)
-    with pytest.raises(InputError, match="not a regular file"):
-        read_folder("muco", tmp_path, fits="none")
-
-
-VALUES = (None, 1e999, 1e300, 10**400, "", "../x", [], {}, -1, 0, [[]], "x" * 300)
-
-
-def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Paths of values in a JSON value; of long lists their ends."""
-    found = [at] if at else []
-    if isinstance(value, dict):
-        for key in value:
-            found += places(value[key], (*at, key))
-    elif isinstance(value, list):
-        for i in range(len(value)) if len(value) < 4 else (0, len(value) - 1):
-            found += places(value[i], (*at, i))
-    return found
-
-
-@pytest.mark.parametrize(("kind", "file"), [("muco", MUCO), ("crowdpose", CROWD), ("coco", COCO)])
-def test_mutated_annotations(sets: Sets, tmp_path: Path, kind: str, file: str) -> None:
-    annotations(sets, tmp_path, file)
-    good = json.loads((tmp_path / file).read_text())
-    for seed in range(60):
-        rng = np.random.default_rng(seed)
-        bad = copy.deepcopy(good)
-        *at, last = places(bad)[int(rng.integers(len(places(bad))))]
-        inner = bad
-        for key in at:
-            inner = inner[key]
-        if seed % 4:
-            inner[last] = VALUES[int(rng.integers(len(VALUES)))]
-        else:
-            del inner[last]
-        (tmp_path / file).write_text(json.dumps(bad))
-        try:
-            for person in read_folder(kind, tmp_path, fits="none").people:
-                assert not damage(person) and person.image.is_relative_to(tmp_path)
-        except DPMeshError:
-            pass
-
-
-def test_nothing_of_somebody_else_is_written_over(people: list[Annotation], tmp_path: Path) -> None:
+def test_files_that_are_not_shards_are_not_overwritten(people: list[Annotation], tmp_path: Path) -> None:
     (tmp_path / "muco-train-00000.tar").write_bytes(b"mine")
     with pytest.raises(OutputError, match="other files"):
         pack(people, tmp_path, "muco-train", SMALL)
@@ -339,11 +210,11 @@ from pathlib import Path
 from dpmesh.data import pack as module
 people, out = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
 left, jpeg = [int(sys.argv[3])], module.encode_jpeg
-def dies(*given):
+def dies(*arguments):
     left[0] -= 1
     if left[0] < 0:
         os._exit(9)
-    return jpeg(*given)
+    return jpeg(*arguments)
 module.encode_jpeg = dies
 module.pack(people, out, "muco-train", module.PackConfig(per_shard=1, quality=95))
 """
@@ -359,19 +230,6 @@ def test_a_kill_leaves_nothing_that_is_taken_for_whole(people: list[Annotation],
     assert len(source) == 1 and list(source.skipped) == ["muco-train-00001.tar"]  # pyright: ignore
     assert any(path.name.endswith(".part") for path in (tmp_path / "out").iterdir())
     done = pack(people, tmp_path / "out", "muco-train", PackConfig(per_shard=1, quality=95))
-    assert (done.found, done.written) == (1, len(people) - 1)
+    assert (done.intact, done.written) == (1, len(people) - 1)
     assert not any(path.name.endswith(".part") for path in (tmp_path / "out").iterdir())
     assert set(read_manifest(tmp_path / "out")["sets"]) == {"muco-train"}
-
-
-def test_images_of_data_sets_are_bounded(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.jpg")
-    for path, says in (
-        (tmp_path / "a.jpg", "not a regular file"),
-        (tmp_path, "folder"),
-        (tmp_path / "b", "no such"),
-    ):
-        with pytest.raises(InputError, match=says):
-            read_bytes(path)
-    with pytest.raises(InputError, match="not an image"):
-        decode_rgb(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "x.jpg")

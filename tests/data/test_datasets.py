@@ -117,7 +117,7 @@ def test_a_fit_that_is_off_is_dropped_and_the_person_kept(sets: Sets, bodies: Fi
     assert source.dropped["not a fifth frame"] == 2
 
 
-def test_the_nearest_of_a_muco_picture_has_the_other_as_neighbour(
+def test_the_nearest_person_of_a_muco_image_has_the_other_as_neighbour(
     people: dict[str, list[Annotation]], sets: Sets
 ) -> None:
     first, second = people["muco"]
@@ -167,11 +167,11 @@ def test_3dpw_gives_the_real_detection_and_leaves_benchmarks_alone(sets: Sets, b
     assert {p.record_id.split("/")[1] for p in source.people} == {"courtyard_arguing_00"}
     person = source.people[0]
     truth = sets[1][person.record_id]
-    knee = person.given[J("L_Knee")]
+    knee = person.detected[J("L_Knee")]
     assert (
         np.allclose(knee[:2], truth.pixels(truth.named(("L_Knee",)))[0] + [4, 0], atol=1e-3) and knee[2] > 0.8
     )
-    assert (person.given[J("R_Wrist")] == 0).all() and person.given[
+    assert (person.detected[J("R_Wrist")] == 0).all() and person.detected[
         J("Pelvis"), 2
     ] > 0.8  # 0.03 is below 0.05
     assert len(read("3dpw", sets[0], bodies, benchmark_sequences=True).people) == 6
@@ -192,7 +192,7 @@ def test_3dpw_sequence_files_give_the_same(
             "joints3d",
             "transl",
             "fit_joints3d",
-            "given",
+            "detected",
             "neighbours",
             "neighbour_flags",
         ):

@@ -23,8 +23,8 @@ ROWS = {"L_Shoulder": (0.079, 0.15, 0.05, 0.03, 0.06), "R_Wrist": (0.062, 0.15, 
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_rates_and_radii_are_the_tables_told_by_distance_alone(in_place: bool) -> None:
-    """Candidates lie so far apart that where a point is says which error it was."""
+def test_rates_and_radii_of_each_error_kind_match_the_table(in_place: bool) -> None:
+    """Candidates are so far apart that a point's position identifies its kind of error."""
     spot = np.stack([np.arange(17) % 5 * 3000.0, np.arange(17) // 5 * 3000.0], 1)
     other = spot + 100000
     points = np.tile(spot, (N, 1, 1))
@@ -42,7 +42,7 @@ def test_rates_and_radii_are_the_tables_told_by_distance_alone(in_place: bool) -
         away = {k: np.linalg.norm(noisy[:, joint] - v, axis=1) for k, v in truths.items()}
         if in_place and partner != joint and partner < joint:
             continue  # its partner is where noise has put it: test_noise.py
-        found = {
+        kinds = {
             "good": away["own"] < d85,
             "jitter": (away["own"] >= d85) & (away["own"] < d50),
             "miss": np.any([(a >= d50) & (a < d10) for a in away.values()], axis=0),
@@ -54,11 +54,11 @@ def test_rates_and_radii_are_the_tables_told_by_distance_alone(in_place: bool) -
             wanted = {k: v / 0.99 for k, v in wanted.items()}  # the nose cannot be inverted: renormalised
         wanted["inversion"] = inversion
         wanted["good"] = 1 - sum(wanted.values())
-        assert np.sum(list(found.values()), axis=0).tolist() == [1] * N, name
+        assert np.sum(list(kinds.values()), axis=0).tolist() == [1] * N, name
         for kind, share in wanted.items():
             slack = 4.5 * np.sqrt(share * (1 - share) / N) + 1e-3
-            assert abs(found[kind].mean() - share) < slack, (name, kind, found[kind].mean(), share)
-        inner = away["own"][found["good"]] / d85  # uniform in radius
+            assert abs(kinds[kind].mean() - share) < slack, (name, kind, kinds[kind].mean(), share)
+        inner = away["own"][kinds["good"]] / d85  # uniform in radius
         assert abs(inner.mean() - 0.5) < 0.02 and abs((inner < 0.25).mean() - 0.25) < 0.03
 
 
@@ -111,21 +111,21 @@ def test_neighbours_are_mirrored_with_the_person() -> None:
     assert np.allclose(published[0][0, 0], (near[0, 0] - [439, 200]) * 1.28 + 128, atol=1e-3)
 
 
-def test_unlabelled_joints_are_not_given_and_neighbours_without_labels_do_nothing() -> None:
+def test_unlabelled_joints_are_not_visible_and_unlabelled_neighbours_have_no_effect() -> None:
     person, view, joints = someone(flip=False)
     valid = ONES.copy()
     valid[[JOINTS30.index("L_Knee"), JOINTS30.index("Torso")]] = 0
     person = replace(person, joints2d_valid=valid)
     for seed in range(20):
-        points, seen = detect(
+        points, visible = detect(
             np.random.default_rng(seed), person, view, joints * valid[:, None], valid, NOISE
         )
-        assert seen[JOINTS30.index("L_Knee")] == 0 and (points[seen == 0] == 0).all()
+        assert visible[JOINTS30.index("L_Knee")] == 0 and (points[visible == 0] == 0).all()
         beyond = [JOINTS30.index(n) for n in ("Neck", "Head_top", "Chest")]
         assert np.allclose(points[beyond], joints[beyond])  # not COCO's: never disturbed
 
 
-def test_what_is_given_is_decided_after_the_noise() -> None:
+def test_visibility_is_decided_after_the_noise() -> None:
     """Defect 4: a joint that noise has moved out of the crop is not visible; as published it is."""
     person, view, joints = someone(flip=False)
     corner = joints.copy()
@@ -134,25 +134,27 @@ def test_what_is_given_is_decided_after_the_noise() -> None:
     for seed in range(200):
         for as_published in (False, True):
             config = replace(NOISE, as_published=as_published)
-            points, seen = detect(np.random.default_rng(seed), person, view, corner, ONES, config)
-            outside[as_published] += int(((points < 0).any(1) & (seen > 0)).sum())
+            points, visible = detect(np.random.default_rng(seed), person, view, corner, ONES, config)
+            outside[as_published] += int(((points < 0).any(1) & (visible > 0)).sum())
     assert outside[False] == 0 and outside[True] > 50
 
 
 def test_a_middle_pelvis_follows_the_hips_and_a_detector_is_taken_as_it_is() -> None:
     person, view, joints = someone(flip=True)
     person = replace(person, middle_pelvis=True)
-    points, seen = detect(np.random.default_rng(3), person, view, joints, ONES, NOISE)
+    points, visible = detect(np.random.default_rng(3), person, view, joints, ONES, NOISE)
     hips = points[[1, 2]]
     assert (
-        seen[0] == 1
+        visible[0] == 1
         and np.allclose(points[0], hips.mean(0), atol=1e-3)
         and not np.allclose(points[0], joints[0])
     )
-    given = np.concatenate([person.joints2d + 3, np.full((30, 1), 0.9)], 1).astype(np.float32)
-    given[JOINTS30.index("L_Wrist")] = 0
-    points, seen = detect(np.random.default_rng(3), replace(person, given=given), view, joints, ONES, NOISE)
-    assert seen[JOINTS30.index("R_Wrist")] == 0 and seen.sum() == 29  # mirrored with the person
+    detected = np.concatenate([person.joints2d + 3, np.full((30, 1), 0.9)], 1).astype(np.float32)
+    detected[JOINTS30.index("L_Wrist")] = 0
+    points, visible = detect(
+        np.random.default_rng(3), replace(person, detected=detected), view, joints, ONES, NOISE
+    )
+    assert visible[JOINTS30.index("R_Wrist")] == 0 and visible.sum() == 29  # mirrored with the person
     assert np.allclose(points[0], joints[0] + [-3 * 1.28, 3 * 1.28], atol=1e-3)
 
 
@@ -168,8 +170,8 @@ def test_noise_scales_with_the_annotated_box_and_not_with_the_labelled_joints() 
     assert tight_area(replace(person, joints2d_valid=ONES), view) == tight_area(person, view)
     off = []
     for seed in range(400):
-        points, seen = detect(np.random.default_rng(seed), person, view, joints, only, NOISE)
-        off += [np.linalg.norm(points[nose] - joints[nose])] if seen[nose] else []
+        points, visible = detect(np.random.default_rng(seed), person, view, joints, only, NOISE)
+        off += [np.linalg.norm(points[nose] - joints[nose])] if visible[nose] else []
     radius = 0.026 * np.sqrt(72_000) * 1.28
     # good to 1.14, jitter to 2.35, miss to 4.29 radii (0.69, 0.15 and 0.15 of them), uniform each
     assert np.max(off) > 3.5 * radius and np.mean(off) == pytest.approx(1.16 * radius, rel=0.1)

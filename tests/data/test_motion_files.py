@@ -2,21 +2,18 @@
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dpmesh.data import motion_files
+from dpmesh.data.acclaim import read_amc, read_asf
 from dpmesh.data.motion_files import (
     DEEPMIMIC,
     EXPMAP_NAMES,
     EXPMAP_PARENTS,
     read_amass,
-    read_amc,
-    read_asf,
     read_bvh,
     read_deepmimic,
     read_expmap,
@@ -49,7 +46,6 @@ Frame Time: 0.008333333
 1 2 3 0 0 0 0 0 0 0 0 0
 4 5 6 10 20 30 40 50 60 70 80 90
 """
-
 ASF = """# comment
 :version 1.10
 :units
@@ -96,7 +92,6 @@ ASF = """# comment
     lfemur ltibia
   end
 """
-
 AMC = """#!OML:ASF file
 :FULLY-SPECIFIED
 :DEGREES
@@ -189,7 +184,7 @@ def test_expmap_is_transposed(tmp_path: Path) -> None:
         read_expmap(write(tmp_path, "short.txt", "1,2,3\n"))
 
 
-def test_deepmimic_looks_along_z(tmp_path: Path) -> None:
+def test_deepmimic_faces_along_z(tmp_path: Path) -> None:
     names = [n for n, _, _ in DEEPMIMIC]
     angle = 0.7
     row = [0.05, 1.0, 2.0, 3.0]  # duration, then one metre ahead, two up, three to the right
@@ -204,50 +199,6 @@ def test_deepmimic_looks_along_z(tmp_path: Path) -> None:
     assert np.allclose(forearm, [0, -np.cos(angle), np.sin(angle)])
     with pytest.raises(InputError, match="DeepMimic"):
         read_deepmimic(write(tmp_path, "humanoid3d_y.txt", "{}"))
-
-
-@pytest.mark.parametrize(
-    ("width", "key"), [(156, "mocap_framerate"), (165, "mocap_frame_rate"), (72, "mocap_framerate")]
-)
-def test_amass_keeps_the_body_and_stands_up(tmp_path: Path, width: int, key: str) -> None:
-    poses = np.random.default_rng(1).normal(size=(5, width)) * 0.3
-    extra = {key: np.array(120.0), "trans": np.zeros((5, 3)), "betas": np.zeros(16)}
-    np.savez(tmp_path / "a_poses.npz", poses=poses, **extra)
-    read, fps = read_amass(tmp_path / "a_poses.npz")
-    assert read.shape == (5, 24, 3) and fps == 120
-    assert np.array_equal(read[:, 1:22].reshape(5, -1), poses[:, 3:66]) and not read[:, 22:].any()
-    up = Rotation.from_rotvec(read[:, 0]).as_matrix()
-    z_up = Rotation.from_rotvec(poses[:, :3]).as_matrix()
-    assert np.allclose(up[:, 1], z_up[:, 2]) and np.allclose(up[:, 2], -z_up[:, 1])  # z becomes y
-    apart = {"root_orient": poses[:, :3], "pose_body": poses[:, 3:66]}
-    np.savez(tmp_path / "b_poses.npz", **apart, **extra)
-    assert np.array_equal(read_amass(tmp_path / "b_poses.npz")[0], read)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "said"),
-    [
-        ({"trans": np.zeros((5, 3))}, "AMASS"),
-        ({"poses": np.zeros((5, 156))}, "no frame rate"),
-        ({"poses": np.zeros((5, 100)), "mocap_framerate": 60.0}, "156"),
-        ({"poses": np.full((5, 72), np.nan), "mocap_framerate": 60.0}, "finite"),
-        ({"poses": np.zeros((5, 72)), "mocap_framerate": 0.0}, "0.0 frames a second"),
-        ({"poses": np.zeros((5, 72)), "mocap_framerate": np.nan}, "nan frames a second"),
-        (
-            {"root_orient": np.zeros((5, 3)), "pose_body": np.zeros((4, 63)), "mocap_frame_rate": 60.0},
-            "AMASS",
-        ),
-        ({"root_orient": np.zeros((5, 3)), "pose_body": np.zeros((5, 60)), "mocap_frame_rate": 60.0}, "66"),
-    ],
-)
-def test_what_is_no_amass_clip_is_one_line(tmp_path: Path, arrays: dict[str, object], said: str) -> None:
-    np.savez(tmp_path / "b.npz", **arrays)
-    with pytest.raises(InputError, match=said):
-        read_amass(tmp_path / "b.npz")
-    data = (tmp_path / "b.npz").read_bytes()
-    (tmp_path / "b.npz").write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match="AMASS"):
-        read_amass(tmp_path / "b.npz")
 
 
 def test_hostile_motion_files_are_one_line(tmp_path: Path) -> None:
@@ -287,28 +238,16 @@ def test_hostile_motion_files_are_one_line(tmp_path: Path) -> None:
     for reader in (read_bvh, read_asf, read_expmap, read_deepmimic, read_amass):
         with pytest.raises(InputError, match="not a regular file"):
             reader(tmp_path / "fifo")
+    refused = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
         text = list((BVH, ASF, AMC)[seed % 3])
         for at in rng.integers(len(text), size=3):
             text[at] = chr(rng.integers(32, 127))
         path = write(tmp_path, "m", "".join(text[: len(text) if seed % 2 else int(rng.integers(len(text)))]))
-        with suppress(InputError):
+        try:
             (read_bvh, read_asf, lambda p: read_amc(p, read_asf(tmp_path / "b.asf")))[seed % 3](path)
-
-
-def test_an_amass_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small archive that unpacks to more than is read, a damaged one, and one with pickles."""
-    path = tmp_path / "a.npz"
-    monkeypatch.setattr(motion_files, "LARGEST_ARRAY", 2**20)
-    np.savez_compressed(path, poses=np.zeros(2**18), mocap_framerate=120.0)
-    assert path.stat().st_size < 2**13
-    with pytest.raises(InputError, match="more than"):
-        read_amass(path)
-    path.write_bytes(b"PK\3\4" + bytes(100))
-    with pytest.raises(InputError, match="not an AMASS file"):
-        read_amass(path)
-    for poses in (np.array([{}]), np.full((2, 72), np.nan), np.zeros((2, 72), complex)):
-        np.savez(path, poses=poses, mocap_framerate=120.0)
-        with pytest.raises(InputError, match=r"a\.npz"):
-            read_amass(path)
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert 100 < refused < 200, refused

@@ -57,7 +57,7 @@ def draw(labelled: int, others: int, seed: int = 0):
 
 
 @pytest.mark.parametrize(("labelled", "others"), [(17, 0), (17, 1), (15, 3), (10, 1), (9, 0), (4, 0)])
-def test_kinds_come_as_often_as_the_table_says(labelled: int, others: int) -> None:
+def test_error_kinds_have_the_rates_of_the_table(labelled: int, others: int) -> None:
     _, flags, noisy = draw(labelled, others)
     crowded = (labelled <= 10 and others > 0) or (labelled <= 15 and others >= 3)
     for joint, row in TABLE.items():
@@ -72,10 +72,10 @@ def test_kinds_come_as_often_as_the_table_says(labelled: int, others: int) -> No
         if not others:
             wanted[SWAP] = 0
         wanted /= wanted.sum()
-        found = np.bincount(noisy.kind[:, joint], minlength=6) / N
-        assert found[GONE] == 0
+        rates = np.bincount(noisy.kind[:, joint], minlength=6) / N
+        assert rates[GONE] == 0
         slack = 4.5 * np.sqrt(wanted * (1 - wanted) / N) + 1e-9
-        assert (np.abs(found[:5] - wanted) <= slack).all(), (COCO17.joints[joint], found, wanted)
+        assert (np.abs(rates[:5] - wanted) <= slack).all(), (COCO17.joints[joint], rates, wanted)
 
 
 def test_radii_are_uniform_between_the_similarities() -> None:
@@ -151,11 +151,11 @@ def test_a_detector_leaves_out_what_is_hidden_and_what_is_outside() -> None:
     points[:, 3] = [300, 10]
     hidden, inside = np.zeros((N, 17), bool), np.ones((N, 17), bool)
     hidden[:, 1], inside[:, 2] = True, False
-    out, seen = detector_like(rng, points, np.ones((N, 17), np.float32), hidden, inside, np.full(N, 400.0))
-    rate = seen.mean(0)
+    out, visible = detector_like(rng, points, np.ones((N, 17), np.float32), hidden, inside, np.full(N, 400.0))
+    rate = visible.mean(0)
     assert abs(rate[0] - 0.9) < 0.02 and abs(rate[1] - 0.45) < 0.03 and rate[2] == 0 and rate[3] == 0
-    assert (out[seen == 0] == 0).all() and (out[:, 0][seen[:, 0] > 0] == 128).all()
-    assert out[:, 1][seen[:, 1] > 0].std() > 0.3  # hidden ones are placed worse
+    assert (out[visible == 0] == 0).all() and (out[:, 0][visible[:, 0] > 0] == 128).all()
+    assert out[:, 1][visible[:, 1] > 0].std() > 0.3  # hidden ones are placed worse
 
 
 def test_detected_joints_go_to_the_thirty_by_name() -> None:

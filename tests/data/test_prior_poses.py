@@ -47,12 +47,12 @@ def test_with_one_donor_they_are_what_the_prior_gives_back(source: SampledPoses)
     rng = _OneSided(np.random.PCG64(5))
     frames = source.bank.both_sides
     chosen = frames[np.random.Generator(np.random.PCG64(5)).integers(len(frames), size=(2, 50)), 1:22][0]
-    given = rotation_matrix(torch.from_numpy(chosen))
+    rotations = rotation_matrix(torch.from_numpy(chosen))
     with torch.inference_mode():
-        again = source.prior(given).rotations
+        again = source.prior(rotations).rotations
     drawn = rotation_matrix(torch.from_numpy(source.drawn(rng, 50)))
     off = (drawn[:, :21] - again[:, :21]).square().sum((-1, -2)).mean(-1)
     assert off.median() < 0.01  # clipped at the limits here and there
     mixed = rotation_matrix(torch.from_numpy(source.drawn(np.random.default_rng(5), 50)))
-    nearest = torch.cdist(mixed[:, :21].flatten(1), given.flatten(1)).min(1).values
+    nearest = torch.cdist(mixed[:, :21].flatten(1), rotations.flatten(1)).min(1).values
     assert nearest.median() > 1.0

@@ -1,4 +1,4 @@
-"""Packing and reading back, torn shards, the mixture, and what `dpmesh data` says."""
+"""Packing and reading back, torn shards, the mixture, and the output of `dpmesh data`."""
 
 import json
 import pickle
@@ -108,14 +108,14 @@ def test_packing_goes_on_where_it_stopped(folder: FolderSource, packed: Path) ->
     (packed / ".coco-train-00001.tar.0a1b2c3d.part").write_bytes(b"half")  # of a run that was killed
     (packed / ".film.mp4.part").write_bytes(b"mine")
     done = pack(folder.people, packed, "coco-train", SMALL)
-    assert (done.written, done.found, done.people) == (1, 1, 3) and first.stat().st_mtime_ns == stamp
+    assert (done.written, done.intact, done.people) == (1, 1, 3) and first.stat().st_mtime_ns == stamp
     assert (packed / ".film.mp4.part").read_bytes() == b"mine"
     assert {p.name: p.read_bytes() for p in packed.iterdir() if p.name != ".film.mp4.part"} == before
     with pytest.raises(OutputError, match="other settings"):
         pack(folder.people, packed, "coco-train", replace(SMALL, side=256))
 
 
-def test_a_missing_picture_is_skipped_and_named(folder: FolderSource, tmp_path: Path) -> None:
+def test_a_missing_image_is_skipped_and_named(folder: FolderSource, tmp_path: Path) -> None:
     people = [replace(folder.people[0], image=tmp_path / "none.jpg"), *folder.people[1:]]
     done = pack(people, tmp_path / "s", "coco-train", SMALL)
     assert (
@@ -200,7 +200,7 @@ def test_real_and_synthetic_people_stack(folder: FolderSource) -> None:
     assert batch["surface_valid"].tolist() == [1, 0] * 2 and batch["crop"].shape == (4, 256, 256, 3)
 
 
-def test_suspicious_units_sides_and_frames_are_seen(sets: Sets, bodies: FitBodies) -> None:
+def test_suspicious_units_sides_and_frames_are_reported(sets: Sets, bodies: FitBodies) -> None:
     people = read_folder("muco", sets[0], bodies=bodies).people
     assert not check_people(people).findings
     person = people[1]
@@ -225,11 +225,11 @@ def test_suspicious_units_sides_and_frames_are_seen(sets: Sets, bodies: FitBodie
 def test_the_command_checks_and_packs(sets: Sets, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "root"
     shutil.copytree(sets[0] / "CrowdPose", root / "CrowdPose")
-    assert main(["data", "check", str(root), "--free-body", "--out", str(tmp_path / "seen")]) == 0
+    assert main(["data", "check", str(root), "--free-body", "--out", str(tmp_path / "sheets")]) == 0
     assert "CrowdPose train: 2 people in 1 images, 0 with 3D joints, 2 with a fit" in capsys.readouterr().out
-    assert (tmp_path / "seen/crowdpose-train.jpg").stat().st_size > 5000
+    assert (tmp_path / "sheets/crowdpose-train.jpg").stat().st_size > 5000
     (root / "CrowdPose/images/101.jpg").unlink()
-    assert main(["data", "check", str(root), "--no-fits", "--out", str(tmp_path / "seen")]) == 1
+    assert main(["data", "check", str(root), "--no-fits", "--out", str(tmp_path / "sheets")]) == 1
     assert "LOOK: image missing or damaged: 2, such as crowdpose/101/900" in capsys.readouterr().out
     assert main(["data", "pack", str(sets[0]), str(tmp_path / "out"), "--no-fits", "--sets", "muco"]) == 0
     assert "muco-train: 2 people; 1 shards written" in capsys.readouterr().out
@@ -246,9 +246,9 @@ def test_every_split_that_is_there_is_packed(
     folder = root / ("PW3D/data" if (root / "PW3D").is_dir() else "3DPW")
     shutil.copy(folder / "3DPW_latest_train.json", folder / "3DPW_latest_validation.json")
     assert main(["data", "pack", str(root), out, "--no-fits", "--sets", "3dpw", "coco"]) == 0
-    told = capsys.readouterr().out
-    assert "3dpw-validation: 3 people" in told and "coco-train: 3 people" in told
-    assert "coco-validation: not packed: " in told and "no such file" in told
+    printed = capsys.readouterr().out
+    assert "3dpw-validation: 3 people" in printed and "coco-train: 3 people" in printed
+    assert "coco-validation: not packed: " in printed and "no such file" in printed
     assert len(open_source("3dpw", out, "validation")) == 3
     shutil.rmtree(folder)
     folder.mkdir()

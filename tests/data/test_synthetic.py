@@ -12,7 +12,7 @@ from dpmesh.data.poses import PoseBank
 from dpmesh.data.sample import Sample, stack
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.data.synthetic.body import FastBody, matrices
-from dpmesh.data.synthetic.generator import seen
+from dpmesh.data.synthetic.generator import visible_joints
 from dpmesh.data.synthetic.scene import CROP_DIAGONALS, FOCAL_DIAGONALS, NEAREST, OTHERS, draw_scenes
 from dpmesh.data.synthetic.zbuffer import LOOSE, OTHER, PERSON, THING
 from dpmesh.errors import InputError
@@ -109,8 +109,8 @@ def test_people_are_framed_as_a_detector_would(people: SyntheticPeople, bank: Po
     assert widest <= batch["focal"].min() < 1.3 * widest and 0.7 * longest < batch["focal"].max() <= longest
     assert batch["joints3d"][..., 2].min() > NEAREST - 1e-3
     beyond = [j for j, name in enumerate(JOINTS30.joints) if name in ("L_Toe", "Chest", "L_Hand", "Head_top")]
-    given = batch["visible"][:, beyond].max(1)
-    assert 0.18 < given.mean() < 0.27  # in a quarter of the samples also joints that COCO lacks
+    visible = batch["visible"][:, beyond].max(1)
+    assert 0.18 < visible.mean() < 0.27  # in a quarter of the samples also joints that COCO lacks
     head, feet = JOINTS30.index("Head_top"), [JOINTS30.index("L_Ankle"), JOINTS30.index("R_Ankle")]
     assert (
         batch["joints2d"][:, head, 1] < batch["joints2d"][:, feet, 1].mean(1)
@@ -155,7 +155,7 @@ def test_visibility_of_a_hand_made_scene() -> None:
         pixels[k] = (8 * k + 5.4, 20.4)
         owner[20, 8 * k + 5], depth[20, 8 * k + 5] = who, z
         expected[k] = visible
-    assert (seen(joints, pixels, depth, owner) == expected).all()
+    assert (visible_joints(joints, pixels, depth, owner) == expected).all()
 
 
 def test_objects_hide_joints_but_never_most_of_the_person(samples: list[Sample]) -> None:

@@ -1,4 +1,4 @@
-"""What the generator is made of: solids, materials, clothes, loose things, light, the canvas, contact."""
+"""Parts of the generator: primitives, materials, clothes, accessories, the z-buffer, self-collision."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,10 @@ import pytest
 from dpmesh.body.files import free_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
-from dpmesh.data.synthetic.accessories import Attic, place_pieces
+from dpmesh.data.synthetic.accessories import Accessories, place_pieces
+from dpmesh.data.synthetic.bodies import draw_betas
 from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
-from dpmesh.data.synthetic.camera_effects import motion_blur, photograph
 from dpmesh.data.synthetic.clothes import Wardrobe, inside
-from dpmesh.data.synthetic.environment import draw_behind, draw_surroundings
-from dpmesh.data.synthetic.lighting import KINDS, Light
 from dpmesh.data.synthetic.materials import (
     NOISE,
     PLAIN,
@@ -26,9 +24,8 @@ from dpmesh.data.synthetic.materials import (
 )
 from dpmesh.data.synthetic.occluders import furniture, limb, put_before
 from dpmesh.data.synthetic.primitives import Mesh, boxes, join, turned
-from dpmesh.data.synthetic.scene import KEPT, cut_anywhere, draw_betas
+from dpmesh.data.synthetic.scene import KEPT, cut_anywhere
 from dpmesh.data.synthetic.self_collision import tangled
-from dpmesh.data.synthetic.shading import corners, lit
 from dpmesh.data.synthetic.zbuffer import LOOSE, OTHER, PERSON, THING, Canvas
 from dpmesh.render.rasterizer import rasterize
 from dpmesh.render.shading import vertex_normals
@@ -65,10 +62,10 @@ def test_joined_meshes_keep_their_layers() -> None:
     whole = join(parts)
     first = 0
     for part in parts:
-        for look in np.unique(part.look):
-            face = first + int(np.flatnonzero(part.look == look)[0])
-            at = whole.look[face]
-            expected = part.paints[part.starts[look] : part.starts[look + 1]]
+        for index in np.unique(part.outfit):
+            face = first + int(np.flatnonzero(part.outfit == index)[0])
+            at = whole.outfit[face]
+            expected = part.paints[part.starts[index] : part.starts[index + 1]]
             assert np.array_equal(whole.paints[whole.starts[at] : whole.starts[at + 1]], expected)
         assert np.array_equal(
             whole.vertices[whole.faces[first : first + len(part.faces)]], part.vertices[part.faces]
@@ -123,17 +120,17 @@ def test_layers_end_in_skin_and_thicken_outward(body: FastBody) -> None:
     ][0, 24]
     skirts, bare_hands, bare_noses = set(), 0, 0
     for _ in range(60):
-        look = wardrobe.dress(rng)
-        skirts.add(look.skirt)
-        last = len(look.paints) - 1
-        assert all(inside(look.regions, last, *point) > 0 for point in body.template[::200])
+        outfit = wardrobe.dress(rng)
+        skirts.add(outfit.skirt)
+        last = len(outfit.paints) - 1
+        assert all(inside(outfit.regions, last, *point) > 0 for point in body.template[::200])
 
-        def layer(point: np.ndarray, look=look) -> int:
-            return next(k for k in range(len(look.paints)) if inside(look.regions, k, *point) > 0)
+        def layer(point: np.ndarray, outfit=outfit) -> int:
+            return next(k for k in range(len(outfit.paints)) if inside(outfit.regions, k, *point) > 0)
 
         bare_hands += all(layer(body.template[v]) == last for v in hands[::20])
         bare_noses += layer(nose) == last
-        thick = wardrobe.clothed(look, body.template) - body.template
+        thick = wardrobe.clothed(outfit, body.template) - body.template
         along = (thick * normals).sum(1)
         assert (
             (along >= -1e-6).all()
@@ -143,25 +140,25 @@ def test_layers_end_in_skin_and_thicken_outward(body: FastBody) -> None:
         for v in range(0, len(along), 331):  # the outermost layer alone, each vertex by itself
             k, (x, y, z) = layer(body.template[v]), body.template[v]
             crease = noise_at(NOISE, 1.3 * (x + 0.7 * z), 0.6 * y + 0.3 * z)
-            thickness, more, below, folds = look.swell[k]
+            thickness, more, below, folds = outfit.swell[k]
             full = max(thickness + more * max(below - y, 0) + folds * crease, 0)
-            rise = min(1, 0.3 + inside(look.regions, k, x, y, z) / 0.02)
+            rise = min(1, 0.3 + inside(outfit.regions, k, x, y, z) / 0.02)
             assert along[v] == pytest.approx(full * rise, abs=2e-6)
     assert skirts == {"none", "skirt", "dress", "coat"} and bare_hands > 50 and bare_noses > 50
 
 
 def test_loose_things_move_with_the_body(body: FastBody) -> None:
-    attic, wardrobe, rng = Attic(body), Wardrobe(body), np.random.default_rng(0)
+    accessories, wardrobe, rng = Accessories(body), Wardrobe(body), np.random.default_rng(0)
     betas = np.zeros((1, 10), np.float32)
     still = np.eye(3, dtype=np.float32)[None, None].repeat(24, 1)
     turn = matrices(np.float32([0.3, 1.1, -0.4]))
     whole = still.copy()
     whole[:, 0] = turn
     shaped, rest = body.shaped(betas[0]), body.rest(betas)[0]
-    seen, skirts = 0, 0
+    total, skirts = 0, 0
     for _ in range(80):
-        look = wardrobe.dress(rng)
-        pieces = attic.pieces(rng, look, shaped, rest)
+        outfit = wardrobe.dress(rng)
+        pieces = accessories.pieces(rng, outfit, shaped, rest)
         at_rest = place_pieces(pieces, body.transforms(betas, still)[0], np.zeros(3, np.float32))
         turned_ = place_pieces(pieces, body.transforms(betas, whole)[0], np.float32([1, 2, 3]))
         for piece, a, b in zip(pieces, at_rest, turned_, strict=True):
@@ -169,16 +166,16 @@ def test_loose_things_move_with_the_body(body: FastBody) -> None:
             assert np.abs(a.vertices - piece.vertices).max() < 1e-5
             moved = (piece.vertices - rest[0]) @ turn.T + rest[0] + np.float32([1, 2, 3])
             assert np.abs(b.vertices - moved).max() < 1e-4
-        seen += len(pieces)
+        total += len(pieces)
         if (
-            look.skirt == "skirt"
+            outfit.skirt == "skirt"
         ):  # it is around the hips, and nothing of the thighs above its hem is outside it
             skirts += 1
             skirt = pieces[0].vertices
             hips = shaped[(np.abs(shaped[:, 1] - rest[1, 1]) < 0.03) & (np.abs(shaped[:, 0]) < 0.3)]
             near = skirt[np.abs(skirt[:, 1] - rest[1, 1]) < 0.03]
             assert near[:, 0].max() > hips[:, 0].max() and near[:, 2].max() > hips[:, 2].max() - 0.01
-    assert seen > 30 and skirts > 2
+    assert total > 30 and skirts > 2
 
 
 def test_the_canvas_is_one_z_buffer() -> None:
@@ -193,10 +190,10 @@ def test_the_canvas_is_one_z_buffer() -> None:
     whole = canvas.mesh()
     plain = rasterize(whole.vertices, whole.faces, K, (256, 256))
     assert np.array_equal(plain.depth, canvas.raster.depth) and np.array_equal(plain.face, canvas.raster.face)
-    seen = plain.face >= 0
-    assert np.array_equal(plain.bary[seen], canvas.raster.bary[seen])
+    visible = plain.face >= 0
+    assert np.array_equal(plain.bary[visible], canvas.raster.bary[visible])
     owners = np.repeat([who for _, who in meshes], [len(mesh.faces) for mesh, _ in meshes])
-    assert np.array_equal(canvas.owner, np.where(seen, owners[plain.face], 0))
+    assert np.array_equal(canvas.owner, np.where(visible, owners[plain.face], 0))
 
 
 def test_what_hides_too_much_is_left_out() -> None:
@@ -212,7 +209,7 @@ def test_what_hides_too_much_is_left_out() -> None:
     assert canvas.beyond(np.float32([[9, 0, 1]])) and not canvas.beyond(np.float32([[9, 0, 1], [-9, 0, 1]]))
 
 
-def test_contact_is_seen(body: FastBody) -> None:
+def test_self_collisions_are_detected(body: FastBody) -> None:
     bank = PoseBank.load("train")
     still = np.eye(3, dtype=np.float32)[None, None].repeat(24, 1)
     joints = body.joints(np.zeros((1, 10), np.float32), still)[0]
@@ -248,82 +245,6 @@ def test_rotations_and_their_vectors() -> None:
     )
 
 
-def test_soft_light_is_near_the_clamped_cosine() -> None:
-    light = Light(np.random.default_rng(0), UPRIGHT)
-    light.harmonics[:] = 0
-    light.cast = np.ones(3)
-    d = np.array([0.6, 0.0, -0.8])
-    light.add_lobe(d, np.array([1.0, 2, 3]))
-    normals = np.random.default_rng(1).standard_normal((300, 3)).astype(np.float32)
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    for n, colour in zip(normals, light.on(normals), strict=True):
-        assert np.abs(colour - max(n @ d, 0) * np.array([1, 2, 3])).max() < 3 * 0.1
-        assert lit(light.harmonics, 1, *n) == pytest.approx(colour[1], abs=1e-4)
-    kinds = {Light(np.random.default_rng(seed), UPRIGHT).kind for seed in range(80)}
-    assert kinds == set(KINDS)
-
-
-def test_corners_are_dark_and_planes_are_not() -> None:
-    flat = np.full((256, 256), 2.0, np.float32)
-    assert (corners(flat) == 1).all()
-    flat[:, 128:] = 2.06
-    dark = corners(flat)
-    assert (
-        dark.min() < 0.95 and dark[:, :100].min() == 1 and dark[:, 128:140].mean() < dark[:, 116:128].mean()
-    )
-
-
-def test_places_hold_camera_and_people_and_fill_the_picture() -> None:
-    for seed in range(12):
-        rng = np.random.default_rng(seed)
-        light = Light(rng, UPRIGHT)
-        people = np.float32([[0, -1.2, -4], [0.3, 0.5, -4.2]])
-        around = draw_surroundings(rng, light, -1.3, people)
-        inside_ = np.concatenate([people, np.zeros((1, 3), np.float32)]) @ around.turn.T
-        assert (
-            (inside_ > around.low).all()
-            and (inside_ < around.high).all()
-            and around.low[1] == np.float32(-1.3)
-        )
-        image = np.full((256, 256, 3), np.nan, np.float32)
-        balls = np.float32([[0, -1.2, -4, 0.1]])
-        draw_behind(image, around, light, UPRIGHT, 300.0, balls, np.full((256, 256), -1, np.int32))
-        assert np.isfinite(image).all() and image.min() >= 0 and image.std() > 0.005
-
-
-def test_a_person_darkens_the_floor() -> None:
-    rng = np.random.default_rng(2)
-    light = Light(rng, UPRIGHT)
-    around = draw_surroundings(rng, light, -1.3, np.float32([[0, -1.2, -4]]))
-    around.paints[:, 16] = 0  # no grain
-    pictures = []
-    for radius in (1e-4, 0.15):
-        image = np.zeros((256, 256, 3), np.float32)
-        balls = np.float32([[0, -1.15, -4, radius]])
-        draw_behind(image, around, light, UPRIGHT, 300.0, balls, np.full((256, 256), -1, np.int32))
-        pictures.append(image)
-    row = round(128 + 300 * 1.3 / 4)
-    assert pictures[1][row, 128].sum() < 0.85 * pictures[0][row, 128].sum()
-    assert np.allclose(pictures[0][-1, 0], pictures[1][-1, 0], rtol=0.05)
-
-
-def test_photographs() -> None:
-    image = np.random.default_rng(0).random((256, 256, 3)).astype(np.float32)
-    frame = np.float32([10, 20, 200, 230])
-    for seed in range(20):
-        out = photograph(np.random.default_rng(seed), image.copy(), frame, 0.3 * (seed % 2))
-        assert (
-            out.shape == image.shape
-            and not out[:20].any()
-            and not out[:, 200:].any()
-            and not out[:, :10].any()
-        )
-        assert out[20:230, 10:200].mean() > 20
-    dim = photograph(np.random.default_rng(3), 0.1 * image, np.float32([0, 0, 256, 256]))
-    lit_ = photograph(np.random.default_rng(3), image, np.float32([0, 0, 256, 256]))
-    assert abs(float(dim.mean()) - float(lit_.mean())) < 12  # the camera exposes for the scene
-
-
 def test_a_cut_keeps_one_side() -> None:
     rng = np.random.default_rng(0)
     joints = rng.standard_normal((400, 30, 3)).astype(np.float32)
@@ -345,28 +266,3 @@ def test_shapes_reach_from_small_to_heavy(body: FastBody) -> None:
     assert min(heights) < 1.42 and max(heights) > 1.92 and 1.66 < np.median(heights) < 1.76
     assert betas[:, 3].min() >= -1.8 and betas[:, 3].max() > 3
     assert betas[:, 1].std() > 1.25  # men and women: wider than the body's own population
-
-
-def test_the_keypoint_stream_hides_about_as_much_as_the_pictures() -> None:
-    people = SyntheticPeople(3, PoseBank.load("train"), free_body())
-    main = [
-        JOINTS30.index(name)
-        for name in ("Neck", "L_Hip", "R_Knee", "L_Ankle", "L_Elbow", "R_Wrist", "L_Shoulder")
-    ]
-    rendered, guessed = people.batch(0, 60), people.keypoints_only(np.random.default_rng(0), 3000)
-    shares = []
-    for batch in (rendered, guessed):
-        inside_ = ((batch["joints2d"] >= 0) & (batch["joints2d"] <= 255)).all(-1)[:, main]
-        shares.append(1 - batch["joint_visible"][:, main][inside_].mean())
-    assert abs(shares[0] - shares[1]) < 0.1
-
-
-def test_a_shaken_picture_stays_in_its_place() -> None:
-    """A dot becomes a line of as much light about the same place: kernels lose their empty rows, not their middle."""
-    dot = np.zeros((65, 65, 3), np.uint8)
-    dot[32, 32] = 255
-    for seed in range(60):
-        line = motion_blur(np.random.default_rng(seed), dot)[..., 0].astype(float)
-        assert line.sum() == pytest.approx(255, rel=0.05) and line.max() < 130
-        rows, columns = np.nonzero(line)
-        assert abs(rows.mean() - 32) <= 0.75 and abs(columns.mean() - 32) <= 0.75

@@ -1,4 +1,4 @@
-"""The sets in miniature (tools/fixtures/evaluation_twin.py), and a model that answers what the test tells it."""
+"""The sets in miniature (tools/fixtures/evaluation_twin.py), and a model with predictions chosen by the test."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from packed_people import SMALL, Crowd, people
 
 from dpmesh.assets import FOLDER_VARIABLE
 from dpmesh.body.files import load_body
 from dpmesh.body.layer import BodyModel
+from dpmesh.data.pack import pack
 from dpmesh.evaluate import report
 from dpmesh.evaluate.evaluation import Evaluation, EvaluationConfig
 from dpmesh.evaluate.interfaces import Persons
@@ -45,7 +47,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Twin:
     world = tool.World(tool.smpl_files(root / "assets"))
     made = Twin(root, world, tool.make_sequences(world))
     tool.write_3dpw_official(made.data, made.sequences)
-    tool.write_3dpw_pictures(made.data, world, made.sequences)
+    tool.write_3dpw_images(made.data, world, made.sequences)
     tool.write_3dpw_json(made.data, world, made.sequences)
     made.doh = tool.write_3doh(made.data, world)
     made.panoptic = tool.write_panoptic(made.data, world)
@@ -73,8 +75,8 @@ def official(twin: Twin, tmp_path: Path) -> Path:
     return tmp_path / "official"
 
 
-class Watched:
-    """A source that remembers what it last gave: the model under test sees pictures only."""
+class RecordingSource:
+    """A source that keeps the last persons read: the model under test gets images only."""
 
     def __init__(self, source: Any) -> None:
         self.source, self.census, self.faces = source, source.census, source.faces
@@ -88,24 +90,23 @@ class Watched:
         return self.last
 
 
-Answer = Callable[[str], tuple[np.ndarray, np.ndarray]]
+Predict = Callable[[str], tuple[np.ndarray, np.ndarray]]
 """id -> vertices and the rest frame's origin, camera frame, metres."""
 
 
-class Says:
-    """A model that answers `answer(id)`, put into its crop camera's frame as real ones do."""
+class FixedModel:
+    """A model whose prediction is `predict(id)`, rotated into the crop camera's frame as real models do."""
 
     def __init__(
-        self, source: Watched, answer: Answer, camera: str = "crop", body: Path | None = None
+        self, source: RecordingSource, predict: Predict, camera: str = "crop", body: Path | None = None
     ) -> None:
         assets = TOOL_ASSETS[0]
-        self.body = BodyModel(
-            load_body(
-                body or assets / "smpl" / "SMPL_NEUTRAL.npz",
-                h36m=assets / "regressors" / "J_regressor_h36m_correct.npy",
-            )
+        self.arrays = load_body(
+            body or assets / "smpl" / "SMPL_NEUTRAL.npz",
+            h36m=assets / "regressors" / "J_regressor_h36m_correct.npy",
         )
-        self.source, self.answer, self.camera, self.provenance = source, answer, camera, {}
+        self.body = BodyModel(self.arrays)
+        self.source, self.predict, self.camera, self.provenance = source, predict, camera, {}
 
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
         persons = self.source.last
@@ -113,7 +114,7 @@ class Says:
         meshes, origins = [], []
         for turn, name in zip(persons.turn, persons.ids, strict=True):
             back = turn.T if self.camera == "crop" else np.eye(3)
-            vertices, origin = self.answer(name)
+            vertices, origin = self.predict(name)
             meshes.append(vertices @ back.T)
             origins.append(back @ origin)
         vertices, transl = (torch.from_numpy(np.stack(rows)).float() for rows in (meshes, origins))
@@ -133,20 +134,20 @@ TOOL_ASSETS: list[Path] = []
 
 @pytest.fixture
 def opened(twin: Twin, tmp_path: Path) -> Callable[..., Evaluation]:
-    """opened(protocol, answer, data=..., camera=..., **config): a run of the model `Says`."""
+    """opened(protocol, predict, data=..., camera=..., **config): an evaluation of a `FixedModel`."""
     TOOL_ASSETS[:] = [twin.root / "assets"]
 
     def make(
         name: str,
-        answer: Answer,
+        predict: Predict,
         data: Path | None = None,
         camera: str = "crop",
         body: Path | None = None,
         **config: Any,
     ) -> Evaluation:
-        source = Watched(open_source(name, data or twin.data))
+        source = RecordingSource(open_source(name, data or twin.data))
         settings = EvaluationConfig(protocol=name, out=tmp_path / "out", **config)
-        model = Says(source, answer, camera, body)
+        model = FixedModel(source, predict, camera, body)
         record = {"name": "says", "sha256": "0" * 64, "provenance": {}, "body": "a twin", "notes": []}
         return Evaluation(settings, entry(name).protocol, source, model, record, torch.device("cpu"))
 
@@ -169,7 +170,7 @@ def make_rows() -> Callable[..., Rows]:
             mpve=values * 2 if mpve else np.full(n, np.nan),
             joint=joint,
             joint_pa=joint / 2,
-            seen=np.ones((n, joints)),
+            joint_visible=np.ones((n, joints)),
             failed=np.isnan(values),
         )
 
@@ -181,7 +182,7 @@ def write_result() -> Callable[..., Path]:
     """write_result(folder, rows, name="3dpw", weights="w", partial=False): a result folder as a run writes it."""
 
     def write(
-        folder: Path, found: Rows, name: str = "3dpw", weights: str = "w", partial: bool = False
+        folder: Path, rows: Rows, name: str = "3dpw", weights: str = "w", partial: bool = False
     ) -> Path:
         protocol = register()[name].protocol
         content = {
@@ -191,15 +192,26 @@ def write_result() -> Callable[..., Path]:
             "package": "0.1.0",
             "weights": {"name": weights, "sha256": "ab" * 32, "provenance": {}, "body": "x", "notes": []},
             "run": {},
-            "persons": {"evaluated": len(found), "failures": int(found.failed.sum()), "partial": partial,
+            "persons": {"evaluated": len(rows), "failures": int(rows.failed.sum()), "partial": partial,
                         "found": 35515, "published": 35515, "difference": 0},
             "data": {"layout": "JSON", "files": {}, "left_out": {}, "notes": []},
             "fallbacks": {"box: the annotated one": 3},
-            "figures": figures(protocol.measure, found),
+            "figures": figures(protocol.measure, rows),
         }  # fmt: skip
         folder.mkdir(parents=True)
-        save(folder / report.ROWS, found, {})
+        save(folder / report.ROWS, rows, {})
         (folder / report.RESULT).write_text(json.dumps(content))
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def crowd() -> Crowd:
+    return Crowd()
+
+
+@pytest.fixture
+def records(crowd: Crowd, tmp_path: Path) -> Path:
+    pack(people(crowd, tmp_path), tmp_path / "mine", "walk-test", SMALL)
+    return tmp_path / "mine"

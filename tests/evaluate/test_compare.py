@@ -22,14 +22,14 @@ def test_a_constant_difference_is_certain(
         write_result(tmp_path / "a", make_rows(base)),
         write_result(tmp_path / "b", make_rows(base - 3)),
     )
-    found = compare(one, two)
-    m = found["measures"]["MPJPE"]
+    comparison = compare(one, two)
+    m = comparison["measures"]["MPJPE"]
     assert m["difference"] == pytest.approx(-3) and m["second is better for"] == 1
     for interval in (m["interval over sequences"], m["interval over persons"]):
         assert interval == pytest.approx([-3, -3])
-    assert found["measures"]["PA-MPJPE"]["difference"] == pytest.approx(-1.5)
-    assert found["measures"]["MPVE"]["difference"] == pytest.approx(-6)
-    assert "difference -3.00" in text(found)
+    assert comparison["measures"]["PA-MPJPE"]["difference"] == pytest.approx(-1.5)
+    assert comparison["measures"]["MPVE"]["difference"] == pytest.approx(-6)
+    assert "difference -3.00" in text(comparison)
 
 
 def test_intervals_are_those_of_theory(
@@ -74,10 +74,12 @@ def test_people_are_paired_by_name_and_failures_left_out(
     order = order if 3 in order else np.append(order, 3)
     cut = replace(shuffled, **{n: getattr(shuffled, n)[order] for n in
         ("index", "ids", "sequences", "mpjpe", "pa_mpjpe", "mpve", "joint", "joint_pa", "seen", "failed")})  # fmt: skip
-    found = compare(one, write_result(tmp_path / "b", cut))
-    assert found["persons"] == len(order) and found["only in first"] == 20 - len(order)
-    assert found["failed in either"] == 1 and found["measures"]["MPJPE"]["persons"] == len(order) - 1
-    assert found["measures"]["MPJPE"]["difference"] == pytest.approx(5)
+    comparison = compare(one, write_result(tmp_path / "b", cut))
+    assert comparison["persons"] == len(order) and comparison["only in first"] == 20 - len(order)
+    assert (
+        comparison["failed in either"] == 1 and comparison["measures"]["MPJPE"]["persons"] == len(order) - 1
+    )
+    assert comparison["measures"]["MPJPE"]["difference"] == pytest.approx(5)
 
 
 def test_one_sequence_has_no_interval_over_sequences(
@@ -87,9 +89,12 @@ def test_one_sequence_has_no_interval_over_sequences(
         write_result(tmp_path / n, make_rows(np.arange(9.0) + a, 1, mpve=False))
         for n, a in (("a", 50), ("b", 51))
     )
-    found = compare(one, two)
-    assert found["measures"]["MPJPE"]["interval over sequences"] is None and "MPVE" not in found["measures"]
-    assert "one sequence only" in text(found)
+    comparison = compare(one, two)
+    assert (
+        comparison["measures"]["MPJPE"]["interval over sequences"] is None
+        and "MPVE" not in comparison["measures"]
+    )
+    assert "one sequence only" in text(comparison)
 
 
 def test_rows_of_another_result_are_refused(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpmesh.evaluate.protocol import BOX_FALLBACK, PICTURE_FALLBACK, CropRule
+from dpmesh.evaluate.protocol import BOX_FALLBACK, IMAGE_FALLBACK, CropRule
 from dpmesh.evaluate.sources import pixels
 from dpmesh.geometry.crop import Crop
 
@@ -56,7 +56,7 @@ def test_as_run_takes_corners_for_width_and_height():
 def test_every_person_gets_a_window():
     for box in (NOWHERE, np.array([900.0, 900.0, 950.0, 950.0]), np.array([np.nan, 0, 1, 1])):
         crop, fallback = around([], box)
-        assert fallback == PICTURE_FALLBACK and crop.side == pytest.approx(319 * 1.1)
+        assert fallback == IMAGE_FALLBACK and crop.side == pytest.approx(319 * 1.1)
 
 
 def test_unobserved_points_do_not_matter():
@@ -66,7 +66,7 @@ def test_unobserved_points_do_not_matter():
     assert crop == around([(100, 50), (200, 200)])[0]
 
 
-def test_pixels_lie_where_the_crop_says():
+def test_pixels_match_the_crops_transform():
     image = np.zeros((240, 320, 3), np.uint8)
     image[90:110, 190:210] = (255, 0, 0)
     crop = Crop(100.0, 40.0, 128.0)

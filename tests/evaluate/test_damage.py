@@ -115,7 +115,7 @@ def test_a_damaged_file_is_one_line(copied: Path, name: str, change: Callable[[A
 @pytest.mark.parametrize("name", SETS)
 def test_whole_files_are_read_and_images_lie_inside(copied: Path, name: str) -> None:
     records, _ = read(name, copied)
-    assert records and all(record.picture.resolve().is_relative_to(copied) for record in records)
+    assert records and all(record.image.resolve().is_relative_to(copied) for record in records)
 
 
 def test_foreign_folders_in_a_name_are_not_gone_to(copied: Path) -> None:
@@ -128,7 +128,7 @@ def test_foreign_folders_in_a_name_are_not_gone_to(copied: Path) -> None:
         )
     dump(path, content)
     records, _ = read("3doh@as-run", copied)
-    assert all(record.picture.parent in (path.parent, path.parent / "images") for record in records)
+    assert all(record.image.parent in (path.parent, path.parent / "images") for record in records)
 
 
 @pytest.mark.parametrize("name", ["3dpw", "3doh"])

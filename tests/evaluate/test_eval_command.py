@@ -45,7 +45,7 @@ def test_compare_and_table_print(
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "told"),
+    ("words", "status", "message"),
     [
         (["run", "3dpw"], 2, "required: --out"),
         (
@@ -68,15 +68,20 @@ def test_compare_and_table_print(
     ],
 )
 def test_mistakes_are_one_line(
-    words: list[str], status: int, told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch
+    words: list[str],
+    status: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch,
 ):
     monkeypatch.chdir(tmp_path)
     try:
-        found = main(["eval", *words])
+        returned = main(["eval", *words])
     except SystemExit as stop:
-        found = stop.code
+        returned = stop.code
     error = capsys.readouterr().err
-    assert found == status and told in error and error.count("\n") == 1
+    assert returned == status and message in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []  # nothing half-done is left
 
 

@@ -26,7 +26,7 @@ PROTOCOL = "3dpw-crowd@as-run"
 
 @pytest.fixture
 def run(twin, opened: Callable[..., Evaluation], monkeypatch: pytest.MonkeyPatch) -> Evaluation:
-    """A model that answers the truth; run_evaluation opens it for whatever it is asked."""
+    """A model that predicts the ground truth; run_evaluation opens it for every protocol."""
     made = opened(PROTOCOL, lambda name: twin.truth[name], batch=4, part=8, data=twin.data)
     made = replace(made, config=replace(made.config, data=twin.data))
     monkeypatch.setattr(runner, "open_evaluation", lambda config, rank=0: replace(made, config=config))
@@ -76,7 +76,7 @@ def test_a_run_that_makes_nothing_leaves_no_folder(run: Evaluation, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         (RESULT, "was not written by dpmesh eval"),
         (TEXT, "was not written by dpmesh eval"),
@@ -90,18 +90,18 @@ def test_a_run_that_makes_nothing_leaves_no_folder(run: Evaluation, monkeypatch:
     ],
 )
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_what_no_evaluation_wrote_stays(run: Evaluation, name: str, told: str, overwrite: bool):
+def test_what_no_evaluation_wrote_stays(run: Evaluation, name: str, message: str, overwrite: bool):
     path = run.config.folder / name
     path.parent.mkdir(parents=True)
     path.write_text('{"mine": 1}')
-    with pytest.raises(InputError, match=rf"{told}.*--out|{told}.*Delete|is not a result|not a result"):
+    with pytest.raises(InputError, match=rf"{message}.*--out|{message}.*Delete|is not a result|not a result"):
         run_evaluation(run.config, overwrite=overwrite, say=quiet)
     assert path.read_text() == '{"mine": 1}'
     assert not (run.config.folder / LOCK).exists()
 
 
 @pytest.mark.parametrize("inner", [PARTS, WORST])
-def test_an_empty_folder_of_somebody_stays(run: Evaluation, inner: str):
+def test_an_empty_folder_of_the_users_is_kept(run: Evaluation, inner: str):
     (run.config.folder / inner).mkdir(parents=True)
     with pytest.raises(
         InputError, match=rf"holds '{inner}' and no result of dpmesh eval\. Choose another --out"
@@ -110,7 +110,7 @@ def test_an_empty_folder_of_somebody_stays(run: Evaluation, inner: str):
     assert [path.name for path in run.config.folder.iterdir()] == [inner]
 
 
-def test_other_files_beside_a_result_stay(run: Evaluation):
+def test_other_files_next_to_a_result_are_kept(run: Evaluation):
     run_parts(run, 0, 1)
     part = (run.config.folder / PARTS / "part-00000.npz").read_bytes()
     (run.config.folder / LOCK).touch()  # of the run that was killed here
@@ -140,39 +140,39 @@ def test_clear_takes_only_our_files(run: Evaluation):
 
 
 def test_a_difference_to_the_finished_result_is_named(run: Evaluation, twin, tmp_path: Path):
-    found = read(evaluated(run))
+    record = read(evaluated(run))
     config = run.config
-    found["weights"] |= {"sha256": "", "body": "the free body"}
-    found["weights"].pop("config_sha256", None)
+    record["weights"] |= {"sha256": "", "body": "the free body"}
+    record["weights"].pop("config_sha256", None)
     own = tmp_path / "weights"
     own.mkdir()
     (own / CONFIG).write_bytes((SHIPPED / "embedded" / CONFIG).read_bytes())
     bare = replace(config, weights=str(own))  # its weights have no file, so no sum
-    assert differences(bare, found) == []
-    edited = json.loads(json.dumps(found))
+    assert differences(bare, record) == []
+    edited = json.loads(json.dumps(record))
     edited["data"]["files"]["3DPW_latest_validation.json"] = "0" * 64
     assert differences(bare, edited) == ["data"]
     assert differences(replace(bare, data=None), edited) == []  # nothing to compare with
-    assert differences(replace(bare, limit=3), found) == ["limit"]
-    assert differences(replace(bare, body="none.npz"), found) == ["body"]
-    assert differences(replace(bare, method="blank"), found) == ["method"]
-    assert differences(replace(bare, protocol="3dpw-crowd"), found) == ["protocol", "data"]
-    found["weights"]["body"] = {"sha256": "1"}
-    assert differences(bare, found) == ["body"]
-    found["weights"] |= {"config_sha256": weights_checksums(bare)["config_sha256"], "body": "the free body"}
-    assert differences(bare, found) == []
+    assert differences(replace(bare, limit=3), record) == ["limit"]
+    assert differences(replace(bare, body="none.npz"), record) == ["body"]
+    assert differences(replace(bare, method="blank"), record) == ["method"]
+    assert differences(replace(bare, protocol="3dpw-crowd"), record) == ["protocol", "data"]
+    record["weights"]["body"] = {"sha256": "1"}
+    assert differences(bare, record) == ["body"]
+    record["weights"] |= {"config_sha256": weights_checksums(bare)["config_sha256"], "body": "the free body"}
+    assert differences(bare, record) == []
     (own / CONFIG).write_bytes((own / CONFIG).read_bytes() + b" ")
-    assert differences(bare, found) == ["weights"]
-    del found["weights"]["config_sha256"]  # as an earlier version wrote it
+    assert differences(bare, record) == ["weights"]
+    del record["weights"]["config_sha256"]  # as an earlier version wrote it
     (own / WEIGHTS).write_bytes(b"other")
-    assert differences(bare, found) == ["weights"]
+    assert differences(bare, record) == ["weights"]
 
 
 def test_a_result_that_was_changed_is_refused(run: Evaluation):
     folder = evaluated(run)
-    found = json.loads((folder / RESULT).read_text())
-    found["protocol"]["definition"]["focal"] = "given"
-    (folder / RESULT).write_text(json.dumps(found))
+    record = json.loads((folder / RESULT).read_text())
+    record["protocol"]["definition"]["focal"] = "given"
+    (folder / RESULT).write_text(json.dumps(record))
     with pytest.raises(InputError, match="the protocol's definition does not match its hash"):
         run_evaluation(run.config, say=quiet)
 
@@ -189,11 +189,11 @@ def test_a_record_at_fault_is_counted_apart_and_named(run: Evaluation, monkeypat
     """A pose that overflows in single precision: its mesh has no finite number."""
     name = run.source.source.records[2].id
     run.source.source.records[2].truth.pose[5] = 1e39
-    found = read(evaluated(run))
+    result = read(evaluated(run))
     run.source.source.records[2].truth.pose[5] = 0
-    assert found["persons"]["unusable"] == 1 and found["persons"]["failures"] == 0
-    assert found["data"]["unusable"] == [name]
-    mean = found["figures"]["mean"]["MPJPE"]
+    assert result["persons"]["unusable"] == 1 and result["persons"]["failures"] == 0
+    assert result["data"]["unusable"] == [name]
+    mean = result["figures"]["mean"]["MPJPE"]
     assert (
         mean["failures"] == 0 and mean["count"] == len(run.source) - 1 and mean["mean"] < 2
     )  # where as-run bodies stand
@@ -239,7 +239,7 @@ def test_weights_that_are_not_numbers_are_one_line(twin, tmp_path: Path):
         open_evaluation(config)
 
 
-def test_3dpw_is_found_where_training_looks(twin, tmp_path: Path):
+def test_evaluation_reads_3dpw_from_every_layout_that_training_reads(twin, tmp_path: Path):
     """PW3D/data, as 3DCrowdNet has it, besides 3DPW/ and the root itself."""
     for layout, inner in (("a", "PW3D/data"), ("b", "3DPW"), ("c", "")):
         place = tmp_path / layout / inner

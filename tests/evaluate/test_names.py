@@ -43,9 +43,10 @@ def test_markdown_is_plain_text():
 def made(folder: Path) -> None:
     values = np.arange(6.0) + 50
     joint = np.repeat(values[:, None], 14, 1)
-    found = Rows(
+    rows = Rows(
         index=np.arange(6), ids=np.array([f"a/{i}" for i in range(6)]), sequences=np.array(["a"] * 6), mpjpe=values,
-        pa_mpjpe=values, mpve=values, joint=joint, joint_pa=joint, seen=np.ones((6, 14)), failed=np.zeros(6, bool),
+        pa_mpjpe=values, mpve=values, joint=joint, joint_pa=joint,
+        joint_visible=np.ones((6, 14)), failed=np.zeros(6, bool),
     )  # fmt: skip
     protocol = entry("3dpw").protocol
     content = {
@@ -56,10 +57,10 @@ def made(folder: Path) -> None:
         "persons": {"evaluated": 6, "failures": 0, "partial": False, "found": 6, "published": None,
                     "difference": None},
         "data": {"layout": "JSON", "files": {"f": "0"}, "left_out": {"why": 1}, "notes": ["n"]},
-        "figures": figures(protocol.measure, found),
+        "figures": figures(protocol.measure, rows),
     }  # fmt: skip
     folder.mkdir()
-    save(folder / report.ROWS, found, {})
+    save(folder / report.ROWS, rows, {})
     (folder / report.RESULT).write_text(json.dumps(content))
 
 
@@ -95,11 +96,11 @@ def evil_result(folder: Path) -> Path:
 
 
 def test_no_name_breaks_a_report(tmp_path: Path):
-    found = report.read(evil_result(tmp_path / "a"))
-    pages = [report.markdown(found), tables([found])]
-    for told in (*pages, text(compare(tmp_path / "a", tmp_path / "a"))):
-        told.encode()
-        assert "\x1b" not in told and not any(one.startswith("## x") for one in told.splitlines())
+    result = report.read(evil_result(tmp_path / "a"))
+    pages = [report.markdown(result), tables([result])]
+    for content in (*pages, text(compare(tmp_path / "a", tmp_path / "a"))):
+        content.encode()
+        assert "\x1b" not in content and not any(one.startswith("## x") for one in content.splitlines())
     assert not any("<script" in page for page in pages)
 
 
@@ -110,16 +111,16 @@ def test_no_name_breaks_the_robustness_page(name: str, tmp_path: Path, monkeypat
 
     monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
     point = {"severity": 0.0, "MPJPE": 50.0, "PA-MPJPE": None, "failures": 0}
-    found = {
+    record = {
         "protocol": {"name": name, "title": name, "hash": name},
         "persons": {"measured": 1, "found": 1, "left_out": {name: 1}, "map": 1},
         "models": [{"name": name, "sha256": "0"}, {"name": name, "sha256": "0"}],
         "corruptions": [{"name": "x", "title": "t", "unit": "u", "models": [[point], [point]]}],
         "map": {"grid": 1, "box": 0.2, "joints": ["a"], "models": [[[[None]]], [[[3.0]]]]},
     }
-    written = robustness.write(found, tmp_path)
+    written = robustness.write(record, tmp_path)
     assert "<script" not in written.read_text() and written.stat().st_size > 10_000
-    assert "\x1b" not in robustness.markdown(found)
+    assert "\x1b" not in robustness.markdown(record)
     assert not plot_label(name).startswith("_") and len(plot_label(name)) <= 49
 
 

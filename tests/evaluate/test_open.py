@@ -56,7 +56,7 @@ class Toy:
             visible=np.ones((n, 30), np.float32), focal_crop=focal, focal_image=focal,
             turn=np.tile(np.eye(3), (n, 1, 1)),
             truth_joints=self.joints[at], measured=np.ones((n, 17)), truth_vertices=self.vertices[at],
-            truth_pelvis=self.joints30[at, 0].astype(np.float64), seen=np.ones((n, 17)),
+            truth_pelvis=self.joints30[at, 0].astype(np.float64), joint_visible=np.ones((n, 17)),
         )  # fmt: skip
 
 
@@ -67,12 +67,12 @@ def test_a_set_without_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     assert isinstance(Toy(), EvaluationSource)
     path = run_evaluation(EvaluationConfig(protocol="toy", out=tmp_path), say=lambda _: None)
     assert path is not None
-    found = read(path)
-    assert found["protocol"]["hash"] == TOY.hash and found["persons"]["difference"] == 0
-    means = {name: m["mean"] for name, m in found["figures"]["mean"].items()}
+    record = read(path)
+    assert record["protocol"]["hash"] == TOY.hash and record["persons"]["difference"] == 0
+    means = {name: m["mean"] for name, m in record["figures"]["mean"].items()}
     assert (
         0 < means["PA-MPJPE"] < means["MPJPE"] < 400 and 0 < means["MPVE"] < 400
     )  # one mesh: it has an MPVE
-    assert found["fallbacks"] == {} and len(list((path.parent / "worst").iterdir())) == 3
+    assert record["fallbacks"] == {} and len(list((path.parent / "worst").iterdir())) == 3
     with pytest.raises(InputError, match="needs its data set"):
         opening.open_source("3dpw", None)

@@ -1,22 +1,16 @@
 """A folder of records is measured as a protocol: on whom, in which frame, by which hash; and the bench takes it."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
+from packed_people import COUNT, SMALL, Body, Crowd, people, true_prediction
 
-from dpmesh.body.files import free_body
-from dpmesh.body.layer import BodyModel
 from dpmesh.cli.main import main
-from dpmesh.data import pack as packing
-from dpmesh.data import shards
-from dpmesh.data.annotation import Annotation
-from dpmesh.data.pack import PackConfig, pack
+from dpmesh.data.pack import pack
+from dpmesh.data.shards import ShardSource
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.evaluate.packed import PackedSource, open_packed
 from dpmesh.evaluate.protocol import OWN_JOINTS, Measure
@@ -25,94 +19,6 @@ from dpmesh.evaluate.report import read
 from dpmesh.evaluate.results import predicted, score
 from dpmesh.evaluate.robustness.report import JSON
 from dpmesh.geometry import CROP
-from dpmesh.geometry.rotations import rotation_matrix
-from dpmesh.skeletons import H36M17, JOINTS30
-from dpmesh.types import Inputs, Prediction
-
-AT = list(H36M17.indices_in(JOINTS30))
-SIZE, FOCAL, COUNT = (300, 240), 310.0, 5
-K = np.array([[FOCAL, 0, 150], [0, FOCAL, 120], [0, 0, 1.0]])
-SMALL = PackConfig(side=300, per_shard=2, quality=95)
-
-
-class Crowd:
-    """Made-up people off the picture's middle; joints of the free body by the Human3.6M regressor, camera frame."""
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        self.body = BodyModel(free_body())
-        pose = torch.from_numpy(rng.normal(0, 0.2, (COUNT, 24, 3))).float()
-        pose[:, 0] = torch.tensor([np.pi, 0.0, 0.0])
-        posed = self.body(torch.zeros(COUNT, 10), rotation_matrix(pose))
-        places = np.stack([[x, 0.1, 4.0] for x in (-1.2, -0.6, 0.0, 0.6, 1.2)]).astype(np.float32)
-        self.vertices = posed.vertices.numpy() + places[:, None]
-        own = posed.joints30.numpy() + places[:, None]
-        self.joints = own.copy()  # joints of Human3.6M's regressor where it has them
-        self.joints[:, AT] = self.body.regress(posed.vertices, "h36m17").numpy() + places[:, None]
-        self.own = own
-
-    def person(self, i: int, folder: Path, **changed: object) -> Annotation:
-        joints = self.joints[i]
-        pixels = (joints @ K.T)[:, :2] / joints[:, 2:]
-        low, high = np.maximum(pixels.min(0), 0), np.minimum(pixels.max(0), np.array(SIZE) - 1)
-        valid = np.zeros(30, np.float32)
-        valid[AT] = 1
-        path = folder / f"{i}.jpg"
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (*SIZE[::-1], 3), np.uint8)).save(path)
-        made = Annotation(
-            record_id=f"mine/walk{i % 2}/{i}", image=path, size=SIZE, box=np.concatenate([low, high]), K=K,
-            joints2d=(pixels * valid[:, None]).astype(np.float32), joints2d_valid=valid,
-            joints3d=(joints * valid[:, None]).astype(np.float32), joints3d_valid=valid,
-        )  # fmt: skip
-        return replace(made, **changed)
-
-
-@pytest.fixture(scope="module")
-def crowd() -> Crowd:
-    return Crowd()
-
-
-def people(crowd: Crowd, folder: Path) -> list[Annotation]:
-    """The second lacks a knee in 3D, the fourth everything."""
-    found = [crowd.person(i, folder) for i in range(COUNT)]
-    some = found[1].joints3d_valid.copy()
-    some[JOINTS30.index("L_Knee")] = 0
-    found[1] = replace(found[1], joints3d_valid=some)
-    found[3] = replace(found[3], joints3d_valid=np.zeros(30, np.float32))
-    return found
-
-
-@pytest.fixture
-def records(crowd: Crowd, tmp_path: Path) -> Path:
-    pack(people(crowd, tmp_path), tmp_path / "mine", "walk-test", SMALL)
-    return tmp_path / "mine"
-
-
-def answer(crowd: Crowd, source: PackedSource, indices: Sequence[int], camera: str) -> Prediction:
-    """The truth, in the frame of a model of that camera."""
-    persons = source.persons(indices)
-    rows = [int(name.rpartition("/")[2]) for name in persons.ids]
-    mesh = crowd.vertices[rows]
-    if camera == "crop":
-        mesh = np.einsum("bji,bvj->bvi", persons.turn, mesh)
-    vertices, n = torch.from_numpy(mesh).float(), len(rows)
-    joints, zeros = crowd.body.regress(vertices, "joints30"), torch.zeros
-    return Prediction(
-        root_6d=zeros(n, 6), pose_latent=zeros(n, 1), body_rotations=torch.eye(3).expand(n, 23, 3, 3),
-        betas=zeros(n, 10), camera=zeros(n, 3), joints_img=zeros(n, 15, 3),
-        global_orient=torch.eye(3).expand(n, 3, 3), transl=zeros(n, 3), vertices=vertices, joints3d=joints,
-        joints2d=joints[..., :2], focal=torch.ones(n),
-    )  # fmt: skip
-
-
-class Body:
-    """As much of a model as `predicted` looks at."""
-
-    def __init__(self, crowd: Crowd, camera: str) -> None:
-        self.body, self.camera, self.provenance = crowd.body, camera, {}
-
-    def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
-        raise AssertionError("the test says what it answers")
 
 
 @pytest.mark.parametrize("camera", ["crop", "image"])
@@ -122,17 +28,19 @@ def test_the_true_body_has_no_error_and_the_unknown_are_not_counted(
     protocol, source = open_set(str(records), None)
     assert isinstance(source, PackedSource) and len(source) == 3  # without the second and the fourth
     assert dict(source.census.left_out) == {"3D joints not known, or not all": 2}
-    assert len(source.census.files) == 3 and source.census.found == 3
+    assert len(source.census.files) == 3 and source.census.persons == 3
     persons = source.persons([0, 1, 2])
     assert persons.ids == ("mine/walk0/0", "mine/walk0/2", "mine/walk0/4")
     assert protocol.selection.rule == "measured" and protocol.measure == Measure(
         metrics=("MPJPE", "PA-MPJPE")
     )
-    said = predicted(protocol.measure, Body(crowd, camera), answer(crowd, source, [0, 1, 2], camera), persons)
-    rows = score(protocol.measure, [0, 1, 2], persons, said)
+    predictions = predicted(
+        protocol.measure, Body(crowd, camera), true_prediction(crowd, source, [0, 1, 2], camera), persons
+    )
+    rows = score(protocol.measure, [0, 1, 2], persons, predictions)
     assert rows.mpjpe.max() < 0.1 and rows.pa_mpjpe.max() < 0.1  # mm: the records keep micrometres
     turned = predicted(
-        protocol.measure, Body(crowd, "image"), answer(crowd, source, [0, 1, 2], "crop"), persons
+        protocol.measure, Body(crowd, "image"), true_prediction(crowd, source, [0, 1, 2], "crop"), persons
     )
     assert score(protocol.measure, [0, 1, 2], persons, turned).mpjpe[[0, 2]].min() > 20  # it is no tautology
 
@@ -142,11 +50,11 @@ def test_inputs_are_those_of_the_crop_with_noise(records: Path) -> None:
     whole, alone = source.persons([0, 1, 2]), source.persons([2])
     assert np.array_equal(whole.joints[2], alone.joints[0]) and np.array_equal(whole.crops[2], alone.crops[0])
     assert whole.crops.std() > 5 and whole.visible.sum(1).min() > 8
-    sample = source._shards.sample(0, np.random.default_rng(0))  # true joints
+    sample = ShardSource(records, "walk", "test").sample(0, np.random.default_rng(0))  # true joints
     both = (whole.visible[0] > 0) & (sample.visible > 0)
     off = np.linalg.norm(whole.joints[0] - sample.joints, axis=1)[both]
     assert 0.5 < np.median(off) < 25 and whole.joints.max() < CROP
-    assert np.isnan(whole.seen).sum() == 0 and whole.focal_crop[0] == pytest.approx(sample.focal)
+    assert np.isnan(whole.joint_visible).sum() == 0 and whole.focal_crop[0] == pytest.approx(sample.focal)
 
 
 def test_the_hash_is_of_what_was_measured(crowd: Crowd, records: Path, tmp_path: Path) -> None:
@@ -160,8 +68,8 @@ def test_the_hash_is_of_what_was_measured(crowd: Crowd, records: Path, tmp_path:
     assert open_packed(tmp_path / "other").protocol.hash != first.hash
 
 
-def test_fits_and_smpls_joints_are_told_apart(crowd: Crowd, tmp_path: Path) -> None:
-    """Both are compared with the answer's own joints, not with the Human3.6M regressor's."""
+def test_fits_and_smpl_joints_have_protocols_of_their_own(crowd: Crowd, tmp_path: Path) -> None:
+    """Both are compared with the predicted body's own joints, not with the Human3.6M regressor's."""
     nothing = {"joints3d_valid": np.zeros(30, np.float32), "joints3d": np.zeros((30, 3), np.float32)}
     everything = {"joints3d_valid": np.ones(30, np.float32)}
     for name, rule, changed in (
@@ -175,11 +83,13 @@ def test_fits_and_smpls_joints_are_told_apart(crowd: Crowd, tmp_path: Path) -> N
         assert protocol.selection.rule == rule and protocol.measure.regressor == OWN_JOINTS
         assert len(source) == COUNT - (name == "fit")
         persons = source.persons([0, 1])
-        said = predicted(
-            protocol.measure, Body(crowd, "crop"), answer(crowd, source, [0, 1], "crop"), persons
+        predictions = predicted(
+            protocol.measure, Body(crowd, "crop"), true_prediction(crowd, source, [0, 1], "crop"), persons
         )
-        assert score(protocol.measure, [0, 1], persons, said).mpjpe.max() < 0.1
-        other = predicted(Measure(), Body(crowd, "crop"), answer(crowd, source, [0, 1], "crop"), persons)
+        assert score(protocol.measure, [0, 1], persons, predictions).mpjpe.max() < 0.1
+        other = predicted(
+            Measure(), Body(crowd, "crop"), true_prediction(crowd, source, [0, 1], "crop"), persons
+        )
         assert score(protocol.measure, [0, 1], persons, other).mpjpe.min() > 5
 
 
@@ -216,12 +126,12 @@ def test_the_commands_take_a_folder(
         main(["bench", "robustness", "--protocol", str(records), "--out", str(tmp_path / "bench"), *words])
         == 0
     )
-    found = json.loads((tmp_path / "bench" / JSON).read_text())
-    assert found["protocol"]["hash"] == open_packed(records).protocol.hash
-    assert found["persons"] == {
+    record = json.loads((tmp_path / "bench" / JSON).read_text())
+    assert record["protocol"]["hash"] == open_packed(records).protocol.hash
+    assert record["persons"] == {
         "measured": 3, "found": 3, "left_out": {"3D joints not known, or not all": 2}, "map": 0,
     }  # fmt: skip
-    assert found["corruptions"][0]["models"][0][0]["MPJPE"] > 20
+    assert record["corruptions"][0]["models"][0][0]["MPJPE"] > 20
     out = tmp_path / "results"
     assert main(["eval", "run", str(records), "--method", "t-pose", "--out", str(out)]) == 0
     result = read(out / "mine+t-pose")
@@ -233,91 +143,10 @@ def test_the_commands_take_a_folder(
         main(["bench", "robustness", "--protocol", str(tmp_path / "bench"), "--out", str(tmp_path / "no")])
         != 0
     )
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "not a folder of packed people" in told and "dpmesh data pack" in told
-    assert not (tmp_path / "no").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"record_id": ["a"]}, ""),
-        ({"record_id": "a\nb"}, "no printable text"),
-        ({"fit_valid": None}, ""),
-        ({"betas_valid": 0.5}, "betas_valid"),
-        ({"K": [[1, 2, 3]]}, "cannot reshape"),
-        ({"box": "x"}, "could not convert"),
-    ],
-)
-def test_a_damaged_record_is_one_line(
-    records: Path, change: dict, told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = shards.from_plain
-    monkeypatch.setattr(
-        shards, "from_plain", lambda data, *rest, **more: plain({**data, **change}, *rest, **more)
+    printed = capsys.readouterr().err
+    assert (
+        printed.count("\n") == 1
+        and "not a folder of packed people" in printed
+        and "dpmesh data pack" in printed
     )
-    with pytest.raises(InputError, match=rf"person 0: .*record.*{told}") as error:
-        open_packed(records)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("count", [10**30, -1, 1.5, None, "x", True])
-def test_a_damaged_manifest_is_one_line_and_does_not_hang(records: Path, count: object) -> None:
-    found = json.loads((records / "pack.json").read_text())
-    found["sets"]["walk-test"]["shards"] = count
-    (records / "pack.json").write_text(json.dumps(found))
-    with pytest.raises(InputError, match=r"pack\.json: the number of shards of walk-test is damaged"):
-        open_packed(records)
-    found["sets"]["walk-test"]["shards"] = 90_000
-    (records / "pack.json").write_text(json.dumps(found))
-    with pytest.raises(
-        InputError, match=r"pack\.json: walk-test has far fewer shards than the manifest's 90,000"
-    ):
-        open_packed(records)
-    (records / "pack.json").write_text('{"sets": [1]}')
-    with pytest.raises(InputError, match="no manifest of packed people"):
-        open_packed(records)
-
-
-def test_an_index_that_points_outside_is_one_line(records: Path) -> None:
-    path = records / "walk-test-00000.json"
-    found = json.loads(path.read_text())
-    found["people"][0][0] = -1
-    path.write_text(json.dumps(found))
-    with pytest.raises(
-        InputError, match=r"walk-test-00000\.tar: this shard is torn: its index is missing or damaged"
-    ):
-        open_packed(records)
-
-
-@pytest.mark.parametrize("field", ["joints3d", "K", "box", "joints2d", "joints3d_valid"])
-def test_a_record_with_nan_is_the_records_fault(
-    crowd: Crowd, tmp_path: Path, field: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of shards that another hand wrote: packing leaves such a record out, training refuses it, the evaluation counts
-    and names it."""
-    found = people(crowd, tmp_path)
-    spoiled = getattr(found[2], field).copy()
-    spoiled.flat[AT[3] if field.startswith("joints") else 0] = np.nan
-    whole, found[2] = found[2], replace(found[2], **{field: spoiled})
-    assert pack(found, tmp_path / "ours", "walk-test", SMALL).skipped.keys() == {whole.record_id}
-    census = open_packed(tmp_path / "ours").census
-    assert census.found == 2 and census.left_out["left out when packed"] == 1
-
-    def to_plain(person: Annotation) -> dict:
-        return written(person) | ({field: spoiled.tolist()} if person.record_id == whole.record_id else {})
-
-    written = packing.to_plain
-    monkeypatch.setattr(packing, "to_plain", to_plain)
-    monkeypatch.setattr(packing, "_json", json.dumps)
-    pack([*found[:2], whole, *found[3:]], tmp_path / "mine", "walk-test", SMALL)
-    with pytest.raises(InputError, match="not finite"):
-        shards.ShardSource(tmp_path / "mine", "walk", "test").sample(2, np.random.default_rng(0))
-    source = open_packed(tmp_path / "mine")
-    persons = source.persons(range(len(source)))
-    assert len(source) == 3 and not persons.fallbacks
-    said = answer(crowd, source, range(len(source)), "crop")
-    measure = source.protocol.measure
-    rows = score(measure, range(len(source)), persons, predicted(measure, Body(crowd, "crop"), said, persons))
-    assert [str(name) for name in rows.ids[rows.unusable]] == [whole.record_id] and not rows.failed.any()
-    assert np.isfinite(rows.mpjpe[~rows.unusable]).all()
+    assert not (tmp_path / "no").exists()

@@ -23,7 +23,7 @@ K = intrinsics(1000.0, (1000, 800))
 
 
 def person(turn: float = 0.0, arm: float = 1.3, betas: float = 0.0) -> Person:
-    """Somebody upright 4 m away, turned about the vertical; arm: radians that the left one is lowered. Its
+    """A person upright 4 m away, turned about the vertical; arm: radians that the left one is lowered. Its
     keypoints are the joints of the one that is not turned."""
 
     def posed(angle: float) -> tuple[np.ndarray, np.ndarray]:
@@ -33,23 +33,32 @@ def person(turn: float = 0.0, arm: float = 1.3, betas: float = 0.0) -> Person:
         upright = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
         rotations[0, 0] = upright @ rotation_matrix(torch.tensor([[0.0, angle, 0.0]]))[0]
         shape = torch.full((1, 10), betas)
-        found = EXAMINER.body(shape, rotations, torch.tensor([[0.0, 0.2, 4.0]]))
-        return found.vertices[0].numpy(), found.joints30[0].numpy()
+        output = EXAMINER.body(shape, rotations, torch.tensor([[0.0, 0.2, 4.0]]))
+        return output.vertices[0].numpy(), output.joints30[0].numpy()
 
     vertices, joints = posed(turn)
-    told = np.ones((17, 3), np.float32)
-    told[:, :2] = project(posed(0.0)[1], K)[np.array(COCO17.indices_in(JOINTS30))]
-    seen = project(joints, K).astype(np.float32)
-    box = np.array([*told[:, :2].min(0), *told[:, :2].max(0)], np.float32)
+    keypoints = np.ones((17, 3), np.float32)
+    keypoints[:, :2] = project(posed(0.0)[1], K)[np.array(COCO17.indices_in(JOINTS30))]
+    projected = project(joints, K).astype(np.float32)
+    box = np.array([*keypoints[:, :2].min(0), *keypoints[:, :2].max(0)], np.float32)
     zeros = np.zeros(69, np.float32)
     return Person(
-        box, told, zeros[:3], zeros, np.full(10, betas, np.float32), zeros[:3], vertices, joints, seen, 0.9
+        box,
+        keypoints,
+        zeros[:3],
+        zeros,
+        np.full(10, betas, np.float32),
+        zeros[:3],
+        vertices,
+        joints,
+        projected,
+        0.9,
     )
 
 
 def test_a_good_body_fails_nothing():
     row = EXAMINER.row("a", 0, person())
-    assert row.failures == () and row.finite and row.unsure == 0
+    assert row.failures == () and row.finite and row.not_confident == 0
     assert row.upside_down is False and row.mirrored is False
     assert max(row.distances) < 1e-5 and len(row.distances) == 17
     assert row.foot is not None and row.foot[1] == pytest.approx(person().vertices[:, 1].max(), abs=0.02)
@@ -57,13 +66,13 @@ def test_a_good_body_fails_nothing():
 
 def test_distances_count_confident_keypoints_by_the_longer_side():
     one = person()
-    told = one.keypoints2d.copy()
-    told[5, 2] = 0.29
+    keypoints = one.keypoints2d.copy()
+    keypoints[5, 2] = 0.29
     moved = one.joints2d + np.float32([30, 40])
     box = np.float32([0, 0, 100, 500])
-    assert distances(moved, told, box) == pytest.approx(np.full(16, 0.1), abs=1e-5)
+    assert distances(moved, keypoints, box) == pytest.approx(np.full(16, 0.1), abs=1e-5)
     moved[JOINTS30.index("Nose")] = np.nan
-    assert distances(moved, told, box)[0] == np.inf  # missed, not left out
+    assert distances(moved, keypoints, box)[0] == np.inf  # missed, not left out
 
 
 def test_turned_around_is_mirrored_and_nothing_else():
@@ -74,11 +83,11 @@ def test_turned_around_is_mirrored_and_nothing_else():
 
 def test_left_and_right_are_not_asked_in_profile():
     one = person(turn=np.pi)
-    told = one.keypoints2d.copy()
-    told[:, 0] = 400 + 0.05 * (told[:, 0] - 400)
-    assert mirrored(one.joints2d, told, one.box).tested is False
-    told[:, 2] = 0
-    assert upside_down(one.joints2d, told, one.box).tested is False
+    keypoints = one.keypoints2d.copy()
+    keypoints[:, 0] = 400 + 0.05 * (keypoints[:, 0] - 400)
+    assert mirrored(one.joints2d, keypoints, one.box).tested is False
+    keypoints[:, 2] = 0
+    assert upside_down(one.joints2d, keypoints, one.box).tested is False
 
 
 def test_upside_down():
@@ -90,7 +99,7 @@ def test_upside_down():
 
 
 def cube() -> tuple[np.ndarray, np.ndarray]:
-    """Corners in {0, 1}³, twelve triangles that look outwards; the last two are the lid."""
+    """Corners in {0, 1}³, twelve triangles that face outwards; the last two are the lid."""
     corners = np.array([[x, y, z] for z in (0, 1) for y in (0, 1) for x in (0, 1)], float)
     quads = [(0, 2, 3, 1), (0, 1, 5, 4), (1, 3, 7, 5), (3, 2, 6, 7), (2, 0, 4, 6), (4, 5, 7, 6)]
     return corners, np.array([t for a, b, c, d in quads for t in ((a, b, c), (a, c, d))])
@@ -154,24 +163,24 @@ def rows_of(*feet: tuple[float, float, float] | None) -> list[Row]:
     return [replace(one, person=i, foot=foot) for i, foot in enumerate(feet)]
 
 
-def test_nobody_is_left_out():
+def test_every_person_is_counted():
     rows = on_floors(rows_of((0.0, 1.0, 4.0), (1.0, 1.0, 4.0), (-1.0, 0.3, 4.0), None))
     assert [row.above_floor is None for row in rows] == [False, False, False, True]
     assert "off the floor" in rows[2].failures and rows[0].failures == ()
     broken = replace(rows[0], finite=False, stature=float("nan"), distances=(np.inf, 0.0), mirrored=None)
-    told = summary([*rows, broken])
-    assert told["people"] == 5 and told["keypoints"] == 4 * 17 + 2
-    assert told["pck_0.1"] == pytest.approx((4 * 17 + 1) / 70, abs=1e-4)
-    assert told["failures"] == {"off the floor": 1, "not finite": 1} and told["people_with_a_failure"] == 2
-    assert told["not_testable"] == {"upside down": 0, "mirrored": 1, "off the floor": 1}
+    total = summary([*rows, broken])
+    assert total["people"] == 5 and total["keypoints"] == 4 * 17 + 2
+    assert total["pck_0.1"] == pytest.approx((4 * 17 + 1) / 70, abs=1e-4)
+    assert total["failures"] == {"off the floor": 1, "not finite": 1} and total["people_with_a_failure"] == 2
+    assert total["not_testable"] == {"upside down": 0, "mirrored": 1, "off the floor": 1}
     assert on_floors(rows_of((0.0, 1.0, 4.0)))[0].above_floor is None
 
 
 def test_one_camera_has_one_floor():
-    rows = [replace(r, picture=str(i)) for i, r in enumerate(rows_of((0.0, 1.0, 4.0), (1.0, 1.0, 5.0)))]
+    rows = [replace(r, image=str(i)) for i, r in enumerate(rows_of((0.0, 1.0, 4.0), (1.0, 1.0, 5.0)))]
     assert all(r.above_floor is None for r in on_floors(rows))
     assert all(r.above_floor == pytest.approx(0, abs=1e-6) for r in on_floors(rows, one_camera=True))
 
 
-def test_nobody_at_all():
+def test_a_summary_of_no_person_has_no_figure():
     assert summary([])["pck_0.1"] is None

@@ -42,8 +42,8 @@ def test_hashes_are_pinned():
 
 
 def test_published_counts_are_the_papers():
-    found = {name: one.protocol.persons for name, one in register().items() if "@" not in name}
-    assert {n: p for n, p in found.items() if p} == {
+    counts = {name: one.protocol.persons for name, one in register().items() if "@" not in name}
+    assert {n: p for n, p in counts.items() if p} == {
         "3dpw": 35515, "3dpw-oc": 20243, "3dpw-pc": 2218, "3dpw-crowd": 1923, "3doh": 1290,
         "synthocc": 5040,  # ours
     }  # fmt: skip
@@ -62,14 +62,14 @@ def changed(value: Any) -> Any:
 
 def leaves(value: Any) -> list[tuple[str, Any]]:
     """(field, value with that field changed) for every field at every depth."""
-    found: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, Any]] = []
     for f in fields(value):
         inner = getattr(value, f.name)
         if is_dataclass(inner):
-            found += [(f"{f.name}.{name}", (f.name, other)) for name, other in leaves(inner)]
+            pairs += [(f"{f.name}.{name}", (f.name, other)) for name, other in leaves(inner)]
         else:
-            found.append((f.name, (f.name, inner)))
-    return found
+            pairs.append((f.name, (f.name, inner)))
+    return pairs
 
 
 def test_every_field_that_decides_a_number_is_in_the_hash():

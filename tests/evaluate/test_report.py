@@ -15,11 +15,13 @@ from dpmesh.evaluate.results import Rows
 def test_the_markdown_names_everything_unusual(
     tmp_path: Path, make_rows: Callable[..., Rows], write_result: Callable[..., Path]
 ):
-    found = report.read(write_result(tmp_path / "a", make_rows(np.array([40.0, 60.0, np.nan])), partial=True))
-    found["persons"] |= {"found": 10, "published": 8, "difference": 2}
-    found["data"]["left_out"] = {"no camera": 4}
-    found["data"]["notes"] = ["a note of the data"]
-    text = report.markdown(found)
+    result = report.read(
+        write_result(tmp_path / "a", make_rows(np.array([40.0, 60.0, np.nan])), partial=True)
+    )
+    result["persons"] |= {"found": 10, "published": 8, "difference": 2}
+    result["data"]["left_out"] = {"no camera": 4}
+    result["data"]["notes"] = ["a note of the data"]
+    text = report.markdown(result)
     for line in (
         "* **partial: the first 3 of 10 persons**",
         "* **2 persons more than published (10, not 8)**",
@@ -31,8 +33,8 @@ def test_the_markdown_names_everything_unusual(
         "| 50 mm | 33.3 % | 66.7 % |",  # a failure's joints count as missed; aligned: half the error
     ):
         assert line in text.splitlines(), line
-    found["persons"] |= {"found": 7, "difference": -1, "failures": 0, "partial": False}
-    assert report.warnings(found) == ["1 persons fewer than published (7, not 8)"]
+    result["persons"] |= {"found": 7, "difference": -1, "failures": 0, "partial": False}
+    assert report.warnings(result) == ["1 persons fewer than published (7, not 8)"]
 
 
 def test_a_foreign_json_is_no_result(tmp_path: Path):
@@ -45,7 +47,7 @@ def test_a_foreign_json_is_no_result(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "told"),
+    ("place", "value", "message"),
     [
         (("figures", "mean", "MPJPE", "mean"), "x", "figures.mean.MPJPE.mean is not a finite number"),
         (("figures", "mean", "MPJPE", "mean"), float("nan"), "not a finite number"),
@@ -66,7 +68,7 @@ def test_a_changed_result_is_one_line(
     tmp_path: Path,
     place: tuple[str, ...],
     value: object,
-    told: str,
+    message: str,
     make_rows: Callable[..., Rows],
     write_result: Callable[..., Path],
 ):
@@ -77,7 +79,7 @@ def test_a_changed_result_is_one_line(
         inner = inner[name]
     inner[place[-1]] = value
     (folder / report.RESULT).write_text(json.dumps(content))
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         report.read(folder)
     assert "\n" not in str(caught.value)
 

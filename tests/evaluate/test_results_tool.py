@@ -1,4 +1,4 @@
-"""tools/figures/results.py: every method in one table with MediaPipe beside, written between the page's marks."""
+"""tools/figures/results.py: every method in one table, compared with MediaPipe, written between the page's marks."""
 
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,6 @@ def test_what_is_finished_is_kept_unless_of_other_weights_or_persons(
     assert runs == [4, 6]
 
 
-def _write(found: dict[str, Any], folder: Path) -> None:
+def _write(record: dict[str, Any], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    (folder / results.robustness.JSON).write_text(results.json.dumps(found))
+    (folder / results.robustness.JSON).write_text(results.json.dumps(record))

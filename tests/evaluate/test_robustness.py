@@ -1,4 +1,4 @@
-"""Corruptions are nested and do what they say; the bench measures models beside each other and draws its report."""
+"""Corruptions are nested and change what they name; the benchmark compares models and draws its report."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def persons() -> Persons:
         ids=tuple("abcdef"), sequences=("s",) * 6, crops=rng.integers(0, 256, (6, 256, 256, 3), np.uint8),
         joints=joints, visible=visible, focal_crop=np.full(6, 600, np.float32),
         focal_image=np.full(6, 600, np.float32), turn=np.tile(np.eye(3), (6, 1, 1)), truth_joints=np.zeros((6, 17, 3)),
-        measured=np.ones((6, 17)), truth_vertices=None, truth_pelvis=None, seen=np.ones((6, 17)),
+        measured=np.ones((6, 17)), truth_vertices=None, truth_pelvis=None, joint_visible=np.ones((6, 17)),
     )  # fmt: skip
 
 
@@ -59,7 +59,9 @@ def test_the_mildest_changes_nothing_and_all_are_repeatable(persons: Persons, on
     assert np.isfinite(last.joints).all() and last.crops.dtype == np.uint8
     first_only = [a[:1] for a in (persons.joints, persons.visible, persons.crops)]
     alone = one.apply(_first(persons), one.severities[-1], SEEDS[:1])
-    assert len(first_only[0]) == 1 and np.array_equal(alone.joints[0], worst.joints[0])  # whoever is beside
+    assert len(first_only[0]) == 1 and np.array_equal(
+        alone.joints[0], worst.joints[0]
+    )  # whatever the rest of the batch
 
 
 def _first(persons: Persons) -> Persons:
@@ -111,7 +113,7 @@ def test_occluders_grow_and_take_the_keypoints_under_them(persons: Persons) -> N
     assert (half.joints[half.visible > 0][:, 1] >= 128).all() and (half.crops[:, :128] == 128).all()
 
 
-def test_the_window_moves_picture_and_joints_alike(persons: Persons) -> None:
+def test_the_window_moves_image_and_joints_alike(persons: Persons) -> None:
     blank = np.zeros_like(persons.crops)
     for i, (x, y) in enumerate(persons.joints[:, COCO[0]]):
         if i < 5:
@@ -148,20 +150,20 @@ def test_two_models_in_one_call(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "2",
     )
     assert main(["bench", "robustness", "--out", str(tmp_path), *words, "--only", "dropped", "blur"]) == 0
-    found = json.loads((tmp_path / JSON).read_text())
-    assert labels(found) == ["embedded (1)", "embedded (2)"] and found["persons"]["measured"] == 2
-    assert [one["name"] for one in found["corruptions"]] == ["dropped", "blur"]
-    for one in found["corruptions"]:
+    record = json.loads((tmp_path / JSON).read_text())
+    assert labels(record) == ["embedded (1)", "embedded (2)"] and record["persons"]["measured"] == 2
+    assert [one["name"] for one in record["corruptions"]] == ["dropped", "blur"]
+    for one in record["corruptions"]:
         assert one["models"][0] == one["models"][1]  # one model twice sees the same
-    dropped = [point["MPJPE"] for point in found["corruptions"][0]["models"][0]]
-    blurred = [point["MPJPE"] for point in found["corruptions"][1]["models"][0]]
+    dropped = [point["MPJPE"] for point in record["corruptions"][0]["models"][0]]
+    blurred = [point["MPJPE"] for point in record["corruptions"][1]["models"][0]]
     assert dropped[0] == blurred[0] and dropped[-1] > dropped[0] + 30  # without keypoints it is worse
-    values = np.array(found["map"]["models"][0])
+    values = np.array(record["map"]["models"][0])
     assert values.shape == (14, 2, 2) and np.abs(values).max() > 1
     page = (tmp_path / PAGE).read_text()
-    pictures = [base64.b64decode(one) for one in re.findall(r"base64,([^']+)'", page)]
-    assert len(pictures) == 3
-    for i, one in enumerate(pictures):
+    images = [base64.b64decode(one) for one in re.findall(r"base64,([^']+)'", page)]
+    assert len(images) == 3
+    for i, one in enumerate(images):
         path = tmp_path / f"{i}.png"
         path.write_bytes(one)
         assert Image.open(path).size[0] > 500
@@ -175,7 +177,7 @@ def _same_again(out: Path, capsys: pytest.CaptureFixture[str], words: list[str])
     command = ["bench", "robustness", "--out", str(out)]
     assert main([*command, *words]) == 0
     assert "kept (--overwrite" in capsys.readouterr().out
-    for more, told in (
+    for more, message in (
         (["--people", "3"], "persons"),
         (["--grid", "3"], "grid"),
         (["--protocol", "synthocc@detector"], "protocol"),
@@ -183,16 +185,16 @@ def _same_again(out: Path, capsys: pytest.CaptureFixture[str], words: list[str])
         (["--weights", "embedded"], "weights"),
     ):
         assert main([*command, *words, *more]) == 1
-        assert f"made with other {told}" in capsys.readouterr().err
-    found = json.loads(before)
-    del found["made of"]
-    for content, told in (
-        (json.dumps(found), "an earlier version"),
+        assert f"made with other {message}" in capsys.readouterr().err
+    record = json.loads(before)
+    del record["made of"]
+    for content, message in (
+        (json.dumps(record), "an earlier version"),
         ("{}", "was not written by dpmesh bench"),
     ):
         (out / JSON).write_text(content)
         assert main([*command, *words]) == 1
-        assert told in capsys.readouterr().err and (out / JSON).read_text() == content
+        assert message in capsys.readouterr().err and (out / JSON).read_text() == content
 
 
 def test_every_option_reaches_the_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ def test_every_option_reaches_the_bench(monkeypatch: pytest.MonkeyPatch, tmp_pat
     ]  # fmt: skip
 
 
-def test_the_map_is_of_as_many_persons_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_map_covers_the_recorded_number_of_persons(monkeypatch: pytest.MonkeyPatch) -> None:
     slid: list[list[int]] = []
 
     def slide(evaluation: object, indices: list[int], persons: Persons, *rest: object) -> np.ndarray:
@@ -223,7 +225,7 @@ def test_the_map_is_of_as_many_persons_as_it_says(monkeypatch: pytest.MonkeyPatc
         return np.zeros((len(indices), 2, 2, 14))
 
     monkeypatch.setattr(run_module, "slide_box", slide)
-    found = run_module.run(
+    record = run_module.run(
         RobustnessConfig(people=5, batch=3, map_people=4, grid=2, only=("blur",)), say=lambda _: None
     )
-    assert slid == [[0, 1, 2], [3]] and found["persons"]["map"] == 4 and found["persons"]["measured"] == 5
+    assert slid == [[0, 1, 2], [3]] and record["persons"]["map"] == 4 and record["persons"]["measured"] == 5

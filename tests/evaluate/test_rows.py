@@ -13,7 +13,7 @@ from dpmesh.evaluate.results import Rows
 
 
 @pytest.mark.parametrize(
-    ("name", "array", "told"),
+    ("name", "array", "message"),
     [
         ("index", np.zeros(4, np.int64), "indices"),
         ("index", np.arange(4) - 1, "indices"),
@@ -34,14 +34,14 @@ def test_changed_rows_are_one_line(
     tmp_path: Path,
     name: str,
     array: np.ndarray,
-    told: str,
+    message: str,
     make_rows: Callable[..., Rows],
     write_result: Callable[..., Path],
 ):
     folder = write_result(tmp_path / "a", make_rows(np.full(4, 50.0)))
     arrays = {**np.load(folder / report.ROWS), name: array}
     np.savez(folder / report.ROWS, **arrays)
-    with pytest.raises(InputError, match=told) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         compare(folder, folder)
     assert "\n" not in str(caught.value)
 

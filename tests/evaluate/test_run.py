@@ -1,4 +1,4 @@
-"""A run gives the same answer to the bit however it is shared out or interrupted, and nobody is counted twice."""
+"""A run gives bit-identical results however it is distributed or interrupted, and counts each person once."""
 
 import os
 import pickle
@@ -37,14 +37,14 @@ def same(a: Rows, b: Rows) -> None:
 
 
 def about(twin):
-    """Not quite the truth, another for everybody."""
+    """The ground truth with noise that differs between persons."""
 
-    def answer(name: str):
+    def predict(name: str):
         vertices, origin = twin.truth[name]
         seed = np.frombuffer(name.encode(), np.uint8).sum()
         return vertices + np.random.default_rng(seed).normal(0, 0.02, vertices.shape), origin
 
-    return answer
+    return predict
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
@@ -81,14 +81,14 @@ def test_a_part_too_few_or_twice_is_refused(twin, opened):
 def test_parts_of_another_run_are_refused(twin, opened):
     run = opened(PROTOCOL, about(twin), batch=2, part=4)
     run_parts(run, 0, 1)
-    for other, told in (
+    for other, message in (
         (opened(PROTOCOL, about(twin), batch=4, part=4), "another batch"),
         (opened(PROTOCOL, about(twin), batch=2, part=4, limit=6), "another persons .12; now 6"),
         (replace(run, weights_record={**run.weights_record, "sha256": "1" * 64}), "another weights"),
         (replace(run, weights_record={**run.weights_record, "body": {"sha256": "1"}}), "another body"),
         (replace(run, protocol=replace(run.protocol, version=2)), "hash"),
     ):
-        with pytest.raises(InputError, match=rf"another run.*{told}.*--overwrite"):
+        with pytest.raises(InputError, match=rf"another run.*{message}.*--overwrite"):
             run_parts(other, 0, 1)
     (run.config.folder / PARTS / "part-00000.npz").write_bytes(b"PK nonsense")
     with pytest.raises(InputError, match=r"part-00000\.npz"):
@@ -99,8 +99,8 @@ def test_rows_come_back_as_they_were(twin, opened, tmp_path: Path):
     run = opened(PROTOCOL, about(twin), batch=4)
     rows = evaluate(run, range(8))
     save(tmp_path / "r.npz", rows, {"a": 1})
-    found, header = load(tmp_path / "r.npz")
-    same(found, rows)
+    loaded, header = load(tmp_path / "r.npz")
+    same(loaded, rows)
     assert header == {"a": 1} and [p.name for p in tmp_path.glob("*.npz")] == ["r.npz"]
     same(concatenate([evaluate(run, range(4, 8)), evaluate(run, range(0, 4))]), rows)
 
@@ -199,21 +199,21 @@ def test_killed_then_finished_by_torchrun(twin, whole: Path, settings: dict, tmp
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("→ ") == 1  # one process reports
-    found, wanted = load(tmp_path / PROTOCOL / "rows.npz")[0], load(whole / "rows.npz")[0]
+    finished, wanted = load(tmp_path / PROTOCOL / "rows.npz")[0], load(whole / "rows.npz")[0]
     mark = 1000.0 * (np.arange(SOME) < 1)
-    np.testing.assert_allclose(found.mpjpe, wanted.mpjpe + mark, rtol=1e-12)
-    same(replace(found, mpjpe=wanted.mpjpe), wanted)
+    np.testing.assert_allclose(finished.mpjpe, wanted.mpjpe + mark, rtol=1e-12)
+    same(replace(finished, mpjpe=wanted.mpjpe), wanted)
 
 
-def test_a_finished_result_is_kept_unless_told(twin, whole: Path, settings: dict):
+def test_a_finished_result_is_kept_without_overwrite(twin, whole: Path, settings: dict):
     before = (whole / "result.json").stat().st_mtime_ns
-    told: list[str] = []
-    run_evaluation(EvaluationConfig(out=whole.parent, **settings), say=told.append)
-    assert (whole / "result.json").stat().st_mtime_ns == before and "kept" in told[0]
+    printed: list[str] = []
+    run_evaluation(EvaluationConfig(out=whole.parent, **settings), say=printed.append)
+    assert (whole / "result.json").stat().st_mtime_ns == before and "kept" in printed[0]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"limit": SOME - 1}, "other limit"),
         ({"body": "some.npz"}, "other body"),
@@ -221,10 +221,10 @@ def test_a_finished_result_is_kept_unless_told(twin, whole: Path, settings: dict
     ],
 )
 def test_a_finished_result_of_another_run_is_refused(
-    twin, whole: Path, settings: dict, change: dict, told: str
+    twin, whole: Path, settings: dict, change: dict, message: str
 ):
     before = (whole / "result.json").read_bytes()
-    with pytest.raises(InputError, match=rf"{told}.*--overwrite"):
+    with pytest.raises(InputError, match=rf"{message}.*--overwrite"):
         run_evaluation(EvaluationConfig(out=whole.parent, **(settings | change)))
     assert (whole / "result.json").read_bytes() == before
 
@@ -250,47 +250,47 @@ def test_what_uses_no_network_is_known_by_what_it_uses(tmp_path: Path):
     )
 
 
-def test_a_worker_tells_its_error(twin, settings: dict, tmp_path: Path):
+def test_a_worker_reports_its_error(twin, settings: dict, tmp_path: Path):
     """It goes through a pipe, so it must survive pickling; starting processes for it would take ten seconds."""
-    told: queue.Queue = queue.Queue()
-    work(EvaluationConfig(out=tmp_path, weights=str(tmp_path / "none"), **settings), 0, 2, told)
-    error = pickle.loads(pickle.dumps(told.get_nowait()))  # noqa: S301
+    errors: queue.Queue = queue.Queue()
+    work(EvaluationConfig(out=tmp_path, weights=str(tmp_path / "none"), **settings), 0, 2, errors)
+    error = pickle.loads(pickle.dumps(errors.get_nowait()))  # noqa: S301
     assert isinstance(error, DPMeshError) and "no such folder and no such shipped weights" in str(error)
     assert error.where == str(tmp_path / "none") and error.fix
 
 
 def test_a_failing_worker_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Also one that is killed and says nothing."""
-    for says, told in (
+    """Also one that is killed and reports no error."""
+    for error, message in (
         (InputError("no light"), "no light"),
         (None, "was killed.*finished parts are kept"),
     ):
-        monkeypatch.setattr(runner, "multiprocessing", Workers(says))
-        with pytest.raises(InputError, match=told):
+        monkeypatch.setattr(runner, "multiprocessing", Workers(error))
+        with pytest.raises(InputError, match=message):
             runner.spawn_workers(EvaluationConfig(protocol=PROTOCOL, out=tmp_path), 2, lambda _: None)
 
 
 class Workers:
-    """Stands for multiprocessing: the first worker does its work, the second says `says` or nothing, and is gone."""
+    """Stands for multiprocessing: the first worker succeeds, the second reports `error` or is killed."""
 
-    def __init__(self, says: DPMeshError | None) -> None:
-        self.says = says
+    def __init__(self, error: DPMeshError | None) -> None:
+        self.error = error
         self.Queue, self.made = queue.Queue, 0
 
     def get_context(self, _: str) -> "Workers":
         return self
 
     def Process(self, target: object, args: tuple) -> "Workers.One":
-        return Workers.One(args[1], args[3], self.says)
+        return Workers.One(args[1], args[3], self.error)
 
     class One:
-        def __init__(self, rank: int, told: queue.Queue, says: DPMeshError | None) -> None:
-            self.rank, self.told, self.says = rank, told, says
-            self.exitcode = None if rank == 0 or says else -9
+        def __init__(self, rank: int, errors: queue.Queue, error: DPMeshError | None) -> None:
+            self.rank, self.errors, self.error = rank, errors, error
+            self.exitcode = None if rank == 0 or error else -9
 
         def start(self) -> None:
-            if self.rank == 0 or self.says:
-                self.told.put(self.says if self.rank else None)
+            if self.rank == 0 or self.error:
+                self.errors.put(self.error if self.rank else None)
 
         def terminate(self) -> None:
             self.exitcode = self.exitcode or -15

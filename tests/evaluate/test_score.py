@@ -1,4 +1,4 @@
-"""Scores against a slow, obvious reference: loops, and an alignment found by another library's solver."""
+"""Scores against a slow, obvious reference: loops, and an alignment computed by another library's solver."""
 
 from dataclasses import replace
 
@@ -20,8 +20,8 @@ RNG = np.random.default_rng(3)
 
 def persons(n: int = 5, vertices: int = 40) -> Persons:
     zeros = np.zeros
-    seen = RNG.integers(0, 2, (n, 17)).astype(float)
-    seen[:, 10] = np.nan
+    in_sight = RNG.integers(0, 2, (n, 17)).astype(float)
+    in_sight[:, 10] = np.nan
     return Persons(
         ids=tuple(f"s{i % 2}/{i:05d}/0" for i in range(n)),
         sequences=tuple(f"s{i % 2}" for i in range(n)),
@@ -29,21 +29,21 @@ def persons(n: int = 5, vertices: int = 40) -> Persons:
         visible=zeros((n, 30), np.float32), focal_crop=zeros(n, np.float32), focal_image=zeros(n, np.float32),
         turn=np.tile(np.eye(3), (n, 1, 1)), truth_joints=RNG.normal(size=(n, 17, 3)) + 3, measured=np.ones((n, 17)),
         truth_vertices=RNG.normal(size=(n, vertices, 3)).astype(np.float32), truth_pelvis=RNG.normal(size=(n, 3)),
-        seen=seen,
+        joint_visible=in_sight,
     )  # fmt: skip
 
 
-def answer(to: Persons, size: float = 0.1) -> Predicted:
+def noisy_prediction(to: Persons, size: float = 0.1) -> Predicted:
     n, v = to.truth_vertices.shape[:2]
     joints = to.truth_joints + RNG.normal(0, size, (n, 17, 3)) + [1, 2, 3]
     vertices = to.truth_vertices + RNG.normal(0, size, (n, v, 3)).astype(np.float32)
     return Predicted(joints, vertices, to.truth_pelvis + RNG.normal(0, size, (n, 3)))
 
 
-def slow(to: Persons, said: Predicted, i: int) -> tuple[float, float, float]:
+def slow(to: Persons, predictions: Predicted, i: int) -> tuple[float, float, float]:
     """MPJPE, PA-MPJPE, MPVE of one person, by their definitions."""
     wanted = [1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16]
-    a = [said.joints[i][j] - said.joints[i][0] for j in wanted]
+    a = [predictions.joints[i][j] - predictions.joints[i][0] for j in wanted]
     b = [to.truth_joints[i][j] - to.truth_joints[i][0] for j in wanted]
     plain = sum(float(np.linalg.norm(p - q)) for p, q in zip(a, b, strict=True)) / 14
     am, bm = np.mean(a, 0), np.mean(b, 0)
@@ -56,47 +56,52 @@ def slow(to: Persons, said: Predicted, i: int) -> tuple[float, float, float]:
     mesh = [
         float(
             np.linalg.norm(
-                (said.vertices[i][k] - said.pelvis[i]) - (to.truth_vertices[i][k] - to.truth_pelvis[i])
+                (predictions.vertices[i][k] - predictions.pelvis[i])
+                - (to.truth_vertices[i][k] - to.truth_pelvis[i])
             )
         )
-        for k in range(len(said.vertices[i]))
+        for k in range(len(predictions.vertices[i]))
     ]
     return 1000 * plain, 1000 * aligned, 1000 * sum(mesh) / len(mesh)
 
 
 def test_against_the_slow_reference():
     to = persons(40)
-    said = answer(to, 0.4)
-    rows = score(MEASURE, range(40), to, said)
+    predictions = noisy_prediction(to, 0.4)
+    rows = score(MEASURE, range(40), to, predictions)
     for i in range(40):
-        found = rows.mpjpe[i], rows.pa_mpjpe[i], rows.mpve[i]
-        assert found == pytest.approx(slow(to, said, i), rel=1e-6)
+        scored = rows.mpjpe[i], rows.pa_mpjpe[i], rows.mpve[i]
+        assert scored == pytest.approx(slow(to, predictions, i), rel=1e-6)
     whole = figures(MEASURE, rows)
-    assert whole["mean"]["MPJPE"]["mean"] == pytest.approx(np.mean([slow(to, said, i)[0] for i in range(40)]))
+    assert whole["mean"]["MPJPE"]["mean"] == pytest.approx(
+        np.mean([slow(to, predictions, i)[0] for i in range(40)])
+    )
     assert whole["per_joint"]["L_Ankle"]["MPJPE"] == pytest.approx(rows.joint[:, 5].mean())
     assert list(whole["per_joint"])[:3] == ["R_Hip", "R_Knee", "R_Ankle"]
 
 
 def test_a_batch_is_its_persons():
     to = persons(4)
-    said = answer(to)
-    whole = score(MEASURE, range(4), to, said)
+    predictions = noisy_prediction(to)
+    whole = score(MEASURE, range(4), to, predictions)
     for i in range(4):
         cut = {n: v[i : i + 1] for n, v in vars(to).items() if isinstance(v, (np.ndarray, tuple))}
-        one = Predicted(said.joints[i : i + 1], said.vertices[i : i + 1], said.pelvis[i : i + 1])
+        one = Predicted(
+            predictions.joints[i : i + 1], predictions.vertices[i : i + 1], predictions.pelvis[i : i + 1]
+        )
         alone = score(MEASURE, [i], Persons(**cut), one)
-        found = alone.mpjpe[0], alone.pa_mpjpe[0], alone.mpve[0]
-        assert found == pytest.approx((whole.mpjpe[i], whole.pa_mpjpe[i], whole.mpve[i]), rel=1e-12)
+        scored = alone.mpjpe[0], alone.pa_mpjpe[0], alone.mpve[0]
+        assert scored == pytest.approx((whole.mpjpe[i], whole.pa_mpjpe[i], whole.mpve[i]), rel=1e-12)
 
 
 @pytest.mark.parametrize("where", ["joints", "vertices"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_failure_is_counted_and_spoils_nobody_else(where: str, value: float):
+def test_a_failure_is_counted_and_changes_no_other_person(where: str, value: float):
     to = persons(6)
-    said = answer(to)
-    clean = score(MEASURE, range(6), to, said)
-    getattr(said, where)[2, 5, 1] = value
-    rows = score(MEASURE, range(6), to, said)
+    predictions = noisy_prediction(to)
+    clean = score(MEASURE, range(6), to, predictions)
+    getattr(predictions, where)[2, 5, 1] = value
+    rows = score(MEASURE, range(6), to, predictions)
     assert rows.failed.tolist() == [False, False, True, False, False, False]
     others = [0, 1, 3, 4, 5]
     for name in ("mpjpe", "pa_mpjpe", "mpve"):
@@ -113,19 +118,21 @@ def test_a_failure_is_counted_and_spoils_nobody_else(where: str, value: float):
 
 def test_all_failed_is_no_zero():
     to = persons(2)
-    said = answer(to)
-    said.joints[:] = np.nan
-    whole = figures(MEASURE, score(MEASURE, range(2), to, said))
+    predictions = noisy_prediction(to)
+    predictions.joints[:] = np.nan
+    whole = figures(MEASURE, score(MEASURE, range(2), to, predictions))
     assert whole["mean"]["MPJPE"] == {"mean": None, "median": None, "count": 0, "failures": 2}
 
 
 def test_unmeasured_joints_add_nothing_and_still_count():
     to = persons(2)
     to.measured[0, [3, 7]] = 0
-    said = answer(to)
-    rows = score(PANOPTIC, range(2), to, said)
+    predictions = noisy_prediction(to)
+    rows = score(PANOPTIC, range(2), to, predictions)
     for i in range(2):
-        off = (said.joints[i] - said.joints[i, 0]) - (to.truth_joints[i] - to.truth_joints[i, 0])
+        off = (predictions.joints[i] - predictions.joints[i, 0]) - (
+            to.truth_joints[i] - to.truth_joints[i, 0]
+        )
         each = 1000 * np.linalg.norm(off, axis=1) * to.measured[i]
         assert rows.mpjpe[i] == pytest.approx(each.sum() / 17)
     assert np.isnan(rows.joint[0, [3, 7]]).all()
@@ -136,8 +143,8 @@ def test_unmeasured_joints_add_nothing_and_still_count():
 
 def test_visible_and_hidden_are_apart():
     to = persons(30)
-    rows = score(MEASURE, range(30), to, answer(to))
-    joint = np.where(rows.seen == 1, 10.0, 90.0)
+    rows = score(MEASURE, range(30), to, noisy_prediction(to))
+    joint = np.where(rows.joint_visible == 1, 10.0, 90.0)
     split = figures(MEASURE, replace(rows, joint=joint, joint_pa=joint))["by_sight"]
     assert (split["visible"]["MPJPE"], split["hidden"]["MPJPE"]) == (10.0, 90.0)
     assert split["unknown"]["joints"] == 30  # Head_top, which no detector reports
@@ -146,7 +153,7 @@ def test_visible_and_hidden_are_apart():
 
 def test_sequences_are_apart():
     to = persons(6)
-    rows = score(MEASURE, range(6), to, answer(to))
+    rows = score(MEASURE, range(6), to, noisy_prediction(to))
     by = figures(MEASURE, rows)["by_sequence"]
     assert list(by) == ["s0", "s1"] and by["s1"]["persons"] == 3
     assert by["s1"]["MPJPE"] == pytest.approx(rows.mpjpe[1::2].mean())
@@ -181,12 +188,12 @@ def test_coincident_points_cost_the_spread_of_the_truth():
 
 def test_a_bad_set_leaves_the_others_alone():
     truth = RNG.normal(size=(4, 14, 3))
-    said = truth + RNG.normal(0, 0.1, truth.shape)
-    clean = pa_mpjpe(said, truth)
-    said[1, 3, 0], said[2] = np.nan, 1e200
-    found = pa_mpjpe(said, truth)
-    assert np.isnan(found[1:3]).all()
-    np.testing.assert_array_equal(found[[0, 3]], clean[[0, 3]])
+    predictions = truth + RNG.normal(0, 0.1, truth.shape)
+    clean = pa_mpjpe(predictions, truth)
+    predictions[1, 3, 0], predictions[2] = np.nan, 1e200
+    errors = pa_mpjpe(predictions, truth)
+    assert np.isnan(errors[1:3]).all()
+    np.testing.assert_array_equal(errors[[0, 3]], clean[[0, 3]])
 
 
 def test_pck_counts_at_the_threshold_and_misses_failures():
@@ -195,7 +202,7 @@ def test_pck_counts_at_the_threshold_and_misses_failures():
     assert np.isnan(pck(np.zeros((0, 2)), np.array([10.0]))).all()
 
 
-def test_mean_says_how_many():
+def test_a_mean_has_its_count_and_failures():
     assert vars(mean_of(np.array([1.0, 3.0, np.nan, np.inf]))) == {
         "mean": 2.0,
         "median": 2.0,
@@ -206,56 +213,58 @@ def test_mean_says_how_many():
 
 def test_measures_that_a_protocol_lacks_are_not_failures():
     to = persons(3)
-    rows = score(Measure(metrics=("MPJPE",)), range(3), to, answer(to))
+    rows = score(Measure(metrics=("MPJPE",)), range(3), to, noisy_prediction(to))
     assert isinstance(rows, Rows) and not rows.failed.any()
     assert np.isnan(rows.pa_mpjpe).all() and np.isnan(rows.mpve).all()
     assert set(figures(Measure(metrics=("MPJPE",)), rows)["mean"]) == {"MPJPE"}
 
 
 def test_a_record_at_fault_is_no_failure_and_in_no_figure():
-    """In its truth or in what the model was given, whatever the model then answers."""
+    """In its ground truth or in the model's input, whatever the prediction."""
     who = persons(6)
-    said = answer(who, 0.01)
-    clean = figures(MEASURE, score(MEASURE, range(6), who, said))
+    predictions = noisy_prediction(who, 0.01)
+    clean = figures(MEASURE, score(MEASURE, range(6), who, predictions))
     who.truth_joints[1, 3] = np.nan
     who.truth_vertices[2, 7] = np.inf
     who.joints[3, 0] = np.nan
-    said.joints[3] = np.nan
-    said.vertices[5, 0] = np.nan  # the model's own
-    rows = score(MEASURE, range(6), who, said)
+    predictions.joints[3] = np.nan
+    predictions.vertices[5, 0] = np.nan  # the model's own
+    rows = score(MEASURE, range(6), who, predictions)
     assert list(np.flatnonzero(rows.unusable)) == [1, 2, 3] and list(np.flatnonzero(rows.failed)) == [5]
-    found = figures(MEASURE, rows)
+    result = figures(MEASURE, rows)
     for name in MEASURE.metrics:
-        assert found["mean"][name]["count"] == 2 and found["mean"][name]["failures"] == 1
-        left = getattr(score(MEASURE, [0, 4], take(who, [0, 4]), picked(said, [0, 4])), ATTRIBUTES[name])
-        assert found["mean"][name]["mean"] == pytest.approx(left.mean())
-    assert found["failures"] == 1 and found["pck"]["MPJPE"]["shares"][-1] == pytest.approx(2 / 3, abs=1e-6)
+        assert result["mean"][name]["count"] == 2 and result["mean"][name]["failures"] == 1
+        left = getattr(
+            score(MEASURE, [0, 4], take(who, [0, 4]), picked(predictions, [0, 4])), ATTRIBUTES[name]
+        )
+        assert result["mean"][name]["mean"] == pytest.approx(left.mean())
+    assert result["failures"] == 1 and result["pck"]["MPJPE"]["shares"][-1] == pytest.approx(2 / 3, abs=1e-6)
     assert clean["mean"]["MPJPE"]["count"] == 6
 
 
 def test_nothing_but_records_at_fault_has_no_figure():
     who = persons(2)
     who.truth_joints[:] = np.nan
-    found = figures(MEASURE, score(MEASURE, range(2), who, answer(persons(2))))
-    assert found["mean"]["MPJPE"] == {"mean": None, "median": None, "count": 0, "failures": 0}
-    assert found["pck"]["MPJPE"]["auc"] is None and found["failures"] == 0
+    result = figures(MEASURE, score(MEASURE, range(2), who, noisy_prediction(persons(2))))
+    assert result["mean"]["MPJPE"] == {"mean": None, "median": None, "count": 0, "failures": 0}
+    assert result["pck"]["MPJPE"]["auc"] is None and result["failures"] == 0
 
 
 def test_a_joint_that_was_not_measured_may_be_anything():
     who = persons(3)
     who.measured[1, 4] = 0
-    plain = score(PANOPTIC, range(3), who, said := answer(who))
+    plain = score(PANOPTIC, range(3), who, predictions := noisy_prediction(who))
     who.truth_joints[1, 4] = np.nan
-    rows = score(PANOPTIC, range(3), who, said)
+    rows = score(PANOPTIC, range(3), who, predictions)
     assert not rows.unusable.any()
     np.testing.assert_array_equal(rows.mpjpe, plain.mpjpe)
 
 
-def test_an_answer_too_far_away_for_a_distance_is_a_failure():
+def test_a_prediction_too_far_away_for_a_distance_is_a_failure():
     who = persons(2)
-    said = answer(who)
-    said.joints[0, 1] = 1e200
-    rows = score(MEASURE, range(2), who, said)
+    predictions = noisy_prediction(who)
+    predictions.joints[0, 1] = 1e200
+    rows = score(MEASURE, range(2), who, predictions)
     assert list(rows.failed) == [True, False] and not rows.unusable.any()
 
 
@@ -269,5 +278,5 @@ def take(who: Persons, at: list[int]) -> Persons:
     )
 
 
-def picked(said: Predicted, at: list[int]) -> Predicted:
-    return Predicted(said.joints[at], said.vertices[at], said.pelvis[at])
+def picked(predictions: Predicted, at: list[int]) -> Predicted:
+    return Predicted(predictions.joints[at], predictions.vertices[at], predictions.pelvis[at])

@@ -1,4 +1,4 @@
-"""SynthOcc is frozen: its labels by checksum, its pictures by thumbnails; and what it says of a person is true."""
+"""SynthOcc is frozen: its labels by checksum, its images by thumbnails; and its labels agree with the images."""
 
 import ast
 import json
@@ -50,7 +50,7 @@ def labels(people: People, cases: list[list[SynthOccScene]]) -> list[list[Label]
 
 
 @pytest.fixture(scope="module")
-def pictures(people: People, cases: list[list[SynthOccScene]]) -> list[np.ndarray]:
+def images(people: People, cases: list[list[SynthOccScene]]) -> list[np.ndarray]:
     return [draw_case(people, scenes) for scenes in cases[:DRAWN]]
 
 
@@ -70,16 +70,16 @@ def test_the_labels_of_the_first_cases_are_the_frozen_ones(labels: list[list[Lab
     assert LABELS in entry("synthocc").protocol.selection.dataset and len(LABELS) == 64
 
 
-def test_the_pictures_are_the_frozen_ones(pictures: list[np.ndarray]) -> None:
-    found = [p[level].reshape(8, 32, 8, 32, 3).mean((1, 3)) for p in pictures for level in (0, 3)]
+def test_the_images_are_the_frozen_ones(images: list[np.ndarray]) -> None:
+    thumbnails = [p[level].reshape(8, 32, 8, 32, 3).mean((1, 3)) for p in images for level in (0, 3)]
     if not THUMBNAILS.is_file():
-        rounded = [np.rint(one * 10).astype(int).reshape(-1).tolist() for one in found]
+        rounded = [np.rint(one * 10).astype(int).reshape(-1).tolist() for one in thumbnails]
         THUMBNAILS.write_text(
             "[\n" + ",\n".join(json.dumps(one, separators=(",", ":")) for one in rounded) + "\n]\n"
         )
-        pytest.fail("there were no thumbnails; they are written: look at the pictures, then commit them")
+        pytest.fail("there were no thumbnails; they are written: check the images, then commit the file")
     frozen = np.array(json.loads(THUMBNAILS.read_text())) / 10
-    assert np.abs(np.stack(found).reshape(len(found), -1) - frozen).max() <= 1.05
+    assert np.abs(np.stack(thumbnails).reshape(len(thumbnails), -1) - frozen).max() <= 1.05
 
 
 def test_the_composer_depends_on_nothing_that_is_worked_on() -> None:
@@ -113,26 +113,26 @@ def test_every_subset_has_every_level(cases: list[list[SynthOccScene]]) -> None:
     assert MAIN.sum() == 17
 
 
-def test_what_is_hidden_looks_different_and_what_is_not_looks_the_same(
-    cases: list[list[SynthOccScene]], labels: list[list[Label]], pictures: list[np.ndarray]
+def test_pixels_change_at_hidden_joints_and_nowhere_else(
+    cases: list[list[SynthOccScene]], labels: list[list[Label]], images: list[np.ndarray]
 ) -> None:
-    """Seen from the pixels alone: around a joint the picture equals the clean one unless something is before it."""
+    """From the pixels alone: around a joint the image equals the clean one unless the joint is occluded."""
     hidden_differs, open_differs = [], []
-    for scenes, rows, shown in zip(cases, labels, pictures, strict=False):
+    for scenes, rows, shown in zip(cases, labels, images, strict=False):
         if scenes[0].subset == "truncation":
-            for one, picture in zip(rows, shown, strict=True):
+            for one, image in zip(rows, shown, strict=True):
                 x1, y1, x2, y2 = one.frame.astype(int)
-                outside = picture.copy()
+                outside = image.copy()
                 outside[y1:y2, x1:x2] = 0
-                assert not outside.any() and picture[y1:y2, x1:x2].std() > 3
+                assert not outside.any() and image[y1:y2, x1:x2].std() > 3
             continue
-        for one, picture in zip(rows[1:], shown[1:], strict=True):
+        for one, image in zip(rows[1:], shown[1:], strict=True):
             for joint in np.flatnonzero(MAIN):
                 x, y = np.rint(one.joints2d[joint]).astype(int)
-                off = np.abs(picture[y, x].astype(int) - shown[0][y, x].astype(int)).mean()
+                off = np.abs(image[y, x].astype(int) - shown[0][y, x].astype(int)).mean()
                 (hidden_differs if one.hidden[joint] else open_differs).append(off > 3)
     assert len(hidden_differs) > 100 and np.mean(hidden_differs) > 0.95
-    assert len(open_differs) > 100 and np.mean(open_differs) < 0.1  # blurred: a joint beside an edge
+    assert len(open_differs) > 100 and np.mean(open_differs) < 0.1  # blurred: a joint next to an edge
 
 
 def test_labels_agree_with_each_other_and_with_the_body(labels: list[list[Label]]) -> None:
@@ -143,7 +143,7 @@ def test_labels_agree_with_each_other_and_with_the_body(labels: list[list[Label]
         assert np.abs(joints - one.joints3d).max() < 2e-4
         pixels = one.joints3d[:, :2] / one.joints3d[:, 2:] * one.focal + 128
         assert np.abs(pixels - one.joints2d).max() < 0.2
-        assert not (one.seen & one.hidden).any() and not one.points[~one.given].any()
+        assert not (one.visible & one.hidden).any() and not one.points[~one.detected].any()
         x1, y1, x2, y2 = one.box
         inside = (one.joints2d >= [x1, y1]).all(1) & (one.joints2d <= [x2, y2]).all(1)
         assert inside[~one.hidden].all()
@@ -154,11 +154,11 @@ def test_labels_agree_with_each_other_and_with_the_body(labels: list[list[Label]
 def test_the_noise_is_a_detectors(labels: list[list[Label]]) -> None:
     clean = [rows[0] for rows in labels]
     off = np.concatenate(
-        [np.linalg.norm(one.points - one.joints2d, axis=1)[one.given & one.seen] for one in clean]
+        [np.linalg.norm(one.points - one.joints2d, axis=1)[one.detected & one.visible] for one in clean]
     )
     assert 1 < np.median(off) < 10
-    given = [np.mean([rows[level].given[MAIN].mean() for rows in labels]) for level in (0, 5)]
-    assert given[0] > 0.75 and given[1] < given[0] - 0.2
+    detected = [np.mean([rows[level].detected[MAIN].mean() for rows in labels]) for level in (0, 5)]
+    assert detected[0] > 0.75 and detected[1] < detected[0] - 0.2
 
 
 def test_the_source_gives_persons(
@@ -168,7 +168,7 @@ def test_the_source_gives_persons(
     assert (
         isinstance(source, SynthOcc)
         and isinstance(source, EvaluationSource)
-        and len(source) == PERSONS == source.census.found
+        and len(source) == PERSONS == source.census.persons
     )
     persons = source.persons([0, 5, 7])
     assert persons.sequences == ("clean 0", "object 5", "person 1")
@@ -176,41 +176,51 @@ def test_the_source_gives_persons(
     assert np.array_equal(persons.joints[1], labels[0][5].points.astype(np.float32))
     assert np.abs(persons.truth_pelvis[0] + labels[0][0].transl - labels[0][0].joints3d[0]).max() < 1e-4
     assert persons.truth_vertices is not None and persons.truth_vertices.shape[1] == 6904
-    assert persons.seen[0].mean() > persons.seen[1].mean()
+    assert persons.joint_visible[0].mean() > persons.joint_visible[1].mean()
     at = np.array(H36M17.indices_in(JOINTS30))
-    assert np.array_equal(persons.seen[1], labels[0][5].seen[at].astype(float))  # in sight, not: given
+    assert np.array_equal(
+        persons.joint_visible[1], labels[0][5].visible[at].astype(float)
+    )  # in sight, not: detected
 
     def refuse(*_: object) -> None:
         raise AssertionError("drawn again")
 
     monkeypatch.setattr(source_module, "draw_case", refuse)
-    again = open_source("synthocc@detector", tmp_path).persons([0, 7])  # the same pictures, from the cache
+    again = open_source("synthocc@detector", tmp_path).persons([0, 7])  # the same images, from the cache
     assert np.array_equal(again.crops, persons.crops[[0, 2]])
-    told = again.visible[0] > 0
-    off = np.linalg.norm(again.joints[0] - labels[0][0].joints2d, axis=1)[told]
-    assert told.sum() > 8 and np.median(off) < 10
+    visible = again.visible[0] > 0
+    off = np.linalg.norm(again.joints[0] - labels[0][0].joints2d, axis=1)[visible]
+    assert visible.sum() > 8 and np.median(off) < 10
     with pytest.raises(AssertionError, match="drawn again"):
         open_source("synthocc", None).persons([0])
 
 
-def test_the_detector_is_believed_where_it_is_sure_and_inside_the_frame(labels: list[list[Label]]) -> None:
+def test_detected_keypoints_are_visible_above_the_threshold_and_inside_the_frame(
+    labels: list[list[Label]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, one = open_source("synthocc@detector", None), labels[0][1]
     assert not source.detector.rotated_detection  # added after the set was frozen
     assert isinstance(source, SynthOcc)
     one = replace(one, frame=np.array([0.0, 0, 100, 256]))
-    said = np.zeros((30, 3), np.float32)
-    said[:, :2], said[:, 2] = 60, 0.9
-    said[0, 0], said[1, 0], said[2, 2], said[3, 2] = 99.5, 98.5, 0.19, 0.21
+    detected = np.zeros((30, 3), np.float32)
+    detected[:, :2], detected[:, 2] = 60, 0.9
+    detected[0, 0], detected[1, 0], detected[2, 2], detected[3, 2] = 99.5, 98.5, 0.19, 0.21
 
-    class Says:
+    class FixedDetector:
         def keypoints_in_boxes(self, image: np.ndarray, boxes: np.ndarray) -> list[SimpleNamespace]:
             assert np.array_equal(boxes, one.box[None].astype(np.float32))
-            return [SimpleNamespace(keypoints30=said)]
+            return [SimpleNamespace(keypoints30=detected)]
 
-    source.detector = Says()  # pyright: ignore[reportAttributeAccessIssue]
-    points, sure = source._keypoints(one, np.zeros((256, 256, 3), np.uint8))
-    assert np.flatnonzero(sure == 0).tolist() == [0, 2]  # beyond the frame's last pixel; below the threshold
-    assert not points[[0, 2]].any() and np.array_equal(points[1], said[1, :2])
+    source.detector = FixedDetector()  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setattr(source_module, "label", lambda *_: one)
+    monkeypatch.setattr(source_module, "draw_case", lambda *_: np.zeros((6, 256, 256, 3), np.uint8))
+    persons = source.persons([1])
+    points, visible = persons.joints[0], persons.visible[0]
+    assert np.flatnonzero(visible == 0).tolist() == [
+        0,
+        2,
+    ]  # beyond the frame's last pixel; below the threshold
+    assert not points[[0, 2]].any() and np.array_equal(points[1], detected[1, :2])
 
 
 def test_a_broken_cache_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from dpmesh.evaluate.tables import published, tables
 
 
 def test_published_figures_equal_the_papers():
-    """Our rows by hand; in the others what a misprint would break."""
+    """Our rows, written out; in the others the figures that a misprint would break."""
     tables_ = {t["name"]: t for t in published()["tables"]}
     ours = {name: t["rows"].get("DPMesh (paper)") for name, t in tables_.items()}
     assert ours["Table 1"] == [70.9, 48.0, 88.0, 82.2, 56.6, 105.4, 97.1, 59.0, 106.4, 79.9, 51.1, 101.5]
@@ -56,8 +56,8 @@ def test_results_are_in_the_column_of_their_protocol(
 
     def row(start: str, table: str) -> list[str]:
         begin = lines.index(next(line for line in lines if line.startswith(f"## {table}.")))
-        found = next(line for line in lines[begin:] if line.startswith(start))
-        return [cell.strip() for cell in found.strip("|").split("|")]
+        match = next(line for line in lines[begin:] if line.startswith(start))
+        return [cell.strip() for cell in match.strip("|").split("|")]
 
     assert row("| **w [", "Table 2")[1:] == ["81.0", "40.5", "162.0"]
     assert (

@@ -1,4 +1,4 @@
-"""benchmarks/accuracy/uncertainty.py on a few persons, and what it makes of errors and sigmas that are known."""
+"""benchmarks/accuracy/uncertainty.py on a few persons, and its figures for known errors and sigmas."""
 
 import json
 import subprocess
@@ -20,14 +20,14 @@ def test_figures_of_known_numbers():
     sigma[:, 0] = 0
     lengths = (
         np.linalg.norm(rng.standard_normal((400, 30, 3)), axis=-1) * sigma
-    )  # normal, where the model says Student
-    found = bench.figures(lengths, sigma, {0.15: [0.1, 0.2, -0.1, 0.4], 0.3: [1.0]})
-    assert 0.5 < found["rank"]["all"] < 0.95 and abs(found["rank"]["by_the_joint_alone"]) < 0.2
-    assert found["calibration"]["error_over_sigma_rms"] == pytest.approx(1, abs=0.03)
-    assert 0.02 < found["calibration"]["expected_calibration_error"] < 0.15  # it sees the other shape
-    assert [(one["persons"], one["rises"]) for one in found["hiding"]] == [(4, 0.75), (1, 1.0)]
-    assert found["hiding"][1]["median_factor"] == pytest.approx(np.e)
-    assert len(found["joints"]) == 29 and found["joints"][0]["joint"] == "L_Hip"
+    )  # normal, where the model assumes Student's t
+    result = bench.figures(lengths, sigma, {0.15: [0.1, 0.2, -0.1, 0.4], 0.3: [1.0]})
+    assert 0.5 < result["rank"]["all"] < 0.95 and abs(result["rank"]["by_the_joint_alone"]) < 0.2
+    assert result["calibration"]["error_over_sigma_rms"] == pytest.approx(1, abs=0.03)
+    assert 0.02 < result["calibration"]["expected_calibration_error"] < 0.15  # it sees the other shape
+    assert [(one["persons"], one["rises"]) for one in result["hiding"]] == [(4, 0.75), (1, 1.0)]
+    assert result["hiding"][1]["median_factor"] == pytest.approx(np.e)
+    assert len(result["joints"]) == 29 and result["joints"][0]["joint"] == "L_Hip"
     assert bench.figures(lengths, 1 / np.maximum(sigma, 1e-9), {0.3: [1.0]})["rank"]["all"] < -0.5
 
 

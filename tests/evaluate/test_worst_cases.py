@@ -15,28 +15,29 @@ def test_worst_people_are_sorted_failures_first(make_rows: Callable[..., Rows]):
 
 
 def test_a_sheet_moves_the_truth_to_the_prediction(twin, opened):
-    """With the true mesh as the answer the second and third panel cover the same pixels."""
+    """With the true mesh as the prediction the second and third panel cover the same pixels."""
     run = opened("3dpw", lambda name: twin.truth[name])
     persons = run.source.persons([0])
-    persons.crops[:] = 70  # the picture shows the same person
+    persons.crops[:] = 70  # the crop has one colour
 
-    answer = run.model(inputs_of(persons, "crop", run.device))
-    sheet = draw(run, persons, answer, "a caption")
+    prediction = run.model(inputs_of(persons, "crop", run.device))
+    sheet = draw(run, persons, prediction, "a caption")
     side = sheet.shape[1] // 4
     assert sheet.shape == (side + 40, 4 * side, 3)
-    told, said, true, beside = (sheet[40:, i * side : (i + 1) * side].astype(int) for i in range(4))
-    covers = [np.abs(panel - told).max(-1) > 20 for panel in (said, true)]
+    keypoints, predicted, true, side_view = (
+        sheet[40:, i * side : (i + 1) * side].astype(int) for i in range(4)
+    )
+    covers = [np.abs(panel - keypoints).max(-1) > 20 for panel in (predicted, true)]
     assert (covers[0] & covers[1]).sum() > 0.95 * (covers[0] | covers[1]).sum() > 500
-    assert (np.abs(beside - 70).max(-1) > 20).sum() > 500
-    green = ((np.abs(told - [80, 255, 120]).sum(-1)) < 60).sum()
+    assert (np.abs(side_view - 70).max(-1) > 20).sum() > 500
+    green = ((np.abs(keypoints - [80, 255, 120]).sum(-1)) < 60).sum()
     assert green > 20 * persons.visible[0].sum()
-    rows_ = evaluate(run, range(2))
-    assert rows_.mpjpe.max() < 1
+    assert evaluate(run, range(2)).mpjpe.max() < 1
 
 
 def test_a_sheet_of_a_prediction_that_is_not_finite(twin, opened):
     run = opened("3dpw", lambda name: (np.full((6890, 3), np.nan), np.zeros(3)))
     persons = run.source.persons([0])
-    sheet = draw(run, persons, run.model(inputs_of(persons, "crop", run.device)), "no finite answer")
+    sheet = draw(run, persons, run.model(inputs_of(persons, "crop", run.device)), "no finite prediction")
     assert (sheet[60:, sheet.shape[1] // 4 :] == 40).all()
     assert evaluate(run, range(3)).failed.all()

@@ -55,8 +55,8 @@ class Kind:
 
 def _only(folder: Path, *suffixes: str) -> Path:
     """The path of the seed's one file; if it was deleted, a path without a file."""
-    found = sorted(p for p in folder.iterdir() if not suffixes or p.suffix in suffixes)
-    return found[0] if found else folder / f"missing{suffixes[0] if suffixes else ''}"
+    paths = sorted(p for p in folder.iterdir() if not suffixes or p.suffix in suffixes)
+    return paths[0] if paths else folder / f"missing{suffixes[0] if suffixes else ''}"
 
 
 class NoDetector:

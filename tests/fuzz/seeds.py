@@ -230,7 +230,7 @@ def evaluation_result() -> Path:
         sequences=np.array([f"s{i % 2}" for i in range(n)]),
         mpjpe=rng.uniform(50, 90, n), pa_mpjpe=rng.uniform(30, 60, n),
         mpve=rng.uniform(60, 99, n), joint=rng.uniform(20, 99, (n, j)), joint_pa=rng.uniform(20, 99, (n, j)),
-        seen=np.ones((n, j)), failed=np.zeros(n, bool),
+        joint_visible=np.ones((n, j)), failed=np.zeros(n, bool),
     )  # fmt: skip
     stated = entry("3dpw").protocol
     protocol = {

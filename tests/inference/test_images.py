@@ -1,15 +1,18 @@
 """Reading images: every colour mode, format and orientation, from files, PIL images and arrays."""
 
-import re
+import hashlib
+import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from dpmesh.decode import FORMATS
 from dpmesh.errors import InputError
+from dpmesh.inference.image_sources import source_path
 from dpmesh.inference.images import read_image
 
 SMOOTH = (np.add.outer(np.arange(40), np.arange(60))[..., None] * np.array([1.0, 2.0, 0.5])).astype(np.uint8)
@@ -105,8 +108,9 @@ def test_every_suffix_opens_as_its_format(tmp_path: Path) -> None:
     manual names the same formats."""
     known = Image.registered_extensions()
     manual = (Path(__file__).parents[2] / "docs" / "guide" / "images.md").read_text()
-    (listed,) = re.findall(r"^(JPEG, .*) are read, and HEIC", manual, flags=re.M)
-    assert re.split(", | AND ", listed.upper().replace("JPEG 2000", "JPEG2000")) == list(FORMATS)
+    message = next(line for line in manual.splitlines() if line.startswith("JPEG, PNG"))
+    listed = message.partition(" are read")[0].replace(" and ", ", ").replace(" ", "").upper()
+    assert listed.split(",") == list(FORMATS)
     for name, suffixes in FORMATS.items():
         for suffix in suffixes:
             assert known[suffix] == name
@@ -141,3 +145,56 @@ def test_damaged_exif_is_ignored_and_noted(tmp_path: Path, monkeypatch: pytest.M
     decoded = read_image(path)
     assert decoded.rgb.shape == (40, 60, 3) and decoded.exif_focal is None
     assert decoded.notes == ("EXIF cannot be read and was ignored",)
+
+
+def test_bytes_open_files_and_tensors(tmp_path: Path) -> None:
+    path = stored(tmp_path, Image.fromarray(SMOOTH), "a.png")
+    data = path.read_bytes()
+    chw = torch.from_numpy(SMOOTH).permute(2, 0, 1)
+    with path.open("rb") as file:
+        sources = (data, bytearray(data), io.BytesIO(data), file)
+        decoded = [read_image(source) for source in sources]
+        assert source_path(file) == str(path) and source_path(io.BytesIO(data)) == ""
+    assert {image.sha256 for image in decoded} == {hashlib.sha256(data).hexdigest()}
+    decoded += [read_image(tensor) for tensor in (chw, chw / 255, (chw.double() / 255).requires_grad_())]
+    for image in decoded:
+        np.testing.assert_array_equal(image.rgb, SMOOTH)
+    grey = np.repeat(SMOOTH[..., :1], 3, axis=2)
+    for source in (SMOOTH[..., 0], SMOOTH[..., :1], chw[0], chw[:1]):
+        np.testing.assert_array_equal(read_image(source).rgb, grey)
+    rgba = np.dstack([SMOOTH, np.zeros_like(SMOOTH[..., 0])])
+    assert (read_image(rgba).rgb == 255).all() and (read_image(chw.new_zeros(4, 2, 2)).rgb == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (None, "NoneType is not an image. Accepted are a path, the bytes of an image file"),
+        (7, "int is not an image"),
+        ([], "For many images pass a list"),
+        (b"", "is empty"),
+        (b"no image", "bytes: is not an image that can be read"),
+        (io.BytesIO(), r"Rewind it: file.seek\(0\)"),
+        (io.StringIO("text"), 'Open it with open\\(path, "rb"\\)'),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"2×4×4×3 uint8. Pass a list of images: list\(array\)"),
+        (np.zeros((3, 8, 9), np.uint8), r"array.transpose\(1, 2, 0\)"),
+        (np.zeros((8, 9, 3), np.float32), r"\(255 \* array\).round\(\).astype"),
+        (np.zeros((8, 9, 3), np.int64), r"array.astype\(np.uint8\)"),
+        (torch.zeros(2, 3, 8, 9), "2×3×8×9 float32. Pass a list of images"),
+        (torch.zeros(8, 9, 3), r"tensor.permute\(2, 0, 1\)"),
+        (torch.full((3, 8, 9), 1.5), r"values in \[0, 1\]. Undo its normalisation"),
+        (torch.full((3, 8, 9), torch.nan), r"values in \[0, 1\]"),
+        (torch.zeros((3, 8, 9), dtype=torch.int64), "this is int64"),
+        (torch.zeros((3, 0, 9)), "an array must be"),
+    ],
+)
+def test_everything_else_is_refused_with_what_is_accepted(source: object, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        read_image(source)
+
+
+def test_a_closed_file_is_refused(tmp_path: Path) -> None:
+    file = stored(tmp_path, Image.fromarray(SMOOTH), "a.png").open("rb")
+    file.close()
+    with pytest.raises(InputError, match=r"a\.png: cannot be read \(read of closed file\)"):
+        read_image(file)

@@ -45,11 +45,11 @@ def read_keypoints(
 
 
 def coco(points: np.ndarray = PERSON, **more: Any) -> dict[str, Any]:
-    return {"image_id": 7, "keypoints": points.reshape(-1).tolist(), **more}
+    return {"image_id": 1, "keypoints": points.reshape(-1).tolist(), **more}
 
 
 def dataset(*annotations: dict[str, Any]) -> dict[str, Any]:
-    images = [{"id": 7, "file_name": "train/a.jpg"}, {"id": 8, "file_name": "b.jpg"}]
+    images = [{"id": 1, "file_name": "train/a.jpg"}, {"id": 8, "file_name": "b.jpg"}]
     return {"images": images, "annotations": list(annotations)}
 
 
@@ -64,7 +64,7 @@ def refused(folder: Path, content: Any, *message: str, **options: Any) -> None:
         assert part in str(error.value)
 
 
-def test_coco_annotations_are_looked_up_by_file_name(tmp_path: Path) -> None:
+def test_coco_annotations_are_matched_by_file_name(tmp_path: Path) -> None:
     other = coco(PERSON + 1, bbox=[1, 2, 3, 4])
     other["image_id"] = 8
     people = read(tmp_path, dataset(coco(bbox=[10, 20, 300, 200], score=0.7), other))
@@ -128,7 +128,7 @@ def test_results_by_name_number_or_for_the_only_image(tmp_path: Path) -> None:
     assert len(read_keypoints(path, "a.jpg", SIZE, only_image=False)) == 1
     assert len(read_keypoints(path, "b.jpg", SIZE, only_image=False)) == 2
     path = write(tmp_path, [coco(), coco(), {**coco(), "image_id": 9}])
-    assert len(read_keypoints(path, "000000000007.jpg", SIZE, only_image=False)) == 2
+    assert len(read_keypoints(path, "000000000001.jpg", SIZE, only_image=False)) == 2
     path = write(tmp_path, [{**coco(), "image_id": "a.jpg"}])
     assert len(read_keypoints(path, "a.jpg", SIZE, only_image=False)) == 1
     assert len(read(tmp_path, [coco(), coco()])) == 2
@@ -210,12 +210,12 @@ def test_a_named_order_overrides(tmp_path: Path) -> None:
 
 
 def test_a_camera_counter_is_no_image_id(tmp_path: Path) -> None:
-    """IMG_0007.jpg is not image 7 of a data set; a name that is a number, and COCO's long names, are."""
+    """IMG_0001.jpg is not image 1 of a data set; a name that is a number, and COCO's long names, are."""
     path = write(tmp_path, [coco(), {**coco(), "image_id": 9}])
-    for name in ("IMG_0007.jpg", "DSC_7.jpg", "a7.jpg"):
+    for name in ("IMG_0001.jpg", "DSC_1.jpg", "a1.jpg"):
         with pytest.raises(InputError, match=f"has no image {name}"):
             read_keypoints(path, name, SIZE)
-    for name in ("7.jpg", "000000000007.jpg", "COCO_val2014_000000000007.jpg"):
+    for name in ("1.jpg", "000000000001.jpg", "COCO_val2014_000000000001.jpg"):
         assert len(read_keypoints(path, name, SIZE)) == 1
 
 
@@ -234,7 +234,7 @@ def test_a_file_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(read_keypoints(path, "other.jpg", SIZE)) == 1, "a changed file is read again"
 
 
-def test_images_that_were_not_looked_up_are_listed(tmp_path: Path) -> None:
+def test_unused_images_of_a_keypoint_file_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path, [coco(file_name="a.jpg"), coco(file_name="b.jpg")])
     file = keypoint_files.open_keypoints(path)
     file.people("a.jpg", SIZE)

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+from collections.abc import Callable
 from dataclasses import MISSING, FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ from dpmesh.cli.arguments import model_options, predict_options, split_settings
 from dpmesh.cli.main import parser_of
 from dpmesh.errors import ConfigError, InputError, WeightsError
 from dpmesh.inference.attention import Attention
-from dpmesh.inference.options import ModelOptions, PredictOptions, differences, option_docs
+from dpmesh.inference.option_docs import option_docs
+from dpmesh.inference.options import ModelOptions, PredictKeywords, PredictOptions, differences
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
 
 FUNCTIONS = [
     (Predictor.from_pretrained, ModelOptions),
     (Predictor.__call__, PredictOptions),
-    (Predictor.predict_many, PredictOptions),
 ]
 
 
@@ -31,7 +32,14 @@ def test_keyword_arguments_are_the_options(function: Any, kind: type) -> None:
     keywords = [(p.name, p.default) for p in parameters if p.default is not p.empty]
     assert keywords == [(field.name, field.default) for field in fields(kind)]
     for name, text in option_docs(kind).items():
-        assert len(text) > 10 and f":param {name}: {' '.join(text.split())}" in function.__doc__
+        first = " ".join(text.split("\n\n")[0].split())
+        assert len(first) > 10 and f":param {name}: {first}" in " ".join(function.__doc__.split())
+
+
+def test_predict_many_takes_the_options_of_a_call(predictor: Callable[..., Predictor]) -> None:
+    assert list(PredictKeywords.__annotations__) == [field.name for field in fields(PredictOptions)]
+    with pytest.raises(TypeError, match="focla"):
+        predictor().predict_many([], focla=3)  # pyright: ignore[reportCallIssue]
 
 
 def test_every_option_has_a_docstring() -> None:

@@ -17,6 +17,7 @@ from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError
 from dpmesh.inference.people_table import COLUMNS, PROVENANCE, plan_tables, write_tables
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
+from dpmesh.inference.staging import CLAIM, STAGING, claim_of
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
 BOTH = ("jsonl", "parquet")
@@ -24,7 +25,7 @@ BOTH = ("jsonl", "parquet")
 
 @pytest.fixture
 def scenes(predictor: Callable[..., Predictor]) -> list[Scene]:
-    """Two people, nobody, one person, each with a source and a digest."""
+    """Two people, no person, one person, each with a source and a digest."""
     made = [predictor()(IMAGE), predictor([])(IMAGE), predictor([(0.1, 0.1, 0.4, 0.9)])(IMAGE)]
     return [
         replace(scene, source=f"photos/{name}.jpg", source_sha256=name * 64)
@@ -96,7 +97,8 @@ def test_rows_never_double(out: Path, scenes: list[Scene]) -> None:
     part = out / ".a.dpmesh-part"
     part.mkdir()
     for file in (out / "a").iterdir():
-        (part / file.name).write_bytes(file.read_bytes())  # what a killed run leaves
+        (part / file.name).write_bytes(file.read_bytes())
+    (part / CLAIM).write_bytes(claim_of(part))  # what a killed run leaves
     (out / "mine").mkdir()
     assert write_tables(out) == 3
     assert lines(out)["result"].tolist() == ["a", "a", "d"] and lines(out)["run"].nunique() == 2
@@ -105,6 +107,31 @@ def test_rows_never_double(out: Path, scenes: list[Scene]) -> None:
     assert write_tables(out) == 2
     (out / "a" / "scene.json").unlink()
     assert write_tables(out) == 0 and (out / "people.jsonl").read_text() == ""
+
+
+def test_results_at_any_depth(out: Path, scenes: list[Scene]) -> None:
+    """Below folders and below other results, under names with dots, and named like a staging folder."""
+    for folder in ("deep/er", "a", "deep.d/x.y", ""):
+        scenes[2].save(out / folder, f"p.q{STAGING}", ["json"])
+    scenes[2].save(out.parent / "elsewhere/sub", "r", ["json"])
+    (out / "link").symlink_to(out.parent / "elsewhere")  # listed, but not entered
+    inner = out / "deep" / "er" / f".s{STAGING}"
+    inner.mkdir()
+    (inner / CLAIM).write_bytes(claim_of(inner))
+    (inner / ".dpmesh.json").write_bytes((out / "a" / ".dpmesh.json").read_bytes())
+    (inner / "scene.json").write_bytes((out / "a" / "scene.json").read_bytes())
+    assert write_tables(out, BOTH) == 7
+    last = f"p.q{STAGING}"
+    nested = ["a", "a", f"a/{last}", "c", f"deep/er/{last}", f"deep.d/x.y/{last}", last]
+    for table in (lines(out), pd.read_parquet(out / "people.parquet")):
+        assert table["result"].tolist() == nested
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root reads every folder")
+def test_a_folder_that_cannot_be_read(out: Path) -> None:
+    (out / "locked").mkdir(mode=0o000)
+    with pytest.raises(InputError, match="locked: the folder cannot be read"):
+        write_tables(out)
 
 
 def test_a_table_that_is_there_is_kept_up(out: Path, scenes: list[Scene]) -> None:

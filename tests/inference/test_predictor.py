@@ -1,9 +1,10 @@
 """Images to scenes: batching changes nothing, the camera's source is recorded, bad input raises its own error."""
 
 import hashlib
+import io
 import json
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dpmesh.errors import ConfigError, DPMeshError, InputError, WeightsError
 from dpmesh.geometry.camera import crop_focal
 from dpmesh.geometry.crop import Crop
 from dpmesh.inference import preprocess
+from dpmesh.inference.batches import refuse_single_image
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.images import DecodedImage, read_image
 from dpmesh.inference.options import PredictOptions
@@ -62,6 +64,101 @@ def test_a_bad_file_yields_its_error_and_the_rest_goes_on(predictor: Build, tmp_
     assert kinds == [False, True, False]
 
 
+def test_a_list_gives_a_list(predictor: Build, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(PHOTO).save(path)
+    chw = torch.from_numpy(PHOTO).permute(2, 0, 1)
+    sources = [path, str(path), PHOTO, Image.fromarray(PHOTO), path.read_bytes(), chw, chw / 255]
+    made = predictor(batch=3)
+    for images in (sources, tuple(sources)):
+        scenes = made(images)
+        assert isinstance(scenes, list) and len(scenes) == len(sources)
+        for scene in scenes:
+            same(scene, predictor()(path))
+    assert made([]) == [] and len(made(sources[:1])) == 1
+    with path.open("rb") as file:
+        assert made(file).source == str(path)
+
+
+def test_an_error_of_a_list_names_the_image(predictor: Build, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"images\[1\], .*none.png: .*no such file"):
+        predictor()([PHOTO, tmp_path / "none.png", PHOTO])
+    with pytest.raises(InputError, match=r"images\[0\]: max_people must|images\[0\], max_people: "):
+        predictor()([PHOTO], max_people=0)
+
+
+def test_people_of_the_user_belong_to_one_image(predictor: Build, tmp_path: Path) -> None:
+    """An entry of a keypoint file, text boxes and an array of boxes serve no two images of a list or a stream."""
+    paths = [tmp_path / folder / "x.png" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        Image.fromarray(PHOTO).save(path)
+    keypoints = tmp_path / "keypoints.json"
+    row = {"image_id": "x.png", "keypoints": [40.0, 40.0, 1.0] * 17}
+    keypoints.write_text(json.dumps([row]))
+    made = predictor()
+    for path in paths:
+        assert len(made(path, keypoints=keypoints)) == 1
+    for images in (paths, iter(paths)):
+        *_, (_, last) = made.predict_many(images, keypoints=keypoints)
+        assert isinstance(last, InputError) and "equally well" in str(last)
+    ((_, scene),) = made.stream(paths[:1], PredictOptions(keypoints=keypoints), [str(paths[1])])
+    assert isinstance(scene, InputError), "the other one has its result already"
+    with pytest.raises(InputError, match="text boxes belong to one image"):
+        made(paths, boxes="10,10,90,80")
+    with pytest.raises(InputError, match="an array is of one image"):
+        made(paths, boxes=np.array([[10, 10, 90, 80]]))
+
+
+def test_many_streams_anything_iterable(predictor: Build) -> None:
+    """Images are taken from an endless iterator as they are needed."""
+    taken = 0
+
+    def endless() -> Iterator[np.ndarray]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield PHOTO
+
+    stream = predictor(batch=4).predict_many(endless())
+    for _ in range(5):
+        image, scene = next(stream)
+        assert image is PHOTO and isinstance(scene, Scene)
+    assert taken <= 6
+    assert [len(scene) for _, scene in predictor().predict_many(np.stack([PHOTO] * 3))] == [2] * 3  # pyright: ignore[reportArgumentType]
+    assert list(predictor().predict_many([])) == []
+
+
+@pytest.mark.parametrize(
+    "image", ["a.jpg", Path("a.jpg"), b"\xff\xd8", PHOTO, torch.zeros(3, 4, 4), io.BytesIO()]
+)
+def test_one_image_is_not_taken_for_many(image: object) -> None:
+    """Its letters, bytes or rows are no images."""
+    with pytest.raises(InputError, match="is not a list or another iterable of images"):
+        refuse_single_image(image)
+
+
+def test_the_letters_of_a_path_are_not_predicted(predictor: Build) -> None:
+    with pytest.raises(InputError, match="For one image call the predictor itself"):
+        predictor().predict_many("a.jpg")
+
+
+def test_an_array_of_keypoints_belongs_to_one_image(predictor: Build) -> None:
+    points = np.random.default_rng(3).uniform(20, 80, (17, 3))
+    points[:, 2] = 0.8
+    for keypoints in (points, points.tolist(), torch.from_numpy(points), points[None], points[:, :2]):
+        assert len(predictor([])([PHOTO], keypoints=keypoints)[0]) == 1
+    for images in ([PHOTO, PHOTO], iter([PHOTO, PHOTO])):
+        with pytest.raises(InputError, match="keypoints: an array is of one image"):
+            list(predictor([]).predict_many(images, keypoints=points))
+    with pytest.raises(InputError, match="keypoints: list is not read"):
+        predictor([])(PHOTO, keypoints=[[1.0, 2.0], [3.0]])
+
+
+def test_the_repr_names_weights_device_and_methods(predictor: Build) -> None:
+    assert repr(predictor()) == "Predictor(fake, cpu)"
+
+
 def test_waiting_images_are_bounded_by_their_bytes(
     predictor: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,7 +178,7 @@ def test_waiting_images_are_bounded_by_their_bytes(
 
     monkeypatch.setattr(preprocess, "read_image", counted)
     for limit, wanted in ((10**9, 9), (3 * PHOTO.nbytes, 4), (1, 2)):
-        monkeypatch.setattr("dpmesh.inference.predictor.MAX_WAITING_BYTES", limit)
+        monkeypatch.setattr("dpmesh.inference.batches.MAX_WAITING_BYTES", limit)
         images.clear()
         most = 0
         assert [path for path, _ in predictor([]).predict_many(paths)] == paths

@@ -1,4 +1,4 @@
-"""One truth: parameters give vertices, joints give pixels, and the crop's answer keeps its place."""
+"""One truth: parameters give vertices, joints give pixels, and the crop's prediction keeps its position."""
 
 import copy
 import io
@@ -46,7 +46,7 @@ def test_stored_parameters_give_the_stored_vertices(
         np.testing.assert_allclose(again.joints30[0].numpy(), person.joints3d, atol=1e-5)
 
 
-def answer(model: torch.nn.Module, K: np.ndarray, crop: Crop) -> Prediction:
+def predict(model: torch.nn.Module, K: np.ndarray, crop: Crop) -> Prediction:
     focal = torch.tensor([crop_focal(K, crop)])
     return model(
         Inputs(torch.zeros(1, 3, 256, 256), torch.zeros(1, 30, 2), torch.zeros(1, 30), focal.float())
@@ -54,10 +54,10 @@ def answer(model: torch.nn.Module, K: np.ndarray, crop: Crop) -> Prediction:
 
 
 def test_body_stays_where_the_crop_showed_it(predictor: Callable[..., Predictor]) -> None:
-    """Off the axis a crop is only nearly a camera's picture: joints move, but by pixels."""
+    """Off the axis a crop is only nearly a camera's image: joints move, but by pixels."""
     model, K = predictor().model, intrinsics(700.0, (360, 640))
     for crop in (Crop(220.0, 80.0, 200.0), Crop(400.0, 150.0, 240.0), Crop(-80.0, -60.0, 260.0)):
-        prediction = answer(model, K, crop)
+        prediction = predict(model, K, crop)
         (placed,) = postprocess(model.body, prediction, [crop], [K])
         wanted = crop.to_image(prediction.joints2d[0].detach().numpy())
         off = np.linalg.norm(project(placed.joints3d, K) - wanted, axis=1).mean()
@@ -65,18 +65,18 @@ def test_body_stays_where_the_crop_showed_it(predictor: Callable[..., Predictor]
         assert off < 0.02 * crop.side
 
 
-def test_on_the_axis_the_crop_answer_is_kept(predictor: Callable[..., Predictor]) -> None:
+def test_on_the_axis_the_crop_prediction_is_kept(predictor: Callable[..., Predictor]) -> None:
     model, K = predictor().model, intrinsics(700.0, (360, 640))
     crop = Crop(320 - 100.0, 180 - 100.0, 200.0)
-    prediction = answer(model, K, crop)
+    prediction = predict(model, K, crop)
     (placed,) = postprocess(model.body, prediction, [crop], [K])
     np.testing.assert_allclose(placed.vertices, prediction.vertices[0].detach().numpy(), atol=2e-4)
 
 
-def test_fallback_is_the_crop_answer_turned(predictor: Callable[..., Predictor]) -> None:
+def test_fallback_is_the_rotated_crop_prediction(predictor: Callable[..., Predictor]) -> None:
     """Pixels that fix no translation: the body is the crop camera's, rotated as a rigid whole."""
     model, K, crop = predictor().model, intrinsics(700.0, (360, 640)), Crop(380.0, 120.0, 240.0)
-    prediction = answer(model, K, crop)
+    prediction = predict(model, K, crop)
     broken = Prediction(**{**vars(prediction), "joints2d": torch.full((1, 30, 2), 90.0)})
     (placed,) = postprocess(model.body, broken, [crop], [K])
     assert not placed.solved
@@ -86,18 +86,18 @@ def test_fallback_is_the_crop_answer_turned(predictor: Callable[..., Predictor])
 
 def test_unbelievable_distance_is_not_taken(predictor: Callable[..., Predictor]) -> None:
     model, K, crop = predictor().model, intrinsics(700.0, (360, 640)), Crop(380.0, 120.0, 240.0)
-    prediction = answer(model, K, crop)
+    prediction = predict(model, K, crop)
     small = Prediction(**{**vars(prediction), "joints2d": 128 + (prediction.joints2d - 128) / 3})
     (placed,) = postprocess(model.body, small, [crop], [K])
     assert not placed.solved
 
 
-def test_a_model_of_the_full_pictures_camera_is_not_turned(predictor: Callable[..., Predictor]) -> None:
-    """Its orientation is that of the picture's camera already, and its own distance is no distance of this camera."""
+def test_a_model_of_the_full_images_camera_is_not_rotated(predictor: Callable[..., Predictor]) -> None:
+    """Its orientation is that of the image's camera already; its distance is not a distance of this camera."""
     model, K, crop = predictor().model, intrinsics(700.0, (360, 640)), Crop(400.0, 150.0, 120.0)
-    told = torch.tensor([np.hypot(360, 640)]).float()
-    given = Inputs(torch.zeros(1, 3, 256, 256), torch.zeros(1, 30, 2), torch.zeros(1, 30), told)
-    prediction = model(given)
+    focal = torch.tensor([np.hypot(360, 640)]).float()
+    inputs = Inputs(torch.zeros(1, 3, 256, 256), torch.zeros(1, 30, 2), torch.zeros(1, 30), focal)
+    prediction = model(inputs)
     (placed,) = postprocess(model.body, prediction, [crop], [K], "image")
     root = roma.rotvec_to_rotmat(torch.from_numpy(placed.global_orient))
     torch.testing.assert_close(root, prediction.global_orient[0], atol=1e-5, rtol=0)

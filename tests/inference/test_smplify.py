@@ -27,7 +27,7 @@ def model() -> DPMesh:
 
 
 @pytest.fixture(scope="module")
-def answered(model: DPMesh) -> tuple[Prediction, torch.Tensor, torch.Tensor]:
+def predicted(model: DPMesh) -> tuple[Prediction, torch.Tensor, torch.Tensor]:
     """A prediction, and keypoints some 10 px off its own joints."""
     torch.manual_seed(0)
     joints = torch.rand(3, 30, 2) * 160 + 48
@@ -44,9 +44,9 @@ def error(result: Prediction, joints: torch.Tensor, visible: torch.Tensor) -> to
 
 
 def test_refining_lowers_the_reprojection_error(
-    model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
+    model: DPMesh, predicted: tuple[Prediction, torch.Tensor, torch.Tensor]
 ) -> None:
-    result, joints, visible = answered
+    result, joints, visible = predicted
     refined = fitter_of(model).refine(result, joints, visible, QUICK)
     assert (error(refined, joints, visible) < 0.9 * error(result, joints, visible)).all()
     again = fitter_of(model).refine(result, joints, visible, QUICK)
@@ -63,9 +63,9 @@ def _row(result: Prediction, i: int) -> Prediction:
 
 
 def test_without_a_keypoint_nothing_moves(
-    model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
+    model: DPMesh, predicted: tuple[Prediction, torch.Tensor, torch.Tensor]
 ) -> None:
-    result, joints, visible = answered
+    result, joints, visible = predicted
     some = visible.clone()
     some[1] = 0
     refined = fitter_of(model).refine(result, joints, some, QUICK)
@@ -75,9 +75,9 @@ def test_without_a_keypoint_nothing_moves(
 
 
 def test_a_joint_that_is_not_visible_has_no_effect_however_far_out(
-    model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
+    model: DPMesh, predicted: tuple[Prediction, torch.Tensor, torch.Tensor]
 ) -> None:
-    result, joints, visible = answered
+    result, joints, visible = predicted
     far = torch.where(visible[..., None] > 0, joints, torch.full_like(joints, 1e30))
     few = replace(REFINE, steps=3)
     refined, usual = (fitter_of(model).refine(result, at, visible, few) for at in (far, joints))
@@ -95,9 +95,9 @@ def test_settings_are_numbers(change: dict[str, float]) -> None:
 
 
 def test_joints_without_a_visible_keypoint_stay(
-    model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
+    model: DPMesh, predicted: tuple[Prediction, torch.Tensor, torch.Tensor]
 ) -> None:
-    result, joints, _ = answered
+    result, joints, _ = predicted
     visible = torch.zeros(3, 30)
     visible[:, ARMS] = 1
     refined = fitter_of(model).refine(result, joints, visible, QUICK)
@@ -116,10 +116,10 @@ def test_joints_without_a_visible_keypoint_stay(
 
 
 def test_joints_that_are_not_visible_do_not_pull(
-    model: DPMesh, answered: tuple[Prediction, torch.Tensor, torch.Tensor]
+    model: DPMesh, predicted: tuple[Prediction, torch.Tensor, torch.Tensor]
 ) -> None:
     """To the bit: wherever their coordinates lie, refining and fitting give the same."""
-    result, joints, visible = answered
+    result, joints, visible = predicted
     visible = visible.clone()
     visible[0, ARMS] = 0
     elsewhere = torch.where(visible[..., None] > 0, joints, torch.tensor([20.0, 230.0]))

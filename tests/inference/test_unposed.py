@@ -90,6 +90,8 @@ def test_the_command_counts_them(
     photo, out = str(Path(__file__).parents[2] / "examples/park.jpg"), str(tmp_path / "o")
     words = ["predict", photo, "--out", out, "--save", "json"]
     assert main(words) == 0
-    assert "1 person (3 unposed_dropped" in capsys.readouterr().out
+    assert "1 person (3 boxes without keypoints dropped" in capsys.readouterr().out
     assert main([*words, "--keep-unposed", "--overwrite"]) == 0
-    assert "4 people (3 no_keypoints; 1 unposed" in capsys.readouterr().out
+    assert (
+        "4 people (3 people without keypoints in the crop; 1 box without keypoints" in capsys.readouterr().out
+    )

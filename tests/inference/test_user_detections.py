@@ -1,5 +1,6 @@
 """People and boxes that a program hands over as arrays: cleaned like those of files, refused in one line."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ PERSON = np.concatenate([np.random.default_rng(0).uniform(20, 80, (17, 2)), np.f
 
 
 class NoDetector:
-    """Boxes without keypoints; nobody is detected in a whole image."""
+    """Boxes without keypoints; no person is detected in a whole image."""
 
     def __call__(self, image: np.ndarray, max_people: int = 20) -> DetectionResult:
         raise AssertionError("the people are the user's")
@@ -104,11 +105,24 @@ def test_arrays_of_every_joint_set(joints: int, columns: int, order: str | None)
     """By their number or by name; one person needs no axis of people; without confidence all are visible."""
     array = np.random.default_rng(1).uniform(20, 80, (joints, columns))
     array[:, 2:] = 0.5
-    for given in (array, array[None]):
-        options = PredictOptions(keypoints=given, keypoint_format=order)
+    for keypoints in (array, array[None]):
+        options = PredictOptions(keypoints=keypoints, format=order)
         result, _ = user_detections(IMAGE, "a.jpg", options, NoDetector())
         assert len(result) == 1 and (result[0].keypoints[5:, 2] > 0).all()
         assert result[0].keypoints[5, 2] == (1 if columns == 2 else 0.5)
+
+
+def test_a_number_of_joints_without_one_order_is_refused_by_name() -> None:
+    rows = np.full((1, 14, 3), 40.0)
+    for order, says in (
+        (None, '14 joints of unknown order. Name their order: format="crowdpose" or "aichallenger"'),
+        ("mpii", "14 joints, mpii has 16. Name their order"),
+        ("openpose", "unknown joint order 'openpose'. Choose of: coco, "),
+    ):
+        with pytest.raises(InputError, match=re.escape(says)):
+            user_detections(IMAGE, "", PredictOptions(keypoints=rows, format=order), NoDetector())
+    with pytest.raises(InputError, match=re.escape("15 joints of unknown order. Known by number: 17 (")):
+        people(np.full((1, 15, 3), 40.0))
 
 
 def test_normalised_arrays_are_refused() -> None:

@@ -131,10 +131,10 @@ def expected_answer(r: Regressor, fused: Tensor) -> dict[str, Tensor]:
             )
         bent = placed[..., 2:] ** r.volume.exponent.clamp(1, 20)
         grid = torch.cat([placed[..., :2], bent], -1) * 2 - 1
-        looked = F.grid_sample(volume, grid[:, None, None], mode="bilinear", align_corners=True)
+        sampled = F.grid_sample(volume, grid[:, None, None], mode="bilinear", align_corners=True)
         first, norm, _, second = r.place_position
         code = second(F.relu(normed(norm, first(logit(placed)))))
-        memory = torch.cat([memory[:64], looked[:, :, 0, 0].permute(2, 0, 1)])
+        memory = torch.cat([memory[:64], sampled[:, :, 0, 0].permute(2, 0, 1)])
         position = torch.cat([position[:64], code.transpose(0, 1)])
         assert len(memory) == 79
 

@@ -24,23 +24,23 @@ def octahedron(x: float, y: float, z: float, size: float = 0.5) -> np.ndarray:
     return (CORNERS * size + [x, y, z]).astype(np.float32)
 
 
-def redness(picture: np.ndarray, x: int, y: int) -> int:
-    return int(picture[y, x, 0]) - int(picture[y, x, 2])
+def redness(image: np.ndarray, x: int, y: int) -> int:
+    return int(image[y, x, 0]) - int(image[y, x, 2])
 
 
 def test_body_is_drawn_where_it_projects() -> None:
-    picture = draw_overlay(GREY, [Layer(octahedron(0.5, -0.2, 3), RED)], FACES, K)
-    assert picture.shape == GREY.shape and picture.dtype == np.uint8
-    assert redness(picture, 160 + 50, 120 - 20) > 40
-    changed = (picture != GREY).any(-1)
+    overlay = draw_overlay(GREY, [Layer(octahedron(0.5, -0.2, 3), RED)], FACES, K)
+    assert overlay.shape == GREY.shape and overlay.dtype == np.uint8
+    assert redness(overlay, 160 + 50, 120 - 20) > 40
+    changed = (overlay != GREY).any(-1)
     rows, columns = np.nonzero(changed)
     # The octahedron's corners at z = 3 m: 50 px to each side of its middle.
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == pytest.approx((50, 150, 160, 260), abs=2)
 
 
 def test_edges_are_smooth() -> None:
-    picture = draw_overlay(GREY, [Layer(octahedron(0, 0, 3), RED)], FACES, K)
-    assert len(np.unique(picture[:, :, 0])) > 30
+    overlay = draw_overlay(GREY, [Layer(octahedron(0, 0, 3), RED)], FACES, K)
+    assert len(np.unique(overlay[:, :, 0])) > 30
 
 
 def test_the_nearer_body_is_solid_and_the_hidden_one_shows_through() -> None:
@@ -48,12 +48,12 @@ def test_the_nearer_body_is_solid_and_the_hidden_one_shows_through() -> None:
     front, behind = Layer(octahedron(0, 0, 2, 0.3), RED), Layer(octahedron(0, 0, 4, 1.0), BLUE)
     alone = draw_overlay(GREY, [front], FACES, K)
     for layers in ([front, behind], [behind, front]):
-        picture = draw_overlay(GREY, layers, FACES, K)
+        overlay = draw_overlay(GREY, layers, FACES, K)
         inside = np.s_[105:135, 145:175]  # red covers it
-        change = picture[inside].astype(int) - alone[inside].astype(int)
+        change = overlay[inside].astype(int) - alone[inside].astype(int)
         assert 0.2 < (change[..., 2] > 40).mean() < 0.8  # stripes: not nothing, not everything
         assert (np.abs(change).max(-1) < 40).mean() > 0.4  # between them the nearer body as it is alone
-        assert redness(picture, 160 + 60, 120) < -40  # next to the red one, blue is solid
+        assert redness(overlay, 160 + 60, 120) < -40  # next to the red one, blue is solid
 
 
 def test_behind_the_camera_or_outside_changes_nothing() -> None:
@@ -61,12 +61,12 @@ def test_behind_the_camera_or_outside_changes_nothing() -> None:
         np.testing.assert_array_equal(draw_overlay(GREY, [Layer(octahedron(*at, 0.01), RED)], FACES, K), GREY)
 
 
-def test_large_pictures_are_drawn_smaller_in_the_same_place() -> None:
+def test_large_images_are_drawn_smaller_in_the_same_place() -> None:
     image = np.full((1200, 2 * LONGEST, 3), 90, np.uint8)
     camera = intrinsics(1500.0, image.shape[:2])
-    picture = draw_overlay(image, [Layer(octahedron(0.8, 0.2, 3), RED)], FACES, camera)
-    assert picture.shape == (600, LONGEST, 3)
-    rows, columns = np.nonzero((picture != 90).any(-1))
+    overlay = draw_overlay(image, [Layer(octahedron(0.8, 0.2, 3), RED)], FACES, camera)
+    assert overlay.shape == (600, LONGEST, 3)
+    rows, columns = np.nonzero((overlay != 90).any(-1))
     centre = ((rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2)
     assert centre == pytest.approx((300 + 50, LONGEST / 2 + 200), abs=2)
 
@@ -97,7 +97,7 @@ def test_the_outline_stands_out_from_any_photo(grey: int) -> None:
 
 
 def test_only_the_window_of_the_bodies_is_painted() -> None:
-    """Where they stand in the picture does not matter: moved by whole pixels, the same pixels come out."""
+    """Their position in the image does not matter: moved by whole pixels, the same pixels come out."""
     layers = [Layer(octahedron(0, 0, 3), RED), Layer(octahedron(0.4, 0.3, 4), BLUE)]
     plain = draw_overlay(GREY, layers, FACES, K)
     moved = K + np.array([[0, 0, 37], [0, 0, -20], [0, 0, 0]])
@@ -113,24 +113,24 @@ def test_only_the_window_of_the_bodies_is_painted() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (2, 3)])
-def test_tiny_pictures(size: tuple[int, int]) -> None:
+def test_tiny_images_keep_their_size(size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)
-    picture = draw_overlay(image, [Layer(octahedron(0, 0, 3), RED)], FACES, intrinsics(10.0, size))
-    assert picture.shape == image.shape
+    overlay = draw_overlay(image, [Layer(octahedron(0, 0, 3), RED)], FACES, intrinsics(10.0, size))
+    assert overlay.shape == image.shape
 
 
-def test_same_input_same_picture() -> None:
+def test_same_input_same_image() -> None:
     layers = [Layer(octahedron(0, 0, 3), RED), Layer(octahedron(0.3, 0, 3.5), BLUE)]
     np.testing.assert_array_equal(draw_overlay(GREY, layers, FACES, K), draw_overlay(GREY, layers, FACES, K))
 
 
 def test_side_view_shows_all_people_nearer_to_the_left() -> None:
     near, far = Layer(octahedron(0, 0, 3), RED), Layer(octahedron(0, 0, 6), BLUE)
-    picture = draw_side([near, far], FACES).astype(int)
-    red = np.nonzero(picture[..., 0] - picture[..., 2] > 60)[1]
-    blue = np.nonzero(picture[..., 2] - picture[..., 0] > 60)[1]
+    image = draw_side([near, far], FACES).astype(int)
+    red = np.nonzero(image[..., 0] - image[..., 2] > 60)[1]
+    blue = np.nonzero(image[..., 2] - image[..., 0] > 60)[1]
     assert red.max() < blue.min()
-    assert red.min() > 0 and blue.max() < picture.shape[1] - 1
+    assert red.min() > 0 and blue.max() < image.shape[1] - 1
 
 
 def test_side_view_without_bodies() -> None:
@@ -147,8 +147,8 @@ def test_lineup_has_one_scale_and_one_floor() -> None:
     """Near and small, far and large, high above: each at its own size, its lowest point on the floor's line."""
     small, large = octahedron(0.4, -2.0, 2, 0.4), octahedron(-1, 1.5, 9, 0.8)
     large[:, 0] *= 1.3  # across the camera: not visible from the side
-    picture = draw_lineup([Layer(small, RED), Layer(large, BLUE)], FACES, ["person_00", "person_01"])
-    (top, bottom, left, right), (top2, bottom2, left2, right2) = (colour_box(picture, c) for c in (0, 2))
+    image = draw_lineup([Layer(small, RED), Layer(large, BLUE)], FACES, ["person_00", "person_01"])
+    (top, bottom, left, right), (top2, bottom2, left2, right2) = (colour_box(image, c) for c in (0, 2))
     plan = lineup.arrange([lineup.turned(small), lineup.turned(large)])
     assert bottom == pytest.approx(bottom2, abs=2) and bottom == pytest.approx(
         plan.rows[0] * plan.scale, abs=2
@@ -158,12 +158,20 @@ def test_lineup_has_one_scale_and_one_floor() -> None:
     assert right < left2
 
 
+def test_lineup_states_the_direction_of_the_view_below() -> None:
+    body = [[0.0, 0, 3], [0, 1.7, 3], [0.2, 1, 3]]
+    image = draw_lineup([Layer(np.array(body, np.float32), RED)], np.array([(0, 1, 2)]), ["person_00"])
+    rows = lineup.arrange([lineup.turned(np.array(body))]).size[0]
+    strip = image[rows:].astype(int)
+    assert len(strip) > 30 and (np.ptp(strip, axis=(1, 2)) > 80).sum() > 15  # two lines of text
+
+
 def test_lineup_faces_the_photographer_to_the_left() -> None:
     """A triangle towards the camera is left of the body."""
     nose = np.array([(0, 0, 2), (0, 0.4, 3), (0, -0.4, 3), (0, 0, 3.01)], np.float32)
-    picture = draw_lineup([Layer(nose, RED)], np.array([(0, 1, 2), (1, 3, 2)]), ["person_00"])
-    _, _, left, right = colour_box(picture, 0)
-    columns = (picture[..., 0].astype(int) - picture[..., 2] > 60).sum(0)
+    image = draw_lineup([Layer(nose, RED)], np.array([(0, 1, 2), (1, 3, 2)]), ["person_00"])
+    _, _, left, right = colour_box(image, 0)
+    columns = (image[..., 0].astype(int) - image[..., 2] > 60).sum(0)
     assert columns[left : left + 20].mean() < columns[right - 20 : right].mean()
 
 
@@ -171,10 +179,10 @@ def test_lineup_faces_the_photographer_to_the_left() -> None:
 def test_lineup_of_any_number(count: int) -> None:
     bodies = [octahedron(0, 0, 3 + i, 0.9) for i in range(count)]
     names = [f"person_{i:02d}" for i in range(count)]
-    picture = draw_lineup([Layer(body, RED) for body in bodies], FACES, names)
-    assert picture.shape[1] <= lineup.WIDEST and picture.shape[0] < 1600
+    image = draw_lineup([Layer(body, RED) for body in bodies], FACES, names)
+    assert image.shape[1] <= lineup.WIDEST and image.shape[0] < 1600
     plan = lineup.arrange([lineup.turned(body) for body in bodies])
-    assert plan.size == picture.shape[:2]
+    assert plan.size[1] == image.shape[1] and 0 < image.shape[0] - plan.size[0] < 60  # the text below
     spots = sorted(plan.places, key=lambda place: (place[1], place[0]))
     assert spots == list(plan.places)  # in order
     for (x, floor), (x2, floor2) in itertools.pairwise(spots):

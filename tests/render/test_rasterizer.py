@@ -42,9 +42,11 @@ def test_a_sphere_and_its_closed_form() -> None:
     faces = np.asarray(ball.faces, np.int32)
     drawn = rasterize(vertices, faces, K, SIZE)
     truth = slow(vertices, faces)
-    seen = np.isfinite(truth)
-    assert (np.isfinite(drawn.depth) != seen).sum() <= 4  # a silhouette pixel may fall either way by rounding
-    both = seen & np.isfinite(drawn.depth)
+    covered = np.isfinite(truth)
+    assert (
+        np.isfinite(drawn.depth) != covered
+    ).sum() <= 4  # a silhouette pixel may fall either way by rounding
+    both = covered & np.isfinite(drawn.depth)
     assert np.abs(drawn.depth[both] - truth[both]).max() < 1e-5
     assert abs(drawn.depth[29, 33] - 1.5) < 0.02
     assert ((drawn.face >= 0) == np.isfinite(drawn.depth)).all()
@@ -55,14 +57,16 @@ def test_depth_and_weights_are_perspective_correct() -> None:
     quad = np.float32([[-1, 0.5, 1], [1, 0.5, 1], [1, -0.5, 6], [-1, -0.5, 6]])
     faces = np.int32([[0, 1, 2], [0, 2, 3]])
     drawn = rasterize(quad, faces, K, SIZE)
-    seen = drawn.face >= 0
-    assert seen.sum() > 500
-    at = interpolate(drawn, faces, quad)[seen]
-    rows, columns = np.nonzero(seen)
-    expected = np.stack([ray(i, j) for i, j in zip(rows, columns, strict=True)]) * drawn.depth[seen][:, None]
+    covered = drawn.face >= 0
+    assert covered.sum() > 500
+    at = interpolate(drawn, faces, quad)[covered]
+    rows, columns = np.nonzero(covered)
+    expected = (
+        np.stack([ray(i, j) for i, j in zip(rows, columns, strict=True)]) * drawn.depth[covered][:, None]
+    )
     assert np.abs(at - expected).max() < 1e-4
     assert np.abs(at[:, 1] * 5 + at[:, 2] - 3.5).max() < 1e-4  # every pixel lies on the plane
-    assert np.abs(drawn.bary[seen].sum(1) - 1).max() < 1e-6
+    assert np.abs(drawn.bary[covered].sum(1) - 1).max() < 1e-6
 
 
 def test_a_fronto_parallel_quad_covers_exactly_its_pixels() -> None:
@@ -106,7 +110,7 @@ def test_a_vertex_index_out_of_range_is_refused() -> None:
             rasterize(np.ones((3, 3), np.float32), np.int64([[0, 1, bad]]), K, SIZE)
 
 
-def test_culling_leaves_the_picture_of_a_closed_surface_as_it_is() -> None:
+def test_culling_leaves_the_image_of_a_closed_surface_as_it_is() -> None:
     ball = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
     vertices = np.asarray(ball.vertices) @ np.diag([1.0, -1, -1]) + [
         0.1,
@@ -121,7 +125,7 @@ def test_culling_leaves_the_picture_of_a_closed_surface_as_it_is() -> None:
     assert (inside_out.depth[np.isfinite(plain.depth)] > plain.depth[np.isfinite(plain.depth)]).all()
 
 
-def test_drawing_onto_a_picture_is_drawing_together() -> None:
+def test_drawing_onto_an_image_is_drawing_together() -> None:
     rng = np.random.default_rng(0)
     vertices = rng.normal(0, 0.6, (60, 3)) + np.array([0, 0, 2.5])
     faces = rng.integers(0, 60, (40, 3))

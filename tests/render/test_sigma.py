@@ -30,7 +30,7 @@ def test_colours_go_from_dark_blue_to_yellow_and_saturate() -> None:
     assert sigma_colours(np.zeros((2, 3))).shape == (2, 3, 3)
 
 
-def test_each_vertex_has_its_colour_in_both_pictures() -> None:
+def test_each_vertex_has_its_colour_in_both_images() -> None:
     """A square, turned a little, whose left half is red, whose right half is blue."""
     corners = np.array(
         [(-1, -1, 3.5), (0, -1, 4), (1, -1, 4.5), (-1, 1, 3.5), (0, 1, 4), (1, 1, 4.5)], np.float32
@@ -41,8 +41,8 @@ def test_each_vertex_has_its_colour_in_both_pictures() -> None:
     colours = np.array([red, red, blue, red, red, blue, blue, blue], np.float32)
     image = np.full((200, 200, 3), 90, np.uint8)
     K = intrinsics(300.0, (200, 200))
-    picture = draw_overlay(image, [Layer(vertices, (0.0, 1.0, 0.0), colours)], faces, K, 0.93).astype(int)
-    left, right = picture[100, 60], picture[100, 140]
+    overlay = draw_overlay(image, [Layer(vertices, (0.0, 1.0, 0.0), colours)], faces, K, 0.93).astype(int)
+    left, right = overlay[100, 60], overlay[100, 140]
     assert left[0] > left[2] + 80 and right[2] > right[0] + 80
     turned = draw_side([Layer(vertices, (0.0, 1.0, 0.0), colours)], faces)
     green = draw_side([Layer(vertices, (0.0, 1.0, 0.0))], faces)

@@ -90,7 +90,7 @@ class FakeModel(nn.Module):
 
 
 class FakeDetector:
-    """Finds `boxes` (xyxy, fractions of the picture) everywhere; nobody in pictures below 8 px."""
+    """Finds `boxes` (xyxy, fractions of the image) everywhere; no person in images below 8 px."""
 
     def __init__(self, boxes: list[tuple[float, float, float, float]]) -> None:
         self.fractions = boxes

@@ -98,9 +98,9 @@ def make_weights(out: Path, model: str, seed: int) -> str:
     """A folder of random weights next to `out`; made once."""
     folder = out.parent / f"{model}_{seed}"
     if not folder.is_dir():
-        given = settings(out, stage("teacher"), model=model)
+        run_settings = settings(out, stage("teacher"), model=model)
         torch.manual_seed(seed)
-        objective = make_objective(TrainingContext.resolve(given), 0)
+        objective = make_objective(TrainingContext.resolve(run_settings), 0)
         with torch.no_grad():  # nothing stays at its zero start
             for parameter in objective.parameters():
                 if parameter.requires_grad and not parameter.any():
@@ -109,16 +109,18 @@ def make_weights(out: Path, model: str, seed: int) -> str:
     return str(folder)
 
 
-def gradients(given: Settings) -> tuple[bool, dict[str, torch.Tensor]]:
+def gradients(run_settings: Settings) -> tuple[bool, dict[str, torch.Tensor]]:
     """Whether this is the first process; of the first step, the mean over all processes."""
-    fabric = make_fabric(given)
-    objective = make_objective(TrainingContext.resolve(given), 0)
+    fabric = make_fabric(run_settings)
+    objective = make_objective(TrainingContext.resolve(run_settings), 0)
     with in_float64():
         objective.double()
         if getattr(objective, "teaching", None) is not None:
             objective.teaching.teacher.double()
-        run = StageRun(fabric, objective, TrainingContext.resolve(given), 0)
-        for part, _ids, batch in batches(run.stage, given, range(1), fabric.global_rank, fabric.world_size):
+        run = StageRun(fabric, objective, TrainingContext.resolve(run_settings), 0)
+        for part, _ids, batch in batches(
+            run.stage, run_settings, range(1), fabric.global_rank, fabric.world_size
+        ):
             batch = {name: v.double() if v.is_floating_point() else v for name, v in batch.items()}
             loss, _terms = run.module(batch, part)
             fabric.backward(loss / run.stage.accumulate)
@@ -132,7 +134,7 @@ def gradients(given: Settings) -> tuple[bool, dict[str, torch.Tensor]]:
 
 @contextmanager
 def in_float64() -> Iterator[None]:
-    """Where the code says fp32 it gets float64: in fp32 two orders of summation differ by some 1e-6 of the gradient."""
+    """fp32 becomes float64: in fp32 two orders of summation differ by some 1e-6 of the gradient."""
     plain = torch.Tensor.float
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double
@@ -155,10 +157,10 @@ def killed_after(stage: int, step: int) -> None:
     loop.save_checkpoint = and_die
 
 
-def as_a_command(given: Settings) -> int:
+def as_a_command(run_settings: Settings) -> int:
     """As `dpmesh train` has it."""
     try:
-        return cli.run_training(given)
+        return cli.run_training(run_settings)
     except DPMeshError as error:
         sys.stderr.write(f"dpmesh: {' '.join(str(error).split())}\n")
         return 1
@@ -168,14 +170,14 @@ def main(verb: str, out: str, words: str) -> None:
     torch.set_num_threads(1)
     plain = json.loads(words)
     dies = plain.pop("dies", None)
-    given = settings(Path(out), *plain.pop("stages"), **plain)
+    run_settings = settings(Path(out), *plain.pop("stages"), **plain)
     if verb == "train":
         if dies:
             killed_after(*dies)
-        sys.exit(as_a_command(given))
-    first, found = gradients(given)
+        sys.exit(as_a_command(run_settings))
+    first, values = gradients(run_settings)
     if first:
-        torch.save(found, f"{out}.pt")
+        torch.save(values, f"{out}.pt")
 
 
 if __name__ == "__main__":

@@ -98,8 +98,8 @@ def test_in_the_images_camera_a_mirrored_and_turned_person_is_mirrored_and_turne
     view = View(Crop.around(person.box, 1.1), person.K, True, 40.0)
     cos, sin = np.cos(np.radians(40)), np.sin(np.radians(40))
     turn = np.array([[-cos, -sin, 0], [-sin, cos, 0], [0, 0, 1]])
-    found = view.places(person.joints3d) @ view.to_image_camera.T
-    assert np.abs(found - person.joints3d @ turn.T).max() < 1e-5
+    moved = view.places(person.joints3d) @ view.to_image_camera.T
+    assert np.abs(moved - person.joints3d @ turn.T).max() < 1e-5
     assert np.linalg.det(view.to_image_camera) == pytest.approx(1)
 
 
@@ -115,14 +115,14 @@ def test_perfect_parameters_in_the_models_camera_have_no_loss(
     """And those of the other camera have one."""
     batch = batch_of(person, augment)
     losses = {}
-    for answered in CAMERAS:
-        truth, _ = targets_of(to_model_camera(batch, config(child, answered)))
+    for predicted in CAMERAS:
+        truth, _ = targets_of(to_model_camera(batch, config(child, predicted)))
         model = DPMesh(config(child, camera))
         perfect = BodyParameters(truth.rotations, truth.betas, batch["transl"], torch.zeros(2, 0))
         monkeypatch.setattr(DPMesh, "decode_parameters", lambda self, answer, focal, perfect=perfect: perfect)
         objective = MeshObjective(model, SETTINGS.stages[0], SETTINGS)
         with torch.no_grad():
-            losses[answered] = objective(batch, Part(1, 0))[1]
+            losses[predicted] = objective(batch, Part(1, 0))[1]
     for term in EXACT:
         assert losses[camera][term] < 2e-5, term
     if camera == "crop":  # its image is the crop's, to first order about the middle
@@ -196,24 +196,24 @@ def test_a_released_checkpoint_is_trained_on_in_its_own_camera(
         "precision": "32-true", "validation_people": 2, "validate_every": 1, "preview_every": 1,
         "data": {"overfit_people": 2}, "finetune.epochs": 0, "finetune.steps": 1, "finetune.batch": 2,
     }  # fmt: skip
-    given = read_settings(ROOT / "configs/release_finetune.toml", changes)
-    assert given.model == "release" and RELEASE.camera == small.camera == "image"
-    seen: list[torch.Tensor] = []
+    settings = read_settings(ROOT / "configs/release_finetune.toml", changes)
+    assert settings.model == "release" and RELEASE.camera == small.camera == "image"
+    focals: list[torch.Tensor] = []
     monkeypatch.setattr(
         "dpmesh.train.objectives.mesh.targets_of",
-        lambda batch: seen.append(batch["focal"]) or targets_of(batch),
+        lambda batch: focals.append(batch["focal"]) or targets_of(batch),
     )
-    weights = loop.train(given)
+    weights = loop.train(settings)
     trained, before = DPMesh.from_pretrained(weights), DPMesh.from_pretrained(tmp_path / "start")
     assert trained.config == before.config == small
     moved = {n for n, p in trained.named_parameters() if not torch.equal(p, before.get_parameter(n))}
     assert any(".lora_" in name for name in moved) and any(name.startswith("regressor") for name in moved)
     assert not any(name.startswith(("backbone.vae", "backbone.controlnet", "pose_prior")) for name in moved)
     # Whole images' diagonals: synthetic crops are 0.12 to 0.8 of them wide. The first one's serves all.
-    assert 320 <= float(seen[0].min()) == float(seen[0].max()) <= 2134
+    assert 320 <= float(focals[0].min()) == float(focals[0].max()) <= 2134
     assert (tmp_path / "run/previews").is_dir()
 
     convert_released(tmp_path / "twin.pth.tar", tmp_path / "merged", small, merge_lora=True)
     with pytest.raises(ConfigError, match="not weights of") as caught:
-        make_objective(TrainingContext.resolve(replace(given, start=str(tmp_path / "merged"))), 0)
+        make_objective(TrainingContext.resolve(replace(settings, start=str(tmp_path / "merged"))), 0)
     assert "without --merge-lora" in caught.value.fix

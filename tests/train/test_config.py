@@ -61,8 +61,8 @@ def test_values_are_laid_over_the_model(tmp_path: Path, monkeypatch: pytest.Monk
     path.write_text(ONE)
     plain = read_settings(path, changes(["--set.model.name", "fused"]))
     assert plain.model == "fused"  # a table of a name alone
-    given = read_settings(path, changes(words))
-    assert from_dict(Settings, json.loads(json.dumps(to_dict(given)))) == given
+    run_settings = read_settings(path, changes(words))
+    assert from_dict(Settings, json.loads(json.dumps(to_dict(run_settings)))) == run_settings
 
 
 NO_CODES = ["--set.model.regressor.pose_code", "126"]

@@ -35,17 +35,19 @@ def test_chances_do_not_depend_on_the_cut():
     assert sorted(part.number for some in cuts for part in some if part.step == 0) == [0, 1, 2, 3]
 
 
-def test_the_same_pictures_however_a_batch_is_cut():
+def test_the_same_images_however_a_batch_is_split():
     stage = ImageStage(**{**COMMON, "steps": 3, "accumulate": 2})
-    given = settings(Data())
-    (_, ids, first), (_, more, second) = list(batches(stage, given, range(2, 3)))
-    whole = next(batches(ImageStage(**COMMON, steps=3), given, range(2, 3)))
+    run_settings = settings(Data())
+    (_, ids, first), (_, more, second) = list(batches(stage, run_settings, range(2, 3)))
+    whole = next(batches(ImageStage(**COMMON, steps=3), run_settings, range(2, 3)))
     assert [*ids, *more] == whole[1]
     assert torch.equal(torch.cat([first["crop"], second["crop"]]), whole[2]["crop"])
-    halves = [next(batches(ImageStage(**COMMON, steps=3), given, range(2, 3), rank, 2)) for rank in range(2)]
+    halves = [
+        next(batches(ImageStage(**COMMON, steps=3), run_settings, range(2, 3), rank, 2)) for rank in range(2)
+    ]
     assert [name for half in halves for name in half[1]] == whole[1]
     with pytest.raises(ConfigError, match="cannot be shared by 3 processes"):
-        next(batches(stage, given, range(1), 0, 3))
+        next(batches(stage, run_settings, range(1), 0, 3))
 
 
 class Fake:
@@ -114,11 +116,11 @@ def test_the_rate_is_a_tenth_for_the_last_epochs(data: Data, tmp_path: Path, chi
     stage = child.stage(
         "teacher", steps=6, schedule="step", decay_steps=2, warmup_steps=0, learning_rate=1e-4
     )
-    given = child.settings(tmp_path / "run", stage)
+    run_settings = child.settings(tmp_path / "run", stage)
     run = StageRun(
-        make_fabric(given),
-        make_objective(TrainingContext.resolve(given), 0),
-        TrainingContext.resolve(given),
+        make_fabric(run_settings),
+        make_objective(TrainingContext.resolve(run_settings), 0),
+        TrainingContext.resolve(run_settings),
         0,
     )
     rates = []

@@ -17,10 +17,10 @@ def at_work(
 ) -> tuple[DenoisingObjective, Tensors]:
     out: Path = tmp_path_factory.mktemp("pretrain") / "run"
     start = child.make_weights(out, "reading", 1)  # the ControlNet's outputs do not start at zero there
-    given = child.settings(out, child.stage("pretrain"), model="reading", start=start)
-    objective = make_objective(TrainingContext.resolve(given), 0)
+    settings = child.settings(out, child.stage("pretrain"), model="reading", start=start)
+    objective = make_objective(TrainingContext.resolve(settings), 0)
     assert isinstance(objective, DenoisingObjective)
-    return objective, next(batches(given.stages[0], given, range(1)))[2]
+    return objective, next(batches(settings.stages[0], settings, range(1)))[2]
 
 
 def reached(objective: DenoisingObjective, loss: torch.Tensor) -> set[str]:
@@ -32,7 +32,7 @@ def reached(objective: DenoisingObjective, loss: torch.Tensor) -> set[str]:
     }
 
 
-def test_the_encoder_learns_from_the_picture_and_the_rest_from_the_noise(
+def test_the_encoder_learns_from_the_image_and_the_rest_from_the_noise(
     at_work: tuple[DenoisingObjective, Tensors],
 ):
     objective, batch = at_work
@@ -59,8 +59,8 @@ def test_the_timestep_and_the_conditions_are_heard(at_work: tuple[DenoisingObjec
     torch.testing.assert_close(control[0][0], plain[-1])  # 1 is the constant timestep
     for one, other in zip(*control, strict=True):
         assert torch.equal(one[0], other[0]) and not torch.allclose(one[1], other[1])
-    seen = {float((Part(1, step).chance(4, salt=2) * 1000).long().max()) for step in range(50)}
-    assert min(seen) < 700 and max(seen) > 900
+    timesteps = {float((Part(1, step).chance(4, salt=2) * 1000).long().max()) for step in range(50)}
+    assert min(timesteps) < 700 and max(timesteps) > 900
 
 
 def test_it_learns(at_work: tuple[DenoisingObjective, Tensors]):
@@ -75,5 +75,5 @@ def test_it_learns(at_work: tuple[DenoisingObjective, Tensors]):
     end = objective.figures()
     assert end["denoise"] < 0.95 * start["denoise"]
     assert end["reconstruction"] < 0.8 * start["reconstruction"]
-    picture = objective.preview(batch)
-    assert picture is not None and picture.shape == (4 * 256, 512, 3)
+    preview = objective.preview(batch)
+    assert preview is not None and preview.shape == (4 * 256, 512, 3)

@@ -30,10 +30,10 @@ def at_work(child: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """A student with another teacher, and a batch."""
     out: Path = tmp_path_factory.mktemp("nkr") / "run"
     own, other = child.make_weights(out, "tiny", 1), child.make_weights(out, "tiny", 2)
-    given = child.settings(out, child.stage("student", teacher=other), start=own)
-    objective = make_objective(TrainingContext.resolve(given), 0)
+    settings = child.settings(out, child.stage("student", teacher=other), start=own)
+    objective = make_objective(TrainingContext.resolve(settings), 0)
     assert isinstance(objective, MeshObjective)
-    return objective, next(batches(given.stages[0], given, range(1)))[2]
+    return objective, next(batches(settings.stages[0], settings, range(1)))[2]
 
 
 def test_swapping_two_teacher_features_raises_the_loss(at_work: tuple[MeshObjective, dict]):
@@ -58,9 +58,12 @@ def test_the_features_are_the_two_maps_and_no_gradient_reaches_the_teacher(
 ):
     objective, batch = at_work
     teaching = objective.teaching
-    with watch(objective.model) as seen:
+    with watch(objective.model) as features:
         loss, terms = objective(batch, Part(1, 0))
-    assert {k: tuple(v.shape) for k, v in seen.items()} == {"map": (4, 64, 16), "volume": (4, 16, 8, 8, 8)}
+    assert {k: tuple(v.shape) for k, v in features.items()} == {
+        "map": (4, 64, 16),
+        "volume": (4, 16, 8, 8, 8),
+    }
     assert terms["nkr_contrast"] > 0 and terms["nkr_mse"] > 0
     loss.backward()
     trained = {id(p) for p in objective.model.parameters() if p.requires_grad}
@@ -83,8 +86,8 @@ def test_what_is_frozen_and_alike_is_there_once(
     at_work: tuple[MeshObjective, dict], child: ModuleType, tmp_path: Path
 ):
     own = child.make_weights(tmp_path / "run", "tiny", 1)
-    given = child.settings(tmp_path / "run", child.stage("student", teacher=own), start=own)
-    objective = make_objective(TrainingContext.resolve(given), 0)
+    settings = child.settings(tmp_path / "run", child.stage("student", teacher=own), start=own)
+    objective = make_objective(TrainingContext.resolve(settings), 0)
     teacher = objective.teaching.teacher
     shared = {id(p) for p in teacher.parameters()} & {id(p) for p in objective.model.parameters()}
     frozen = {id(p) for p in objective.model.parameters() if not p.requires_grad}

@@ -23,11 +23,11 @@ def test_signal_and_noise_that_are_known():
     for _ in range(8):
         steady.add([always[0], torch.zeros(40, 50)])
         noisy.add([a + 2**0.5 * torch.randn(a.shape, generator=draw) for a in always])
-    found = figures({"steady": steady, "noisy": noisy})
-    assert found["steady"]["signal"] == pytest.approx(1, abs=1e-4)
-    assert found["noisy"]["signal"] == pytest.approx(1 / 3, abs=0.02)
-    assert found["steady"]["share"] == pytest.approx((1 / 4 + 0) / 2, abs=0.01)
-    assert found["noisy"]["share"] == pytest.approx((3 / 4 + 1) / 2, abs=0.01)
+    result = figures({"steady": steady, "noisy": noisy})
+    assert result["steady"]["signal"] == pytest.approx(1, abs=1e-4)
+    assert result["noisy"]["signal"] == pytest.approx(1 / 3, abs=0.02)
+    assert result["steady"]["share"] == pytest.approx((1 / 4 + 0) / 2, abs=0.01)
+    assert result["noisy"]["share"] == pytest.approx((3 / 4 + 1) / 2, abs=0.01)
 
 
 @pytest.mark.slow
@@ -35,9 +35,9 @@ def test_a_stage():
     settings = read_settings(
         ROOT / "configs/embedded_more.toml", {"workers": 0, "precision": "32-true", "images.batch": 2}
     )
-    found = measure(settings, 2)
-    assert found["people"] == 4 and found["matrices"] > 200
-    terms = found["terms"]
+    result = measure(settings, 2)
+    assert result["people"] == 4 and result["matrices"] > 200
+    terms = result["terms"]
     weights = LossWeights()
     # The uncertainty head's gradients stop at its inputs.
     wanted = {name for name in TERMS if getattr(weights, name)} - {"uncertainty", "nkr_contrast", "nkr_mse"}
@@ -49,7 +49,7 @@ def test_a_stage():
     assert other["read_cells"]["share"] > 10 * terms["read_cells"]["share"]
 
 
-def test_a_stage_without_pictures_is_refused():
+def test_a_stage_without_images_is_refused():
     settings = read_settings(ROOT / "configs/embedded.toml", {"workers": 0})
     keypoints = [stage for stage in settings.stages if stage.kind == "keypoints"]
     assert keypoints

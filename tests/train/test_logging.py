@@ -13,7 +13,7 @@ from dpmesh.errors import ConfigError
 from dpmesh.train.logging import TrainingLog
 
 
-def told(out: Path) -> list[dict[str, str]]:
+def logged(out: Path) -> list[dict[str, str]]:
     with (out / "log_s.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -29,7 +29,7 @@ def test_lines_behind_the_checkpoint_are_forgotten(tmp_path: Path, caplog: pytes
         file.write("s,6")  # killed in the midst of a line
     with TrainingLog(tmp_path, "s", 3, 9) as report:
         report.row(4, 2, {"loss": 7.0, "more": 1.0})
-    rows = told(tmp_path)
+    rows = logged(tmp_path)
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
     assert rows[3]["loss"] == "7.0" and rows[3]["more"] == "1.0" and rows[0]["more"] == ""
     assert len((tmp_path / "validation.csv").read_text().splitlines()) == 1  # its header
@@ -54,20 +54,20 @@ def test_a_bar_on_a_terminal(
 def test_curves_and_previews(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    picture = np.zeros((4, 6, 3), np.uint8)
-    picture[..., 0] = 200  # red
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[..., 0] = 200  # red
     with TrainingLog(tmp_path, "s", 0, 9, tensorboard=True) as report:
         report.row(3, 2, {"loss": 0.5})
-        report.preview(3, picture)
+        report.preview(3, image)
         report.preview(4, None)
-    found = EventAccumulator(str(tmp_path / "tensorboard/s"))
-    found.Reload()
-    assert [(event.step, event.value) for event in found.Scalars("loss")] == [(3, 0.5)]
+    events = EventAccumulator(str(tmp_path / "tensorboard/s"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(3, 0.5)]
     assert [path.name for path in (tmp_path / "previews").iterdir()] == ["s_000003.png"]
     assert cv2.imread(str(tmp_path / "previews/s_000003.png"))[0, 0].tolist() == [0, 0, 200]
 
 
-def test_other_processes_write_nothing(tmp_path: Path):
+def test_other_processes_log_nothing(tmp_path: Path):
     with TrainingLog(tmp_path, "s", 0, 9, writes=False, tensorboard=True) as report:
         report.row(1, 2, {"loss": 0.5})
         report.validation(1, 2, {"x": 1.0})
@@ -75,7 +75,7 @@ def test_other_processes_write_nothing(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_without_tensorboard_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_tensorboard_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match="not installed"):
         TrainingLog(tmp_path, "s", 0, 9, tensorboard=True)
@@ -91,4 +91,4 @@ def test_a_run_killed_twice_keeps_one_header_and_whole_lines(tmp_path: Path):
         file.write("s,2")
     with TrainingLog(tmp_path, "s", 1, 9) as report:
         report.row(2, 2, {"loss": 3.0})
-    assert [(row["step"], row["loss"]) for row in told(tmp_path)] == [("1", "2.0"), ("2", "3.0")]
+    assert [(row["step"], row["loss"]) for row in logged(tmp_path)] == [("1", "2.0"), ("2", "3.0")]

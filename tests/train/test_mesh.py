@@ -42,20 +42,20 @@ def model() -> DPMesh:
 
 def test_targets_reach_the_losses_unrounded(monkeypatch: pytest.MonkeyPatch):
     """bf16 knows a depth of four metres to 16 mm only."""
-    seen: list[torch.Tensor] = []
+    targets: list[torch.Tensor] = []
     stage = KeypointStage(**COMMON)
     batch = batch_of(stage)
     names = ("joints3d", "joints2d", "pose")
     monkeypatch.setattr(
         "dpmesh.train.objectives.mesh.targets_of",
-        lambda given: seen.extend(given[name] for name in names) or targets_of(given),
+        lambda given: targets.extend(given[name] for name in names) or targets_of(given),
     )
     objective = Fabric(accelerator="cpu", devices=1).setup_module(
         MeshObjective(model(), stage, replace(SETTINGS, precision="bf16-mixed"))
     )
     loss, _ = objective(batch, FIRST)
     assert torch.isfinite(loss)
-    for got, name in zip(seen, names, strict=True):
+    for got, name in zip(targets, names, strict=True):
         assert got.dtype == torch.float32
         assert torch.equal(got, batch[name])
     with torch.autocast("cpu", torch.bfloat16):
@@ -74,7 +74,7 @@ def test_the_pose_target_is_the_true_poses_place_in_code_space():
     assert latent_term(prior, place + 0.5, truth, replace(known, pose=pose)) == pytest.approx(1 / 6, abs=1e-4)
 
 
-def test_pictures_train_everything_and_keypoints_the_lifter():
+def test_images_train_everything_and_keypoints_the_lifter():
     for stage, idle in ((KeypointStage(**COMMON), ("backbone", "prompt")), (ImageStage(**COMMON), ())):
         objective = MeshObjective(model(), stage, SETTINGS)
         objective(batch_of(stage), FIRST)[0].backward()
@@ -89,26 +89,26 @@ def test_pictures_train_everything_and_keypoints_the_lifter():
 def test_rehearsed_people_add_their_own_loss():
     stage = ImageStage(**{**COMMON, "batch": 2}, keypoint_batch=4)
     batch = batch_of(stage)
-    pictures = {name: v for name, v in batch.items() if not name.startswith(BLIND)}
+    image_batch = {name: v for name, v in batch.items() if not name.startswith(BLIND)}
     blind = {name.removeprefix(BLIND): v for name, v in batch.items() if name.startswith(BLIND)}
     assert len(blind["joints"]) == 4
     assert "crop" not in blind
     objective = MeshObjective(model(), stage, SETTINGS).eval()
     torch.testing.assert_close(
         objective(batch, FIRST)[0],
-        objective(pictures, FIRST)[0] + objective(blind, FIRST)[0],
+        objective(image_batch, FIRST)[0] + objective(blind, FIRST)[0],
         rtol=1e-5,
         atol=1e-5,
     )
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Tensors:
+def image_batch() -> Tensors:
     return batch_of(TeacherStage(**COMMON))
 
 
-def test_a_teacher_is_told_the_truth_and_a_student_less_than_was_detected(pictures: Tensors):
-    batch = {name: values.clone() for name, values in pictures.items()}
+def test_a_teacher_gets_ground_truth_joints_and_a_student_fewer_than_were_detected(image_batch: Tensors):
+    batch = {name: values.clone() for name, values in image_batch.items()}
     batch["joints2d_valid"][:, 4] = 0
     batch["joints2d"][0, 5] = torch.tensor([256.0, 10.0])
     joints, visible = true_joints(batch)
@@ -128,9 +128,9 @@ def test_a_teacher_is_told_the_truth_and_a_student_less_than_was_detected(pictur
     assert torch.equal(student.input_joints(batch)[1], batch["visible"])  # nothing is dropped in validation
 
 
-def test_what_is_not_known_has_no_gradient(pictures: Tensors):
+def test_what_is_not_known_has_no_gradient(image_batch: Tensors):
     """A person without any known target moves nothing, wherever the target is."""
-    unknown = {name: values.clone() for name, values in pictures.items()}
+    unknown = {name: values.clone() for name, values in image_batch.items()}
     for name in (
         "joints2d_valid",
         "joints3d_valid",
@@ -151,15 +151,15 @@ def trained(
     child: ModuleType, out: Path, stage: dict[str, Any], **more: Any
 ) -> tuple[StageRun, dict[str, torch.Tensor]]:
     """A run of a few steps, and its weights before."""
-    given = child.settings(out, stage, **more)
+    settings = child.settings(out, stage, **more)
     run = StageRun(
-        make_fabric(given),
-        make_objective(TrainingContext.resolve(given), 0),
-        TrainingContext.resolve(given),
+        make_fabric(settings),
+        make_objective(TrainingContext.resolve(settings), 0),
+        TrainingContext.resolve(settings),
         0,
     )
     before = {name: p.detach().clone() for name, p in run.objective.named_parameters()}
-    for part, _ids, batch in batches(run.stage, given, range(stage["steps"])):
+    for part, _ids, batch in batches(run.stage, settings, range(stage["steps"])):
         run.set_rates()
         run.optimizer.zero_grad()
         run.module(batch, part)[0].backward()
@@ -220,13 +220,13 @@ def test_the_two_rates_really_differ(child: ModuleType, tmp_path: Path):
 
 
 def test_loss_weights_are_neither_decayed_nor_clipped(child: ModuleType, tmp_path: Path):
-    given = child.settings(
+    settings = child.settings(
         tmp_path / "run", child.stage("teacher"), losses={"automatic": True}, weight_decay=0.5
     )
     run = StageRun(
-        make_fabric(given),
-        make_objective(TrainingContext.resolve(given), 0),
-        TrainingContext.resolve(given),
+        make_fabric(settings),
+        make_objective(TrainingContext.resolve(settings), 0),
+        TrainingContext.resolve(settings),
         0,
     )
     assert run.optimizer.param_groups[-1]["weight_decay"] == 0
@@ -247,17 +247,17 @@ def test_checkpointing_changes_memory_and_nothing_else(child: ModuleType, tmp_pa
     """The same gradients, with fewer numbers kept for them."""
     kept, grads = [], []
     for checkpointing in (False, True):
-        given = child.settings(
+        settings = child.settings(
             tmp_path / "run", child.stage("teacher"), activation_checkpointing=checkpointing
         )
         torch.manual_seed(0)
         run = StageRun(
-            make_fabric(given),
-            make_objective(TrainingContext.resolve(given), 0),
-            TrainingContext.resolve(given),
+            make_fabric(settings),
+            make_objective(TrainingContext.resolve(settings), 0),
+            TrainingContext.resolve(settings),
             0,
         )
-        (part, _ids, batch) = next(batches(run.stage, given, range(1)))
+        (part, _ids, batch) = next(batches(run.stage, settings, range(1)))
         sizes = list[int]()
 
         def keep(x: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:

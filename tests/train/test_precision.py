@@ -31,8 +31,8 @@ class Products(TorchDispatchMode):
 
 
 def processor(monkeypatch: pytest.MonkeyPatch, *instructions: str) -> None:
-    told = {name: name in instructions for name in (*BF16_INSTRUCTIONS, "avx2")}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told)
+    capabilities = {name: name in instructions for name in (*BF16_INSTRUCTIONS, "avx2")}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
 
 
 @pytest.mark.parametrize("instruction", BF16_INSTRUCTIONS)
@@ -63,8 +63,8 @@ def test_without_instructions_no_product_of_a_run_is_in_bf16(
 ):
     """Nor of its optimizer: Muon's are its own, and AdamW takes the parameters that are no matrices."""
     processor(monkeypatch, "avx2")
-    found, _ = trained(child, tmp_path, kind, optimizer="muon")
-    assert torch.float32 in found and torch.bfloat16 not in found
+    dtypes, _ = trained(child, tmp_path, kind, optimizer="muon")
+    assert torch.float32 in dtypes and torch.bfloat16 not in dtypes
 
 
 def test_with_them_they_are(
@@ -72,8 +72,8 @@ def test_with_them_they_are(
 ):
     processor(monkeypatch, "amx_bf16")
     caplog.set_level(logging.INFO)
-    found, settings = trained(child, tmp_path, "images")
-    assert torch.bfloat16 in found
+    dtypes, settings = trained(child, tmp_path, "images")
+    assert torch.bfloat16 in dtypes
     assert "stage images: steps 0 to 1 of batch 4, bf16" in caplog.text
     loop.train(replace(settings, out=settings.out + "_other", precision="32-true"))
     assert "stage images: steps 0 to 1 of batch 4, fp32" in caplog.text
@@ -84,8 +84,8 @@ def test_a_prior_is_trained_in_fp32_whatever_there_is(
 ):
     processor(monkeypatch, "amx_bf16")
     caplog.set_level(logging.INFO)
-    found, _ = trained(child, tmp_path, "prior")
-    assert torch.float32 in found and torch.bfloat16 not in found
+    dtypes, _ = trained(child, tmp_path, "prior")
+    assert torch.float32 in dtypes and torch.bfloat16 not in dtypes
     assert "stage prior: steps 0 to 1 of batch 4, fp32" in caplog.text
 
 

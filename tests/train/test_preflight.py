@@ -22,11 +22,11 @@ from dpmesh.train.preflight import cost_of
 from dpmesh.train.requirements import how_to_make
 
 
-def found(settings: Settings) -> preflight.Findings:
+def findings(settings: Settings) -> preflight.Findings:
     return preflight.check_settings(settings, world=1, here=1, device=torch.device("cpu"))
 
 
-def test_everything_that_is_missing_is_told_at_once(
+def test_everything_that_is_missing_is_reported_at_once(
     child: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     """All that the paper's student names is missing; each line has its next step, and nothing is written."""
@@ -44,13 +44,13 @@ def test_everything_that_is_missing_is_told_at_once(
         validate_every=1, body="smpl", tensorboard=True,
     )  # fmt: skip
     assert cli.check_training(settings) == 1
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for part in ("Human3", "MSCOCO", "3DPW", str(tmp_path / "start"), str(tmp_path / "teacher"), "nowhere"):
-        assert part in told, (part, told)
-    assert "no SMPL body was imported" in told
-    missing = [line for line in told.splitlines() if line.startswith("missing: ")]
+        assert part in printed, (part, printed)
+    assert "no SMPL body was imported" in printed
+    missing = [line for line in printed.splitlines() if line.startswith("missing: ")]
     assert len(missing) >= 7 and len(set(missing)) == len(missing)
-    assert f"{len(missing)} things are missing" in told
+    assert f"{len(missing)} things are missing" in printed
     assert not (tmp_path / "run").exists()
 
 
@@ -75,8 +75,8 @@ def test_no_missing_file_hides_another(
         assert cli.check_training(settings) == 1
         return capsys.readouterr().out.splitlines()
 
-    told = lines()
-    missing = [line.removeprefix("missing: ") for line in told if line.startswith("missing: ")]
+    listed = lines()
+    missing = [line.removeprefix("missing: ") for line in listed if line.startswith("missing: ")]
     for part in (
         "data/Human36M: Human3.6M", "data/MuCo: MuCo", "data/MSCOCO: MSCOCO", "data/CrowdPose: CrowdPose",
         "sets/PW3D/data or sets/3DPW", "dpmesh data pack sets data", "dpmesh convert sd15 FOLDER weights/start",
@@ -84,14 +84,14 @@ def test_no_missing_file_hides_another(
         "dpmesh assets import J_regressor_h36m_correct.npy",
     ):  # fmt: skip
         assert any(part in line for line in missing), (part, missing)
-    assert len(missing) == 10 and not any("--data" in line for line in told)
-    assert "stage teacher (teacher): 20 epochs, batch 4" in told[0] and "numbers are trained" in told[1]
+    assert len(missing) == 10 and not any("--data" in line for line in listed)
+    assert "stage teacher (teacher): 20 epochs, batch 4" in listed[0] and "numbers are trained" in listed[1]
     (tmp_path / "sets/3DPW/imageFiles").mkdir(parents=True)
-    told = lines()
-    assert any("3DPW's 3DPW_latest_validation.json or sequenceFiles is not here" in line for line in told)
+    listed = lines()
+    assert any("3DPW's 3DPW_latest_validation.json or sequenceFiles is not here" in line for line in listed)
     (tmp_path / "sets/3DPW/imageFiles").rename(tmp_path / "sets/3DPW/sequenceFiles")
-    told = lines()
-    assert any("3DPW's imageFiles is not here" in line for line in told)
+    listed = lines()
+    assert any("3DPW's imageFiles is not here" in line for line in listed)
 
 
 def test_weights_that_are_not_there_name_what_makes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -107,11 +107,11 @@ def test_weights_that_are_not_there_name_what_makes_them(tmp_path: Path, monkeyp
 
 def test_what_is_there_is_counted(child: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     stages = [child.stage("teacher"), child.stage("student")]
-    given = child.settings(tmp_path / "run", *stages, ema_decay=0.9)
-    assert cli.check_training(given) == 0
-    told = capsys.readouterr().out
-    assert "stage teacher (teacher): 3 steps of 4" in told and "everything is there" in told
-    cost = cost_of(TrainingContext.resolve(given), 1, 1)
+    settings = child.settings(tmp_path / "run", *stages, ema_decay=0.9)
+    assert cli.check_training(settings) == 0
+    printed = capsys.readouterr().out
+    assert "stage teacher (teacher): 3 steps of 4" in printed and "everything is there" in printed
+    cost = cost_of(TrainingContext.resolve(settings), 1, 1)
     objective = make_objective(TrainingContext.resolve(child.settings(tmp_path / "run", stages[0])), 0)
     trained = [p for p in objective.parameters() if p.requires_grad]
     assert cost.trained == cost.teacher == sum(p.numel() for p in trained)
@@ -119,13 +119,13 @@ def test_what_is_there_is_counted(child: ModuleType, tmp_path: Path, capsys: pyt
     assert cost.checkpoint == 4 * 4 * cost.trained  # weights, Adam's two, the average
 
 
-def test_too_little_memory_or_disk_is_told(
+def test_too_little_memory_or_disk_is_reported(
     child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    given = child.settings(tmp_path / "run", child.stage("teacher"))
+    settings = child.settings(tmp_path / "run", child.stage("teacher"))
     monkeypatch.setattr(preflight, "free_memory", lambda _device, _here: 1000)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _path: type("", (), {"free": 1000}))
-    memory, disk = found(given).problems
+    memory, disk = findings(settings).problems
     assert "in each process" in str(memory) and "are needed for checkpoints and weights" in str(disk)
 
 
@@ -145,7 +145,7 @@ def test_one_thing_that_is_missing(
     child: ModuleType, tmp_path: Path, stage: dict[str, Any], more: dict[str, Any], said: str
 ):
     with pytest.raises(ConfigError, match=said) if said == "cannot be cut" else _nothing():
-        problems = found(
+        problems = findings(
             child.settings(tmp_path / "run", {**child.stage("teacher"), **stage}, **more)
         ).problems
         assert said in "\n".join(map(str, problems)), problems
@@ -160,23 +160,23 @@ def _nothing() -> Any:
 def test_a_backbone_that_stays_random_is_refused(child: ModuleType, tmp_path: Path):
     """Low-rank updates on random numbers teach nothing; a model that trains all of its backbone may begin so."""
     for kind in ("teacher", "images"):
-        given = child.settings(tmp_path / "run", child.stage(kind), allow_random_backbone=False)
+        settings = child.settings(tmp_path / "run", child.stage(kind), allow_random_backbone=False)
         with pytest.raises(ConfigError, match="keeps the U-Net under its low-rank updates as it is"):
-            make_objective(TrainingContext.resolve(given), 0)
-        assert any("random numbers" in str(problem) for problem in found(given).problems)
-    given = child.settings(
+            make_objective(TrainingContext.resolve(settings), 0)
+        assert any("random numbers" in str(problem) for problem in findings(settings).problems)
+    settings = child.settings(
         tmp_path / "run", child.stage("teacher"), model="reading", allow_random_backbone=False
     )
-    assert not found(given).problems and make_objective(TrainingContext.resolve(given), 0)
+    assert not findings(settings).problems and make_objective(TrainingContext.resolve(settings), 0)
 
 
 def test_without_factors_no_teacher_is_loaded(child: ModuleType, tmp_path: Path):
     nothing = {"nkr_contrast": 0.0, "nkr_mse": 0.0}
-    given = child.settings(tmp_path / "run", child.stage("student", teacher="nowhere"), losses=nothing)
-    objective = make_objective(TrainingContext.resolve(given), 0)
+    settings = child.settings(tmp_path / "run", child.stage("student", teacher="nowhere"), losses=nothing)
+    objective = make_objective(TrainingContext.resolve(settings), 0)
     assert isinstance(objective, MeshObjective) and objective.teaching is None
-    assert not found(given).problems
-    batch = next(batches(given.stages[0], given, range(1)))[2]
+    assert not findings(settings).problems
+    batch = next(batches(settings.stages[0], settings, range(1)))[2]
     assert "nkr_mse" not in objective(batch, Part(1, 0))[1]
 
 
@@ -185,17 +185,17 @@ def test_one_frozen_encoder_sees_the_crop_once(
 ):
     """The student's latent serves the teacher, with the same numbers; an encoder of its own makes its own."""
     own = child.make_weights(tmp_path / "run", "tiny", 1)
-    given = child.settings(tmp_path / "run", child.stage("student", teacher=own), start=own)
-    batch = next(batches(given.stages[0], given, range(1)))[2]
+    settings = child.settings(tmp_path / "run", child.stage("student", teacher=own), start=own)
+    batch = next(batches(settings.stages[0], settings, range(1)))[2]
     calls, forward = list[int](), VAEEncoder.forward
     monkeypatch.setattr(VAEEncoder, "forward", lambda self, x: calls.append(1) or forward(self, x))
 
     def terms(objective: Any) -> tuple[int, dict[str, torch.Tensor]]:
         calls.clear()
-        found = objective(batch, Part(1, 0))[1]
-        return len(calls), found
+        values = objective(batch, Part(1, 0))[1]
+        return len(calls), values
 
-    objective = make_objective(TrainingContext.resolve(given), 0)
+    objective = make_objective(TrainingContext.resolve(settings), 0)
     assert isinstance(objective, MeshObjective) and objective.teaching is not None
     assert objective.teaching.one_encoder
     once, alike = terms(objective)
@@ -220,9 +220,9 @@ def test_one_frozen_encoder_sees_the_crop_once(
 
 
 def test_the_optimisers_decays_are_settings(child: ModuleType, tmp_path: Path):
-    given = child.settings(tmp_path / "run", child.stage("teacher"), betas=[0.8, 0.999])
+    settings = child.settings(tmp_path / "run", child.stage("teacher"), betas=[0.8, 0.999])
     optimizer = make_optimizer(
-        make_objective(TrainingContext.resolve(given), 0).groups(), 1e-3, given, sharded=False
+        make_objective(TrainingContext.resolve(settings), 0).groups(), 1e-3, settings, sharded=False
     )
     assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.999)}
 
@@ -232,10 +232,10 @@ def test_a_model_with_overrides_is_named_in_short(child: ModuleType, tmp_path: P
     changed = {"name": "tiny", "pose_prior": {"codes": 12}, "lora_rank": 4, "token_width": 5}
     own = child.make_weights(tmp_path / "run", "tiny", 1)
     with_start = child.settings(tmp_path / "run", child.stage("teacher"), model=changed, start=own)
-    told = "\n".join(map(str, found(with_start).problems))
+    text = "\n".join(map(str, findings(with_start).problems))
     name = "'tiny' with another pose_prior.codes, lora_rank, token_width"
-    assert f"these are not weights of {name}, but of 'tiny'" in told
-    assert f"this is no pose prior of {name}: codes is 10, not 12. Train one" in told and "{" not in told
+    assert f"these are not weights of {name}, but of 'tiny'" in text
+    assert f"this is no pose prior of {name}: codes is 10, not 12. Train one" in text and "{" not in text
     assert model_name("paper") == "'paper'" and model_name({"name": "paper"}) == "'paper'"
     many = {"name": "paper", **dict.fromkeys("abcde", 1)}
     assert model_name(many) == "'paper' with another a, b, c and 2 more"

@@ -90,9 +90,9 @@ def test_a_file_with_other_names_trains_validates_and_leaves_a_prior(
     plain = {"model": model, "out": str(tmp_path), "workers": 0, "validate_every": every, "stages": [stage]}
     folder = loop.train(from_dict(Settings, plain))
     assert (tmp_path / "validation.csv").is_file() is validates
-    told = read_config(folder)[1]
-    assert bool(told["validation"]) is not bool(share)  # also without validation during training
-    assert told["poses"]["file"] == "amass.npz" and len(told["poses"]["sha256"]) == 64
+    record = read_config(folder)[1]
+    assert bool(record["validation"]) is not bool(share)  # also without validation during training
+    assert record["poses"]["file"] == "amass.npz" and len(record["poses"]["sha256"]) == 64
 
 
 def test_the_rule_of_the_config_decides(amass: Path) -> None:

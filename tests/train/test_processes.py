@@ -41,10 +41,10 @@ def joint(
     }
 
 
-def compare(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+def compare(values: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     """To 1e-6 of all gradients together, and no single number far off: fp32 sums in another order."""
-    assert set(found) == set(expected)
-    gap = torch.cat([(found[name] - value).flatten() for name, value in expected.items()])
+    assert set(values) == set(expected)
+    gap = torch.cat([(values[name] - value).flatten() for name, value in expected.items()])
     size = torch.cat([value.flatten() for value in expected.values()]).norm()
     assert size > 1e-1  # there is something to compare
     assert gap.norm() <= 1e-6 * size, float(gap.norm() / size)

@@ -1,7 +1,8 @@
-"""The loop learns, resumes after any kill with the same losses, detects a torn checkpoint, stops at NaN."""
+"""The loop learns, resumes after a kill with equal losses, survives a torn checkpoint and a full disk, stops at NaN."""
 
 import csv
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from dpmesh.errors import ConfigError
+from dpmesh.errors import ConfigError, OutputError
 from dpmesh.train import divergence
 from dpmesh.train import trainer as loop
 from dpmesh.train.checkpoints import latest_checkpoint, save_checkpoint
@@ -60,7 +61,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(
     assert one == other
 
 
-def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(
+def test_a_torn_checkpoint_is_reported_and_the_one_before_is_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     for step in (1, 2):
@@ -81,7 +82,7 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(
 
 @pytest.mark.parametrize("pickled", [b"\x80\x02e.", b"\x80\x02K\x01K\x01b.", b"\x80\x02}.", b"\x80\x02"])
 def test_whole_archives_that_are_no_checkpoint(tmp_path: Path, pickled: bytes):
-    """Every checksum is right; the unpickler's stack runs empty, a number is given a state, nothing is in it."""
+    """Every checksum is right; the unpickler's stack runs empty, a number gets a state, nothing is in it."""
     save_checkpoint(tmp_path, {"stage": 0, "step": 1})
     with zipfile.ZipFile(tmp_path / "last.ckpt") as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -121,11 +122,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_people(
 ):
     """behind: as on a GPU, which is asked one step later, and before anything is written."""
     monkeypatch.setitem(divergence.BEHIND, "cpu", behind)
-    forward, seen = MeshObjective.forward, list[int]()
+    forward, ran = MeshObjective.forward, list[int]()
 
     def broken(self: MeshObjective, batch: Any, part: Any) -> Any:
         loss, terms = forward(self, batch, part)
-        seen.append(part.step)
+        ran.append(part.step)
         return loss * (float("nan") if part.step == 1 else 1.0), terms
 
     monkeypatch.setattr(MeshObjective, "forward", broken)
@@ -136,7 +137,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_people(
                 out, child.stage("teacher", batch=2), checkpoint_every=checkpoint_every, log_every=3
             )
         )
-    assert seen == [0, 1, 2][:steps]
+    assert ran == [0, 1, 2][:steps]
     state = latest_checkpoint(out)
     if behind:
         assert state is None  # it was asked for at step 0, and would have been written at step 1
@@ -144,9 +145,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_people(
         assert state is not None and state["step"] == 1
         assert all(torch.isfinite(value).all() for value in state["objective"].values())
     assert not (out / "weights").exists()
-    told = json.loads((out / "diverged.json").read_text())
-    assert told["step"] == 1
-    assert told["record_ids"] == ["synthetic/1/2", "synthetic/1/3"]  # the second two of four people
+    record = json.loads((out / "diverged.json").read_text())
+    assert record["step"] == 1
+    assert record["record_ids"] == ["synthetic/1/2", "synthetic/1/3"]  # the second two of four people
 
 
 def test_an_average_of_the_weights_is_kept(whole: Path, child: ModuleType, stages: list[dict[str, Any]]):
@@ -159,3 +160,17 @@ def test_an_average_of_the_weights_is_kept(whole: Path, child: ModuleType, stage
     )
     assert lines(out, "teacher") == lines(whole, "teacher")
     assert plain != averaged
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path):
+    save_checkpoint(tmp_path, {"stage": 0, "step": 1, "weights": torch.arange(1000.0)})
+    before = (tmp_path / "last.ckpt").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            save_checkpoint(tmp_path, {"stage": 0, "step": 2, "weights": torch.arange(1_000_000.0)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert (tmp_path / "last.ckpt").read_bytes() == before

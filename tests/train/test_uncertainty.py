@@ -67,12 +67,12 @@ def settings(start: Path, out: Path, stage: dict[str, Any] = STAGE, **more: Any)
 def test_a_run_moves_the_head_alone_and_leaves_it_calibrated(start: Path, tmp_path: Path):
     folder = loop.train(settings(start, tmp_path / "run"))
     before, after = DPMesh.from_pretrained(start), DPMesh.from_pretrained(folder)
-    found = after.state_dict()
-    assert {n for n in found if n.startswith(HEAD)} == set(found) - set(before.state_dict())
+    state = after.state_dict()
+    assert {n for n in state if n.startswith(HEAD)} == set(state) - set(before.state_dict())
     for name, value in before.state_dict().items():
-        assert torch.equal(found[name], value), name
-    assert found[HEAD + "out"].any()
-    assert found[HEAD + "offset"][1:].all() and not torch.equal(found[HEAD + "slope"], torch.ones(30))
+        assert torch.equal(state[name], value), name
+    assert state[HEAD + "out"].any()
+    assert state[HEAD + "offset"][1:].all() and not torch.equal(state[HEAD + "slope"], torch.ones(30))
     assert after.provenance["answers"] == {"made": "here"}
     assert after.provenance["calibrated_on"] == "8 validation people, each twice"
     *_, last = (tmp_path / "run" / "validation.csv").read_text().splitlines()
@@ -82,7 +82,7 @@ def test_a_run_moves_the_head_alone_and_leaves_it_calibrated(start: Path, tmp_pa
         TrainingContext.resolve(settings(folder, tmp_path / "again")), 0
     )  # and weights that have it keep it
     assert isinstance(again, UncertaintyObjective)
-    assert torch.equal(again.head.out, found[HEAD + "out"])
+    assert torch.equal(again.head.out, state[HEAD + "out"])
 
 
 def test_a_missing_head_is_an_error_everywhere_else(
@@ -115,31 +115,31 @@ def test_weights_that_differ_elsewhere_or_none_are_refused(start: Path, tmp_path
         UncertaintyObjective(bare, UncertaintyStage(**STAGE), settings(start, tmp_path))
 
 
-def test_a_step_sees_everybody_twice_and_people_without_pictures(start: Path, tmp_path: Path):
-    given = settings(start, tmp_path)
-    objective = make_objective(TrainingContext.resolve(given), 0).train()
+def test_a_step_has_each_person_twice_and_people_without_images(start: Path, tmp_path: Path):
+    run_settings = settings(start, tmp_path)
+    objective = make_objective(TrainingContext.resolve(run_settings), 0).train()
     assert isinstance(objective, UncertaintyObjective)
-    part, _, batch = next(batches(given.stages[0], given, range(1)))
-    seen: list[int] = []
-    objective.head.register_forward_hook(lambda _head, _args, out: seen.append(len(out)))
+    part, _, batch = next(batches(run_settings.stages[0], run_settings, range(1)))
+    batches_run: list[int] = []
+    objective.head.register_forward_hook(lambda _head, _args, out: batches_run.append(len(out)))
     total, terms = objective(batch, part)
-    assert seen == [4, 4]
+    assert batches_run == [4, 4]
     assert set(terms) == {"uncertainty", "uncertainty_blind", "hiding"}
     torch.testing.assert_close(total, terms["uncertainty"] + terms["uncertainty_blind"] + terms["hiding"])
-    pictures = {name: v for name, v in batch.items() if not name.startswith(BLIND)}
-    assert set(objective(pictures, part)[1]) == {"uncertainty", "hiding"}
+    image_batch = {name: v for name, v in batch.items() if not name.startswith(BLIND)}
+    assert set(objective(image_batch, part)[1]) == {"uncertainty", "hiding"}
     assert {id(p) for p in objective.groups()[0].parameters} == {
         id(p) for p in objective.parameters() if p.requires_grad
     }
 
 
 @pytest.mark.slow
-def test_hidden_joints_learn_to_be_less_sure(start: Path, tmp_path: Path):
+def test_hidden_joints_learn_a_larger_sigma(start: Path, tmp_path: Path):
     """The same few people again and again, by the hiding term alone."""
-    given = settings(start, tmp_path, {**STAGE, "batch": 4, "keypoint_batch": 0})
-    objective = make_objective(TrainingContext.resolve(given), 0).train()
+    run_settings = settings(start, tmp_path, {**STAGE, "batch": 4, "keypoint_batch": 0})
+    objective = make_objective(TrainingContext.resolve(run_settings), 0).train()
     assert isinstance(objective, UncertaintyObjective)
-    _, _, batch = next(batches(given.stages[0], given, range(1)))
+    _, _, batch = next(batches(run_settings.stages[0], run_settings, range(1)))
     optimiser = torch.optim.Adam(objective.head.parameters(), lr=1e-2)
 
     def hiding() -> torch.Tensor:
@@ -159,26 +159,26 @@ def test_hidden_joints_learn_to_be_less_sure(start: Path, tmp_path: Path):
     assert (after > before)[under].float().mean() > 0.9  # up, not only apart
 
 
-def test_hiding_covers_and_drops_what_it_says():
+def test_hiding_covers_and_drops_the_joints_that_it_returns():
     rng = np.random.default_rng(0)
     crop, joints = torch.rand(64, 3, 256, 256), torch.rand(64, 30, 2) * 255
     visible = (torch.rand(64, 30) < 0.6).float()
     visible[3] = 0
-    found = hide(rng, crop, joints, visible)
-    changed = (found.crop != crop).any(1)  # (b, h, w)
+    hidden = hide(rng, crop, joints, visible)
+    changed = (hidden.crop != crop).any(1)  # (b, h, w)
     assert changed.flatten(1).any(1).all()
     columns, rows = joints.long().unbind(-1)
     at = changed[torch.arange(64)[:, None], rows, columns]  # whether the image changed at each joint's pixel
-    assert at[found.under].float().mean() > 0.99
-    assert (visible[found.under] == 1).all() and (found.visible[found.under] == 0).all()
-    assert (found.visible <= visible).all()
-    assert found.under.any(1).float().mean() > 0.9 and not found.under[3].any()
-    besides = (visible > 0) & ~found.under
-    dropped = (besides & (found.visible == 0)).float().sum(1) / besides.float().sum(1).clamp(min=1)
+    assert at[hidden.under].float().mean() > 0.99
+    assert (visible[hidden.under] == 1).all() and (hidden.visible[hidden.under] == 0).all()
+    assert (hidden.visible <= visible).all()
+    assert hidden.under.any(1).float().mean() > 0.9 and not hidden.under[3].any()
+    besides = (visible > 0) & ~hidden.under
+    dropped = (besides & (hidden.visible == 0)).float().sum(1) / besides.float().sum(1).clamp(min=1)
     assert 0.1 < (dropped > 0).float().mean() < 0.4 and dropped.max() < 0.8
     share = changed.float().mean((1, 2))
     assert share.min() < 0.03 and 0.15 < share.max() < 0.75  # small ones and large ones
-    grey = (found.crop - 128 / 255).abs().amax(1) < 1e-6
+    grey = (hidden.crop - 128 / 255).abs().amax(1) < 1e-6
     assert 0.3 < (grey.flatten(1).sum(1) > 20).float().mean() < 0.7
 
 
@@ -200,21 +200,21 @@ def test_the_calibration_finds_what_was_planted():
     known = torch.ones(n, 30)
     known[:50] = 0
     errors[:50] = 100.0  # joints of unknown position may be anywhere
-    answer = truth + errors
+    prediction = truth + errors
 
     def expected() -> float:
         sigma, length = head.sigma(log_scale)[50:, 1:], errors[50:, 1:].norm(dim=-1)
         return calibration_error(sigma.detach().numpy(), length.numpy())
 
     assert expected() > 0.05
-    calibrate(head, log_scale, answer, truth, known)
+    calibrate(head, log_scale, prediction, truth, known)
     torch.testing.assert_close(head.get_buffer("slope")[1:], slope[1:], atol=0.08, rtol=0)
     middle = offset + slope * -2.5
     torch.testing.assert_close(
         (head.get_buffer("offset") - 2.5 * head.get_buffer("slope"))[1:], middle[1:], atol=0.05, rtol=0
     )
     assert expected() < 0.01
-    assert uncertainty_term(head.calibrated(log_scale), answer, truth, known) < uncertainty_term(
-        log_scale, answer, truth, known
+    assert uncertainty_term(head.calibrated(log_scale), prediction, truth, known) < uncertainty_term(
+        log_scale, prediction, truth, known
     )
     assert pytest.approx((TAILS / (TAILS - 2)) ** 0.5) == DEVIATION

@@ -42,8 +42,8 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         world.sequence("courtyard_hug_00", "validation", "m", 1, range(1)),
         world.sequence("courtyard_relaxOnBench_00", "train", "mf", 1, range(1)),
     ]
-    files.write_3dpw_pictures(root / "official", world, [made[0], made[2]])
-    files.write_3dpw_pictures(root / "json", world, made[:1])
+    files.write_3dpw_images(root / "official", world, [made[0], made[2]])
+    files.write_3dpw_images(root / "json", world, made[:1])
     files.write_3dpw_official(root / "official", made)
     files.write_3dpw_json(root / "json", world, made)
     truth: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -129,9 +129,9 @@ def test_packed_people_are_measured_by_what_is_packed(twin: SimpleNamespace, tmp
     people = read_folder("3dpw", twin.root / "json", "validation", "none").people
     pack(people, tmp_path, "3dpw-validation", PackConfig())
     (one,) = benchmarks(validated(tmp_path), 4)
-    (told,) = benchmarks(validated(tmp_path), 4, annotated=True)
-    assert one.protocol.hash != told.protocol.hash and told.protocol.keypoints.source == "annotated"
-    for benchmark in (one, told):
+    (measured,) = benchmarks(validated(tmp_path), 4, annotated=True)
+    assert one.protocol.hash != measured.protocol.hash and measured.protocol.keypoints.source == "annotated"
+    for benchmark in (one, measured):
         perfect = Perfect(twin, benchmark)
         perfect.truth = {f"3dpw/{k[:-8]}/image_{k[-7:]}": v for k, v in twin.truth.items()}
         row = benchmark.figures(perfect, torch.device("cpu"))
@@ -154,10 +154,10 @@ def test_shipped_configs_validate_under_the_frozen_protocol(
     pack(people, tmp_path / "data", "3dpw-validation", PackConfig())
     monkeypatch.chdir(tmp_path)
     assert len(SHIPPED) >= 16
-    found = {path.name: benchmarks(read_settings(path).data, 2) for path in SHIPPED}
-    hashes = {name: [one.protocol.hash for one in ones] for name, ones in found.items()}
+    by_config = {path.name: benchmarks(read_settings(path).data, 2) for path in SHIPPED}
+    hashes = {name: [one.protocol.hash for one in ones] for name, ones in by_config.items()}
     assert all(h == [entry("3dpw-validation").protocol.hash] for h in hashes.values()), hashes
-    assert all(one.protocol.truth.gender == "annotated" for ones in found.values() for one in ones)
+    assert all(one.protocol.truth.gender == "annotated" for ones in by_config.values() for one in ones)
 
 
 def run_settings(child: ModuleType, out: Path, twin: SimpleNamespace, **more: Any) -> Settings:
@@ -178,8 +178,8 @@ def test_a_run_names_the_protocol_and_keeps_the_best(
 ):
     out = tmp_path / "run"
     stages = [child.stage("teacher", batch=2), child.stage("keypoints", batch=2)]
-    given = run_settings(child, out, twin, stages=stages, keep_best=True, model="reading")
-    weights = loop.train(given)
+    settings = run_settings(child, out, twin, stages=stages, keep_best=True, model="reading")
+    weights = loop.train(settings)
     rows = read(out / "validation.csv")
     names = {"teacher": "3dpw-validation@annotated", "keypoints": "3dpw-validation"}
     assert [(r["stage"], r["step"], r["people"], r["protocol"], r["hash"]) for r in rows] == [
@@ -189,9 +189,9 @@ def test_a_run_names_the_protocol_and_keeps_the_best(
     ]
     for stage, folder in (("teacher", "weights_teacher_best"), ("keypoints", "weights_best")):
         best = min((r for r in rows if r["stage"] == stage), key=lambda r: float(r["MPJPE"]))
-        told = read_config(out / folder)[1]
-        assert told["steps"] == int(best["step"])
-        assert told["best"]["MPJPE"] == float(best["MPJPE"]) and told["best"]["hash"] == best["hash"]
+        record = read_config(out / folder)[1]
+        assert record["steps"] == int(best["step"])
+        assert record["best"]["MPJPE"] == float(best["MPJPE"]) and record["best"]["hash"] == best["hash"]
     assert weights == out / "weights" and (weights / "model.safetensors").is_file()
     assert not list(out.glob(".*best*"))
 
@@ -203,11 +203,11 @@ def test_only_better_weights_of_one_protocol_replace_the_best(
     from dpmesh.train.distributed import make_fabric
     from dpmesh.train.stage_run import StageRun
 
-    given = child.settings(tmp_path / "run", child.stage("teacher"))
+    settings = child.settings(tmp_path / "run", child.stage("teacher"))
     run = StageRun(
-        make_fabric(given),
-        make_objective(TrainingContext.resolve(given), 0),
-        TrainingContext.resolve(given),
+        make_fabric(settings),
+        make_objective(TrainingContext.resolve(settings), 0),
+        TrainingContext.resolve(settings),
         0,
     )
     kept = []
@@ -240,7 +240,7 @@ def test_keep_best_needs_figures(child: ModuleType, tmp_path: Path):
 def test_what_validation_lacks_is_said_before_the_first_step(
     child: ModuleType, twin: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    given = run_settings(child, tmp_path / "run", twin)
+    settings = run_settings(child, tmp_path / "run", twin)
     bare = tmp_path / "assets"
     bare.mkdir()
     for folder in ("smpl", "regressors"):
@@ -250,11 +250,11 @@ def test_what_validation_lacks_is_said_before_the_first_step(
                 (bare / folder / file.name).symlink_to(file)
     monkeypatch.setenv(FOLDER_VARIABLE, str(bare))
     with pytest.raises(AssetError, match="smpl_female has not been imported"):
-        loop.train(given)
+        loop.train(settings)
     assert not (tmp_path / "run/log_teacher.csv").exists()
 
 
-def test_what_somebody_put_beside_the_older_weights_stays(tmp_path: Path):
+def test_the_users_files_next_to_older_weights_are_kept(tmp_path: Path):
     """Of the weights that were the best before only their two files go."""
     new, kept, before = tmp_path / ".w.part", tmp_path / "w", tmp_path / ".w.before"
     for folder in (new, kept, before):

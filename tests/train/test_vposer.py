@@ -1,4 +1,4 @@
-"""A user's VPoser is the pose prior of a `release` that is trained from scratch; without one the error says so."""
+"""A user's VPoser is the pose prior of a `release` that is trained from scratch; without one an error names it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ def snapshot(hidden: int = 512) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def given(child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def vposer_settings(child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv(assets.FOLDER_VARIABLE, str(tmp_path / "assets"))
     config = replace(
         child.TINY, name="tiny-vposer", pose_prior=VPoserConfig(),
@@ -39,14 +39,14 @@ def given(child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return child.settings(tmp_path / "run", child.stage("images"), model="tiny-vposer", prior="")
 
 
-def test_what_was_imported_is_the_prior(given: Any, tmp_path: Path):
+def test_what_was_imported_is_the_prior(vposer_settings: Any, tmp_path: Path):
     with pytest.raises(ConfigError, match="no pose prior for") as caught:
-        make_objective(TrainingContext.resolve(given), 0)
+        make_objective(TrainingContext.resolve(vposer_settings), 0)
     assert "dpmesh assets import" in caught.value.fix
     state = snapshot()
     torch.save(state, tmp_path / "snapshot.pt")
     assert main(["assets", "import", str(tmp_path / "snapshot.pt")]) == 0
-    prior = make_objective(TrainingContext.resolve(given), 0).model.pose_prior
+    prior = make_objective(TrainingContext.resolve(vposer_settings), 0).model.pose_prior
     code = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
     x = code
     for name in ("fc1", "fc2"):
@@ -54,11 +54,11 @@ def test_what_was_imported_is_the_prior(given: Any, tmp_path: Path):
             F.linear(x, state[f"bodyprior_dec_{name}.weight"], state[f"bodyprior_dec_{name}.bias"]), 0.2
         )
     x = F.linear(x, state["bodyprior_dec_out.weight"], state["bodyprior_dec_out.bias"]).view(3, 21, 3, 2)
-    found = prior.decode_latent(code)
-    torch.testing.assert_close(found[:, :21, :, 0], F.normalize(x[..., 0], dim=-1), atol=1e-5, rtol=1e-4)
+    decoded = prior.decode_latent(code)
+    torch.testing.assert_close(decoded[:, :21, :, 0], F.normalize(x[..., 0], dim=-1), atol=1e-5, rtol=1e-4)
 
 
-def test_another_vposer_is_refused_by_name(given: Any, tmp_path: Path):
+def test_another_vposer_is_refused_by_name(vposer_settings: Any, tmp_path: Path):
     torch.save(snapshot(hidden=100), tmp_path / "snapshot.pt")
     assert main(["assets", "import", str(tmp_path / "snapshot.pt")]) == 0
     with pytest.raises(WeightsError, match=r"bodyprior_dec_fc1\.bias 100 instead of 512"):

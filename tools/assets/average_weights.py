@@ -3,7 +3,7 @@
     python -m tools.assets.average_weights FOLDER FOLDER... --out OUT
 
 FOLDERs (or shipped names) hold weights of one configuration, of which one was trained on from the other or all from the
-same (others do not lie in one valley, and their mean is worse than each: look before you use it). OUT is a weights
+same (the mean of unrelated weights is worse than each of them: measure it before use). OUT is a weights
 folder like theirs; its provenance is a list of theirs with the files' sha256. As in "Model soups" (arXiv 2203.05482).
 """
 

@@ -3,8 +3,8 @@
 anny has no pose correctives, so nothing here was learnt from scans. Linear blend skinning shrinks a joint
 that twists or bends; turning each vertex by the blended dual quaternion does not. For one joint that turns by
 angle t about its centre, a vertex of weight w then turns by 2 atan2(w sin t/2, 1 - w + w cos t/2).
-The posedirs are the least-squares answer, over random rotations, to "which rest offset makes linear skinning
-land STRENGTH of the way there?". Less than 1, because dual quaternions bulge where linear skinning shrinks.
+The posedirs are a least-squares fit, over random rotations, of the rest offsets with which linear skinning goes
+STRENGTH of the way there. STRENGTH is less than 1, because dual quaternions bulge where linear skinning shrinks.
 """
 
 import numpy as np
@@ -39,16 +39,16 @@ def correctives(
         else:
             out[mixed, :, joint - 1] = fitted
             out[counterpart[mixed], :, SMPL24.flip[joint] - 1] = fitted * mirror
-    # Steps of an eighth of a millimetre: far below what can be seen, and the file compresses.
+    # Steps of an eighth of a millimetre: far below what is visible, and the file compresses.
     return np.round(out.reshape(len(template), 3, -1) * 8192) / 8192
 
 
 def _subtree(joint: int) -> list[int]:
-    found = {joint}
+    members = {joint}
     for child, parent in enumerate(SMPL_PARENTS):
-        if parent in found:
-            found.add(child)
-    return sorted(found)
+        if parent in members:
+            members.add(child)
+    return sorted(members)
 
 
 def _fit(points: np.ndarray, w: np.ndarray, axes: np.ndarray) -> np.ndarray:

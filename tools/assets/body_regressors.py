@@ -35,9 +35,9 @@ def joint_regressor(
 ) -> np.ndarray:
     """24×V, rows non-negative with sum 1, exactly symmetric.
 
-    samples N×V×3 and joints N×24×3 in T-pose. Random poses of the mean body stand beside the shapes, so that
-    a regressed joint stays with the joint of the chain when the limb bends. The ridge spreads the rows around
-    the limb.
+    samples N×V×3 and joints N×24×3 in T-pose. Random poses of the mean body are fitted together with the shapes,
+    so that a regressed joint stays with the joint of the chain when the limb bends. The ridge spreads the rows
+    around the limb.
     """
     rng = np.random.default_rng(7)
     template, rest = samples.mean(0), joints.mean(0)
@@ -66,14 +66,14 @@ def joint_regressor(
         ])  # fmt: skip
         right = np.zeros(len(system))
         right[-len(near) - 1] = 30.0
-        found, _ = nnls(system, right, maxiter=20 * len(near))
-        found /= found.sum()
-        error = np.linalg.norm(np.einsum("nvk,v->nk", basis, found), axis=1) * 1000
+        solution, _ = nnls(system, right, maxiter=20 * len(near))
+        solution /= solution.sum()
+        error = np.linalg.norm(np.einsum("nvk,v->nk", basis, solution), axis=1) * 1000
         errors.append(error)
         flat, bent = error[: len(shapes)].mean(), error[len(shapes) :].mean()
-        used = f"{(found > 0).sum()} of {len(near)} vertices"
+        used = f"{(solution > 0).sum()} of {len(near)} vertices"
         print(f"{name:11s} {used:20s} T-pose {flat:5.1f} mm, posed {bent:5.1f} mm")
-        share = found / 2 if centred else found
+        share = solution / 2 if centred else solution
         np.add.at(rows[joint], near, share)
         np.add.at(rows[flip[joint]], counterpart[near], share)
     shaped = np.concatenate([e[: len(shapes)] for e in errors])
@@ -82,7 +82,7 @@ def joint_regressor(
 
 
 def regressors(joints: np.ndarray, template: np.ndarray, counterpart: np.ndarray) -> dict[str, np.ndarray]:
-    """joints30, h36m17 and coco17 (rows K×V) from the 24 rows and landmarks found on the template."""
+    """joints30, h36m17 and coco17 (rows K×V) from the 24 rows and landmarks of the template."""
     rest = joints @ template
     index = SMPL24.index
 
@@ -96,7 +96,7 @@ def regressors(joints: np.ndarray, template: np.ndarray, counterpart: np.ndarray
     named["Nose"] = hot(nose)
     top = np.flatnonzero(middle)[template[middle, 1].argmax()]
     named["Head_top"] = hot(top)
-    # The eye's fan centre is the foremost point between nose and brow, 3 cm beside the middle.
+    # The eye's fan centre is the foremost point between nose and brow, 3 cm from the middle.
     for name, guess in (("Eye", _eye(template, nose)), ("Ear", _ear(template, head))):
         named[f"L_{name}"], named[f"R_{name}"] = hot(guess), hot(int(counterpart[guess]))
 
@@ -127,8 +127,8 @@ def _eye(template: np.ndarray, nose: int) -> int:
 
 
 def _ear(template: np.ndarray, head: np.ndarray) -> int:
-    beside = np.flatnonzero(head & (template[:, 0] > 0))
-    ear = beside[template[beside, 0] > 0.9 * template[beside, 0].max()]
+    left = np.flatnonzero(head & (template[:, 0] > 0))
+    ear = left[template[left, 0] > 0.9 * template[left, 0].max()]
     return int(ear[np.linalg.norm(template[ear] - template[ear].mean(0), axis=1).argmin()])
 
 

@@ -93,7 +93,7 @@ def sample_bodies(model: anny.Anny) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_body_frame(points: torch.Tensor) -> np.ndarray:
-    """anny: z up, looks along -y. Body: y up, looks along +z."""
+    """From anny's frame (z up, faces -y) to the body frame (y up, faces +z)."""
     return points.double().numpy()[:, [0, 2, 1]] * [1, 1, -1]
 
 

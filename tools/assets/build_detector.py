@@ -1,12 +1,12 @@
-"""Builds src/dpmesh/shipped/detector: the two float32 detector models, smaller and with the same answers about people.
+"""Builds src/dpmesh/shipped/detector: the two float32 detector models, smaller, with unchanged detections.
 
     python -m tools.assets.build_detector FP32_FOLDER                     # writes the two files
-    python -m tools.assets.build_detector FP32_FOLDER --check PICTURE...  # and compares them with the float32 ones
+    python -m tools.assets.build_detector FP32_FOLDER --check IMAGE...  # and compares them with the float32 ones
 
-Each large weight becomes a float16 initializer followed by a Cast to float32, which onnxruntime folds away when it
-opens the file, so that everything is still computed in float32. Of the box model's 90 classes one is of use: the rows
-of the others are left out of its last layers. Each class has a sigmoid of its own, so a person's score stays the same.
-Needs `onnx` (the extra [build]). Two runs give the same bytes.
+Each large weight becomes a float16 initializer followed by a Cast to float32. onnxruntime folds the Cast when it opens
+the file, so all computation is still in float32. Only one of the box model's 90 classes is used; the rows of the others
+are removed from its last layers. Each class has a sigmoid of its own, so a person's score stays the same. Needs `onnx`
+(the extra [assets]). Two runs give the same bytes.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CLASSES, KEPT = 91, (0, 1)
 
 
 def keep_person(model: onnx.ModelProto) -> None:
-    """Take the rows of all classes but KEPT out of the class predictors, and tell the reshapes behind them."""
+    """Remove the rows of all classes but KEPT from the class predictors, and adapt the reshapes after them."""
     sizes = 0
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
@@ -93,10 +93,10 @@ def build(source: Path, target: Path) -> None:
     print(f"{target.name}: {before:.1f} -> {after:.1f} MB, sha256 {sha256(target)}")
 
 
-def picture(path: Path) -> NDArray[np.uint8]:
+def read_rgb(path: Path) -> NDArray[np.uint8]:
     pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if pixels is None:
-        raise SystemExit(f"{path} is not a picture")
+        raise SystemExit(f"{path} is not an image")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -111,14 +111,14 @@ def as_lists(people: tuple[Detection, ...]) -> list[dict[str, object]]:
     ]
 
 
-def check(source: Path, pictures: list[Path], expectation: Path | None) -> bool:
-    """Compare both ways (full and fast) on each picture: as many people, and how far each keypoint moved."""
+def check(source: Path, images: list[Path], expectation: Path | None) -> bool:
+    """Compare both ways (full and fast) on each image: the number of people, and how far each keypoint moved."""
     good, expected = True, {}
     for fast in (False, True):
         full, half = Detector(fast=fast, folder=source), Detector(fast=fast)
-        for path in pictures:
-            image = picture(path)
-            wanted, got = full(image).people, half(image).people
+        for path in images:
+            pixels = read_rgb(path)
+            wanted, got = full(pixels).people, half(pixels).people
             expected[f"{path.name}{'/fast' if fast else ''}"] = as_lists(wanted)
             same = len(wanted) == len(got)
             pairs = list(zip(wanted, got, strict=True)) if same else []
@@ -141,10 +141,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make the detector models small.")
     parser.add_argument("source", type=Path, help=f"folder with {' and '.join(MODELS)} in float32")
     parser.add_argument(
-        "--check", type=Path, nargs="+", metavar="PICTURE", help="compare with float32 on these"
+        "--check", type=Path, nargs="+", metavar="IMAGE", help="compare with float32 on these"
     )
     parser.add_argument(
-        "--write-expectation", type=Path, metavar="JSON", help="store the float32 answers for the test"
+        "--write-expectation", type=Path, metavar="JSON", help="store the float32 detections for the test"
     )
     arguments = parser.parse_args()
     (SHIPPED / "detector").mkdir(parents=True, exist_ok=True)

@@ -20,11 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from dpmesh.body.files import free_body
+from dpmesh.data.acclaim import read_amc, read_asf
 from dpmesh.data.motion_files import (
     Motion,
     read_amass,
-    read_amc,
-    read_asf,
     read_bvh,
     read_deepmimic,
     read_expmap,
@@ -36,8 +35,8 @@ from dpmesh.skeletons import SMPL24
 
 FPS = 10.0
 DEEPMIMIC_FPS = 30.0  # all of the few flips, rolls and crawls
-# What brings the neck and the head of an upright subject upright, rotation vectors in degrees: ASF zero
-# poses say nothing about them. 01, 02: the pitch at the mode of their level walks. 03: the mean turn against
+# Rotation vectors in degrees that bring the neck and the head of an upright subject upright: ASF's zero
+# poses do not define them. 01, 02: the pitch at the mode of their level walks. 03: the mean turn against
 # the chest over all frames, less 7° for eyes on uneven ground.
 AMC_TURNS = {
     "01": {"Head": (-9.0, 0.0, 0.0)},
@@ -99,20 +98,20 @@ def clips(folder: Path, rest: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         elif path.suffix == ".npz":
             try:
                 poses, fps = read_amass(path)
-            except InputError as error:  # a pose file of ours, or AMASS's shape.npz
+            except InputError as error:  # a pose file of this project, or AMASS's shape.npz
                 print(f"left out: {error}")
                 continue
             name = path.relative_to(folder).with_suffix("").as_posix()  # the data set first: splits go by it
             yield f"amass:{name}", poses[:: max(1, round(fps / FPS))].astype(np.float32)
 
 
-def save(out: Path, found: list[tuple[str, np.ndarray]]) -> None:
+def save(out: Path, named_clips: list[tuple[str, np.ndarray]]) -> None:
     """fp16, each angle's course in one piece, LZMA: 0.5 MB less than numpy's own way, and np.load reads it."""
-    poses = np.concatenate([p for _, p in found]).astype(np.float16)
+    poses = np.concatenate([p for _, p in named_clips]).astype(np.float16)
     arrays = {
         "poses": np.asfortranarray(poses),
-        "lens": np.array([len(p) for _, p in found], np.int32),
-        "names": np.array([n for n, _ in found]),
+        "lens": np.array([len(p) for _, p in named_clips], np.int32),
+        "names": np.array([n for n, _ in named_clips]),
     }
     with atomic_path(out) as part, zipfile.ZipFile(part, "w") as archive:
         for name, array in arrays.items():
@@ -120,9 +119,11 @@ def save(out: Path, found: list[tuple[str, np.ndarray]]) -> None:
             entry.compress_type = zipfile.ZIP_LZMA
             with archive.open(entry, "w") as file:
                 np.save(file, array)
-    sources = Counter(name.partition("/")[0] if "/" in name else name.partition(":")[0] for name, _ in found)
-    print(f"{out}: {len(found)} clips, {len(poses)} poses, {out.stat().st_size / 1e6:.2f} MB")
-    print("clips by how their names begin: " + ", ".join(f"{name} {n}" for name, n in sources.items()))
+    sources = Counter(
+        name.partition("/")[0] if "/" in name else name.partition(":")[0] for name, _ in named_clips
+    )
+    print(f"{out}: {len(named_clips)} clips, {len(poses)} poses, {out.stat().st_size / 1e6:.2f} MB")
+    print("clips by prefix of the name: " + ", ".join(f"{name} {n}" for name, n in sources.items()))
 
 
 def build(mocap: Path, out: Path) -> None:
@@ -135,13 +136,13 @@ def build(mocap: Path, out: Path) -> None:
         for archive in sorted(mocap.glob("*.tar.xz")):
             with tarfile.open(archive) as tar:
                 tar.extractall(Path(unpacked) / archive.name[:-7], filter="data")
-        found = list(clips(Path(unpacked), rest))
-        found += clips(mocap, rest)
-    if not (found := [(name, poses) for name, poses in found if len(poses)]):
+        named_clips = list(clips(Path(unpacked), rest))
+        named_clips += clips(mocap, rest)
+    if not (named_clips := [(name, poses) for name, poses in named_clips if len(poses)]):
         raise InputError(
             "no motion was found", where=str(mocap), fix="docs/research/pose_prior.md names what is read."
         )
-    save(out, found)
+    save(out, named_clips)
 
 
 def main() -> None:

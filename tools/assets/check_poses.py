@@ -1,4 +1,4 @@
-"""Look at a pose file: a sheet of bodies, and the difference to another retarget of the same clips.
+"""Shows a pose file: a sheet of bodies, and the difference to another retarget of the same clips.
 
 python -m tools.assets.check_poses POSES.npz --sheet SHEET.png [--only deepmimic:] [--against OTHER.npz]
 """

@@ -1,10 +1,10 @@
-"""Trained weights into the package.
+"""Copies trained weights into the package.
 
     python -m tools.assets.ship_weights RUN [--note TEXT]
 
-RUN is the folder of a finished training run (one that is to end early: set `steps` to where it stands and start it
-again). Its weights become src/dpmesh/shipped/embedded in fp16, with their provenance inside; the lines for ASSETS.md
-are printed.
+RUN is the folder of a finished training run. (To end a run early, set `steps` to its current step and start it again.)
+Its weights become src/dpmesh/shipped/embedded in fp16, with their provenance inside; the lines for ASSETS.md are
+printed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--note", default="", help="what the provenance does not tell")
+    parser.add_argument("--note", default="", help="a remark for the provenance")
     options = parser.parse_args()
     model = DPMesh.from_pretrained(options.run / "weights")
     with (options.run / "validation.csv").open() as file:

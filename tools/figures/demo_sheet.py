@@ -1,4 +1,4 @@
-"""One picture of what `make demo` made.
+"""One image of the results of `make demo`.
 
     python -m tools.figures.demo_sheet demo-out docs/images/demo.jpg [--names A B C]
 
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def fit(path: Path, height: int, width: int | None = None) -> np.ndarray:
-    """The picture scaled to a height; with a width, on white in its middle."""
+    """The image scaled to a height; with a width, in the middle of a white area."""
     image = cv2.imread(str(path))
     if image is None:
         raise SystemExit(f"{path} cannot be read; run make demo first")

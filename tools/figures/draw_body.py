@@ -47,22 +47,22 @@ VIEWS = {"front": (0, 0, 0), "side": (0, -90, 0), "back": (0, 180, 0), "three-qu
 
 def draw(vertices: np.ndarray, faces: np.ndarray, view: str, label: str, points: np.ndarray | None = None,
          centre: tuple[float, float] | None = None, height: float = 2.05) -> Image.Image:  # fmt: skip
-    """One picture; `points` are drawn on top as red dots, seen through a pale body."""
+    """One image; `points` are drawn as red dots on top of a pale body."""
     turn = Rotation.from_euler("xyz", VIEWS[view], degrees=True).as_matrix()
-    seen = vertices @ turn.T
-    middle = np.array(centre) if centre else (seen[:, :2].max(0) + seen[:, :2].min(0)) / 2
+    turned = vertices @ turn.T
+    middle = np.array(centre) if centre else (turned[:, :2].max(0) + turned[:, :2].min(0)) / 2
     pixels = SIZE * SCALE
 
     def place(p: np.ndarray) -> np.ndarray:
         return ((p[:, :2] - middle) * [1, -1] / height + 0.5) * pixels
 
-    corners = seen[faces]
+    corners = turned[faces]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-12
     light = np.clip(normal @ [0.35, 0.5, 0.79], 0, 1) * 0.75 + 0.25
     base = np.array([225, 190, 165]) if points is None else np.array([225, 220, 215])
     image = Image.new("RGB", (pixels, pixels), "white")
-    canvas, flat = ImageDraw.Draw(image), place(seen)
+    canvas, flat = ImageDraw.Draw(image), place(turned)
     for face in np.argsort(corners[:, :, 2].mean(1), kind="stable"):
         inside = normal[face, 2] < 0  # a back face that stays visible is a hole: blue shows it
         colour = (60, 60, 255) if inside else tuple(int(c) for c in base * light[face])
@@ -75,12 +75,12 @@ def draw(vertices: np.ndarray, faces: np.ndarray, view: str, label: str, points:
     return image
 
 
-def sheet(pictures: list[Image.Image], columns: int, path: Path) -> None:
-    rows = -(-len(pictures) // columns)
-    width, height = pictures[0].size
+def sheet(tiles: list[Image.Image], columns: int, path: Path) -> None:
+    rows = -(-len(tiles) // columns)
+    width, height = tiles[0].size
     page = Image.new("RGB", (width * columns, height * rows), "white")
-    for i, picture in enumerate(pictures):
-        page.paste(picture, (i % columns * width, i // columns * height))
+    for i, tile in enumerate(tiles):
+        page.paste(tile, (i % columns * width, i // columns * height))
     quality = 85
     page.save(path, quality=quality, optimize=True)
     while path.stat().st_size > 150_000 and quality > 40:

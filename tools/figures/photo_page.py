@@ -1,11 +1,11 @@
 """A page of overlays on photographs.
 
-    python -m tools.figures.photo_page PICTURES docs/images/photographs.jpg [--weights W]
+    python -m tools.figures.photo_page IMAGES docs/images/photographs.jpg [--weights W]
 
-PICTURES was written by `python -m benchmarks.photos.fetch PICTURES`. The list of photos is fixed below, so that it is
-the same for all weights. Each tile: the photograph around its people with the bodies on it and the keypoints that the
-model was told (dots: green confident, orange not), the same bodies from the side, and what the tests of
-evaluate/photographs find wrong. Nobody found is shown too.
+IMAGES was written by `python -m benchmarks.photos.fetch IMAGES`. The list of photos is fixed below, so that it is the
+same for all weights. Each tile shows the photograph around its people with the bodies and the input keypoints (dots:
+green confident, orange not), the same bodies from the side, and the failed tests of benchmarks/photos. Photographs
+without a detected person are shown too.
 """
 
 import argparse
@@ -57,16 +57,18 @@ def tile(name: str, scene: Scene, examiner: Examiner) -> np.ndarray:
                 )
     below = cv2.resize(draw_side(layers, scene.faces), (SIDE, SIDE * 3 // 4), interpolation=cv2.INTER_AREA)
     rows = on_floors([examiner.row(name, i, p) for i, p in enumerate(scene.people)])
-    wrong = sorted({what for row in rows for what in row.failures}) or ([] if rows else ["nobody found"])
+    wrong = sorted({what for row in rows for what in row.failures}) or (
+        [] if rows else ["no person detected"]
+    )
     label = np.full((30, SIDE, 3), 255, np.uint8)
     cv2.putText(label, name, (2, 11), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 1, cv2.LINE_AA)
     cv2.putText(label, ", ".join(wrong), (2, 25), cv2.FONT_HERSHEY_SIMPLEX, 0.34, (200, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([label, above, below])
 
 
-def around(picture: np.ndarray, scene: Scene, zoom: float) -> tuple[np.ndarray, tuple[float, float, float]]:
+def around(image: np.ndarray, scene: Scene, zoom: float) -> tuple[np.ndarray, tuple[float, float, float]]:
     """A square of SIDE pixels around the people (all of it without any), and its left, top and scale."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     boxes = scene.stacked("box") * zoom if scene.people else np.array([[0, 0, width, height]], np.float32)
     low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
     side = float((high - low).max()) * (1.25 if scene.people else 1.0)
@@ -74,23 +76,23 @@ def around(picture: np.ndarray, scene: Scene, zoom: float) -> tuple[np.ndarray, 
     scale = SIDE / side
     move = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
     small = cv2.warpAffine(
-        cv2.GaussianBlur(picture, (0, 0), max(0.01, 0.4 / scale)), move, (SIDE, SIDE), borderValue=(225,) * 3
+        cv2.GaussianBlur(image, (0, 0), max(0.01, 0.4 / scale)), move, (SIDE, SIDE), borderValue=(225,) * 3
     )
     return small, (float(left), float(top), scale)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", default="embedded")
     parser.add_argument("--refine", action="store_true")
     options = parser.parse_args()
     predictor = Predictor.from_pretrained(options.weights, "cpu", 1, refine=options.refine)
     examiner = Examiner(free_body())
-    tiles = [tile(name, predictor(image), examiner) for name, image in chosen(options.pictures)]
+    tiles = [tile(name, predictor(image), examiner) for name, image in chosen(options.images)]
     if len(tiles) != len(STILLS) + len(FRAMES):
-        raise SystemExit(f"{len(STILLS) + len(FRAMES) - len(tiles)} pictures are missing: fetch them again")
+        raise SystemExit(f"{len(STILLS) + len(FRAMES) - len(tiles)} images are missing: fetch them again")
     rows = [np.concatenate(tiles[i : i + COLUMNS], 1) for i in range(0, len(tiles), COLUMNS)]
     page = np.ascontiguousarray(np.concatenate(rows)[..., ::-1])
     for quality in range(85, 30, -5):
@@ -98,9 +100,9 @@ def main() -> None:
         if len(data) <= LIMIT:
             break
     else:
-        raise SystemExit(f"{len(data)} bytes at quality {quality}: show fewer pictures")
+        raise SystemExit(f"{len(data)} bytes at quality {quality}: show fewer images")
     options.out.write_bytes(data)
-    print(f"{len(tiles)} pictures, {len(data)} bytes, quality {quality} → {options.out}")
+    print(f"{len(tiles)} images, {len(data)} bytes, quality {quality} → {options.out}")
 
 
 if __name__ == "__main__":

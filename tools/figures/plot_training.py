@@ -1,8 +1,8 @@
-"""Curves of a training.
+"""Curves of a training run.
 
     python -m tools.figures.plot_training RUN_FOLDER OUT.png (needs matplotlib, a development tool).
 
-A panel for each stage, in the order of validation.csv: its loss at every logged step, and what validation said.
+A panel for each stage, in the order of validation.csv: its loss at every logged step, and the validation figures.
 """
 
 import csv

@@ -1,7 +1,7 @@
-"""A contact sheet of synthetic samples, to look at: true joints, the network's input, what is hidden.
+"""A contact sheet of synthetic samples: true joints, the network's input, what is hidden.
 
 Green and blue limbs: the person's left and right, true. Rings: network input. Dots: true joint, white where
-seen, red where hidden.
+visible, red where hidden.
 Usage: python -m tools.figures.preview_synthetic OUT.jpg [--people 48] [--columns 8] [--seed 0] [--size 256]
 """
 
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--quality", type=int, default=85)
-    parser.add_argument("--plain", action="store_true", help="pictures without joints")
+    parser.add_argument("--plain", action="store_true", help="images without joints")
     options = parser.parse_args()
     people = SyntheticPeople(options.seed, PoseBank.load("train"), free_body())
     samples = [people.sample(index) for index in range(options.people)]

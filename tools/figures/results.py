@@ -2,12 +2,12 @@
 
     python -m tools.figures.results OUT --cache CACHE [--write docs/research/results.md]
 
-One command for new weights: runs `dpmesh eval run synthocc synthocc@detector` for every method, MediaPipe's comparison
+For new weights. Runs `dpmesh eval run synthocc synthocc@detector` for every method, MediaPipe's comparison
 (benchmarks/accuracy/mediapipe_pose.py score) and `dpmesh bench robustness`, and prints Markdown; --write puts it into
-the file, between the marks "<!-- results: NAME -->" and "<!-- end -->", and the curves in images/ beside it. What is
-finished in OUT is kept, so it can be killed and started again; an OUT of other weights or persons is refused.
+the file, between the marks "<!-- results: NAME -->" and "<!-- end -->", and the curves in images/ next to it.
+Finished parts in OUT are kept, so an interrupted run resumes; an OUT of other weights or persons is refused.
 
---people N is a trial: the first N persons everywhere. Without it MediaPipe's comparison goes to benchmarks/results.
+--people N is a quick trial on the first N persons. Without it MediaPipe's comparison goes to benchmarks/results.
 """
 
 import os
@@ -46,8 +46,8 @@ Results = dict[tuple[str, Method], dict[str, Any]]
 
 
 def evaluated(config: EvaluationConfig, methods: Sequence[Method], processes: int) -> Results:
-    """Every method on both sources of keypoints; the T-pose, which looks at none, on one."""
-    found: Results = {}
+    """Every method on both sources of keypoints; the T-pose, which uses none, on one."""
+    results: Results = {}
     for name in PROTOCOLS:
         for method in (m for m in methods if (name, m) != ("synthocc@detector", "t-pose")):
             own = EvaluationConfig(
@@ -60,8 +60,8 @@ def evaluated(config: EvaluationConfig, methods: Sequence[Method], processes: in
             )
             path = run_evaluation(own, processes)
             assert path is not None  # not under torchrun
-            found[name, method] = read(path)
-    return found
+            results[name, method] = read(path)
+    return results
 
 
 def weights_of(name: str) -> str:
@@ -69,15 +69,15 @@ def weights_of(name: str) -> str:
 
 
 def peer_of(config: EvaluationConfig) -> dict[str, Any]:
-    """MediaPipe beside our methods, made again where what is there is of other weights or persons."""
+    """The comparison with MediaPipe; computed again where the stored one is of other weights or persons."""
     path = (
         ROOT / "benchmarks" / "results" / "mediapipe.json"
         if config.limit is None
         else config.out / "mediapipe.json"
     )
     limit = min(config.limit or 480, 480)
-    found = json.loads(path.read_text()) if path.is_file() else {}
-    if found.get("sha256") != weights_of(config.weights) or found.get("persons") != limit:
+    stored = json.loads(path.read_text()) if path.is_file() else {}
+    if stored.get("sha256") != weights_of(config.weights) or stored.get("persons") != limit:
         words = ["score", "--weights", config.weights, "--people", str(limit), "--json", str(path)]
         cache = ["--cache", str(config.data)] if config.data is not None else []
         command = [sys.executable, "-m", PEER, *words, *cache]
@@ -85,41 +85,43 @@ def peer_of(config: EvaluationConfig) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def baselines(found: Results, peer: dict[str, Any]) -> list[str]:
+def baselines(results: Results, peer: dict[str, Any]) -> list[str]:
     """All methods in one table; the last two columns are on the joints and persons that MediaPipe has too."""
-    first, shared = next(iter(found.values())), "where MediaPipe answers"
-    answers, asked = peer["MediaPipe answers"], peer["persons"]
+    first, shared = next(iter(results.values())), "where MediaPipe answers"
+    detected, persons = peer["MediaPipe answers"], peer["persons"]
     lines = [
         f"{first['persons']['evaluated']} of {first['persons']['found']} persons; weights sha256"
         f" {peer['sha256'][:12]}…; mm. Starred: on the"
-        f" 12 joints that MediaPipe has too, about the middle of the hips, over the {answers} of the first {asked}"
-        f" persons for whom it answers.",
+        f" 12 joints that MediaPipe has too, about the middle of the hips, over the {detected} of the first {persons}"
+        f" persons that it detects.",
         "", f"| keypoints | method | {' | '.join(MEASURES)} | failures | MPJPE* | PA-MPJPE* |",
         "|---" * (len(MEASURES) + 5) + "|",
     ]  # fmt: skip
-    for (name, method), one in found.items():
+    for (name, method), one in results.items():
         cells = [mm(one["figures"]["mean"][m]["mean"]) for m in MEASURES]
-        beside = [mm(peer["rows"][name][method][shared][m]) for m in ("MPJPE", "PA-MPJPE")]
-        told = "none" if method == "t-pose" else PROTOCOLS[name]
-        lines.append(_line([told, METHODS[method], *cells, str(one["figures"]["failures"]), *beside]))
+        shared_figures = [mm(peer["rows"][name][method][shared][m]) for m in ("MPJPE", "PA-MPJPE")]
+        keypoints = "none" if method == "t-pose" else PROTOCOLS[name]
+        lines.append(
+            _line([keypoints, METHODS[method], *cells, str(one["figures"]["failures"]), *shared_figures])
+        )
     own = [mm(peer["MediaPipe"][shared][m]) for m in ("MPJPE", "PA-MPJPE")]
-    missed = f"{asked - answers} of {asked}"
+    missed = f"{persons - detected} of {persons}"
     lines.append(
-        _line(["its own", f"MediaPipe Pose {peer['mediapipe']}, given the true box", *"–––", missed, *own])
+        _line(["its own", f"MediaPipe Pose {peer['mediapipe']}, with the true box", *"–––", missed, *own])
     )
     return lines
 
 
-def by_level(found: Results) -> list[str]:
+def by_level(results: Results) -> list[str]:
     """One table: rows are subsets and levels, columns methods and sources of keypoints."""
     lines = [
         "MPJPE/PA-MPJPE in mm; starred: with the keypoints of the shipped detector.", "",
-        _line(["subset, level", *(method + "*" * (name != "synthocc") for name, method in found)]),
-        "|---" * (len(found) + 1) + "|",
+        _line(["subset, level", *(method + "*" * (name != "synthocc") for name, method in results)]),
+        "|---" * (len(results) + 1) + "|",
     ]  # fmt: skip
     levels = (f"{subset} {level}" for subset in SUBSETS for level in range(1, len(RANGES)))
     for row in ("clean 0", *levels):
-        cells = [one["figures"]["by_sequence"].get(row) for one in found.values()]
+        cells = [one["figures"]["by_sequence"].get(row) for one in results.values()]
         if None not in cells:
             lines.append(_line([row, *(f"{c['MPJPE']:.0f}/{c['PA-MPJPE']:.0f}" for c in cells)]))
     return lines
@@ -128,22 +130,22 @@ def by_level(found: Results) -> list[str]:
 def by_severity(config: EvaluationConfig, persons: int, map_persons: int) -> dict[str, Any]:
     """The bench's result, kept in OUT."""
     path = config.out / "robustness" / robustness.JSON
-    found = json.loads(path.read_text()) if path.is_file() else None
-    same = found is not None and found["models"][0]["sha256"] == weights_of(config.weights)
-    if not same or found["persons"] | {"measured": persons, "map": map_persons} != found["persons"]:
+    report = json.loads(path.read_text()) if path.is_file() else None
+    same = report is not None and report["models"][0]["sha256"] == weights_of(config.weights)
+    if not same or report["persons"] | {"measured": persons, "map": map_persons} != report["persons"]:
         bench = RobustnessConfig(
             weights=(config.weights,), data=config.data, people=persons, map_people=map_persons
         )
-        found = run_bench(bench)
-        robustness.write(found, path.parent)
-    return found
+        report = run_bench(bench)
+        robustness.write(report, path.parent)
+    return report
 
 
 def written(text: str, name: str, lines: Sequence[str]) -> str:
     """`text` with `lines` between the marks of `name`."""
     mark, end = f"<!-- results: {name} -->\n", "<!-- end -->"
-    before, found, after = text.partition(mark)
-    if not found or end not in after:
+    before, middle, after = text.partition(mark)
+    if not middle or end not in after:
         raise SystemExit(f"there is no {mark.strip()} ... {end}")
     return before + mark + "\n" + "\n".join(lines).strip("\n") + "\n\n" + end + after.partition(end)[2]
 
@@ -172,14 +174,14 @@ def main() -> None:
         limit=options.people,
     )
     try:
-        found = evaluated(config, options.methods, options.processes)
+        results = evaluated(config, options.methods, options.processes)
     except DPMeshError as error:
         raise SystemExit(str(error)) from None
     most = options.people or options.bench_people
     bench = by_severity(config, min(options.bench_people, most), min(options.map_people, most))
     blocks = {
-        "baselines": baselines(found, peer_of(config)),
-        "levels": by_level(found),
+        "baselines": baselines(results, peer_of(config)),
+        "levels": by_level(results),
         "robustness": robustness.markdown(bench).replace(" / ", "/").splitlines(),
     }
     for lines in blocks.values():

@@ -39,8 +39,8 @@ def load_smpl_fields(path: Path, extra: Collection[str] = ()) -> dict[str, NDArr
         head = file.read(HEAD)
     if head.startswith(b"PK"):
         return load_npz(path, names=(*FIELDS, *extra))
-    if found := mistaken(head):
-        raise InputError(found.what, where=str(path), fix=found.fix)
+    if kind := mistaken(head):
+        raise InputError(kind.what, where=str(path), fix=kind.fix)
     if head.startswith(b"\x93NUMPY"):
         raise InputError("is a single array (.npy), not a body", where=str(path), fix=_NOT_A_BODY)
     if head.startswith(_PICKLE_STARTS) or path.suffix.lower() == ".pkl":
@@ -88,8 +88,8 @@ def load_npy(path: Path, limit: int) -> NDArray[np.generic]:
     try:
         return checked(np.load(io.BytesIO(data), allow_pickle=False))
     except BROKEN_ARRAYS as error:
-        if found := mistaken(data[:HEAD]):
-            raise InputError(found.what, where=str(path), fix=found.fix) from None
+        if kind := mistaken(data[:HEAD]):
+            raise InputError(kind.what, where=str(path), fix=kind.fix) from None
         raise _unreadable("the file is damaged or no .npy", error, path) from error
 
 
@@ -97,8 +97,8 @@ def checked(array: object) -> NDArray[np.generic]:
     """The array itself, its truth values 0 or 1: others mislead numpy, which counts by adding bytes."""
     if not isinstance(array, np.ndarray):
         raise ValueError("a member is no array")
-    found = cast("NDArray[Any]", array)
-    return np.not_equal(found.view(np.uint8), 0) if found.dtype.kind == "b" else found  # pyright: ignore[reportUnknownMemberType]
+    values = cast("NDArray[Any]", array)
+    return np.not_equal(values.view(np.uint8), 0) if values.dtype.kind == "b" else values  # pyright: ignore[reportUnknownMemberType]
 
 
 def _object(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[np.generic] | None:
@@ -110,13 +110,13 @@ def _object(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[np.gen
         if not dtype.hasobject:
             return None
         content = read_pickle(stream.read())
-    found = plain_array(content)
-    if found is None:
+    array = plain_array(content)
+    if array is None:
         name = member.filename.removesuffix(".npy")
         raise InputError(
             f"{name} is an array of objects", fix="Write it again with np.savez and plain arrays of numbers."
         )
-    return found
+    return array
 
 
 def _no_arrays(archive: zipfile.ZipFile) -> tuple[str]:

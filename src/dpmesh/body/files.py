@@ -1,6 +1,6 @@
 """Body files in SMPL's format: the free body that the package ships, and a user's own licensed SMPL files.
 
-Body frame (docs/reference/conventions.md): metres, y up, the subject's left is +x, it looks along +z, T-pose.
+Body frame (docs/reference/conventions.md): metres, y up, the subject's left is +x, it faces +z, T-pose.
 """
 
 import os
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmesh.assets import shipped
+from dpmesh.body.anatomy import FIX, check_anatomy
 from dpmesh.body.array_files import load_npy, load_smpl_fields
 from dpmesh.errors import InputError
 from dpmesh.io import atomic_path
@@ -29,10 +30,12 @@ _SMPL_VERTICES = 6890
 _FACE_VERTICES = (331, 2802, 6262, 3489, 3990)
 _HEAD_TOP_VERTEX = 411
 _HEAD_TOP_ROW = 3
+_EXTRA_ROWS = 9
 _SUM_TOLERANCE = 1e-3
 _LARGEST = 1000.0
 """Metres, and of every other array: a thousand times a body's values, and far below float32's overflow."""
 _LARGEST_REGRESSOR = 64 * 2**20
+_AGAIN = "Download it again."
 
 _OTHER_MODELS = {52: "SMPL-H", 55: "SMPL-X", 16: "MANO", 5: "FLAME"}
 """Number of joints -> model."""
@@ -100,7 +103,7 @@ def load_body(
     """Read a body from an `.npz` or SMPL's pickle, recognised by content; raises InputError with the file's name.
 
     SMPL 1.0.0 (10 shape components) and 1.1.0 (300, of which the first 10 are used) are read; SMPL-H, SMPL-X and
-    other models are refused by name.
+    other models are refused by name, and so are arrays that describe no body (`anatomy.check_anatomy`).
     h36m: `J_regressor_h36m_correct.npy` (17×6890), adds "h36m17" to an SMPL body.
     extra: `J_regressor_extra.npy` (9×6890); its row 3 is the head top of "joints30". The default is vertex 411,
     the highest of the head, a few millimetres away.
@@ -148,7 +151,7 @@ def save_body(path: str | Path, arrays: BodyArrays, *, compact: bool = False) ->
 
 
 def _refuse(what: str) -> None:
-    raise InputError(what, fix="The file is damaged or is not a body in SMPL's format.")
+    raise InputError(what, fix=FIX)
 
 
 def other_model(raw: Mapping[str, NDArray[np.generic]]) -> str:
@@ -171,7 +174,7 @@ def _assemble(raw: Mapping[str, NDArray[np.generic]], rows: Mapping[str, NDArray
     if tree.shape != (2, len(SMPL_PARENTS)) or tree.dtype.kind not in "iu":
         _refuse(f"kintree_table is {tree.dtype} of shape {tree.shape}, expected 2×24 integers")
     parents = [int(p) for p in tree[0].astype(np.int64)]
-    return BodyArrays(
+    arrays = BodyArrays(
         v_template=_float(raw, "v_template", 2),
         # SMPL files carry 10 or 300 components, in order of variance.
         shapedirs=np.ascontiguousarray(_float(raw, "shapedirs", 3)[..., :BETAS]),
@@ -182,6 +185,9 @@ def _assemble(raw: Mapping[str, NDArray[np.generic]], rows: Mapping[str, NDArray
         faces=_faces(raw["f"]),
         regressors={name: _float(rows, name, 2) for name in rows},
     )
+    joints = arrays.J_regressor @ arrays.v_template
+    check_anatomy(arrays.v_template, arrays.faces, arrays.weights, joints, arrays.shapedirs, arrays.posedirs)
+    return arrays
 
 
 def _float(raw: Mapping[str, NDArray[np.generic]], name: str, dimensions: int) -> NDArray[np.float32]:
@@ -209,19 +215,31 @@ def _smpl_regressors(
     top = np.zeros((1, _SMPL_VERTICES), np.float32)
     top[0, _HEAD_TOP_VERTEX] = 1
     if extra is not None:
-        top = _npy(Path(extra), 9)[_HEAD_TOP_ROW : _HEAD_TOP_ROW + 1]
+        top = load_regressor(Path(extra), _EXTRA_ROWS)[_HEAD_TOP_ROW : _HEAD_TOP_ROW + 1]
     rows: dict[str, NDArray[np.generic]] = {
         "joints30": np.concatenate([joints.astype(np.float32), face, top])
     }
     if h36m is not None:
-        rows["h36m17"] = _npy(Path(h36m), len(H36M17))
+        rows["h36m17"] = load_regressor(Path(h36m), len(H36M17))
     return rows
 
 
-def _npy(path: Path, rows: int) -> NDArray[np.float32]:
-    fix = f"Expected a {rows}×{_SMPL_VERTICES} array in a .npy file."
+def load_regressor(path: Path, rows: int) -> NDArray[np.float32]:
+    """A joint regressor on SMPL's vertices (rows×6890); raises InputError with its own path.
+
+    The rows that are used must sum to 1: the head top's of J_regressor_extra (9 rows), otherwise all.
+    """
     array = load_npy(path, _LARGEST_REGRESSOR)
     if array.shape != (rows, _SMPL_VERTICES) or array.dtype.kind != "f":
+        fix = f"Expected a {rows}×{_SMPL_VERTICES} array in a .npy file."
         raise InputError("this is not such a regressor", where=str(path), fix=fix)
+    if not np.isfinite(array).all():
+        raise InputError("a joint regressor that holds NaN or infinity", where=str(path), fix=_AGAIN)
+    sums = array.sum(1, dtype=np.float64)
+    used = [_HEAD_TOP_ROW] if rows == _EXTRA_ROWS else list(range(rows))
+    worst = max(used, key=lambda row: abs(sums[row] - 1))
+    if abs(sums[worst] - 1) > _SUM_TOLERANCE:
+        what = f"row {worst} of this joint regressor sums to {sums[worst]:.5g}, not 1"
+        raise InputError(what, where=str(path), fix=_AGAIN)
     with np.errstate(over="ignore"):
         return array.astype(np.float32)

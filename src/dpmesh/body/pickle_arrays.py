@@ -99,10 +99,10 @@ def _array_of_state(state: object) -> NDArray[Any]:
     if len(parts) != 5 or parts[0] != 1 or not isinstance(parts[3], int):
         raise Malformed("the state of an array is not one")
     _, shape, dtype, fortran, data = parts
-    found = _array(dtype, shape, data, "F" if fortran else "C")
+    array = _array(dtype, shape, data, "F" if fortran else "C")
     dtype = cast("np.dtype[Any]", dtype)
     own: np.dtype[Any] = np.dtype(f"={dtype.str[1:]}") if dtype.kind != "O" else dtype
-    return found.astype(own, order="K", copy=False)  # as numpy reads a state
+    return array.astype(own, order="K", copy=False)  # as numpy reads a state
 
 
 def from_buffer(
@@ -110,10 +110,10 @@ def from_buffer(
 ) -> NDArray[Any]:
     """`numpy._core.numeric._frombuffer` of protocol 5."""
     if order == "K" and axes is not None:
-        found: Any = _array(dtype, shape, data, "C")
-        if sorted(_sizes(axes)) != list(range(found.ndim)):
+        array: Any = _array(dtype, shape, data, "C")
+        if sorted(_sizes(axes)) != list(range(array.ndim)):
             raise Malformed("the axes of an array are not its own")
-        return found.transpose(cast("tuple[int, ...]", axes))
+        return array.transpose(cast("tuple[int, ...]", axes))
     if order not in ("C", "F"):
         raise Malformed("an array in an unknown memory order")
     return _array(dtype, shape, data, str(order))
@@ -134,10 +134,10 @@ def _array(kind: object, shape: object, data: object, order: str) -> NDArray[Any
         items = cast("list[object]", data)
         if not isinstance(data, list) or len(items) != count:
             raise Malformed("an array of objects with another number of objects")
-        found: NDArray[Any] = np.empty(count, object)
+        array: NDArray[Any] = np.empty(count, object)
         for i, item in enumerate(items):
-            found[i] = item
-        return found.reshape(sizes, order="F" if order == "F" else "C")
+            array[i] = item
+        return array.reshape(sizes, order="F" if order == "F" else "C")
     raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2's bytes were read as text
     if not isinstance(raw, bytes) or len(raw) != count * dtype.itemsize:
         raise Malformed(f"an array of {count} numbers of {dtype.itemsize} bytes has another number of bytes")
@@ -155,10 +155,10 @@ def _sizes(shape: object) -> tuple[int, ...]:
     sizes = cast("tuple[object, ...]", shape) if isinstance(shape, tuple) else None
     if sizes is None or len(sizes) > _MOST_DIMENSIONS or not all(type(n) is int and n >= 0 for n in sizes):
         raise Malformed("the shape of an array is not one")
-    found = cast("tuple[int, ...]", sizes)
-    if 0 in found and max(found) > _LONGEST_EMPTY:
+    axes = cast("tuple[int, ...]", sizes)
+    if 0 in axes and max(axes) > _LONGEST_EMPTY:
         raise Malformed("an array without elements has a long axis")
-    return found
+    return axes
 
 
 def latin1(text: object, encoding: object = "latin1") -> bytes:

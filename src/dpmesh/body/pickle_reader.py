@@ -99,9 +99,9 @@ class _Machine:
         end = self.data.find(b"\n", self.at, None if longest < 0 else self.at + longest)
         if end < 0:
             raise EOFError("a line does not end")
-        found = self.data[self.at : end]
+        line = self.data[self.at : end]
         self.at = end + 1
-        return found
+        return line
 
     # limits
 

@@ -23,9 +23,9 @@ def find_regressors(folder: Path | None) -> dict[str, Path]:
         raise InputError("there is no such folder", where=str(folder))
     regressors: dict[str, Path] = {}
     for path in sorted(folder.glob("*.npy")):
-        found = recognise(path)
-        if found is not None and found.asset in names:
-            regressors.setdefault(found.asset, path)
+        identity = recognise(path)
+        if identity is not None and identity.asset in names:
+            regressors.setdefault(identity.asset, path)
     if not regressors:
         raise InputError(
             "no joint regressor in the folder",
@@ -76,14 +76,14 @@ def choose_body(
         if regressors is not None:
             raise InputError("regressors without a body", where=str(regressors), fix="Give --body as well.")
         return ChosenBody()
-    found = user_body(_path(body), _path(regressors))
-    if found is None:
+    chosen = user_body(_path(body), _path(regressors))
+    if chosen is None:
         raise AssetError(
             "these weights need the SMPL body that they were trained with",
             where=str(weights),
             fix="Give --body SMPL_NEUTRAL.pkl, or import it once: dpmesh assets import FILE.",
         )
-    arrays, record = found
+    arrays, record = chosen
     if "joints30" not in arrays.regressors:
         raise InputError(
             f"this body has no regressor of the 30 joints ({record['vertices']} vertices, SMPL has 6890)",
@@ -124,10 +124,10 @@ def _differences(used: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[
         return ("the body was never compared with the checkpoint's (none was named at the conversion)",)
     if used["sha256"] != recorded["sha256"]:
         return (f"the body {used['file']} is not {recorded.get('file')}, which the conversion recorded",)
-    found = recorded.get("differs_from_checkpoint")
-    if not isinstance(found, list) or not found:
+    recorded_differences = recorded.get("differs_from_checkpoint")
+    if not isinstance(recorded_differences, list) or not recorded_differences:
         return ()
-    differences = cast("list[object]", found)
+    differences = cast("list[object]", recorded_differences)
     more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
     return (f"the body is not the checkpoint's: {differences[0]}{more}",)
 

@@ -39,8 +39,8 @@ def load_pickle(path: Path) -> object:
     except InputError as error:
         raise InputError(error.what, where=str(path), fix=error.fix) from None
     except BROKEN as error:
-        if found := mistaken(head):
-            raise InputError(found.what, where=str(path), fix=found.fix) from None
+        if kind := mistaken(head):
+            raise InputError(kind.what, where=str(path), fix=kind.fix) from None
         raise _damaged("the pickle is damaged", error, path) from error
 
 
@@ -147,15 +147,15 @@ def _starts(pointers: object, lines: int, count: int, budget: _Budget) -> NDArra
 
 def _whole(value: object, below: int, budget: _Budget) -> NDArray[np.int64]:
     """A vector of integers in [0, below)."""
-    found = _line(value, "iu")
-    if len(found) and (found.min() < 0 or found.max() >= below):  # pyright: ignore[reportOperatorIssue]
+    indices = _line(value, "iu")
+    if len(indices) and (indices.min() < 0 or indices.max() >= below):  # pyright: ignore[reportOperatorIssue]
         raise Malformed("an index outside of its array")
-    budget.take(8 * len(found))
-    return found.astype(np.int64)
+    budget.take(8 * len(indices))
+    return indices.astype(np.int64)
 
 
 def _line(value: object, kinds: str) -> NDArray[np.generic]:
-    found = cast("NDArray[np.generic]", np.asarray(value))
-    if found.ndim != 1 or (found.dtype.kind not in kinds and found.size):
+    vector = cast("NDArray[np.generic]", np.asarray(value))
+    if vector.ndim != 1 or (vector.dtype.kind not in kinds and vector.size):
         raise Malformed("a sparse matrix or a selection whose entries are no vector of numbers")
-    return found
+    return vector

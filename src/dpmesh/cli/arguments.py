@@ -11,15 +11,23 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dpmesh.inference.options import MAX_PIXELS, ModelOptions, PredictOptions, option_docs
+from dpmesh.inference.option_docs import option_docs
+from dpmesh.inference.options import MAX_PIXELS, ModelOptions, PredictOptions
 
 
 def add_people(parser: argparse.ArgumentParser) -> None:
     """Where the people of an image come from."""
-    for name in ("keypoints", "keypoint_format", "boxes", "max_people", "max_pixels", "keep_unposed"):
+    for name in ("keypoints", "format", "boxes", "max_people", "max_pixels", "keep_unposed"):
         add_option(parser, PredictOptions, name)
     for name in ("fast", "pose_model", "person_model"):
         add_option(parser, ModelOptions, name)
+
+
+def add_recursive(parser: argparse.ArgumentParser) -> None:
+    """Whether folders are searched at any depth."""
+    parser.add_argument(
+        "--recursive", action="store_true", help="folders below INPUT too; results keep them: DIR/sub/a/..."
+    )
 
 
 def add_camera(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +73,7 @@ def add_option(parser: "argparse._ActionsContainer", kind: type, name: str) -> N
     default = next(field.default for field in fields(kind) if field.name == name)
     text = " ".join(option_docs(kind)[name].split("\n\n")[0].split()).removesuffix(".").replace("%", "%%")
     text = text[:1].lower() + text[1:] if text[1:2].islower() else text
-    flag = name.replace("_", "-")
+    flag = _FLAGS.get(name, name).replace("_", "-")
     if default is True:
         parser.add_argument(f"--no-{flag}", dest=name, action="store_false", help=f"do not {text}")
     elif default is False:
@@ -73,7 +81,7 @@ def add_option(parser: "argparse._ActionsContainer", kind: type, name: str) -> N
     else:
         shown = "120 million" if default == MAX_PIXELS else default
         text += "" if default is None else f" (default: {shown})"
-        parser.add_argument(f"--{flag}", default=default, help=text, **_SYNTAX[name])
+        parser.add_argument(f"--{flag}", dest=name, default=default, help=text, **_SYNTAX[name])
 
 
 def model_options(args: argparse.Namespace, **changes: Any) -> ModelOptions:
@@ -145,9 +153,11 @@ def count(text: str) -> int:
     return int(_number(text, int, 0.0, math.inf))
 
 
+_FLAGS = {"format": "keypoint_format"}
+"""Option -> its flag, where that is another name."""
 _SYNTAX: dict[str, dict[str, Any]] = {
     "keypoints": {"metavar": "FILE|DIR"},
-    "keypoint_format": {"metavar": "NAME"},
+    "format": {"metavar": "NAME"},
     "boxes": {"metavar": "FILE|TEXT"},
     "max_people": {"metavar": "N", "type": count},
     "max_pixels": {"metavar": "N", "type": count},

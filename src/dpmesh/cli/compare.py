@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from dpmesh.cli.arguments import (
     add_device,
     add_option,
     add_people,
+    add_recursive,
     count,
     folder,
     model_options,
@@ -51,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGE",
         help="image files, folders of images, or lists of paths (.txt, -)",
     )
+    add_recursive(parser)
     add(
         "--out",
         type=folder,
@@ -88,7 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0: all images done; 1: some could not be read or written."""
-    weights = list(dict.fromkeys(args.weights or ["embedded"]))
+    weights = args.weights or ["embedded"]
+    if not args.label:  # the same weights twice are two columns only under two titles
+        weights = list(dict.fromkeys(weights))
     if args.label and len(args.label) != len(weights):
         args.refuse(f"--label: {len(args.label)} labels for {len(weights)} weights")
     check_keypoints(args)
@@ -98,19 +103,19 @@ def run(args: argparse.Namespace) -> int:
     from dpmesh.evaluate.qualitative.page import refuse_foreign_page, write_page
     from dpmesh.inference.image_list import list_images, result_names
 
-    found = list_images(args.inputs)
-    names, unusable = result_names(found.images), found.unusable
-    if found.skipped_text:
-        say(found.skipped_text, error=True)
+    listing = list_images(args.inputs, recursive=args.recursive, skip=out)
+    names, unusable = result_names(listing.images), listing.unusable
+    if listing.skipped_text:
+        say(listing.skipped_text, error=True)
 
     refuse_foreign_page(out)
     options = model_options(args, weights=weights[0])
     columns = open_columns(weights, args.method or ("network",), args.label, options)
     asked = _asked(args, columns)
-    failed: dict[str, str] = {}
+    failed, inputs = dict[str, str](), [str(path) for path in names]
     for path, name in names.items():
         try:
-            say(f"{path}: {_one(path, out, name, columns, asked, args, len(names) == 1)}")
+            say(f"{path}: {_one(path, out, name, columns, asked, args, inputs)}")
             flush_stdout()
         except DPMeshError as error:
             failed[str(path)] = str(error)
@@ -118,8 +123,9 @@ def run(args: argparse.Namespace) -> int:
     failed = unusable | failed
     if done:
         say(f"{done} of {len(names)} compared → {write_page(out, tuple(names.values()), failed)}")
-    for message in failed.values():
-        say("dpmesh: " + " ".join(message.split()), error=True)
+    for message, images in Counter(failed.values()).items():  # one line for each cause
+        count = f" ({images} images)" if images > 1 else ""
+        say("dpmesh: " + " ".join(message.split()) + count, error=True)
     return 1 if failed else 0
 
 
@@ -130,7 +136,7 @@ def _one(
     columns: "Sequence[Column]",
     asked: Mapping[str, Any],
     args: argparse.Namespace,
-    alone: bool,
+    inputs: Sequence[str],
 ) -> str:
     """Compare on one image and write the sheet. Returns a line for the user. Raises DPMeshError."""
     from dpmesh.evaluate.qualitative.comparison import compare, is_of, refuse_foreign
@@ -142,7 +148,7 @@ def _one(
         if is_of(folder, digest, asked):
             return f"done before, kept (--overwrite makes it again) → {folder}"
     refuse_foreign(folder, args.overwrite)  # before anything is computed for it
-    comparison = compare(columns, path, predict_options(args), only_image=alone)
+    comparison = compare(columns, path, predict_options(args), len(inputs) == 1, inputs)
     comparison.save(out, name, args.size, args.crop, args.panels, args.overwrite, asked, not args.no_legend)
     detected = len(comparison.job.people)
     people = {0: "no person detected", 1: "1 person"}.get(detected, f"{detected} people")
@@ -153,8 +159,9 @@ def _asked(args: argparse.Namespace, columns: "Sequence[Column]") -> dict[str, A
     """What a sheet depends on besides its image: the columns and the options, files by their checksums."""
     from dpmesh.assets import sha256
 
-    names = ("keypoint_format", "max_people", "fast", "focal", "fov", "crop", "size", "no_legend", "panels")
-    asked: dict[str, Any] = {name: getattr(args, name) for name in names}
+    names = ("max_people", "fast", "focal", "fov", "crop", "size", "no_legend", "panels")
+    asked: dict[str, Any] = {"keypoint_format": args.format}
+    asked |= {name: getattr(args, name) for name in names}
     asked["max_pixels"] = None if args.max_pixels == MAX_PIXELS else args.max_pixels
     asked["no_turn"] = not args.rotated_detection
     for name in ("keypoints", "boxes", "body"):

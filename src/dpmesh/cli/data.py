@@ -200,7 +200,7 @@ def _pack_people(people: "list[Annotation]", name: str, args: argparse.Namespace
             lambda n: bar.update(task, completed=n),
         )
     say(
-        f"{name}: {done.people:,} people; {done.written} shards written, {done.found} already intact,"
+        f"{name}: {done.people:,} people; {done.written} shards written, {done.intact} already intact,"
         f" {len(done.skipped)} people skipped"
     )
     for record, reason in list(done.skipped.items())[:10]:

@@ -142,8 +142,8 @@ def _list(args: argparse.Namespace) -> int:
     from dpmesh.evaluate.registry import register
 
     rows = [("protocol", "set", "2D keypoints", "truth", "published persons", "hash")]
-    for name, found in register().items():
-        protocol = found.protocol
+    for name, registered in register().items():
+        protocol = registered.protocol
         truth = "measured joints" if protocol.truth.gender == "none" else f"{protocol.truth.gender} body"
         persons = "–" if protocol.persons is None else f"{protocol.persons:,}"
         rows.append((name, protocol.title, protocol.keypoints.source, truth, persons, protocol.hash))

@@ -1,9 +1,11 @@
 """`dpmesh predict INPUT... --out DIR`: body meshes of the people in images."""
 
 import argparse
+import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from dpmesh.cli.arguments import (
     add_model,
     add_option,
     add_people,
+    add_recursive,
     folder,
     model_options,
     predict_options,
@@ -28,7 +31,6 @@ from dpmesh.cli.streams import say
 from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
 from dpmesh.inference.formats import FORMATS, TABLES
 from dpmesh.inference.options import ModelOptions, file_sha256
-from dpmesh.inference.people_table import plan_tables, table_file, write_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,11 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="image files, folders of images, or lists: FILE.txt with one path a line, - for standard input",
     )
-    add(
-        "--recursive",
-        action="store_true",
-        help="folders below INPUT too; results keep them: DIR/sub/a/scene.json",
-    )
+    add_recursive(parser)
     add(
         "--out",
         type=folder,
@@ -91,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     check_keypoints(args)
     from dpmesh.inference.image_list import list_images, result_names
+    from dpmesh.inference.people_table import plan_tables, table_file, write_tables
 
     found = list_images(args.inputs, recursive=args.recursive, skip=out)
     names, unusable = result_names(found.images), found.unusable
@@ -136,7 +135,7 @@ def _say_unused(args: argparse.Namespace) -> None:
     from dpmesh.inference.keypoints.names import some
 
     try:
-        unused = open_keypoints(Path(args.keypoints), args.keypoint_format).unused()
+        unused = open_keypoints(Path(args.keypoints), args.format).unused()
     except InputError:
         return  # reported for each image
     if unused:
@@ -148,16 +147,18 @@ def _predict(
     todo: Sequence[Path], names: dict[Path, str], out: Path, args: argparse.Namespace
 ) -> dict[Path, str]:
     """Predict and write. Returns the images that failed -> why."""
-    from dpmesh.inference.predictor import Predictor
+    with _no_collection_while_loading():
+        from dpmesh.inference.predictor import Predictor
 
-    predictor = Predictor.from_pretrained(**vars(model_options(args)))
+        predictor = Predictor.from_pretrained(**vars(model_options(args)))
     if args.colour == "sigma" and not predictor.predicts_sigma:
         raise ConfigError(
             "these weights do not predict their error",
             where=f"--weights {args.weights}",
             fix="Drop --colour sigma, or train it (docs/guide/training.md, the stage `uncertainty`).",
         )
-    scenes = predictor.predict_many(todo, **vars(predict_options(args)))
+    rest = [str(path) for path in names.keys() - set(todo)]
+    scenes = predictor.stream(todo, predict_options(args), rest)
     failed: dict[Path, str] = {}
     with _progress(len(todo)) as (write_line, advance):
         for path, scene in scenes:
@@ -181,11 +182,50 @@ def _predict(
     return failed
 
 
+@contextmanager
+def _no_collection_while_loading() -> Generator[None]:
+    """Pauses garbage collection in a process that has yet to import torch.
+
+    Loading makes half a million objects that stay; searching them for garbage takes a tenth of the start-up time.
+    """
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+_FALLBACKS = {
+    "translation": ("distance from the crop camera", "distances from the crop camera"),
+    "no_keypoints": ("person without keypoints in the crop", "people without keypoints in the crop"),
+    "merged": ("duplicate detection dropped", "duplicate detections dropped"),
+    "unposed": ("box without keypoints", "boxes without keypoints"),
+    "unposed_dropped": ("box without keypoints dropped", "boxes without keypoints dropped"),
+    "turned": ("rotated detection", "rotated detections"),
+    "dropped": ("person beyond --max-people", "people beyond --max-people"),
+    "non_finite": ("keypoint that is not finite", "keypoints that are not finite"),
+    "far_outside": ("keypoint far outside the image", "keypoints far outside the image"),
+    "skipped": ("entry without a person skipped", "entries without a person skipped"),
+    "malformed": ("entry that cannot be read", "entries that cannot be read"),
+    "no_label_file": ("missing label file", "missing label files"),
+}
+"""Key of Scene.fallbacks -> the words for one and for several."""
+
+
+def _happened(name: str, count: int) -> str:
+    one, several = _FALLBACKS.get(name, (name, name))
+    return f"{count} {one if count == 1 else several}"
+
+
 def _summary(scene: "Scene") -> str:
     people = {0: "no person detected, an empty scene", 1: "1 person"}.get(
         len(scene.people), f"{len(scene.people)} people"
     )
-    extra = [f"{n} {name}" for name, n in scene.fallbacks.items()] + list(scene.notes)
+    extra = [_happened(name, n) for name, n in scene.fallbacks.items()] + list(scene.notes)
     return people + (f" ({'; '.join(extra)})" if extra else "")
 
 
@@ -222,8 +262,8 @@ def _sort_out(
 def _report(failed: Sequence[str], total: int, folders: bool) -> int:
     if failed and total > 1:
         say(f"dpmesh: {len(failed)} of {total} {'inputs' if folders else 'images'} failed:", error=True)
-    for message in failed:
-        line = " ".join(message.split())
+    for message, images in Counter(failed).items():  # one line for each cause
+        line = " ".join(message.split()) + (f" ({images} images)" if images > 1 else "")
         say(f"  {line}" if total > 1 else f"dpmesh: {line}", error=True)
     return 1 if failed else 0
 

@@ -85,13 +85,13 @@ def check_training(settings: "Settings") -> int:
 
     world = settings.processes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = check_settings(settings, world=world, here=world, device=device)
-    for line in found.lines:
+    report = check_settings(settings, world=world, here=world, device=device)
+    for line in report.lines:
         say(line)
-    for problem in found.problems:
+    for problem in report.problems:
         say("missing: " + " ".join(str(problem).split()))
-    if found.problems:
-        say(f"{len(found.problems)} things are missing; nothing was trained")
+    if report.problems:
+        say(f"{len(report.problems)} things are missing; nothing was trained")
         return 1
     say("everything is there")
     return 0
@@ -101,7 +101,7 @@ def changes(words: list[str]) -> dict[str, Any]:
     """`--set.out DIR --set.student.steps 3` as a dictionary; values are read as TOML, else as strings."""
     from dpmesh.train.config_file import read_value
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     while words:
         name, equals, value = words[0].partition("=")
         rest = words[1:]
@@ -112,6 +112,6 @@ def changes(words: list[str]) -> dict[str, Any]:
                 f"{words[0]!r} is not understood",
                 fix="Change settings by --set.NAME VALUE; dpmesh train --list-settings shows them.",
             )
-        found[name.removeprefix(PREFIX)] = read_value(value)
+        values[name.removeprefix(PREFIX)] = read_value(value)
         words = rest
-    return found
+    return values

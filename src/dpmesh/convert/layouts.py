@@ -1,7 +1,7 @@
-"""Weights of other layouts brought to a model's names and shapes: CompVis' Stable Diffusion, LoRA, 1×1 convolutions.
+"""Converts weights of other layouts to a model's names and shapes: CompVis' Stable Diffusion, LoRA, 1×1 convolutions.
 
-The released DPMesh checkpoints, single-file Stable Diffusion and ControlNet use CompVis' names; ours are diffusers'.
-What follows a module's name (`weight`, `linear.weight`, `lora_up.weight`) is kept.
+The released DPMesh checkpoints, single-file Stable Diffusion and ControlNet use CompVis' names; the model uses
+diffusers'. What follows a module's name (`weight`, `linear.weight`, `lora_up.weight`) is kept.
 """
 
 import re
@@ -23,19 +23,19 @@ def wanted_shapes(config: DPMeshConfig) -> Shapes:
         return {name: tuple(value.shape) for name, value in DPMesh(config).state_dict().items()}
 
 
-def fit(found: Mapping[str, Tensor], wanted: Shapes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors under the model's names, new name -> name in `found`). Names and shapes are not checked.
+def fit(tensors: Mapping[str, Tensor], wanted: Shapes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors under the model's names, new name -> name in `tensors`). Names and shapes are not checked.
 
     LoRA for a layer that the model has without it is merged (W + up · down, in fp32); plain weights of a layer that the
     model has with LoRA become its base. 1×1 convolutions become linear layers.
     """
-    fitted = dict(found)
-    names = {name: name for name in found}
-    for name in found:
+    fitted = dict(tensors)
+    names = {name: name for name in tensors}
+    for name in tensors:
         stem, _, leaf = name.rpartition(".")
         if name.endswith(f".{DOWN}"):
             stem = name.removesuffix(f".{DOWN}")
-            if f"{stem}.weight" in wanted and {f"{stem}.{UP}", f"{stem}.{BASE}.weight"} <= found.keys():
+            if f"{stem}.weight" in wanted and {f"{stem}.{UP}", f"{stem}.{BASE}.weight"} <= tensors.keys():
                 _merge(fitted, names, stem)
         elif name not in wanted and f"{stem}.{BASE}.{leaf}" in wanted:
             _rename(fitted, names, name, f"{stem}.{BASE}.{leaf}")
@@ -95,17 +95,17 @@ def unet_name(name: str, layers: int) -> str | None:
 
     layers: residual blocks per level (2 in Stable Diffusion); the original numbering runs through all levels.
     """
-    if found := re.fullmatch(r"zero_convs\.(\d+)\.0\.(.+)", name):
-        return f"controlnet_down_blocks.{found[1]}.{found[2]}"
-    if found := _renamed(name, _PLAIN):
-        stem, rest = found
+    if match := re.fullmatch(r"zero_convs\.(\d+)\.0\.(.+)", name):
+        return f"controlnet_down_blocks.{match[1]}.{match[2]}"
+    if renamed := _renamed(name, _PLAIN):
+        stem, rest = renamed
         if not stem.startswith("mid_block"):
             return f"{stem}.{rest}"
         inner = _inner(rest)
         return inner and f"{stem}.{inner}"
-    if not (found := re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d)\.(.+)", name)):
+    if not (match := re.fullmatch(r"(input|output)_blocks\.(\d+)\.(\d)\.(.+)", name)):
         return None
-    way, number, place, rest = found[1], int(found[2]), int(found[3]), found[4]
+    way, number, place, rest = match[1], int(match[2]), int(match[3]), match[4]
     if way == "input":
         level, layer = divmod(
             number - 1, layers + 1
@@ -124,12 +124,12 @@ def unet_name(name: str, layers: int) -> str | None:
 
 def vae_name(name: str) -> str | None:
     """Our name of a tensor of the VAE's encoder, without prefix; None for an unknown one."""
-    if found := re.fullmatch(r"encoder\.down\.(\d+)\.downsample\.conv\.(.+)", name):
-        return f"encoder.down_blocks.{found[1]}.downsamplers.0.conv.{found[2]}"
-    if found := re.fullmatch(r"encoder\.down\.(\d+)\.block\.(\d+)\.(.+)", name):
-        stem, rest = f"encoder.down_blocks.{found[1]}.resnets.{found[2]}", found[3]
-    elif found := _renamed(name, _VAE):
-        stem, rest = found
+    if match := re.fullmatch(r"encoder\.down\.(\d+)\.downsample\.conv\.(.+)", name):
+        return f"encoder.down_blocks.{match[1]}.downsamplers.0.conv.{match[2]}"
+    if match := re.fullmatch(r"encoder\.down\.(\d+)\.block\.(\d+)\.(.+)", name):
+        stem, rest = f"encoder.down_blocks.{match[1]}.resnets.{match[2]}", match[3]
+    elif renamed := _renamed(name, _VAE):
+        stem, rest = renamed
     else:
         return None
     if "attentions" in stem:
@@ -140,8 +140,8 @@ def vae_name(name: str) -> str | None:
 
 def _inner(rest: str) -> str | None:
     """Our name within a residual block or a transformer."""
-    if found := _renamed(rest, _RESNET):
-        return ".".join(found)
+    if renamed := _renamed(rest, _RESNET):
+        return ".".join(renamed)
     return rest if _TRANSFORMER.match(rest) else None
 
 

@@ -259,11 +259,11 @@ def fate(name: str, layers: int) -> Fate | None:
         if name in theirs:
             return Fate((ours,))
     if name.startswith(_DIFFUSION):
-        found = _backbone(name.removeprefix(_DIFFUSION), layers)
-        return Fate((found,)) if found else None
+        ours = _backbone(name.removeprefix(_DIFFUSION), layers)
+        return Fate((ours,)) if ours else None
     for pattern, ours, attentions in _LAYERS:
-        if found := re.match(pattern, name):
-            return Fate(_layer(f"{ours}{found[1]}.", name[found.end() :], attentions))
+        if match := re.match(pattern, name):
+            return Fate(_layer(f"{ours}{match[1]}.", name[match.end() :], attentions))
     for theirs, ours in _MOVED.items():
         if name == theirs or (theirs[-1] in "._" and name.startswith(theirs)):
             return Fate((ours + name.removeprefix(theirs),))

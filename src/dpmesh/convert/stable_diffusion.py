@@ -44,20 +44,20 @@ def convert_sd15(
     mis-shaped; ConfigError for a model without U-Net or without a place for the ControlNet; OutputError.
     """
     _refuse_other_models(config, controlnet)
-    files, found = read_stable_diffusion(source, config.diffusion.unet.layers)
+    files, tensors = read_stable_diffusion(source, config.diffusion.unet.layers)
     control_file: Path | None = None
     if controlnet is not None:
         control_file, control = read_controlnet(controlnet, config.diffusion.unet.layers)
-        found |= control
+        tensors |= control
     wanted = {
         name: shape for name, shape in wanted_shapes(config).items() if name.startswith((UNET, VAE, CONTROL))
     }
     pretrained = {name: shape for name, shape in wanted.items() if not name.endswith((DOWN, UP))}
     if control_file is None:
-        _copy_encoder(found, pretrained)
+        _copy_encoder(tensors, pretrained)
     if FIRST in wanted:
-        _widen(found, wanted[FIRST])
-    state, names = fit(found, wanted)
+        _widen(tensors, wanted[FIRST])
+    state, names = fit(tensors, wanted)
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     where = str(source if controlnet is None else f"{source}, {controlnet}")
     refuse_misfits(pretrained, shapes, where, names)
@@ -110,11 +110,11 @@ def read_stable_diffusion(source: Path, layers: int) -> tuple[list[Path], dict[s
     """(the files read, U-Net and VAE encoder under our names)."""
     if os.path.isdir(source):
         unet, vae = (_diffusers_file(source / part) for part in ("unet", "vae"))
-        found = _prefixed(UNET, read_tensors(unet), _NOT_RUN)
-        return [unet, vae], found | _prefixed(VAE, _renamed_attention(read_tensors(vae)), _DECODER)
+        renamed = _prefixed(UNET, read_tensors(unet), _NOT_RUN)
+        return [unet, vae], renamed | _prefixed(VAE, _renamed_attention(read_tensors(vae)), _DECODER)
     tensors = read_tensors(source)
-    found = _from_ldm(tensors, "model.diffusion_model.", UNET, layers)
-    if not found:
+    renamed = _from_ldm(tensors, "model.diffusion_model.", UNET, layers)
+    if not renamed:
         raise WeightsError(
             "no name begins with model.diffusion_model.",
             where=str(source),
@@ -125,7 +125,7 @@ def read_stable_diffusion(source: Path, layers: int) -> tuple[list[Path], dict[s
         for name, value in tensors.items()
         if name.startswith("first_stage_model.")
     }
-    return [source], found | {
+    return [source], renamed | {
         VAE + (vae_name(name) or name): value for name, value in vae.items() if not _DECODER.match(name)
     }
 
@@ -137,8 +137,8 @@ def read_controlnet(source: Path, layers: int) -> tuple[Path, dict[str, Tensor]]
     if any(name.startswith("controlnet_down_blocks.") for name in tensors):
         return file, _prefixed(CONTROL, tensors, _NOT_RUN)
     prefix = "" if "zero_convs.0.0.weight" in tensors else "control_model."
-    if found := _from_ldm(tensors, prefix, CONTROL, layers):
-        return file, found
+    if renamed := _from_ldm(tensors, prefix, CONTROL, layers):
+        return file, renamed
     raise WeightsError("this is no ControlNet", where=str(file), fix="Give one for Stable Diffusion 1.5.")
 
 
@@ -181,21 +181,21 @@ def _renamed_attention(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {new(name): value for name, value in tensors.items()}
 
 
-def _copy_encoder(found: dict[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
+def _copy_encoder(tensors: dict[str, Tensor], wanted: Mapping[str, tuple[int, ...]]) -> None:
     """Initialise ControlNet: a copy of the U-Net's encoder half, with zero output convolutions."""
     for name, shape in wanted.items():
         if not name.startswith(CONTROL):
             continue
         inner = name.removeprefix(CONTROL)
         if inner.startswith("controlnet_"):
-            found[name] = torch.zeros(shape)
-        elif UNET + inner in found:
-            found[name] = found[UNET + inner]
+            tensors[name] = torch.zeros(shape)
+        elif UNET + inner in tensors:
+            tensors[name] = tensors[UNET + inner]
 
 
-def _widen(found: dict[str, Tensor], wanted: tuple[int, ...]) -> None:
+def _widen(tensors: dict[str, Tensor], wanted: tuple[int, ...]) -> None:
     """Append zeros for the heatmaps to the latent's channels of ControlNet's first convolution."""
-    value = found.get(FIRST)
+    value = tensors.get(FIRST)
     if value is not None and value.ndim == 4 and value.shape[1] < wanted[1]:
         zeros = value.new_zeros(value.shape[0], wanted[1] - value.shape[1], *value.shape[2:])
-        found[FIRST] = torch.cat([value, zeros], dim=1)
+        tensors[FIRST] = torch.cat([value, zeros], dim=1)

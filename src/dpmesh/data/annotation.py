@@ -41,7 +41,7 @@ class Annotation:
     of the fitted mesh, in its place; rest_root, the pelvis joint of the shape in the rest pose, which
     the root turns about. pose_valid: rows of pose that are known; betas_valid: 0 for a gendered body's.
     neighbours: COCO-17 joints (px) of people whose annotated boxes overlap by an IoU of 0.1 or more; flags: labelled.
-    given: keypoints (x, y, confidence) of a real detector, used instead of noise.  middle_pelvis: Pelvis is no
+    detected: keypoints (x, y, confidence) of a real detector, used instead of noise.  middle_pelvis: Pelvis is no
     annotation but the middle of the hips.
     """
 
@@ -65,7 +65,7 @@ class Annotation:
     fit_valid: float = 0.0
     neighbours: Float32[Array32, "k 17 2"] = field(default_factory=blank(0, 17, 2))
     neighbour_flags: Float32[Array32, "k 17"] = field(default_factory=blank(0, 17))
-    given: Float32[Array32, "n 3"] = field(default_factory=blank(0, 3))  # 30 rows, or none
+    detected: Float32[Array32, "n 3"] = field(default_factory=blank(0, 3))  # 30 rows, or none
     middle_pelvis: bool = False
     annotated: Float64[NDArray[np.float64], "4"] = field(default_factory=lambda: np.zeros(4))
     full_size: tuple[int, int] = (0, 0)
@@ -176,7 +176,8 @@ def to_plain(person: Annotation) -> dict[str, Any]:
     for item in fields(Annotation):
         value = getattr(person, item.name)
         if item.name != "image":
-            out[item.name] = np.round(value, 6).tolist() if isinstance(value, np.ndarray) else value
+            plain = np.round(value, 6).tolist() if isinstance(value, np.ndarray) else value
+            out[_STORED_AS.get(item.name, item.name)] = plain
     return out
 
 
@@ -193,7 +194,7 @@ def from_plain(data: object, image: Path, where: str, *, finite: bool = True) ->
         with np.errstate(over="ignore"):  # becomes infinite, which `damage` names
             for name, shape in _SHAPES.items():
                 kind = np.float64 if name in ("box", "K", "annotated", "full_place") else _F32
-                values[name] = np.array(record[name], kind).reshape(shape)
+                values[name] = np.array(record[_STORED_AS.get(name, name)], kind).reshape(shape)
         for name in ("betas_valid", "fit_valid"):
             values[name] = float(record[name])
         values["record_id"], values["middle_pelvis"] = record["record_id"], bool(record["middle_pelvis"])
@@ -235,7 +236,7 @@ def damage(person: Annotation) -> str:
         return "the camera K cannot be inverted"
     if (person.box[2:] <= person.box[:2]).any():
         return "the box has no area"
-    if len(person.neighbours) != len(person.neighbour_flags) or len(person.given) not in (0, 30):
+    if len(person.neighbours) != len(person.neighbour_flags) or len(person.detected) not in (0, 30):
         return "neighbours or detected keypoints are incomplete"
     if not (0 <= person.betas_valid <= 1 and 0 <= person.fit_valid <= 1):
         return "a mask of the record is damaged"
@@ -256,5 +257,8 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     "box": (4,), "K": (3, 3), "joints2d": (30, 2), "joints2d_valid": (30,), "joint_clear": (30,),
     "joints3d": (30, 3), "joints3d_valid": (30,), "pose": (24, 3), "pose_valid": (24,), "betas": (10,),
     "transl": (3,), "rest_root": (3,), "fit_joints3d": (30, 3), "neighbours": (-1, 17, 2),
-    "neighbour_flags": (-1, 17), "given": (-1, 3), "annotated": (4,), "full_place": (3,),
+    "neighbour_flags": (-1, 17), "detected": (-1, 3), "annotated": (4,), "full_place": (3,),
 }  # fmt: skip
+
+_STORED_AS = {"detected": "given"}
+"""Names of fields that have another name in the stored record."""

@@ -4,7 +4,7 @@ A `View` is a square window of the image, mirrored or not, then turned about its
 pose, translation and camera all go through it, so that they stay one thing:
 
 * pixels: 128 + (256 / side) R(a) F (p - m), with m the middle, F the mirror image, R(a) the turn by a;
-* the crop camera (geometry/camera.py) looks along the ray through m, so turning the image about m is turning
+* the axis of the crop camera (geometry/camera.py) is the ray through m, so turning the image about m is turning
   the scene about that axis, and mirroring it is mirroring x: X' = R(a) F C' X, C the crop camera's rotation;
 * the box's size enters the focal length alone.
 

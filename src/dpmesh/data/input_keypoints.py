@@ -42,8 +42,8 @@ def detect(
     """
     if not config.noise:
         points, visible = joints2d, valid * inside(joints2d)
-    elif len(person.given):
-        detected = view.swap(person.given, JOINTS30)
+    elif len(person.detected):
+        detected = view.swap(person.detected, JOINTS30)
         points = view.pixels(detected[:, :2])
         visible = (detected[:, 2] > 0) * inside(points)
     else:

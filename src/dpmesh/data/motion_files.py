@@ -1,4 +1,4 @@
-"""Readers of motion capture: BVH, ASF/AMC, exponential-map text, DeepMimic JSON, and AMASS.
+"""Readers of motion capture: BVH, exponential-map text, DeepMimic JSON, and AMASS (ASF/AMC: acclaim.py).
 
 AMASS holds SMPL poses. The others give a `Motion`: a skeleton of its own, still to be retargeted
 (retarget.py). Text is parsed here; nothing is executed or unpickled. A file that is not what it should be
@@ -77,7 +77,7 @@ def euler(order: str, degrees: Float[NDArray[np.float64], "n k"]) -> Float64[NDA
     return np.asarray(Rotation.from_euler(order, degrees, degrees=True).as_matrix(), np.float64)
 
 
-def _refusing(
+def checked_reader(
     kind: str,
 ) -> Callable[[Callable[Concatenate[Path, P], Read]], Callable[Concatenate[Path, P], Read]]:
     """Make every failure of a reader an InputError that names the file, and refuse numbers that are not finite."""
@@ -103,11 +103,12 @@ def _refusing(
     return of
 
 
-def _read_lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file; bytes that are not ASCII are replaced."""
     return read_bytes(path, LARGEST_TEXT).decode("ascii", errors="replace").splitlines()
 
 
-def _room(frames: int, joints: int, path: Path) -> Float64[NDArray[np.float64], "f j 3 3"]:
+def empty_rotations(frames: int, joints: int, path: Path) -> Float64[NDArray[np.float64], "f j 3 3"]:
     """An array for all rotations; raises InputError where a file claims more than any recording has."""
     if frames * joints > MOST_ROTATIONS:
         raise InputError(f"{frames:,} frames of {joints:,} joints are more than is read", where=str(path))
@@ -129,7 +130,7 @@ def _numbers(
     return table
 
 
-@_refusing("BVH")
+@checked_reader("BVH")
 def read_bvh(path: Path) -> Motion:
     """Biovision hierarchy: any joint names and channel orders; angles apply in the order of the channels."""
     names: list[str] = []
@@ -137,7 +138,7 @@ def read_bvh(path: Path) -> Motion:
     offsets: list[list[float]] = []
     channels: list[list[str]] = []
     stack: list[int] = []
-    lines = iter(enumerate(_read_lines(path), 1))
+    lines = iter(enumerate(read_lines(path), 1))
     line, rows, frame_time = 0, [], 0.0
     try:
         for line, text in lines:  # noqa: B007 (the error below names it)
@@ -167,7 +168,7 @@ def read_bvh(path: Path) -> Motion:
     if not names or not 0 < frame_time < np.inf:
         raise InputError("no ROOT or no Frame Time", where=str(path), fix="Is it a BVH file?")
     table = _numbers(rows, sum(map(len, channels)), path)
-    rotations = _room(len(table), len(names), path)
+    rotations = empty_rotations(len(table), len(names), path)
     root, column = np.zeros((len(table), 3)), 0
     for joint, kinds in enumerate(channels):
         turning = [i for i, kind in enumerate(kinds) if kind.endswith("rotation")]
@@ -178,106 +179,6 @@ def read_bvh(path: Path) -> Motion:
                 root[:, "XYZ".index(kind[0])] = table[:, column + i]
         column += len(kinds)
     return Motion(tuple(names), tuple(parents), np.array(offsets), rotations, root, 1 / frame_time)
-
-
-@dataclass(frozen=True)
-class Bone:
-    """A bone of an ASF file: its direction in the world at rest, length, axis C, degrees of freedom.
-
-    The bone's rotation acts at its start, which is its parent's end.
-    """
-
-    name: str
-    parent: int
-    direction: Float64[NDArray[np.float64], "3"]
-    length: float
-    axis: Float64[NDArray[np.float64], "3 3"]
-    dof: str
-
-
-@_refusing("an ASF skeleton")
-def read_asf(path: Path) -> tuple[Bone, ...]:
-    """The skeleton of an ASF file, root first (Acclaim format as in the CMU database; degrees)."""
-    fields: dict[str, dict[str, list[str]]] = {"root": {}}
-    parents: dict[str, str] = {}
-    name, section = "root", ""
-    for line, text in enumerate(_read_lines(path), 1):
-        words = text.split()
-        match words[:1]:
-            case [word] if word.startswith(":"):
-                section = word
-            case ["begin"] if section == ":bonedata":
-                name = f"?{line}"
-                fields[name] = {}
-            case ["name"] if section == ":bonedata":
-                fields[words[1]] = fields.pop(name)
-                name = words[1]
-            case ["direction" | "length" | "axis" | "dof" as key] if section == ":bonedata":
-                fields[name][key] = words[1:]
-            case [parent] if section == ":hierarchy" and parent not in ("begin", "end"):
-                parents.update({child: parent for child in words[1:]})
-            case _:
-                pass
-    names = list(fields)
-    bones = tuple(
-        _bone(name, names.index(parents[name]) if name in parents else -1, fields[name]) for name in names
-    )
-    if any(bone.parent >= i for i, bone in enumerate(bones)):  # Motion goes from the root outwards
-        raise ValueError("a bone is listed before its parent")
-    return bones
-
-
-def _bone(name: str, parent: int, field: dict[str, list[str]]) -> Bone:
-    if parent < 0:
-        if name != "root":
-            raise ValueError(f"bone {name} hangs on nothing")
-        return Bone(name, -1, np.zeros(3), 0.0, np.eye(3), "xyz")
-    angles, order = np.array([field["axis"][:3]], np.float64), field["axis"][3].lower()
-    dof = "".join(kind[1] for kind in field.get("dof", []) if kind.startswith("r"))
-    direction = np.array(field["direction"], np.float64)
-    return Bone(name, parent, direction, float(field["length"][0]), euler(order, angles)[0], dof)
-
-
-@_refusing("AMC")
-def read_amc(path: Path, bones: tuple[Bone, ...], fps: float = 120.0) -> Motion:
-    """Frames of an AMC file on the skeleton of its ASF file. CMU records 120 frames per second.
-
-    A joint's rotation in its parent's frame is C·M·C⁻¹: C the bone's axis, M its Euler angles (x, then y,
-    then z).
-    """
-    index = {bone.name: i for i, bone in enumerate(bones)}
-    columns: list[list[list[float]]] = [[] for _ in bones]
-    for line, text in enumerate(_read_lines(path), 1):
-        words = text.split()
-        if not words or words[0][0] in "#:" or words[0].isdigit():
-            continue
-        if words[0] not in index:
-            raise InputError(f"line {line}: bone {words[0]!r} is not in the skeleton", where=str(path))
-        try:
-            columns[index[words[0]]].append([float(word) for word in words[1:]])
-        except ValueError as error:
-            raise InputError(f"line {line} is not AMC", where=str(path)) from error
-    frames = len(columns[0])
-    rotations = _room(frames, len(bones), path)
-    root = np.zeros((frames, 3))
-    for i, bone in enumerate(bones):
-        if not bone.dof:
-            rotations[:, i] = np.eye(3)
-            continue
-        width = 6 if i == 0 else len(bone.dof)
-        if len(columns[i]) != frames or any(len(row) != width for row in columns[i]) or not frames:
-            raise InputError(f"bone {bone.name} has not {width} values in every frame", where=str(path))
-        values = np.array(columns[i])
-        if i == 0:
-            root, values = values[:, :3], values[:, 3:]
-        rotations[:, i] = bone.axis @ euler(bone.dof, values) @ np.transpose(bone.axis)
-    # A joint sits where its bone starts: its offset from its parent joint is the parent's bone.
-    offsets = [
-        bones[b.parent].direction * bones[b.parent].length if b.parent >= 0 else np.zeros(3) for b in bones
-    ]
-    return Motion(
-        tuple(b.name for b in bones), tuple(b.parent for b in bones), np.array(offsets), rotations, root, fps
-    )
 
 
 _ARM = ("Shoulder", "Arm", "ForeArm", "Hand", "FingerBase", "HandIndex1", "IndexEnd", "Thumb", "ThumbEnd")
@@ -293,7 +194,7 @@ EXPMAP_PARENTS = (
 )  # fmt: skip
 
 
-@_refusing("an action text")
+@checked_reader("an action text")
 def read_expmap(path: Path, fps: float = 120.0) -> Motion:
     """CMU actions as text (Martinez et al. 2017): one frame a line, root position and 38 exponential maps.
 
@@ -301,7 +202,7 @@ def read_expmap(path: Path, fps: float = 120.0) -> Motion:
     that it needs its first frame, which is a T-pose.
     """
     joints = len(EXPMAP_NAMES)
-    table = _numbers(_read_lines(path), 3 + 3 * joints, path, ",")
+    table = _numbers(read_lines(path), 3 + 3 * joints, path, ",")
     vectors = np.reshape(-table[:, 3:], (-1, 3))
     matrices = np.asarray(Rotation.from_rotvec(vectors).as_matrix(), np.float64)
     rotations = np.reshape(matrices, (-1, joints, 3, 3))
@@ -316,10 +217,10 @@ DEEPMIMIC = (
 """Joint, parent, numbers per frame: a quaternion (w, x, y, z), or one angle about z."""
 
 
-@_refusing("a DeepMimic motion")
+@checked_reader("a DeepMimic motion")
 def read_deepmimic(path: Path) -> Motion:
-    """Peng et al. 2018, `humanoid3d` clips. Its humanoid looks along +x with y up and hangs its arms; turned
-    here to look along +z. Frames may have different durations: fps is their mean."""
+    """Peng et al. 2018, `humanoid3d` clips. Its humanoid faces +x with y up, arms hanging; here it is
+    turned to face +z. Frames may have different durations: fps is their mean."""
     content: Any = read_json(path, LARGEST_TEXT)
     table = np.array(content["Frames"], np.float64)
     if not np.isfinite(table).all():
@@ -327,7 +228,7 @@ def read_deepmimic(path: Path) -> Motion:
     if table.ndim != 2 or table.shape[1] != 4 + sum(width for _, _, width in DEEPMIMIC):
         raise InputError(f"frames of shape {table.shape}, expected (frames, 44)", where=str(path))
     turn = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])  # x forward -> z forward
-    rotations, column = _room(len(table), len(DEEPMIMIC), path), 4
+    rotations, column = empty_rotations(len(table), len(DEEPMIMIC), path), 4
     for joint, (_, _, width) in enumerate(DEEPMIMIC):
         values = table[:, column : column + width]
         if width == 4:
@@ -344,7 +245,7 @@ def read_deepmimic(path: Path) -> Motion:
     )
 
 
-@_refusing("an AMASS file")
+@checked_reader("an AMASS file")
 def read_amass(path: Path) -> tuple[Float64[NDArray[np.float64], "f 24 3"], float]:
     """AMASS `.npz`: (poses as axis-angle of SMPL's 24 joints in a y-up world, frames per second).
 

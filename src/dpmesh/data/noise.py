@@ -1,4 +1,4 @@
-"""What a 2D pose detector would report for true joints.
+"""A model of a 2D pose detector: noisy keypoints from ground-truth joints.
 
 `posefix` draws errors with the statistics that PoseFix measured (Moon et al., CVPR 2019), by the rules with
 which 3DCrowdNet, JOTR and DPMesh train; `detector_like` then decides which joints are reported at all.
@@ -192,8 +192,8 @@ def _posefix(
                 p[3] = 0.0
             scale = sigmas[j] * np.sqrt(area[i])
             d85, d50, d10 = RADIUS_85 * scale, RADIUS_50 * scale, RADIUS_10 * scale
-            found = False
-            while not found and p.sum() > 0:
+            placed = False
+            while not placed and p.sum() > 0:
                 u = rng.random() * p.sum()
                 t = 0
                 while t < 4 and (u >= p[t] or p[t] == 0):
@@ -224,16 +224,16 @@ def _posefix(
                         candidates[centre, 1] + r * np.sin(angle),
                     )
                     if t == 3:
-                        found = _farther(x, y, candidates, count, -1, 0, r) and (
+                        placed = _farther(x, y, candidates, count, -1, 0, r) and (
                             repel < 0 or _farther(x, y, candidates, count, -1, repel, r)
                         )
                     else:
-                        found = _farther(x, y, candidates, count, centre, -1, d50 if t == 1 else r)
-                    if found:
+                        placed = _farther(x, y, candidates, count, centre, -1, d50 if t == 1 else r)
+                    if placed:
                         points[i, j, 0], points[i, j, 1] = x, y
                         kind[i, j] = t
                         break
                 p[t] = 0.0
-            if not found:
+            if not placed:
                 points[i, j, 0], points[i, j, 1] = 0.0, 0.0
                 kind[i, j] = GONE

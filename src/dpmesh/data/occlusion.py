@@ -1,4 +1,4 @@
-"""What covers a crop: a rectangle of noise, textured shapes; and the colour factors."""
+"""Occlusion augmentation of a crop (a rectangle of noise, textured shapes), and colour factors."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)

@@ -49,11 +49,13 @@ class PackConfig:
 
 @dataclass(frozen=True)
 class Packed:
-    """people: in all shards. written: shards written now. found: intact ones. skipped: record id -> reason."""
+    """people: in all shards. written, intact: shards that were written now, and that had been written before.
+    skipped: record id -> reason.
+    """
 
     people: int
     written: int
-    found: int
+    intact: int
     skipped: dict[str, str]
 
 
@@ -112,7 +114,7 @@ def _pack(
             where=str(out),
             fix="Choose another folder, or remove the old shards.",
         )
-    total, written, found, skipped = 0, 0, 0, dict[str, str]()
+    total, written, intact, skipped = 0, 0, 0, dict[str, str]()
     own = [MANIFEST, *(f"{name}-{k:05d}.{suffix}" for k in range(shards) for suffix in ("tar", "json"))]
     for leftover in out.glob(".*.part"):  # of a run that was killed: under the lock no process writes it
         if any(is_part(leftover.name, file) for file in own):
@@ -123,7 +125,7 @@ def _pack(
         shard = out / f"{name}-{number:05d}.tar"
         index = index_of(shard)
         if index is not None and not torn(shard, index, whole=True):
-            found += 1
+            intact += 1
         else:
             chunk = people[number * config.per_shard : (number + 1) * config.per_shard]
             index = _write_shard(shard, chunk, config, writer)
@@ -131,7 +133,7 @@ def _pack(
         total += len(index["people"])
         skipped |= index["skipped"]
         progress(min((number + 1) * config.per_shard, len(people)))
-    return Packed(total, written, found, skipped)
+    return Packed(total, written, intact, skipped)
 
 
 def stored(
@@ -152,9 +154,9 @@ def stored(
         return ((points - low) * zoom * (valid > 0)[..., None]).astype(np.float32)
 
     K = np.array([[zoom, 0, -low[0] * zoom], [0, zoom, -low[1] * zoom], [0, 0, 1]]) @ person.K
-    given = person.given
-    if len(given):
-        given = np.concatenate([moved(given[:, :2], given[:, 2]), given[:, 2:]], 1)
+    detected = person.detected
+    if len(detected):
+        detected = np.concatenate([moved(detected[:, :2], detected[:, 2]), detected[:, 2:]], 1)
     person = replace(
         person,
         size=(int(size[0]), int(size[1])),
@@ -162,7 +164,7 @@ def stored(
         K=K,
         joints2d=moved(person.joints2d, person.joints2d_valid),
         neighbours=moved(person.neighbours, person.neighbour_flags),
-        given=given,
+        detected=detected,
         annotated=(person.annotated.reshape(2, 2) - low).reshape(4) * zoom,
         full_place=np.array([*((person.full_place[:2] - low) * zoom), person.full_place[2] * zoom]),
     )
@@ -172,7 +174,7 @@ def stored(
 def _write_shard(
     shard: Path, people: Sequence[Annotation], config: PackConfig, writer: Any
 ) -> dict[str, Any]:
-    """Aside, then renamed: tar first, index last, so that an index means a whole shard."""
+    """Written to a temporary file, then renamed: tar first, index last, so that an index means a whole shard."""
     skipped: dict[str, str] = {}
     sums: list[int] = []
     with atomic_path(shard) as part:
@@ -184,9 +186,9 @@ def _write_shard(
                 except InputError as error:
                     skipped[person.record_id] = error.what
                     continue
-                picture, text = encode_jpeg(small, config.quality), _json(to_plain(kept)).encode()
-                tar.write({"__key__": f"{number:06d}", "jpg": picture, "json": text})
-                sums.append(zlib.crc32(text, zlib.crc32(picture)))
+                image, text = encode_jpeg(small, config.quality), _json(to_plain(kept)).encode()
+                tar.write({"__key__": f"{number:06d}", "jpg": image, "json": text})
+                sums.append(zlib.crc32(text, zlib.crc32(image)))
             tar.close()
         index: dict[str, Any] = {"bytes": part.stat().st_size, "sha256": sha256(part), "skipped": skipped}
         index["people"] = [[*place, check] for place, check in zip(_places(part), sums, strict=True)]
@@ -206,8 +208,8 @@ def _readable(person: Annotation, side: int) -> tuple[Annotation, UInt8[np.ndarr
 def _places(tar: Path) -> list[list[int]]:
     """Offset and length of the image and of the annotation of each person, in order."""
     with tarfile.open(tar) as archive:
-        found = {member.name: [member.offset_data, member.size] for member in archive.getmembers()}
-    return [found[name] + found[f"{name[:-4]}.json"] for name in sorted(found) if name.endswith(".jpg")]
+        members = {member.name: [member.offset_data, member.size] for member in archive.getmembers()}
+    return [members[name] + members[f"{name[:-4]}.json"] for name in sorted(members) if name.endswith(".jpg")]
 
 
 def encode_jpeg(image: UInt8[np.ndarray, "h w 3"], quality: int) -> bytes:

@@ -220,12 +220,12 @@ class PoseBank:
 
 # Poses that the pose prior makes: the tokens of two recorded people, mixed and decoded.
 #
-# Exchanged limbs (poses.py) are recorded limbs on another trunk. The prior's tokens have no such seams: each says
-# something of the whole body, and what it decodes from a mixture is near what people do.
+# Exchanged limbs (above) are recorded limbs on another trunk. The prior's tokens have no such seams: each depends on
+# the whole body, and the poses decoded from a mixture are plausible.
 
 
 SHARE = 0.2
-"""Of the poses: the prior knows the bank and nothing more, so most people keep what was captured."""
+"""Share of such poses. The prior was trained on the bank alone, so most people keep recorded poses."""
 
 POOL = 1024
 """Poses that are decoded when the first is asked for: about a second."""
@@ -261,8 +261,8 @@ class SampledPoses:
         prior, frames = self.prior, self.bank.both_sides
         parents = frames[rng.integers(len(frames), size=(2, n)), 1 : prior.config.joints + 1]
         kind = prior.codebook.codes.dtype
-        given = rotation_matrix(torch.as_tensor(parents).flatten(0, 1)).to(kind)
-        codes, *_ = prior.quantise(prior.encode(given))
+        rotations = rotation_matrix(torch.as_tensor(parents).flatten(0, 1)).to(kind)
+        codes, *_ = prior.quantise(prior.encode(rotations))
         first, second = codes[:n], codes[n:]
         donor = torch.as_tensor(rng.random((n, prior.config.tokens)) < rng.random((n, 1)))
         vectors = axis_angle(prior.decode(torch.where(donor[..., None], first, second))).numpy()

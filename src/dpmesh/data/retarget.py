@@ -174,14 +174,14 @@ def offsets_to_source(
 _SPINE = ("Pelvis", "Torso", "Spine", "Chest", "Neck", "Head")
 
 
-def _share_spine(found: dict[str, Array]) -> None:
+def _share_spine(turns: dict[str, Array]) -> None:
     """Give spine joints without a source an even share of the turn between their mapped neighbours."""
-    mapped = [i for i, joint in enumerate(_SPINE) if joint in found]
+    mapped = [i for i, joint in enumerate(_SPINE) if joint in turns]
     for low, high in pairwise(mapped):
         for i in range(low + 1, high):
-            a, b = (Rotation.from_matrix(found[_SPINE[k]]) for k in (low, high))
+            a, b = (Rotation.from_matrix(turns[_SPINE[k]]) for k in (low, high))
             part = Rotation.from_rotvec((a.inv() * b).as_rotvec() * (i - low) / (high - low))
-            found[_SPINE[i]] = np.asarray((a * part).as_matrix())
+            turns[_SPINE[i]] = np.asarray((a * part).as_matrix())
 
 
 def _share_forearm_twist(rotations: Array) -> None:
@@ -213,11 +213,11 @@ def retarget(
     source = {joint: world[:, motion.names.index(name)] for joint, name in layout.sources.items()}
     reference = {joint: s[0] if layout.t_pose else np.eye(3) for joint, s in source.items()}
     turn = offsets_to_source(layout, reference, rest)
-    found = {joint: s[layout.first :] @ turn[joint] for joint, s in source.items()}
-    _share_spine(found)
+    turns = {joint: s[layout.first :] @ turn[joint] for joint, s in source.items()}
+    _share_spine(turns)
     turned: list[Array] = []
     for i, joint in enumerate(SMPL24.joints):
-        turned.append(found[joint] if joint in found else turned[SMPL_PARENTS[i]])
+        turned.append(turns[joint] if joint in turns else turned[SMPL_PARENTS[i]])
     rotations = np.stack(turned, 1)
     for i in range(23, 0, -1):
         rotations[:, i] = np.swapaxes(turned[SMPL_PARENTS[i]], 1, 2) @ turned[i]

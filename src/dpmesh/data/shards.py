@@ -179,29 +179,29 @@ class ShardSource:
 
     def sample(self, index: int, rng: np.random.Generator, augment: AugmentConfig | None = None) -> Sample:
         """Raises InputError, naming shard and number, for a person whose bytes have changed or are no person."""
-        person, picture, name = self._person(index)
-        return make_sample(rng, person, decode_rgb(picture, name), augment)
+        person, image, name = self._person(index)
+        return make_sample(rng, person, decode_rgb(image, name), augment)
 
     def person(self, index: int, *, finite: bool = True) -> Annotation:
         """The annotation, in pixels of the stored image. Errors as `sample`; finite as `annotation.from_plain`."""
         return self._person(index, finite=finite)[0]
 
     def _person(self, index: int, *, finite: bool = True) -> tuple[Annotation, bytes, str]:
-        """With the image's bytes and what to call it."""
+        """The annotation, the image's bytes, and a name for error messages."""
         shard, (start, length, json_start, json_length, checksum) = self._at[index]
         name = f"{self._shards[shard].name}, person {index}"
         try:
-            picture = self._read(shard, start, length)
+            image = self._read(shard, start, length)
             text = self._read(shard, json_start, json_length)
         except OSError as error:
             raise InputError(f"this person cannot be read ({reason(error)})", where=name) from None
-        if zlib.crc32(text, zlib.crc32(picture)) != checksum:
+        if zlib.crc32(text, zlib.crc32(image)) != checksum:
             raise InputError(
                 "the bytes of this person have changed",
                 where=name,
                 fix="Run dpmesh data check on the folder.",
             )
-        return from_plain(parse_json(text, name), self._shards[shard], name, finite=finite), picture, name
+        return from_plain(parse_json(text, name), self._shards[shard], name, finite=finite), image, name
 
     def _read(self, shard: int, start: int, length: int) -> bytes:
         if self._process != os.getpid():  # a forked worker opens its own

@@ -61,7 +61,7 @@ class UNetConfig:
 
 @dataclass
 class MapStore:
-    """Collects cross-attention maps of the given resolutions during one forward pass."""
+    """Collects the cross-attention maps of some resolutions (`sizes`) during one forward pass."""
 
     sizes: tuple[int, ...]
     maps: dict[int, list[Tensor]] = field(default_factory=lambda: {})

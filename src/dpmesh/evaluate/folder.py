@@ -51,8 +51,8 @@ def differences(config: EvaluationConfig, stored: dict[str, Any]) -> list[str]:
     The data is compared if config.data is set. Batch size, processes and device change the last digits only.
     """
     wanted_run, run = config.record(), stored["run"]
-    found = entry(config.protocol)
-    differs = ["protocol"] if found.protocol.hash != stored["protocol"]["hash"] else []
+    registered = entry(config.protocol)
+    differs = ["protocol"] if registered.protocol.hash != stored["protocol"]["hash"] else []
     if run.get("method", "network") != config.method:
         differs.append("method")
     wanted, weights = weights_checksums(config), stored["weights"]
@@ -69,7 +69,7 @@ def differences(config: EvaluationConfig, stored: dict[str, Any]) -> list[str]:
         if same_words:
             raise
         differs.append("body")
-    if config.data is not None and (files := data_files(found, config.data)) is not None:
+    if config.data is not None and (files := data_files(registered, config.data)) is not None:
         differs += ["data"] if files != stored["data"]["files"] else []
     return differs
 

@@ -46,7 +46,7 @@ class PersonRecord:
 
     id: str
     sequence: str
-    picture: Path
+    image: Path
     size: tuple[int, int] | None
     box: Float[np.ndarray, "4"]
     keypoints: Float32[np.ndarray, "30 3"] | None
@@ -58,11 +58,11 @@ class PersonRecord:
 class Census:
     """How many people a source has.
 
-    published: their number in the paper. left_out: reason -> person-frames of the files that the protocol excludes or
-    that cannot be used. files: name -> sha256. notes: remarks for readers of the figures.
+    persons: in the files. published: in the paper. left_out: reason -> person-frames of the files that the protocol
+    excludes or that cannot be used. files: name -> sha256. notes: remarks for readers of the figures.
     """
 
-    found: int
+    persons: int
     published: int | None = None
     layout: str = ""
     left_out: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -77,8 +77,8 @@ class Persons:
     crops, joints, visible: as `types.Inputs`, but crops are bytes (b, h, w, 3). focal_crop, focal_image: input focal
     length for a model with the crop's, or the image's, camera (DPMeshConfig.camera), px. turn: rotation from the crop
     camera's frame to the camera frame. truth_joints: skeletons.H36M17, metres, camera frame; measured: 1 where known.
-    truth_vertices, truth_pelvis: metres, camera frame; None unless the truth is a body. seen: 1 visible, 0 hidden, NaN
-    unknown. fallbacks: how often each fallback was used.
+    truth_vertices, truth_pelvis: metres, camera frame; None unless the truth is a body. joint_visible: of H36M17: 1
+    visible, 0 hidden, NaN unknown. fallbacks: how often each fallback was used.
     """
 
     ids: tuple[str, ...]
@@ -93,7 +93,7 @@ class Persons:
     measured: Float[np.ndarray, "b 17"]
     truth_vertices: Float32[np.ndarray, "b v 3"] | None
     truth_pelvis: Float[np.ndarray, "b 3"] | None
-    seen: Float[np.ndarray, "b 17"]
+    joint_visible: Float[np.ndarray, "b 17"]
     fallbacks: Counter[str] = field(default_factory=Counter[str])
 
 

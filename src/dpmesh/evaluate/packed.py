@@ -97,7 +97,7 @@ class PackedSource:
             "left out when packed": shards.unpacked,
         }
         self.census = Census(
-            found=len(self._chosen),
+            persons=len(self._chosen),
             layout=f"shards of dpmesh data pack, {len(people)} people",
             left_out={reason: count for reason, count in left.items() if count},
             files=shards.sums,
@@ -135,7 +135,7 @@ class PackedSource:
             measured=known[:, _H36M_IN_30].astype(np.float64),
             truth_vertices=None,
             truth_pelvis=None,
-            seen=visibility[:, _H36M_IN_30].astype(np.float64),
+            joint_visible=visibility[:, _H36M_IN_30].astype(np.float64),
             fallbacks=+Counter(
                 {
                     NO_KEYPOINTS: sum(

@@ -64,7 +64,7 @@ class KeypointRule:
             raise ConfigError(f"threshold={self.threshold} is no confidence", where="Keypoints")
 
 
-BOX_FALLBACK, PICTURE_FALLBACK = "box: the annotated one", "box: the whole picture"
+BOX_FALLBACK, IMAGE_FALLBACK = "box: the annotated one", "box: the whole picture"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +106,7 @@ class CropRule:
         whole = self._square(np.array([0.0, 0.0, size[1], size[0]]), size)
         if whole is None:
             raise InputError(f"an image of {size[1]}×{size[0]} pixels has no window", where="image")
-        return whole, PICTURE_FALLBACK
+        return whole, IMAGE_FALLBACK
 
     def _square(self, box: Float[np.ndarray, "4"], size: tuple[int, int]) -> Crop | None:
         """The box moved into the image, squared and enlarged; None if it has no extent there.

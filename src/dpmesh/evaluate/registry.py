@@ -59,19 +59,19 @@ def open_source(name: str, data: Path | None) -> EvaluationSource:
 
 def open_set(name: str, data: Path | None) -> tuple[Protocol, EvaluationSource]:
     """A protocol and its people; name and errors as for `entry` and `open_source`."""
-    found = entry(name)
-    if found.needs_data and data is None:
+    registered = entry(name)
+    if registered.needs_data and data is None:
         raise InputError(
             f"the protocol {name} needs its data set",
             where="--data",
             fix="Name the folder that holds it; docs/guide/evaluation.md describes its layout.",
         )
-    return found.protocol, found.open(found.protocol, data)
+    return registered.protocol, registered.open(registered.protocol, data)
 
 
-def data_files(found: Entry, data: Path) -> dict[str, str] | None:
+def data_files(registered: Entry, data: Path) -> dict[str, str] | None:
     """The SHA-256 of each file of an entry's data set; None if it reads no files. Errors as for `open_set`."""
-    return dict(_read(found.protocol, data)[1].files) if found.needs_data else None
+    return dict(_read(registered.protocol, data)[1].files) if registered.needs_data else None
 
 
 def _read(protocol: Protocol, data: Path) -> Read:

@@ -64,8 +64,8 @@ def result(evaluation: Evaluation, rows: Rows) -> dict[str, Any]:
 
 
 def _counts(census: Census) -> dict[str, Any]:
-    difference = None if census.published is None else census.found - census.published
-    return {"found": census.found, "published": census.published, "difference": difference}
+    difference = None if census.published is None else census.persons - census.published
+    return {"found": census.persons, "published": census.published, "difference": difference}
 
 
 def unusable_of(stored: Mapping[str, Any]) -> int:
@@ -268,9 +268,9 @@ def _sight(rows: Rows) -> dict[str, np.ndarray]:
     """Masks (n, joints): joints whose input keypoint is visible, hidden, or of unknown visibility."""
     known = np.isfinite(rows.joint)
     return {
-        "visible": known & (rows.seen == 1),
-        "hidden": known & (rows.seen == 0),
-        "unknown": known & np.isnan(rows.seen),
+        "visible": known & (rows.joint_visible == 1),
+        "hidden": known & (rows.joint_visible == 0),
+        "unknown": known & np.isnan(rows.joint_visible),
     }
 
 

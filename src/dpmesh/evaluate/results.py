@@ -36,8 +36,8 @@ class Rows:
     """One row for each person.
 
     index: number in the source. mpjpe, pa_mpjpe, mpve: millimetres; NaN for a failure, and where the protocol does not
-    have the measure. joint, joint_pa: errors of the measured joints, NaN where the truth was not measured. seen: as
-    Persons.seen. failed: the prediction is not finite. fallbacks: counts over all people.
+    have the measure. joint, joint_pa: errors of the measured joints, NaN where the truth was not measured.
+    joint_visible: as in Persons. failed: the prediction is not finite. fallbacks: counts over all people.
     """
 
     index: Int64[np.ndarray, " n"]
@@ -48,7 +48,7 @@ class Rows:
     mpve: Float[np.ndarray, " n"]
     joint: Float[np.ndarray, "n j"]
     joint_pa: Float[np.ndarray, "n j"]
-    seen: Float[np.ndarray, "n j"]
+    joint_visible: Float[np.ndarray, "n j"]
     failed: Shaped[np.ndarray, " n"]
     fallbacks: Counter[str] = field(default_factory=Counter[str])
 
@@ -62,7 +62,9 @@ class Rows:
 
 
 ARRAYS = tuple(f.name for f in fields(Rows) if f.name != "fallbacks")
-_TEXTS, _TABLES = ("ids", "sequences"), ("joint", "joint_pa", "seen")
+_TEXTS, _TABLES = ("ids", "sequences"), ("joint", "joint_pa", "joint_visible")
+_FIELDS = {"seen": "joint_visible"}
+"""Name in the file -> field, where they differ."""
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:
@@ -79,13 +81,15 @@ def save(path: Path, rows: Rows, header: Mapping[str, Any]) -> None:
     """Write an .npz without pickles, atomically. header: identifies the run. Raises OutputError."""
     buffer = io.BytesIO()
     about = json.dumps({"header": dict(header), "fallbacks": dict(rows.fallbacks)})
-    np.savez(buffer, about=np.array(about), **{name: getattr(rows, name) for name in ARRAYS})
+    stored = {field: name for name, field in _FIELDS.items()}
+    arrays = {stored.get(name, name): getattr(rows, name) for name in ARRAYS}
+    np.savez(buffer, about=np.array(about), **arrays)
     atomic_write(path, buffer.getvalue())
 
 
 def load(path: Path) -> tuple[Rows, dict[str, Any]]:
     """The rows and their header. Raises InputError for a file that `save` did not write."""
-    arrays = read_arrays(path)
+    arrays = {_FIELDS.get(name, name): array for name, array in read_arrays(path).items()}
     if problem := _misfit(arrays):
         raise InputError(f"these are no rows of an evaluation ({problem})", where=str(path), fix=_FIX)
     about = parse_json(str(arrays["about"]), str(path))
@@ -233,7 +237,7 @@ def score(measure: Measure, indices: Sequence[int], persons: Persons, prediction
         mpve=_vertex_errors(measure, persons, prediction, without, fallbacks),
         joint=np.where((measured > 0) & np.logical_not(without)[:, None], joint, np.nan),
         joint_pa=joint_pa,
-        seen=persons.seen[:, rows].astype(np.float64),
+        joint_visible=persons.joint_visible[:, rows].astype(np.float64),
         failed=failed,
         fallbacks=fallbacks,
     )

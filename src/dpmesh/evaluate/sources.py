@@ -57,7 +57,7 @@ class DiskSource:
         chosen = [self.records[i] for i in indices]
         fallbacks: Counter[str] = Counter()
         rows = [self._inputs(record, fallbacks) for record in chosen]
-        crops, joints, visible, focal_crop, focal_image, turn, seen = (
+        crops, joints, visible, focal_crop, focal_image, turn, joint_visible = (
             np.stack(column) for column in zip(*rows, strict=True)
         )
         truth_joints, measured, vertices, pelvis = self._truths(chosen)
@@ -74,13 +74,13 @@ class DiskSource:
             measured=measured,
             truth_vertices=vertices,
             truth_pelvis=pelvis,
-            seen=seen,
+            joint_visible=joint_visible,
             fallbacks=+fallbacks,
         )
 
     def _inputs(self, record: PersonRecord, fallbacks: Counter[str]) -> tuple[np.ndarray, ...]:
-        """A row of Persons' crops, joints, visible, focal_crop, focal_image, turn and seen."""
-        image = self._image(record.picture)
+        """A row of Persons' crops, joints, visible, focal_crop, focal_image, turn and joint_visible."""
+        image = self._image(record.image)
         size = (image.shape[0], image.shape[1])
         keypoints, box = self._keypoints(record, image, fallbacks)
         observed = keypoints[:, 2] > self.protocol.keypoints.threshold
@@ -111,7 +111,7 @@ class DiskSource:
                 raise InputError(
                     f"the image is {image.shape[1]}×{image.shape[0]}, annotated as"
                     f" {record.size[1]}×{record.size[0]}",
-                    where=str(record.picture),
+                    where=str(record.image),
                     fix="Use the set's own images.",
                 )
             fallbacks[SHRUNK] += 1
@@ -128,7 +128,7 @@ class DiskSource:
         return keypoints, box
 
     def _visibility(self, visible: Bool[np.ndarray, "30"]) -> Float[np.ndarray, "17"]:
-        """Persons.seen: 1 where the input keypoint is visible; NaN for joints that the source never reports."""
+        """Persons.joint_visible: 1 where the input keypoint is visible, NaN for joints that the source never has."""
         indices = H36M17.indices_in(JOINTS30)
         return np.array(
             [float(visible[i]) if known else np.nan for i, known in zip(indices, self._reported, strict=True)]

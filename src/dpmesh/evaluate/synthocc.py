@@ -38,7 +38,7 @@ class SynthOcc:
         self.protocol, self.people = protocol, People()
         self.faces: Integer[np.ndarray, "f 3"] | None = self.people.faces
         self.census = Census(
-            found=PERSONS,
+            persons=PERSONS,
             published=PERSONS,
             layout=f"SynthOcc version {VERSION}, generated",
             files={"labels": protocol.selection.dataset.rpartition(" ")[2]},
@@ -55,13 +55,13 @@ class SynthOcc:
         scenes, _ = self._case(index // LEVELS)
         return label(self.people, scenes[index % LEVELS])
 
-    def picture(self, index: int) -> UInt8[np.ndarray, "256 256 3"]:
+    def crop(self, index: int) -> UInt8[np.ndarray, "256 256 3"]:
         return self._case(index // LEVELS)[1][index % LEVELS]
 
     def persons(self, indices: Sequence[int]) -> Persons:
         scenes = [self._case(i // LEVELS)[0][i % LEVELS] for i in indices]
         labels = [label(self.people, scene) for scene in scenes]
-        crops = np.stack([self.picture(i) for i in indices])
+        crops = np.stack([self.crop(i) for i in indices])
         inputs = [self._keypoints(one, crop) for one, crop in zip(labels, crops, strict=True)]
         figures = [scene.person.figure for scene in scenes]
         focal = np.array([one.focal for one in labels], np.float32)
@@ -79,14 +79,14 @@ class SynthOcc:
             measured=np.ones((len(labels), 17)),
             truth_vertices=np.stack([f.vertices for f in figures]).astype(np.float32),
             truth_pelvis=np.stack([f.joints[0] for f in figures]),
-            seen=np.stack([one.seen[h36m] for one in labels]).astype(np.float64),
+            joint_visible=np.stack([one.visible[h36m] for one in labels]).astype(np.float64),
             fallbacks=+Counter({NO_KEYPOINTS: sum(not visible.any() for _, visible in inputs)}),
         )
 
     def _keypoints(self, one: Label, crop: UInt8[np.ndarray, "256 256 3"]) -> tuple[np.ndarray, np.ndarray]:
         """(30, 2) crop px and (30,) 1 where visible."""
         if self.detector is None:
-            return one.points.astype(np.float32), one.given.astype(np.float32)
+            return one.points.astype(np.float32), one.detected.astype(np.float32)
         detected = self.detector.keypoints_in_boxes(crop, one.box[None].astype(np.float32))[0].keypoints30
         x1, y1, x2, y2 = one.frame
         inside = ((detected[:, :2] >= [x1, y1]) & (detected[:, :2] <= [x2 - 1, y2 - 1])).all(1)
@@ -104,21 +104,21 @@ class SynthOcc:
         path = self._cache / f"case-{number:04d}.npz" if self._cache is not None else None
         if path is not None and path.is_file():
             stored = read_arrays(path)
-            pictures, attempt = stored.get("pictures"), stored.get("attempt")
+            images, attempt = stored.get("pictures"), stored.get("attempt")
             if (
-                pictures is None or pictures.shape != (LEVELS, 256, 256, 3) or pictures.dtype != np.uint8
+                images is None or images.shape != (LEVELS, 256, 256, 3) or images.dtype != np.uint8
                 or attempt is None or attempt.shape or attempt.dtype.kind not in "iu"
                 or not 0 <= attempt < _MOST_ATTEMPTS
             ):  # fmt: skip
                 raise InputError("no images of SynthOcc", where=str(path), fix="Delete the file.")
-            return case(self.people, number, int(attempt)), pictures
+            return case(self.people, number, int(attempt)), images
         scenes = case(self.people, number)
-        pictures = draw_case(self.people, scenes)
+        images = draw_case(self.people, scenes)
         if path is not None:
             buffer = io.BytesIO()
-            np.savez_compressed(buffer, pictures=pictures, attempt=np.array(scenes[0].attempt))
+            np.savez_compressed(buffer, pictures=images, attempt=np.array(scenes[0].attempt))
             atomic_write(path, buffer.getvalue())
-        return scenes, pictures
+        return scenes, images
 
 
 LABELS = "a72e1bdd5b41c068896a3ab6889972f94289d71246549dd9142fc0328f8d9625"

@@ -17,7 +17,7 @@ from dpmesh.geometry.crop import Crop
 from dpmesh.inference.formats import wanted_attention
 from dpmesh.inference.options import PredictOptions
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.preprocess import PersonInput, Source, prepare_image
+from dpmesh.inference.preprocess import ImageSource, PersonInput, prepare_image
 from dpmesh.inference.result_folder import folder_name, png, write_result
 from dpmesh.skeletons import JOINTS30
 
@@ -114,7 +114,9 @@ class Attention:
 
 
 @torch.inference_mode()
-def attention_maps(predictor: Predictor, image: Source, options: PredictOptions = _DEFAULTS) -> Attention:
+def attention_maps(
+    predictor: Predictor, image: ImageSource, options: PredictOptions = _DEFAULTS
+) -> Attention:
     """The attention maps of every person in one image (a path, a PIL image or an RGB array).
 
     Raises InputError, and ConfigError for a model whose backbone has no cross-attention.
@@ -225,7 +227,7 @@ def _tile(
     tile[:, -1] = tile[-1] = 0  # a line between tiles
     strip = np.zeros((LABEL, TILE, 3), np.uint8)
     colour = _GREY if point is None else _WHITE
-    _write(strip, name if point is not None else f"{name} (not told)", 14, colour)
+    _write(strip, name if point is not None else f"{name} (hidden)", 14, colour)
     _write(strip, f"{heat.min():.4f} to {heat.max():.4f}", 28, _GREY)
     return np.vstack([tile, strip])
 

@@ -72,6 +72,12 @@ class PersonDetector(Protocol):
     ) -> tuple[Detection, ...]: ...
 
 
+def detector_record(detector: PersonDetector) -> dict[str, object]:
+    """The name of a detector that has one, as scenes record it."""
+    name = getattr(detector, "name", None)
+    return {"detector": name} if isinstance(name, str) else {}
+
+
 def merge_detections(detections: tuple[Detection, ...], max_people: int) -> DetectionResult:
     """Keep one detection per person, and the `max_people` with the highest scores."""
     people: list[Detection] = []

@@ -18,6 +18,7 @@ from dpmesh.assets import shipped
 from dpmesh.errors import AssetError, InputError
 from dpmesh.geometry.crop import Crop, sample_window
 from dpmesh.inference.detections import Detection, DetectionResult, box_iou, merge_detections, suppress
+from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.user_models.onnx_file import session_options
 from dpmesh.inference.user_models.person import PersonModel
 from dpmesh.inference.user_models.pose import PoseModel
@@ -65,6 +66,18 @@ class Detector:
         self.threads, self.fast, self.folder = threads, fast, folder
         self.rotated_detection = rotated_detection
         self.person_model, self.pose_model = person_model, pose_model
+
+    @classmethod
+    def from_options(cls, options: ModelOptions) -> "Detector":
+        """Raises InputError, ConfigError for a model of the user that cannot be used."""
+        person, pose, threads = options.person_model, options.pose_model, options.threads
+        return cls(
+            threads,
+            options.fast,
+            rotated_detection=options.rotated_detection,
+            person_model=None if person is None else PersonModel(Path(person), threads),
+            pose_model=None if pose is None else PoseModel(Path(pose), threads),
+        )
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], max_people: int = 20) -> DetectionResult:
         """The people in an RGB image; none in a tiny one. Raises InputError for an image without pixels."""

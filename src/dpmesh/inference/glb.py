@@ -125,8 +125,8 @@ class _File:
         )
 
     def add_camera(self, camera: Camera) -> None:
-        """A glTF camera looks through the middle of its view. Where K's principal point is more than a pixel off the
-        image's middle, the view is the smallest one around the principal point that holds the image."""
+        """Add a camera. Its optical axis goes through the middle of the view, as glTF has it. Where K's principal point
+        is more than a pixel off the image's middle, the view is the smallest one around it that holds the image."""
         fx, fy, half_width, half_height = _frustum(camera)
         lens = {
             "yfov": 2 * math.atan(half_height / fy),

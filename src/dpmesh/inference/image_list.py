@@ -1,5 +1,6 @@
 """The images that a command's INPUT arguments name, and a result folder's name for each."""
 
+import codecs
 import os
 import sys
 import unicodedata
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from dpmesh.decode import SUFFIXES, VIDEO, VIDEO_SUFFIXES
 from dpmesh.errors import DPMeshError, InputError
-from dpmesh.inference.images import refuse_url
+from dpmesh.inference.image_sources import refuse_url
 from dpmesh.inference.result_folder import folder_name
 from dpmesh.io import read_bytes, reason
 
@@ -24,8 +25,8 @@ _HIDDEN = "hidden"
 
 @dataclass(frozen=True)
 class ImageList:
-    """images: path -> folder below its INPUT ("" unless found recursively). unusable: INPUT -> the reason why it gives
-    no image. skipped: files of folders that are not images, by suffix; hidden images under "hidden"."""
+    """images: path -> folder below its INPUT (empty unless the search is recursive). unusable: INPUT -> why it has no
+    image. skipped: number of files in folders that are not images, by suffix; hidden images under "hidden"."""
 
     images: dict[Path, str] = field(default_factory=dict[Path, str])
     unusable: dict[str, str] = field(default_factory=dict[str, str])
@@ -59,36 +60,38 @@ def list_images(
     the current folder, or to the list's; empty lines and lines that begin with # are ignored. Raises InputError if the
     only input is unusable.
     """
-    found = ImageList()
-    seen: set[str] = set()
+    listing = ImageList()
+    taken: set[str] = set()
     for name in inputs:
         try:
-            for path, folder in _images_of(name, recursive, skip, found):
+            for path, folder in _images_of(name, recursive, skip, listing):
                 place = os.path.abspath(path)
-                if place not in seen:
-                    seen.add(place)
-                    found.images[path] = folder
+                if place not in taken:
+                    taken.add(place)
+                    listing.images[path] = folder
         except DPMeshError as error:
             if len(inputs) == 1:
                 raise
-            found.unusable[name] = str(error)
-    return found
+            listing.unusable[name] = str(error)
+    return listing
 
 
-def _images_of(name: str, recursive: bool, skip: Path | None, found: ImageList) -> Iterator[tuple[Path, str]]:
+def _images_of(
+    name: str, recursive: bool, skip: Path | None, listing: ImageList
+) -> Iterator[tuple[Path, str]]:
     if name == STDIN:
         yield from _listed(
-            sys.stdin.buffer.read(LARGEST_LIST), "standard input", Path(), found, recursive, skip
+            sys.stdin.buffer.read(LARGEST_LIST), "standard input", Path(), listing, recursive, skip
         )
     elif name.lower().endswith(LIST_SUFFIX) and os.path.isfile(name):
         yield from _listed(
-            read_bytes(Path(name), LARGEST_LIST), name, Path(name).parent, found, recursive, skip
+            read_bytes(Path(name), LARGEST_LIST), name, Path(name).parent, listing, recursive, skip
         )
     else:
-        yield from _named(name, recursive, skip, found)
+        yield from _named(name, recursive, skip, listing)
 
 
-def _named(name: str, recursive: bool, skip: Path | None, found: ImageList) -> Iterator[tuple[Path, str]]:
+def _named(name: str, recursive: bool, skip: Path | None, listing: ImageList) -> Iterator[tuple[Path, str]]:
     """The images of a file or folder."""
     if not name:
         raise InputError("an empty name", where="INPUT", fix="Name images, or folders of images.")
@@ -100,24 +103,26 @@ def _named(name: str, recursive: bool, skip: Path | None, found: ImageList) -> I
         yield path, ""
         return
     count = 0
-    for image, folder in _inside(path, recursive, skip, found):
+    for image, folder in _inside(path, recursive, skip, listing):
         count += 1
         yield image, folder
     if not count:
-        more = ": " + found.skipped_text.partition(": ")[2] if found.skipped_text else ""
+        more = ": " + listing.skipped_text.partition(": ")[2] if listing.skipped_text else ""
         deeper = not recursive and any(entry.is_dir() for entry in os.scandir(path))
         fix = "Add --recursive for the folders in it." if deeper else "Name images, or folders of images."
         raise InputError(f"the folder has no image{more}", where=name, fix=fix)
 
 
-def _inside(folder: Path, recursive: bool, skip: Path | None, found: ImageList) -> Iterator[tuple[Path, str]]:
+def _inside(
+    folder: Path, recursive: bool, skip: Path | None, listing: ImageList
+) -> Iterator[tuple[Path, str]]:
     """(image, its folder below `folder`), folder by folder."""
 
     def fail(error: OSError) -> None:
         where = os.fsdecode(error.filename or folder)
         if Path(where) == folder:
             raise InputError(f"the folder cannot be read ({reason(error)})", where=where) from None
-        found.unusable[where] = f"{where}: the folder cannot be read ({reason(error)})"
+        listing.unusable[where] = f"{where}: the folder cannot be read ({reason(error)})"
 
     skipped = None if skip is None else os.path.realpath(skip)
     for place, folders, files in os.walk(folder, onerror=fail):
@@ -135,17 +140,24 @@ def _inside(folder: Path, recursive: bool, skip: Path | None, found: ImageList) 
             if not os.path.isfile(path):
                 continue
             if name.startswith("."):
-                found.skipped[_HIDDEN] += suffix in SUFFIXES
+                listing.skipped[_HIDDEN] += suffix in SUFFIXES
             elif suffix in SUFFIXES:
                 yield path, "" if below == Path() else below.as_posix()
             else:
-                found.skipped[suffix] += 1
+                listing.skipped[suffix] += 1
 
 
 def _listed(
-    data: bytes, where: str, folder: Path, found: ImageList, recursive: bool, skip: Path | None
+    data: bytes, where: str, folder: Path, listing: ImageList, recursive: bool, skip: Path | None
 ) -> Iterator[tuple[Path, str]]:
-    lines = [os.fsdecode(line).strip() for line in data.removeprefix(b"\xef\xbb\xbf").splitlines()]
+    for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+        if data.startswith(mark):  # as PowerShell's > writes
+            data = data.removeprefix(mark).decode(encoding, errors="replace").encode(errors="replace")
+    lines = [os.fsdecode(line).strip() for line in data.removeprefix(codecs.BOM_UTF8).splitlines()]
+    if any("\0" in line for line in lines):
+        raise InputError(
+            "is no list of paths: it has a NUL", where=where, fix="Save it as UTF-8, one path a line."
+        )
     names = [line for line in lines if line and not line.startswith("#")]
     if not names:
         raise InputError("the list has no path", where=where, fix="Write one path a line.")
@@ -153,9 +165,17 @@ def _listed(
         inside = folder / name
         try:
             here = name if os.path.exists(name) or not os.path.exists(inside) else str(inside)
-            yield from _named(here, recursive, skip, found)
+            if not os.path.lexists(here):
+                refuse_url(name)
+                what = f"no such file: {_shown(name)} (taken as a list of paths)"
+                raise InputError(what, where=where, fix="Write one path a line.")
+            yield from _named(here, recursive, skip, listing)
         except DPMeshError as error:
-            found.unusable[name] = str(error)
+            listing.unusable[name] = str(error)
+
+
+def _shown(name: str) -> str:
+    return name[:60] + ("…" if len(name) > 60 else "")
 
 
 def result_names(images: Mapping[Path, str]) -> dict[Path, str]:

@@ -1,19 +1,19 @@
-"""Images as upright 8-bit RGB from files, Pillow images and arrays; the header is checked before pixels are decoded."""
+"""Images as upright 8-bit RGB from files, Pillow images, arrays and tensors; the header is checked before pixels are
+decoded."""
 
 import hashlib
-import re
+import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image
 
-from dpmesh.decode import LARGEST_IMAGE, SUFFIXES, decoding, open_image, refuse_foreign, refuse_tiles
+from dpmesh.decode import SUFFIXES, decoding, open_image, refuse_foreign, refuse_tiles
 from dpmesh.errors import InputError
+from dpmesh.inference.image_sources import file_content, tensor_pixels
 from dpmesh.inference.options import MAX_PIXELS
-from dpmesh.io import read_bytes
 
 __all__ = ["MAX_SIDE", "SUFFIXES", "DecodedImage", "read_image"]
 
@@ -45,7 +45,6 @@ _SEVERAL = {
     "HEIF": "several images in one file (HEIF): the primary one was taken",
 }
 """Note on a file of several images, by format; all others are animations."""
-_URL = re.compile(r"(https?|ftps?|s3|gs|rtsp|data|file):/", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,9 @@ class DecodedImage:
     sha256: str = ""
 
 
-def read_image(
-    source: "str | Path | Image.Image | np.ndarray", max_pixels: int = MAX_PIXELS, name: str = ""
-) -> DecodedImage:
-    """Decode a file, a PIL image or an array (H, W[, 3 or 4]), uint8 or uint16, RGB order.
+def read_image(source: object, max_pixels: int = MAX_PIXELS, name: str = "") -> DecodedImage:
+    """Decode an image: a path, the bytes of an image file, an open binary file, a PIL image, an array (H, W[, 1, 3 or
+    4]), uint8 or uint16, or a tensor ([1, 3 or 4,] H, W), uint8 or float in [0, 1]. Colours are in RGB order.
 
     Turned upright by EXIF; transparency is laid over white. 16 bits keep their high byte; 10, 12 or 14 bits stored
     unscaled in 16 are stretched where the file states them (TIFF's MaxSampleValue and BitsPerSample, PNG's sBIT), or
@@ -76,19 +74,11 @@ def read_image(
     if isinstance(source, Image.Image):
         refuse_foreign(source, name or "image")
         return _decode(source, max_pixels, name or "image")
-    refuse_url(source)
-    path = Path(source)
-    data = read_bytes(path, LARGEST_IMAGE)
-    picture = _decode(open_image(data, name or str(path)), max_pixels, name or str(path), data)
-    return replace(picture, sha256=hashlib.sha256(data).hexdigest())
-
-
-def refuse_url(source: str | Path) -> None:
-    """Raise InputError for a URL in the place of a path."""
-    if _URL.match(str(source)):
-        raise InputError(
-            "is a URL; only local files are read", where=str(source), fix="Download it first: curl -LO URL"
-        )
+    if (torch := sys.modules.get("torch")) is not None and isinstance(source, torch.Tensor):
+        return _from_array(tensor_pixels(source, name or "tensor"), name or "tensor")
+    data, name = file_content(source, name)
+    decoded = _decode(open_image(data, name), max_pixels, name, data)
+    return replace(decoded, sha256=hashlib.sha256(data).hexdigest())
 
 
 def _decode(image: Image.Image, max_pixels: int, name: str, data: bytes = b"") -> DecodedImage:
@@ -222,6 +212,8 @@ def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
 
 
 def _from_array(array: np.ndarray, name: str) -> DecodedImage:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
     right = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if (
         array.dtype not in (np.uint8, np.uint16)
@@ -230,7 +222,8 @@ def _from_array(array: np.ndarray, name: str) -> DecodedImage:
         or max(array.shape) > MAX_SIDE
     ):
         shape = "×".join(str(n) for n in array.shape)
-        raise InputError(f"an array must be H×W×3 uint8, RGB; this is {shape} {array.dtype}", where=name)
+        what = f"an array must be H×W×3 uint8, RGB; this is {shape} {array.dtype}"
+        raise InputError(what, where=name, fix=_array_fix(array))
     notes: list[str] = []
     if array.dtype == np.uint16:
         bits = _depth(array[..., :3] if array.ndim == 3 else array, None, notes)
@@ -239,6 +232,18 @@ def _from_array(array: np.ndarray, name: str) -> DecodedImage:
         scaled = scaled.astype(np.uint8)
         array = np.dstack([scaled, (array[..., 3:] >> 8).astype(np.uint8)]) if array.ndim == 3 else scaled
     return DecodedImage(_to_rgb(Image.fromarray(np.ascontiguousarray(array))), notes=tuple(notes))
+
+
+def _array_fix(array: np.ndarray) -> str:
+    if array.ndim == 4:
+        return "Pass a list of images: list(array)."
+    if array.ndim == 3 and array.shape[2] not in (3, 4) and array.shape[0] in (1, 3, 4):
+        return "Move the channels last: array.transpose(1, 2, 0)."
+    if array.dtype.kind == "f":
+        return "Convert values in [0, 1]: (255 * array).round().astype(np.uint8)."
+    if array.dtype.kind in "iu" and array.dtype.itemsize > 1:
+        return "Convert values up to 255: array.astype(np.uint8)."
+    return ""
 
 
 def _focal_px(focal35: object, width: int, height: int) -> float | None:

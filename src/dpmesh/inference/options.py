@@ -4,18 +4,13 @@ The docstring of a field is also its help: the first paragraph on the command li
 import: the command line compares options with those of an earlier result before it loads a model.
 """
 
-import ast
 import hashlib
-import inspect
 import json
 import os
-import textwrap
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from functools import cache
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from dpmesh.assets import find_asset, weights_folder
 from dpmesh.errors import ConfigError, InputError, WeightsError
@@ -23,8 +18,8 @@ from dpmesh.io import open_regular, reason
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 RecordedOptions = Mapping[str, object]
 """Option -> plain JSON value; of a file its name and sha256."""
 
@@ -68,14 +63,15 @@ class ModelOptions:
     Not together with refine.
     """
     pose_model: str | Path | None = None
-    """Your own 2D pose model, top-down (.onnx): TinyPose, RTMPose, ViTPose (default: the one that ships).
+    """Your own top-down 2D pose model (.onnx): RTMPose, ViTPose, TinyPose.
 
-    Not together with fast, and without rotated detection. A .toml file beside it overrides: docs/guide/images.md.
+    Default: the one that ships. Not together with fast, and without rotated detection.
+    A .toml file of the same name overrides its defaults: docs/guide/images.md.
     """
     person_model: str | Path | None = None
-    """Your own person detector (.onnx): RTMDet, YOLOX (default: the one that ships).
+    """Your own person detector (.onnx): RTMDet, YOLOX.
 
-    A .toml file of the same name, as for pose_model. Not together with fast.
+    Default: the one that ships. A .toml file of the same name, as for pose_model. Not together with fast.
     """
 
     def __post_init__(self) -> None:
@@ -112,13 +108,13 @@ class ModelOptions:
 class PredictOptions:
     """Where an image's people and its focal length come from: the keyword arguments of `Predictor.__call__`."""
 
-    keypoints: "str | Path | np.ndarray | None" = None
+    keypoints: "str | Path | np.ndarray | Tensor | Sequence[Any] | None" = None
     """2D keypoints to use instead of the detector's: a file of any common tool, or a folder with one file per image.
 
     Also an array (P, J, 3) or (J, 3) of x, y in pixels of the image and confidence, or (P, J, 2) without confidence.
-    J is 17 (COCO), 18, 25, 26, 30, 133 or 136.
+    J is 17 (COCO), 18, 25, 26, 30, 133 or 136; the order of any other number is named by format.
     """
-    boxes: "str | Path | np.ndarray | None" = None
+    boxes: "str | Path | np.ndarray | Tensor | Sequence[Any] | None" = None
     """Boxes of the people; keypoints are detected inside them: a JSON file, or "x1,y1,x2,y2;..." in pixels.
 
     Also an array (P, 4). Together with keypoints each person gets the box that holds their joints.
@@ -131,27 +127,36 @@ class PredictOptions:
     """Most people per image; those with the highest scores are kept."""
     max_pixels: int = MAX_PIXELS
     """Refuse images with more pixels."""
-    keypoint_format: str | None = None
-    """Format or joint order of the keypoint file, where the file alone does not determine it."""
+    format: str | None = None
+    """Format or joint order of the keypoint file, where the file alone does not determine it.
+
+    Also the joint order of an array: coco, body_25, halpe26, crowdpose, mpii, ...
+    """
     keep_unposed: bool = False
     """Keep people in whose box the detector finds no keypoint: their bodies are guesses from the image alone.
 
     People of your own keypoints or boxes are always kept.
     """
 
+    def __post_init__(self) -> None:
+        for name in ("keypoints", "boxes"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (str, Path)):
+                object.__setattr__(self, name, _as_array(value, name))
+
     def record(self) -> dict[str, object]:
         """All that a prediction depends on besides image and model; the keys are those of the stored files.
 
         Raises InputError for a file that cannot be read.
         """
-        boxes = self.boxes
+        keypoints, boxes = (cast("str | Path | np.ndarray | None", v) for v in (self.keypoints, self.boxes))
         if isinstance(boxes, (str, Path)) and not os.path.isfile(boxes):
             recorded_boxes: object = str(boxes)  # the boxes themselves, as text
         else:
             recorded_boxes = _input_record(boxes)
         return {
-            "keypoints": _input_record(self.keypoints),
-            "keypoint_format": self.keypoint_format,
+            "keypoints": _input_record(keypoints),
+            "keypoint_format": self.format,
             "boxes": recorded_boxes,
             "focal": None if self.focal is None else float(self.focal),
             "fov": None if self.fov is None else float(self.fov),
@@ -160,39 +165,17 @@ class PredictOptions:
         }
 
 
-@cache
-def option_docs(kind: type) -> Mapping[str, str]:
-    """The docstring of each field of an options class, its paragraphs separated by empty lines.
+class PredictKeywords(TypedDict, total=False):
+    """The fields of PredictOptions, for functions that take them as `**options`."""
 
-    Empty where the source is not installed.
-    """
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
-    except (OSError, TypeError):
-        return {field.name: "" for field in fields(kind)}
-    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
-    return {
-        field.target.id: inspect.cleandoc(doc.value.value)
-        for field, doc in pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(doc, ast.Expr)
-        and isinstance(doc.value, ast.Constant)
-        and isinstance(doc.value.value, str)
-    }
-
-
-def with_option_docs(kind: type) -> Callable[[Function], Function]:
-    """Decorator of a function with the options of `kind` as arguments: appends their docs to its docstring."""
-
-    def decorate(function: Function) -> Function:
-        docs = option_docs(kind).items()
-        listed = "\n".join(f":param {name}: {' '.join(text.split())}" for name, text in docs)
-        text = inspect.cleandoc(function.__doc__ or "")
-        function.__doc__ = text + ("\n" if ":param" in text else "\n\n") + listed
-        return function
-
-    return decorate
+    keypoints: "str | Path | np.ndarray | Tensor | Sequence[Any] | None"
+    boxes: "str | Path | np.ndarray | Tensor | Sequence[Any] | None"
+    focal: float | None
+    fov: float | None
+    max_people: int
+    max_pixels: int
+    format: str | None
+    keep_unposed: bool
 
 
 def file_sha256(path: Path) -> str:
@@ -225,6 +208,31 @@ def differences(recorded: RecordedOptions, wanted: RecordedOptions) -> list[str]
             f"{flag} was {was}, is {now if now != was else 'a file of that name with other content'}"
         )
     return changes
+
+
+def _as_array(value: object, name: str) -> "np.ndarray":
+    """Keypoints or boxes as an array; raises InputError."""
+    import numpy as np
+
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        if hasattr(value, "detach"):  # a tensor, on any device
+            value = cast("Tensor", value).detach().cpu().numpy()
+        array = np.asarray(value) if isinstance(value, (np.ndarray, list, tuple)) else None
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ):  # lists of unequal lengths, bfloat16, tensors without storage
+        array = None
+    if array is None or array.dtype.kind not in "fiu":
+        raise InputError(
+            f"{type(value).__name__} is not read",
+            where=name,
+            fix="Pass a file's path or an array of numbers.",
+        )
+    return array
 
 
 def _input_record(supplied: "str | Path | np.ndarray | None") -> object:

@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError
 from dpmesh.inference.formats import TABLES
 from dpmesh.inference.record import SCENE_SCHEMA, complete_formats, read_record
-from dpmesh.inference.staging import STAGING
+from dpmesh.inference.staging import folders_below
 from dpmesh.io import atomic_path, atomic_write, read_json
 from dpmesh.skeletons import COCO17, JOINTS30
 
@@ -86,8 +86,8 @@ def plan_tables(out: Path, wanted: Iterable[str]) -> tuple[str, ...]:
 def write_tables(out: str | Path, tables: Sequence[str] = ("jsonl",)) -> int:
     """Write `people.jsonl`, `people.parquet` of all results in a folder that have a `scene.json`; returns the rows.
 
-    Rows are in the order of the folders' names. An unfinished result has no rows. Raises OutputError, ConfigError as
-    plan_tables; InputError for a damaged scene.json.
+    Results at any depth; rows are in the order of the folders' paths. An unfinished result has no rows. Raises
+    OutputError, ConfigError as plan_tables; InputError for a damaged scene.json.
     """
     out = Path(out)
     chosen = plan_tables(out, tables)
@@ -137,9 +137,7 @@ def _owned(out: Path) -> frozenset[str]:
 
 def _rows(out: Path, runs: dict[str, object]) -> Iterator[dict[str, object]]:
     """All rows; `runs` takes weights and options of each run by its key."""
-    for folder in sorted(path for path in out.iterdir() if path.is_dir()):
-        if folder.name.endswith(STAGING):
-            continue
+    for folder in folders_below(out):
         record = read_record(folder)
         if record is None or record.verb != "predict" or record.pending:
             continue
@@ -153,7 +151,7 @@ def _rows(out: Path, runs: dict[str, object]) -> Iterator[dict[str, object]]:
         key = "run-" + hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:12]
         runs[key] = made
         try:
-            yield from _rows_of(plain, folder.name, key)
+            yield from _rows_of(plain, folder.relative_to(out).as_posix(), key)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError(f"is damaged ({error!r})"[:120], where=str(path), fix=_AGAIN) from None
 

@@ -1,13 +1,13 @@
-"""Recover the body meshes of all people in an image: `Predictor.from_pretrained("embedded")("photo.jpg")`.
+"""Recover the body meshes of all people in an image: `Predictor.from_pretrained()("photo.jpg")`.
 
 An image goes through `preprocess` (decode, detect, crop), the model, and `postprocess` (from the crop's camera into the
 camera of the full image); the result is a `Scene`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Unpack, cast, overload, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,32 +17,31 @@ from dpmesh.body.resolve import choose_body
 from dpmesh.device import pick_device
 from dpmesh.errors import DPMeshError
 from dpmesh.geometry.camera import project
-from dpmesh.inference.detections import PersonDetector
+from dpmesh.inference.batches import append_paths, predict_in_batches, refuse_single_image, scene_or_raise
+from dpmesh.inference.detections import PersonDetector, detector_record
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.flip_test import FlipTest
+from dpmesh.inference.image_sources import source_path
+from dpmesh.inference.option_docs import with_option_docs, with_short_signatures
 from dpmesh.inference.options import (
     MAX_PEOPLE,
     MAX_PIXELS,
     ModelOptions,
+    PredictKeywords,
     PredictOptions,
     RecordedOptions,
-    with_option_docs,
 )
 from dpmesh.inference.postprocess import CameraBody, postprocess
-from dpmesh.inference.preprocess import PersonInput, PreparedImage, Source, model_inputs, prepare_image
+from dpmesh.inference.preprocess import ImageSource, PersonInput, PreparedImage, model_inputs, prepare_image
 from dpmesh.inference.scene import Person, Scene
 from dpmesh.inference.smplify import Fitter, fitter_of
 from dpmesh.inference.user_detections import UserInput
-from dpmesh.inference.user_models.person import PersonModel
-from dpmesh.inference.user_models.pose import PoseModel
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import JOINTS30
 from dpmesh.types import Inputs, Prediction
 
 FLIPPED = "mean of the picture's and its mirror image's body (--flip)"
 REFINED = "fitted to the keypoints after the network (--refine)"
-MAX_WAITING_IMAGES, MAX_WAITING_BYTES = 16, 256 * 2**20
-"""How many decoded images, and of how many bytes, may wait until a batch of people is full."""
 
 
 @runtime_checkable
@@ -58,19 +57,25 @@ class MeshModel(Protocol):
     def __call__(self, inputs: Inputs, *, features: bool = ...) -> Prediction: ...
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    """A file of `predict_many` whose people wait for a batch, or the error that it gave."""
-
-    path: Path
-    content: PreparedImage | DPMeshError
-
-
+@with_short_signatures
 class Predictor:
-    """A model and a person detector: images in, scenes with body meshes out. Not thread-safe.
+    """Body meshes of all people in images: a model and a person detector. Not thread-safe.
 
-    The people of one image do not depend on the other images of a batch, except for rounding: sums over a batch are
-    taken in another order than for one person alone (docs/reference/output.md has the figures).
+    >>> from dpmesh import Predictor
+    >>> predictor = Predictor.from_pretrained()  # the shipped weights
+    >>> scene = predictor("examples/park.jpg")
+    >>> scene
+    Scene(2 people, 1024×576, focal 1175 px, guessed)
+    >>> scene[0].vertices.shape  # metres; x right, y down, z forward
+    (6904, 3)
+    >>> keypoints = scene[0].keypoints2d  # (17, 3), or (P, J, 3) and (P, J, 2) of other joints
+    >>> predictor("examples/park.jpg", keypoints=keypoints)
+    Scene(1 person, 1024×576, focal 1175 px, guessed)
+    >>> [len(scene) for scene in predictor(["examples/park.jpg", scene.image])]  # a list
+    [2, 2]
+
+    `predict_many` streams any iterable and goes on after an error. The people of an image do not
+    depend on the other images of a batch, except for rounding (docs/reference/output.md).
     """
 
     def __init__(
@@ -84,16 +89,11 @@ class Predictor:
         fitter: Fitter | None = None,
         options: RecordedOptions | None = None,
     ) -> None:
-        """Combine loaded parts; `from_pretrained` loads them.
-
-        :param model: in evaluation mode, on its device.
-        :param name: of the weights, as scenes record it.
-        :param batch: people per forward pass.
-        :param body: the user's body files with checksums, as scenes record them; None for the free body.
-        :param notes: remarks on weights or body, added to every scene.
-        :param fitter: fits every prediction to its person's keypoints.
-        :param options: what results depend on (`ModelOptions.record`), as scenes record it.
-        """
+        """Combine loaded parts; `from_pretrained` loads them."""
+        # model: in evaluation mode, on its device. batch: people per forward pass. fitter: fits every prediction to
+        # its person's keypoints. Scenes record the others: name, of the weights; body, the user's body files with
+        # checksums, None for the free body; notes, on weights or body; options, what results depend on
+        # (ModelOptions.record).
         self.model, self.detector, self.name, self.batch = model, detector, name, batch
         self.weights = {"name": name, "provenance": dict(model.provenance)} | (
             {"body": dict(body)} if body else {}
@@ -121,7 +121,10 @@ class Predictor:
         pose_model: str | Path | None = None,
         person_model: str | Path | None = None,
     ) -> "Predictor":
-        """Load weights, their body and the detector. Raises WeightsError, AssetError, ConfigError, InputError."""
+        """Load weights, their body and the detector.
+
+        Raises WeightsError, AssetError, ConfigError, InputError.
+        """
         options = ModelOptions(
             weights=weights,
             device=device,
@@ -135,13 +138,7 @@ class Predictor:
             pose_model=pose_model,
             person_model=person_model,
         )
-        detector = Detector(
-            threads=threads,
-            fast=fast,
-            rotated_detection=rotated_detection,
-            person_model=None if person_model is None else PersonModel(Path(person_model), threads),
-            pose_model=None if pose_model is None else PoseModel(Path(pose_model), threads),
-        )
+        detector = Detector.from_options(options)
         on_device = pick_device(device)
         torch.set_num_threads(threads)
         chosen = choose_body(weights, body, regressors)
@@ -157,22 +154,37 @@ class Predictor:
             options=options.record(),
         )
 
+    def __repr__(self) -> str:
+        methods = [
+            name
+            for name, used in (("flip", isinstance(self.model, FlipTest)), ("refine", self.fitter))
+            if used
+        ]
+        return f"Predictor({', '.join([self.name or 'unnamed', str(self.device), *methods])})"
+
+    @overload
+    def __call__(self, images: ImageSource, **options: Unpack[PredictKeywords]) -> Scene: ...
+
+    @overload
+    def __call__(self, images: Sequence[ImageSource], **options: Unpack[PredictKeywords]) -> list[Scene]: ...
+
     @with_option_docs(PredictOptions)
     def __call__(
         self,
-        image: Source,
+        images: ImageSource | Sequence[ImageSource],
         keypoints: UserInput = None,
         boxes: UserInput = None,
         focal: float | None = None,
         fov: float | None = None,
         max_people: int = MAX_PEOPLE,
         max_pixels: int = MAX_PIXELS,
-        keypoint_format: str | None = None,
+        format: str | None = None,
         keep_unposed: bool = False,
-    ) -> Scene:
-        """Predict every person in one image. Raises InputError.
+    ) -> Scene | list[Scene]:
+        """Predict every person in an image, or in each of a list. Raises InputError.
 
-        :param image: a path, a PIL image, or an RGB array (H, W, 3) uint8.
+        :param images: a path, bytes, an open binary file, a PIL image, an RGB array (H, W, 3)
+            uint8, a tensor (3, H, W) uint8 or float in [0, 1]; or a list of these.
         """
         options = PredictOptions(
             keypoints=keypoints,
@@ -181,94 +193,61 @@ class Predictor:
             fov=fov,
             max_people=max_people,
             max_pixels=max_pixels,
-            keypoint_format=keypoint_format,
+            format=format,
             keep_unposed=keep_unposed,
         )
-        recorded = options.record()
-        return self._predict([prepare_image(self.detector, image, options)], recorded)[0]
+        if isinstance(images, (list, tuple)):
+            scenes = enumerate(self.stream(images, options))
+            return [scene_or_raise(scene, f"images[{i}]") for i, (_, scene) in scenes]
+        prepared = prepare_image(self.detector, cast("ImageSource", images), options)
+        return self._predict([prepared], options.record())[0]
 
-    @with_option_docs(PredictOptions)
     def predict_many(
-        self,
-        paths: Iterable[str | Path],
-        keypoints: UserInput = None,
-        boxes: UserInput = None,
-        focal: float | None = None,
-        fov: float | None = None,
-        max_people: int = MAX_PEOPLE,
-        max_pixels: int = MAX_PIXELS,
-        keypoint_format: str | None = None,
-        keep_unposed: bool = False,
-    ) -> Iterator[tuple[Path, Scene | DPMeshError]]:
-        """Predict many image files, in order, with people batched across images.
+        self, images: Iterable[ImageSource], **options: Unpack[PredictKeywords]
+    ) -> Iterator[tuple[Any, Scene | DPMeshError]]:
+        """Predict any number of images, in order, with people batched across images.
 
-        A file that cannot be used yields its error instead of a scene. At most MAX_WAITING_IMAGES decoded images wait
-        until a batch is full, and no further one is read once they take MAX_WAITING_BYTES.
+        Yields (image, scene), or (image, DPMeshError) for an image that cannot be used. A path
+        comes back as a `Path`, any other image as it is.
+
+        :param images: a list, generator, ... of what a call accepts; read as they are needed.
+        :param options: those of a call.
         """
-        options = PredictOptions(
-            keypoints=keypoints,
-            boxes=boxes,
-            focal=focal,
-            fov=fov,
-            max_people=max_people,
-            max_pixels=max_pixels,
-            keypoint_format=keypoint_format,
-            keep_unposed=keep_unposed,
+        return self.stream(images, PredictOptions(**options))
+
+    def stream(
+        self, images: Iterable[ImageSource], options: PredictOptions, inputs: Sequence[str] = ()
+    ) -> Iterator[tuple[Any, Scene | DPMeshError]]:
+        """`predict_many`. inputs: paths of the images that have their results already, and of these."""
+        refuse_single_image(images)
+        names = list(inputs)
+        if options.keypoints is None and options.boxes is None:
+            pass  # no entry of a file is looked up
+        elif isinstance(images, Sequence):
+            names += map(source_path, images)
+        else:
+            images = append_paths(images, names)
+        recorded = options.record()
+        return predict_in_batches(
+            images,
+            lambda image, only_image: prepare_image(
+                self.detector, image, options, only_image and not inputs, names
+            ),
+            lambda prepared: self._predict(prepared, recorded),
+            self.batch,
+            one_image=next(
+                (n for n in ("keypoints", "boxes") if isinstance(getattr(options, n), np.ndarray)), ""
+            ),
         )
-        waiting: list[_Waiting] = []
-        files = [Path(path) for path in paths]
-        recorded = options.record() if files else {}
-        for path in files:
-            waiting.append(_Waiting(path, self._prepare(path, options, only_image=len(files) == 1)))
-            if self._is_full(waiting):
-                yield from self._finish(waiting, recorded)
-        yield from self._finish(waiting, recorded)
 
     def predict_prepared(self, prepared: PreparedImage, options: RecordedOptions | None = None) -> Scene:
-        """Predict the people of a prepared image, which is not changed: several predictors can share it.
-
-        :param options: as the scene records them.
-        """
+        """Predict the people of a prepared image. options: as the scene records them."""
         own = replace(prepared, fallbacks=prepared.fallbacks.copy())
         return self._predict([own], options or {})[0]
 
     def inputs(self, persons: list[PersonInput]) -> Inputs:
         """The model's inputs for some people, on its device."""
         return model_inputs(persons, self.model.camera, self.device)
-
-    def _own_detector(self) -> RecordedOptions:
-        """The name of a detector that has one (`PersonDetector`), as scenes record it."""
-        name = getattr(self.detector, "name", None)
-        return {"detector": name} if isinstance(name, str) else {}
-
-    def _prepare(self, path: Path, options: PredictOptions, only_image: bool) -> PreparedImage | DPMeshError:
-        try:
-            return prepare_image(self.detector, path, options, only_image)
-        except DPMeshError as error:
-            return error
-
-    def _is_full(self, waiting: list[_Waiting]) -> bool:
-        images = [entry.content for entry in waiting if isinstance(entry.content, PreparedImage)]
-        return (
-            len(waiting) >= MAX_WAITING_IMAGES
-            or sum(len(prepared.people) for prepared in images) >= self.batch
-            or sum(prepared.image.rgb.nbytes for prepared in images) >= MAX_WAITING_BYTES
-        )
-
-    def _finish(
-        self, waiting: list[_Waiting], options: RecordedOptions
-    ) -> Iterator[tuple[Path, Scene | DPMeshError]]:
-        """Predict and empty `waiting`. Keeps no reference to an image that has been yielded."""
-        images = [entry.content for entry in waiting if isinstance(entry.content, PreparedImage)]
-        scenes = self._predict(images, options)
-        del images
-        errors = [
-            (entry.path, None if isinstance(entry.content, PreparedImage) else entry.content)
-            for entry in waiting
-        ]
-        waiting.clear()
-        for path, error in errors:
-            yield path, scenes.pop(0) if error is None else error
 
     @torch.inference_mode()
     def _predict(self, images: list[PreparedImage], options: RecordedOptions) -> list[Scene]:
@@ -311,7 +290,7 @@ class Predictor:
             fallbacks={name: int(n) for name, n in sorted(prepared.fallbacks.items()) if n},
             notes=(*prepared.image.notes, *self.notes),
             weights=self.weights,
-            options={**self.options, **options, **self._own_detector()},
+            options={**self.options, **options, **detector_record(self.detector)},
             body=self.model.body,
         )
 

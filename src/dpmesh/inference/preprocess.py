@@ -4,17 +4,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
+from torch import Tensor
 
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import crop_focal, intrinsics
 from dpmesh.geometry.crop import Crop
 from dpmesh.inference.detections import Detection, PersonDetector
+from dpmesh.inference.image_sources import source_path
 from dpmesh.inference.images import DecodedImage, read_image
 from dpmesh.inference.options import PredictOptions
 from dpmesh.inference.scene import FocalSource
@@ -31,7 +33,8 @@ MIN_DETECTED, MIN_SUPPLIED = 0.2, 0.05
 WIDEST, NARROWEST = 0.01, 1000.0
 """Range of focal lengths, in diagonals of the image: 0.4 mm and 43 m of a full-frame camera."""
 
-Source = str | Path | Image.Image | np.ndarray
+ImageSource = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor
+"""What `images.read_image` accepts."""
 
 
 @dataclass(eq=False)
@@ -68,14 +71,19 @@ class PersonInput(NamedTuple):
 
 
 def prepare_image(
-    detector: PersonDetector, image: Source, options: PredictOptions, only_image: bool = True
+    detector: PersonDetector,
+    image: ImageSource,
+    options: PredictOptions,
+    only_image: bool = True,
+    inputs: Sequence[str] = (),
 ) -> PreparedImage:
     """Decode an image, detect its people or take those of the options, and crop them.
 
     only_image: no other image is processed, so a keypoint file that names no image belongs to this one.
+    inputs: paths of all images that are processed: an entry of a file of keypoints or boxes serves one of them.
     Raises InputError.
     """
-    name = str(image) if isinstance(image, (str, Path)) else ""
+    name = source_path(image)
     decoded = read_image(image, options.max_pixels)
     height, width = decoded.rgb.shape[:2]
     focal, focal_source = choose_focal(options.focal, options.fov, decoded.exif_focal, (height, width))
@@ -85,7 +93,7 @@ def prepare_image(
         people, counts = _detect(detector, decoded.rgb, options)
         min_confidence = MIN_DETECTED
     else:
-        people, counts = user_detections(decoded.rgb, name, options, detector, only_image)
+        people, counts = user_detections(decoded.rgb, name, options, detector, only_image, inputs)
         min_confidence = MIN_DETECTED if options.keypoints is None else MIN_SUPPLIED
         counts["dropped"] = max(0, len(people) - options.max_people)
         people = sorted(people, key=lambda p: -p.score)[: options.max_people]

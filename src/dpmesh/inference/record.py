@@ -99,8 +99,8 @@ def read_record(folder: Path) -> Record | None:
             if name == MARKER:
                 raise
             continue
-        if isinstance(plain, dict) and (found := read(cast("dict[str, Any]", plain), folder)) is not None:
-            return found
+        if isinstance(plain, dict) and (record := read(cast("dict[str, Any]", plain), folder)) is not None:
+            return record
     return None
 
 

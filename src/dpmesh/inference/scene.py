@@ -1,4 +1,4 @@
-"""The result of a prediction: people in one camera frame, and what can be made of them."""
+"""The result of a prediction: people in one camera frame, and the images and files made from them."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,23 @@ __all__ = ["FocalSource", "Person", "Scene"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scene(SceneData):
-    """All people in one image of one camera; a sequence of `Person`. Fields: scene_data.SceneData."""
+    """All people in one image of one camera; a sequence of `Person`. Fields: scene_data.SceneData.
+
+    >>> from dpmesh import Predictor
+    >>> scene = Predictor.from_pretrained()("examples/park.jpg")
+    >>> scene
+    Scene(2 people, 1024×576, focal 1175 px, guessed)
+    >>> for person in scene:
+    ...     print(person.joints3d.shape)  # metres; x right, y down, z forward
+    (30, 3)
+    (30, 3)
+    >>> scene.project(scene[0].joints3d).shape  # image pixels
+    (30, 2)
+    >>> scene.overlay().shape, scene.side_view().dtype
+    ((576, 1024, 3), dtype('uint8'))
+    >>> scene.save("out")  # doctest: +SKIP
+    >>> Scene.load("out/park")  # doctest: +SKIP
+    """
 
     def __len__(self) -> int:
         return len(self.people)
@@ -48,13 +64,13 @@ class Scene(SceneData):
         colour: "person" (a colour for each) or "sigma" (by `joint_sigma`, with the scale to the right of the image).
         Raises InputError without an image (Scene.load), ConfigError for "sigma" where it is not predicted.
         """
-        from dpmesh.inference.scene_io import overlay_image
+        from dpmesh.inference.scene_drawing import overlay_image
 
         return overlay_image(self, colour)
 
     def side_view(self, colour: Colouring = "person") -> UInt8[np.ndarray, "h w 3"]:
         """Each person from the side, at one scale and on one floor, RGB; `side.png` of `save`. colour: as overlay."""
-        from dpmesh.inference.scene_io import side_image
+        from dpmesh.inference.scene_drawing import side_image
 
         return side_image(self, colour)
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 from dpmesh.body.layer import BodyModel
+from dpmesh.errors import InputError
 
 FocalSource = Literal["given", "exif", "diagonal"]
 
@@ -40,7 +41,7 @@ class Person:
     """Confidence of the detection in [0, 1]."""
     joint_sigma: Float[np.ndarray, "30"] = field(default_factory=lambda: np.full(30, np.nan, np.float32))
     """Metres: standard deviation, along each axis, of the error of `joints3d` less the pelvis; 0 for the pelvis
-    (model.Prediction). NaN where the model does not predict it, and for a refined body."""
+    (types.Prediction). NaN where the model does not predict it, and for a refined body."""
 
     def __repr__(self) -> str:
         box = " ".join(f"{float(v):.0f}" for v in self.box)
@@ -70,7 +71,7 @@ class SceneData:
     image: UInt8[np.ndarray, "h w 3"] | None = None
     """RGB, for the overlay; None for a scene that was loaded without its image."""
     source: str = ""
-    """Name of the image as it was given."""
+    """The image's path or name, as the user wrote it."""
     source_sha256: str = ""
     focal_source: FocalSource = "diagonal"
     fallbacks: Mapping[str, int] = field(default_factory=dict)
@@ -97,3 +98,14 @@ class SceneData:
         shapes = PEOPLE_SHAPES | {"vertices": (int(self.faces.max(initial=-1)) + 1, 3)}
         rows = [np.asarray(getattr(person, name), np.float32) for person in self.people]
         return np.stack(rows) if rows else np.zeros((0, *shapes[name]), np.float32)
+
+
+def image_of(scene: SceneData) -> UInt8[np.ndarray, "h w 3"]:
+    """The scene's image; raises InputError for a loaded scene without it."""
+    if scene.image is None:
+        raise InputError(
+            "the image of this scene is not known",
+            where=scene.source or "scene",
+            fix="Load it with its image: Scene.load(folder, image=FILE).",
+        )
+    return scene.image

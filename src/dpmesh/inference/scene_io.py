@@ -13,21 +13,16 @@ from numpy.typing import NDArray
 from dpmesh.body.array_files import load_npz
 from dpmesh.body.files import load_body
 from dpmesh.body.layer import BodyModel
-from dpmesh.errors import ConfigError, InputError
+from dpmesh.errors import InputError
 from dpmesh.geometry.camera import checked_camera
 from dpmesh.inference.formats import FORMATS, Colouring, wanted_scene
 from dpmesh.inference.images import read_image
-from dpmesh.inference.mesh_files import glb_of, obj_files
 from dpmesh.inference.options import file_sha256
 from dpmesh.inference.record import SCENE_SCHEMA, read_record
 from dpmesh.inference.result_folder import png, write_result
-from dpmesh.inference.scene_data import PEOPLE_SHAPES, FocalSource, Person, SceneData
+from dpmesh.inference.scene_data import PEOPLE_SHAPES, FocalSource, Person, SceneData, image_of
 from dpmesh.io import read_json
-from dpmesh.render.overlay import TRANSLUCENT, Layer, draw_lineup, draw_overlay, palette
-from dpmesh.render.sigma import add_legend, sigma_colours, surface_sigma
 
-_SIGMA_OPACITY = 0.85
-"""Of bodies coloured by sigma: their colours are compared with the legend's."""
 _LARGEST_NPZ = 2 * 2**30
 
 
@@ -42,7 +37,7 @@ def save_scene(
 ) -> Path:
     """Write `out/name/` as write_result does; returns it. Arguments and errors as Scene.save."""
     if "overlay" in formats:
-        _image_of(scene)
+        image_of(scene)
     wanted = wanted_scene(scene.source_sha256, scene.source, scene.options, formats, colour, glb_image)
     return write_result(
         out, name, wanted, lambda chosen: _contents(scene, chosen, colour, glb_image), overwrite
@@ -52,62 +47,26 @@ def save_scene(
 def _contents(
     scene: SceneData, formats: Sequence[str], colour: Colouring, glb_image: bool
 ) -> dict[str, bytes]:
+    # Drawing and meshes are imported where they are used: numba and scipy take longer to import than JSON to write.
     files: dict[str, bytes] = {}
     if "overlay" in formats:
+        from dpmesh.inference.scene_drawing import overlay_image, side_image
+
         files["overlay.png"] = png(overlay_image(scene, colour))
         files["side.png"] = png(side_image(scene, colour))
     if "glb" in formats:
+        from dpmesh.inference.mesh_files import glb_of
+
         files["scene.glb"] = glb_of(scene, glb_image)
     if "obj" in formats:
+        from dpmesh.inference.mesh_files import obj_files
+
         files |= obj_files(scene)
     if "npz" in formats:
         files["scene.npz"] = _npz(scene)
     if "json" in formats:
         files["scene.json"] = (json.dumps(as_json(scene), indent=1, allow_nan=False) + "\n").encode()
     return files
-
-
-def overlay_image(scene: SceneData, colour: Colouring = "person") -> UInt8[np.ndarray, "h w 3"]:
-    """As Scene.overlay."""
-    opacity = TRANSLUCENT if colour == "person" else _SIGMA_OPACITY
-    drawn = draw_overlay(_image_of(scene), _layers(scene, colour), scene.faces, scene.K, opacity)
-    return drawn if colour == "person" else add_legend(drawn)
-
-
-def side_image(scene: SceneData, colour: Colouring = "person") -> UInt8[np.ndarray, "h w 3"]:
-    """As Scene.side_view."""
-    names = [f"person_{i:02d}" for i in range(len(scene.people))]
-    drawn = draw_lineup(_layers(scene, colour), scene.faces, names)
-    return drawn if colour == "person" else add_legend(drawn)
-
-
-def _image_of(scene: SceneData) -> UInt8[np.ndarray, "h w 3"]:
-    if scene.image is None:
-        raise InputError(
-            "the image of this scene is not known",
-            where=scene.source or "scene",
-            fix="Load it with its image: Scene.load(folder, image=FILE).",
-        )
-    return scene.image
-
-
-def _layers(scene: SceneData, colour: Colouring) -> list[Layer]:
-    if colour == "sigma":
-        return [_by_sigma(person) for person in scene.people]
-    colours = palette(len(scene.people))
-    return [Layer(person.vertices, own) for person, own in zip(scene.people, colours, strict=True)]
-
-
-def _by_sigma(person: Person) -> Layer:
-    """The surface coloured by the uncertainty of the joints near it; raises ConfigError where that is not known."""
-    if not np.isfinite(person.joint_sigma).all():
-        raise ConfigError(
-            "this prediction has no joint_sigma",
-            where="colour",
-            fix="Colour by person, or use weights that predict it, without refining.",
-        )
-    sigma = surface_sigma(person.vertices, person.joints3d, person.joint_sigma)
-    return Layer(person.vertices, (0.85, 0.85, 0.85), sigma_colours(sigma))
 
 
 def as_json(scene: SceneData) -> dict[str, object]:

@@ -6,11 +6,11 @@ leaves its folder behind; the next run of the same name takes it over.
 
 import hashlib
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dpmesh.errors import DPMeshError, OutputError
+from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.io import LOCK, flush, folder_lock, read_bytes, reason, refuse_foreign_lock
 
 STAGING = ".dpmesh-part"
@@ -37,6 +37,28 @@ def claim_of(part: Path) -> bytes:
         + hashlib.sha256(os.fsencode(part.name)).hexdigest().encode()
         + b"\n"
     )
+
+
+def folders_below(out: Path) -> Iterator[Path]:
+    """Every folder below `out` at any depth, sorted, without staging folders. Links are listed but not entered.
+
+    Raises InputError for a folder that cannot be read: a result in it would be missing without notice.
+    """
+
+    def fail(error: OSError) -> None:
+        where = os.fsdecode(error.filename or out)
+        raise InputError(f"the folder cannot be read ({reason(error)})", where=where) from None
+
+    below: list[Path] = []
+    for place, folders, _ in os.walk(out, onerror=fail):
+        folders[:] = [name for name in folders if not _is_staging(Path(place, name))]
+        below += [Path(place, name) for name in folders]
+    yield from sorted(below)
+
+
+def _is_staging(folder: Path) -> bool:
+    """By its claim, not by its name alone: the result of `a.dpmesh-part.jpg` has such a name too."""
+    return folder.name.endswith(STAGING) and _claim(folder) == claim_of(folder)
 
 
 def _foreign(part: Path, is_own: IsOwnFile) -> Path | None:

@@ -1,12 +1,14 @@
 """People supplied by the user instead of the detector: keypoints or boxes, as a file or as an array."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
+from torch import Tensor
 
 from dpmesh.errors import InputError
 from dpmesh.inference.detections import Detection, PersonDetector
@@ -29,7 +31,7 @@ from dpmesh.skeletons import (
     convert,
 )
 
-UserInput = str | Path | np.ndarray | None
+UserInput = str | Path | np.ndarray | Tensor | Sequence[Any] | None
 _ENLARGED = 1.2
 """Size of a box around joints, relative to their extent: hands, feet and hair reach beyond them."""
 _BY_COUNT: Mapping[int, Skeleton] = {
@@ -44,18 +46,23 @@ def user_detections(
     options: PredictOptions,
     detector: PersonDetector,
     only_image: bool = True,
+    inputs: Sequence[str] = (),
 ) -> tuple[list[Detection], Counter[str]]:
     """The user's people of the image at the path `name`, and how many faults of the input were forgiven.
 
-    From the options' keypoints, boxes and keypoint_format. Without keypoints the detector finds the pose in each box;
+    From the options' keypoints, boxes and format. Without keypoints the detector finds the pose in each box;
     with both, each person gets the box that holds their joints. only_image: no other image is processed.
+    inputs: paths of all images that are processed: an entry of a file serves one of them.
     Raises InputError.
     """
     size = (image.shape[0], image.shape[1])
-    keypoints, boxes = options.keypoints, options.boxes
+    keypoints, boxes = (
+        cast("str | Path | np.ndarray | None", value) for value in (options.keypoints, options.boxes)
+    )
     window: Boxes | None = None
     if boxes is not None:
-        window = _boxes(boxes, size) if isinstance(boxes, np.ndarray) else read_boxes(boxes, name, size)
+        from_array = isinstance(boxes, np.ndarray)
+        window = _boxes(boxes, size) if from_array else read_boxes(boxes, name, size, only_image, inputs)
     counts = Counter(skipped=0 if window is None else window.skipped)
     if keypoints is None:
         assert window is not None
@@ -63,12 +70,12 @@ def user_detections(
         counts += Counter(unposed=sum(not p.posed for p in people), turned=sum(p.rotated for p in people))
         return people, counts
     if isinstance(keypoints, np.ndarray):
-        people, forgiven = _people(_keypoints(keypoints, options.keypoint_format), size, window)
+        people, forgiven = _people(_keypoints(keypoints, options.format), size, window)
         counts += forgiven
     else:
-        read = read_keypoint_file(Path(keypoints), name, size, only_image, options.keypoint_format)
+        read = read_keypoint_file(Path(keypoints), name, size, only_image, options.format, inputs)
         people = list(read.people)
-        forgiven = ("non_finite", "far_outside", "skipped", "malformed")
+        forgiven = ("non_finite", "far_outside", "skipped", "malformed", "no_label_file")
         counts += Counter({field: getattr(read, field) for field in forgiven})
     if window is not None:
         people = _with_boxes(people, window)
@@ -126,14 +133,18 @@ def _keypoints(keypoints: np.ndarray, order: str | None) -> list[FilePerson]:
         raise InputError(
             f"keypoints must be P×J×3 (x, y, confidence) or P×J×2, not {shape}", where="keypoints"
         )
-    joints = JOINT_ORDERS.get(order) if order else _BY_COUNT.get(array.shape[1])
-    if joints is None or len(joints) != array.shape[1]:
-        known = ", ".join(f"{n} ({joints.name})" for n, joints in _BY_COUNT.items())
+    count = array.shape[1]
+    if order is not None and order not in JOINT_ORDERS:
         raise InputError(
-            f"{array.shape[1]} joints" + (f" are not {order}'s" if order else ""),
-            where="keypoints",
-            fix=f"Known by their number: {known}; others by keypoint_format: {', '.join(JOINT_ORDERS)}.",
+            f"unknown joint order {order!r}", where="format", fix=f"Choose of: {', '.join(JOINT_ORDERS)}."
         )
+    joints = JOINT_ORDERS[order] if order else _BY_COUNT.get(count)
+    if joints is None or len(joints) != count:
+        orders = [f'"{name}"' for name, joints in JOINT_ORDERS.items() if len(joints) == count]
+        known = ", ".join(f"{n} ({joints.name})" for n, joints in _BY_COUNT.items())
+        fix = f"Name their order: format={' or '.join(orders)}." if orders else f"Known by number: {known}."
+        what = f"{count} joints, {order} has {len(joints)}" if joints else f"{count} joints of unknown order"
+        raise InputError(what, where="keypoints", fix=fix)
     array = array.astype(np.float64)
     return [FilePerson(with_flags(p) if array.shape[2] == 2 else p, joints) for p in array]
 

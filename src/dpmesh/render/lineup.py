@@ -29,6 +29,10 @@ _FAR = 200.0
 _LEFT = 64
 """Pixels for the scale's numbers."""
 _GRID = 0.5
+_CAPTION = (
+    "Seen from the right of the camera, which is to the left.",
+    "The camera's tilt is unknown: down is the camera's down.",
+)
 _WALL, _FLOOR, _LINE, _INK = (243, 245, 248), (224, 229, 235), (203, 209, 217), (70, 76, 84)
 
 
@@ -111,9 +115,10 @@ def draw_floors(plan: Plan) -> UInt8[np.ndarray, "h w 3"]:
 
 def write_names(
     image: UInt8[np.ndarray, "h w 3"], plan: Plan, texts: Sequence[tuple[str, ...]]
-) -> UInt8[np.ndarray, "h w 3"]:
-    """A copy with lines of text under each body."""
-    page = Image.fromarray(image)
+) -> UInt8[np.ndarray, "h2 w 3"]:
+    """A copy with lines of text under each body, and the direction of the view in a strip below."""
+    strip = np.full((22 * len(_CAPTION) + 8, image.shape[1], 3), _FLOOR, np.uint8)
+    page = Image.fromarray(np.concatenate([image, strip]))
     pen = ImageDraw.Draw(page)
     height = min(18.0, 0.1 * plan.scale)
     font = ImageFont.load_default(height)
@@ -121,4 +126,6 @@ def write_names(
         for k, line in enumerate(lines):
             at = (x * plan.scale, (floor + 0.08) * plan.scale + 1.25 * height * k)
             pen.text(at, line, _INK, font, anchor="ma")
+    for k, line in enumerate(_CAPTION):
+        pen.text((14, len(image) + 4 + 22 * k), line, _INK, ImageFont.load_default(15))
     return np.array(page)

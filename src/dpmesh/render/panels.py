@@ -1,4 +1,4 @@
-"""The parts of a figure: an image's region at a drawing's size, keypoints as observed, text, a grid of panels."""
+"""The parts of a figure: an image's region at a drawing's size, visible keypoints, text, a grid of panels."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ LIMBS = (
     *((JOINTS30.index(a), JOINTS30.index(b)) for a, b in COCO17.limb_names if {a, b} & {"L_Eye", "R_Eye"}),
     *((JOINTS30.index(f"{s}_Wrist"), JOINTS30.index(f"{s}_Hand")) for s in "LR"),
 )
-"""Pairs of `JOINTS30` that are joined where both are observed."""
+"""Pairs of `JOINTS30` that are joined where both are visible."""
 _INK, _QUIET, _WHITE = (25, 28, 33), (95, 100, 108), (255, 255, 255)
 
 
@@ -77,9 +77,9 @@ def draw_keypoints(
     confidence: Float[np.ndarray, "30"],
     colour: Colour,
 ) -> None:
-    """One person's observed joints and the limbs between them, in place. Confident ones are larger and more opaque.
+    """One person's visible joints and the limbs between them, in place. Confident ones are larger and more opaque.
 
-    points: px of the drawing. confidence: 0 for what was not observed, which is not drawn.
+    points: px of the drawing. confidence: 0 for a joint that is not visible, which is not drawn.
     """
     unit = float(np.sqrt(image.shape[0] * image.shape[1])) / 600
     for a, b in LIMBS:

@@ -1,4 +1,4 @@
-"""A run's two checkpoints, written aside and renamed; a torn one is detected and skipped."""
+"""A run's two checkpoints, written to a temporary file and renamed; a torn one is detected and skipped."""
 
 import logging
 import os

@@ -46,8 +46,8 @@ class Stage:
     """After the warm-up: "cosine" falls to a hundredth of the peak; "step" is constant and a tenth at the end (paper,
     released code)."""
     decay_steps: int = 5
-    """Length of the stretch at a tenth of the rate under "step": the last epochs, or the last steps where the length
-    is given in steps. Paper, released code: the last 5 epochs."""
+    """Length of the stretch at a tenth of the rate under "step": the last epochs; the last steps where the length is
+    in steps. Paper, released code: the last 5 epochs."""
 
     def __post_init__(self) -> None:
         where = f"stage {self.name}"

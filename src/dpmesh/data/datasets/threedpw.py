@@ -273,7 +273,7 @@ def _person(
     keypoints[keypoints[:, 2] <= DETECTED] = 0
     return Annotation(
         record, file, size, inside, K, joints2d, there,
-        joints3d=joints3d, joints3d_valid=there, given=keypoints, annotated=corners(box),
+        joints3d=joints3d, joints3d_valid=there, detected=keypoints, annotated=corners(box),
     )  # fmt: skip
 
 

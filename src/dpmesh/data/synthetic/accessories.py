@@ -1,4 +1,4 @@
-"""What hangs on a person and is no skin: skirts, coats, long hair, hats, glasses, bags, things in the hand.
+"""Accessories and loose clothes: skirts, coats, long hair, hats, glasses, bags, things in the hand.
 
 Each piece is a mesh in the rest pose of the person's own shape, moved by a few joints. Pieces hide joints as
 objects do: they are in the z-buffer, and not in the labels of the body's surface (generator.py).
@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int32
 from numpy.typing import NDArray
 
 from dpmesh.data.synthetic.body import FastBody
-from dpmesh.data.synthetic.clothes import Look
+from dpmesh.data.synthetic.clothes import Outfit
 from dpmesh.data.synthetic.materials import Material, cloth, material, surface
 from dpmesh.data.synthetic.primitives import Mesh, boxes, thing, turned
 from dpmesh.render.shading import vertex_normals
@@ -38,7 +38,7 @@ class Piece:
     paint: Material
 
 
-class Attic:
+class Accessories:
     """Makes pieces to measure; what is fixed about the body is worked out once."""
 
     def __init__(self, body: FastBody) -> None:
@@ -52,18 +52,18 @@ class Attic:
     def pieces(
         self,
         rng: np.random.Generator,
-        look: Look,
+        outfit: Outfit,
         shaped: Float32[Array32, "v 3"],
         joints: Float32[Array32, "24 3"],
     ) -> list[Piece]:
         """A person's loose things. shaped: the rest-pose surface of the shape, joints: its rest joints."""
         out: list[Piece] = []
-        if look.skirt != "none":
-            out.append(self._skirt(rng, look, shaped, joints))
+        if outfit.skirt != "none":
+            out.append(self._skirt(rng, outfit, shaped, joints))
         head = shaped[self._head]
         low, high = head.min(0), head.max(0)
-        if look.long and not look.bald:
-            out += self._hair(rng, look, low, high, joints)
+        if outfit.long and not outfit.bald:
+            out += self._hair(rng, outfit, low, high, joints)
         if rng.random() < HAT:
             out += self._hat(rng, low, high)
         if rng.random() < GLASSES:
@@ -91,18 +91,18 @@ class Attic:
             out.append(_held(rng, joints))
         return out
 
-    def _skirt(self, rng: np.random.Generator, look: Look, shaped: Array32, joints: Array32) -> Piece:
+    def _skirt(self, rng: np.random.Generator, outfit: Outfit, shaped: Array32, joints: Array32) -> Piece:
         """From the waist down: the upper rings follow the pelvis, the lower ones the thighs, long ones the shins."""
         waist, hips = shaped[self._waist], shaped[self._hips]
         hip, knee, ankle = (float(joints[_J(name), 1]) for name in ("L_Hip", "L_Knee", "L_Ankle"))
         end = (
             rng.uniform(ankle + 0.1, hip - 0.2)
-            if look.skirt != "coat"
+            if outfit.skirt != "coat"
             else rng.uniform(knee - 0.15, hip - 0.25)
         )
         heights = np.concatenate([[waist[:, 1].mean(), hip], np.linspace(hip, end, 7)[1:]])
         ease, flare = rng.uniform(0.012, 0.03), rng.uniform(0.0, 0.45) ** 1.5
-        if look.skirt == "coat":
+        if outfit.skirt == "coat":
             ease += 0.03
         widths = []
         for k in (0, 2):  # half axes across and deep
@@ -110,7 +110,7 @@ class Attic:
             widths.append(np.array([*ring, *(ring[1] + flare * (hip - heights[2:]))]))
         folds = rng.integers(4, 9), rng.uniform(0.0, 0.12), rng.uniform(0, 6)
         arc = (0.0, 2 * np.pi)
-        if look.skirt == "coat":
+        if outfit.skirt == "coat":
             opening = rng.uniform(0.05, 0.7)
             arc = (opening, 2 * np.pi - opening)
         vertices, faces = turned(heights, *widths, sides=28, arc=arc)
@@ -128,17 +128,17 @@ class Attic:
         for side, share in (("L", left), ("R", 1 - left)):
             weights[:, _J(f"{side}_Hip")] = leg * share * (1 - shin)
             weights[:, _J(f"{side}_Knee")] = leg * share * shin
-        return Piece(vertices, faces, weights, look.skirt_paint)
+        return Piece(vertices, faces, weights, outfit.skirt_paint)
 
     def _hair(
-        self, rng: np.random.Generator, look: Look, low: Array32, high: Array32, joints: Array32
+        self, rng: np.random.Generator, outfit: Outfit, low: Array32, high: Array32, joints: Array32
     ) -> list[Piece]:
         """A bob or long hair as a sheet open at the face; or a bun or a tail at the back."""
         middle, half = (low + high) / 2, (high - low) / 2
         kind, u = rng.random(), rng.uniform
         if kind < 0.25:  # a bun
             r, place = u(0.03, 0.055), np.array([0, middle[1] + half[1] * u(-0.1, 0.9), low[2] - 0.01], _F32)
-            return [_rigid(_ball(np.array([r, r, r]), place, look.hair), "Head")]
+            return [_rigid(_ball(np.array([r, r, r]), place, outfit.hair), "Head")]
         if kind < 0.5:  # a tail
             length, r = u(0.12, 0.45), u(0.02, 0.05)
             heights = middle[1] + half[1] * u(0.0, 0.5) - np.linspace(0, length, 6)
@@ -159,7 +159,7 @@ class Attic:
         body = 0.7 * np.clip((neck + 0.03 - vertices[:, 1]) / 0.15, 0, 1)
         weights = np.zeros((len(vertices), 24), _F32)
         weights[:, _J("Head")], weights[:, _J("Chest")] = 1 - body, body
-        return [Piece(vertices, faces, weights, look.hair)]
+        return [Piece(vertices, faces, weights, outfit.hair)]
 
     def _hat(self, rng: np.random.Generator, low: Array32, high: Array32) -> list[Piece]:
         """A dome to the brow; with a brim all round, a peak in front, or neither (a beanie, a helmet)."""
@@ -193,7 +193,7 @@ def place_pieces(
         )
         mesh = thing(vertices, piece.faces, vertex_normals(vertices, piece.faces), piece.paint)
         out.append(
-            Mesh(mesh.vertices, mesh.faces, mesh.normals, piece.vertices, mesh.look, mesh.starts, mesh.regions,
+            Mesh(mesh.vertices, mesh.faces, mesh.normals, piece.vertices, mesh.outfit, mesh.starts, mesh.regions,
                  mesh.paints)
         )  # fmt: skip
     return out

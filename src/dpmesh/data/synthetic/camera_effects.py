@@ -1,4 +1,4 @@
-"""What a camera and a file do to an image: exposure, haze, defocus, shaking, low resolution, noise, JPEG."""
+"""Effects of a camera and a file on an image: exposure, haze, defocus, shaking, low resolution, noise, JPEG."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
@@ -45,38 +45,38 @@ def photograph(
     if haze > 0:
         _veil(developed, haze, u(-0.2, 1.2, 2) * size, u(0.4, 1.2) * size)
     curve = (_SHOULDER ** np.exp(rng.normal(0, 0.2)) * 255 + 0.5).astype(np.uint8)
-    picture = np.asarray(
+    pixels = np.asarray(
         cv2.LUT(cv2.convertScaleAbs(np.maximum(developed, 0, out=developed)), curve), np.uint8
     )
     sigma = (
         abs(rng.normal(0.45, 0.35)) + 0.25 if rng.random() < 0.96 else u(1.5, 3.0)
     )  # one in 25 out of focus
-    picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)
+    pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.uint8)
     if rng.random() < 0.08:
-        picture = motion_blur(rng, picture)
+        pixels = motion_blur(rng, pixels)
     small = size
     if rng.random() < LOW:
         small = int(np.exp(u(np.log(LOW_SIDE[0]), np.log(LOW_SIDE[1]))))
-        picture = cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA)
+        pixels = cv2.resize(pixels, (small, small), interpolation=cv2.INTER_AREA)
     strength = abs(rng.normal(0, 0.014)) * 255 if rng.random() < 0.93 else u(0.03, 0.09) * 255
     place = rng.integers(0, len(_WHITE) - small, (3, 2))
     coloured = rng.random() >= 0.5
     grain = [_WHITE[r : r + small, c : c + small] for r, c in place[: 3 if coloured else 1]]
     grain = cv2.merge(grain if coloured else grain * 3)
-    picture = np.asarray(cv2.addWeighted(picture, 1, grain, strength, 0, dtype=cv2.CV_8U), np.uint8)
+    pixels = np.asarray(cv2.addWeighted(pixels, 1, grain, strength, 0, dtype=cv2.CV_8U), np.uint8)
     if rng.random() < 0.7:
         quality = int(u(25, 96) if rng.random() < 0.85 else u(8, 25))
-        picture = _jpeg(picture, quality)
+        pixels = _jpeg(pixels, quality)
     if small < size:
         how = cv2.INTER_LINEAR if rng.random() < 0.7 else cv2.INTER_CUBIC
-        picture = cv2.resize(picture, (size, size), interpolation=how)
+        pixels = cv2.resize(pixels, (size, size), interpolation=how)
     x1, y1, x2, y2 = (int(edge) for edge in frame)
     out = np.zeros((size, size, 3), np.uint8)
-    out[y1:y2, x1:x2] = picture[y1:y2, x1:x2]
+    out[y1:y2, x1:x2] = pixels[y1:y2, x1:x2]
     return out
 
 
-def motion_blur(rng: np.random.Generator, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def motion_blur(rng: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Blur along a line of 3 to 15 pixels."""
     length, angle = int(rng.integers(3, 16)), rng.uniform(0, np.pi)
     kernel, middle = np.zeros((length, length), _F32), (length - 1) / 2
@@ -91,13 +91,13 @@ def motion_blur(rng: np.random.Generator, picture: NDArray[np.uint8]) -> NDArray
         for used in (np.flatnonzero(kernel.any(1)), np.flatnonzero(kernel.any(0)))
     )
     weights = kernel[top:bottom, left:right] / kernel.sum()
-    return np.asarray(cv2.filter2D(picture, -1, weights, anchor=(int(at - left), int(at - top))), np.uint8)
+    return np.asarray(cv2.filter2D(image, -1, weights, anchor=(int(at - left), int(at - top))), np.uint8)
 
 
-def _jpeg(picture: UInt8[NDArray[np.uint8], "s s 3"], quality: int) -> UInt8[NDArray[np.uint8], "s s 3"]:
+def _jpeg(image: UInt8[NDArray[np.uint8], "s s 3"], quality: int) -> UInt8[NDArray[np.uint8], "s s 3"]:
     """Through a JPEG file and back."""
     _, file = cv2.imencode(
-        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
     decoded = np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8)
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)

@@ -1,8 +1,8 @@
-"""What people wear on the skin: layers, each a region of the rest pose with a material and a thickness.
+"""Close-fitting clothes as layers on the body: each a region of the rest pose with a material and a thickness.
 
 A region is four half-spaces over (|x|, y, z, 1) of the rest pose, so that seams are exact at every pixel, whatever
-the mesh is like. Arms stretch along x in the rest pose, legs along -y: sleeves end at |x|, trousers at y. What
-hangs free (skirts, coats, long hair, hats, bags) is geometry of its own: accessories.py.
+the mesh is like. Arms stretch along x in the rest pose, legs along -y: sleeves end at |x|, trousers at y. Loose
+pieces (skirts, coats, long hair, hats, bags) are meshes of their own: accessories.py.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -42,7 +42,7 @@ LONG, CROPPED, SHORTS = 0.62, 0.08, 0.3
 
 
 @dataclass(frozen=True)
-class Look:
+class Outfit:
     """Layers from the outermost to the skin, which covers everything.
 
     regions: a place is inside where all four rows · (|x|, y, z, 1) are positive.
@@ -88,7 +88,7 @@ class Wardrobe:
         landmarks, _ = body.joints(np.zeros((1, 10), _F32), np.tile(np.eye(3, dtype=_F32), (1, 24, 1, 1)))
         self._at = {name: landmarks[0, k] for k, name in enumerate(JOINTS30.joints)}
 
-    def dress(self, rng: np.random.Generator) -> Look:
+    def dress(self, rng: np.random.Generator) -> Outfit:
         """The clothes, hair and colours of a random person."""
         at, u = self._at, partial(between, rng)
         y = {name: float(point[1]) for name, point in at.items()}
@@ -156,7 +156,7 @@ class Wardrobe:
         mouth = at["Nose"] - np.array([0, 0.035, 0.025], _F32)
         layers.add(skin(rng, eyes, mouth), [], 0.0)
         hanging = jacket if skirt == "coat" else top if skirt == "dress" else cloth(rng)
-        return Look(
+        return Outfit(
             np.array(layers.regions, _F32), np.stack(layers.paints), np.array(layers.swell, _F32),
             skirt, hanging, hair, long, bald,
         )  # fmt: skip
@@ -198,10 +198,10 @@ class Wardrobe:
             )
         return hair, long, bald
 
-    def clothed(self, look: Look, shaped: Float32[Array32, "v 3"]) -> Float32[Array32, "v 3"]:
+    def clothed(self, outfit: Outfit, shaped: Float32[Array32, "v 3"]) -> Float32[Array32, "v 3"]:
         """A rest-pose surface with what clothes and hair add to it along the normals."""
         thick, out = np.zeros(len(shaped), _F32), shaped.copy()
-        _thicken(self._across, self._creases, look.regions, look.swell, thick)
+        _thicken(self._across, self._creases, outfit.regions, outfit.swell, thick)
         _grow(self._normals, thick, out)
         return out
 

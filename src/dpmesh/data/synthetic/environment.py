@@ -1,7 +1,7 @@
-"""Where people stand: a floor and walls in perspective around them, rooms or streets or parks, with soft shadows.
+"""The surroundings of the people: a floor and walls in perspective, rooms or streets or parks, with soft shadows.
 
-The world is a box of four walls on a floor, seen by rays; out of doors the walls are far (houses, hedges) and end
-below the sky. Frame: world, metres, y up, origin at the camera.
+The world is a box of four walls on a floor, drawn by ray casting. Out of doors the walls are far (houses, hedges) and
+end below the sky. Frame: world, metres, y up, origin at the camera.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from dpmesh.body.files import BodyArrays
 from dpmesh.data.sample import SCALARS, Batch, Sample, stack
-from dpmesh.data.synthetic.accessories import Attic, place_pieces
+from dpmesh.data.synthetic.accessories import Accessories, place_pieces
+from dpmesh.data.synthetic.bodies import Bodies, PoseSource
 from dpmesh.data.synthetic.body import FastBody
 from dpmesh.data.synthetic.camera_effects import photograph
 from dpmesh.data.synthetic.clothes import Wardrobe
@@ -21,7 +22,7 @@ from dpmesh.data.synthetic.lighting import Light
 from dpmesh.data.synthetic.materials import pick
 from dpmesh.data.synthetic.occluders import flat_shape, furniture, limb, put_before
 from dpmesh.data.synthetic.primitives import Mesh
-from dpmesh.data.synthetic.scene import CENTRE, SIZE, Bodies, PoseSource, Scenes, draw_scenes, project
+from dpmesh.data.synthetic.scene import CENTRE, SIZE, Scenes, draw_scenes, project
 from dpmesh.data.synthetic.shading import shade
 from dpmesh.data.synthetic.textures import backdrop, paste, texture
 from dpmesh.data.synthetic.zbuffer import LOOSE, MOST_HIDDEN, OTHER, PERSON, THING, Canvas
@@ -59,7 +60,7 @@ class SyntheticPeople:
         self._bank = bank
         self._body = FastBody(body)
         self._wardrobe = Wardrobe(self._body)
-        self._attic = Attic(self._body)
+        self._accessories = Accessories(self._body)
         self._part = body.weights.argmax(1).astype(np.uint8)  # the joint that moves each vertex most
 
     def sample(self, index: int) -> Sample:
@@ -68,7 +69,9 @@ class SyntheticPeople:
         scenes = draw_scenes(rng, 1, self._bank, self._body)
         crop, canvas, depth, face = self._render(rng, scenes)
         joints = scenes.people.joints[0] + scenes.transl[0]
-        hidden = ~seen(joints, project(joints[None], scenes.focal)[0], canvas.raster.depth, canvas.owner)
+        hidden = ~visible_joints(
+            joints, project(joints[None], scenes.focal)[0], canvas.raster.depth, canvas.owner
+        )
         batch = describe(rng, scenes, hidden[None])
         rows: dict[str, Any] = {n: float(r[0]) if n in SCALARS else r[0] for n, r in batch.items()}
         parts, surface = self._surface(depth, face, float(joints[0, 2]))
@@ -119,9 +122,9 @@ class SyntheticPeople:
             mesh, pieces = self._dressed(rng, scenes.others, k, scenes.other_transl[k])
             if canvas.add(mesh, OTHER, closed=True):
                 loose += [(piece, OTHER) for piece in pieces]
-        depth, face = canvas.seen_faces()
-        for piece, who in loose:
-            canvas.add(piece, who)
+        depth, face = canvas.visible_faces()
+        for piece, kind in loose:
+            canvas.add(piece, kind)
 
         joints = scenes.people.joints[0] + scenes.transl[0]
         positions = np.concatenate(
@@ -181,32 +184,32 @@ class SyntheticPeople:
         self, rng: np.random.Generator, bodies: Bodies, k: int, transl: NDArray[np.float32]
     ) -> tuple[Mesh, list[Mesh]]:
         """Person k of bodies with what is worn on the skin; and the loose things, each a mesh."""
-        look = self._wardrobe.dress(rng)
+        outfit = self._wardrobe.dress(rng)
         betas, rotations = bodies.betas[k], bodies.rotations[k]
         shaped, moves = self._body.shaped(betas), self._body.transforms(betas[None], rotations[None])[0]
-        vertices = self._body.pose(self._wardrobe.clothed(look, shaped), rotations, moves, transl)
+        vertices = self._body.pose(self._wardrobe.clothed(outfit, shaped), rotations, moves, transl)
         mesh = Mesh(
             vertices, self._body.faces, vertex_normals(vertices, self._body.faces), self._body.template,
-            np.zeros(len(self._body.faces), np.int32), np.array([0, len(look.paints)], np.int32),
-            look.regions, look.paints,
+            np.zeros(len(self._body.faces), np.int32), np.array([0, len(outfit.paints)], np.int32),
+            outfit.regions, outfit.paints,
         )  # fmt: skip
-        pieces = self._attic.pieces(rng, look, shaped, self._body.rest(betas[None])[0])
+        pieces = self._accessories.pieces(rng, outfit, shaped, self._body.rest(betas[None])[0])
         return mesh, place_pieces(pieces, moves, transl)
 
 
-def seen(
+def visible_joints(
     joints: Float32[NDArray[np.float32], "30 3"],
     pixels: Float32[NDArray[np.float32], "30 2"],
     depth: Float32[NDArray[np.float32], "s s"],
     owner: Int8[NDArray[np.int8], "s s"],
 ) -> Bool[NDArray[np.bool_], "30"]:
-    """Which joints nothing covers. Joints (metres, camera frame) outside the crop take the border pixel.
+    """Which joints are not covered. Joints (metres, camera frame) outside the crop use the border pixel.
 
-    The person's own surface covers a joint when it lies more than DEPTH_GAP before it (joints are inside the
-    body: the pelvis deeper than a wrist), what hangs on the person by LOOSE_GAP; anybody and anything else when
-    it is nearer at all.
+    Joints lie inside the body (the pelvis deeper than a wrist). So the person's own surface covers a joint only
+    when it is more than DEPTH_GAP nearer, loose clothes and accessories when they are more than LOOSE_GAP nearer.
+    Other people and things cover it when they are nearer at all.
     """
     x, y = (np.clip(np.round(pixels[:, k]).astype(np.int64), 0, SIZE - 1) for k in range(2))
-    who = owner[y, x]
-    gap = np.where(who == PERSON, DEPTH_GAP, np.where(who == LOOSE, LOOSE_GAP, 0.0))
+    kind = owner[y, x]
+    gap = np.where(kind == PERSON, DEPTH_GAP, np.where(kind == LOOSE, LOOSE_GAP, 0.0))
     return depth[y, x] >= joints[:, 2] - gap

@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 
 from dpmesh.data.noise import detector_like, joints30_of, posefix
 from dpmesh.data.sample import Batch
+from dpmesh.data.synthetic.bodies import PoseSource
 from dpmesh.data.synthetic.body import FastBody
-from dpmesh.data.synthetic.scene import OTHERS, SIZE, PoseSource, Scenes, draw_scenes, project
+from dpmesh.data.synthetic.scene import OTHERS, SIZE, Scenes, draw_scenes, project
 from dpmesh.skeletons import COCO17, JOINTS30, SMPL_PARENTS
 
 _COCO_ROWS = np.array(COCO17.indices_in(JOINTS30))
@@ -72,7 +73,7 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.b
         "betas": people.betas,
         "transl": scenes.transl,
         "joint_visible": (inside & ~hidden).astype(_F32),
-        # Everything is known of people who were made, and they are their own fit.
+        # Generated people are fully known: all masks are 1, and the body is its own fit.
         "joints2d_valid": np.ones((n, 30), _F32),
         "joints3d_valid": np.ones((n, 30), _F32),
         "pose_valid": np.ones((n, 24), _F32),

@@ -1,4 +1,4 @@
-"""What surfaces are made of: a row of numbers that a compiled loop turns into a colour at any point.
+"""Materials of surfaces: a row of parameters, from which a compiled loop computes a colour at any point.
 
 A material is evaluated at a *place*: metres in the rest pose for what is worn, in the thing's own frame otherwise.
 SynthOcc keeps spots, diamonds, chevrons, camouflage, marble and cells for itself; none is here.

@@ -173,7 +173,7 @@ def limb(rng: np.random.Generator, before: Float32[Array32, "3"], focal: float, 
     mesh = thing(vertices, faces, vertices * np.array([1, 0, 1], _F32), bare)
     cut = np.array([[0, -1, 0, rng.uniform(0.08, 0.3)], *[[0, 0, 0, 1]] * 3], _F32)
     worn = Mesh(
-        mesh.vertices, mesh.faces, mesh.normals, mesh.place, mesh.look, np.array([0, 2], np.int32),
+        mesh.vertices, mesh.faces, mesh.normals, mesh.place, mesh.outfit, np.array([0, 2], np.int32),
         np.stack([cut, mesh.regions[0]]), np.stack([bare, sleeve]),
     )  # fmt: skip
     return worn.moved(turn, tip.astype(_F32))

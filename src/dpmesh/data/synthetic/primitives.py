@@ -31,15 +31,15 @@ _NORMALS = np.repeat(np.array([[0, 0, -1], [0, 0, 1], [-1, 0, 0], [1, 0, 0], [0,
 class Mesh:
     """vertices (v, 3) metres; faces; normals (v, 3) unit; place (v, 3): where the material is evaluated.
 
-    look (f,): the layers of a face are those from starts[look] to starts[look + 1] of regions and paints
-    (clothes.Look); things have one layer.
+    outfit (f,): the layers of a face are those from starts[outfit] to starts[outfit + 1] of regions and paints
+    (clothes.Outfit); things have one layer.
     """
 
     vertices: Float32[Array32, "v 3"]
     faces: Int32[NDArray[np.int32], "f 3"]
     normals: Float32[Array32, "v 3"]
     place: Float32[Array32, "v 3"]
-    look: Int32[NDArray[np.int32], "f"]
+    outfit: Int32[NDArray[np.int32], "f"]
     starts: Int32[NDArray[np.int32], "k"]
     regions: Float32[Array32, "l 4 4"]
     paints: Float32[Array32, "l 20"]
@@ -48,7 +48,7 @@ class Mesh:
         """Turned, then shifted; its material goes along."""
         return Mesh(
             np.asarray(self.vertices @ turn.T + to, _F32), self.faces, np.asarray(self.normals @ turn.T, _F32),
-            self.place, self.look, self.starts, self.regions, self.paints,
+            self.place, self.outfit, self.starts, self.regions, self.paints,
         )  # fmt: skip
 
 
@@ -120,14 +120,14 @@ def join(meshes: list[Mesh]) -> Mesh:
         return meshes[0]
     vertices = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)], dtype=np.int32)
     layers = np.cumsum([0, *(len(mesh.paints) for mesh in meshes)], dtype=np.int32)
-    looks = np.cumsum([0, *(len(mesh.starts) - 1 for mesh in meshes)], dtype=np.int32)
+    outfits = np.cumsum([0, *(len(mesh.starts) - 1 for mesh in meshes)], dtype=np.int32)
     starts = [mesh.starts[:-1] + start for mesh, start in zip(meshes, layers, strict=False)]
     return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]),
         np.concatenate([mesh.faces + first for mesh, first in zip(meshes, vertices, strict=False)]),
         np.concatenate([mesh.normals for mesh in meshes]),
         np.concatenate([mesh.place for mesh in meshes]),
-        np.concatenate([mesh.look + first for mesh, first in zip(meshes, looks, strict=False)]),
+        np.concatenate([mesh.outfit + first for mesh, first in zip(meshes, outfits, strict=False)]),
         np.concatenate([*starts, layers[-1:]]),
         np.concatenate([mesh.regions for mesh in meshes]),
         np.concatenate([mesh.paints for mesh in meshes]),

@@ -7,16 +7,15 @@ Vectorised over samples. Frame: the crop camera's (docs/reference/conventions.md
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
 from dataclasses import dataclass, fields
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation  # pyright: ignore[reportMissingTypeStubs]
 
-from dpmesh.data.synthetic.body import FastBody, matrices, rotvecs
+from dpmesh.data.synthetic.bodies import Bodies, PoseSource, draw_bodies
+from dpmesh.data.synthetic.body import FastBody, matrices
 from dpmesh.data.synthetic.materials import pick_each
-from dpmesh.data.synthetic.self_collision import tangled
 from dpmesh.geometry import CROP
 from dpmesh.render.typed import compiled
 from dpmesh.skeletons import JOINTS30
@@ -33,9 +32,6 @@ CROP_DIAGONALS = (
 )  # side of the crop in diagonals: a person in the distance to one who fills the image
 _LOG_FOCAL, _LOG_CROP = ((float(np.log(a)), float(np.log(b))) for a, b in (FOCAL_DIAGONALS, CROP_DIAGONALS))
 FLESH = 0.07  # metres between a joint and the end of the body, where a detector's box ends
-REDRAWN = (
-    3  # times that a body is drawn again which goes through itself: of 4 % (2 % as recorded) few are left
-)
 FEET = 0.06  # metres between the lowest joint and the floor
 NEAREST = 0.35  # metres between the camera and the nearest joint, at least
 OTHERS = (0.64, 0.2, 0.09, 0.04, 0.03)
@@ -67,24 +63,6 @@ KEPT = (0.1, 0.9)
 CUT = 0.6  # of the boxes around less than the person end at the border of the image, the rest inside it
 CUT_SIDES = (0.5, 0.18, 0.16, 0.16)
 """Which side is cut off: below, above, left, right. Cameras are held so that heads are in the image."""
-
-
-@runtime_checkable
-class PoseSource(Protocol):
-    """Body poses: axis-angle (n, 24, 3), joint 0 in a y-up world. data.poses.PoseBank is one."""
-
-    def sample(self, rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 24 3"]: ...
-
-
-@dataclass(frozen=True)
-class Bodies:
-    """n posed people. pose: axis-angle, row 0 global_orient; joints (30-set), coco: metres, transl 0."""
-
-    pose: Float32[NDArray[np.float32], "n 24 3"]
-    rotations: Float32[NDArray[np.float32], "n 24 3 3"]
-    betas: Float32[NDArray[np.float32], "n 10"]
-    joints: Float32[NDArray[np.float32], "n 30 3"]
-    coco: Float32[NDArray[np.float32], "n 17 3"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +98,7 @@ def project(
 def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBody) -> Scenes:
     """n independent scenes."""
     view = _views(rng, n)
-    people = _draw_bodies(rng, bank, body, view)
+    people = draw_bodies(rng, bank, body, view)
     log_focal, log_crop = rng.uniform(*_LOG_FOCAL, n), rng.uniform(*_LOG_CROP, n)
     focal = (SIZE * np.exp(log_focal - log_crop)).astype(_F32)
     diagonal = (SIZE * np.exp(-log_crop)).astype(_F32)
@@ -137,8 +115,10 @@ def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBo
     ground = (down - FEET).astype(_F32)
 
     of = np.repeat(np.arange(n), pick_each(rng, OTHERS, n))
-    others = _draw_bodies(rng, bank, body, view[of])
-    other_transl = _beside(rng, others, transl[of], view[of], ground[of]) if len(of) else np.zeros((0, 3))
+    others = draw_bodies(rng, bank, body, view[of])
+    other_transl = (
+        _places_around(rng, others, transl[of], view[of], ground[of]) if len(of) else np.zeros((0, 3))
+    )
     kept = others.joints[..., 2].min(1) + other_transl[:, 2] > NEAREST
     others = Bodies(*(getattr(others, item.name)[kept] for item in fields(Bodies)))
     return Scenes(
@@ -147,7 +127,7 @@ def draw_scenes(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBo
     )  # fmt: skip
 
 
-def _beside(
+def _places_around(
     rng: np.random.Generator,
     others: Bodies,
     transl: Float[NDArray[np.floating], "m 3"],
@@ -199,61 +179,6 @@ def _any_rotations(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float
     """Uniform over all rotations: a normal quaternion has no preferred direction."""
     quaternions = rng.standard_normal((n, 4))
     return np.asarray(Rotation.from_quat(quaternions).as_matrix(), _F32).reshape(n, 3, 3)
-
-
-def _draw_bodies(
-    rng: np.random.Generator, bank: PoseSource, body: FastBody, view: Float32[NDArray[np.float32], "n 3 3"]
-) -> Bodies:
-    """Bodies as cameras of these views see them; those that go through themselves are drawn again."""
-    n = len(view)
-    if not n:
-        return Bodies(
-            *(np.zeros((0, *shape), _F32) for shape in ((24, 3), (24, 3, 3), (10,), (30, 3), (17, 3)))
-        )
-    pose, betas, rotations, both = _any_bodies(rng, bank, body, view)
-    for _ in range(REDRAWN):
-        rows = np.flatnonzero(tangled(both[:, :30]))
-        if not len(rows):
-            break
-        pose[rows], betas[rows], rotations[rows], both[rows] = _any_bodies(rng, bank, body, view[rows])
-    return Bodies(pose, rotations, betas, both[:, :30], both[:, 30:])
-
-
-def _any_bodies(
-    rng: np.random.Generator, bank: PoseSource, body: FastBody, view: Float32[NDArray[np.float32], "n 3 3"]
-) -> tuple[NDArray[np.float32], ...]:
-    """pose, betas, rotations, and the 30 and 17 joints one after the other."""
-    n = len(view)
-    pose, betas = np.array(bank.sample(rng, n), _F32), draw_betas(rng, n)
-    yaw = np.zeros((n, 3))
-    yaw[:, 1] = rng.uniform(-np.pi, np.pi, n)
-    rotations = matrices(pose)
-    rotations[:, 0] = view @ matrices(yaw) @ rotations[:, 0]
-    pose[:, 0] = rotvecs(rotations[:, 0])
-    return pose, betas, rotations, np.concatenate(body.joints(betas, rotations), 1)
-
-
-def draw_betas(rng: np.random.Generator, n: int) -> Float32[NDArray[np.float32], "n 10"]:
-    """Shapes: men and women, the young and small, wider than the free body's own population (docs/reference/body.md).
-
-    A standard normal is that population, in which the mean shape looks like a slim woman.
-    Component 0 is height (and a man's build above), 1 the build of a man (+) or woman (-), 2 weight, 3 girth: below
-    -2 its waist is thinner than anybody's, so that it is cut there.
-    """
-    betas = rng.standard_normal((n, 10)) * SPREAD
-    betas[:, :2] += np.where(rng.random(n) < 0.5, 1.0, -1.0)[:, None] * SEX
-    young = rng.random(n) < YOUNG
-    betas[young, 0] = rng.uniform(-4.5, -2.2, int(young.sum()))
-    return np.clip(betas, LEAST, MOST).astype(_F32)
-
-
-SPREAD = np.array([1.1, 1.1, 1.3, 1.2, 1, 1, 1, 1, 1, 1])
-SEX = np.array([0.45, 0.8])
-YOUNG = (
-    0.08  # 1.3 to 1.5 m tall with a large head: as near to a child of ten as ten components of adults come
-)
-LEAST = np.array([-4.5, -3, -2.5, -1.8, -2.5, -2.5, -2.5, -2.5, -2.5, -2.5])
-MOST = np.array([3, 3, 3, 3.2, 2.5, 2.5, 2.5, 2.5, 2.5, 2.5])
 
 
 def _frame_region(

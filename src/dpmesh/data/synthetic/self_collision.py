@@ -1,4 +1,4 @@
-"""Whether a body goes through itself: limbs as capsules around the joints."""
+"""Self-collision of a body, tested with capsules around the limbs."""
 
 import numpy as np
 from jaxtyping import Bool, Float32

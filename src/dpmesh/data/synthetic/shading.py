@@ -1,4 +1,4 @@
-"""Shades a raster: the material at each pixel, soft and hard light on it, darker in corners."""
+"""Shades a raster: the material at each pixel, soft and hard light, ambient occlusion in corners."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
@@ -22,28 +22,28 @@ Array64 = NDArray[np.float64]
 
 def shade(image: Float32[Array32, "h w 3"], raster: Raster, mesh: Mesh, light: Light, focal: float) -> None:
     """Draw the visible surfaces over `image`, in place. Two-sided: a normal that faces away is negated."""
-    # What every pixel looks up is in the precision that it is computed in: converting there takes an eighth longer.
+    # The tables have the precision of the computation: converting for each pixel takes an eighth longer.
     regions, paints, harmonics, sun, hard = (
         np.asarray(table, np.float64)
         for table in (mesh.regions, mesh.paints, light.harmonics, light.direction, light.hard)
     )
     _shade(
-        image, raster.depth, raster.face, raster.bary, mesh.faces, mesh.place, mesh.normals, mesh.look, mesh.starts,
+        image, raster.depth, raster.face, raster.bary, mesh.faces, mesh.place, mesh.normals, mesh.outfit, mesh.starts,
         regions, paints, harmonics, sun, hard, NOISE, focal, corners(raster.depth),
     )  # fmt: skip
 
 
 def corners(depth: Float32[Array32, "s s"]) -> Float32[Array32, "s s"]:
-    """Ambient occlusion by eye: how much darker a pixel is for lying deeper than its surroundings, 0.55 to 1.
+    """Approximate ambient occlusion: a factor from 0.55 to 1, lower where a pixel lies deeper than its surroundings.
 
     Depth against its own mean over some twenty pixels, at quarter size; the background counts as a metre behind.
     """
     small = depth[1::4, 1::4]
-    seen = np.isfinite(small)
-    far = (float(small[seen].max()) if seen.any() else 1.0) + 1.0
-    small = np.where(seen, small, far).astype(_F32)
+    covered = np.isfinite(small)
+    far = (float(small[covered].max()) if covered.any() else 1.0) + 1.0
+    small = np.where(covered, small, far).astype(_F32)
     deeper = small - cv2.blur(small, (5, 5))
-    # Up to 15 cm of corner count in full; what is half a metre before something does not touch it.
+    # Corners up to 15 cm deep count in full; a surface half a metre in front of another does not darken it.
     factor = 1 - 0.45 * _share(deeper / 0.1) * _share((0.3 - deeper) / 0.15)
     return np.asarray(cv2.resize(factor.astype(_F32), depth.shape[::-1]), _F32)
 
@@ -77,7 +77,7 @@ def _mixed(
 @compiled_fast
 def _shade(
     image: Array32, depth: Array32, face: NDArray[np.int32], bary: Array32, faces: NDArray[np.int32], place: Array32,
-    normals: Array32, look: NDArray[np.int32], starts: NDArray[np.int32], regions: Array64, paints: Array64,
+    normals: Array32, outfit: NDArray[np.int32], starts: NDArray[np.int32], regions: Array64, paints: Array64,
     harmonics: Array64, sun: Array64, hard: Array64, table: Array32, focal: float, corner: Array32,
 ) -> None:  # fmt: skip
     height, width = face.shape
@@ -90,8 +90,8 @@ def _shade(
             wa, wb, wc = bary[i, j, 0], bary[i, j, 1], bary[i, j, 2]
             px, py, pz = _mixed(place, a, b, c, wa, wb, wc)
             x, y, z = _mixed(normals, a, b, c, wa, wb, wc)
-            layer = int(starts[look[f]])
-            while layer < starts[look[f] + 1] - 1 and inside(regions, layer, px, py, pz) <= 0:
+            layer = int(starts[outfit[f]])
+            while layer < starts[outfit[f] + 1] - 1 and inside(regions, layer, px, py, pz) <= 0:
                 layer += 1
             fade = min(1.0, 0.02 * focal / depth[i, j])  # a pixel of 2 cm sees half of what is finer
             colour = paint(table, paints, layer, px, py, pz, fade)

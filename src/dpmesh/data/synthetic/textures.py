@@ -1,4 +1,4 @@
-"""Backgrounds and surface textures made of nothing but random numbers. Images: RGB float32 in [0, 1]."""
+"""Backgrounds and surface textures, generated from random numbers. Images: RGB float32 in [0, 1]."""
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)

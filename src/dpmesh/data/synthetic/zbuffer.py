@@ -41,19 +41,19 @@ class Canvas:
         self.owner: Int8[NDArray[np.int8], "s s"] = np.zeros((size, size), np.int8)
         self._whole = 0
 
-    def add(self, mesh: Mesh, who: int, closed: bool = False, most: float = 1.0) -> bool:
-        """Draw a mesh where it is the nearest, unless it hides too much of the person. Whether it was drawn.
-        What hangs on the person is always drawn.
+    def add(self, mesh: Mesh, kind: int, closed: bool = False, most: float = 1.0) -> bool:
+        """Draw a mesh where it is the nearest, unless it hides too much of the person; returns whether it was drawn.
+        Clothes and accessories of the person are always drawn.
 
-        closed: a body: closed, so that faces that look away need not be drawn.  most: a share that this
-        mesh may hide, where that is less than the canvas allows.
+        closed: the mesh is closed, as a body is; faces that point away are not drawn. most: share of the person that
+        this mesh may hide, where that is less than the canvas allows.
         """
         if not len(mesh.faces) or (not closed and self.beyond(mesh.vertices)):
             return False
-        if not self._whole or who == LOOSE:
+        if not self._whole or kind == LOOSE:
             rasterize(mesh.vertices, mesh.faces, self.K, self.owner.shape, closed, self.raster, self._faces)
-            visible = _take(self.owner, self.raster.face, self._faces, who)
-            if who == PERSON:
+            visible = _take(self.owner, self.raster.face, self._faces, kind)
+            if kind == PERSON:
                 self._whole = visible
         else:
             new = self._scratch
@@ -61,7 +61,7 @@ class Canvas:
             rasterize(mesh.vertices, mesh.faces, self.K, self.owner.shape, closed, new, self._faces)
             if self._too_much(*_covered(self.owner, self.raster.depth, new.depth), most):
                 return False
-            _merge(*self.raster, self.owner, *new, who)
+            _merge(*self.raster, self.owner, *new, kind)
         self.meshes.append(mesh)
         self._faces += len(mesh.faces)
         return True
@@ -80,8 +80,8 @@ class Canvas:
         """Everything as one mesh, for the raster's faces."""
         return join(self.meshes)
 
-    def seen_faces(self) -> tuple[Float32[NDArray[np.float32], "s s"], Int32[NDArray[np.int32], "s s"]]:
-        """Depth and face as they are now: copies."""
+    def visible_faces(self) -> tuple[Float32[NDArray[np.float32], "s s"], Int32[NDArray[np.int32], "s s"]]:
+        """Copies of the present depth and face buffers."""
         return self.raster.depth.copy(), self.raster.face.copy()
 
     def _too_much(self, own: int, lost: int, most: float = 1.0) -> bool:
@@ -114,13 +114,13 @@ def _beyond(points: NDArray[np.float32], slope: float, margin: float) -> bool:
 
 
 @compiled
-def _take(owner: NDArray[np.int8], face: NDArray[np.int32], first: int, who: int) -> int:
+def _take(owner: NDArray[np.int8], face: NDArray[np.int32], first: int, kind: int) -> int:
     """Give the pixels of faces from `first` on to their owner; how many they are."""
     taken = 0
     for i in range(face.shape[0]):
         for j in range(face.shape[1]):
             if face[i, j] >= first:
-                owner[i, j] = who
+                owner[i, j] = kind
                 taken += 1
     return taken
 
@@ -142,11 +142,11 @@ def _covered(
 @compiled
 def _merge(
     depth: NDArray[np.float32], face: NDArray[np.int32], bary: NDArray[np.float32], owner: NDArray[np.int8],
-    new_depth: NDArray[np.float32], new_face: NDArray[np.int32], new_bary: NDArray[np.float32], who: int,
+    new_depth: NDArray[np.float32], new_face: NDArray[np.int32], new_bary: NDArray[np.float32], kind: int,
 ) -> None:  # fmt: skip
     for i in range(depth.shape[0]):
         for j in range(depth.shape[1]):
             if new_depth[i, j] < depth[i, j]:
-                depth[i, j], face[i, j], owner[i, j] = new_depth[i, j], new_face[i, j], who
+                depth[i, j], face[i, j], owner[i, j] = new_depth[i, j], new_face[i, j], kind
                 for k in range(3):
                     bary[i, j, k] = new_bary[i, j, k]

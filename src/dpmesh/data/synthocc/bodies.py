@@ -43,7 +43,7 @@ class Figure:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Outfit:
     """group: of each face; patterns: one a group, over the rest pose, metres."""
 
     group: Int[np.ndarray, "f"]
@@ -82,7 +82,7 @@ class People:
         )
         return Figure(pose, betas, vertices[0].numpy().round(_MESH_DIGITS), joints, coco, h36m)
 
-    def dress(self, draws: Draws) -> Look:
+    def dress(self, draws: Draws) -> Outfit:
         """Skin, hair or cap, top, trousers and shoes, each with a pattern of its own."""
         skin = _SKIN[draws.pick(len(_SKIN))] * draws.between(0.85, 1.1)
         group = np.ones(len(self.faces), np.int64)  # 0 skin, 1 top, 2 trousers, 3 shoes, 4 hair
@@ -98,7 +98,7 @@ class People:
         face = self._middle[:, 2] > np.quantile(self._middle[self._is("head"), 2], 0.62)
         group[crown & ~(face & (self._height < self._height.max() - 0.06))] = 4
         hair = draws.colour(0.04, 0.5, 0.2)
-        return Look(
+        return Outfit(
             group,
             (
                 _plain(skin), draw_pattern(draws, draws.between(0.05, 0.2)),

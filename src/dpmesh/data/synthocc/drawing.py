@@ -8,32 +8,32 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from dpmesh.data.synthocc.bodies import Look, People
+from dpmesh.data.synthocc.bodies import Outfit, People
 from dpmesh.data.synthocc.draws import Draws
 from dpmesh.data.synthocc.patterns import Array, draw_pattern, fractal
 from dpmesh.data.synthocc.scenes import SynthOccScene
 from dpmesh.geometry import CROP
 from dpmesh.render.rasterizer import Raster, interpolate, rasterize
 
-_LAMP, _LOOKS, _CAMERA, _WORLD = 1, 2, 3, 4
-"""Third number of the keys of a case's draws (0: scenes.py); the people's looks are _LOOKS + 10, ... A case has one
-camera, with one grain, so that its images differ by what hides the person alone."""
+_LAMP, _OUTFITS, _CAMERA, _WORLD = 1, 2, 3, 4
+"""Third number of the keys of a case's draws (0: scenes.py); the people's outfits are _OUTFITS + 10, ... A case has one
+camera, with one grain, so that its images differ only by what hides the person."""
 
 
 def draw_case(people: People, scenes: list[SynthOccScene]) -> UInt8[np.ndarray, "6 256 256 3"]:
-    """RGB of a case's scenes, black outside the frame. Of one camera the surroundings are made once."""
+    """RGB of a case's scenes, black outside the frame. The surroundings are drawn once for each camera."""
     made: tuple[SynthOccScene, _Surroundings] | None = None
-    pictures = []
+    images = []
     for scene in scenes:
         if made is None or scene.ground is not made[0].ground:
             made = (scene, _surroundings(Draws(scene.case, scene.attempt, _WORLD), scene))
-        pictures.append(_draw(people, scene, made[1]))
-    return np.stack(pictures)
+        images.append(_draw(people, scene, made[1]))
+    return np.stack(images)
 
 
 @dataclass(frozen=True, eq=False)
 class _Surroundings:
-    """image without shadows; where the ground is seen, and its points from the ground's origin, camera frame."""
+    """image without shadows; where the ground is visible, and its points from the ground's origin, camera frame."""
 
     image: Float[Array, "h w 3"]
     on_ground: Bool[np.ndarray, "h w"]
@@ -68,8 +68,8 @@ def _draw(people: People, scene: SynthOccScene, around: _Surroundings) -> UInt8[
     for i in range(len(meshes)):
         mine = (raster.face >= firsts[i]) & (raster.face < firsts[i + 1])
         if i <= len(scene.others):
-            look = people.dress(Draws(*key, _LOOKS + 10 + i))
-            colour = _clothes(look, raster, mine, int(firsts[i]), at[mine][:, :3])
+            outfit = people.dress(Draws(*key, _OUTFITS + 10 + i))
+            colour = _clothes(outfit, raster, mine, int(firsts[i]), at[mine][:, :3])
         else:
             assert scene.thing is not None
             colour = scene.thing[0].pattern(at[mine][:, :3])
@@ -83,11 +83,11 @@ def own_depth(people: People, scene: SynthOccScene) -> Float[np.ndarray, "h w"]:
 
 
 def _clothes(
-    look: Look, raster: Raster, mine: Bool[np.ndarray, "h w"], first: int, rest: Float[Array, "n 3"]
+    outfit: Outfit, raster: Raster, mine: Bool[np.ndarray, "h w"], first: int, rest: Float[Array, "n 3"]
 ) -> Float[Array, "n 3"]:
-    group = look.group[raster.face[mine] - first]
+    group = outfit.group[raster.face[mine] - first]
     out = np.zeros_like(rest)
-    for number, pattern in enumerate(look.patterns):
+    for number, pattern in enumerate(outfit.patterns):
         here = group == number
         out[here] = pattern(rest[here])
     return out

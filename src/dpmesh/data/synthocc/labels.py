@@ -1,4 +1,4 @@
-"""What is true of a scene and what the noise model reports of it, rounded, as plain arrays with a checksum."""
+"""Labels of a scene: the ground truth and simulated keypoints, rounded, as plain arrays with a checksum."""
 
 import hashlib
 from collections.abc import Iterable
@@ -35,8 +35,8 @@ _INSIDE = np.array(
 class Label:
     """One person. pose (axis-angle), betas, transl, focal, frame, box: of the scene. joints3d: the 30-set, metres,
     camera frame; joints2d: crop px.
-    hidden: by others, an object or the frame; seen: by nothing, not by the own body either.
-    points, given: simulated 2D keypoints, crop px, and which of them exist (0 elsewhere)."""
+    hidden: by others, an object or the frame; visible: hidden by nothing, not by the own body either.
+    points, detected: simulated 2D keypoints, crop px, and which of them exist (0 elsewhere)."""
 
     id: str
     pose: Float[Array, "24 3"]
@@ -48,9 +48,9 @@ class Label:
     joints3d: Float[Array, "30 3"]
     joints2d: Float[Array, "30 2"]
     hidden: Bool[np.ndarray, "30"]
-    seen: Bool[np.ndarray, "30"]
+    visible: Bool[np.ndarray, "30"]
     points: Float[Array, "30 2"]
-    given: Bool[np.ndarray, "30"]
+    detected: Bool[np.ndarray, "30"]
 
 
 _STEPS = {"pose": "pose", "betas": "betas", "transl": "metres", "focal": "pixels", "frame": "pixels", "box": "pixels",
@@ -66,8 +66,8 @@ def label(people: People, scene: SynthOccScene) -> Label:
     person, pixels = scene.person, scene.pixels(scene.person.joints)
     x, y = np.clip(np.rint(pixels).astype(np.int64), 0, CROP - 1).T
     own = own_depth(people, scene)[y, x] < person.joints[:, 2] - _INSIDE
-    seen = ~scene.hidden & ~own & scene.inside(pixels)
-    points, given = _noisy(scene, ~seen)
+    visible = ~scene.hidden & ~own & scene.inside(pixels)
+    points, detected = _noisy(scene, ~visible)
     return Label(
         id=name(scene.case, scene.subset, scene.level),
         pose=person.figure.pose,
@@ -79,9 +79,9 @@ def label(people: People, scene: SynthOccScene) -> Label:
         joints3d=person.joints.round(DIGITS["metres"]),
         joints2d=pixels.round(DIGITS["pixels"]),
         hidden=scene.hidden,
-        seen=seen,
+        visible=visible,
         points=points.astype(np.float64).round(DIGITS["pixels"]),
-        given=given > 0,
+        detected=detected > 0,
     )
 
 
@@ -104,12 +104,15 @@ def _noisy(
         neighbours[None],
         flags[None].astype(np.float64),
     )
-    points, given = detector_like(
+    points, detected = detector_like(
         rng, noisy.points, noisy.flags, hidden[_COCO][None], inside[None], area, _DROP_HIDDEN, _DROP_ANY
     )
     x1, y1, x2, y2 = scene.frame
-    given = given * ((points >= [x1, y1]) & (points <= [x2 - 1, y2 - 1])).all(-1)  # no detector looks beyond
-    joints, visible = joints30_of(points * given[..., None].astype(np.float32), given.astype(np.float32))
+    # Detectors report nothing outside their input image.
+    detected = detected * ((points >= [x1, y1]) & (points <= [x2 - 1, y2 - 1])).all(-1)
+    joints, visible = joints30_of(
+        points * detected[..., None].astype(np.float32), detected.astype(np.float32)
+    )
     return joints[0], visible[0]
 
 

@@ -67,7 +67,7 @@ class Standing:
 class SynthOccScene:
     """focal: crop px. frame: x1 y1 x2 y2 px of the crop that the image covers. others: in front or anywhere.
     thing: a solid, its vertices in the camera frame, and what it came from. hidden: joints of the 30-set that others,
-    the thing or the frame hide. attempt: which try gave the case; case and attempt are the key of its looks."""
+    the thing or the frame hide. attempt: the try that succeeded; case and attempt are the key of its appearance."""
 
     case: int
     attempt: int
@@ -106,9 +106,9 @@ def case(people: People, number: int, attempt: int = 0) -> list[SynthOccScene]:
                 "crowd": _people(2, 2),
                 "truncation": _cuts,
             }[subset]
-            found = ladder(people, draws, base)
-            if found is not None:
-                return [replace(base, hidden=np.zeros(len(JOINTS30), bool)), *found]
+            rungs = ladder(people, draws, base)
+            if rungs is not None:
+                return [replace(base, hidden=np.zeros(len(JOINTS30), bool)), *rungs]
         attempt += 1
 
 

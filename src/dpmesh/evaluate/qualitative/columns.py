@@ -71,18 +71,19 @@ def open_columns(
     titles = list(labels) or _titles(names)
     with_network: list[Method] = [method for method in chosen if method not in WITHOUT_NETWORK]
     without: list[Method] = [method for method in chosen if method in WITHOUT_NETWORK]
-    pairs: Sequence[tuple[str, Method]] = [
-        *((name, method) for name in names for method in with_network),
-        *((names[0], method) for method in without),
+    pairs: Sequence[tuple[int, Method]] = [
+        *((i, method) for i in range(len(names)) for method in with_network),
+        *((0, method) for method in without),
     ]
     if len(pairs) > MOST:
         raise ConfigError(f"{len(pairs)} columns; a sheet has at most {MOST}", where="weights × methods")
     opened: dict[str, Predictor] = {}
     columns: list[Column] = []
-    for name, method in pairs:
+    for i, method in pairs:
+        name = names[i]
         if name not in opened:
             opened[name] = Predictor.from_pretrained(**vars(replace(options, weights=name)))
-        columns.append(_column(opened[name], name, titles[names.index(name)], method, len(chosen) > 1))
+        columns.append(_column(opened[name], name, titles[i], method, len(chosen) > 1))
     return tuple(columns)
 
 

@@ -21,7 +21,7 @@ from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.evaluate.qualitative.columns import Column
 from dpmesh.evaluate.qualitative.figure import SIDE, Panel, draw_panels, draw_sheet, observed_confidence
 from dpmesh.inference.options import PredictOptions
-from dpmesh.inference.preprocess import PreparedImage, Source, prepare_image
+from dpmesh.inference.preprocess import ImageSource, PreparedImage, prepare_image
 from dpmesh.inference.result_folder import png
 from dpmesh.inference.scene import Scene
 from dpmesh.inference.staging import CLAIM, STAGING, refuse_staging, staging_folder, staging_path, write_files
@@ -31,7 +31,7 @@ _DEFAULTS = PredictOptions()
 SCHEMA = "dpmesh.comparison/1"
 SHEET, RECORD = "sheet.png", "comparison.json"
 _FILE = re.compile(r"(sheet|input|keypoints|(overlay|side)_\d{2,4})\.png")
-"""Whatever a record says, no other file is replaced or removed."""
+"""No other file is replaced or removed, even if a record names it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,16 +121,20 @@ class Comparison:
 
 
 def compare(
-    columns: Sequence[Column], image: Source, options: PredictOptions = _DEFAULTS, only_image: bool = True
+    columns: Sequence[Column],
+    image: ImageSource,
+    options: PredictOptions = _DEFAULTS,
+    only_image: bool = True,
+    inputs: Sequence[str] = (),
 ) -> Comparison:
-    """The people of one image, detected once, through every column.
+    """Detect the people of one image once, and predict their bodies with every column.
 
     image: a path, a PIL image or an RGB array. only_image: no other image is processed, so a keypoint file that names
-    no image belongs to this one. Raises InputError.
+    no image belongs to this one. inputs: paths of all images that are processed. Raises InputError.
     """
     if not columns:
         raise InputError("nothing to compare", where="columns")
-    job = prepare_image(columns[0].predictor.detector, image, options, only_image)
+    job = prepare_image(columns[0].predictor.detector, image, options, only_image, inputs)
     supplied = [
         f"{name} of the user" for name in ("keypoints", "boxes") if getattr(options, name) is not None
     ]
@@ -139,27 +143,31 @@ def compare(
 
 
 def stored_record(folder: Path) -> dict[str, Any] | None:
-    """Of a folder that holds a whole comparison and nothing else; None for any other."""
-    found = _own_record(folder)
-    if found is None or found.get("pending") or not all((folder / file).is_file() for file in found["files"]):
+    """The record of a folder that holds a whole comparison and nothing else; None for any other folder."""
+    record = _own_record(folder)
+    if (
+        record is None
+        or record.get("pending")
+        or not all((folder / file).is_file() for file in record["files"])
+    ):
         return None
-    return found
+    return record
 
 
 def _own_record(folder: Path) -> dict[str, Any] | None:
-    """Of a folder that holds nothing but files of a comparison, also one that was killed while it was made again."""
+    """The record of a folder that holds only files of a comparison, complete or interrupted; None for any other."""
     try:
-        found = read_json(folder / RECORD, 2**26, OutputError)
+        record = read_json(folder / RECORD, 2**26, OutputError)
         inside = os.listdir(folder)
     except (DPMeshError, OSError):
         return None
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         return None
-    named = [found.get("files"), found.get("pending", [])]
+    named = [record.get("files"), record.get("pending", [])]
     if not all(isinstance(names, list) and all(map(_is_own, names)) for names in named):
         return None  # a record from elsewhere cannot name a file of the user's
     own = {RECORD, *named[0], *named[1]}
-    return found if all(_belongs(name, own) for name in inside) else None
+    return record if all(_belongs(name, own) for name in inside) else None
 
 
 def _is_own(name: object) -> bool:
@@ -181,7 +189,7 @@ def _write(out: Path, name: str, files: Mapping[str, bytes], record: Mapping[str
             with folder_lock(target, "comparison"):
                 _exchange(target, final, record)
             return target
-        out.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with staging_folder(staging_path(target), _is_own) as part:
             write_files(part, final)
             os.rename(part, target)
@@ -215,7 +223,7 @@ def _exchange(target: Path, files: Mapping[str, bytes], record: Mapping[str, Any
 
 def _tidy(target: Path) -> None:
     for name in (CLAIM, LOCK):
-        with suppress(OSError):  # still held: nobody else is here
+        with suppress(OSError):  # still held: no other process writes here
             (target / name).unlink()
 
 
@@ -244,8 +252,8 @@ def refuse_foreign(folder: Path, overwrite: bool) -> None:
 
 def is_of(folder: Path, sha256: str, asked: Mapping[str, Any]) -> bool:
     """Whether a stored comparison is of this image and of just these options."""
-    found = stored_record(folder)
-    return found is not None and found.get("source_sha256") == sha256 and found.get("asked") == dict(asked)
+    record = stored_record(folder)
+    return record is not None and record.get("source_sha256") == sha256 and record.get("asked") == dict(asked)
 
 
 def _version() -> str:

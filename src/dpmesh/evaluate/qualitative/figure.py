@@ -43,8 +43,9 @@ def draw_panels(job: PreparedImage, scenes: Sequence[Scene], size: int, crop: bo
     region, colours = region_of(job, size, crop), palette(len(job.people))
     plain = region.cut(job.image.rgb)
     panels: dict[str, Panel] = {"input": plain, "keypoints": _keypoints(job, plain, region, colours)}
-    everybody = [person.vertices for scene in scenes for person in scene.people]
-    around = np.concatenate(everybody).astype(np.float64) if everybody else np.zeros((0, 3))
+    bodies = [person.vertices for scene in scenes for person in scene.people]
+    bodies += [_on_floor(scene) for scene in scenes if scene.people]  # the shadows
+    around = np.concatenate(bodies).astype(np.float64) if bodies else np.zeros((0, 3))
     trim = (slice(0, side.SIZE[0]), slice(0, side.SIZE[1]))
     if len(around):
         camera = (*side.side_camera(around), side.side_intrinsics())
@@ -56,9 +57,16 @@ def draw_panels(job: PreparedImage, scenes: Sequence[Scene], size: int, crop: bo
     return panels
 
 
+def _on_floor(scene: Scene) -> Float[np.ndarray, "n 3"]:
+    """All vertices of a scene, straight down on the floor under its lowest one."""
+    points = np.concatenate([person.vertices for person in scene.people]).astype(np.float64)
+    points[:, 1] = points[:, 1].max()
+    return points
+
+
 def _keypoints(job: PreparedImage, plain: Panel, region: Region, colours: Sequence[Colour]) -> Panel:
     drawn = plain.copy()
-    for i in reversed(range(len(job.people))):  # the surest on top
+    for i in reversed(range(len(job.people))):  # the most confident on top
         person = job.people[i]
         sure = observed_confidence(job, i)
         if sure.any():
@@ -70,7 +78,7 @@ def _keypoints(job: PreparedImage, plain: Panel, region: Region, colours: Sequen
 
 
 def observed_confidence(job: PreparedImage, i: int) -> Float[np.ndarray, "30"]:
-    """Of person i's joints; 0 for what no model is given as visible."""
+    """Confidence of person i's joints; 0 for joints that are not visible to the models."""
     person = job.people[i]
     return np.where(visible_joints(job, person, job.crops[i]), person.keypoints30[:, 2], 0).astype(np.float32)
 
@@ -84,7 +92,7 @@ def draw_sheet(
     gap = max(4, round(12 * unit))
     views = panels["side_00"]
     side_height = round(views.shape[0] * width / views.shape[1])
-    columns = [("Input image", ""), ("Keypoints, as observed", ""), *titles]
+    columns = [("Input image", ""), ("Visible keypoints", ""), *titles]
     total = len(columns) * (width + gap) + gap
     least = _SMALLEST * total
     headings = [_heading(*column, max(34 * unit, least), least) for column in columns]
@@ -123,8 +131,8 @@ def _legend(canvas: Panel, job: PreparedImage, unit: float) -> None:
     font = 27 * unit
     x, y, wide = 0.5 * font, 0.5 * font, width - font
     notes = [
-        "Keypoints: what every model was given. Larger and more opaque: more confident. Unobserved joints are not"
-        " drawn. A box: a person without keypoints.",
+        "Keypoints: the input of every model. Larger and more opaque: more confident. Joints that are not"
+        " visible are not drawn. A box: a person without keypoints.",
         "Overlay: hatched where a nearer body hides it.",
         "Below: the same bodies from the side, the photographer's camera to the left. One camera and scale in all"
         f" columns; the floor is under each column's lowest point, lines every {side.GRID:g} m.",

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from dpmesh.errors import DPMeshError, OutputError
 from dpmesh.evaluate.qualitative.comparison import RECORD, SHEET, stored_record
+from dpmesh.inference.staging import folders_below
 from dpmesh.io import atomic_write, read_bytes
 
 PAGE = "index.html"
@@ -19,7 +20,7 @@ code{font-size:.85em;overflow-wrap:anywhere}"""
 
 
 def refuse_foreign_page(out: Path) -> None:
-    """Raise OutputError where a page of somebody else's has our page's name."""
+    """Raise OutputError where a page that this command did not write has the page's name."""
     page = out / PAGE
     if not page.exists() and not page.is_symlink():
         return
@@ -36,18 +37,20 @@ def refuse_foreign_page(out: Path) -> None:
 
 
 def write_page(out: Path, first: Sequence[str], failed: Mapping[str, str]) -> Path:
-    """Every comparison below `out`: the folders named `first`, then the others by name. failed: image -> why.
+    """Every comparison below `out`: the folders named `first`, then the others by path. failed: image -> why.
 
     Raises OutputError.
     """
     refuse_foreign_page(out)
-    others = sorted(path.name for path in out.iterdir() if path.is_dir() and path.name not in first)
+    below = [path.relative_to(out) for path in folders_below(out)]
+    shown = [path.as_posix() for path in below if not any(part.startswith(".") for part in path.parts)]
+    others = [name for name in shown if name not in first]
     stored = {name: stored_record(out / name) for name in (*first, *others) if not name.startswith(".")}
-    records = {name: found for name, found in stored.items() if found is not None}
-    columns = {name: _columns(found) for name, found in records.items()}
+    records = {name: record for name, record in stored.items() if record is not None}
+    columns = {name: _columns(record) for name, record in records.items()}
     once = len(set(columns.values())) == 1  # the columns are the same everywhere, as of one run
     parts = [*columns.values()][:1] if once else []
-    parts += [_section(name, found) + ("" if once else columns[name]) for name, found in records.items()]
+    parts += [_section(name, record) + ("" if once else columns[name]) for name, record in records.items()]
     if failed:
         parts.append("<h2>Not compared</h2><ul>")
         parts += [f"<li>{html.escape(why)}</li>" for why in failed.values()]
@@ -64,37 +67,37 @@ def write_page(out: Path, first: Sequence[str], failed: Mapping[str, str]) -> Pa
     return out / PAGE
 
 
-def _section(name: str, found: Mapping[str, Any]) -> str:
-    """found: a stored record, of which nothing is trusted."""
+def _section(name: str, record: Mapping[str, Any]) -> str:
+    """record: as stored; its values are checked before use."""
     source, link = (
-        html.escape(str(found.get("source") or name)),
+        html.escape(str(record.get("source") or name)),
         quote(f"{name}/{SHEET}", errors="surrogateescape"),
     )
-    people = found.get("people")
+    people = record.get("people")
     count = len(people) if isinstance(people, list) else 0
     crowd = {0: "no person detected", 1: "1 person"}.get(count, f"{count} people")
     return (
         f"<section><h2>{source}</h2>\n"
-        f"<p>{crowd}, from: {html.escape(str(found.get('people_from')))}. "
-        f"Image sha256 <code>{html.escape(str(found.get('source_sha256'))[:16])}…</code>, "
+        f"<p>{crowd}, from: {html.escape(str(record.get('people_from')))}. "
+        f"Image sha256 <code>{html.escape(str(record.get('source_sha256'))[:16])}…</code>, "
         f'<a href="{quote(f"{name}/{RECORD}", errors="surrogateescape")}">provenance</a></p>\n'
         f'<a href="{link}"><img src="{link}" alt="Comparison of {source}" loading="lazy"></a></section>\n'
     )
 
 
-def _columns(found: Mapping[str, Any]) -> str:
-    columns = found.get("columns")
-    told = [
+def _columns(record: Mapping[str, Any]) -> str:
+    columns = record.get("columns")
+    items = [
         _column(one) for one in (columns if isinstance(columns, list) else []) if isinstance(one, Mapping)
     ]
-    return f"<ul>{''.join(told)}</ul>\n"
+    return f"<ul>{''.join(items)}</ul>\n"
 
 
 def _column(one: Mapping[str, Any]) -> str:
     title, subtitle = (str(one.get(key) or "") for key in ("title", "subtitle"))
     notes = one.get("notes")
-    said = [str(one.get("method_is") or ""), *(map(str, notes) if isinstance(notes, list) else [])]
+    parts = [str(one.get("method_is") or ""), *(map(str, notes) if isinstance(notes, list) else [])]
     content = str(one.get("sha256") or "")
     more = f" sha256 <code>{html.escape(content[:16])}…</code>" if content else ""
     heading = html.escape(f"{title}, {subtitle}" if subtitle else title)
-    return f"<li><b>{heading}</b>: {html.escape('; '.join(said))}.{more}</li>"
+    return f"<li><b>{heading}</b>: {html.escape('; '.join(parts))}.{more}</li>"

@@ -1,8 +1,8 @@
 """CMU-Panoptic as multiperson (Jiang et al.) released it: `processed/annotations/{sequence}.pkl`.
 
 A list of {filename, width, height, bboxes N×4 (x1 y1 x2 y2), kpts2d N×24×3, kpts3d N×24×4 (metres, camera frame, last
-1 where measured)}, joints in SPIN's 24-joint order. Boxes and 2D joints are pixels of a picture of width × height,
-which may be a shrunk one: they are brought to the picture on disk when it is opened.
+1 where measured)}, joints in SPIN's 24-joint order. Boxes and 2D joints are pixels of an image of width × height,
+which may be a smaller copy: they are scaled to the image on disk when it is opened.
 """
 
 from collections import Counter
@@ -41,7 +41,7 @@ def read(protocol: Protocol, root: Path) -> tuple[list[PersonRecord], Census]:
 
 
 def _read(protocol: Protocol, root: Path) -> tuple[list[PersonRecord], Census]:
-    found: list[PersonRecord] = []
+    records: list[PersonRecord] = []
     left_out: Counter[str] = Counter()
     files: dict[str, str] = {}
     for sequence in protocol.selection.sequences:
@@ -71,25 +71,25 @@ def _read(protocol: Protocol, root: Path) -> tuple[list[PersonRecord], Census]:
                 if not joints[0, 3]:
                     left_out["the pelvis was not measured"] += 1
                     continue
-                found.append(
+                records.append(
                     PersonRecord(
                         id=f"{sequence}/{Path(name).with_suffix('').as_posix()}/{person}",
                         sequence=sequence,
-                        picture=_picture(root, path.parent, name, where),
+                        image=_image(root, path.parent, name, where),
                         size=size,
                         box=boxes[person],
-                        keypoints=_given(protocol, flat[person]),
+                        keypoints=_keypoints(protocol, flat[person]),
                         truth=JointTruth(joints),
                     )
                 )
-    return found, Census(len(found), protocol.persons, "multiperson's Panoptic pickles", +left_out, files)
+    return records, Census(len(records), protocol.persons, "multiperson's Panoptic pickles", +left_out, files)
 
 
-def _given(protocol: Protocol, points: NDArray[np.float64]) -> NDArray[np.float32] | None:
+def _keypoints(protocol: Protocol, points: NDArray[np.float64]) -> NDArray[np.float32] | None:
     return convert(points, SPIN24, JOINTS30) if protocol.keypoints.source == "annotated" else None
 
 
-def _picture(root: Path, annotations: Path, name: str, where: str) -> Path:
+def _image(root: Path, annotations: Path, name: str, where: str) -> Path:
     candidates = [
         path_inside(folder, name, where)
         for folder in (root, root / "processed", annotations.parent, root / "images")

@@ -1,6 +1,6 @@
 """3DOH (OOH50K): JOTR's `OH3D/3doh_test_annots_scale_1.json`, or `annots.json` of the official test set.
 
-JOTR's file: {picture: {pose, shape, trans, scale, bbox, hrnet_results 17×3}}, camera frame. The official one is keyed
+JOTR's file: {image: {pose, shape, trans, scale, bbox, hrnet_results 17×3}}, camera frame. The official one is keyed
 by number; its pose is in the world frame, so the root is turned by `extri`; its 3D joints have an arbitrary scale and
 are not used, nor are trans and scale: the truth is the neutral body of (betas, pose) in metres.
 """
@@ -33,7 +33,7 @@ def read_jotr(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Cen
 
 
 def read_official(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Census]:
-    """path: testset/annots.json; its pictures lie below its folder. Raises InputError."""
+    """path: testset/annots.json; its images lie below its folder. Raises InputError."""
     with misfits(path):
         return _official(protocol, path)
 
@@ -41,18 +41,18 @@ def read_official(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], C
 def _jotr(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
     path = folder / JOTR_FILE
     content = read_json(path)
-    found: list[PersonRecord] = []
+    records: list[PersonRecord] = []
     for name in sorted(_table(content, path)):
         row, where = content[name], f"{path}: {name}"
         keypoints = None
         if protocol.keypoints.source == "hrnet":
             coco = numbers(entry(row, "hrnet_results", where), (17, 3), f"{where}.hrnet_results")
             keypoints = convert(coco, COCO17, JOINTS30)
-        found.append(
+        records.append(
             PersonRecord(
                 id=Path(name).stem,
                 sequence="3doh",
-                picture=path_inside(folder / "images", _base(name), where),
+                image=path_inside(folder / "images", _base(name), where),
                 size=None,
                 # Two corners, whether they are stored as 2×2 or as four numbers.
                 box=np.ravel(numbers(np.ravel(entry(row, "bbox", where)), (4,), f"{where}.bbox")),
@@ -66,8 +66,8 @@ def _jotr(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]
             )
         )
     notes = ("the root is taken as stored: whether JOTR's file is in the camera frame could not be checked",)
-    return found, Census(
-        len(found), protocol.persons, "JOTR's 3DOH JSON", files={path.name: sha256(path)}, notes=notes
+    return records, Census(
+        len(records), protocol.persons, "JOTR's 3DOH JSON", files={path.name: sha256(path)}, notes=notes
     )
 
 
@@ -79,7 +79,7 @@ def _official(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Censu
             fix=f"Put JOTR's {JOTR_FILE} into OH3D, or run {protocol.name}@detector.",
         )
     content = read_json(path)
-    found: list[PersonRecord] = []
+    records: list[PersonRecord] = []
     left_out: Counter[str] = Counter()
     for key in sorted(_table(content, path)):
         row, where = content[key], f"{path}: {key}"
@@ -89,11 +89,11 @@ def _official(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Censu
             raise InputError("fewer than three rows", where=f"{where}.extri")
         pose[0] = _turned(rotations(extrinsic[:3, :3], f"{where}.extri"), pose[0])
         named = str(entry(row, "img_path", where)).replace("\\", "/")
-        found.append(
+        records.append(
             PersonRecord(
                 id=Path(named).stem,
                 sequence="3doh",
-                picture=_picture(path.parent, named, where),
+                image=_image(path.parent, named, where),
                 size=None,
                 box=numbers(np.ravel(entry(row, "bbox", where)), (4,), f"{where}.bbox"),
                 keypoints=None,
@@ -106,8 +106,8 @@ def _official(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Censu
                 K=camera(entry(row, "intri", where), f"{where}.intri"),
             )
         )
-    return found, Census(
-        len(found),
+    return records, Census(
+        len(records),
         protocol.persons,
         "official 3DOH annots.json",
         +left_out,
@@ -118,7 +118,7 @@ def _official(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Censu
 
 def _table(content: Any, path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not content:
-        raise InputError("not a table by picture", where=str(path), fix="This is not 3DOH's file.")
+        raise InputError("not a table by image", where=str(path), fix="This is not 3DOH's file.")
     return content
 
 
@@ -126,8 +126,8 @@ def _base(name: str) -> str:
     return name.replace("\\", "/").rpartition("/")[2]
 
 
-def _picture(folder: Path, named: str, where: str) -> Path:
-    """The file may name the picture with the folders of the machine that it was made on, which are not gone to."""
+def _image(folder: Path, named: str, where: str) -> Path:
+    """The image's path. The file may name folders of the machine that it was made on; those are not used."""
     names = [_base(named), f"images/{_base(named)}", _base(named)]
     with suppress(InputError):
         path_inside(folder, named, where)

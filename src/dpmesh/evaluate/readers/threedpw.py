@@ -3,7 +3,7 @@
 Fields of a sequence: poses, trans, betas, genders, poses2d, campose_valid, jointPositions (lists, one item a person),
 cam_poses (frames × 4×4, world to camera), cam_intrinsics (3×3). Everything is in the world frame, metres.
 A person-frame counts by the protocol's rule: "posed and inside": `campose_valid` and one of the 24 joints inside the
-picture (Pose2Mesh's JSON files); "posed with keypoints": `campose_valid` and poses2d not all zero (VIBE, ROMP).
+image (Pose2Mesh's JSON files); "posed with keypoints": `campose_valid` and poses2d not all zero (VIBE, ROMP).
 """
 
 from collections import Counter
@@ -41,7 +41,7 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
             where=str(folder),
             fix=f"Put 3DPW_latest_validation.json there, or run {protocol.name}@as-run (OpenPose).",
         )
-    found: list[PersonRecord] = []
+    records: list[PersonRecord] = []
     left_out: Counter[str] = Counter()
     files: dict[str, str] = {}
     for split in protocol.selection.splits:
@@ -55,10 +55,10 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
             if not _wanted(protocol, path.stem):
                 continue
             with misfits(path):
-                found += _sequence(protocol, path, folder / IMAGES / path.stem, left_out)
+                records += _sequence(protocol, path, folder / IMAGES / path.stem, left_out)
             files[f"{split}/{path.name}"] = sha256(path)
-    found.sort(key=lambda record: record.id)
-    return found, Census(len(found), protocol.persons, "official 3DPW pickles", +left_out, files)
+    records.sort(key=lambda record: record.id)
+    return records, Census(len(records), protocol.persons, "official 3DPW pickles", +left_out, files)
 
 
 def _wanted(protocol: Protocol, sequence: str) -> bool:
@@ -72,8 +72,8 @@ def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[st
     people, where, name = read_sequence(path), str(path), path.stem
     cameras, K = people.world_to_camera, people.K
     rotation, frames = cameras[:, :3, :3], len(cameras)
-    size = _picture_size(images / image_name(0))
-    found: list[PersonRecord] = []
+    size = _image_size(images / image_name(0))
+    records: list[PersonRecord] = []
     for person, gender in enumerate(people.genders):
         pose = people.pose[person].reshape(frames, 72).copy()
         pose[:, :3] = _turned(rotation, pose[:, :3])
@@ -88,11 +88,11 @@ def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[st
                 left_out[reason] += 1
                 continue
             rotations(cameras[frame, :3, :3], f"{where}: cam_poses[{frame}]")  # of others it may be anything
-            found.append(
+            records.append(
                 PersonRecord(
                     id=f"{name}/{frame:05d}/{person}",
                     sequence=name,
-                    picture=images / image_name(frame),
+                    image=images / image_name(frame),
                     size=size,
                     box=boxes[frame],
                     keypoints=projected(joints[frame], K)
@@ -108,7 +108,7 @@ def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[st
                     K=K,
                 )
             )
-    return found
+    return records
 
 
 def _why_not(protocol: Protocol, people: Sequence, person: int, frame: int, inside: bool) -> str:
@@ -132,7 +132,7 @@ def _turned(rotation: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDAr
 def _inside(
     joints: NDArray[np.float64], K: NDArray[np.float64], size: tuple[int, int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which joints (f, 24) fall inside the picture, and an annotated box (f, 4) around those (zero without any)."""
+    """Which joints (f, 24) are inside the image, and an annotated box (f, 4) around those (zero without any)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         pixels = (joints @ K.T)[..., :2] / joints[..., 2:]
         ok = (joints[..., 2] > 0) & (pixels >= 0).all(-1) & (pixels < np.array(size[::-1])).all(-1)
@@ -144,11 +144,11 @@ def _inside(
     return ok, np.where(ok.any(1, keepdims=True), boxes, 0.0)
 
 
-def _picture_size(path: Path) -> tuple[int, int]:
-    """(h, w) from the header of a sequence's first picture: the pickles do not say it."""
+def _image_size(path: Path) -> tuple[int, int]:
+    """(h, w) from the header of a sequence's first image: the pickles do not store it."""
     if not path.exists():
         raise InputError(
-            "no such picture", where=str(path), fix="Unpack 3DPW's imageFiles.zip beside sequenceFiles."
+            "no such image", where=str(path), fix="Unpack 3DPW's imageFiles.zip next to sequenceFiles."
         )
     width, height = image_size(path)
     return height, width

@@ -1,6 +1,6 @@
-"""3DPW as users of 3DCrowdNet, JOTR and DPMesh have it: `3DPW/3DPW_*.json` in COCO's style beside `imageFiles/`.
+"""3DPW as users of 3DCrowdNet, JOTR and DPMesh have it: `3DPW/3DPW_*.json` in COCO's style next to `imageFiles/`.
 
-These files are already filtered (Pose2Mesh's rule: `campose_valid`, a joint inside the picture) and already in the
+These files are already filtered (Pose2Mesh's rule: `campose_valid`, a joint inside the image) and already in the
 camera frame; 3DPW_oc.json and 3DPW_pc.json hold just the subset. What lies outside a protocol's sequences or frames
 is left out where the file is a whole split (crowd), and kept but counted where the file itself is the definition.
 """
@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 from dpmesh.assets import sha256
 from dpmesh.data.datasets.threedpw import IMAGES, json_file
 from dpmesh.errors import InputError
-from dpmesh.evaluate.checks import betas, camera, entry, misfits, numbers, read_json, rows, whole
+from dpmesh.evaluate.checks import betas, entry, misfits, numbers, read_json, rows, whole
 from dpmesh.evaluate.interfaces import BodyTruth, Census, PersonRecord
 from dpmesh.evaluate.protocol import Protocol, SelectionWithout
 from dpmesh.io import path_inside
@@ -44,21 +44,21 @@ def _read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]
     files = {path.name: sha256(path)}
     better: dict[str, Any] | None = None
     if protocol.keypoints.source == "hhrnet":
-        given = folder / CROWD_KEYPOINTS
-        if not given.is_file():
+        keypoints_path = folder / CROWD_KEYPOINTS
+        if not keypoints_path.is_file():
             raise InputError(
                 "the HigherHRNet keypoints of 3DPW-Crowd are missing",
-                where=str(given),
+                where=str(keypoints_path),
                 fix=f"Get it with 3DCrowdNet's data, or run {protocol.name}@as-run (OpenPose).",
             )
-        better, files[given.name] = read_json(given), sha256(given)
+        better, files[keypoints_path.name] = read_json(keypoints_path), sha256(keypoints_path)
         if not isinstance(better, dict):
-            raise InputError("not a table by annotation", where=str(given), fix="Download it again.")
+            raise InputError("not a table by annotation", where=str(keypoints_path), fix="Download it again.")
     images = {
         entry(row, "id", f"{path}: images[{i}]"): (i, row)
         for i, row in enumerate(rows(content, "images", str(path)))
     }
-    found: list[tuple[tuple[str, int, int], PersonRecord]] = []
+    records: list[tuple[tuple[str, int, int], PersonRecord]] = []
     counts: Counter[str] = Counter()
     for i, row in enumerate(rows(content, "annotations", str(path))):
         where = f"{path}: annotations[{i}]"
@@ -85,7 +85,7 @@ def _read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]
         record = PersonRecord(
             id=f"{sequence}/{frame:05d}/{person}",
             sequence=sequence,
-            picture=path_inside(folder / IMAGES, named, f"{place}.file_name"),
+            image=path_inside(folder / IMAGES, named, f"{place}.file_name"),
             size=(
                 whole(entry(image, "height", place), f"{place}.height", low=1),
                 whole(entry(image, "width", place), f"{place}.width", low=1),
@@ -95,10 +95,10 @@ def _read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]
             truth=_truth(entry(row, "smpl_param", where), f"{where}.smpl_param"),
             K=K,
         )
-        found.append(((sequence, frame, person), record))
-    found.sort(key=lambda item: item[0])
-    census = Census(len(found), protocol.persons, "JSON of 3DCrowdNet, JOTR, DPMesh", +counts, files)
-    return [record for _, record in found], census
+        records.append(((sequence, frame, person), record))
+    records.sort(key=lambda item: item[0])
+    census = Census(len(records), protocol.persons, "JSON of 3DCrowdNet, JOTR, DPMesh", +counts, files)
+    return [record for _, record in records], census
 
 
 def within(protocol: Protocol, sequence: str, frame: int) -> bool:
@@ -150,9 +150,9 @@ def _truth(parameters: Any, where: str) -> BodyTruth:
     )
 
 
-def _camera(given: Any, where: str) -> Float32[np.ndarray, "3 3"]:
-    focal = numbers(entry(given, "focal", where), (2,), f"{where}.focal")
-    centre = numbers(entry(given, "princpt", where), (2,), f"{where}.princpt")
+def _camera(camera: Any, where: str) -> Float32[np.ndarray, "3 3"]:
+    focal = numbers(entry(camera, "focal", where), (2,), f"{where}.focal")
+    centre = numbers(entry(camera, "princpt", where), (2,), f"{where}.princpt")
     K = [[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]]
     return camera(K, where).astype(np.float32)
 

@@ -222,14 +222,14 @@ _AGAIN = "Choose another --out, or --overwrite."
 
 def fingerprint(config: RobustnessConfig) -> dict[str, Any]:
     """What decides a report's content; no image is read for it. The names appear in error messages."""
-    found = entry(config.protocol)
+    registered = entry(config.protocol)
     configs = [
         EvaluationConfig(protocol=config.protocol, out=Path(), weights=name) for name in config.weights
     ]
     checksums = [weights_checksums(one) for one in configs]
-    files = None if config.data is None else data_files(found, config.data)
+    files = None if config.data is None else data_files(registered, config.data)
     return {
-        "protocol": [found.protocol.full_name, found.protocol.hash],
+        "protocol": [registered.protocol.full_name, registered.protocol.hash],
         "weights": [[one["sha256"], one["config_sha256"]] for one in checksums],
         "data": files,
         "persons": [config.people, config.map_people],

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,8 @@ _FRACTION = 2.0
 """Boxes whose numbers are all below this are fractions of the image, not pixels."""
 _FIX = 'Use "x1,y1,x2,y2;..." in pixels, or JSON: a list of boxes, COCO detections, or a dictionary by image.'
 
+_NAMED = 'Use a JSON file that names its images: {"a.jpg": [[x1, y1, x2, y2], ...]}, or COCO detections.'
+
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
@@ -33,8 +36,17 @@ class Boxes:
     skipped: int = 0
 
 
-def read_boxes(source: str | Path, image_name: str, image_size: tuple[int, int]) -> Boxes:
+def read_boxes(
+    source: str | Path,
+    image_name: str,
+    image_size: tuple[int, int],
+    only_image: bool = True,
+    inputs: Sequence[str] = (),
+) -> Boxes:
     """The boxes of one image. image_name: its path. image_size: (h, w) px.
+
+    only_image: no other image is processed, so boxes that name no image belong to this one. inputs: paths of all images
+    that are processed: an entry serves one of them.
 
     source: the text "x1,y1,x2,y2;x1,y1,x2,y2"; or a JSON file with a list of boxes, with such lists by image name, or
     with COCO detections (`image_id` or `file_name`, `bbox` x y w h, `score`; of several categories only 1 or "person").
@@ -43,8 +55,12 @@ def read_boxes(source: str | Path, image_name: str, image_size: tuple[int, int])
     """
     text = str(source)
     if isinstance(source, Path) or text.lower().endswith(".json") or os.path.exists(text):
-        rows, where = _rows_of(Path(text), image_name), text
+        rows, where = _rows_of(Path(text), image_name, only_image, inputs), text
     else:
+        if not only_image:
+            raise InputError(
+                "text boxes belong to one image, and there are several", where="boxes", fix=_NAMED
+            )
         rows, where = [part.split(",") for part in text.split(";") if part.strip()], "boxes"
     if not rows:
         raise InputError("no boxes", where=where, fix=_FIX)
@@ -70,32 +86,70 @@ def read_boxes(source: str | Path, image_name: str, image_size: tuple[int, int])
     )
 
 
-def _rows_of(path: Path, image_name: str) -> list[Any]:
-    content = read_json(path, LARGEST_FILE)
-    if isinstance(content, dict) and isinstance(content.get("annotations"), list):  # pyright: ignore[reportUnknownMemberType]
-        content = _with_names(cast("dict[str, Any]", content))
-    if isinstance(content, dict):
-        table = cast("dict[str, Any]", content)
-        index = ImageIndex([(name, name) for name in table])
-        names = index.find(image_name, str(path))
+class _BoxFile:
+    """A JSON file of boxes. by_image: its keys, if it is a dictionary by image. rows, by_label: else."""
+
+    def __init__(self, path: Path) -> None:
+        content = read_json(path, LARGEST_FILE)
+        if isinstance(content, dict) and isinstance(content.get("annotations"), list):  # pyright: ignore[reportUnknownMemberType]
+            content = _with_names(cast("dict[str, Any]", content))
+        self.table = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+        self.by_image = (
+            ImageIndex([(name, name) for name in self.table]) if isinstance(content, dict) else None
+        )
+        self.rows = [] if self.by_image is not None else _listed(content, path)
+        self.by_label = _by_label(self.rows)
+
+
+def _open(path: Path) -> _BoxFile:
+    """The file, cached until it changes."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return _BoxFile(path)  # raises what is wrong
+    return _opened(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=2)
+def _opened(path: Path, _changed: int, _size: int) -> _BoxFile:
+    return _BoxFile(path)
+
+
+def _rows_of(path: Path, image_name: str, only_image: bool, inputs: Sequence[str]) -> list[Any]:
+    file = _open(path)
+    rows, by_label = file.rows, file.by_label
+    if file.by_image is not None:
+        names = file.by_image.find(image_name, str(path), inputs)
         if not names:
-            raise InputError(
-                f"has no boxes for {image_name}", where=str(path), fix=f"Its images: {index.some()}."
-            )
-        content = table[names[0]]
+            raise _no_boxes(image_name, path, file.by_image)
+        rows = _listed(file.table[names[0][1]], path)
+        by_label = _by_label(rows)
+    if by_label is None:
+        if not only_image and file.by_image is None:
+            raise InputError("the file names no image, and there are several", where=str(path), fix=_NAMED)
+        return rows
+    matches = by_label.find(image_name, str(path), inputs)
+    if not matches:
+        raise _no_boxes(image_name, path, by_label)
+    return [rows[i] for _, i in matches]
+
+
+def _listed(content: Any, path: Path) -> list[Any]:
     if not isinstance(content, list):
         raise InputError("has no list of boxes", where=str(path), fix=_FIX)
-    rows = cast("list[Any]", content)
+    return cast("list[Any]", content)
+
+
+def _by_label(rows: list[Any]) -> ImageIndex[int] | None:
+    """The rows by the image that they name; None if no row names one."""
     labels = [_label(row) for row in rows]
     if not any(label is not None for label in labels):
-        return rows
-    index = ImageIndex([(str(label), i) for i, label in enumerate(labels) if label is not None])
-    matches = index.find(image_name, str(path))
-    if not matches:
-        raise InputError(
-            f"has no boxes for {image_name}", where=str(path), fix=f"Its images: {index.some()}."
-        )
-    return [rows[i] for i in matches]
+        return None
+    return ImageIndex([(str(label), i) for i, label in enumerate(labels) if label is not None])
+
+
+def _no_boxes(image_name: str, path: Path, index: ImageIndex[Any]) -> InputError:
+    return InputError(f"has no boxes for {image_name}", where=str(path), fix=f"Its images: {index.some()}.")
 
 
 def _with_names(content: dict[str, Any]) -> list[Any]:

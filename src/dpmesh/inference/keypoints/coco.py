@@ -44,8 +44,8 @@ def coco_person(
         why = "empty"
     if why:
         return FilePerson(np.zeros((len(COCO17), 3)), COCO17, skip=why)
-    points, found = points_of(row["keypoints"], (category,) if isinstance(category, Skeleton) else joints)
-    return FilePerson(points, found, xywh_box(row, "bbox", "box"), score_of(row, "score"))
+    points, skeleton = points_of(row["keypoints"], (category,) if isinstance(category, Skeleton) else joints)
+    return FilePerson(points, skeleton, xywh_box(row, "bbox", "box"), score_of(row, "score"))
 
 
 def _categories(content: Mapping[str, Any]) -> dict[str, Skeleton | str]:
@@ -114,7 +114,31 @@ def by_label(rows: Iterable[Row], read: Callable[[Any], FilePerson]) -> list[Fil
 
 
 def results(content: Any, form: Format) -> list[FileImage]:
-    return by_label(rows_of(content, "results"), lambda row: coco_person(row, form.joints))
+    rows = rows_of(content, "results")
+    refuse_no_person(rows)
+    return by_label(rows, lambda row: result_person(row, form.joints))
+
+
+def result_person(row: Any, joints: Sequence[Skeleton]) -> FilePerson:
+    """A person of COCO results; an entry of another category than 1, a person's, is skipped."""
+    if not _is_person(row):
+        return FilePerson(np.zeros((len(COCO17), 3)), COCO17, skip="no person")
+    return coco_person(row, joints)
+
+
+def refuse_no_person(rows: Sequence[Row]) -> None:
+    """Raise InputError for results of which none is a person."""
+    if rows and not any(_is_person(row) for _, row in rows):
+        raise InputError(
+            f"no entry is a person: category_id is {_ident(rows[0][1]['category_id'])}",
+            fix="A person's category_id is 1.",
+        )
+
+
+def _is_person(row: Any) -> bool:
+    """Whether results' entry is of category 1, or names none."""
+    category = row.get("category_id") if isinstance(row, Mapping) else None
+    return category is None or not isinstance(category, str | int) or str(category) == "1"
 
 
 def mpii(content: Any, form: Format) -> list[FileImage]:

@@ -34,18 +34,18 @@ def _instance(row: Any, joints: Sequence[Skeleton]) -> FilePerson:
     lists = listed(row.get("keypoints"), "keypoints")
     if any(isinstance(point, list) and len(cast("list[Any]", point)) != 2 for point in lists):
         raise InputError("keypoints are not lists of x and y: they are 3D, or another tool's")
-    points, found = points_of(lists, joints)
+    points, skeleton = points_of(lists, joints)
     scores = row.get("keypoint_scores")
     if scores is not None:
         confidence = [number(v) for v in listed(scores, "keypoint_scores")]
-        if len(confidence) != len(found):
-            raise InputError(f"{len(confidence)} keypoint_scores for {len(found)} joints")
+        if len(confidence) != len(skeleton):
+            raise InputError(f"{len(confidence)} keypoint_scores for {len(skeleton)} joints")
         points[:, 2] = confidence
     box = None
     if row.get("bbox") not in (None, []):
         x1, y1, x2, y2 = finite(row["bbox"], 4, "bbox")
         box = (x1, y1, x2, y2) if x2 > x1 and y2 > y1 else None
-    return FilePerson(points, found, box, score_of(row, "bbox_score"))
+    return FilePerson(points, skeleton, box, score_of(row, "bbox_score"))
 
 
 def mmpose(content: Any, form: Format) -> list[FileImage]:
@@ -55,13 +55,25 @@ def mmpose(content: Any, form: Format) -> list[FileImage]:
         if names and len(form.joints) != 1:
             ordered = [str(names[key]) for key in sorted(names, key=int)]
             joints = (named_skeleton(ordered, str(content["meta_info"].get("dataset_name", "MMPose"))),)
-        rows = listed(content["instance_info"], "instance_info")
+        rows = _apart(content) if is_rtmlib(content) else listed(content["instance_info"], "instance_info")
     else:
         rows = content
     if rows and "instances" in keys_of(rows):  # a video: frames of instances
         return [FileImage((), rows_of(mapping(frame).get("instances"), f"[{i}].instances"),
                           lambda row: _instance(row, joints)) for i, frame in enumerate(rows)]  # fmt: skip
     return [FileImage((), rows_of(rows, "instances"), lambda row: _instance(row, joints))]
+
+
+def is_rtmlib(content: Any) -> bool:
+    """rtmlib: the points of all people, and their scores apart."""
+    return isinstance(content, Mapping) and keys_of(content) == {"keypoints", "scores"}
+
+
+def _apart(content: Mapping[str, Any]) -> list[Any]:
+    points, scores = (listed(content[key], key) for key in ("keypoints", "scores"))
+    if len(points) != len(scores):
+        raise InputError(f"{len(points)} keypoints for {len(scores)} scores")
+    return [{"keypoints": p, "keypoint_scores": s} for p, s in zip(points, scores, strict=True)]
 
 
 def ultralytics(content: Any, form: Format) -> list[FileImage]:
@@ -121,6 +133,8 @@ _LANDMARKS = ("landmarks", "pose_landmarks", "poseLandmarks", "landmark")
 
 
 def mediapipe(content: Any, form: Format) -> list[FileImage]:
+    if "pose_world_landmarks" in keys_of(content) and not keys_of(content) & set(_LANDMARKS):
+        raise InputError("world landmarks are metres, not pixels", fix="Use MediaPipe's pose_landmarks.")
     while isinstance(content, Mapping):
         content = next(content[key] for key in _LANDMARKS if key in content)
     people = listed(content, "landmarks")
@@ -140,7 +154,11 @@ def mediapipe(content: Any, form: Format) -> list[FileImage]:
 
 def is_mediapipe(content: Any) -> bool:
     keys = keys_of(content)
-    return bool(keys & set(_LANDMARKS)) or {"x", "y", "visibility"} <= keys
+    return (
+        bool(keys & {*_LANDMARKS, "pose_world_landmarks"})
+        or {"x", "y", "visibility"} <= keys
+        or {"x", "y", "z"} <= keys
+    )
 
 
 def easy_vitpose(content: Any, form: Format) -> list[FileImage]:
@@ -150,8 +168,8 @@ def easy_vitpose(content: Any, form: Format) -> list[FileImage]:
         joints = (named_skeleton([str(names[key]) for key in sorted(names, key=int)], "skeleton"),)
 
     def read(row: Any) -> FilePerson:
-        points, found = points_of(row, joints)
-        return FilePerson(points[:, [1, 0, 2]], found)  # y comes first
+        points, skeleton = points_of(row, joints)
+        return FilePerson(points[:, [1, 0, 2]], skeleton)  # y comes first
 
     frames = rows_of(content["keypoints"], "keypoints")
     return [

@@ -4,10 +4,11 @@ formats.py knows the formats, scale.py how numbers become pixels. Faults that ar
 (people.KeypointPeople); all others raise InputError with file, person and field.
 """
 
+import codecs
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from dpmesh.errors import InputError
 from dpmesh.inference.keypoints.formats import parse_images
-from dpmesh.inference.keypoints.names import ImageIndex, parts_of
+from dpmesh.inference.keypoints.names import ImageIndex, parts_of, stem
 from dpmesh.inference.keypoints.people import KeypointPeople, joined, people_of
 from dpmesh.inference.keypoints.raw import FileImage, FilePerson, Format
 from dpmesh.inference.keypoints.scale import confidence_scale
@@ -25,8 +26,16 @@ LARGEST_FILE = 2**30
 """Bytes, four times person_keypoints_train2017.json."""
 _MOST_SCALED = 2000
 """People from whom the scale of a file's confidences is determined."""
-_ENDINGS = re.compile(r"(_keypoints|_openpose|_pose|\.predictions|_predictions)$")
+_ENDINGS = re.compile(r"(_keypoints|_openpose|_pose|_result|\.predictions|_predictions)$")
 """Suffixes that tools add to the image's name."""
+
+_OTHERS = (
+    (b"\x93NUMPY", "a NumPy array", "From Python: predictor(image, keypoints=array)."),
+    (b"\xff\xd8\xff", "a JPEG image", "Name the file with its keypoints."),
+    (b"\x89PNG", "a PNG image", "Name the file with its keypoints."),
+    (b"<?xml", "XML", "Export the keypoints as COCO JSON."),
+)
+"""Beginning of files that are no JSON, what they are, and the fix."""
 
 
 def read_keypoint_file(
@@ -35,13 +44,15 @@ def read_keypoint_file(
     image_size: tuple[int, int],
     only_image: bool = True,
     format: str | None = None,
+    inputs: Sequence[str] = (),
 ) -> KeypointPeople:
     """The people of one image in a keypoint file, or in a folder with one file per image.
 
     image_name: its path. image_size: (h, w) px. only_image: no other image is processed, so a file that names no image
-    belongs to this one. format: a name of formats.FORMAT_NAMES; None detects it by structure. Raises InputError.
+    belongs to this one. format: a name of formats.FORMAT_NAMES; None detects it by structure.
+    inputs: paths of all images that are processed: an entry serves one of them. Raises InputError.
     """
-    return open_keypoints(path, format).people(image_name, image_size, only_image)
+    return open_keypoints(path, format).people(image_name, image_size, only_image, inputs)
 
 
 def open_keypoints(path: Path, format: str | None = None) -> "KeypointFile":
@@ -99,6 +110,13 @@ def _readable(images: Iterable[FileImage], most: int) -> Iterable[tuple[FilePers
 def _content(path: Path) -> Any:
     """JSON, or the rows of numbers of a .txt as tuples."""
     data = read_bytes(path, LARGEST_FILE)
+    for head, what, fix in _OTHERS:
+        if data.startswith(head):
+            raise InputError(f"is {what}, not a keypoint file", where=str(path), fix=fix)
+    if path.suffix.lower() == ".csv":
+        raise InputError("is a CSV table, not a keypoint file", where=str(path), fix=_OTHERS[-1][2])
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data.decode("utf-16", errors="replace").encode(errors="replace")
     if path.suffix.lower() != ".txt":
         return parse_json(data, str(path))
     try:
@@ -116,21 +134,40 @@ class KeypointFile:
         self.path, self.used = path, set[str]()
         self.folder = path.is_dir()
         if self.folder:
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in (".json", ".txt") and p.is_file())
+            places = [place for place in [path, *sorted(path.rglob("*"))] if place.is_file()]
+            files = [p for p in places if p.suffix.lower() in (".json", ".txt")]
             if not files:
                 raise InputError("the folder has no keypoint file (.json, .txt)", where=str(path))
-            self.parts = [_Part(file, format, _image_stem(file)) for file in files]
+            self.parts = [
+                _Part(file, format, (file.parent.relative_to(path) / _image_stem(file)).as_posix())
+                for file in files
+            ]
         else:
             self.parts = [_Part(path, format)]
 
-    def people(self, image_name: str, image_size: tuple[int, int], only_image: bool = True) -> KeypointPeople:
+    def people(
+        self,
+        image_name: str,
+        image_size: tuple[int, int],
+        only_image: bool = True,
+        inputs: Sequence[str] = (),
+    ) -> KeypointPeople:
         """As read_keypoint_file."""
-        images, form, scale = self._images_of(image_name, only_image)
+        if self._has_no_label(image_name, inputs):
+            return KeypointPeople((), no_label_file=1)
+        images, form, scale = self._images_of(image_name, only_image, inputs)
         return joined(people_of(image, form, scale, image_size, str(self.path)) for image in images)
+
+    def _has_no_label(self, image_name: str, inputs: Sequence[str]) -> bool:
+        """Whether a folder of YOLO labels has none for this image, and has some for others: no person was detected."""
+        if not self.folder or any(part.path.suffix.lower() != ".txt" for part in self.parts):
+            return False
+        where = str(self.path)
+        return not self._index.find(image_name, where) and self._index.has_any(inputs, where)
 
     def unused(self) -> list[str]:
         """Names of the images in the file that were never looked up."""
-        return [label for label in self._index.labels if label not in self.used]
+        return [label for label in self._index.unclaimed() if label not in self.used]
 
     @cached_property
     def _index(self) -> "ImageIndex[tuple[_Part, FileImage | None]]":
@@ -143,8 +180,10 @@ class KeypointFile:
                 entries += [(str(v), (part, image)) for image in part.images()[0] for v in image.labels]
         return ImageIndex(entries)
 
-    def _images_of(self, image_name: str, only_image: bool) -> tuple[list[FileImage], Format, float]:
-        matches = self._index.find_labelled(image_name, str(self.path))
+    def _images_of(
+        self, image_name: str, only_image: bool, inputs: Sequence[str]
+    ) -> tuple[list[FileImage], Format, float]:
+        matches = self._index.find(image_name, str(self.path), inputs)
         if matches:
             self.used |= {label for label, _ in matches}
             part = matches[0][1][0]
@@ -161,11 +200,15 @@ class KeypointFile:
                         fix="Use it with one image, or a folder with one file per image: NAME.json for NAME.jpg.",
                     )
                 return _one_frame(images, str(self.path)), form, scale
-            if only_image and len(images) == 1 and _is_bare_number(images[0], image_name):
+            if only_image and len(images) == 1 and _counts_one_image(images[0], image_name):
+                self.used |= set(map(str, images[0].labels))
                 return images, form, scale
-        raise InputError(
-            f"has no image {image_name}", where=str(self.path), fix=f"Its images: {self._index.some()}."
-        )
+        fix = f"Its images: {self._index.some()}."
+        if all(label.isdecimal() for label in self._index.labels):
+            fix += (
+                " These are ids: add the file's `images` table with file_name, or name the image by its id."
+            )
+        raise InputError(f"has no image {image_name}", where=str(self.path), fix=fix)
 
 
 def _one_frame(images: list[FileImage], where: str) -> list[FileImage]:
@@ -178,9 +221,9 @@ def _one_frame(images: list[FileImage], where: str) -> list[FileImage]:
     return images
 
 
-def _is_bare_number(image: FileImage, image_name: str) -> bool:
-    """Whether a file's only image has a number as its name, and this image's name has no number at all."""
-    return all(str(v).isdecimal() for v in image.labels) and not re.search(r"\d", parts_of(image_name)[-1])
+def _counts_one_image(image: FileImage, image_name: str) -> bool:
+    """Whether a file's only image has the id 0 or 1, as tools count, and this image's name is no other number."""
+    return set(map(str, image.labels)) <= {"0", "1"} and not stem(parts_of(image_name)[-1]).isdecimal()
 
 
 def _image_stem(file: Path) -> str:

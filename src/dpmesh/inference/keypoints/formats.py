@@ -15,6 +15,7 @@ from dpmesh.inference.keypoints.detectors import (
     is_easy_vitpose,
     is_label_text,
     is_mediapipe,
+    is_rtmlib,
     mediapipe,
     mmpose,
     ultralytics,
@@ -66,7 +67,7 @@ def _is_ultralytics(content: Any) -> bool:
 
 
 def _is_mmpose(content: Any) -> bool:
-    return bool({"instance_info", "instances", "keypoint_scores"} & keys_of(content))
+    return is_rtmlib(content) or bool({"instance_info", "instances", "keypoint_scores"} & keys_of(content))
 
 
 FORMATS: tuple[Format, ...] = (
@@ -111,6 +112,10 @@ def parse_images(content: Any, name: str | None = None) -> tuple[list[FileImage]
             f"unknown format {name!r}",
             where="--keypoint-format",
             fix=f"Choose of: {', '.join(FORMAT_NAMES)}.",
+        )
+    if isinstance(content, Mapping) and {"boxes", "labels", "keypoints"} <= keys_of(content):
+        raise InputError(
+            "is torchvision's output", fix="Save each person as COCO results: image_id, keypoints."
         )
     form = _BY_NAME.get(name or "")
     if form is None or not form.matches(content):

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from dpmesh.errors import InputError
-from dpmesh.inference.keypoints.coco import coco_person
+from dpmesh.inference.keypoints.coco import result_person
 from dpmesh.inference.keypoints.raw import (
     OPENPOSE_COUNTS,
     FileImage,
@@ -133,7 +133,7 @@ def by_image(content: Any, form: Format) -> list[FileImage]:
 
         def read(row: Any) -> FilePerson:
             if isinstance(row, Mapping):
-                return coco_person(row, form.joints)
+                return result_person(row, form.joints)
             return FilePerson(*points_of(row, form.joints))
 
         images.append(FileImage((str(name),), rows, read))

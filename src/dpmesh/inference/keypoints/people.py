@@ -27,7 +27,8 @@ class KeypointPeople:
 
     non_finite: points with NaN, infinity or null; far_outside: points far from the image; both are not visible then.
     skipped: entries without a visible joint and without a box, crowds, and other classes than persons.
-    malformed: entries that cannot be read, next to others that can.
+    malformed: entries that cannot be read, next to others that can. no_label_file: 1 where a folder of labels
+    has a file for other images, and none for this one.
     """
 
     people: tuple[Detection, ...]
@@ -35,6 +36,7 @@ class KeypointPeople:
     far_outside: int = 0
     skipped: int = 0
     malformed: int = 0
+    no_label_file: int = 0
 
 
 def joined(parts: Iterable[KeypointPeople]) -> KeypointPeople:

@@ -1,7 +1,7 @@
 """Noisy key-point reasoning (section 3.3, Eq. 7-8): a student's features are held to those of a frozen teacher.
 
-Features: those that the released teacher returns, the two maps that the regressor makes of the fused one before any
-query: the 2D map (b, 64, c) behind its 1×1 convolution, and the 3D volume (b, c, d, 8, 8) behind its transformer.
+Features: those that the released teacher returns, two maps that the regressor computes from the fused one before any
+query: the 2D map (b, 64, c) after its 1×1 convolution, and the 3D volume (b, c, d, 8, 8) after its transformer.
 Teacher and student have the same crop; the teacher's input are the ground-truth joints, the student's corrupted ones.
 
 L_MSE: mean square of the difference of all numbers, summed over the two features.
@@ -45,7 +45,7 @@ def watch(model: DPMesh) -> Generator[Watched, None, None]:
     parts = {"map": model.regressor.down, "volume": model.regressor.volume}
 
     def keep(name: str):
-        return lambda _part, _given, out: features.update({name: out})
+        return lambda _part, _inputs, out: features.update({name: out})
 
     hooks = [part.register_forward_hook(keep(name)) for name, part in parts.items()]
     try:

@@ -40,8 +40,8 @@ def simulated_readings(
 
     batch: a training batch (data/sample.py). Errors: a few pixels for joints in sight, twice that for hidden ones,
     now and then far more, sometimes of a whole limb; some joints lie where the (noisy) keypoint is. Depths shrink
-    towards the pelvis, as those of an unsure reader do, lean with the whole body, and those of a limb may change
-    sign: as well in front as behind.
+    towards the pelvis (as a regressor's do under uncertainty) and lean with the whole body; those of a limb may change
+    sign, from in front of the pelvis to behind it.
     """
     draw = torch.Generator().manual_seed(seed)
     truth, detected, observed = batch["joints2d"], batch["joints"], batch["visible"] > 0

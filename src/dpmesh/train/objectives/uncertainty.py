@@ -81,7 +81,7 @@ class UncertaintyObjective(Objective):
         if "crop" not in batch:
             blind = batch
         else:
-            terms |= self._pictures(batch, rng)
+            terms |= self._image_terms(batch, rng)
         if blind:
             read = simulated_readings(blind, part.own_seed) if self.model.config.reads else None
             judged = self.judge(None, blind["joints"], drop(rng, blind["visible"]), blind["focal"], read)
@@ -89,7 +89,7 @@ class UncertaintyObjective(Objective):
         factors = {"uncertainty": 1.0, "uncertainty_blind": 1.0, "hiding": self.stage.hiding_weight}
         return torch.stack([factors[name] * value for name, value in terms.items()]).sum(), terms
 
-    def _pictures(self, batch: Tensors, rng: np.random.Generator) -> dict[str, Tensor]:
+    def _image_terms(self, batch: Tensors, rng: np.random.Generator) -> dict[str, Tensor]:
         judged, under = self.judge_twice(batch, rng)
         twice = {name: torch.cat([batch[name], batch[name]]) for name in ("joints3d", "joints3d_valid")}
         before, after = judged.log_scale.chunk(2)

@@ -1,4 +1,4 @@
-"""The stage that trains a pose prior as VPoser is one: a variational auto-encoder of whole poses.
+"""The stage that trains a VPoser-like pose prior: a variational auto-encoder of whole poses.
 
 VPoser's own weights are licensed. For an ablation of pose heads on our own data (Table 4's question) its decoder is
 trained here, on the poses that the VQ-VAE was trained on, in the manner of its paper (Pavlakos et al., CVPR 2019,

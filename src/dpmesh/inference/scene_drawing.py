@@ -1,0 +1,46 @@
+"""A scene's overlay and side view."""
+
+import numpy as np
+from jaxtyping import UInt8
+
+from dpmesh.errors import ConfigError
+from dpmesh.inference.formats import Colouring
+from dpmesh.inference.scene_data import Person, SceneData, image_of
+from dpmesh.render.overlay import TRANSLUCENT, Layer, draw_lineup, draw_overlay, palette
+from dpmesh.render.sigma import add_legend, sigma_colours, surface_sigma
+
+_SIGMA_OPACITY = 0.85
+"""Of bodies coloured by sigma: their colours are compared with the legend's."""
+
+
+def overlay_image(scene: SceneData, colour: Colouring = "person") -> UInt8[np.ndarray, "h w 3"]:
+    """As Scene.overlay."""
+    opacity = TRANSLUCENT if colour == "person" else _SIGMA_OPACITY
+    drawn = draw_overlay(image_of(scene), _layers(scene, colour), scene.faces, scene.K, opacity)
+    return drawn if colour == "person" else add_legend(drawn)
+
+
+def side_image(scene: SceneData, colour: Colouring = "person") -> UInt8[np.ndarray, "h w 3"]:
+    """As Scene.side_view."""
+    names = [f"person_{i:02d}" for i in range(len(scene.people))]
+    drawn = draw_lineup(_layers(scene, colour), scene.faces, names)
+    return drawn if colour == "person" else add_legend(drawn)
+
+
+def _layers(scene: SceneData, colour: Colouring) -> list[Layer]:
+    if colour == "sigma":
+        return [_by_sigma(person) for person in scene.people]
+    colours = palette(len(scene.people))
+    return [Layer(person.vertices, own) for person, own in zip(scene.people, colours, strict=True)]
+
+
+def _by_sigma(person: Person) -> Layer:
+    """The surface coloured by the uncertainty of the joints near it; raises ConfigError where that is not known."""
+    if not np.isfinite(person.joint_sigma).all():
+        raise ConfigError(
+            "this prediction has no joint_sigma",
+            where="colour",
+            fix="Colour by person, or use weights that predict it, without refining.",
+        )
+    sigma = surface_sigma(person.vertices, person.joints3d, person.joint_sigma)
+    return Layer(person.vertices, (0.85, 0.85, 0.85), sigma_colours(sigma))
