@@ -88,13 +88,14 @@ def test_records_know_files_by_content(tmp_path: Path) -> None:
     record = PredictOptions(keypoints=file, boxes="1,2,3,4", focal=500.0).record()
     assert record == {
         "keypoints": {"file": "k.json", "sha256": digest}, "keypoint_format": None, "boxes": "1,2,3,4",
-        "focal": 500.0, "fov": None, "max_people": 20,
+        "focal": 500.0, "fov": None, "max_people": 20, "keep_unposed": False,
     }  # fmt: skip
     assert PredictOptions(keypoints=np.zeros((1, 17, 3))).record()["keypoints"] != record["keypoints"]
     with pytest.raises(InputError, match="no such file"):
         PredictOptions(keypoints=tmp_path / "none.json").record()
     model = ModelOptions(rotated_detection=False).record()
-    assert list(model) == ["weights", "body", "fast", "refine", "turn", "flip"] and model["turn"] is False
+    names = ["weights", "body", "fast", "refine", "turn", "flip", "pose_model", "person_model"]
+    assert list(model) == names and model["turn"] is False
     with pytest.raises(WeightsError, match="no weights of that name"):
         ModelOptions(weights=tmp_path).record()
 

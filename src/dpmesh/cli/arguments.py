@@ -17,9 +17,10 @@ from dpmesh.inference.options import MAX_PIXELS, ModelOptions, PredictOptions
 
 def add_people(parser: argparse.ArgumentParser) -> None:
     """Where the people of an image come from."""
-    for name in ("keypoints", "format", "boxes", "max_people", "max_pixels"):
+    for name in ("keypoints", "format", "boxes", "max_people", "max_pixels", "keep_unposed"):
         add_option(parser, PredictOptions, name)
-    add_option(parser, ModelOptions, "fast")
+    for name in ("fast", "pose_model", "person_model"):
+        add_option(parser, ModelOptions, name)
 
 
 def add_recursive(parser: argparse.ArgumentParser) -> None:
@@ -165,6 +166,8 @@ _SYNTAX: dict[str, dict[str, Any]] = {
     "weights": {"metavar": "NAME|DIR"},
     "body": {"metavar": "FILE"},
     "regressors": {"metavar": "DIR"},
+    "pose_model": {"metavar": "FILE"},
+    "person_model": {"metavar": "FILE"},
     "device": {"metavar": "auto|cpu|cuda|cuda:1|mps", "type": device},
     "threads": {"metavar": "N", "type": count},
 }

@@ -22,7 +22,7 @@ from dpmesh.cli.arguments import (
 from dpmesh.cli.image_files import check_keypoints
 from dpmesh.cli.streams import flush_stdout, say
 from dpmesh.errors import DPMeshError
-from dpmesh.inference.options import MAX_PIXELS, ModelOptions
+from dpmesh.inference.options import MAX_PIXELS, ModelOptions, user_model_record
 
 if TYPE_CHECKING:
     from dpmesh.evaluate.qualitative.columns import Column
@@ -167,6 +167,10 @@ def _asked(args: argparse.Namespace, columns: "Sequence[Column]") -> dict[str, A
     for name in ("keypoints", "boxes", "body"):
         value = getattr(args, name)
         asked[name] = sha256(Path(value)) if value is not None and _is_file(value) else value
+    asked["keep_unposed"] = args.keep_unposed
+    for name in ("pose_model", "person_model"):
+        if getattr(args, name) is not None:
+            asked[name] = user_model_record(getattr(args, name))
     return asked | {"regressors": args.regressors, "columns": [column.record() for column in columns]}
 
 

@@ -17,7 +17,9 @@ def check_keypoints(args: argparse.Namespace) -> None:
 
 def input_files(args: argparse.Namespace) -> list[str]:
     """Existing files and folders that a verb reads besides the images."""
-    named = (args.keypoints, args.boxes, args.body, args.regressors, args.weights)
+    named = (
+        args.keypoints, args.boxes, args.body, args.regressors, args.weights, args.pose_model, args.person_model,
+    )  # fmt: skip
     return [name for name in named if name is not None and os.path.exists(name)]
 
 

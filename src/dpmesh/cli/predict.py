@@ -204,12 +204,14 @@ _FALLBACKS = {
     "no_keypoints": ("person without keypoints in the crop", "people without keypoints in the crop"),
     "merged": ("duplicate detection dropped", "duplicate detections dropped"),
     "unposed": ("box without keypoints", "boxes without keypoints"),
+    "unposed_dropped": ("box without keypoints dropped", "boxes without keypoints dropped"),
     "turned": ("rotated detection", "rotated detections"),
     "dropped": ("person beyond --max-people", "people beyond --max-people"),
     "non_finite": ("keypoint that is not finite", "keypoints that are not finite"),
     "far_outside": ("keypoint far outside the image", "keypoints far outside the image"),
     "skipped": ("entry without a person skipped", "entries without a person skipped"),
     "malformed": ("entry that cannot be read", "entries that cannot be read"),
+    "no_label_file": ("missing label file", "missing label files"),
 }
 """Key of Scene.fallbacks -> the words for one and for several."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmesh.errors import DPMeshError, InputError
+from dpmesh.inference.image_sources import source_path
 from dpmesh.inference.preprocess import ImageSource, PreparedImage
 from dpmesh.inference.scene import Scene
 
@@ -53,6 +54,13 @@ def predict_in_batches(
         if _is_full(waiting, batch):
             yield from _finish(waiting, predict)
     yield from _finish(waiting, predict)
+
+
+def append_paths(images: Iterable[ImageSource], names: list[str]) -> Iterator[ImageSource]:
+    """The same images; the path of each is appended to `names`."""
+    for image in images:
+        names.append(source_path(image))
+        yield image
 
 
 def _prepared(

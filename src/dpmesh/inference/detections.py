@@ -55,7 +55,12 @@ class DetectionResult:
 
 @runtime_checkable
 class PersonDetector(Protocol):
-    """The interface of a detector (`detector.Detector`)."""
+    """The interface of a detector (`detector.Detector`): `predictor.detector = YourDetector()` uses your own.
+
+    The image is RGB. `__call__` detects the people, highest score first, at most max_people of them;
+    `keypoints_in_boxes` gives one Detection for each of the user's boxes, in order. A text attribute `name` is recorded
+    in scenes.
+    """
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], max_people: int = ...) -> DetectionResult: ...
 
@@ -65,6 +70,12 @@ class PersonDetector(Protocol):
         boxes: Float32[np.ndarray, "n 4"],
         scores: Float32[np.ndarray, "n"] | None = None,
     ) -> tuple[Detection, ...]: ...
+
+
+def detector_record(detector: PersonDetector) -> dict[str, object]:
+    """The name of a detector that has one, as scenes record it."""
+    name = getattr(detector, "name", None)
+    return {"detector": name} if isinstance(name, str) else {}
 
 
 def merge_detections(detections: tuple[Detection, ...], max_people: int) -> DetectionResult:

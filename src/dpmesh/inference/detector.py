@@ -18,6 +18,10 @@ from dpmesh.assets import shipped
 from dpmesh.errors import AssetError, InputError
 from dpmesh.geometry.crop import Crop, sample_window
 from dpmesh.inference.detections import Detection, DetectionResult, box_iou, merge_detections, suppress
+from dpmesh.inference.options import ModelOptions
+from dpmesh.inference.user_models.onnx_file import session_options
+from dpmesh.inference.user_models.person import PersonModel
+from dpmesh.inference.user_models.pose import PoseModel
 from dpmesh.io import open_regular
 from dpmesh.skeletons import COCO17
 
@@ -47,7 +51,7 @@ class Detector:
 
     threads: of onnxruntime. fast: one pass of the pose model over the whole image. folder: other model files of the
     same names, for comparing with the float32 originals. rotated_detection: detect twice where a person leans or lies;
-    never with `fast`.
+    never with `fast` or a pose_model. person_model, pose_model: the user's, in place of the models that ship.
     """
 
     def __init__(
@@ -56,9 +60,24 @@ class Detector:
         fast: bool = False,
         folder: Path | None = None,
         rotated_detection: bool = True,
+        person_model: PersonModel | None = None,
+        pose_model: PoseModel | None = None,
     ) -> None:
         self.threads, self.fast, self.folder = threads, fast, folder
         self.rotated_detection = rotated_detection
+        self.person_model, self.pose_model = person_model, pose_model
+
+    @classmethod
+    def from_options(cls, options: ModelOptions) -> "Detector":
+        """Raises InputError, ConfigError for a model of the user that cannot be used."""
+        person, pose, threads = options.person_model, options.pose_model, options.threads
+        return cls(
+            threads,
+            options.fast,
+            rotated_detection=options.rotated_detection,
+            person_model=None if person is None else PersonModel(Path(person), threads),
+            pose_model=None if pose is None else PoseModel(Path(pose), threads),
+        )
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], max_people: int = 20) -> DetectionResult:
         """The people in an RGB image; none in a tiny one. Raises InputError for an image without pixels."""
@@ -73,6 +92,8 @@ class Detector:
         self, image: UInt8[np.ndarray, "h w 3"]
     ) -> tuple[Float32[np.ndarray, "n 4"], Float32[np.ndarray, "n"]]:
         """Person boxes (xyxy px, inside the image) and scores, best first, after non-maximum suppression."""
+        if self.person_model is not None:
+            return self.person_model.boxes(image)
         padded = _pad_band(image)
         height, width = padded.shape[:2]
         scores, boxes = self._run(
@@ -100,6 +121,9 @@ class Detector:
         Where no pose overlaps the box, no joint is visible. Raises InputError for a box without area.
         """
         scores = np.ones(len(boxes), np.float32) if scores is None else scores
+        if self.pose_model is not None:
+            detect = self.pose_model.detect
+            return tuple(detect(image, box, float(s)) for box, s in zip(boxes, scores, strict=True))
         return tuple(self._pose_in_box(image, box, float(s)) for box, s in zip(boxes, scores, strict=True))
 
     def poses(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[Detection, ...]:
@@ -213,12 +237,10 @@ def open_session(path: Path, threads: int) -> Any:
         pass
     import onnxruntime  # Here: slow to import.
 
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # It would warn of unused initializers of the converted graphs.
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            str(path), session_options(threads), providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # noqa: BLE001  onnxruntime's own classes share no base
         line = " ".join(str(error).split())[:120]
         raise AssetError(

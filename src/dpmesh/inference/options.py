@@ -62,10 +62,24 @@ class ModelOptions:
 
     Not together with refine.
     """
+    pose_model: str | Path | None = None
+    """Your own top-down 2D pose model (.onnx): RTMPose, ViTPose, TinyPose.
+
+    Default: the one that ships. Not together with fast, and without rotated detection.
+    A .toml file of the same name overrides its defaults: docs/guide/images.md.
+    """
+    person_model: str | Path | None = None
+    """Your own person detector (.onnx): RTMDet, YOLOX.
+
+    Default: the one that ships. A .toml file of the same name, as for pose_model. Not together with fast.
+    """
 
     def __post_init__(self) -> None:
         if self.flip and self.refine:
             raise ConfigError("they exclude each other", where="flip and refine", fix="Use one of them.")
+        if self.fast and not self.pose_model == self.person_model is None:
+            own = "person_model" if self.pose_model is None else "pose_model"
+            raise ConfigError("they exclude each other", where=f"fast and {own}", fix="Use one of them.")
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1", where="threads")
 
@@ -85,6 +99,8 @@ class ModelOptions:
             "refine": self.refine,
             "turn": self.rotated_detection,
             "flip": self.flip,
+            "pose_model": user_model_record(self.pose_model),
+            "person_model": user_model_record(self.person_model),
         }
 
 
@@ -116,6 +132,11 @@ class PredictOptions:
 
     Also the joint order of an array: coco, body_25, halpe26, crowdpose, mpii, ...
     """
+    keep_unposed: bool = False
+    """Keep people in whose box the detector finds no keypoint: their bodies are guesses from the image alone.
+
+    People of your own keypoints or boxes are always kept.
+    """
 
     def __post_init__(self) -> None:
         for name in ("keypoints", "boxes"):
@@ -140,6 +161,7 @@ class PredictOptions:
             "focal": None if self.focal is None else float(self.focal),
             "fov": None if self.fov is None else float(self.fov),
             "max_people": int(self.max_people),
+            "keep_unposed": bool(self.keep_unposed),
         }
 
 
@@ -153,6 +175,7 @@ class PredictKeywords(TypedDict, total=False):
     max_people: int
     max_pixels: int
     format: str | None
+    keep_unposed: bool
 
 
 def file_sha256(path: Path) -> str:
@@ -166,13 +189,15 @@ def file_sha256(path: Path) -> str:
 
 _FLAGS = {"turn": "--no-rotated-detection", "weights": "--weights"}
 """Recorded option -> flag, where the flag is not its name with hyphens."""
+_BEFORE = {"keep_unposed": True}
+"""Recorded option -> its value in records that lack it, where that is not None: written before the option existed."""
 
 
 def differences(recorded: RecordedOptions, wanted: RecordedOptions) -> list[str]:
     """How two records differ, in terms of command-line flags; empty where they are equal."""
     changes: list[str] = []
     for name in dict.fromkeys([*wanted, *recorded]):
-        old, new = recorded.get(name), wanted.get(name)
+        old, new = (record.get(name, _BEFORE.get(name)) for record in (recorded, wanted))
         if _content(old) == _content(new):
             continue
         flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
@@ -227,6 +252,19 @@ def _file_record(name: str, *files: Path) -> dict[str, Any]:
     digests = [file_sha256(path) for path in files]
     together = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     return {"file": name, "sha256": together}
+
+
+def user_model_record(model: str | Path | None) -> object:
+    """The model's file, together with the TOML file of the same name."""
+    if model is None:
+        return None
+    path, settings = Path(model), settings_file(Path(model))
+    return _file_record(path.name, path, *([settings] if os.path.isfile(settings) else []))
+
+
+def settings_file(model: Path) -> Path:
+    """The TOML file that belongs to a user's model: the same name, with the suffix .toml."""
+    return Path(os.path.splitext(model)[0] + ".toml")
 
 
 def _folder_record(path: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from dpmesh.body.resolve import choose_body
 from dpmesh.device import pick_device
 from dpmesh.errors import DPMeshError
 from dpmesh.geometry.camera import project
-from dpmesh.inference.batches import predict_in_batches, refuse_single_image, scene_or_raise
-from dpmesh.inference.detections import PersonDetector
+from dpmesh.inference.batches import append_paths, predict_in_batches, refuse_single_image, scene_or_raise
+from dpmesh.inference.detections import PersonDetector, detector_record
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.flip_test import FlipTest
 from dpmesh.inference.image_sources import source_path
@@ -118,6 +118,8 @@ class Predictor:
         refine: bool = False,
         rotated_detection: bool = True,
         flip: bool = False,
+        pose_model: str | Path | None = None,
+        person_model: str | Path | None = None,
     ) -> "Predictor":
         """Load weights, their body and the detector.
 
@@ -133,12 +135,14 @@ class Predictor:
             refine=refine,
             rotated_detection=rotated_detection,
             flip=flip,
+            pose_model=pose_model,
+            person_model=person_model,
         )
+        detector = Detector.from_options(options)
         on_device = pick_device(device)
         torch.set_num_threads(threads)
         chosen = choose_body(weights, body, regressors)
         model = DPMesh.from_pretrained(weights, chosen.arrays).to(on_device).eval()
-        detector = Detector(threads=threads, fast=fast, rotated_detection=rotated_detection)
         return cls(
             FlipTest(model) if flip else model,
             detector,
@@ -175,6 +179,7 @@ class Predictor:
         max_people: int = MAX_PEOPLE,
         max_pixels: int = MAX_PIXELS,
         format: str | None = None,
+        keep_unposed: bool = False,
     ) -> Scene | list[Scene]:
         """Predict every person in an image, or in each of a list. Raises InputError.
 
@@ -189,6 +194,7 @@ class Predictor:
             max_people=max_people,
             max_pixels=max_pixels,
             format=format,
+            keep_unposed=keep_unposed,
         )
         if isinstance(images, (list, tuple)):
             scenes = enumerate(self.stream(images, options))
@@ -220,7 +226,7 @@ class Predictor:
         elif isinstance(images, Sequence):
             names += map(source_path, images)
         else:
-            images = _recorded(images, names)
+            images = append_paths(images, names)
         recorded = options.record()
         return predict_in_batches(
             images,
@@ -284,16 +290,9 @@ class Predictor:
             fallbacks={name: int(n) for name, n in sorted(prepared.fallbacks.items()) if n},
             notes=(*prepared.image.notes, *self.notes),
             weights=self.weights,
-            options={**self.options, **options},
+            options={**self.options, **options, **detector_record(self.detector)},
             body=self.model.body,
         )
-
-
-def _recorded(images: Iterable[ImageSource], names: list[str]) -> Iterator[ImageSource]:
-    """The same images; the path of each is appended to `names`."""
-    for image in images:
-        names.append(source_path(image))
-        yield image
 
 
 def _person(person: PersonInput, body: CameraBody) -> Person:

@@ -8,7 +8,7 @@ from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -25,6 +25,8 @@ from dpmesh.types import Inputs
 
 EXPAND = 1.25
 """Side of the square crop, in longer sides of the person's box."""
+MOST_DETECTED = 1000
+"""People that a detector is asked for; max_people applies to those who have keypoints."""
 MIN_DETECTED, MIN_SUPPLIED = 0.2, 0.05
 """Confidence up to which a joint counts as not visible: of the detector, and of the user's keypoints."""
 
@@ -88,11 +90,8 @@ def prepare_image(
     if options.max_people < 1:
         raise InputError("max_people must be at least 1", where="max_people")
     if options.keypoints is None and options.boxes is None:
-        result = detector(decoded.rgb, options.max_people)
-        people, min_confidence = list(result.people), MIN_DETECTED
-        counts = Counter(
-            merged=result.merged, unposed=result.unposed, dropped=result.dropped, turned=result.rotated
-        )
+        people, counts = _detect(detector, decoded.rgb, options)
+        min_confidence = MIN_DETECTED
     else:
         people, counts = user_detections(decoded.rgb, name, options, detector, only_image, inputs)
         min_confidence = MIN_DETECTED if options.keypoints is None else MIN_SUPPLIED
@@ -103,6 +102,28 @@ def prepare_image(
     return PreparedImage(
         name, decoded.sha256, decoded, K, focal_source, people, min_confidence, counts, crops
     )
+
+
+def _detect(
+    detector: PersonDetector, image: UInt8[np.ndarray, "h w 3"], options: PredictOptions
+) -> tuple[list[Detection], Counter[str]]:
+    """The detector's people, and the fallbacks. Those without a keypoint are dropped before max_people is applied."""
+    result = detector(image, max(MOST_DETECTED, options.max_people))
+    posed = [person for person in result.people if options.keep_unposed or _has_keypoint(person)]
+    people = posed[: options.max_people]
+    counts = Counter(
+        merged=result.merged,
+        unposed=sum(not person.posed for person in people),
+        unposed_dropped=len(result.people) - len(posed),
+        dropped=result.dropped + len(posed) - len(people),
+        turned=sum(person.rotated for person in people),
+    )
+    return people, counts
+
+
+def _has_keypoint(person: Detection) -> bool:
+    """Whether the model would take any joint as visible."""
+    return bool(_visible(person, Crop.around(person.box, EXPAND), MIN_DETECTED).any())
 
 
 def model_inputs(
@@ -127,8 +148,12 @@ def model_inputs(
 
 def visible_joints(prepared: PreparedImage, person: Detection, crop: Crop) -> Bool[np.ndarray, "30"]:
     """The joints that the model takes as visible: confident enough, and inside the person's crop."""
+    return _visible(person, crop, prepared.min_confidence)
+
+
+def _visible(person: Detection, crop: Crop, min_confidence: float) -> Bool[np.ndarray, "30"]:
     xy = crop.to_crop(person.keypoints30[:, :2].astype(np.float64))
-    confident = person.keypoints30[:, 2] > prepared.min_confidence
+    confident = person.keypoints30[:, 2] > min_confidence
     return confident & (xy >= 0).all(1) & (xy < Crop.SIZE).all(1)
 
 

@@ -1,0 +1,1 @@
+"""Detection models of the user: ONNX files of person and pose models, and rtmlib."""
