@@ -227,14 +227,18 @@ def test_settings_of_any_package_are_passed_over(tmp_path: Path, monkeypatch: py
 def test_a_whole_model_and_another_protocol_name_the_command(tmp_path: Path) -> None:
     torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "a.pth")
     with pytest.raises(
-        WeightsError, match=r"whole model.*torch\.save\(m\['model'\]\.state_dict\(\)"
+        WeightsError, match=r"whole model.*torch\.save\(m\[\"model\"\]\.state_dict\(\)"
     ) as caught:
         read_tensors(tmp_path / "a.pth")
     torch.save({"state_dict": STATE}, tmp_path / "b.pth", pickle_protocol=4)
     with pytest.raises(WeightsError, match=r"If you trust its source.*weights_only=False"):
         read_tensors(tmp_path / "b.pth")
-    # the command does what it promises
-    code = str(caught.value).split('python -c "')[1].rstrip('"').replace("a.pth", str(tmp_path / "a.pth"))
-    code = code.replace("tensors.pth", str(tmp_path / "tensors.pth"))
-    subprocess.run([sys.executable, "-c", code], check=True)
+    # the command does what it promises, and no name of a file does more
+    name = "$(touch pwned)`touch pwned`\"'; touch pwned;'.pth"
+    (tmp_path / "a.pth").rename(tmp_path / name)
+    with pytest.raises(WeightsError, match="If you trust its source") as caught:
+        read_tensors(tmp_path / name)
+    command = str(caught.value).split("extract the tensors: ")[1].replace("python", sys.executable, 1)
+    subprocess.run(["sh", "-c", command], check=True, cwd=tmp_path)
+    assert not (tmp_path / "pwned").exists()
     assert list(read_tensors(tmp_path / "tensors.pth")) == ["weight", "bias"]

@@ -1,7 +1,9 @@
 """Files of tensors, memory mapped and never freely unpickled: .safetensors, and checkpoints of torch.save."""
 
+import json
 import pickle
 import re
+import shlex
 import struct
 import sys
 import warnings
@@ -118,7 +120,7 @@ def _state(content: object, path: Path) -> Mapping[object, object]:
         )
         if nest is None:
             break
-        content, place = table[nest], f"{place}[{nest!r}]"
+        content, place = table[nest], f"{place}[{json.dumps(nest)}]"
     whole = isinstance(content, Record)
     raise WeightsError(
         "the file holds a whole model, not its named tensors"
@@ -237,7 +239,7 @@ def _admit(records: dict[str, Any], refusal: str, path: Path) -> None:
             raise WeightsError(
                 "the file holds objects besides its tensors that are not read without running it",
                 where=str(path),
-                fix=_trusted(path, "m['state_dict']"),
+                fix=_trusted(path, 'm["state_dict"]'),
             )
         raise WeightsError("the file is damaged or no file of tensors", where=str(path))
     shown = asked[1]
@@ -267,8 +269,9 @@ def _admitted(name: str) -> bool:
 
 def _trusted(path: Path, state: str) -> str:
     """The command that extracts the tensors of a file whose source the user trusts."""
-    code = f"import torch; m = torch.load({path.name!r}, 'cpu', weights_only=False); torch.save({state}, 'tensors.pth')"
-    return f'If you trust its source, extract the tensors: python -c "{code}"'
+    load = f'torch.load({json.dumps(path.name)}, "cpu", weights_only=False)'
+    code = f'import torch; m = {load}; torch.save({state}, "tensors.pth")'
+    return f"If you trust its source, extract the tensors: python -c {shlex.quote(code)}"
 
 
 def _line(error: BaseException) -> str:

@@ -88,7 +88,7 @@ def test_keypoint_similarity_is_cocos() -> None:
 def test_one_person_twice_is_merged_and_counted() -> None:
     result = merge_detections((person(score=0.6), person(102, 101, score=0.8), person(400, score=0.7)), 20)
     assert [p.score for p in result.people] == [0.8, 0.7]
-    assert (result.merged, result.unposed, result.dropped) == (1, 0, 0)
+    assert (result.merged, result.dropped) == (1, 0)
 
 
 def test_two_people_before_each_other_are_kept_apart() -> None:
@@ -101,7 +101,7 @@ def test_two_people_before_each_other_are_kept_apart() -> None:
 
 def test_the_posed_output_survives_the_unposed_of_better_score() -> None:
     result = merge_detections((person(score=0.95, posed=False), person(score=0.5)), 20)
-    assert len(result.people) == 1 and result.merged == 1 and result.unposed == 0
+    assert len(result.people) == 1 and result.merged == 1
     assert result.people[0].posed
     assert not same_person(
         person(posed=False).keypoints, person().box, person(posed=False).keypoints, person(160).box
@@ -112,7 +112,7 @@ def test_at_most_max_people_and_the_rest_counted() -> None:
     people = tuple(person(200 * i, score=0.1 * (i + 1), posed=i != 4) for i in range(5))
     result = merge_detections(people, 2)
     assert [round(p.score, 1) for p in result.people] == [0.5, 0.4]
-    assert result.dropped == 3 and result.unposed == 1
+    assert result.dropped == 3 and not result.people[0].posed
 
 
 def test_detection_carries_pelvis_and_neck() -> None:

@@ -123,3 +123,10 @@ def test_what_the_user_names_is_taken(tmp_path: Path):
     names = [str(tmp_path / name) for name in (".a.jpg", "missing", "b")]
     tree(tmp_path, ".a.jpg", "b")
     assert [str(path) for path in list_images([*names, names[0]]).images] == names
+
+
+def test_standard_input_beyond_the_limit_is_no_shorter_list(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("dpmesh.inference.image_list.LARGEST_LIST", 5)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a.png\nb.png\n")))
+    with pytest.raises(InputError, match="standard input: is longer than 5 bytes"):
+        list_images(["-"])

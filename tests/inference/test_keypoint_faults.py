@@ -5,47 +5,15 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from keypoint_people import PERSON, SIZE, coco, read, read_keypoints, refused, write
 
 from dpmesh.errors import InputError
-from dpmesh.inference.detections import Detection
 from dpmesh.inference.keypoints import files as keypoint_files
 from dpmesh.inference.keypoints.boxes import read_boxes
 from dpmesh.inference.keypoints.files import read_keypoint_file
-
-SIZE = (400, 600)
-RNG = np.random.default_rng(0)
-PERSON = np.concatenate([RNG.uniform(50, 350, (17, 2)), np.ones((17, 1))], 1).round(2)
-
-
-def write(folder: Path, content: Any) -> Path:
-    path = folder / "keypoints.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
-
-
-def read_keypoints(
-    path: Path, name: str, size: tuple[int, int] = SIZE, only_image: bool = True
-) -> list[Detection]:
-    return list(read_keypoint_file(path, name, size, only_image).people)
-
-
-def coco(points: np.ndarray = PERSON, **more: Any) -> dict[str, Any]:
-    return {"image_id": 1, "keypoints": points.reshape(-1).tolist(), **more}
-
-
-def read(folder: Path, content: Any, **options: Any) -> list[Any]:
-    return read_keypoints(write(folder, content), "a.jpg", SIZE, **options)
-
-
-def refused(folder: Path, content: Any, *message: str, **options: Any) -> None:
-    with pytest.raises(InputError) as error:
-        read(folder, content, **options)
-    for part in ("keypoints.json", *message):
-        assert part in str(error.value)
 
 
 def test_errors_name_the_person_and_the_field(tmp_path: Path) -> None:

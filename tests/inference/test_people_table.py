@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError
-from dpmesh.inference.people_table import COLUMNS, PROVENANCE, plan_tables, write_tables
+from dpmesh.inference.people_table import COLUMNS, PROVENANCE, SCHEMA, plan_tables, write_tables
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
 from dpmesh.inference.staging import CLAIM, STAGING, claim_of
@@ -127,9 +127,16 @@ def test_results_at_any_depth(out: Path, scenes: list[Scene]) -> None:
         assert table["result"].tolist() == nested
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root reads every folder")
-def test_a_folder_that_cannot_be_read(out: Path) -> None:
-    (out / "locked").mkdir(mode=0o000)
+def test_a_folder_that_cannot_be_read(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (out / "locked").mkdir()
+    scandir = os.scandir
+
+    def denied(path: str | Path) -> object:  # a mode would not stop root
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(InputError, match="locked: the folder cannot be read"):
         write_tables(out)
 
@@ -156,6 +163,10 @@ def test_files_of_the_user_stay(out: Path, name: str) -> None:
     with pytest.raises(OutputError, match="not written by dpmesh"):
         write_tables(out)
     assert (out / name).read_text() == "mine"
+    for listed in ([["people.jsonl"]], "people.jsonl", {"people.jsonl": 1}, 5):  # no list of names
+        (out / PROVENANCE).write_text(json.dumps({"schema": SCHEMA, "files": listed}))
+        assert plan_tables(out, ()) == ()
+    (out / PROVENANCE).unlink()
     assert plan_tables(out, ()) == () and plan_tables(out.parent / "new", BOTH) == BOTH
 
 

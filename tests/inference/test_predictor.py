@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import roma
 import torch
+from keypoint_people import openpose, points18
 from PIL import Image
 
 from dpmesh.device import pick_device
@@ -284,79 +285,6 @@ def test_device() -> None:
     assert pick_device("cpu").type == "cpu"
     with pytest.raises(ConfigError):
         pick_device("tpu")
-
-
-def openpose(tmp_path: Path, points: list[float]) -> Path:
-    path = tmp_path / "k.json"
-    path.write_text(json.dumps({"people": [{"pose_keypoints_2d": points}]}))
-    return path
-
-
-def points18(confidence: float = 0.9) -> list[float]:
-    xy = np.random.default_rng(2).uniform([40, 20], [90, 80], (18, 2))
-    return np.concatenate([xy, np.full((18, 1), confidence)], 1).reshape(-1).tolist()
-
-
-def test_keypoints_from_a_file(predictor: Build, tmp_path: Path) -> None:
-    scene = predictor([])(PHOTO, keypoints=openpose(tmp_path, points18()))
-    assert len(scene.people) == 1 and scene.people[0].score == pytest.approx(0.9)
-
-
-def test_keypoints_with_nan_or_outside_are_hidden_and_counted(predictor: Build, tmp_path: Path) -> None:
-    points = points18()
-    points[3:5] = [float("nan"), 50.0]
-    points[9:11] = [9000.0, -9000.0]
-    scene = predictor([])(PHOTO, keypoints=openpose(tmp_path, points))
-    assert len(scene.people) == 1
-    assert scene.fallbacks["non_finite"] == 1 and scene.fallbacks["far_outside"] == 1
-    assert np.isfinite(scene.people[0].keypoints2d).all()
-
-
-def test_keypoints_without_a_visible_one_are_no_person(predictor: Build, tmp_path: Path) -> None:
-    scene = predictor([])(PHOTO, keypoints=openpose(tmp_path, points18(0.0)))
-    assert scene.people == () and scene.fallbacks["skipped"] == 1
-
-
-def test_keypoints_with_a_missing_field(predictor: Build, tmp_path: Path) -> None:
-    (tmp_path / "k.json").write_text(json.dumps({"people": [{"face": []}]}))
-    with pytest.raises(InputError, match="pose_keypoints_2d"):
-        predictor([])(PHOTO, keypoints=tmp_path / "k.json")
-
-
-def test_keypoint_array(predictor: Build) -> None:
-    points = np.random.default_rng(3).uniform(20, 80, (2, 17, 3))
-    points[..., 2] = 0.8
-    points[1, 4] = np.nan
-    scene = predictor([])(PHOTO, keypoints=points)
-    assert len(scene.people) == 2
-    assert (scene.people[1].keypoints2d[4] == 0).all()
-    for bad in (np.zeros((2, 16, 3)), np.zeros((1, 17, 3))):
-        with pytest.raises(InputError):
-            predictor([])(PHOTO, keypoints=bad)
-
-
-def test_boxes(predictor: Build, tmp_path: Path) -> None:
-    boxes = np.array([[10.0, 10, 60, 80], [70, 5, 150, 85]])
-    (tmp_path / "b.json").write_text(json.dumps(boxes.tolist()))
-    same(predictor([])(PHOTO, boxes=boxes), predictor([])(PHOTO, boxes=tmp_path / "b.json"))
-    np.testing.assert_array_equal(predictor([])(PHOTO, boxes=boxes).stacked("box"), boxes)
-
-
-@pytest.mark.parametrize("box", [[10, 10, 10, 80], [10, 80, 60, 10], [0, 0, float("nan"), 9]])
-def test_box_without_area(predictor: Build, tmp_path: Path, box: list[float]) -> None:
-    (tmp_path / "b.json").write_text(json.dumps([box]))
-    for given in (np.array([box]), tmp_path / "b.json"):
-        with pytest.raises(InputError):
-            predictor([])(PHOTO, boxes=given)
-
-
-def test_boxes_and_keypoints_must_agree(predictor: Build) -> None:
-    points = np.full((1, 17, 3), 0.5) * 80
-    box = np.array([[0.0, 0, 100, 80]])
-    scene = predictor([])(PHOTO, keypoints=points, boxes=box)
-    np.testing.assert_array_equal(scene.people[0].box, box[0])
-    with pytest.raises(InputError, match="2 boxes for 1"):
-        predictor([])(PHOTO, keypoints=points, boxes=np.tile(box, (2, 1)))
 
 
 def test_joints_outside_their_crop_are_not_visible_and_finite(predictor: Build) -> None:

@@ -38,19 +38,15 @@ class Detection:
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """People, highest score first, and how many were not detected the usual way.
+    """People, highest score first, and how many detections are not among them.
 
     merged: detections that were of a person already detected.
-    unposed: people whose box has no matching pose; none of their joints is visible.
     dropped: people beyond max_people.
-    rotated: people whose keypoints come from the rotated crop.
     """
 
     people: tuple[Detection, ...]
     merged: int = 0
-    unposed: int = 0
     dropped: int = 0
-    rotated: int = 0
 
 
 @runtime_checkable
@@ -89,9 +85,7 @@ def merge_detections(detections: tuple[Detection, ...], max_people: int) -> Dete
     return DetectionResult(
         people=tuple(kept),
         merged=len(detections) - len(people),
-        unposed=sum(not person.posed for person in kept),
         dropped=len(people) - len(kept),
-        rotated=sum(person.rotated for person in kept),
     )
 
 

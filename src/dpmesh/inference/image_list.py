@@ -80,9 +80,10 @@ def _images_of(
     name: str, recursive: bool, skip: Path | None, listing: ImageList
 ) -> Iterator[tuple[Path, str]]:
     if name == STDIN:
-        yield from _listed(
-            sys.stdin.buffer.read(LARGEST_LIST), "standard input", Path(), listing, recursive, skip
-        )
+        data = sys.stdin.buffer.read(LARGEST_LIST + 1)
+        if len(data) > LARGEST_LIST:
+            raise InputError(f"is longer than {LARGEST_LIST:,} bytes", where="standard input")
+        yield from _listed(data, "standard input", Path(), listing, recursive, skip)
     elif name.lower().endswith(LIST_SUFFIX) and os.path.isfile(name):
         yield from _listed(
             read_bytes(Path(name), LARGEST_LIST), name, Path(name).parent, listing, recursive, skip

@@ -131,8 +131,9 @@ def _owned(out: Path) -> frozenset[str]:
         return frozenset()
     if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
         return frozenset()
+    listed = plain.get("files")
     known = {PROVENANCE, *map(table_file, TABLES)}
-    return frozenset(known & set(cast("list[str]", plain.get("files") or [])))
+    return frozenset(name for name in known if isinstance(listed, list) and name in listed)
 
 
 def _rows(out: Path, runs: dict[str, object]) -> Iterator[dict[str, object]]:
