@@ -35,6 +35,7 @@ from dpmesh.errors import ConfigError
 from dpmesh.train.config import Settings
 from dpmesh.train.config_file import read_settings
 from dpmesh.train.context import TrainingContext, make_objective
+from dpmesh.train.dataloader import batches
 from dpmesh.train.objectives.mesh import MeshObjective
 from dpmesh.train.stages import ImageStage
 
@@ -77,8 +78,8 @@ def figures(moments: dict[str, Moments]) -> dict[str, dict[str, float]]:
     }
 
 
-def measure(settings: Settings, batches: int) -> dict[str, Any]:
-    """Figures of the last stage. Raises ConfigError where images train nothing of the backbone in it."""
+def measure(settings: Settings, count: int) -> dict[str, Any]:
+    """Figures of the last stage over its first count batches. Raises ConfigError where images train nothing of the backbone in it."""
     number = len(settings.stages) - 1
     stage = settings.stages[number]
     if isinstance(stage, ImageStage):
@@ -89,7 +90,7 @@ def measure(settings: Settings, batches: int) -> dict[str, Any]:
     if not isinstance(objective, MeshObjective) or not matrices:
         raise ConfigError("nothing of the backbone is trained by images", where=f"stage {stage.name}")
     moments = dict[str, Moments]()
-    for part, _, batch in batches(stage, settings, range(batches)):
+    for part, _, batch in batches(stage, settings, range(count)):
         _, terms = objective(batch, part)
         for name, term in terms.items():
             factor = getattr(settings.losses, name)
@@ -103,7 +104,7 @@ def measure(settings: Settings, batches: int) -> dict[str, Any]:
     by_term = figures(moments)
     return {
         "stage": stage.name,
-        "people": batches * stage.batch,
+        "people": count * stage.batch,
         "batch": stage.batch,
         "matrices": len(matrices),
         "terms": dict(sorted(by_term.items(), key=lambda item: -item[1]["share"])),

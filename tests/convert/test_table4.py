@@ -85,7 +85,7 @@ def run_words(name: str) -> list[str]:
     two = {
         f"{s}.{key}": value
         for s in stages
-        for key, value in {"epochs": 0, "steps": 2, "batch": 2, "low": 0}.items()
+        for key, value in {"epochs": 0, "steps": 2, "batch": 2, "decay_steps": 0}.items()
     }
     return [*settings_words(RUN | two), *model_words(name)]
 
