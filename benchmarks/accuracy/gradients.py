@@ -79,7 +79,8 @@ def figures(moments: dict[str, Moments]) -> dict[str, dict[str, float]]:
 
 
 def measure(settings: Settings, count: int) -> dict[str, Any]:
-    """Figures of the last stage over its first count batches. Raises ConfigError where images train nothing of the backbone in it."""
+    """Figures of the last stage over its first `count` batches. Raises ConfigError where images train nothing of the
+    backbone in it."""
     number = len(settings.stages) - 1
     stage = settings.stages[number]
     if isinstance(stage, ImageStage):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         OutputError,
         WeightsError,
     )
+    from dpmesh.inference.options import ModelOptions, PredictOptions
     from dpmesh.inference.predictor import Predictor
     from dpmesh.inference.scene import Person, Scene
     from dpmesh.model import DPMesh
@@ -39,8 +40,10 @@ __all__ = [
     "DPMeshError",
     "InputError",
     "Inputs",
+    "ModelOptions",
     "OutputError",
     "Person",
+    "PredictOptions",
     "Prediction",
     "Predictor",
     "Scene",
@@ -53,7 +56,9 @@ _MODULES = {
     "DPMesh": "dpmesh.model",
     "DPMeshConfig": "dpmesh.config",
     "Inputs": "dpmesh.types",
+    "ModelOptions": "dpmesh.inference.options",
     "Person": "dpmesh.inference.scene",
+    "PredictOptions": "dpmesh.inference.options",
     "Prediction": "dpmesh.types",
     "Predictor": "dpmesh.inference.predictor",
     "Scene": "dpmesh.inference.scene",

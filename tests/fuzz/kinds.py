@@ -28,10 +28,10 @@ from dpmesh.evaluate.results import load
 from dpmesh.evaluate.tables import tables
 from dpmesh.geometry.crop import Crop
 from dpmesh.inference.detections import Detection
-from dpmesh.inference.formats import wanted_scene
 from dpmesh.inference.images import read_image
 from dpmesh.inference.keypoints.files import read_keypoint_file
 from dpmesh.inference.options import PredictOptions
+from dpmesh.inference.output_formats import wanted_scene
 from dpmesh.inference.preprocess import PreparedImage, model_inputs, prepare_image
 from dpmesh.inference.result_folder import plan_result
 from dpmesh.model import DPMesh

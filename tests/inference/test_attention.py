@@ -25,7 +25,7 @@ from dpmesh.inference.attention import (
 )
 from dpmesh.inference.options import PredictOptions
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.preprocess import prepare_image
+from dpmesh.inference.preprocess import model_inputs, prepare_image
 from dpmesh.inference.record import MARKER
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import JOINTS30
@@ -75,7 +75,9 @@ def test_the_real_models_maps_as_they_are_and_why_a_plain_mean_shows_nothing(pre
     model = DPMesh.from_config("embedded").eval()
     real = Predictor(model, predictor().detector, "random")
     person = attention_maps(real, PHOTO, PredictOptions(max_people=1)).people[0]
-    inputs = real.inputs(prepare_image(real.detector, PHOTO, PredictOptions(max_people=1)).persons)
+    inputs = model_inputs(
+        prepare_image(real.detector, PHOTO, PredictOptions(max_people=1)).persons, model.camera, real.device
+    )
     features = model(inputs, features=True).features
     assert features is not None and list(person.maps) == sorted(features.maps)
     for size, maps in person.maps.items():

@@ -24,8 +24,8 @@ from dpmesh.inference.batches import refuse_single_image
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.images import DecodedImage, read_image
 from dpmesh.inference.options import PredictOptions
-from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.preprocess import EXPAND, NARROWEST, WIDEST, choose_focal, prepare_image
+from dpmesh.inference.predictor import Predictor, predict_stream
+from dpmesh.inference.preprocess import EXPAND, NARROWEST, WIDEST, choose_focal, model_inputs, prepare_image
 from dpmesh.inference.scene import Scene
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import JOINTS30
@@ -103,7 +103,7 @@ def test_people_of_the_user_belong_to_one_image(predictor: Build, tmp_path: Path
     for images in (paths, iter(paths)):
         *_, (_, last) = made.predict_many(images, keypoints=keypoints)
         assert isinstance(last, InputError) and "equally well" in str(last)
-    ((_, scene),) = made.stream(paths[:1], PredictOptions(keypoints=keypoints), [str(paths[1])])
+    ((_, scene),) = predict_stream(made, paths[:1], PredictOptions(keypoints=keypoints), [str(paths[1])])
     assert isinstance(scene, InputError), "the other one has its result already"
     with pytest.raises(InputError, match="text boxes belong to one image"):
         made(paths, boxes="10,10,90,80")
@@ -294,7 +294,7 @@ def test_joints_outside_their_crop_are_not_visible_and_finite(predictor: Build) 
     one = predictor([])
     options = PredictOptions(keypoints=points, boxes=np.array([[20.0, 20, 60, 60]]))
     prepared = prepare_image(one.detector, PHOTO, options)
-    inputs = one.inputs(prepared.persons)
+    inputs = model_inputs(prepared.persons, one.model.camera, one.device)
     ears = [28 - 1, 28]  # rows of L_Ear, R_Ear in JOINTS30
     assert (inputs.visible[0, ears] == 0).all() and inputs.visible[0].sum() > 10
     seen = inputs.visible[0] > 0
@@ -317,7 +317,7 @@ def test_a_model_of_the_full_images_camera_has_its_diagonal_as_focal_length(pred
     options = PredictOptions(keypoints=points, boxes=np.array([[20.0, 20, 60, 60]]), focal=300.0)
     prepared = prepare_image(one.detector, PHOTO, options)
     crop = prepared.crops[0]
-    inputs = one.inputs(prepared.persons)
+    inputs = model_inputs(prepared.persons, one.model.camera, one.device)
     assert inputs.focal[0].item() == pytest.approx(np.hypot(*PHOTO.shape[:2]))
     rows = JOINTS30.index("L_Ear"), JOINTS30.index("Chest")
     assert inputs.visible[0, list(rows)].tolist() == [0, 0]

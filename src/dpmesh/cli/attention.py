@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _is_done(target: Path, image: Path, args: argparse.Namespace) -> bool:
     """Whether this result exists already; decided before a model is loaded. Raises DPMeshError."""
-    from dpmesh.inference.formats import wanted_attention
+    from dpmesh.inference.output_formats import wanted_attention
     from dpmesh.inference.result_folder import plan_result
 
     digest = file_sha256(image)

@@ -29,8 +29,8 @@ from dpmesh.cli.image_files import (
 )
 from dpmesh.cli.streams import say
 from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
-from dpmesh.inference.formats import FORMATS, TABLES
 from dpmesh.inference.options import ModelOptions, file_sha256
+from dpmesh.inference.output_formats import FORMATS, TABLES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -148,7 +148,7 @@ def _predict(
 ) -> dict[Path, str]:
     """Predict and write. Returns the images that failed -> why."""
     with _no_collection_while_loading():
-        from dpmesh.inference.predictor import Predictor
+        from dpmesh.inference.predictor import Predictor, predict_stream
 
         predictor = Predictor.from_pretrained(**vars(model_options(args)))
     if args.colour == "sigma" and not predictor.predicts_sigma:
@@ -158,7 +158,7 @@ def _predict(
             fix="Drop --colour sigma, or train it (docs/guide/training.md, the stage `uncertainty`).",
         )
     rest = [str(path) for path in names.keys() - set(todo)]
-    scenes = predictor.stream(todo, predict_options(args), rest)
+    scenes = predict_stream(predictor, todo, predict_options(args), rest)
     failed: dict[Path, str] = {}
     with _progress(len(todo)) as (write_line, advance):
         for path, scene in scenes:
@@ -233,7 +233,7 @@ def _sort_out(
     names: dict[Path, str], out: Path, args: argparse.Namespace
 ) -> tuple[list[Path], dict[Path, str], list[Path]]:
     """(done before, failed, to do). An existing result is kept if it is of the same image and options."""
-    from dpmesh.inference.formats import wanted_scene
+    from dpmesh.inference.output_formats import wanted_scene
     from dpmesh.inference.result_folder import plan_result
 
     done: list[Path] = []

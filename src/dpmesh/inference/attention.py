@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.crop import Crop
-from dpmesh.inference.formats import wanted_attention
 from dpmesh.inference.options import PredictOptions
+from dpmesh.inference.output_formats import wanted_attention
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.preprocess import ImageSource, PersonInput, prepare_image
+from dpmesh.inference.preprocess import ImageSource, PersonInput, model_inputs, prepare_image
 from dpmesh.inference.result_folder import folder_name, png, write_result
 from dpmesh.skeletons import JOINTS30
 
@@ -134,7 +134,7 @@ def attention_maps(
 
 
 def _people(predictor: Predictor, persons: list[PersonInput]) -> list[PersonAttention]:
-    inputs = predictor.inputs(persons)
+    inputs = model_inputs(persons, predictor.model.camera, predictor.device)
     features = predictor.model(inputs, features=True).features
     if features is None or not features.maps:
         raise ConfigError(

@@ -3,13 +3,12 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 Class = TypeVar("Class", bound=type)
 _WIDTH = 92
 """Columns of help() for a method's text."""
@@ -48,20 +47,14 @@ class _WrappedSignature(inspect.Signature):
         return "\n    ".join(textwrap.wrap(f"({listed})", _WIDTH - 16, break_long_words=False))
 
 
-def with_option_docs(kind: type) -> Callable[[Function], Function]:
-    """Decorator of a function with the options of `kind` as arguments.
-
-    Its docstring gets the first paragraph of their docs.
-    """
-
-    def decorate(function: Function) -> Function:
-        listed = [f":param {name}: {_first_paragraph(text)}" for name, text in option_docs(kind).items()]
-        text = inspect.cleandoc(function.__doc__ or "")
-        lines = [line for entry in listed for line in textwrap.wrap(entry, _WIDTH, subsequent_indent="    ")]
-        function.__doc__ = text + ("\n" if ":param" in text else "\n\n") + "\n".join(lines)
-        return function
-
-    return decorate
+def with_option_docs(kind: Class) -> Class:
+    """Decorator of an options class: help() and the documentation get the docstrings of its fields."""
+    lines = [inspect.cleandoc(kind.__doc__ or ""), ""]
+    for name, text in option_docs(kind).items():
+        entry = f":param {name}: {' '.join(text.split())}"
+        lines += textwrap.wrap(entry, _WIDTH, subsequent_indent="    ")
+    kind.__doc__ = "\n".join(lines)
+    return kind
 
 
 def with_short_signatures(kind: Class) -> Class:
@@ -73,7 +66,3 @@ def with_short_signatures(kind: Class) -> Class:
             plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
             function.__signature__ = _WrappedSignature(plain)  # pyright: ignore[reportFunctionMemberAccess]
     return kind
-
-
-def _first_paragraph(text: str) -> str:
-    return " ".join(text.split("\n\n")[0].split())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from dpmesh.assets import find_asset, weights_folder
 from dpmesh.errors import ConfigError, InputError, WeightsError
+from dpmesh.inference.option_docs import with_option_docs
 from dpmesh.io import open_regular, reason
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ MAX_PIXELS = 120_000_000
 """The largest phone photos pass, 30,000 × 30,000 pixels do not."""
 
 
+@with_option_docs
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """What `Predictor.from_pretrained` loads: the keyword arguments it takes. Raises ConfigError for excluding ones."""
@@ -104,6 +106,7 @@ class ModelOptions:
         }
 
 
+@with_option_docs
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
     """Where an image's people and its focal length come from: the keyword arguments of `Predictor.__call__`."""

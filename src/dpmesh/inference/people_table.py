@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError
-from dpmesh.inference.formats import TABLES
+from dpmesh.inference.output_formats import TABLES
 from dpmesh.inference.record import SCENE_SCHEMA, complete_formats, read_record
 from dpmesh.inference.staging import folders_below
 from dpmesh.io import atomic_path, atomic_write, read_json

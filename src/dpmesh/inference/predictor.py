@@ -22,7 +22,7 @@ from dpmesh.inference.detections import PersonDetector, detector_record
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.flip_test import FlipTest
 from dpmesh.inference.image_sources import source_path
-from dpmesh.inference.option_docs import with_option_docs, with_short_signatures
+from dpmesh.inference.option_docs import with_short_signatures
 from dpmesh.inference.options import (
     MAX_PEOPLE,
     MAX_PIXELS,
@@ -68,14 +68,9 @@ class Predictor:
     Scene(2 people, 1024×576, focal 1175 px, guessed)
     >>> scene[0].vertices.shape  # metres; x right, y down, z forward
     (6904, 3)
-    >>> keypoints = scene[0].keypoints2d  # (17, 3), or (P, J, 3) and (P, J, 2) of other joints
-    >>> predictor("examples/park.jpg", keypoints=keypoints)
+    >>> predictor("examples/park.jpg", keypoints=scene[0].keypoints2d)  # (17, 3) or (P, J, 3)
     Scene(1 person, 1024×576, focal 1175 px, guessed)
-    >>> [len(scene) for scene in predictor(["examples/park.jpg", scene.image])]  # a list
-    [2, 2]
-
-    `predict_many` streams any iterable and goes on after an error. The people of an image do not
-    depend on the other images of a batch, except for rounding (docs/reference/output.md).
+    >>> scenes = predictor(["examples/park.jpg", scene.image])  # a list in, a list out
     """
 
     def __init__(
@@ -106,7 +101,6 @@ class Predictor:
         self.options: RecordedOptions = {"weights": {"file": name}} if options is None else options
 
     @classmethod
-    @with_option_docs(ModelOptions)
     def from_pretrained(
         cls,
         weights: str | Path = "embedded",
@@ -121,9 +115,12 @@ class Predictor:
         pose_model: str | Path | None = None,
         person_model: str | Path | None = None,
     ) -> "Predictor":
-        """Load weights, their body and the detector.
+        """Load weights, their body and the detector. Raises DPMeshError.
 
-        Raises WeightsError, AssetError, ConfigError, InputError.
+        weights: a shipped name or a folder. device: "auto", "cpu", "cuda:1", "mps". threads: of the
+        CPU. body, regressors: your SMPL files. flip, refine: more accurate, slower. fast: one detection
+        for the whole image. rotated_detection: a second one where a person leans. pose_model,
+        person_model: your own ONNX files. In full: help(dpmesh.ModelOptions).
         """
         options = ModelOptions(
             weights=weights,
@@ -168,7 +165,6 @@ class Predictor:
     @overload
     def __call__(self, images: Sequence[ImageSource], **options: Unpack[PredictKeywords]) -> list[Scene]: ...
 
-    @with_option_docs(PredictOptions)
     def __call__(
         self,
         images: ImageSource | Sequence[ImageSource],
@@ -183,8 +179,10 @@ class Predictor:
     ) -> Scene | list[Scene]:
         """Predict every person in an image, or in each of a list. Raises InputError.
 
-        :param images: a path, bytes, an open binary file, a PIL image, an RGB array (H, W, 3)
-            uint8, a tensor (3, H, W) uint8 or float in [0, 1]; or a list of these.
+        images: path, bytes, open binary file, PIL image, RGB array (H, W, 3) uint8, tensor (3, H, W)
+        uint8 or float in [0, 1]; or a list. keypoints, boxes, format: your own, in place of the
+        detector's. focal (pixels) or fov (degrees): of the camera. max_people, max_pixels: limits.
+        keep_unposed: keep people without a keypoint. In full: help(dpmesh.PredictOptions).
         """
         options = PredictOptions(
             keypoints=keypoints,
@@ -197,7 +195,7 @@ class Predictor:
             keep_unposed=keep_unposed,
         )
         if isinstance(images, (list, tuple)):
-            scenes = enumerate(self.stream(images, options))
+            scenes = enumerate(predict_stream(self, images, options))
             return [scene_or_raise(scene, f"images[{i}]") for i, (_, scene) in scenes]
         prepared = prepare_image(self.detector, cast("ImageSource", images), options)
         return self._predict([prepared], options.record())[0]
@@ -205,49 +203,12 @@ class Predictor:
     def predict_many(
         self, images: Iterable[ImageSource], **options: Unpack[PredictKeywords]
     ) -> Iterator[tuple[Any, Scene | DPMeshError]]:
-        """Predict any number of images, in order, with people batched across images.
+        """Predict the images of any iterable as they are needed, in order, people batched across images.
 
-        Yields (image, scene), or (image, DPMeshError) for an image that cannot be used. A path
-        comes back as a `Path`, any other image as it is.
-
-        :param images: a list, generator, ... of what a call accepts; read as they are needed.
-        :param options: those of a call.
+        Yields (image, scene), or (image, DPMeshError) for an image that cannot be used. A path comes
+        back as a `Path`, any other image as it is. options: those of a call.
         """
-        return self.stream(images, PredictOptions(**options))
-
-    def stream(
-        self, images: Iterable[ImageSource], options: PredictOptions, inputs: Sequence[str] = ()
-    ) -> Iterator[tuple[Any, Scene | DPMeshError]]:
-        """`predict_many`. inputs: paths of the images that have their results already, and of these."""
-        refuse_single_image(images)
-        names = list(inputs)
-        if options.keypoints is None and options.boxes is None:
-            pass  # no entry of a file is looked up
-        elif isinstance(images, Sequence):
-            names += map(source_path, images)
-        else:
-            images = append_paths(images, names)
-        recorded = options.record()
-        return predict_in_batches(
-            images,
-            lambda image, only_image: prepare_image(
-                self.detector, image, options, only_image and not inputs, names
-            ),
-            lambda prepared: self._predict(prepared, recorded),
-            self.batch,
-            one_image=next(
-                (n for n in ("keypoints", "boxes") if isinstance(getattr(options, n), np.ndarray)), ""
-            ),
-        )
-
-    def predict_prepared(self, prepared: PreparedImage, options: RecordedOptions | None = None) -> Scene:
-        """Predict the people of a prepared image. options: as the scene records them."""
-        own = replace(prepared, fallbacks=prepared.fallbacks.copy())
-        return self._predict([own], options or {})[0]
-
-    def inputs(self, persons: list[PersonInput]) -> Inputs:
-        """The model's inputs for some people, on its device."""
-        return model_inputs(persons, self.model.camera, self.device)
+        return predict_stream(self, images, PredictOptions(**options))
 
     @torch.inference_mode()
     def _predict(self, images: list[PreparedImage], options: RecordedOptions) -> list[Scene]:
@@ -269,7 +230,7 @@ class Predictor:
         return [self._scene(prepared, tuple(people[id(prepared)]), options) for prepared in images]
 
     def _forward(self, persons: list[PersonInput]) -> Prediction:
-        inputs = self.inputs(persons)
+        inputs = model_inputs(persons, self.model.camera, self.device)
         prediction = self.model(inputs)
         if self.fitter is None:
             return prediction
@@ -293,6 +254,40 @@ class Predictor:
             options={**self.options, **options, **detector_record(self.detector)},
             body=self.model.body,
         )
+
+
+def predict_stream(
+    predictor: Predictor, images: Iterable[ImageSource], options: PredictOptions, inputs: Sequence[str] = ()
+) -> Iterator[tuple[Any, Scene | DPMeshError]]:
+    """`Predictor.predict_many`. inputs: paths of the images that have their results already, and of these."""
+    refuse_single_image(images)
+    names = list(inputs)
+    if options.keypoints is None and options.boxes is None:
+        pass  # no entry of a file is looked up
+    elif isinstance(images, Sequence):
+        names += map(source_path, images)
+    else:
+        images = append_paths(images, names)
+    recorded = options.record()
+    return predict_in_batches(
+        images,
+        lambda image, only_image: prepare_image(
+            predictor.detector, image, options, only_image and not inputs, names
+        ),
+        lambda prepared: predictor._predict(prepared, recorded),
+        predictor.batch,
+        one_image=next(
+            (n for n in ("keypoints", "boxes") if isinstance(getattr(options, n), np.ndarray)), ""
+        ),
+    )
+
+
+def predict_prepared(
+    predictor: Predictor, prepared: PreparedImage, options: RecordedOptions | None = None
+) -> Scene:
+    """Predict the people of a prepared image. options: as the scene records them."""
+    own = replace(prepared, fallbacks=prepared.fallbacks.copy())
+    return predictor._predict([own], options or {})[0]
 
 
 def _person(person: PersonInput, body: CameraBody) -> Person:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from dpmesh.geometry.camera import project
-from dpmesh.inference.formats import FORMATS, Colouring
+from dpmesh.inference.output_formats import FORMATS, Colouring
 from dpmesh.inference.scene_data import FocalSource, Person, SceneData
 
 __all__ = ["FocalSource", "Person", "Scene"]

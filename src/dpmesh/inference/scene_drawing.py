@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dpmesh.errors import ConfigError
-from dpmesh.inference.formats import Colouring
+from dpmesh.inference.output_formats import Colouring
 from dpmesh.inference.scene_data import Person, SceneData, image_of
 from dpmesh.render.overlay import TRANSLUCENT, Layer, draw_lineup, draw_overlay, palette
 from dpmesh.render.sigma import add_legend, sigma_colours, surface_sigma

@@ -15,9 +15,9 @@ from dpmesh.body.files import load_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import checked_camera
-from dpmesh.inference.formats import FORMATS, Colouring, wanted_scene
 from dpmesh.inference.images import read_image
 from dpmesh.inference.options import file_sha256
+from dpmesh.inference.output_formats import FORMATS, Colouring, wanted_scene
 from dpmesh.inference.record import SCENE_SCHEMA, read_record
 from dpmesh.inference.result_folder import png, write_result
 from dpmesh.inference.scene_data import PEOPLE_SHAPES, FocalSource, Person, SceneData, image_of

@@ -18,7 +18,7 @@ from dpmesh.io import atomic_path, is_part, reason
 
 State = dict[str, Any]
 """stage, step, record (train/record.py); and within a stage objective, optimizer, average, random, frozen
-(train/stage_run.py)."""
+(train/resume.py)."""
 
 LAST, BEFORE = "last.ckpt", "before.ckpt"
 

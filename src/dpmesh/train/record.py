@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import subprocess
-from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -130,86 +129,6 @@ def frozen_sum(module: nn.Module) -> str:
             total.update(name.encode())
             total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
-
-
-def refuse_another(stored: Any, settings: Settings, state: tuple[int, int], now: Record | None) -> list[str]:
-    """Raise ConfigError with the first differences between a checkpoint's records and this config; returns what
-    differs and is allowed. state: the checkpoint's stage and step. now: the record of that stage, None after the last.
-    """
-    fix = "Take the old values, or choose another `out`."
-    if not isinstance(stored, dict) or not isinstance(stored.get("stages"), list):  # pyright: ignore
-        raise ConfigError(
-            "the checkpoint has no record of the settings it was trained with", where=settings.out, fix=fix
-        )
-    refused, allowed = list[str](), list[str]()
-    stages: list[Record] = stored["stages"]
-    if len(stages) > len(settings.stages):
-        refused.append(f"it had {len(stages)} stages or more, the config has {len(settings.stages)}")
-    for number, old in enumerate(stages[: len(settings.stages)]):
-        stage = settings.stages[number]
-        finished = number < state[0]
-        new = settings_of(settings, number)
-        for name in sorted(set(old["settings"]) | set(new)):
-            one = old["settings"][name] if name in old["settings"] else _default(stage, name)
-            other = new.get(name)
-            if one == other:
-                continue
-            change = f"{name.replace('stage.', f'{stage.name}.')} was {one!r}, is {other!r}"
-            if name in LENGTH and not finished and now is not None:
-                longer = _may_be_longer(old, now, new, state[1])
-                (allowed if longer else refused).append(
-                    change + ("" if longer else " in the middle of its schedule")
-                )
-            else:
-                refused.append(
-                    change + (f" after the stage was finished ({old['steps']} steps)" if finished else "")
-                )
-        if not finished and now is not None:
-            names = sorted(set(old["inputs"]) | set(now["inputs"]))
-            refused += [_other_input(n, old["inputs"], now["inputs"]) for n in names if _differ(n, old, now)]
-            if old["bf16"] != now["bf16"]:
-                names = {True: "bf16-mixed", False: "32-true"}
-                refused.append(f"precision was {names[old['bf16']]}, is {names[now['bf16']]}")
-    if refused:
-        more = f"; {len(refused) - 3} more" if len(refused) > 3 else ""
-        raise ConfigError(
-            f"this run was started with other settings: {'; '.join(refused[:3])}{more}",
-            where=settings.out,
-            fix=fix,
-        )
-    if stored.get("commit") != commit():
-        allowed.append(f"the code was {stored.get('commit')}, is {commit()}")
-    return allowed
-
-
-def _differ(name: str, old: Record, now: Record) -> bool:
-    return old["inputs"].get(name) != now["inputs"].get(name)
-
-
-def _other_input(name: str, old: dict[str, str], now: dict[str, str]) -> str:
-    if name not in old:
-        return f"{name} was not set"
-    return f"{name} is no longer set" if name not in now else f"the content of {name} has changed"
-
-
-def _may_be_longer(old: Record, now: Record, new: dict[str, Any], step: int) -> bool:
-    """While the rate is constant, the weights do not depend on the length of the schedule."""
-    return new.get("stage.schedule") == "step" and step <= min(
-        r["steps"] - r["decay_steps"] for r in (old, now)
-    )
-
-
-def _default(stage: Any, name: str) -> Any:
-    """Default of a setting that an older version did not have."""
-    table: Any = stage if name.startswith("stage.") else Settings
-    for part in name.removeprefix("stage.").split("."):
-        field = {f.name: f for f in fields(table)}.get(part) if is_dataclass(table) else None
-        if field is None:
-            return None
-        table = field.default if field.default_factory is MISSING else field.default_factory()
-        if table is MISSING:
-            return None
-    return json.loads(json.dumps(table, default=str))
 
 
 def write_config(out: Path, settings: Settings, records: list[Record]) -> None:

@@ -1,7 +1,6 @@
 """One stage while it trains: module, optimiser, average and step, and their checkpoint; on one process or many."""
 
 import math
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
 )
 
-from dpmesh.errors import ConfigError
-from dpmesh.train.checkpoints import State
 from dpmesh.train.context import TrainingContext, make_objective
 from dpmesh.train.dataloader import steps_of
 from dpmesh.train.distributed import average_scalars, is_sharded, on_first, recompute_activations, whole
@@ -29,7 +23,6 @@ from dpmesh.train.optimizers import make_optimizer
 from dpmesh.train.record import provenance
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
-TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False)
 
 
 class StageRun:
@@ -104,32 +97,6 @@ class StageRun:
         self.objective.train()
         return rows
 
-    def state(self) -> State:
-        """The checkpoint: trained weights, buffers and optimiser, without frozen weights. Under FSDP every process must
-        call it."""
-        if is_sharded(self.fabric):
-            module, inner = self.objective, self.optimizer.optimizer
-            weights = get_model_state_dict(module, options=TRAINED)
-            optimizer = get_optimizer_state_dict(module, inner, options=FULL)
-        else:
-            weights, optimizer = self._trained_state(), self.optimizer.state_dict()
-        average = {} if self.average is None else self.average.values
-        return {
-            "stage": self.number,
-            "step": self.step,
-            "record": self.record,
-            "frozen": self.frozen,
-            "objective": weights,
-            "optimizer": optimizer,
-            "average": {name: full_tensor(value) for name, value in average.items()},
-            "random": _random_state(),
-        }
-
-    def _trained_state(self) -> dict[str, Tensor]:
-        """Buffers too: codebooks and calibrations change in training."""
-        frozen = {name for name, p in self.objective.named_parameters() if not p.requires_grad}
-        return {name: v for name, v in self.objective.state_dict().items() if name not in frozen}
-
     def refuse_nonfinite(self) -> None:
         """Raise DivergedError where weights, their average or the optimiser hold NaN or infinity; all processes must
         call it."""
@@ -138,37 +105,6 @@ class StageRun:
         for i, values in enumerate(self.optimizer.optimizer.state.values()):
             held |= {f"optimiser's {n} of tensor {i}": v for n, v in values.items() if isinstance(v, Tensor)}
         refuse_nonfinite(self.fabric, held, Path(self.context.settings.out))
-
-    def resume(self, state: State) -> None:
-        """Restore a checkpoint; raises ConfigError for one of another config. Tensors are copied one by one, so that a
-        checkpoint mapped into memory is never held twice."""
-        fix = "Choose another `out`."
-        if state.get("frozen") != self.frozen and self.fabric.global_rank == 0:
-            raise ConfigError(
-                "the frozen weights of this stage are not those of the checkpoint: start weights or prior have changed",
-                where=self.context.settings.out,
-                fix=fix,
-            )
-        try:
-            if is_sharded(self.fabric):
-                module, inner = self.objective, self.optimizer.optimizer
-                set_model_state_dict(module, state["objective"], options=TRAINED)
-                set_optimizer_state_dict(module, inner, state["optimizer"], options=FULL)
-            else:
-                if set(state["objective"]) != set(self._trained_state()):
-                    raise KeyError("it holds other tensors")
-                self.objective.load_state_dict(state["objective"], strict=False)
-                self.optimizer.load_state_dict(state["optimizer"])
-                _copy_state(self.optimizer.optimizer)
-            if self.average is not None:
-                _copy_into(self.average.values, state["average"])
-            _set_random_state(state["random"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError(
-                f"the checkpoint does not fit this config ({line})", where=self.context.settings.out, fix=fix
-            ) from error
-        self.step = int(state["step"])
 
     def save(self, folder: Path) -> None:
         """Save the stage's weights: the average, where there is one."""
@@ -206,35 +142,3 @@ class StageRun:
 def full_tensor(value: Any) -> Tensor:
     """The whole of a tensor that is sharded over processes; others as they are."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-
-def _copy_state(optimizer: torch.optim.Optimizer) -> None:
-    """Copy the tensors that load_state_dict took from the mapped file, as it does on a CPU."""
-    for values in optimizer.state.values():
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.device.type == "cpu":
-                values[name] = value.clone()
-
-
-@torch.no_grad()
-def _copy_into(own: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    for name, value in own.items():
-        restored = stored[name].to(value.device)
-        if isinstance(value, DTensor):
-            restored = distribute_tensor(restored, value.device_mesh, value.placements)
-        value.copy_(restored)
-
-
-def _random_state() -> dict[str, Tensor]:
-    """torch's generators. Nothing in a step draws from them; a layer to come (dropout) might."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), **{f"cuda{i}": state for i, state in enumerate(cuda)}}
-
-
-def _set_random_state(states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    cuda: Iterable[Tensor] = [state for name, state in states.items() if name != "cpu"]
-    if torch.cuda.is_available() and len(list(cuda)) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(cuda)

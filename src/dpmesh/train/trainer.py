@@ -12,14 +12,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from dpmesh.checkpoint import WEIGHTS, read_config
-from dpmesh.errors import ConfigError, WeightsError
+from dpmesh.checkpoint import read_config
+from dpmesh.errors import WeightsError
 from dpmesh.io import folder_lock
 from dpmesh.train import preflight
 from dpmesh.train.checkpoints import (
-    BEFORE,
-    LAST,
-    State,
     read_checkpoint,
     replace_weights,
     save_checkpoint,
@@ -41,15 +38,14 @@ from dpmesh.train.divergence import DivergedError, FiniteCheck
 from dpmesh.train.logging import TrainingLog
 from dpmesh.train.objectives.mesh import MeshObjective
 from dpmesh.train.record import (
-    Record,
     frozen_sum,
     made_by,
     record_of,
-    refuse_another,
     refuse_foreign,
     weights_sum,
     write_config,
 )
+from dpmesh.train.resume import refuse_missing, refuse_to_resume, restore, state_of
 from dpmesh.train.stage_run import StageRun
 from dpmesh.train.validate import prepare_validation
 
@@ -83,8 +79,8 @@ def _train(fabric: Fabric, context: TrainingContext, out: Path) -> Path:
     started, last = state["stage"], len(settings.stages) - 1
     record: dict[str, Any] = state.get("record", {"stages": []})
     if path is not None and not started <= last:
-        on_first(fabric, lambda: _refuse_to_resume(state, settings, None))
-        on_first(fabric, lambda: _refuse_missing(record, context))
+        on_first(fabric, lambda: refuse_to_resume(state, settings, None))
+        on_first(fabric, lambda: refuse_missing(record, context))
         log.info("%s: every stage is finished already, nothing was trained", out)
         return context.output_folder(last)
     on_all(fabric, lambda: preflight.refuse(context, fabric, started))
@@ -92,7 +88,7 @@ def _train(fabric: Fabric, context: TrainingContext, out: Path) -> Path:
     for number in range(started, last + 1):
         now = on_first(fabric, lambda n=number: record_of(context, n, fabric.device.type))
         if path is not None and number == started:
-            on_first(fabric, lambda: _refuse_to_resume(state, settings, now))  # noqa: B023
+            on_first(fabric, lambda: refuse_to_resume(state, settings, now))  # noqa: B023
         record = {**made_by(), "stages": [*record["stages"][:number], now]}
         on_first(fabric, lambda: write_config(out, settings, record["stages"]))  # noqa: B023
         fabric.seed_everything(settings.seed, verbose=False)
@@ -100,37 +96,13 @@ def _train(fabric: Fabric, context: TrainingContext, out: Path) -> Path:
         frozen = on_first(fabric, lambda: frozen_sum(objective))  # noqa: B023
         run = StageRun(fabric, objective, context, number, frozen=frozen, record=record)
         if number == started and "objective" in state:
-            on_all(fabric, lambda: run.resume(state))  # noqa: B023
+            on_all(fabric, lambda: restore(run, state))  # noqa: B023
         state = {"stage": number}  # frees what was resumed from
         run_stage(run, out)
         run.refuse_nonfinite()
         run.save(context.output_folder(number))
         on_first(fabric, lambda n=number: _finish(out, context, record, n))  # noqa: B023
     return context.output_folder(last)
-
-
-def _refuse_to_resume(state: State, settings: Settings, now: Record | None) -> None:
-    """Raise ConfigError where the config differs from the checkpoint's; log the differences that are allowed."""
-    try:
-        allowed = refuse_another(state.get("record"), settings, (state["stage"], state["step"]), now)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"the checkpoint's record is damaged ({type(error).__name__})",
-            where=settings.out,
-            fix=f"Delete {LAST} and {BEFORE} to start again, or choose another `out`.",
-        ) from error
-    for difference in allowed:
-        log.warning("resuming, although %s", difference)
-
-
-def _refuse_missing(record: dict[str, Any], context: TrainingContext) -> None:
-    """Raise WeightsError where the finished run's weights are gone or are others."""
-    folder = str(context.output_folder(len(context.settings.stages) - 1))
-    fix = f"Delete {LAST} and {BEFORE} to train again, or choose another `out`."
-    if not (Path(folder) / WEIGHTS).is_file():
-        raise WeightsError("the run is finished, and its weights are gone", where=folder, fix=fix)
-    if weights_sum(folder) != record["stages"][-1]["left"]:
-        raise WeightsError("these are not the weights that the finished run left", where=folder, fix=fix)
 
 
 def _finish(out: Path, context: TrainingContext, record: dict[str, Any], number: int) -> None:
@@ -262,7 +234,7 @@ def _accumulating(run: StageRun, *, last: bool) -> AbstractContextManager[Any]:
 def _save(run: StageRun, out: Path) -> None:
     """Write a checkpoint; all processes must call it. A state that holds NaN is not written."""
     run.refuse_nonfinite()
-    state = run.state() if run.fabric.global_rank == 0 or is_sharded(run.fabric) else {}
+    state = state_of(run) if run.fabric.global_rank == 0 or is_sharded(run.fabric) else {}
     on_first(run.fabric, lambda: save_checkpoint(out, state))
 
 

@@ -21,6 +21,7 @@ from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.evaluate.qualitative.columns import Column
 from dpmesh.evaluate.qualitative.figure import SIDE, Panel, draw_panels, draw_sheet, observed_confidence
 from dpmesh.inference.options import PredictOptions
+from dpmesh.inference.predictor import predict_prepared
 from dpmesh.inference.preprocess import ImageSource, PreparedImage, prepare_image
 from dpmesh.inference.result_folder import png
 from dpmesh.inference.scene import Scene
@@ -138,7 +139,7 @@ def compare(
     supplied = [
         f"{name} of the user" for name in ("keypoints", "boxes") if getattr(options, name) is not None
     ]
-    scenes = tuple(column.predictor.predict_prepared(job) for column in columns)
+    scenes = tuple(predict_prepared(column.predictor, job) for column in columns)
     return Comparison(job, tuple(columns), scenes, " and ".join(supplied) or "detector")
 
 

@@ -2,7 +2,7 @@
 
 Fields of a sequence: poses, trans, betas, genders, poses2d, campose_valid, jointPositions (lists, one item a person),
 cam_poses (frames × 4×4, world to camera), cam_intrinsics (3×3). Everything is in the world frame, metres.
-A person-frame counts by the protocol's rule: "posed and inside": `campose_valid` and one of the 24 joints inside the
+Which count is decided in frame_selection.py: "posed and inside": `campose_valid` and one of the 24 joints inside the
 image (Pose2Mesh's JSON files); "posed with keypoints": `campose_valid` and poses2d not all zero (VIBE, ROMP).
 """
 
@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from dpmesh.assets import sha256
 from dpmesh.data.datasets.threedpw import (
-    BOX_ENLARGED,
     IMAGES,
-    Sequence,
     image_name,
     read_sequence,
     sequence_files,
@@ -26,9 +24,15 @@ from dpmesh.data.datasets.threedpw import (
 from dpmesh.decode import image_size
 from dpmesh.errors import InputError
 from dpmesh.evaluate.checks import misfits, rotations
+from dpmesh.evaluate.frame_selection import (
+    frame_selected,
+    joints_inside,
+    left_out_because,
+    sequence_selected,
+)
 from dpmesh.evaluate.interfaces import BodyTruth, Census, PersonRecord
 from dpmesh.evaluate.protocol import Protocol
-from dpmesh.evaluate.readers.threedpw_json import projected, within
+from dpmesh.evaluate.readers.threedpw_json import projected
 from dpmesh.skeletons import JOINTS30, OPENPOSE18, convert
 
 
@@ -52,20 +56,13 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
                 "no sequence (.pkl) here", where=str(inside), fix="Unpack 3DPW's sequenceFiles.zip there."
             )
         for path in paths:
-            if not _wanted(protocol, path.stem):
+            if not sequence_selected(protocol.selection, path.stem):
                 continue
             with misfits(path):
                 records += _sequence(protocol, path, folder / IMAGES / path.stem, left_out)
             files[f"{split}/{path.name}"] = sha256(path)
     records.sort(key=lambda record: record.id)
     return records, Census(len(records), protocol.persons, "official 3DPW pickles", +left_out, files)
-
-
-def _wanted(protocol: Protocol, sequence: str) -> bool:
-    framed = [name for name, *_ in protocol.selection.frames]
-    if framed:
-        return sequence in framed
-    return within(protocol, sequence, 0)
 
 
 def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[str]) -> list[PersonRecord]:
@@ -80,11 +77,13 @@ def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[st
         transl = np.einsum("fij,fj->fi", rotation, people.transl[person]) + cameras[:, :3, 3]
         joints = np.einsum("fij,fkj->fki", rotation, people.joints[person])
         joints = joints + cameras[:, None, :3, 3]
-        inside, boxes = _inside(joints, K, size)
+        inside, boxes = joints_inside(joints, K, size)
         for frame in range(frames):
-            if not within(protocol, name, frame):
+            if not frame_selected(protocol.selection, name, frame):
                 continue
-            if reason := _why_not(protocol, people, person, frame, bool(inside[frame].any())):
+            if reason := left_out_because(
+                protocol.selection, people, person, frame, bool(inside[frame].any())
+            ):
                 left_out[reason] += 1
                 continue
             rotations(cameras[frame, :3, :3], f"{where}: cam_poses[{frame}]")  # of others it may be anything
@@ -111,37 +110,11 @@ def _sequence(protocol: Protocol, path: Path, images: Path, left_out: Counter[st
     return records
 
 
-def _why_not(protocol: Protocol, people: Sequence, person: int, frame: int, inside: bool) -> str:
-    """Why the rule leaves a person-frame out; empty where it does not."""
-    if not people.campose_valid[person, frame]:
-        return "campose_valid is 0"
-    if protocol.selection.rule == "posed and inside" and not inside:
-        return "no joint inside the picture"
-    if protocol.selection.rule == "posed with keypoints" and not people.keypoints[person, frame].any():
-        return "poses2d is all zero"
-    return ""
-
-
 def _turned(rotation: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rotation vectors (f, 3) after a rotation from the left."""
     own = roma.rotvec_to_rotmat(torch.from_numpy(np.ascontiguousarray(vectors)))
     turned = torch.from_numpy(np.ascontiguousarray(rotation)) @ own
     return roma.rotmat_to_rotvec(turned).numpy()
-
-
-def _inside(
-    joints: NDArray[np.float64], K: NDArray[np.float64], size: tuple[int, int]
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which joints (f, 24) are inside the image, and an annotated box (f, 4) around those (zero without any)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pixels = (joints @ K.T)[..., :2] / joints[..., 2:]
-        ok = (joints[..., 2] > 0) & (pixels >= 0).all(-1) & (pixels < np.array(size[::-1])).all(-1)
-    low = np.where(ok[..., None], pixels, np.inf).min(1)
-    high = np.where(ok[..., None], pixels, -np.inf).max(1)
-    with np.errstate(invalid="ignore"):
-        middle, half = (low + high) / 2, (high - low) / 2 * BOX_ENLARGED
-    boxes = np.concatenate([middle - half, middle + half], 1)
-    return ok, np.where(ok.any(1, keepdims=True), boxes, 0.0)
 
 
 def _image_size(path: Path) -> tuple[int, int]:

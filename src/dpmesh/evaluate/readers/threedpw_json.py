@@ -16,8 +16,9 @@ from dpmesh.assets import sha256
 from dpmesh.data.datasets.threedpw import IMAGES, json_file
 from dpmesh.errors import InputError
 from dpmesh.evaluate.checks import betas, camera, entry, misfits, numbers, read_json, rows, whole
+from dpmesh.evaluate.frame_selection import frame_selected
 from dpmesh.evaluate.interfaces import BodyTruth, Census, PersonRecord
-from dpmesh.evaluate.protocol import Protocol, SelectionWithout
+from dpmesh.evaluate.protocol import Protocol
 from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, SMPL24, convert
 
@@ -69,7 +70,7 @@ def _read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]
         place = f"{path}: images[{at}]"
         sequence = str(entry(image, "sequence", place))
         frame = whole(entry(image, "frame_idx", place), f"{place}.frame_idx", high=10**6)
-        if not within(protocol, sequence, frame):
+        if not frame_selected(protocol.selection, sequence, frame):
             if protocol.selection.dataset not in _DEFINES_ITSELF:
                 counts["outside the protocol's sequences"] += 1
                 continue
@@ -99,20 +100,6 @@ def _read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]
     records.sort(key=lambda item: item[0])
     census = Census(len(records), protocol.persons, "JSON of 3DCrowdNet, JOTR, DPMesh", +counts, files)
     return [record for _, record in records], census
-
-
-def within(protocol: Protocol, sequence: str, frame: int) -> bool:
-    """Whether the selection's sequences, families and frames admit this one."""
-    chosen = protocol.selection
-    if isinstance(chosen, SelectionWithout) and chosen.leaves_out(sequence):
-        return False
-    if chosen.sequences and sequence not in chosen.sequences:
-        return False
-    if chosen.families and sequence.rpartition("_")[0] not in chosen.families:
-        return False
-    return not chosen.frames or any(
-        name == sequence and first <= frame < end for name, first, end in chosen.frames
-    )
 
 
 def projected(joints: Float[np.ndarray, "24 3"], K: Float[np.ndarray, "3 3"]) -> Float32[np.ndarray, "30 3"]:

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.inference.keypoints.coco import coco, mpii, results
-from dpmesh.inference.keypoints.detectors import (
+from dpmesh.inference.keypoints.openpose import by_image, editor, frames, is_by_image, openpose, single
+from dpmesh.inference.keypoints.other_tools import (
     easy_vitpose,
     is_easy_vitpose,
     is_label_text,
@@ -21,7 +22,6 @@ from dpmesh.inference.keypoints.detectors import (
     ultralytics,
     yolo,
 )
-from dpmesh.inference.keypoints.openpose import by_image, editor, frames, is_by_image, openpose, single
 from dpmesh.inference.keypoints.raw import OPENPOSE_COUNTS, FileImage, Format, keys_of
 from dpmesh.skeletons import (
     AICHALLENGER14,
