@@ -12,7 +12,7 @@ ROOT = REPOSITORY / "src" / "dpmesh"
 FLOORS = (
     ("errors",),
     ("io",),
-    ("skeletons", "assets", "config_io", "device", "decode"),
+    ("skeletons", "assets", "config_io", "device", "decode", "fields"),
     ("geometry", "checkpoint", "tensor_files"),
     ("body",),
     ("diffusion", "pose_prior", "render"),

@@ -14,16 +14,16 @@ import pytest
 
 from dpmesh.errors import InputError
 from dpmesh.evaluate.protocol import Protocol
-from dpmesh.evaluate.readers import panoptic, threedoh, threedpw, threedpw_json
+from dpmesh.evaluate.readers import panoptic, threedoh, threedpw
 from dpmesh.evaluate.registry import entry
 from dpmesh.evaluate.results import read_arrays
 
 SETS = {
-    "3dpw": (threedpw_json.read, "3DPW", "3DPW/3DPW_latest_test.json"),
+    "3dpw": (threedpw.read_json_files, "3DPW", "3DPW/3DPW_latest_test.json"),
     "3doh": (threedoh.read_jotr, "OH3D", f"OH3D/{threedoh.JOTR_FILE}"),
     "3doh@as-run": (threedoh.read_official, "3DOH50K/testset/annots.json", "3DOH50K/testset/annots.json"),
     "panoptic-haggling": (panoptic.read, "Panoptic", "Panoptic/processed/annotations/160422_haggling1.pkl"),
-    "3dpw@as-run": (threedpw.read, "3DPW", "3DPW/sequenceFiles/test/downtown_cafe_00.pkl"),
+    "3dpw@as-run": (threedpw.read_sequences, "3DPW", "3DPW/sequenceFiles/test/downtown_cafe_00.pkl"),
 }
 """Protocol: its reader, the reader's folder or file, and the file that is damaged."""
 

@@ -13,6 +13,7 @@ from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
 from dpmesh.errors import InputError
+from dpmesh.fields import LARGEST, LARGEST_SIDE, invertible
 from dpmesh.geometry.camera import intrinsics
 from dpmesh.skeletons import COCO17, JOINTS30, Skeleton
 
@@ -214,7 +215,7 @@ def not_finite(person: Annotation) -> bool:
     """Whether a number of the record is NaN, infinite, or beyond anything measured."""
     parts = [np.ravel(getattr(person, name)) for name in _SHAPES]
     numbers = np.concatenate([*parts, [person.betas_valid, person.fit_valid]])
-    return not (np.abs(numbers) < _LARGEST).all()  # NaN is not
+    return not (np.abs(numbers) < LARGEST).all()  # NaN is not
 
 
 def _nameless(person: Annotation) -> str:
@@ -228,7 +229,7 @@ def damage(person: Annotation) -> str:
     """Why nothing can be computed from a person's record, "" for nothing: numbers, camera, box, name."""
     if wrong := _nameless(person):
         return wrong
-    if not all(0 < side < _LARGEST_SIDE for side in person.size):
+    if not all(0 < side < LARGEST_SIDE for side in person.size):
         return "the image's size is damaged"
     if not_finite(person):
         return "a number of the record is not finite, or beyond anything measured"
@@ -243,14 +244,7 @@ def damage(person: Annotation) -> str:
     return ""
 
 
-def invertible(K: NDArray[np.floating]) -> bool:
-    """Whether a finite K is that of a pinhole camera: positive focal lengths, last row 0 0 1."""
-    return bool(
-        K[0, 0] > 1e-6 and K[1, 1] > 1e-6 and abs(np.linalg.det(K)) > 1e-9 and (K[2] == [0, 0, 1]).all()
-    )
-
-
-_LONGEST_ID, _LARGEST_SIDE, _LARGEST = 1000, 100_000, 1e9
+_LONGEST_ID = 1000
 
 
 _SHAPES: dict[str, tuple[int, ...]] = {

@@ -14,7 +14,7 @@ from dpmesh.body.files import BodyArrays, free_body
 from dpmesh.data.annotation import Annotation, damage
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
-from dpmesh.data.datasets import coco, crowdpose, h36m, muco, threedpw
+from dpmesh.data.datasets import coco, crowdpose, h36m, muco, threedpw_training
 from dpmesh.data.datasets.files import ReadRequest, first_folder
 from dpmesh.data.fits import FitBodies
 from dpmesh.data.images import decode_rgb, read_bytes
@@ -47,7 +47,7 @@ SETS = {
         DataSet("muco", "MuCo-3DHP", ("MuCo",), True, ("train",), muco.read),
         DataSet("coco", "MSCOCO", ("MSCOCO",), False, ("train", "validation"), coco.read),
         DataSet("crowdpose", "CrowdPose", ("CrowdPose",), False, ("train", "validation"), crowdpose.read),
-        DataSet("3dpw", "3DPW", ("PW3D/data", "3DPW"), True, ("train", "validation"), threedpw.read),
+        DataSet("3dpw", "3DPW", ("PW3D/data", "3DPW"), True, ("train", "validation"), threedpw_training.read),
     )
 }
 """The sets by the names that configurations and `dpmesh data` use."""

@@ -11,7 +11,7 @@ from dpmesh.evaluate.interfaces import Census, EvaluationSource, PersonRecord
 from dpmesh.evaluate.packed import open_packed
 from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.published_protocols import standard_protocols
-from dpmesh.evaluate.readers import panoptic, threedoh, threedpw, threedpw_json
+from dpmesh.evaluate.readers import panoptic, threedoh, threedpw
 from dpmesh.evaluate.sources import DiskSource
 from dpmesh.evaluate.synthocc import SynthOcc, synthocc_protocols
 
@@ -97,13 +97,13 @@ def _open_files(protocol: Protocol, data: Path | None) -> EvaluationSource:
 def _read_3dpw(protocol: Protocol, data: Path) -> Read:
     """From the first folder with the protocol's JSON or the official sequences: 3DPW/, training's folders
     (data/datasets), the root itself."""
-    file = threedpw_json.FILES[protocol.selection.dataset]
+    file = threedpw.FILES[protocol.selection.dataset]
     folders = list(dict.fromkeys([data / "3DPW", *(data / name for name in SETS["3dpw"].folders), data]))
     for folder in folders:
         if (folder / file).is_file():
-            return threedpw_json.read(protocol, folder)
+            return threedpw.read_json_files(protocol, folder)
         if (folder / "sequenceFiles").is_dir():
-            return threedpw.read(protocol, folder)
+            return threedpw.read_sequences(protocol, folder)
     raise InputError(
         f"no 3DPW: neither {file} nor sequenceFiles/",
         where=" or ".join(str(folder) for folder in folders),

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from dpmesh.data.annotation import Annotation, corners, inside_box, to30, with_neighbours
-from dpmesh.data.datasets.files import Array, ReadRequest, by_image, camera, listed, numbers, read_json
+from dpmesh.data.datasets.files import WHERE_FROM, Array, ReadRequest, by_image, listed
+from dpmesh.fields import camera_of, numbers, read_json
 from dpmesh.geometry.camera import intrinsics
 from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, Skeleton
@@ -45,7 +46,7 @@ def read(request: ReadRequest) -> Iterator[Annotation]:
 
 def fits_of(request: ReadRequest, path: Path) -> Mapping[str, Any]:
     """NeuralAnnot's fits by annotation id; they exist for training people only."""
-    return read_json(path) if request.bodies is not None and request.split == "train" else {}
+    return read_json(path, WHERE_FROM) if request.bodies is not None and request.split == "train" else {}
 
 
 def people_of_image(
@@ -70,7 +71,14 @@ def people_of_image(
             request.dropped["no box inside the image"] += 1
             continue
         where = f"{place}, annotation {annotation['id']}"
-        points = numbers(annotation["keypoints"], len(joints), 3, where=where)
+        points = numbers(
+            annotation["keypoints"],
+            (
+                len(joints),
+                3,
+            ),
+            where=where,
+        )
         rows, there = to30(_flagged(points), joints, middle_pelvis=True)
         valid = there * (rows[:, 2] > 0)
         hidden = to30(points, joints)[0][:, 2] == 1  # COCO: 1 labelled and hidden, 2 labelled and visible
@@ -103,10 +111,17 @@ def _flagged(points: Array) -> Array:
 def _fitted(request: ReadRequest, person: Annotation, fit: Mapping[str, Any]) -> Annotation:
     assert request.bodies is not None
     smpl, lens = fit["smpl_param"], fit["cam_param"]
-    person = replace(person, K=camera(lens["focal"], lens["princpt"], person.record_id))
+    person = replace(person, K=camera_of(lens["focal"], lens["princpt"], person.record_id))
     return request.bodies.attach(
         person,
-        numbers(smpl["pose"], 24, 3, where=person.record_id),
-        numbers(smpl["shape"], 10, where=person.record_id),
-        numbers(smpl["trans"], 3, where=person.record_id),
+        numbers(
+            smpl["pose"],
+            (
+                24,
+                3,
+            ),
+            where=person.record_id,
+        ),
+        numbers(smpl["shape"], (10,), where=person.record_id),
+        numbers(smpl["trans"], (3,), where=person.record_id),
     )

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dpmesh.data.annotation import Annotation, corners, inside_box, to30
-from dpmesh.data.datasets.files import Array, ReadRequest, camera, listed, numbers, read_json
+from dpmesh.data.datasets.files import WHERE_FROM, Array, ReadRequest, listed
 from dpmesh.data.fits import moved, turned
+from dpmesh.fields import camera_of, numbers, read_json
 from dpmesh.geometry.camera import project
 from dpmesh.io import path_inside
 from dpmesh.skeletons import H36M17
@@ -35,13 +36,16 @@ def read(request: ReadRequest) -> Iterator[Annotation]:
         else:
             request.dropped[f"subject {subject}: no annotations"] += 1
     if not exists:
-        read_json(folder / f"Human36M_subject{SUBJECTS[request.split][0]}_data.json")  # raises
+        read_json(folder / f"Human36M_subject{SUBJECTS[request.split][0]}_data.json", WHERE_FROM)  # raises
 
 
 def _subject(request: ReadRequest, start: str) -> Iterator[Annotation]:
     images, annotations = listed(Path(f"{start}data.json"), "images", "annotations")
-    cameras, joints = read_json(Path(f"{start}camera.json")), read_json(Path(f"{start}joint_3d.json"))
-    fits = read_json(Path(f"{start}smpl_param.json")) if request.bodies is not None else {}
+    cameras, joints = (
+        read_json(Path(f"{start}camera.json"), WHERE_FROM),
+        read_json(Path(f"{start}joint_3d.json"), WHERE_FROM),
+    )
+    fits = read_json(Path(f"{start}smpl_param.json"), WHERE_FROM) if request.bodies is not None else {}
     image_of = {int(image["id"]): image for image in images}
     for annotation in annotations:
         image = image_of[int(annotation["image_id"])]
@@ -51,7 +55,14 @@ def _subject(request: ReadRequest, start: str) -> Iterator[Annotation]:
         action, part, frame = (str(image[key]) for key in ("action_idx", "subaction_idx", "frame_idx"))
         view, where = cameras[str(image["cam_idx"])], f"{start}data.json, image {image['id']}"
         try:
-            world = numbers(joints[action][part][frame], 17, 3, where=where)
+            world = numbers(
+                joints[action][part][frame],
+                (
+                    17,
+                    3,
+                ),
+                where=where,
+            )
         except KeyError:
             request.dropped["no 3D joints"] += 1
             continue
@@ -70,9 +81,19 @@ def _person(
     box = inside_box(annotation["bbox"], size)
     if box is None:
         return None
-    rotation, shift = numbers(view["R"], 3, 3, where=where), numbers(view["t"], 3, where=where)
+    rotation, shift = (
+        numbers(
+            view["R"],
+            (
+                3,
+                3,
+            ),
+            where=where,
+        ),
+        numbers(view["t"], (3,), where=where),
+    )
     joints = (world @ rotation.T + shift) / 1000  # mm in the world -> m in the camera frame
-    K = camera(view["f"], view["c"], where)
+    K = camera_of(view["f"], view["c"], where)
     joints3d, there = to30(joints, H36M17)
     joints2d, _ = to30(project(joints, K), H36M17)
     name = str(image["file_name"])
@@ -87,10 +108,30 @@ def _fitted(request: ReadRequest, person: Annotation, fit: Any, view: Any, where
     if request.bodies is None or fit is None:
         request.dropped["fit missing or not asked for (the person is kept)"] += 1
         return person
-    rotation, shift = numbers(view["R"], 3, 3, where=where), numbers(view["t"], 3, where=where) / 1000
-    pose, betas = numbers(fit["pose"], 24, 3, where=where), numbers(fit["shape"], 10, where=where)
+    rotation, shift = (
+        numbers(
+            view["R"],
+            (
+                3,
+                3,
+            ),
+            where=where,
+        ),
+        numbers(view["t"], (3,), where=where) / 1000,
+    )
+    pose, betas = (
+        numbers(
+            fit["pose"],
+            (
+                24,
+                3,
+            ),
+            where=where,
+        ),
+        numbers(fit["shape"], (10,), where=where),
+    )
     root = request.bodies.rest_root(betas)
-    transl = moved(rotation, shift, numbers(fit["trans"], 3, where=where), root)
+    transl = moved(rotation, shift, numbers(fit["trans"], (3,), where=where), root)
     fitted = request.bodies.attach(person, turned(rotation, pose), betas, transl, check=H36M17)
     if not fitted.fit_valid:
         request.dropped["fit more than 25 mm off (the person is kept)"] += 1

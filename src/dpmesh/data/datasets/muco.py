@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dpmesh.data.annotation import Annotation, corners, inside_box, to30, with_neighbours
-from dpmesh.data.datasets.files import ReadRequest, by_image, camera, listed, numbers, read_json
+from dpmesh.data.datasets.files import WHERE_FROM, ReadRequest, by_image, listed
+from dpmesh.fields import camera_of, numbers, read_json
 from dpmesh.geometry.camera import project
 from dpmesh.io import path_inside
 from dpmesh.skeletons import MUCO21
@@ -24,7 +25,9 @@ def read(request: ReadRequest) -> Iterator[Annotation]:
     if not (folder / "MuCo-3DHP.json").exists() and (folder / "data").is_dir():
         folder = folder / "data"
     images, annotations = listed(folder / "MuCo-3DHP.json", "images", "annotations")
-    fits: Mapping[str, Any] = read_json(folder / "smpl_param.json") if request.bodies is not None else {}
+    fits: Mapping[str, Any] = (
+        read_json(folder / "smpl_param.json", WHERE_FROM) if request.bodies is not None else {}
+    )
     people_of = by_image(annotations)
     for image in images:
         annotated = people_of.get(int(image["id"]), [])
@@ -45,8 +48,18 @@ def _person(folder: Path, image: Any, annotation: Any, where: str) -> Annotation
     box = inside_box(annotation["bbox"], size)
     if box is None:
         return None
-    K = camera(image["f"], image["c"], where)
-    joints = numbers(annotation["keypoints_cam"], 21, 3, where=where) / 1000  # mm -> m
+    K = camera_of(image["f"], image["c"], where)
+    joints = (
+        numbers(
+            annotation["keypoints_cam"],
+            (
+                21,
+                3,
+            ),
+            where=where,
+        )
+        / 1000
+    )  # mm -> m
     joints3d, there = to30(joints, MUCO21)
     # keypoints_img are these, projected; projecting again keeps 2D and 3D one thing.
     joints2d, _ = to30(project(joints, K), MUCO21)
@@ -61,8 +74,8 @@ def _fitted(request: ReadRequest, person: Annotation, fit: Any, where: str) -> A
         request.dropped["fit missing or not asked for (the person is kept)"] += 1
         return person
     fitted = request.bodies.attach(
-        person, numbers(fit["pose"], 24, 3, where=where), numbers(fit["shape"], 10, where=where),
-        numbers(fit["trans"], 3, where=where), check=MUCO21,
+        person, numbers(fit["pose"], (24, 3,), where=where), numbers(fit["shape"], (10,), where=where),
+        numbers(fit["trans"], (3,), where=where), check=MUCO21,
     )  # fmt: skip
     if not fitted.fit_valid:
         request.dropped["fit more than 25 mm off (the person is kept)"] += 1

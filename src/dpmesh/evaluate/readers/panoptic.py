@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from dpmesh.assets import sha256
 from dpmesh.body.unpickle import load_pickle
 from dpmesh.errors import InputError
-from dpmesh.evaluate.checks import entry, first_existing, misfits, numbers, whole
 from dpmesh.evaluate.interfaces import Census, JointTruth, PersonRecord
 from dpmesh.evaluate.protocol import Protocol
+from dpmesh.fields import entry, first_existing, misfits, numbers, whole
 from dpmesh.io import path_inside
 from dpmesh.skeletons import H36M17, JOINTS30, Skeleton, convert
 

@@ -16,9 +16,9 @@ import torch
 
 from dpmesh.assets import sha256
 from dpmesh.errors import InputError
-from dpmesh.evaluate.checks import betas, camera, entry, misfits, numbers, read_json, rotations
 from dpmesh.evaluate.interfaces import BodyTruth, Census, PersonRecord
 from dpmesh.evaluate.protocol import Protocol
+from dpmesh.fields import betas, camera, entry, misfits, numbers, read_json, rotations
 from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, JOINTS30, convert
 

@@ -1,29 +1,33 @@
-"""3DPW as downloaded: `sequenceFiles/{split}/{sequence}.pkl` (Python 2 pickles) and `imageFiles/{sequence}/`.
+"""3DPW and its subsets, as downloaded (`sequenceFiles/{split}/{sequence}.pkl`) or as 3DCrowdNet's JSON.
 
-Fields of a sequence: poses, trans, betas, genders, poses2d, campose_valid, jointPositions (lists, one item a person),
-cam_poses (frames × 4×4, world to camera), cam_intrinsics (3×3). Everything is in the world frame, metres.
-Which count is decided in frame_selection.py: "posed and inside": `campose_valid` and one of the 24 joints inside the
-image (Pose2Mesh's JSON files); "posed with keypoints": `campose_valid` and poses2d not all zero (VIBE, ROMP).
+Which frames and people count is decided in frame_selection.py: "posed and inside": `campose_valid` and one of the 24
+joints inside the image (Pose2Mesh's rule, by which the JSON files are filtered already); "posed with keypoints":
+`campose_valid` and poses2d not all zero (VIBE, ROMP). 3DPW_oc.json and 3DPW_pc.json hold just the subset: what lies
+outside a protocol's sequences or frames is left out where the file is a whole split (crowd), and kept but counted where
+the file itself is the definition.
 """
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import roma
 import torch
+from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
 from dpmesh.assets import sha256
 from dpmesh.data.datasets.threedpw import (
     IMAGES,
     image_name,
+    json_file,
     read_sequence,
     sequence_files,
 )
+from dpmesh.data.datasets.threedpw_json import JsonPerson, read_images, read_person
 from dpmesh.decode import image_size
 from dpmesh.errors import InputError
-from dpmesh.evaluate.checks import misfits, rotations
 from dpmesh.evaluate.frame_selection import (
     frame_selected,
     joints_inside,
@@ -32,11 +36,21 @@ from dpmesh.evaluate.frame_selection import (
 )
 from dpmesh.evaluate.interfaces import BodyTruth, Census, PersonRecord
 from dpmesh.evaluate.protocol import Protocol
-from dpmesh.evaluate.readers.threedpw_json import projected
-from dpmesh.skeletons import JOINTS30, OPENPOSE18, convert
+from dpmesh.fields import entry, misfits, numbers, read_json, rotations
+from dpmesh.skeletons import COCO17, JOINTS30, OPENPOSE18, SMPL24, convert
+
+FILES = {
+    "3dpw": json_file("test"),
+    "3dpw-oc": "3DPW_oc.json",
+    "3dpw-pc": "3DPW_pc.json",
+    "3dpw-crowd": json_file("validation"),
+    "3dpw-validation": json_file("validation"),
+}
+CROWD_KEYPOINTS = "3DPW_validation_crowd_hhrnet_result.json"
+_DEFINES_ITSELF = ("3dpw-oc", "3dpw-pc")
 
 
-def read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
+def read_sequences(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
     """Records by sequence, frame, person. Raises InputError."""
     if protocol.keypoints.source == "hhrnet":
         raise InputError(
@@ -125,3 +139,77 @@ def _image_size(path: Path) -> tuple[int, int]:
         )
     width, height = image_size(path)
     return height, width
+
+
+def read_json_files(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
+    """Records by sequence, frame, person. Raises InputError."""
+    with misfits(folder):
+        return _read(protocol, folder)
+
+
+def _read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
+    path = folder / FILES[protocol.selection.dataset]
+    content = read_json(path)
+    files = {path.name: sha256(path)}
+    better: dict[str, Any] | None = None
+    if protocol.keypoints.source == "hhrnet":
+        keypoints_path = folder / CROWD_KEYPOINTS
+        if not keypoints_path.is_file():
+            raise InputError(
+                "the HigherHRNet keypoints of 3DPW-Crowd are missing",
+                where=str(keypoints_path),
+                fix=f"Get it with 3DCrowdNet's data, or run {protocol.name}@as-run (OpenPose).",
+            )
+        better, files[keypoints_path.name] = read_json(keypoints_path), sha256(keypoints_path)
+        if not isinstance(better, dict):
+            raise InputError("not a table by annotation", where=str(keypoints_path), fix="Download it again.")
+    records: list[tuple[tuple[str, int, int], PersonRecord]] = []
+    counts: Counter[str] = Counter()
+    for image in read_images(path, content):
+        if not image.people:
+            continue
+        if not frame_selected(protocol.selection, image.sequence, image.frame):
+            if protocol.selection.dataset not in _DEFINES_ITSELF:
+                counts["outside the protocol's sequences"] += len(image.people)
+                continue
+            counts["kept, though outside the published definition"] += len(image.people)
+        file, (width, height), K = image.file(folder), image.size, image.K.astype(np.float32)
+        for where, row in image.people:
+            person = read_person(row, where)
+            points, matched = _keypoints(person, better)
+            if protocol.keypoints.source == "annotated":
+                points = projected(person.joints, K)
+            counts["no HigherHRNet pose matched: OpenPose's taken"] += better is not None and not matched
+            record = PersonRecord(
+                id=f"{image.sequence}/{image.frame:05d}/{person.person}",
+                sequence=image.sequence,
+                image=file,
+                size=(height, width),
+                box=np.concatenate([person.box[:2], person.box[:2] + person.box[2:]]),
+                keypoints=points,
+                truth=BodyTruth(person.gender, person.pose, person.betas, person.transl),
+                K=K,
+            )
+            records.append(((image.sequence, image.frame, person.person), record))
+    records.sort(key=lambda item: item[0])
+    census = Census(len(records), protocol.persons, "JSON of 3DCrowdNet, JOTR, DPMesh", +counts, files)
+    return [record for _, record in records], census
+
+
+def projected(joints: Float[np.ndarray, "24 3"], K: Float[np.ndarray, "3 3"]) -> Float32[np.ndarray, "30 3"]:
+    """SMPL's joints (metres, camera frame) as keypoints that are sure, but for those behind the camera."""
+    before = joints[:, 2] > 0
+    flat = joints @ np.asarray(K, np.float64).T
+    points = np.zeros((24, 3))
+    points[before, :2] = flat[before, :2] / flat[before, 2:]
+    points[:, 2] = before
+    return convert(points, SMPL24, JOINTS30)
+
+
+def _keypoints(person: JsonPerson, better: dict[str, Any] | None) -> tuple[Float32[np.ndarray, "30 3"], bool]:
+    """In the 30-joint set, and whether they are HigherHRNet's (matched by the annotation's id)."""
+    if better is not None and person.annotation in better:
+        place = f"{CROWD_KEYPOINTS}: {person.annotation}"
+        coco = numbers(entry(better[person.annotation], "coco_joints", place), (17, 3), place)
+        return convert(coco, COCO17, JOINTS30), True
+    return convert(person.openpose, OPENPOSE18, JOINTS30), False
