@@ -1,6 +1,8 @@
 """Which sequences, frames and people of 3DPW and its subsets (3DPW-OC, -PC, -Crowd) a protocol evaluates.
 
-The lists themselves are in published_protocols.py and data/datasets/threedpw.py; here they are applied.
+The lists themselves are in published_protocols.py and data/datasets/threedpw.py; here they are applied. 3DCrowdNet's
+JSON files are filtered by the person rules already; 3DPW_oc.json and 3DPW_pc.json define themselves
+(readers/threedpw.py).
 """
 
 import numpy as np

@@ -25,7 +25,8 @@ KeypointSource = Literal["openpose", "hhrnet", "hrnet", "detector", "annotated",
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
     """Which people are evaluated. sequences: by name; empty is all. families: by name without the number. frames:
-    (sequence, first, end), end exclusive. rule: which of their person-frames count (computed in readers/)."""
+    (sequence, first, end), end exclusive. rule: which of their person-frames count (frame_selection.py for 3DPW, else
+    readers/)."""
 
     dataset: str
     splits: tuple[str, ...] = ()

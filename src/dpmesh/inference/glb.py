@@ -1,5 +1,7 @@
 """Binary glTF 2.0: skinned bodies, the camera, and the image on a plane behind them.
 
+mesh_files.py fills it from a scene, result_folder.py puts the bytes on the disk.
+
 Frame of the file: metres, y up, the camera at the origin looking along -z. It is the camera frame (x right, y down,
 z forward) after half a turn about x: (x, -y, -z).
 

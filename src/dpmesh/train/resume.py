@@ -1,6 +1,6 @@
 """Resuming a run: whether it may go on from its checkpoint, what a checkpoint holds, and how it is restored.
 
-A run resumes only where nothing that determines its weights has changed (record.py).
+A run resumes only where nothing that determines its weights has changed (record.py). trainer.py calls these in order.
 """
 
 import json

@@ -1,5 +1,7 @@
 """Noisy key-point reasoning (section 3.3, Eq. 7-8): a student's features are held to those of a frozen teacher.
 
+mesh.py adds the two terms to the student's losses; their weights are `nkr_mse` and `nkr_contrast` (losses.py).
+
 Features: those that the released teacher returns, two maps that the regressor computes from the fused one before any
 query: the 2D map (b, 64, c) after its 1×1 convolution, and the 3D volume (b, c, d, 8, 8) after its transformer.
 Teacher and student have the same crop; the teacher's input are the ground-truth joints, the student's corrupted ones.
