@@ -75,6 +75,8 @@ _ALBUM, _KIT, _OPENCV = (
 )
 _LEFT, _HALF, _RIGHT = cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE
 
+_NAMED = ("clem-onojegaw", "clem-onojeghuo", "cynthia-del-rio", "mariya-georgieva")
+
 PACKAGES: dict[str, tuple[Take, ...]] = {
     "sports2d==0.8.34": (
         walking,
@@ -104,7 +106,7 @@ PACKAGES: dict[str, tuple[Take, ...]] = {
     ),
     "npm:material-kit@2.0.4": tuple(
         labelled(f"{_KIT}/examples/{name}.jpg", name)
-        for name in "clem-onojegaw clem-onojeghuo cynthia-del-rio mariya-georgieva studio-2 studio-3 studio-5".split()
+        for name in (*_NAMED, "studio-2", "studio-3", "studio-5")
     ),
     "npm:material-dashboard@3.1.0": (labelled(f"{_KIT}/meeting.jpg", "meeting"),),
     "npm:@creative-tim-official/argon-dashboard-free@1.2.0": tuple(
