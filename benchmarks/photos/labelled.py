@@ -41,9 +41,9 @@ PCK, CLOSE = 0.1, 0.05
 class Row:
     """One labelled person.
 
-    joints: indices in COCO-17 of the labelled ones. body, keypoints: distances by the box's longer side, inf
-    joints: COCO-17 indices of the labelled ones. body, keypoints: distances by the box's longer side, inf where
-    not predicted. exchanged: shoulders and hips fit better with left and right exchanged; None where not testable.
+    joints: COCO-17 indices of the labelled ones. body, keypoints: distances by the box's longer side, inf where not
+    predicted. exchanged: shoulders and hips fit better with left and right exchanged; None where not testable.
+    """
 
     image: str
     number: int
