@@ -69,10 +69,10 @@ def test_what_happened_is_printed_in_words(
 
 def test_options_reach_the_predictor(loads: list[ModelOptions], photos: Path, tmp_path: Path) -> None:
     words = ("--weights", "w", "--device", "cpu", "--threads", 2, "--fast", "--save", "json", "--focal", 123)
-    words += ("--body", "b.pkl", "--regressors", "r", "--refine", "--no-rotated-detection")
+    words += ("--body", "b.pkl", "--regressors", "r", "--no-refine", "--no-rotated-detection")
     assert predict(photos / "a.png", "--out", tmp_path / "o", *words) == 0
     wanted = ModelOptions(
-        weights="w", device="cpu", threads=2, fast=True, body="b.pkl", regressors="r", refine=True,
+        weights="w", device="cpu", threads=2, fast=True, body="b.pkl", regressors="r", refine=False,
         rotated_detection=False,
     )  # fmt: skip
     assert loads == [wanted]
@@ -223,8 +223,7 @@ def test_keypoints_for_one_image(photos: Path, tmp_path: Path, capsys: pytest.Ca
         [*X, "--focal", "-1"], [*X, "--focal", "wide"],
         [*X, "--focal", "9", "--fov", "9"], [*X, "--fov", "180"],
         [*X, "--save", "fbx"], [*X, "--device", "tpu"],
-        [*X, "--max-people", "0"], [*X, "--threads", "1.5"], [*X, "--flip", "--refine"],
-        [*X, "--colour", "sigma", "--refine"],
+        [*X, "--max-people", "0"], [*X, "--threads", "1.5"],
     ],
 )  # fmt: skip
 def test_wrong_argument_is_two_and_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

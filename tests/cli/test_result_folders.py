@@ -120,8 +120,8 @@ def test_formats_add_up(album: Path) -> None:
     [
         (["--focal", "500"], "--focal was not set, is 500"),
         (["--fov", "50"], "--fov was not set, is 50"),
-        (["--flip"], "--flip was off, is on"),
-        (["--refine"], "--refine was off, is on"),
+        (["--no-refine", "--flip"], "--no-refine was off, is on; --flip was off, is on"),
+        (["--no-refine"], "--no-refine was off, is on"),
         (["--fast"], "--fast was off, is on"),
         (["--no-rotated-detection"], "--no-rotated-detection was off, is on"),
         (["--max-people", "3"], "--max-people was 20, is 3"),

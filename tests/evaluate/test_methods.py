@@ -11,10 +11,12 @@ import torch
 from dpmesh.cli import eval as command
 from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError
-from dpmesh.evaluate.baselines import METHODS, KeypointFit, Method, Refined, method_of
+from dpmesh.evaluate.baselines import METHODS, KeypointFit, Method, method_of
 from dpmesh.evaluate.report import read
+from dpmesh.inference.flip_test import FlipTest
 from dpmesh.inference.predictor import MeshModel
-from dpmesh.inference.smplify import FIT, REFINE, fitter_of
+from dpmesh.inference.refine import UNSCORED, Refiner
+from dpmesh.inference.smplify import FIT
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import COCO17, JOINTS30
 from dpmesh.types import Inputs
@@ -58,7 +60,7 @@ def test_only_the_lifter_and_the_blank_image_ignore_the_crop(model: DPMesh, inpu
         prediction = model.decode_parameters(model.regress(None, inputs.joints, inputs.visible), inputs.focal)
         lifted = method_of("lifter", model)(inputs)
         assert torch.equal(lifted.body_rotations, prediction.rotations[:, 1:])
-        refined = fitter_of(model).refine(model(inputs), inputs.joints, inputs.visible)
+        refined = Refiner(model.body)(FlipTest(model)(inputs), inputs.joints, UNSCORED * inputs.visible)
         assert torch.equal(refined.vertices, method_of("refine", model)(inputs).vertices)
 
 
@@ -67,22 +69,20 @@ def test_fitting_receives_the_visible_keypoints(
 ) -> None:
     partial = Inputs(inputs.crop, inputs.joints, inputs.visible * (torch.rand(2, 30) < 0.6), inputs.focal)
     received: list[tuple[torch.Tensor, ...]] = []
-    for name, settings in (("fit", FIT), ("refine", REFINE)):
-        method = method_of(name, model)
-        assert isinstance(method, KeypointFit | Refined)
-        plain = getattr(method.fitter, name)
+    method = method_of("fit", model)
+    assert isinstance(method, KeypointFit)
+    plain = method.fitter.fit
 
-        def quick(*words: torch.Tensor, plain=plain, settings=settings):
-            received.append(words)
-            return plain(*words, replace(settings, steps=1))
+    def quick(*words: torch.Tensor):
+        received.append(words)
+        return plain(*words, replace(FIT, steps=1))
 
-        monkeypatch.setattr(method.fitter, name, quick)
-        with torch.inference_mode():
-            prediction = method(partial)
-        assert torch.isfinite(prediction.vertices).all() and prediction.vertices.shape == (2, 6904, 3)
-    fit, (_, *refine) = received
-    assert all(a is b for a, b in zip(fit, (partial.joints, partial.visible, partial.focal), strict=True))
-    assert all(a is b for a, b in zip(refine, (partial.joints, partial.visible), strict=True))
+    monkeypatch.setattr(method.fitter, "fit", quick)
+    with torch.inference_mode():
+        prediction = method(partial)
+    assert torch.isfinite(prediction.vertices).all() and prediction.vertices.shape == (2, 6904, 3)
+    given = (partial.joints, partial.visible, partial.focal)
+    assert all(a is b for a, b in zip(received[0], given, strict=True))
 
 
 def test_a_model_without_lifter_has_no_such_method(model: DPMesh, monkeypatch: pytest.MonkeyPatch) -> None:

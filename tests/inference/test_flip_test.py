@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
-from dpmesh.errors import ConfigError, WeightsError
+from dpmesh.errors import WeightsError
 from dpmesh.geometry.rotations import nearest_rotation, rotation_matrix
 from dpmesh.inference.flip_test import FlipTest, mirrored, mirrored_rotations
 from dpmesh.inference.predictor import FLIPPED, Predictor
@@ -106,14 +106,16 @@ def test_opposite_rotations_have_a_mean_all_the_same() -> None:
 
 
 def test_predictor_flips_and_notes_it() -> None:
-    once, twice = (Predictor.from_pretrained("embedded", "cpu", 1, flip=flip) for flip in (False, True))
+    once, twice = (
+        Predictor.from_pretrained("embedded", "cpu", 1, flip=flip, refine=False) for flip in (False, True)
+    )
     assert twice.predicts_sigma and FLIPPED in twice.notes and FLIPPED not in once.notes
     image = torch.randint(0, 255, (200, 160, 3), dtype=torch.uint8).numpy()
     keypoints = torch.cat([torch.rand(1, 17, 2) * 120 + 20, torch.ones(1, 17, 1)], -1).numpy()
     a, b = (p(image, keypoints=keypoints).people[0] for p in (once, twice))
     assert abs(a.vertices - b.vertices).max() > 0.001
-    with pytest.raises(ConfigError, match="flip and refine"):
-        Predictor.from_pretrained("embedded", flip=True, refine=True)
+    refined = Predictor.from_pretrained("embedded", "cpu", 1)
+    assert isinstance(refined.model, FlipTest) and FLIPPED not in refined.notes  # refining notes its start
 
 
 def test_a_pass_that_is_not_finite_is_refused(model: DPMesh, inputs: Inputs) -> None:

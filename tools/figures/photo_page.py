@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--weights", default="embedded")
-    parser.add_argument("--refine", action="store_true")
+    parser.add_argument("--no-refine", dest="refine", action="store_false")
     options = parser.parse_args()
     predictor = Predictor.from_pretrained(options.weights, "cpu", 1, refine=options.refine)
     examiner = Examiner(free_body())

@@ -87,7 +87,7 @@ class BodyModel(nn.Module):
         transl is added to vertices and joints alike; without it the rest pose's frame stays (the root
         turns about the pelvis joint, as in SMPL). Raises InputError for a body without a 30-joint regressor.
         """
-        transforms, joints = self._chain(betas, rotations)
+        transforms, joints = self.chain(betas, rotations)
         vertices = self._skin(
             transforms, betas, rotations, self._template, self._shapedirs, self._posedirs, self._weights
         )
@@ -110,7 +110,7 @@ class BodyModel(nn.Module):
         rotations as in forward. Linear blend skinning of these gives forward's vertices.
         """
         vertices = self._shaped(betas, rotations, self._template, self._shapedirs, self._posedirs)
-        return vertices, self._rest_joints(betas)
+        return vertices, self.rest_joints(betas)
 
     def joints30_only(
         self,
@@ -120,7 +120,7 @@ class BodyModel(nn.Module):
     ) -> Float[Tensor, "b 30 3"]:
         """`forward(...).joints30` from only the vertices that the regressor touches."""
         self._rows("joints30")
-        transforms, _ = self._chain(betas, rotations)
+        transforms, _ = self.chain(betas, rotations)
         at = self._touched
         posed = self._skin(
             transforms, betas, rotations, self._template[at], self.get_buffer("_touched_shapedirs"),
@@ -141,11 +141,11 @@ class BodyModel(nn.Module):
             )
         return self.get_buffer(f"_regressor_{name}")
 
-    def _chain(
+    def chain(
         self, betas: Float[Tensor, "b 10"], rotations: Float[Tensor, "b 24 3 3"]
     ) -> tuple[Float[Tensor, "b 24 3 4"], Float[Tensor, "b 24 3"]]:
-        """Rest-to-posed transform of every joint, and the posed joints."""
-        rest = self._rest_joints(betas)
+        """Rest-to-posed transform of every joint, and the posed joints; arguments as in forward, without transl."""
+        rest = self.rest_joints(betas)
         turn, place = [rotations[:, 0]], [rest[:, 0]]
         for joint, parent in enumerate(self.parents[1:], start=1):
             bone = (rest[:, joint] - rest[:, parent])[..., None]
@@ -156,7 +156,8 @@ class BodyModel(nn.Module):
         offset = places[..., None] - turns @ rest[..., None]
         return torch.cat([turns, offset], -1), places
 
-    def _rest_joints(self, betas: Float[Tensor, "b 10"]) -> Float[Tensor, "b 24 3"]:
+    def rest_joints(self, betas: Float[Tensor, "b 10"]) -> Float[Tensor, "b 24 3"]:
+        """The joints of the rest pose, metres."""
         shift = (betas @ self._joint_shapedirs.T).reshape(-1, len(self.parents), 3)
         return self._joint_template + shift
 

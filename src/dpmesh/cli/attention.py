@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from dpmesh.inference.attention import attention_maps
     from dpmesh.inference.predictor import Predictor
 
-    predictor = Predictor.from_pretrained(**vars(model_options(args)))
+    predictor = Predictor.from_pretrained(**vars(model_options(args, refine=False)))
     attention = attention_maps(predictor, image, predict_options(args))
     if not attention.people:
         raise InputError("no person detected", where=args.image, fix="Use --keypoints or --boxes.")
@@ -59,5 +59,5 @@ def _is_done(target: Path, image: Path, args: argparse.Namespace) -> bool:
     if not os.path.lexists(target):
         return False
     refuse_input_in(target, parents_of([image, *input_files(args)]))
-    options = model_options(args).record() | predict_options(args).record()
+    options = model_options(args, refine=False).record() | predict_options(args).record()
     return plan_result(target, wanted_attention(digest, str(image), options), args.overwrite).kind == "keep"

@@ -32,7 +32,7 @@ _EPILOG = """\
 methods:
   network  the model
   flip     the model with test-time flip: mean of two passes, image and mirror image
-  refine   the model, its bodies then fitted to the 2D keypoints
+  refine   flip, its bodies then refined with the 2D keypoints, as dpmesh predict does
   fit      bodies fitted to the 2D keypoints, without a network
   lifter   the model's estimate from 2D keypoints alone
   blank    the model on a black image
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         say(listing.skipped_text, error=True)
 
     refuse_foreign_page(out)
-    options = model_options(args, weights=weights[0])
+    options = model_options(args, weights=weights[0], refine=False)
     columns = open_columns(weights, args.method or ("network",), args.label, options)
     asked = _asked(args, columns)
     failed, inputs = dict[str, str](), [str(path) for path in names]

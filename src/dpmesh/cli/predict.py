@@ -56,10 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_people(parser)
     add_model(parser)
-    either = parser.add_mutually_exclusive_group()
-    for name in ("refine", "flip"):
-        add_option(either, ModelOptions, name)
-    add_option(parser, ModelOptions, "rotated_detection")
+    for name in ("refine", "flip", "rotated_detection"):
+        add_option(parser, ModelOptions, name)
     add_camera(parser)
     add(
         "--save",
@@ -82,10 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0: all images are done, also where no person was detected; 1: some could not be read or written."""
-    if args.colour == "sigma" and args.refine:
-        args.refuse(
-            "--colour sigma: a refined body has no sigma, the network judged the body before --refine"
-        )
     out = Path(args.out)
     check_keypoints(args)
     from dpmesh.inference.image_list import list_images, result_names

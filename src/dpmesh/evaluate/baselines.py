@@ -15,7 +15,8 @@ from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError
 from dpmesh.inference.flip_test import FlipTest
 from dpmesh.inference.predictor import MeshModel
-from dpmesh.inference.smplify import Fitter, fitter_of
+from dpmesh.inference.refine import UNSCORED, Refiner
+from dpmesh.inference.smplify import Fitter
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_prior
 from dpmesh.types import Inputs, Prediction
@@ -27,7 +28,7 @@ METHODS = {
     "lifter": "the model's own lifter: the keypoints alone, no picture",
     "blank": "the model, its picture black",
     "fit": "SMPLify-like: the body fitted to the keypoints under the shipped pose prior, no network",
-    "refine": "the model, its answer then fitted to the keypoints",
+    "refine": "the model, two passes, then refined with the keypoints, as dpmesh predict does",
     "flip": "the model, asked of the picture and of its mirror image, averaged",
 }
 """Method -> a description, which results store."""
@@ -111,11 +112,11 @@ class KeypointFit(_Method):
 
 
 class Refined(_Method):
-    """The model's prediction, then fitted to the keypoints."""
+    """Both passes of the model, refined with the keypoints. The sets keep no confidences."""
 
     def __init__(self, model: DPMesh) -> None:
         super().__init__(model)
-        self.fitter = fitter_of(model)
+        self.start, self.refiner = FlipTest(model), Refiner(model.body)
 
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
-        return self.fitter.refine(self.model(inputs), inputs.joints, inputs.visible)
+        return self.refiner(self.start(inputs), inputs.joints, UNSCORED * inputs.visible)

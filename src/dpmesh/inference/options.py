@@ -52,17 +52,17 @@ class ModelOptions:
     """
     regressors: str | Path | None = None
     """Folder with the body's J_regressor_*.npy files (default: the imported ones)."""
-    refine: bool = False
-    """Fit each predicted body to its 2D keypoints (slower).
+    refine: bool = True
+    """Refine each body with its 2D keypoints, from two passes (flip): more accurate, slower.
 
-    Not together with flip.
+    After the network; without it the prediction is the network's own, of one pass.
     """
     rotated_detection: bool = True
     """Detect keypoints a second time, in a rotated crop, for people who lean or lie."""
     flip: bool = False
-    """Average the predictions for each person and their mirror image (more accurate, slower).
+    """Average the predictions for each person and their mirror image, also without refining.
 
-    Not together with refine.
+    Refining always starts from this average.
     """
     pose_model: str | Path | None = None
     """Your own top-down 2D pose model (.onnx): RTMPose, ViTPose, TinyPose.
@@ -77,8 +77,6 @@ class ModelOptions:
     """
 
     def __post_init__(self) -> None:
-        if self.flip and self.refine:
-            raise ConfigError("they exclude each other", where="flip and refine", fix="Use one of them.")
         if self.fast and not self.pose_model == self.person_model is None:
             own = "person_model" if self.pose_model is None else "pose_model"
             raise ConfigError("they exclude each other", where=f"fast and {own}", fix="Use one of them.")
@@ -100,7 +98,7 @@ class ModelOptions:
             "fast": self.fast,
             "refine": self.refine,
             "turn": self.rotated_detection,
-            "flip": self.flip,
+            "flip": self.flip and not self.refine,  # which does it anyway
             "pose_model": user_model_record(self.pose_model),
             "person_model": user_model_record(self.person_model),
         }
@@ -190,7 +188,7 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-_FLAGS = {"turn": "--no-rotated-detection", "weights": "--weights"}
+_FLAGS = {"turn": "--no-rotated-detection", "refine": "--no-refine", "weights": "--weights"}
 """Recorded option -> flag, where the flag is not its name with hyphens."""
 _BEFORE = {"keep_unposed": True}
 """Recorded option -> its value in records that lack it, where that is not None: written before the option existed."""
@@ -204,7 +202,7 @@ def differences(recorded: RecordedOptions, wanted: RecordedOptions) -> list[str]
         if _content(old) == _content(new):
             continue
         flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
-        if name == "turn":
+        if _FLAGS.get(name, "").startswith("--no-"):
             old, new = not old, not new
         was, now = _words(old), _words(new)
         changes.append(

@@ -32,16 +32,23 @@ from dpmesh.inference.options import (
     RecordedOptions,
 )
 from dpmesh.inference.postprocess import CameraBody, postprocess
-from dpmesh.inference.preprocess import ImageSource, PersonInput, PreparedImage, model_inputs, prepare_image
+from dpmesh.inference.preprocess import (
+    ImageSource,
+    PersonInput,
+    PreparedImage,
+    model_inputs,
+    prepare_image,
+    visible_joints,
+)
+from dpmesh.inference.refine import Refiner
 from dpmesh.inference.scene import Person, Scene
-from dpmesh.inference.smplify import Fitter, fitter_of
 from dpmesh.inference.user_detections import UserInput
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import JOINTS30
 from dpmesh.types import Inputs, Prediction
 
 FLIPPED = "mean of the picture's and its mirror image's body (--flip)"
-REFINED = "fitted to the keypoints after the network (--refine)"
+REFINED = "mean of two passes, refined with the keypoints (--no-refine: the network alone)"
 
 
 @runtime_checkable
@@ -81,11 +88,11 @@ class Predictor:
         batch: int = 8,
         body: Mapping[str, Any] | None = None,
         notes: tuple[str, ...] = (),
-        fitter: Fitter | None = None,
+        refiner: Refiner | None = None,
         options: RecordedOptions | None = None,
     ) -> None:
         """Combine loaded parts; `from_pretrained` loads them."""
-        # model: in evaluation mode, on its device. batch: people per forward pass. fitter: fits every prediction to
+        # model: in evaluation mode, on its device. batch: people per forward pass. refiner: refines predictions with
         # its person's keypoints. Scenes record the others: name, of the weights; body, the user's body files with
         # checksums, None for the free body; notes, on weights or body; options, what results depend on
         # (ModelOptions.record).
@@ -93,10 +100,9 @@ class Predictor:
         self.weights = {"name": name, "provenance": dict(model.provenance)} | (
             {"body": dict(body)} if body else {}
         )
-        self.notes = notes if fitter is None else (*notes, REFINED)
-        self.fitter = fitter
-        # After a fit there is no sigma: the network judged its own prediction.
-        self.predicts_sigma = fitter is None and isinstance(model, DPMesh | FlipTest) and model.predicts_sigma
+        self.notes = notes if refiner is None else (*notes, REFINED)
+        self.refiner = refiner
+        self.predicts_sigma = isinstance(model, DPMesh | FlipTest) and model.predicts_sigma
         self.device = model.body.faces.device
         self.options: RecordedOptions = {"weights": {"file": name}} if options is None else options
 
@@ -109,7 +115,7 @@ class Predictor:
         fast: bool = False,
         body: str | Path | None = None,
         regressors: str | Path | None = None,
-        refine: bool = False,
+        refine: bool = True,
         rotated_detection: bool = True,
         flip: bool = False,
         pose_model: str | Path | None = None,
@@ -141,20 +147,20 @@ class Predictor:
         chosen = choose_body(weights, body, regressors)
         model = DPMesh.from_pretrained(weights, chosen.arrays).to(on_device).eval()
         return cls(
-            FlipTest(model) if flip else model,
+            FlipTest(model) if flip or refine else model,
             detector,
             name=str(weights),
             batch=8 if on_device.type == "cpu" else 32,
             body=chosen.record,
-            notes=(*chosen.notes, FLIPPED) if flip else chosen.notes,
-            fitter=fitter_of(model) if refine else None,
+            notes=(*chosen.notes, FLIPPED) if flip and not refine else chosen.notes,
+            refiner=Refiner(model.body) if refine else None,
             options=options.record(),
         )
 
     def __repr__(self) -> str:
         methods = [
             name
-            for name, used in (("flip", isinstance(self.model, FlipTest)), ("refine", self.fitter))
+            for name, used in (("flip", isinstance(self.model, FlipTest)), ("refine", self.refiner))
             if used
         ]
         return f"Predictor({', '.join([self.name or 'unnamed', str(self.device), *methods])})"
@@ -232,9 +238,10 @@ class Predictor:
     def _forward(self, persons: list[PersonInput]) -> Prediction:
         inputs = model_inputs(persons, self.model.camera, self.device)
         prediction = self.model(inputs)
-        if self.fitter is None:
+        if self.refiner is None:
             return prediction
-        return self.fitter.refine(prediction, inputs.joints, inputs.visible)
+        confidence = np.stack([one.detection.keypoints30[:, 2] * visible_joints(*one) for one in persons])
+        return self.refiner(prediction, inputs.joints, torch.from_numpy(confidence).to(inputs.joints))
 
     def _scene(self, prepared: PreparedImage, people: tuple[Person, ...], options: RecordedOptions) -> Scene:
         height, width = prepared.image.rgb.shape[:2]

@@ -41,7 +41,7 @@ class Person:
     """Confidence of the detection in [0, 1]."""
     joint_sigma: Float[np.ndarray, "30"] = field(default_factory=lambda: np.full(30, np.nan, np.float32))
     """Metres: standard deviation, along each axis, of the error of `joints3d` less the pelvis; 0 for the pelvis
-    (types.Prediction). NaN where the model does not predict it, and for a refined body."""
+    (types.Prediction). NaN where the model does not predict it; refining keeps it."""
 
     def __repr__(self) -> str:
         box = " ".join(f"{float(v):.0f}" for v in self.box)

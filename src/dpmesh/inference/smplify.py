@@ -1,5 +1,4 @@
-"""Fit bodies to 2D keypoints under the pose prior: from the mean pose (SMPLify, Bogo et al., ECCV 2016), or from a
-network's prediction, to which the fit is pulled (Kolotouros et al., ICCV 2019, start theirs the same way).
+"""Fit bodies to 2D keypoints under the pose prior, without a network (SMPLify, Bogo et al., ECCV 2016).
 
 Variables: the prior's latent (code-space points of the VQ-VAE), root orientation, shape, translation. The persons of a
 batch are fitted together but independently: the energy is a sum over persons.
@@ -17,10 +16,7 @@ from dpmesh.errors import ConfigError
 from dpmesh.geometry import CROP
 from dpmesh.geometry.crop_camera import project
 from dpmesh.geometry.rotations import rotation_from_6d, rotation_matrix, rotation_to_6d
-from dpmesh.model import DPMesh
-from dpmesh.pose_prior.prior import DirectPose
-from dpmesh.pose_prior.vposer import VPoserDecoder
-from dpmesh.pose_prior.vqvae import POINT_MODES, PoseVQVAE
+from dpmesh.pose_prior.vqvae import PoseVQVAE
 from dpmesh.skeletons import JOINTS30, SMPL_PARENTS
 from dpmesh.types import Prediction
 
@@ -31,21 +27,18 @@ class FitSettings:
 
     The data term is the Geman-McClure penalty of the pixel error, at most 1 per joint. sigma: its scale, crop pixels.
     codes: weight of the latent's mean square distance to its nearest codes. shape: of betas². pull_*: of the distance
-    to the start: latent, rotations (squared Frobenius, per joint of the body; `pull_blind` for a joint that moves no
-    visible keypoint), root, shape, translation (metres²).
+    to the start: rotations (squared Frobenius, per joint of the body; `pull_blind` for a joint that moves no visible
+    keypoint), shape.
     """
 
-    steps: int = 80
-    rate: float = 0.03
+    steps: int = 120
+    rate: float = 0.05
     sigma: float = 12.0
     codes: float = 0.2
     shape: float = 0.01
-    pull_latent: float = 0.0
-    pull_pose: float = 0.5
-    pull_blind: float = 2.0
-    pull_root: float = 5.0
+    pull_pose: float = 0.05
+    pull_blind: float = 0.3
     pull_shape: float = 0.05
-    pull_place: float = 0.2
 
     def __post_init__(self) -> None:
         numbers = [float(getattr(self, item.name)) for item in fields(self)]
@@ -55,9 +48,8 @@ class FitSettings:
             )
 
 
-REFINE = FitSettings()
-FIT = replace(REFINE, steps=120, rate=0.05, pull_pose=0.05, pull_blind=0.3, pull_root=0.0, pull_place=0.0)
-"""Of a fit from the mean pose, to which the pose is pulled weakly: it stays where no keypoint determines it."""
+FIT = FitSettings()
+"""The pose is pulled to its start, the mean pose, weakly: it stays where no keypoint determines it."""
 _STARTS, _FIRST_STEPS = 4, 40
 """Starts around the vertical, and steps of the first stage, which moves root and translation alone."""
 
@@ -75,45 +67,13 @@ class FitVariables:
 class Fitter:
     """Fits `body` under `prior`. Deterministic; no weights are changed."""
 
-    def __init__(self, body: BodyModel, prior: PoseVQVAE | VPoserDecoder | DirectPose) -> None:
+    def __init__(self, body: BodyModel, prior: PoseVQVAE) -> None:
+        """prior: its latent is a point in code space for each token."""
         self.body, self.prior = body, prior
 
     def decode(self, latent: Tensor) -> Float[Tensor, "b 23 3 3"]:
         """Rotations of the body's joints without the root."""
-        if isinstance(self.prior, PoseVQVAE):
-            return self.prior.decode(latent)
-        return self.prior.decode_latent(latent)
-
-    def latent_of(self, prediction: Prediction) -> Tensor:
-        """The latent that decodes to the prediction's pose: for the VQ-VAE, code-space points."""
-        prior, latent = self.prior, prediction.pose_latent
-        if not isinstance(prior, PoseVQVAE):
-            return latent
-        if prior.mode in POINT_MODES:
-            return prior.quantise(latent)[0] if prior.mode == "nearest" else latent
-        codes = prior.codebook.codes
-        return codes[latent.argmax(-1)] if prior.mode == "straight_through" else latent.softmax(-1) @ codes
-
-    def start_of(self, prediction: Prediction) -> FitVariables:
-        """The variables of a prediction."""
-        root = rotation_to_6d(prediction.global_orient)
-        return FitVariables(self.latent_of(prediction), root, prediction.betas, prediction.transl)
-
-    def refine(
-        self,
-        prediction: Prediction,
-        joints: Float[Tensor, "b 30 2"],
-        visible: Float[Tensor, "b 30"],
-        settings: FitSettings = REFINE,
-    ) -> Prediction:
-        """The prediction after fitting to keypoints (crop px).
-
-        A person without visible keypoints, or whose fit is not finite, is returned unchanged.
-        """
-        fitted = self._descend(self.start_of(prediction), joints, visible, prediction.focal, settings)
-        ends = [getattr(fitted, name).flatten(1) for name in ("latent", "root_6d", "betas", "transl")]
-        finite = torch.isfinite(torch.cat(ends, 1)).all(1)
-        return self.prediction_of(fitted, prediction.focal, prediction, finite & (visible.sum(1) > 0))
+        return self.prior.decode(latent)
 
     def fit(
         self,
@@ -125,10 +85,7 @@ class Fitter:
         """Fit without a network, from the mean pose.
 
         The upright body starts in four directions; the one that fits best is fitted to the end. Keypoints: crop px.
-        Raises ConfigError for a prior without an encoder, which has no mean pose.
         """
-        if not isinstance(self.prior, PoseVQVAE):
-            raise ConfigError("only the VQ-VAE prior can start from its mean pose", where="Fitter.fit")
         b, device = len(joints), joints.device
         latent = self.mean_latent().to(device).expand(_STARTS * b, -1, -1)
         angles = torch.arange(_STARTS, device=device) * (2 * np.pi / _STARTS)
@@ -152,48 +109,19 @@ class Fitter:
         chosen = FitVariables(*(getattr(first, n)[best] for n in ("latent", "root_6d", "betas", "transl")))
         return self._descend(chosen, joints, visible, focal, settings)
 
-    def prediction_of(
-        self,
-        fitted: FitVariables,
-        focal: Tensor,
-        before: Prediction | None = None,
-        changed: Bool[Tensor, " b"] | None = None,
-    ) -> Prediction:
-        """The fitted body as a Prediction.
-
-        Rows that are not `changed` are those of `before`. What only a network predicts (camera, joints_img,
-        pose_latent) is `before`'s, or zeros.
-        """
+    def prediction_of(self, fitted: FitVariables, focal: Tensor) -> Prediction:
+        """The fitted body as a Prediction. What only a network predicts (camera, joints_img) is zeros."""
         with torch.no_grad():
             rotations = torch.cat([rotation_from_6d(fitted.root_6d)[:, None], self.decode(fitted.latent)], 1)
-            fresh = Prediction.from_body(
+            return Prediction.from_body(
                 self.body,
                 rotations,
                 fitted.betas,
                 fitted.transl,
                 focal,
                 root_6d=fitted.root_6d,
-                pose_latent=fitted.latent if before is None else before.pose_latent,
-                camera=None if before is None else before.camera,
-                joints_img=None if before is None else before.joints_img,
+                pose_latent=fitted.latent,
             )
-        if before is None or changed is None:
-            return fresh
-        names = (
-            "root_6d",
-            "body_rotations",
-            "betas",
-            "global_orient",
-            "transl",
-            "vertices",
-            "joints3d",
-            "joints2d",
-        )
-        kept: dict[str, Tensor] = {}
-        for name in names:
-            new, old = getattr(fresh, name), getattr(before, name)
-            kept[name] = torch.where(changed.view(-1, *[1] * (new.ndim - 1)), new, old)
-        return replace(fresh, **kept)
 
     def _descend(
         self,
@@ -229,14 +157,8 @@ class Fitter:
                 cost = self._pixels(rotations, moving, joints, visible, focal, s.sigma)
                 cost = cost + s.shape * moving.betas.square().sum(1)
                 cost = cost + (stiff * (pose - start_pose).square().sum((2, 3))).sum(1)
-                cost = cost + s.pull_root * (moving.root_6d - start.root_6d).square().sum(1)
                 cost = cost + s.pull_shape * (moving.betas - start.betas).square().sum(1)
-                cost = cost + s.pull_place * (moving.transl - start.transl).square().sum(1)
-                cost = cost + s.pull_latent * (moving.latent - start.latent).square().mean(
-                    tuple(range(1, moving.latent.ndim))
-                )
-                if isinstance(self.prior, PoseVQVAE):
-                    cost = cost + s.codes * self._off_codes(moving.latent)
+                cost = cost + s.codes * self._off_codes(moving.latent)
                 optimiser.zero_grad()
                 cost.sum().backward()
                 optimiser.step()
@@ -246,7 +168,6 @@ class Fitter:
 
     def _off_codes(self, latent: Tensor) -> Float[Tensor, " b"]:
         """Mean square distance of the tokens to their nearest codes."""
-        assert isinstance(self.prior, PoseVQVAE)
         with torch.no_grad():
             nearest = self.prior.codebook.codes[self.prior.codebook.nearest(latent)]
         return (latent - nearest).square().sum(-1).mean(1)
@@ -275,7 +196,6 @@ class Fitter:
         """The mean latent of two thousand training poses, evenly spaced."""
         from dpmesh.data.poses import PoseBank  # here: only a fit from the mean pose needs training data
 
-        assert isinstance(self.prior, PoseVQVAE)
         bank = PoseBank.load("train").both_sides
         poses = torch.from_numpy(bank[:: max(len(bank) // 2000, 1), 1:22])
         with torch.no_grad():
@@ -306,8 +226,3 @@ def _turned() -> Float[Tensor, "24 30"]:
 
 
 _TURNED = _turned()
-
-
-def fitter_of(model: DPMesh) -> Fitter:
-    """A fitter with the model's own body and prior."""
-    return Fitter(model.body, model.pose_prior)

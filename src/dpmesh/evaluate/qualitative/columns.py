@@ -19,7 +19,7 @@ MOST = 12
 _TITLES: dict[Method, str] = {
     "network": "network",
     "flip": "network, two passes (flip)",
-    "refine": "network, then keypoint fit",
+    "refine": "network, two passes, refined",
     "lifter": "its lifter: keypoints alone",
     "blank": "network, image black",
     "fit": "keypoint fit",
@@ -82,7 +82,7 @@ def open_columns(
     for i, method in pairs:
         name = names[i]
         if name not in opened:
-            opened[name] = Predictor.from_pretrained(**vars(replace(options, weights=name)))
+            opened[name] = Predictor.from_pretrained(**vars(replace(options, weights=name, refine=False)))
         columns.append(_column(opened[name], name, titles[i], method, len(chosen) > 1))
     return tuple(columns)
 
