@@ -66,7 +66,7 @@ def test_a_batch_of_mixed_focals_equals_its_samples(model: DPMesh):
     batch = inputs()
     together = model(batch)
     for i in range(3):
-        one = Inputs(*(getattr(batch, f.name)[i : i + 1] for f in dataclasses.fields(batch)))
+        one = Inputs(*(getattr(batch, f.name)[i : i + 1] for f in dataclasses.fields(batch)[:4]))
         alone = model(one)
         for name in ("vertices", "joints2d", "camera", "transl"):
             torch.testing.assert_close(

@@ -1,11 +1,12 @@
-"""Cost of fitting the body to the keypoints.
+"""Cost of refining the body with the keypoints, and of fitting it to them without a network.
 
     python -m benchmarks.speed.fitting [--people 32] [--batch 16] [--data CACHE] [--json FILE]
 
-Processor seconds a person on one thread, for the first persons of SynthOcc (--data keeps its images), of `dpmesh eval
---method fit` and `--method refine` (the code of `dpmesh predict --refine`) and of the network alone. People come in
-batches as in eval, and one at a time as in an image of one person. The methods take turns on each batch, so that the
-load of the machine is the same for all. Rendering and scoring are not counted.
+Processor seconds a person on one thread, for the first persons of SynthOcc (--data keeps its images), of the methods of
+`dpmesh eval run --method`: the network, flip (both passes), refine (both passes, then refined, as `dpmesh predict`
+does) and fit. Refining alone is the difference of refine and flip. People come in batches as in eval, and one at a time
+as in an image of one person. The methods take turns on each batch, so that the load of the machine is the same for all.
+Rendering and scoring are not counted.
 """
 
 import os
@@ -24,9 +25,9 @@ from dpmesh.evaluate.registry import open_source
 from dpmesh.evaluate.results import inputs_of
 from dpmesh.model import DPMesh
 
-LIMIT_S = 3.0
-"""Seconds a person, fit and refine."""
-TIMED: tuple[Method, ...] = ("network", "refine", "fit")
+LIMIT_S = 0.12
+"""Seconds a person of refining alone."""
+TIMED: tuple[Method, ...] = ("network", "flip", "refine", "fit")
 
 
 def measured(model: DPMesh, persons: int, batch: int, data: Path | None) -> dict[str, list[float]]:
@@ -64,7 +65,10 @@ def main() -> None:
     model = DPMesh.from_pretrained(options.weights)
     batched = measured(model, options.people, options.batch, options.data)
     alone = measured(model, options.alone, 1, options.data)
-    most = max(max(seconds) for part in (batched, alone) for seconds in part.values())
+    costs = {
+        name: round(summary(part["refine"])["mean"] - summary(part["flip"])["mean"], 3)
+        for name, part in ((f"batches of {options.batch}", batched), ("one at a time", alone))
+    }
     result = {
         "weights": options.weights,
         "persons": options.people,
@@ -73,8 +77,9 @@ def main() -> None:
         },
         "persons one at a time": options.alone,
         "processor seconds a person, one at a time": {n: summary(s) for n, s in alone.items()},
+        "processor seconds a person, refining alone": costs,
         "limit, seconds a person": LIMIT_S,
-        "within the limit": most <= LIMIT_S,
+        "within the limit": max(costs.values()) <= LIMIT_S,
     }
     report_result(result, options.json)
 

@@ -25,6 +25,9 @@ class Inputs:
     focal: Float[Tensor, " b"]
     """Focal length of the crop camera in crop pixels; with config.camera "image" the diagonal of the full image in its
     pixels."""
+    confidence: Float[Tensor, "b 30"] | None = None
+    """Of the visible keypoints, in [0, 1]: weights them when a body is refined; the model does not read it. None where
+    it is not known."""
 
 
 @dataclass(frozen=True)

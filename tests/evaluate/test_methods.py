@@ -15,7 +15,7 @@ from dpmesh.evaluate.baselines import METHODS, KeypointFit, Method, method_of
 from dpmesh.evaluate.report import read
 from dpmesh.inference.flip_test import FlipTest
 from dpmesh.inference.predictor import MeshModel
-from dpmesh.inference.refine import UNSCORED, Refiner
+from dpmesh.inference.refine import Refiner
 from dpmesh.inference.smplify import FIT
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import COCO17, JOINTS30
@@ -60,7 +60,7 @@ def test_only_the_lifter_and_the_blank_image_ignore_the_crop(model: DPMesh, inpu
         prediction = model.decode_parameters(model.regress(None, inputs.joints, inputs.visible), inputs.focal)
         lifted = method_of("lifter", model)(inputs)
         assert torch.equal(lifted.body_rotations, prediction.rotations[:, 1:])
-        refined = Refiner(model.body)(FlipTest(model)(inputs), inputs.joints, UNSCORED * inputs.visible)
+        refined = Refiner(model.body)(FlipTest(model)(inputs), inputs)
         assert torch.equal(refined.vertices, method_of("refine", model)(inputs).vertices)
 
 

@@ -16,7 +16,7 @@ from dpmesh.inference.predictor import REFINED, Predictor
 from dpmesh.inference.refine import REFINE, Refiner, RefineSettings
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import COCO17, JOINTS30, SMPL24
-from dpmesh.types import Prediction
+from dpmesh.types import Inputs, Prediction
 
 COCO = [i for i in COCO17.indices_in(JOINTS30) if i >= 0]
 LEGS = [JOINTS30.index(f"{side}_{part}") for side in "LR" for part in ("Knee", "Ankle")]
@@ -54,6 +54,18 @@ def _coco(count: int = 3) -> torch.Tensor:
     return confidence
 
 
+def _refined(
+    refiner: Refiner,
+    start: Prediction,
+    joints: torch.Tensor,
+    confidence: torch.Tensor,
+    settings: RefineSettings = REFINE,
+) -> Prediction:
+    empty = torch.zeros(1).expand(len(joints), 3, 256, 256)  # not used
+    inputs = Inputs(empty, joints, (confidence > 0).float(), start.focal, confidence)
+    return refiner(start, inputs, settings)
+
+
 def _off(result: Prediction, joints: torch.Tensor) -> torch.Tensor:
     return (result.joints2d - joints)[:, COCO].norm(dim=-1).mean(1)
 
@@ -71,9 +83,9 @@ def _row(result: Prediction, i: int) -> Prediction:
 def test_exact_keypoints_recover_the_pose(refiner: Refiner) -> None:
     true, start = _bodies(refiner)
     strict = replace(REFINE, pull=0.02, steps=12, outlier=10.0)
-    found = refiner(start, true.joints2d, _coco(), strict)
+    found = _refined(refiner, start, true.joints2d, _coco(), strict)
     assert (_off(start, true.joints2d) > 6).all() and (_off(found, true.joints2d) < 0.5).all()
-    usual = refiner(start, true.joints2d, _coco())
+    usual = _refined(refiner, start, true.joints2d, _coco())
     assert (_off(usual, true.joints2d) < 0.7 * _off(start, true.joints2d)).all()
     centred = [(p.joints3d - p.joints3d[:, :1])[:, COCO] for p in (true, start, usual)]
     before, after = ((c - centred[0]).norm(dim=-1).mean() for c in centred[1:])
@@ -82,7 +94,7 @@ def test_exact_keypoints_recover_the_pose(refiner: Refiner) -> None:
 
 def test_the_result_is_a_body_and_has_the_networks_sigma(refiner: Refiner) -> None:
     true, start = _bodies(refiner)
-    found = refiner(start, true.joints2d, _coco())
+    found = _refined(refiner, start, true.joints2d, _coco())
     rotations = torch.cat([found.global_orient[:, None], found.body_rotations], 1)
     posed = refiner.body(found.betas, rotations, found.transl)
     torch.testing.assert_close(found.vertices, posed.vertices)
@@ -94,26 +106,27 @@ def test_joints_without_a_visible_keypoint_stay(refiner: Refiner) -> None:
     true, start = _bodies(refiner)
     confidence = _coco()
     confidence[:, LEGS] = 0
-    degrees = _turned(start, refiner(start, true.joints2d, confidence))
+    degrees = _turned(start, _refined(refiner, start, true.joints2d, confidence))
     assert degrees[:, HIPS].max() < 0.5 and degrees[:, ARMS].mean() > 2
     far = torch.where(confidence[..., None] > 0, true.joints2d, torch.tensor(math.inf))
     assert torch.equal(
-        refiner(start, far, confidence).vertices, refiner(start, true.joints2d, confidence).vertices
+        _refined(refiner, start, far, confidence).vertices,
+        _refined(refiner, start, true.joints2d, confidence).vertices,
     )
 
 
 def test_a_wrong_keypoint_counts_little(refiner: Refiner) -> None:
     """However confident; and less than one that is a little off."""
     true, start = _bodies(refiner)
-    right = refiner(start, true.joints2d, _coco())
+    right = _refined(refiner, start, true.joints2d, _coco())
     wrong, infinite = true.joints2d.clone(), true.joints2d.clone()
     wrong[:, WRIST] += 90
     infinite[:, WRIST] = 1e30  # its square overflows
     without = _coco()
     without[:, WRIST] = 0
-    ignored = refiner(start, true.joints2d, without)
+    ignored = _refined(refiner, start, true.joints2d, without)
     for points in (wrong, infinite):
-        found = refiner(start, points, _coco())
+        found = _refined(refiner, start, points, _coco())
         assert torch.isfinite(found.vertices).all()
         assert (found.joints3d - ignored.joints3d).norm(dim=-1).max() < 0.06
         others = [i for i in COCO if not JOINTS30.joints[i].startswith(("L_Wrist", "L_Elbow"))]
@@ -129,23 +142,23 @@ def test_confidence_and_sigma_weigh(refiner: Refiner) -> None:
     def moved(confidence: float, sigma: float) -> torch.Tensor:
         given, sigmas = _coco(), torch.full((3, 30), 0.1)
         given[:, WRIST], sigmas[:, WRIST] = confidence, sigma
-        found = refiner(replace(start, joint_sigma=sigmas), points, given)
+        found = _refined(refiner, replace(start, joint_sigma=sigmas), points, given)
         return _turned(start, found)[:, elbow]
 
     assert (moved(0.3, 0.1) < 0.8 * moved(1, 0.1)).all()
     assert (moved(1, 0.05) < 0.8 * moved(1, 0.2)).all()
     missing = replace(start, joint_sigma=None), replace(start, joint_sigma=torch.full((3, 30), math.nan))
-    one, other = (refiner(p, true.joints2d, _coco()) for p in missing)
+    one, other = (_refined(refiner, p, true.joints2d, _coco()) for p in missing)
     assert one.joint_sigma is None and torch.equal(one.vertices, other.vertices)
 
 
 def test_a_persons_result_is_its_own(refiner: Refiner) -> None:
     true, start = _bodies(refiner)
     noisy = true.joints2d + torch.randn(3, 30, 2) * 6
-    together = refiner(start, noisy, _coco())
-    assert torch.equal(together.vertices, refiner(start, noisy, _coco()).vertices)
+    together = _refined(refiner, start, noisy, _coco())
+    assert torch.equal(together.vertices, _refined(refiner, start, noisy, _coco()).vertices)
     for i in range(3):
-        alone = refiner(_row(start, i), noisy[i : i + 1], _coco(1))
+        alone = _refined(refiner, _row(start, i), noisy[i : i + 1], _coco(1))
         assert (alone.vertices - together.vertices[i : i + 1]).abs().max() < 2e-4
 
 
@@ -153,13 +166,13 @@ def test_without_a_keypoint_nothing_changes(refiner: Refiner) -> None:
     true, start = _bodies(refiner)
     confidence = _coco()
     confidence[1] = 0
-    found = refiner(start, true.joints2d, confidence)
+    found = _refined(refiner, start, true.joints2d, confidence)
     for name in ("vertices", "betas", "transl", "body_rotations", "global_orient", "joints2d", "root_6d"):
         assert torch.equal(getattr(found, name)[1], getattr(start, name)[1])
         assert not torch.equal(getattr(found, name)[0], getattr(start, name)[0])
-    found = refiner(start, torch.full((3, 30, 2), math.nan), torch.zeros(3, 30))
+    found = _refined(refiner, start, torch.full((3, 30, 2), math.nan), torch.zeros(3, 30))
     assert torch.equal(found.vertices, start.vertices)
-    found = refiner(start, true.joints2d, _coco(), replace(REFINE, steps=0))
+    found = _refined(refiner, start, true.joints2d, _coco(), replace(REFINE, steps=0))
     assert torch.equal(found.vertices, start.vertices)
 
 
@@ -167,7 +180,7 @@ def test_the_pose_prior_does_not_matter(refiner: Refiner) -> None:
     """VPoser's latent, as the released design has, and no sigma."""
     true, start = _bodies(refiner)
     start = replace(start, pose_latent=torch.randn(3, 32), joint_sigma=None)
-    found = refiner(start, true.joints2d, _coco())
+    found = _refined(refiner, start, true.joints2d, _coco())
     assert (_off(found, true.joints2d) < 0.5 * _off(start, true.joints2d)).all()
     assert found.joint_sigma is None and found.pose_latent is start.pose_latent
 

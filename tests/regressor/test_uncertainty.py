@@ -60,7 +60,7 @@ def inputs(n: int = 3) -> Inputs:
 
 
 def one(data: Inputs, i: int) -> Inputs:
-    return Inputs(*(values[i : i + 1] for values in vars(data).values()))
+    return Inputs(*(values[i : i + 1] for values in vars(data).values() if values is not None))
 
 
 def sigma(prediction: Prediction) -> Tensor:

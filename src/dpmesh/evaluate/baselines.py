@@ -15,7 +15,7 @@ from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError
 from dpmesh.inference.flip_test import FlipTest
 from dpmesh.inference.predictor import MeshModel
-from dpmesh.inference.refine import UNSCORED, Refiner
+from dpmesh.inference.refine import Refiner
 from dpmesh.inference.smplify import Fitter
 from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_prior
@@ -112,11 +112,11 @@ class KeypointFit(_Method):
 
 
 class Refined(_Method):
-    """Both passes of the model, refined with the keypoints. The sets keep no confidences."""
+    """Both passes of the model, refined with the keypoints."""
 
     def __init__(self, model: DPMesh) -> None:
         super().__init__(model)
         self.start, self.refiner = FlipTest(model), Refiner(model.body)
 
     def __call__(self, inputs: Inputs, *, features: bool = False) -> Prediction:
-        return self.refiner(self.start(inputs), inputs.joints, UNSCORED * inputs.visible)
+        return self.refiner(self.start(inputs), inputs)

@@ -173,7 +173,8 @@ def inputs_of(persons: Persons, camera: str, device: torch.device) -> Inputs:
     rgb = torch.from_numpy(persons.crops).to(device).permute(0, 3, 1, 2).float() / 255
     focal = persons.focal_image if camera == "image" else persons.focal_crop
     rest = (torch.from_numpy(array).to(device) for array in (persons.joints, persons.visible, focal))
-    return Inputs(rgb, *rest)
+    known = persons.confidence
+    return Inputs(rgb, *rest, confidence=None if known is None else torch.from_numpy(known).to(device))
 
 
 def require_joints(model: MeshModel) -> None:

@@ -71,7 +71,7 @@ class SynthOcc:
             sequences=tuple(f"{'clean' if s.level == 0 else s.subset} {s.level}" for s in scenes),
             crops=crops,
             joints=np.stack([points for points, _ in inputs]),
-            visible=np.stack([visible for _, visible in inputs]),
+            visible=np.stack([(confidence > 0).astype(np.float32) for _, confidence in inputs]),
             focal_crop=focal,
             focal_image=focal,
             turn=np.tile(np.eye(3), (len(labels), 1, 1)),
@@ -80,18 +80,19 @@ class SynthOcc:
             truth_vertices=np.stack([f.vertices for f in figures]).astype(np.float32),
             truth_pelvis=np.stack([f.joints[0] for f in figures]),
             joint_visible=np.stack([one.visible[h36m] for one in labels]).astype(np.float64),
-            fallbacks=+Counter({NO_KEYPOINTS: sum(not visible.any() for _, visible in inputs)}),
+            fallbacks=+Counter({NO_KEYPOINTS: sum(not confidence.any() for _, confidence in inputs)}),
+            confidence=None if self.detector is None else np.stack([confidence for _, confidence in inputs]),
         )
 
     def _keypoints(self, one: Label, crop: UInt8[np.ndarray, "256 256 3"]) -> tuple[np.ndarray, np.ndarray]:
-        """(30, 2) crop px and (30,) 1 where visible."""
+        """(30, 2) crop px, and confidences (30,): 0 where not visible; of the noise model all others are 1."""
         if self.detector is None:
             return one.points.astype(np.float32), one.detected.astype(np.float32)
         detected = self.detector.keypoints_in_boxes(crop, one.box[None].astype(np.float32))[0].keypoints30
         x1, y1, x2, y2 = one.frame
         inside = ((detected[:, :2] >= [x1, y1]) & (detected[:, :2] <= [x2 - 1, y2 - 1])).all(1)
-        visible = ((detected[:, 2] > self.protocol.keypoints.threshold) & inside).astype(np.float32)
-        return detected[:, :2] * visible[:, None], visible
+        visible = (detected[:, 2] > self.protocol.keypoints.threshold) & inside
+        return detected[:, :2] * visible[:, None], np.clip(detected[:, 2], 0, 1) * visible
 
     def _case(self, number: int) -> tuple[list[SynthOccScene], UInt8[np.ndarray, "6 256 256 3"]]:
         if number not in self._made:

@@ -38,7 +38,6 @@ from dpmesh.inference.preprocess import (
     PreparedImage,
     model_inputs,
     prepare_image,
-    visible_joints,
 )
 from dpmesh.inference.refine import Refiner
 from dpmesh.inference.scene import Person, Scene
@@ -238,10 +237,7 @@ class Predictor:
     def _forward(self, persons: list[PersonInput]) -> Prediction:
         inputs = model_inputs(persons, self.model.camera, self.device)
         prediction = self.model(inputs)
-        if self.refiner is None:
-            return prediction
-        confidence = np.stack([one.detection.keypoints30[:, 2] * visible_joints(*one) for one in persons])
-        return self.refiner(prediction, inputs.joints, torch.from_numpy(confidence).to(inputs.joints))
+        return prediction if self.refiner is None else self.refiner(prediction, inputs)
 
     def _scene(self, prepared: PreparedImage, people: tuple[Person, ...], options: RecordedOptions) -> Scene:
         height, width = prepared.image.rgb.shape[:2]

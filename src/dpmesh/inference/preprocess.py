@@ -136,13 +136,14 @@ def model_inputs(
     """
     crops = np.stack([person.crop.warp(person.prepared.image.rgb) for person in persons])
     joints, visible = np.zeros((len(persons), 30, 2), np.float32), np.zeros((len(persons), 30), np.float32)
+    confidence = np.stack([person.detection.keypoints30[:, 2].clip(0, 1) for person in persons])
     for i, person in enumerate(persons):
         joints[i] = person.crop.to_crop(person.detection.keypoints30[:, :2].astype(np.float64))
         visible[i] = visible_joints(*person)
         person.prepared.fallbacks["no_keypoints"] += not visible[i].any()
     focal = np.array([_focal(camera, person) for person in persons], np.float32)
     rgb = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float() / 255
-    rest = (torch.from_numpy(array).to(device) for array in (joints, visible, focal))
+    rest = (torch.from_numpy(array).to(device) for array in (joints, visible, focal, confidence))
     return Inputs(rgb, *rest)
 
 

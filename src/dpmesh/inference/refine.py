@@ -22,7 +22,7 @@ from dpmesh.geometry import CROP
 from dpmesh.geometry.crop_camera import project
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.skeletons import COCO17, COCO_SIGMAS, JOINTS30, SMPL24
-from dpmesh.types import Prediction
+from dpmesh.types import Inputs, Prediction
 
 _FREE, _HINGE, _STIFF = 10.0, 15.0, 4.0
 SPREAD = {
@@ -122,16 +122,17 @@ class Refiner:
     def __call__(
         self,
         prediction: Prediction,
-        joints: Float[Tensor, "b 30 2"],
-        confidence: Float[Tensor, "b 30"],
+        inputs: Inputs,
         settings: RefineSettings = REFINE,
     ) -> Prediction:
-        """The prediction after fitting to keypoints.
+        """The prediction after fitting to the keypoints of inputs; its crop is not used.
 
-        joints: crop px. confidence: in [0, 1]; 0 is not visible, and the coordinate is ignored. joint_sigma,
-        pose_latent, camera and joints_img stay the network's; so does everything of a person without visible
-        keypoints, or whose fit is not finite.
+        joint_sigma, pose_latent, camera and joints_img stay the network's; so does everything of a person without
+        visible keypoints, or whose fit is not finite.
         """
+        joints, visible = inputs.joints, inputs.visible.clamp(0, 1)
+        known = torch.full_like(visible, UNSCORED) if inputs.confidence is None else inputs.confidence
+        confidence = torch.where(visible > 0, visible * known, 0)
         problem = self._problem(prediction, joints, confidence, settings)
         with full_precision(joints.device):
             found = self._minimise(problem, settings)
