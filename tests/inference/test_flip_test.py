@@ -115,7 +115,7 @@ def test_predictor_flips_and_notes_it() -> None:
     a, b = (p(image, keypoints=keypoints).people[0] for p in (once, twice))
     assert abs(a.vertices - b.vertices).max() > 0.001
     refined = Predictor.from_pretrained("embedded", "cpu", 1)
-    assert isinstance(refined.model, FlipTest) and FLIPPED not in refined.notes  # refining notes its start
+    assert isinstance(refined.model, FlipTest) and FLIPPED not in refined.notes
 
 
 def test_a_pass_that_is_not_finite_is_refused(model: DPMesh, inputs: Inputs) -> None:

@@ -12,7 +12,7 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.rotations import axis_angle, rotation_matrix
 from dpmesh.inference.detections import DetectionResult
-from dpmesh.inference.predictor import REFINED, Predictor
+from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.refine import REFINE, Refiner, RefineSettings
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import COCO17, JOINTS30, SMPL24
@@ -222,4 +222,3 @@ def test_the_predictor_refines_with_the_confidences() -> None:
     ]
     assert off[2] < 0.9 * off[1] and off[1] < off[0]
     assert refiner.predicts_sigma and np.isfinite(refined.people[0].joint_sigma).all()
-    assert REFINED in refined.notes and REFINED not in plain.notes

@@ -47,7 +47,6 @@ from dpmesh.skeletons import JOINTS30
 from dpmesh.types import Inputs, Prediction
 
 FLIPPED = "mean of the picture's and its mirror image's body (--flip)"
-REFINED = "mean of two passes, refined with the keypoints (--no-refine: the network alone)"
 
 
 @runtime_checkable
@@ -99,8 +98,7 @@ class Predictor:
         self.weights = {"name": name, "provenance": dict(model.provenance)} | (
             {"body": dict(body)} if body else {}
         )
-        self.notes = notes if refiner is None else (*notes, REFINED)
-        self.refiner = refiner
+        self.notes, self.refiner = notes, refiner
         self.predicts_sigma = isinstance(model, DPMesh | FlipTest) and model.predicts_sigma
         self.device = model.body.faces.device
         self.options: RecordedOptions = {"weights": {"file": name}} if options is None else options
