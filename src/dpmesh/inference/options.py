@@ -53,9 +53,9 @@ class ModelOptions:
     regressors: str | Path | None = None
     """Folder with the body's J_regressor_*.npy files (default: the imported ones)."""
     refine: bool = True
-    """Refine each body with its 2D keypoints, from two passes (flip): more accurate, slower.
+    """Refine each body with its 2D keypoints, from two passes.
 
-    After the network; without it the prediction is the network's own, of one pass.
+    More accurate, and slower. Without it the prediction is the network's own, of one pass.
     """
     rotated_detection: bool = True
     """Detect keypoints a second time, in a rotated crop, for people who lean or lie."""
