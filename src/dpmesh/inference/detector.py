@@ -25,7 +25,7 @@ from dpmesh.inference.user_models.pose import PoseModel
 from dpmesh.io import open_regular
 from dpmesh.skeletons import COCO17
 
-MODELS = ("ssdlite_mobilenet_v2_coco.onnx", "movenet_multipose.onnx")
+MODELS = ("ssdlite_mobilenet_v2_coco.onnx", "movenet_multipose.onnx", "movenet_thunder.onnx")
 """Files of shipped/detector: the box model and the keypoint model."""
 
 BOX_SCORE, BOX_OVERLAP, BOX_SIDE = 0.4, 0.6, 640  # Measured on crowds; the box model takes at most 640 px.
