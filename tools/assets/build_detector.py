@@ -24,8 +24,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dpmesh.assets import SHIPPED, sha256
 from dpmesh.inference.detections import Detection
-from dpmesh.inference.detector import MODELS, Detector
+from dpmesh.inference.detector import Detector
 from dpmesh.inference.movenet import HEADS
+from dpmesh.inference.shipped_models import MODELS
 
 BOXES, THUNDER = MODELS[0], MODELS[2]
 
@@ -57,7 +58,12 @@ def keep_person(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
 
 
-HEAD_TENSORS = ("/Sigmoid:0", "/Sigmoid_1:0", "/kpt_regress_0/conv2d_6/BiasAdd:0", "/kpt_offset_0/conv2d_7/BiasAdd:0")
+HEAD_TENSORS = (
+    "/Sigmoid:0",
+    "/Sigmoid_1:0",
+    "/kpt_regress_0/conv2d_6/BiasAdd:0",
+    "/kpt_offset_0/conv2d_7/BiasAdd:0",
+)
 """How the names of Thunder's head tensors end, in the order of HEADS."""
 
 
@@ -149,7 +155,9 @@ def check(source: Path, images: list[Path], expectation: Path | None) -> bool:
     """Compare both ways (full and fast) on each image: the number of people, and how far each keypoint moved."""
     good, expected = True, {}
     for fast in (False, True):
-        full, half = Detector(fast=fast, folder=source), Detector(fast=fast)
+        full, half = (
+            Detector(fast=fast, folder=folder, rotated_detection=False) for folder in (source, None)
+        )
         for path in images:
             pixels = read_rgb(path)
             wanted, got = full(pixels).people, half(pixels).people

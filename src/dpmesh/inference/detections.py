@@ -153,3 +153,14 @@ def same_person(
     # The smaller box: half a body inside a whole one is the same person only if it is so on its own scale.
     area = float(box_area(np.stack([box_a, box_b])).min())
     return overlap > 0.1 and keypoint_similarity(keypoints_a, keypoints_b, area) > 0.6
+
+
+def explains(people: tuple[Detection, ...], pose: Detection) -> bool:
+    """Whether a pose of the whole image is one of the people already detected: as `same_person`, more tolerant."""
+    for one in people:
+        area = float(box_area(np.stack([one.box, pose.box])).min())
+        if keypoint_similarity(one.keypoints, pose.keypoints, area) > 0.3:
+            return True
+        if float(box_iou(one.box[None], pose.box[None])[0, 0]) > 0.6:
+            return True
+    return False
