@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dpmesh.errors import AssetError
-from dpmesh.inference.confidence import FEATURES, THRESHOLD, confidences, features, shipped_layers
+from dpmesh.inference.confidence import FEATURES, THRESHOLD, confidences, features, shipped_networks
 from dpmesh.inference.detections import Detection
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.movenet import Reading
@@ -39,7 +39,7 @@ def test_one_row_for_each_joint() -> None:
     known = features(reading, reading.pose, BOX)
     assert known.shape == (17, len(FEATURES) + 9) and np.isfinite(known).all()
     np.testing.assert_array_equal(known[:, len(FEATURES) :].sum(1), 1)
-    assert shipped_layers().hidden.shape[1] == known.shape[1]
+    assert shipped_networks().thunder.hidden.shape[1] == known.shape[1]
 
 
 def test_features_do_not_depend_on_where_and_how_large_the_person_is() -> None:
@@ -85,7 +85,7 @@ def test_left_and_right_of_a_man_who_leans_towards_the_camera() -> None:
 
 
 def test_missing_constants_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    shipped_layers.cache_clear()
+    shipped_networks.cache_clear()
     monkeypatch.setattr("dpmesh.assets.SHIPPED", tmp_path)
     with pytest.raises(AssetError, match="missing"):
-        shipped_layers()
+        shipped_networks()

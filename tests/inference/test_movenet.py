@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from dpmesh.inference.movenet import person_pose, pose_box, read_multipose, read_thunder
+from dpmesh.inference.movenet import (
+    exchange_sides,
+    person_pose,
+    pose_box,
+    read_multipose,
+    read_thunder,
+    same_sides,
+)
 
 
 def heads(*people: tuple[int, int, float]) -> list[np.ndarray]:
@@ -69,3 +76,16 @@ def test_rows_of_multipose() -> None:
     np.testing.assert_allclose(poses[2, 0], [160, 40, 1])
     np.testing.assert_allclose(boxes[2], [64, 16, 128, 48], rtol=1e-6)
     assert scores[2] == pytest.approx(0.7)
+
+
+def test_left_and_right_are_compared_below_the_neck() -> None:
+    rng = np.random.default_rng(2)
+    pose = np.column_stack([rng.uniform(0, 100, (17, 2)), np.full(17, 0.8)]).astype(np.float32)
+    box = np.array([0, 0, 100, 100], np.float32)
+    exchanged = exchange_sides(pose)
+    np.testing.assert_array_equal(exchanged[:5], pose[:5])
+    np.testing.assert_array_equal(exchanged[[5, 6, 15]], pose[[6, 5, 16]])
+    assert same_sides(pose, pose, box) > 0.05
+    assert same_sides(pose, exchanged, box) == pytest.approx(-same_sides(pose, pose, box))
+    pose[5:, 2] = 0.1
+    assert same_sides(pose, exchanged, box) == 0  # nothing is known

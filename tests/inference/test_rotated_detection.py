@@ -56,7 +56,9 @@ def test_only_a_more_confident_pose_of_the_same_person_is_taken() -> None:
     better[:, :2] += 0.5 * MAX_SHIFT * side / np.sqrt(2)
     other[:, :2] += 2 * MAX_SHIFT * side
     assert better_pose(first, first, better, side) is better
-    assert better_pose(first, first, other, side) is None  # most confident, but another person, or a wrong guess
+    assert (
+        better_pose(first, first, other, side) is None
+    )  # most confident, but another person, or a wrong guess
     assert better_pose(first, first, leaning(45, 0.5 + 0.9 * MIN_GAIN), side) is None
 
 

@@ -1,10 +1,10 @@
 """Fits the network of inference/confidence.py, and measures it.
 
-    python -m tools.assets.fit_confidence fit SAMPLES.npz...      # writes src/dpmesh/shipped/detector/confidence.json
-    python -m tools.assets.fit_confidence measure SAMPLES.npz...  # what is shipped, on other samples
+    python -m tools.assets.fit_confidence fit SAMPLES.npz... --limits LIMITS.npz...   # writes confidence.json
+    python -m tools.assets.fit_confidence measure SAMPLES.npz...   # what is shipped, on other samples
 
 The samples are those of tools/assets/people_samples.py; each file has the same weight. A joint is right within a tenth
-of the box's longer side. `least` is chosen on joints that the network was not fitted on (five folds of images).
+of the box's longer side. `least` is the highest that any of LIMITS needs: samples with measured truth.
 """
 
 import argparse
@@ -16,22 +16,23 @@ import numpy as np
 import torch
 
 from dpmesh.assets import SHIPPED
-from dpmesh.inference.confidence import KINDS, Layers, features, log_odds, shipped_layers
+from dpmesh.inference.confidence import KINDS, Layers, Networks, features, judge, log_odds, shipped_networks
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.top_down import crop_window
 from dpmesh.io import atomic_write
 
 WRONG, MOST_WRONG = 0.1, 0.06
 """Share of the box's longer side; share of the joints above `least`."""
-HIDDEN, STEPS, DECAY, FOLDS = 12, 400, 3e-4, 5
+HIDDEN, STEPS, DECAY, FOLDS = 12, 400, 3e-4, 3
 
 
 class Joints(NamedTuple):
-    """Of one file, n people. raw: Thunder's own scores."""
+    """Of one file, n people. right, other_right: Thunder's joints, MultiPose's. raw: Thunder's own scores."""
 
     known: np.ndarray
     features: np.ndarray
     right: np.ndarray
+    other_right: np.ndarray
     raw: np.ndarray
 
 
@@ -42,8 +43,13 @@ def read(path: Path) -> Joints:
     for image, box, truth, known in zip(*samples, strict=True):
         box = box.astype(np.float32)
         reading, guide = detector.top_down.read(image, crop_window(box), box)
-        off = np.linalg.norm(reading.pose[:, :2] - truth, axis=1) / (box[2:] - box[:2]).max()
-        rows.append((known, features(reading, guide, box), off < WRONG, reading.pose[:, 2]))
+        side = (box[2:] - box[:2]).max()
+        right, other = (
+            np.linalg.norm(pose[:, :2] - truth, axis=1) < WRONG * side for pose in (reading.pose, guide)
+        )
+        rows.append(
+            (known, features(reading, guide, box), right, other & guide[:, 2].any(), reading.pose[:, 2])
+        )
     return Joints(*map(np.stack, zip(*rows, strict=True)))
 
 
@@ -75,33 +81,41 @@ def fit(files: list[Joints], chosen: list[np.ndarray]) -> Layers:
         ((losses * weight).mean() + DECAY * decay).backward()
         optimizer.step()
     first, last = ([p.detach().numpy() for p in network[i].parameters()] for i in (0, 2))
-    return Layers(mean, scale, first[0], first[1], last[0][0], float(last[1][0]), 0.0)
+    return Layers(mean, scale, first[0], first[1], last[0][0], last[1][0])
 
 
-def least(odds: np.ndarray, right: np.ndarray, weight: np.ndarray) -> float:
+def least(odds: np.ndarray, right: np.ndarray) -> float:
     """The lowest odds above which at most MOST_WRONG of the joints are wrong."""
     order = np.argsort(-odds)
-    wrong = np.cumsum((weight * ~right)[order]) / np.cumsum(weight[order])
+    wrong = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
     return float(odds[order][np.nonzero(wrong <= MOST_WRONG)[0][-1]])
 
 
-def fit_all(files: list[Joints]) -> Layers:
+def across(files: list[Joints]) -> None:
+    """Print what networks do on people whom they were not fitted on."""
     odds = [np.zeros(f.known.shape, np.float32) for f in files]
     for fold in range(FOLDS):
         held = [np.arange(len(f.known)) * FOLDS // len(f.known) == fold for f in files]  # copies lie together
         layers = fit(files, [~h for h in held])
         for f, h, o in zip(files, held, odds, strict=True):
             o[h] = log_odds(f.features[h], layers)
-    known = [f.known for f in files]
-    together = [
-        np.concatenate([a[k] for a, k in zip(arrays, known, strict=True)])
-        for arrays in (odds, [f.right for f in files])
-    ]
-    weight = np.concatenate([np.full(int(k.sum()), 1 / k.sum()) for k in known])
-    limit = least(all_odds, right, weight)
     for number, (o, f) in enumerate(zip(odds, files, strict=True)):
-        print(f"file {number}, not fitted on:", words(o[f.known] > limit, f.right[f.known]))
-    return fit(files, [np.ones(len(f.known), bool) for f in files])._replace(least=limit)
+        limit = least(o[f.known], f.right[f.known])
+        print(f"file {number}, not fitted on: from {limit:.2f}", words(o[f.known] > limit, f.right[f.known]))
+
+
+def both(files: list[Joints]) -> Networks:
+    everybody = [np.ones(len(f.known), bool) for f in files]
+    other = [f._replace(right=f.other_right) for f in files]
+    return Networks(fit(files, everybody), fit(other, everybody), 0.0)
+
+
+def judged(file: Joints, networks: Networks) -> tuple[np.ndarray, np.ndarray]:
+    """Odds of the known joints of the poses that are taken, and which of them are right."""
+    rows = [judge(known, networks) for known in file.features]
+    other, odds = np.array([row[0] for row in rows]), np.stack([row[1] for row in rows])
+    right = np.where(other[:, None], file.other_right, file.right)
+    return odds[file.known], right[file.known]
 
 
 def words(kept: np.ndarray, right: np.ndarray) -> str:
@@ -115,19 +129,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("task", choices=("fit", "measure"))
     parser.add_argument("samples", type=Path, nargs="+")
+    parser.add_argument("--limits", type=Path, nargs="+", default=[])
     options = parser.parse_args()
     torch.set_num_threads(1)
     files = [read(path) for path in options.samples]
     if options.task == "fit":
-        layers = fit_all(files)
-        values = {n: np.asarray(v, np.float64).round(5).tolist() for n, v in layers._asdict().items()}
-        atomic_write(SHIPPED / "detector/confidence.json", (json.dumps(values) + "\n").encode())
+        across(files)
+        networks = both(files)
+        limits = [read(path) for path in options.limits] or files
+        networks = networks._replace(least=max(least(*judged(limit, networks)) for limit in limits))
+        write(networks)
         return
-    layers = shipped_layers()
+    networks = shipped_networks()
     for path, file in zip(options.samples, files, strict=True):
-        known, odds = file.known, log_odds(file.features, layers)
-        print(f"{path.name}:", words(odds[known] > layers.least, file.right[known]))
-        print("  Thunder's own confidence > 0.3:", words(file.raw[known] > 0.3, file.right[known]))
+        odds, right = judged(file, networks)
+        print(f"{path.name}:", words(odds > networks.least, right))
+        print("  Thunder's own confidence > 0.3:", words(file.raw[file.known] > 0.3, file.right[file.known]))
+
+
+def write(networks: Networks) -> None:
+    values = {
+        name: {part: np.asarray(v, np.float64).round(5).tolist() for part, v in layers._asdict().items()}
+        for name, layers in zip(Networks._fields[:2], networks[:2], strict=True)
+    }
+    text = json.dumps(values | {"least": round(networks.least, 5)})
+    atomic_write(SHIPPED / "detector/confidence.json", (text + "\n").encode())
 
 
 if __name__ == "__main__":

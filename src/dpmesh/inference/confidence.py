@@ -39,15 +39,27 @@ _JOINED /= _JOINED.sum(1, keepdims=True)
 """Row j averages over the joints next to joint j."""
 
 
+OTHER_GAIN = 0.1
+"""MultiPose's pose is taken where the mean probability of its joints is higher by this: where Thunder's joints are of
+two people."""
+
+
 class Layers(NamedTuple):
-    """Of the network. least: its output (log odds) from which at most 6 % of the joints are wrong."""
+    """Of a network: log odds from features."""
 
     mean: Float32[np.ndarray, "f"]
     scale: Float32[np.ndarray, "f"]
     hidden: Float32[np.ndarray, "h f"]
     hidden_bias: Float32[np.ndarray, "h"]
     out: Float32[np.ndarray, "h"]
-    out_bias: float
+    out_bias: Float32[np.ndarray, ""]
+
+
+class Networks(NamedTuple):
+    """Of Thunder's joints and of MultiPose's. least: log odds from which at most 6 % of the joints are wrong."""
+
+    thunder: Layers
+    multipose: Layers
     least: float
 
 
@@ -87,30 +99,39 @@ def features(reading: Reading, guide: Pose, box: Shaped[np.ndarray, "4"]) -> Flo
 
 
 def confidences(reading: Reading, guide: Pose, box: Shaped[np.ndarray, "4"]) -> Pose:
-    """The reading's pose with confidences in [0, 1]: of those above THRESHOLD at most 6 % are wrong.
+    """The person's pose with confidences in [0, 1]: of those above THRESHOLD at most 6 % are wrong.
 
     On people like those it was fitted on; wrong is farther off than a tenth of the box's longer side.
     """
-    layers = shipped_layers()
-    odds = (
-        log_odds(features(reading, guide, box), layers) - layers.least + np.log(THRESHOLD / (1 - THRESHOLD))
-    )
-    return np.column_stack([reading.pose[:, :2], 1 / (1 + np.exp(-odds))]).astype(np.float32)
+    networks = shipped_networks()
+    other, odds = judge(features(reading, guide, box), networks)
+    odds = odds - networks.least + np.log(THRESHOLD / (1 - THRESHOLD))
+    pose = guide if other else reading.pose
+    return np.column_stack([pose[:, :2], 1 / (1 + np.exp(-odds))]).astype(np.float32)
 
 
-def log_odds(known: Float32[np.ndarray, "n f"], layers: Layers) -> Float32[np.ndarray, "n"]:
-    """The network's output for features of n joints: log odds that they are right."""
+def judge(known: Float32[np.ndarray, "17 f"], networks: Networks) -> tuple[bool, Float32[np.ndarray, "17"]]:
+    """Whether MultiPose's pose is the better one, and the log odds that the better one's joints are right."""
+    own, other = log_odds(known, networks.thunder), log_odds(known, networks.multipose)
+    gain = (1 / (1 + np.exp(-other))).mean() - (1 / (1 + np.exp(-own))).mean()
+    return (True, other) if gain > OTHER_GAIN else (False, own)
+
+
+def log_odds(known: Float32[np.ndarray, "*n f"], layers: Layers) -> Float32[np.ndarray, "*n"]:
+    """A network's output for the features of joints: log odds that they are right."""
     hidden = np.tanh((known - layers.mean) / layers.scale @ layers.hidden.T + layers.hidden_bias)
-    return hidden @ layers.out + np.float32(layers.out_bias)
+    return hidden @ layers.out + layers.out_bias
 
 
 @cache
-def shipped_layers() -> Layers:
+def shipped_networks() -> Networks:
     """Raises AssetError if the file is missing."""
-    path = shipped("detector/confidence.json")
-    values = read_json(path, error=AssetError)
-    arrays = {name: np.asarray(values[name], np.float32) for name in Layers._fields[:5]}
-    return Layers(**arrays, out_bias=float(values["out_bias"]), least=float(values["least"]))
+    values = read_json(shipped("detector/confidence.json"), error=AssetError)
+    both = (
+        Layers(*(np.asarray(values[name][part], np.float32) for part in Layers._fields))
+        for name in Networks._fields[:2]
+    )
+    return Networks(*both, float(values["least"]))
 
 
 def _log_odds(score: Float[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:

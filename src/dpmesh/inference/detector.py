@@ -24,8 +24,9 @@ from dpmesh.inference.user_models.pose import PoseModel
 
 BOX_SCORE, BOX_OVERLAP, BOX_SIDE = 0.4, 0.6, 640  # Measured on crowds; the box model takes at most 640 px.
 FAST_SCORE, FAST_SIDE = 0.2, 384  # MultiPose is most accurate at 256-384 px on the long side.
-EXTRA_SCORE, EXTRA_JOINTS = 0.15, 5
-"""A pose of the whole image that no box explains: least score, and least number of visible joints in its own crop."""
+EXTRA_SCORE, EXTRA_SIDE, EXTRA_JOINTS = 0.15, 256, 5
+"""A pose of the whole image that no box explains: least score, the longer side of the model's input (a larger one costs
+time where one person is in the image), and least number of visible joints in its own crop."""
 CROWD, SMALL, TILE, TILE_EDGE = 4, 0.25, 0.6, 0.02
 """Tiles are searched for further people where there are this many, or where somebody is smaller than this share of the
 image's longer side; side of a tile in sides of the image; poses this near an inner edge, in sides of the tile, are cut
@@ -114,10 +115,15 @@ class Detector:
         detect = (self.pose_model or self.top_down).detect
         return tuple(detect(image, box, float(s)) for box, s in zip(boxes, scores, strict=True))
 
-    def poses(self, image: UInt8[np.ndarray, "h w 3"], least: float = FAST_SCORE) -> tuple[Detection, ...]:
-        """Up to six people, of at least that score, from one pass of MultiPose over the whole image."""
+    def poses(
+        self, image: UInt8[np.ndarray, "h w 3"], least: float = FAST_SCORE, side: int = FAST_SIDE
+    ) -> tuple[Detection, ...]:
+        """Up to six people, of at least that score, from one pass of MultiPose over the whole image.
+
+        side: the longer one of the model's input, px.
+        """
         padded = _pad_band(image)
-        scale = min(FAST_SIDE / max(padded.shape[:2]), 4.0)
+        scale = min(side / max(padded.shape[:2]), 4.0)
         small = _resize(padded, scale)
         # The model wants multiples of 32; black below and to the right moves no pixel.
         below, right = (-side % 32 for side in small.shape[:2])
@@ -132,7 +138,7 @@ class Detector:
         self, image: UInt8[np.ndarray, "h w 3"], people: tuple[Detection, ...]
     ) -> tuple[Detection, ...]:
         """People of MultiPose's poses that none of `people` explains: of the whole image, in a crowd of its tiles."""
-        new = self._unexplained(image, self.poses(image, EXTRA_SCORE), people)
+        new = self._unexplained(image, self.poses(image, EXTRA_SCORE, EXTRA_SIDE), people)
         if not _crowded(people + new, image.shape):
             return new
         for x1, y1, x2, y2 in tiles(*image.shape[:2]):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
 from dpmesh.inference.detections import box_iou
-from dpmesh.skeletons import COCO_SIGMAS
+from dpmesh.skeletons import COCO17, COCO_SIGMAS
 
 Pose = Float32[np.ndarray, "17 3"]
 """COCO-17: x, y (px) and score."""
@@ -29,6 +29,10 @@ FIRST = 1.15
 """How much more MoveNet's own choice of the person counts than another centre."""
 MARGIN = 0.06
 """From the joints of a pose to its box, in longer sides of the joints' extent."""
+SIDES_SCORE, SIDES_JOINTS, SIDES_FARTHEST = 0.2, 4, 0.3
+"""Joints below the neck count in `same_sides` if both poses have this score, and if there are so many of them;
+distances count up to this share of the box."""
+_FLIP, _BODY = np.array(COCO17.flip), np.arange(17) >= 5
 _ROW, _COLUMN = (grid.astype(np.float32) for grid in np.mgrid[:64, :64])
 _FROM_MIDDLE = np.hypot(_ROW - 32, _COLUMN - 32) + np.float32(NEAREST)
 _SPREAD = 2 * (2.5 * np.asarray(COCO_SIGMAS)) ** 2 * 0.5
@@ -108,6 +112,28 @@ def person_pose(readings: list[Reading], guide: Pose, box: Shaped[np.ndarray, "4
         return first * (0.3 + _similarity(reading.pose, guide, box)) * (0.3 + overlap) * reading.centre**0.5
 
     return readings[max(range(len(readings)), key=agreement)]
+
+
+def same_sides(a: Pose, b: Pose, box: Shaped[np.ndarray, "4"]) -> float:
+    """How much better two poses of one person agree as they are than with b's left and right exchanged.
+
+    Below the neck, in longer sides of the box; negative where they agree on the joints but not on which is left. 0
+    where few joints are in both.
+    """
+    both = _BODY & (a[:, 2] > SIDES_SCORE) & (b[:, 2] > SIDES_SCORE) & (b[_FLIP, 2] > SIDES_SCORE)
+    if both.sum() < SIDES_JOINTS:
+        return 0.0
+    side = max(float((box[2:] - box[:2]).max()), 1.0)
+    kept, exchanged = (
+        (np.linalg.norm(a[both, :2] - other[both, :2], axis=1) / side).clip(max=SIDES_FARTHEST)
+        for other in (b, b[_FLIP])
+    )
+    return float((exchanged - kept).mean())
+
+
+def exchange_sides(pose: Float32[np.ndarray, "17 c"]) -> Float32[np.ndarray, "17 c"]:
+    """The joints below the neck with left and right exchanged."""
+    return np.where(_BODY[:, None], pose[_FLIP], pose)
 
 
 def pose_box(pose: Pose, least: float = 0.2) -> Float[np.ndarray, "4"]:

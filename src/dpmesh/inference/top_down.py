@@ -6,7 +6,15 @@ from jaxtyping import Float, Float32, Shaped, UInt8
 from dpmesh.geometry.crop import Crop, sample_window
 from dpmesh.inference.confidence import THRESHOLD, confidences
 from dpmesh.inference.detections import Detection, box_iou
-from dpmesh.inference.movenet import Pose, Reading, person_pose, read_multipose, read_thunder
+from dpmesh.inference.movenet import (
+    Pose,
+    Reading,
+    exchange_sides,
+    person_pose,
+    read_multipose,
+    read_thunder,
+    same_sides,
+)
 from dpmesh.inference.shipped_models import ShippedModels
 from dpmesh.skeletons import COCO17
 
@@ -18,6 +26,11 @@ over the frames of a video."""
 MIN_GAIN, MAX_SHIFT = 0.05, 0.06
 """How much higher the second pose's mean confidence must be, and how far its trunk may be from the first's (share of
 the crop's side)."""
+MIN_DISSENT = 0.03
+"""How much better the poses must agree with left and right exchanged, in longer sides of the box."""
+_FLIP = np.array(COCO17.flip)
+_MIRRORED = np.array([[-1.0, 0, Crop.SIZE - 1], [0, 1, 0], [0, 0, 1]])
+"""From pixels of the mirrored crop to those of the crop."""
 _TRUNK = np.array([COCO17.index(f"{side}_{part}") for part in ("Shoulder", "Hip") for side in "LR"])
 _TRUNK_VISIBLE = 0.2
 """Least score of the trunk's joints, of either model."""
@@ -55,8 +68,25 @@ class TopDown:
     ) -> tuple[Reading, Pose]:
         """Of the person in a box: Thunder's reading and MultiPose's pose (scores 0 where it has none), image pixels.
 
-        to_image: affine map from pixels of the crop. first: their pose, where it is known from another crop.
+        to_image: affine map from pixels of the crop. first: their pose, where it is known from another crop. Where both
+        models agree on the joints but not on which are left, both vote again on the mirrored crop.
         """
+        reading, guide = self._read(image, to_image, box, first)
+        if same_sides(reading.pose, guide, box) >= -MIN_DISSENT:
+            return reading, guide
+        again, other = self._read(image, to_image @ _MIRRORED, box, first)
+        voters = (reading.pose, guide, again.pose[_FLIP], other[_FLIP])
+        if sum(same_sides(reading.pose, voter, box) for voter in voters) < 0:
+            reading = Reading(*map(exchange_sides, reading[:2]), reading.centre)
+        return reading, guide if same_sides(reading.pose, guide, box) >= 0 else exchange_sides(guide)
+
+    def _read(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        to_image: Float[np.ndarray, "2 3"],
+        box: Float32[np.ndarray, "4"],
+        first: Pose | None,
+    ) -> tuple[Reading, Pose]:
         canvas = sample_window(image, to_image, (Crop.SIZE, Crop.SIZE))
         poses, boxes, scores = self.poses(canvas)
         poses[..., :2] = _moved(poses[..., :2], to_image)
@@ -120,8 +150,8 @@ def rotated_window(crop: Crop, degrees: float) -> Float[np.ndarray, "2 3"]:
 def better_pose(keypoints: Pose, first: Pose, rotated: Pose, side: float) -> Pose | None:
     """The rotated crop's keypoints (image pixels) if they are better than those of the upright crop.
 
-    Better: their mean confidence is higher by MIN_GAIN, and their trunk within MAX_SHIFT of the first pose's, from which
-    the angle was taken. side: of the crop, px.
+    Better: their mean confidence is higher by MIN_GAIN, and their trunk within MAX_SHIFT of the first pose's, from
+    which the angle was taken. side: of the crop, px.
     """
     better = rotated[:, 2].mean() >= keypoints[:, 2].mean() + MIN_GAIN
     return rotated if better and _trunk_shift(first, rotated[None])[0] <= MAX_SHIFT * side else None
