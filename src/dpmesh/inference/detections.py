@@ -159,9 +159,12 @@ def same_person(
 def explains(people: tuple[Detection, ...], pose: Detection) -> bool:
     """Whether a pose of the whole image is one of the people already detected: as `same_person`, more tolerant."""
     for one in people:
-        area = float(box_area(np.stack([one.box, pose.box])).min())
-        if keypoint_similarity(one.keypoints, pose.keypoints, area) > 0.3:
-            return True
-        if float(box_iou(one.box[None], pose.box[None])[0, 0]) > 0.6:
+        shared = int(((one.keypoints[:, 2] >= 0.2) & (pose.keypoints[:, 2] >= 0.2)).sum())
+        if shared < 3:
+            known = float(box_iou(one.box[None], pose.box[None])[0, 0]) > 0.5
+        else:
+            area = float(box_area(np.stack([one.box, pose.box])).min())
+            known = keypoint_similarity(one.keypoints, pose.keypoints, area) > 0.3
+        if known:
             return True
     return False

@@ -24,7 +24,7 @@ from dpmesh.inference.user_models.pose import PoseModel
 
 BOX_SCORE, BOX_OVERLAP, BOX_SIDE = 0.4, 0.6, 640  # Measured on crowds; the box model takes at most 640 px.
 FAST_SCORE, FAST_SIDE = 0.2, 384  # MultiPose is most accurate at 256-384 px on the long side.
-EXTRA_SCORE, EXTRA_SIDE, EXTRA_JOINTS = 0.15, 256, 5
+EXTRA_SCORE, EXTRA_SIDE, EXTRA_JOINTS = 0.1, 256, 7
 """A pose of the whole image that no box explains: least score, the longer side of the model's input (a larger one costs
 time where one person is in the image), and least number of visible joints in its own crop."""
 CROWD, SMALL, TILE, TILE_EDGE = 4, 0.25, 0.6, 0.02
