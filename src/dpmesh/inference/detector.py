@@ -27,7 +27,7 @@ FAST_SCORE, FAST_SIDE = 0.2, 384  # MultiPose is most accurate at 256-384 px on 
 EXTRA_SCORE, EXTRA_SIDE, EXTRA_JOINTS = 0.1, 256, 7
 """A pose of the whole image that no box explains: least score, the longer side of the model's input (a larger one costs
 time where one person is in the image), and least number of visible joints in its own crop."""
-CROWD, SMALL, TILE, TILE_EDGE = 4, 0.25, 0.6, 0.02
+CROWD, SMALL, TILE, TILE_EDGE = 5, 0.12, 0.5, 0.02
 """Tiles are searched for further people where there are this many, or where somebody is smaller than this share of the
 image's longer side; side of a tile in sides of the image; poses this near an inner edge, in sides of the tile, are cut
 and left out."""
@@ -167,9 +167,10 @@ class Detector:
 
 
 def tiles(height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """x1 y1 x2 y2 of four overlapping tiles of an image, each TILE of its sides."""
+    """x1 y1 x2 y2 of nine overlapping tiles of an image, each TILE of its sides."""
     h, w = (max(1, round(TILE * side)) for side in (height, width))
-    return [(x, y, x + w, y + h) for y in (0, height - h) for x in (0, width - w)]
+    across, down = ((0, (side - of) // 2, side - of) for side, of in ((width, w), (height, h)))
+    return [(x, y, x + w, y + h) for y in down for x in across]
 
 
 def _crowded(people: tuple[Detection, ...], shape: tuple[int, ...]) -> bool:
