@@ -1,5 +1,6 @@
 """People whom the box model misses: poses of the whole image and of its tiles become people, once each."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -47,7 +48,11 @@ def test_nobody_in_an_image_of_noise() -> None:
     ("pose", "explained"),
     [
         (person((10, 10, 60, 160)), True),  # the same joints
-        (person((10, 10, 60, 160), seed=1), True),  # other joints in the same box
+        (person((10, 10, 60, 160), seed=1), False),  # other joints in the same box
+        (
+            replace(person((10, 10, 60, 160), seed=1), keypoints=np.zeros((17, 3), np.float32)),
+            True,
+        ),  # no joints
         (person((40, 10, 90, 160), seed=1), False),  # beside, other joints
         (person((12, 12, 50, 100), shift=1), False),  # a small one before the other
     ],
@@ -66,9 +71,11 @@ def test_tiles_cover_the_image(size: tuple[int, int]) -> None:
     assert covered.min() >= 1
 
 
-def test_small_people_are_detected_in_tiles() -> None:
-    """The far person of two_people twice, too small for the pass over the whole image."""
+def test_small_people_are_detected_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The far person of two_people twice, one of them too small for the pass over the whole image."""
     image = np.full((1600, 2000, 3), 90, np.uint8)
     for x, y in ((1600, 1010), (100, 100)):
         image[y : y + 400, x : x + 200] = photo("two_people")[140:540, 640:840]
+    assert len(WithoutBoxes()(image).people) == 1
+    monkeypatch.setattr("dpmesh.inference.detector.SMALL", 0.25)
     assert len(WithoutBoxes()(image).people) == 2

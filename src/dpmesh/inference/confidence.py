@@ -127,11 +127,11 @@ def log_odds(known: Float32[np.ndarray, "*n f"], layers: Layers) -> Float32[np.n
 def shipped_networks() -> Networks:
     """Raises AssetError if the file is missing."""
     values = read_json(shipped("detector/confidence.json"), error=AssetError)
-    both = (
+    thunder, multipose = (
         Layers(*(np.asarray(values[name][part], np.float32) for part in Layers._fields))
         for name in Networks._fields[:2]
     )
-    return Networks(*both, float(values["least"]))
+    return Networks(thunder, multipose, float(values["least"]))
 
 
 def _log_odds(score: Float[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:

@@ -51,7 +51,7 @@ class Detector:
         person_model: PersonModel | None = None,
         pose_model: PoseModel | None = None,
     ) -> None:
-        self.fast = fast
+        self.fast, self.rotated_detection = fast, rotated_detection
         self.person_model, self.pose_model = person_model, pose_model
         self._models = ShippedModels(threads, folder)
         self.top_down = TopDown(self._models, rotated_detection)
@@ -142,13 +142,13 @@ class Detector:
         if not _crowded(people + new, image.shape):
             return new
         for x1, y1, x2, y2 in tiles(*image.shape[:2]):
-            shift, size = np.float32([x1, y1, x1, y1]), _scale(x2 - x1, y2 - y1)
+            shift, size = np.array([x1, y1, x1, y1], np.float32), _scale(x2 - x1, y2 - y1)
             poses = self.poses(np.ascontiguousarray(image[y1:y2, x1:x2]), EXTRA_SCORE)
             outer = np.array([x1 == 0, y1 == 0, x2 == image.shape[1], y2 == image.shape[0]])
             near = [np.abs(one.box - np.concatenate([[0, 0], size[2:]])) < TILE_EDGE * size for one in poses]
             whole = [one for one, at in zip(poses, near, strict=True) if not (at & ~outer).any()]
             moved = tuple(
-                Detection(one.box + shift, one.keypoints + np.float32([x1, y1, 0]), one.score)
+                Detection(one.box + shift, one.keypoints + np.array([x1, y1, 0], np.float32), one.score)
                 for one in whole
             )
             new += self._unexplained(image, moved, people + new)
@@ -161,7 +161,7 @@ class Detector:
         new = [pose for pose in poses if not explains(people, pose)]
         if not new:
             return ()
-        boxes, scores = np.stack([one.box for one in new]), np.float32([one.score for one in new])
+        boxes, scores = np.stack([one.box for one in new]), np.array([one.score for one in new], np.float32)
         posed = self.keypoints_in_boxes(image, boxes, scores)
         return tuple(one for one in posed if (one.keypoints[:, 2] > THRESHOLD).sum() >= EXTRA_JOINTS)
 

@@ -74,10 +74,12 @@ class TopDown:
         reading, guide = self._read(image, to_image, box, first)
         if same_sides(reading.pose, guide, box) >= -MIN_DISSENT:
             return reading, guide
-        again, other = self._read(image, to_image @ _MIRRORED, box, first)
+        mirrored = None if first is None else first[_FLIP]
+        again, other = self._read(image, to_image @ _MIRRORED, box, mirrored)
         voters = (reading.pose, guide, again.pose[_FLIP], other[_FLIP])
         if sum(same_sides(reading.pose, voter, box) for voter in voters) < 0:
-            reading = Reading(*map(exchange_sides, reading[:2]), reading.centre)
+            pose, regressed, centre = reading
+            reading = Reading(exchange_sides(pose), exchange_sides(regressed), centre)
         return reading, guide if same_sides(reading.pose, guide, box) >= 0 else exchange_sides(guide)
 
     def _read(
