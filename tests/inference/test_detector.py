@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dpmesh.errors import AssetError, InputError
-from dpmesh.inference import detector as detect
+from dpmesh.inference import shipped_models
 from dpmesh.inference.detections import (
     Detection,
     box_area,
@@ -19,7 +19,8 @@ from dpmesh.inference.detections import (
     same_person,
     suppress,
 )
-from dpmesh.inference.detector import MODELS, Detector
+from dpmesh.inference.detector import Detector
+from dpmesh.inference.shipped_models import MODELS
 from dpmesh.skeletons import COCO17, JOINTS30
 
 ROOT = Path(__file__).parents[2]
@@ -217,9 +218,9 @@ def test_an_image_without_pixels_is_refused() -> None:
 
 def test_models_are_opened_at_first_use_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened: list[str] = []
-    real = detect.open_session
+    real = shipped_models.open_session
     monkeypatch.setattr(
-        detect, "open_session", lambda path, threads: opened.append(path.name) or real(path, threads)
+        shipped_models, "open_session", lambda path, threads: opened.append(path.name) or real(path, threads)
     )
     detector = Detector(fast=True)
     assert opened == []

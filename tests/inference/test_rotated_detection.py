@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dpmesh.geometry.crop import Crop, sample_window
-from dpmesh.inference.detector import MAX_SHIFT, MIN_GAIN, Detector, better_pose, lean, rotated_window
+from dpmesh.inference.detector import Detector
+from dpmesh.inference.top_down import MAX_SHIFT, MIN_GAIN, better_pose, lean, rotated_window
 from dpmesh.skeletons import COCO17
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -54,12 +55,11 @@ def test_only_a_more_confident_pose_of_the_same_person_is_taken() -> None:
     better, other = leaning(45, 0.5 + 1.1 * MIN_GAIN), leaning(45, 0.9)
     better[:, :2] += 0.5 * MAX_SHIFT * side / np.sqrt(2)
     other[:, :2] += 2 * MAX_SHIFT * side
-    result = better_pose(first, np.stack([other, better]), side)
-    assert result is not None and np.array_equal(result, better)
+    assert better_pose(first, first, better, side) is better
     assert (
-        better_pose(first, other[None], side) is None
+        better_pose(first, first, other, side) is None
     )  # most confident, but another person, or a wrong guess
-    assert better_pose(first, leaning(45, 0.5 + 0.9 * MIN_GAIN)[None], side) is None
+    assert better_pose(first, first, leaning(45, 0.5 + 0.9 * MIN_GAIN), side) is None
 
 
 def test_a_person_on_their_side_is_detected_better() -> None:

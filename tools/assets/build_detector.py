@@ -1,10 +1,11 @@
-"""Builds src/dpmesh/shipped/detector: the two float32 detector models, smaller, with unchanged detections.
+"""Builds src/dpmesh/shipped/detector: the three float32 detector models, smaller, with unchanged detections.
 
-    python -m tools.assets.build_detector FP32_FOLDER                     # writes the two files
+    python -m tools.assets.build_detector FP32_FOLDER                     # writes the three files
     python -m tools.assets.build_detector FP32_FOLDER --check IMAGE...  # and compares them with the float32 ones
 
 Each large weight becomes a float16 initializer followed by a Cast to float32. onnxruntime folds the Cast when it opens
-the file, so all computation is still in float32. Only one of the box model's 90 classes is used; the rows of the others
+the file, so all computation is still in float32. MoveNet Thunder ends in its four heads (HEADS), for any number of
+crops; `inference/movenet.py` decodes them. Only one of the box model's 90 classes is used; the rows of the others
 are removed from its last layers. Each class has a sigmoid of its own, so a person's score stays the same. Needs `onnx`
 (the extra [assets]). Two runs give the same bytes.
 """
@@ -14,6 +15,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -23,9 +25,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dpmesh.assets import SHIPPED, sha256
 from dpmesh.inference.detections import Detection
-from dpmesh.inference.detector import MODELS, Detector
+from dpmesh.inference.detector import Detector
+from dpmesh.inference.movenet import HEADS
+from dpmesh.inference.shipped_models import MODELS
 
-BOXES = MODELS[0]
+BOXES, THUNDER = MODELS[0], MODELS[2]
 
 SMALL = 64
 """Weights of fewer numbers stay float32: constants such as thresholds, where rounding gains nothing."""
@@ -55,6 +59,41 @@ def keep_person(model: onnx.ModelProto) -> None:
     del model.graph.value_info[:]
 
 
+HEAD_TENSORS = (
+    "/Sigmoid:0",
+    "/Sigmoid_1:0",
+    "/kpt_regress_0/conv2d_6/BiasAdd:0",
+    "/kpt_offset_0/conv2d_7/BiasAdd:0",
+)
+"""How the names of Thunder's head tensors end, in the order of HEADS."""
+
+
+def keep_heads(model: onnx.ModelProto) -> None:
+    """Remove Thunder's decoding: its outputs become the four heads, and its input any number of crops."""
+    graph = model.graph
+    made = {output: node for node in graph.node for output in node.output}
+    names = dict(zip((next(n for n in made if n.endswith(end)) for end in HEAD_TENSORS), HEADS, strict=True))
+    needed, waiting = set[str](), list(names)
+    while waiting:
+        node = made.get(waiting.pop())
+        if node is not None and node.output[0] not in needed:
+            needed.update(node.output)
+            waiting.extend(node.input)
+    nodes = [node for node in graph.node if node.output[0] in needed]
+    used = {name for node in nodes for name in node.input}
+    for node in nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    constants = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.node[:], graph.initializer[:], graph.output[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
+    shapes = ((17, 64, 64), (1, 64, 64), (34, 64, 64), (34, 64, 64))
+    for name, shape in zip(HEADS, shapes, strict=True):
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape]))
+    graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+
+
 def halve(model: onnx.ModelProto) -> None:
     """Store the large float32 initializers of the graph as float16, each followed by a Cast back."""
     graph, casts = model.graph, []
@@ -81,11 +120,15 @@ def halve(model: onnx.ModelProto) -> None:
     onnx.checker.check_model(model)
 
 
-def build(source: Path, target: Path) -> None:
+def build(source: Path, target: Path, *, half: bool = True) -> None:
+    """half: with float16 weights."""
     model = onnx.load(source)
     if source.name == BOXES:
         keep_person(model)
-    halve(model)
+    if source.name == THUNDER:
+        keep_heads(model)
+    if half:
+        halve(model)
     aside = target.with_suffix(".part")
     aside.write_bytes(model.SerializeToString(deterministic=True))
     os.replace(aside, target)
@@ -115,7 +158,9 @@ def check(source: Path, images: list[Path], expectation: Path | None) -> bool:
     """Compare both ways (full and fast) on each image: the number of people, and how far each keypoint moved."""
     good, expected = True, {}
     for fast in (False, True):
-        full, half = Detector(fast=fast, folder=source), Detector(fast=fast)
+        full, half = (
+            Detector(fast=fast, folder=folder, rotated_detection=False) for folder in (source, None)
+        )
         for path in images:
             pixels = read_rgb(path)
             wanted, got = full(pixels).people, half(pixels).people
@@ -139,7 +184,7 @@ def check(source: Path, images: list[Path], expectation: Path | None) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Make the detector models small.")
-    parser.add_argument("source", type=Path, help=f"folder with {' and '.join(MODELS)} in float32")
+    parser.add_argument("source", type=Path, help=f"folder with {', '.join(MODELS)} in float32")
     parser.add_argument(
         "--check", type=Path, nargs="+", metavar="IMAGE", help="compare with float32 on these"
     )
@@ -150,9 +195,12 @@ def main() -> int:
     (SHIPPED / "detector").mkdir(parents=True, exist_ok=True)
     for name in MODELS:
         build(arguments.source / name, SHIPPED / "detector" / name)
-    if arguments.check:
-        return 0 if check(arguments.source, arguments.check, arguments.write_expectation) else 1
-    return 0
+    if not arguments.check:
+        return 0
+    with TemporaryDirectory() as folder:
+        for name in MODELS:
+            build(arguments.source / name, Path(folder) / name, half=False)
+        return 0 if check(Path(folder), arguments.check, arguments.write_expectation) else 1
 
 
 if __name__ == "__main__":

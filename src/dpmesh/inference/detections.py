@@ -144,12 +144,27 @@ def same_person(
     """Whether two detections are of one person.
 
     The keypoints decide: boxes of two people in front of each other overlap as much as two boxes of one person. The
-    boxes decide only where fewer than three joints are shared.
+    boxes decide only where fewer than three joints are shared; a box without a pose is easily another one's.
     """
     overlap = float(box_iou(box_a[None], box_b[None])[0, 0])
     shared = int(((keypoints_a[:, 2] >= 0.2) & (keypoints_b[:, 2] >= 0.2)).sum())
     if shared < 3:
-        return overlap > 0.85
+        one_posed = bool(keypoints_a[:, 2].any()) != bool(keypoints_b[:, 2].any())
+        return overlap > (0.5 if one_posed else 0.85)
     # The smaller box: half a body inside a whole one is the same person only if it is so on its own scale.
     area = float(box_area(np.stack([box_a, box_b])).min())
     return overlap > 0.1 and keypoint_similarity(keypoints_a, keypoints_b, area) > 0.6
+
+
+def explains(people: tuple[Detection, ...], pose: Detection) -> bool:
+    """Whether a pose of the whole image is one of the people already detected: as `same_person`, more tolerant."""
+    for one in people:
+        shared = int(((one.keypoints[:, 2] >= 0.2) & (pose.keypoints[:, 2] >= 0.2)).sum())
+        if shared < 3:
+            known = float(box_iou(one.box[None], pose.box[None])[0, 0]) > 0.5
+        else:
+            area = float(box_area(np.stack([one.box, pose.box])).min())
+            known = keypoint_similarity(one.keypoints, pose.keypoints, area) > 0.3
+        if known:
+            return True
+    return False

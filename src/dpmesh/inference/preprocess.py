@@ -15,6 +15,7 @@ from torch import Tensor
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import crop_focal, intrinsics
 from dpmesh.geometry.crop import Crop
+from dpmesh.inference.confidence import THRESHOLD
 from dpmesh.inference.detections import Detection, PersonDetector
 from dpmesh.inference.image_sources import source_path
 from dpmesh.inference.images import DecodedImage, read_image
@@ -27,7 +28,7 @@ EXPAND = 1.25
 """Side of the square crop, in longer sides of the person's box."""
 MOST_DETECTED = 1000
 """People that a detector is asked for; max_people applies to those who have keypoints."""
-MIN_DETECTED, MIN_SUPPLIED = 0.2, 0.05
+MIN_DETECTED, MIN_SUPPLIED = THRESHOLD, 0.05
 """Confidence up to which a joint counts as not visible: of the detector, and of the user's keypoints."""
 
 WIDEST, NARROWEST = 0.01, 1000.0
