@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Integer, UInt8
+from jaxtyping import Bool, Float, Float32, Integer, UInt8
 
 Gender = Literal["male", "female", "neutral"]
 
@@ -78,7 +78,8 @@ class Persons:
     length for a model with the crop's, or the image's, camera (DPMeshConfig.camera), px. turn: rotation from the crop
     camera's frame to the camera frame. truth_joints: skeletons.H36M17, metres, camera frame; measured: 1 where known.
     truth_vertices, truth_pelvis: metres, camera frame; None unless the truth is a body. joint_visible: of H36M17: 1
-    visible, 0 hidden, NaN unknown. fallbacks: how often each fallback was used.
+    visible, 0 hidden, NaN unknown. fallbacks: how often each fallback was used. missed: people who were not detected,
+    where people are (protocol.WholeImage); a miss is a failure, whatever is predicted.
     """
 
     ids: tuple[str, ...]
@@ -95,6 +96,7 @@ class Persons:
     truth_pelvis: Float[np.ndarray, "b 3"] | None
     joint_visible: Float[np.ndarray, "b 17"]
     fallbacks: Counter[str] = field(default_factory=Counter[str])
+    missed: Bool[np.ndarray, " b"] | None = None
 
 
 @runtime_checkable
