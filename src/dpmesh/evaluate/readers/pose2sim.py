@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from dpmesh.assets import sha256
 from dpmesh.errors import InputError
-from dpmesh.evaluate.checks import camera, entry, misfits, numbers, read_json, rotations, rows, whole
+from dpmesh.evaluate.frame_selection import frame_selected
 from dpmesh.evaluate.interfaces import Census, JointTruth, PersonRecord
 from dpmesh.evaluate.protocol import Protocol
-from dpmesh.evaluate.readers.threedpw_json import within
+from dpmesh.fields import camera, entry, misfits, numbers, read_json, rotations, rows, whole
 from dpmesh.io import path_inside
 from dpmesh.skeletons import COCO17, H36M17
 
@@ -40,7 +40,7 @@ def read(protocol: Protocol, folder: Path) -> tuple[list[PersonRecord], Census]:
 
 
 def _read(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Census]:
-    content = read_json(path)
+    content = read_json(path, "Build it again: python -m tools.assets.build_pose2sim.")
     cameras = entry(content, "cameras", str(path))
     frames = [whole(f, f"{path}: frames[{i}]") for i, f in enumerate(rows(content, "frames", str(path)))]
     joints = numbers(
@@ -57,7 +57,7 @@ def _read(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Census]:
         t = numbers(entry(about, "t", where), (3,), f"{where}.t")
         width, height = (whole(side, f"{where}.size", low=1) for side in entry(about, "size", where))
         for row, frame in enumerate(frames):
-            if not within(protocol, name, frame):
+            if not frame_selected(protocol.selection, name, frame):
                 continue
             truth = _truth(protocol, joints[row], R, t)
             if truth is None:
