@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ class Known:
             for index in BODY:
                 solid = record.truth.joints[H36M17.index(COCO17.joints[index]), :3] @ record.K.T
                 points[index] = solid[0] / solid[2] + move, solid[1] / solid[2], 0.9
-            box = (record.box + [move, 0, move, 0]).astype(np.float32)
+            box = (record.box + np.array([move, 0, move, 0])).astype(np.float32)
             people.append(Detection(box, points, 0.9 - abs(move) / 1000))
         return DetectionResult(tuple(people))
 
@@ -89,7 +90,7 @@ def test_splits_do_not_meet(men: tuple[Path, dict[str, np.ndarray]]) -> None:
     frames = [entry("pose2sim" + suffix).protocol.selection.frames for suffix in ("", "-tuning")]
     spans = sorted(span for half in frames for span in half)
     assert sum(end - first for _, first, end in spans) == 400
-    assert all(a[0] != b[0] or a[2] <= b[1] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[0] != b[0] or a[2] <= b[1] for a, b in pairwise(spans))
 
 
 @pytest.mark.parametrize("name", ["pose2sim", "pose2sim-occluded-tuning"])

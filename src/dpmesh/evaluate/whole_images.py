@@ -15,7 +15,7 @@ from dpmesh.geometry.crop import Crop
 from dpmesh.inference.detections import PersonDetector
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.options import PredictOptions
-from dpmesh.inference.preprocess import PersonInput, PreparedImage, prepare_image, visible_joints
+from dpmesh.inference.preprocess import EXPAND, PersonInput, PreparedImage, prepare_image, visible_joints
 from dpmesh.skeletons import COCO17, H36M17, JOINTS30
 
 _BODY = [name for name in COCO17.joints if name in H36M17.joints and name != "Nose"]
@@ -44,7 +44,7 @@ class WholeImageSource:
         prepared = [self._prepare(record) for record in chosen]
         found = [self.match(one, record) for one, record in zip(prepared, chosen, strict=True)]
         missed = np.array([one is None for one in found])
-        rows = [_inputs(one, image) for one, image in zip(found, prepared, strict=True)]
+        rows = [_inputs(one, *both) for one, *both in zip(found, prepared, chosen, strict=True)]
         crops, joints, visible, focal, turn = (np.stack(column) for column in zip(*rows, strict=True))
         truths = np.stack([_joint_truth(record) for record in chosen])
         h36m = np.array(H36M17.indices_in(JOINTS30))
@@ -104,22 +104,14 @@ def _joint_truth(record: PersonRecord) -> Float[np.ndarray, "17 4"]:
     return record.truth.joints
 
 
-def _inputs(person: PersonInput | None, image: PreparedImage) -> tuple[np.ndarray | np.float32, ...]:
-    """A row of Persons' crops, joints, visible, focal_crop and turn; of a miss a black crop without joints."""
-    if person is None:
-        side = Crop.SIZE
-        crop = np.zeros((side, side, 3), np.uint8)
-        return (
-            crop,
-            np.zeros((30, 2), np.float32),
-            np.zeros(30, np.float32),
-            np.float32(image.K[0, 0]),
-            np.eye(3),
-        )
-    return (
-        person.crop.warp(image.image.rgb),
-        person.crop.to_crop(person.detection.keypoints30[:, :2].astype(np.float64)).astype(np.float32),
-        visible_joints(*person).astype(np.float32),
-        np.float32(crop_focal(image.K, person.crop)),
-        crop_rotation(image.K, person.crop),
-    )
+def _inputs(
+    person: PersonInput | None, image: PreparedImage, record: PersonRecord
+) -> tuple[np.ndarray | np.float32, ...]:
+    """A row of Persons' crops, joints, visible, focal_crop and turn; of a miss the annotated box without joints."""
+    crop = Crop.around(record.box.astype(np.float32), EXPAND) if person is None else person.crop
+    joints, visible = np.zeros((30, 2), np.float32), np.zeros(30, np.float32)
+    if person is not None:
+        joints = crop.to_crop(person.detection.keypoints30[:, :2].astype(np.float64)).astype(np.float32)
+        visible = visible_joints(*person).astype(np.float32)
+    focal, turn = np.float32(crop_focal(image.K, crop)), crop_rotation(image.K, crop)
+    return crop.warp(image.image.rgb), joints, visible, focal, turn

@@ -82,11 +82,12 @@ def _read(protocol: Protocol, path: Path) -> tuple[list[PersonRecord], Census]:
 def _truth(
     protocol: Protocol, coco: NDArray[np.float64], R: NDArray[np.float64], t: NDArray[np.float64]
 ) -> JointTruth | None:
-    """In the camera frame; None unless every joint of the protocol was measured."""
+    """In the camera frame, with the middle of the hips as pelvis; None unless the protocol's joints were measured."""
     joints = np.zeros((17, 4))
     for row in protocol.measure.rows:
         joints[row] = coco[COCO17.index(H36M17.joints[row])]
     if not (joints[list(protocol.measure.rows), 3] > 0).all():
         return None
+    joints[H36M17.index("Pelvis")] = (joints[H36M17.index("L_Hip")] + joints[H36M17.index("R_Hip")]) / 2
     joints[:, :3] = np.where(joints[:, 3:] > 0, joints[:, :3] @ R.T + t, 0.0)
     return JointTruth(joints)
