@@ -44,7 +44,9 @@ class WholeImageSource:
         prepared = [self._prepare(record) for record in chosen]
         found = [self.match(one, record) for one, record in zip(prepared, chosen, strict=True)]
         missed = np.array([one is None for one in found])
-        rows = [_inputs(one, *both) for one, *both in zip(found, prepared, chosen, strict=True)]
+        rows = [
+            _inputs(one, image, record) for one, image, record in zip(found, prepared, chosen, strict=True)
+        ]
         crops, joints, visible, focal, turn = (np.stack(column) for column in zip(*rows, strict=True))
         truths = np.stack([_joint_truth(record) for record in chosen])
         h36m = np.array(H36M17.indices_in(JOINTS30))
