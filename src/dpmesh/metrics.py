@@ -66,6 +66,17 @@ def distances(
     return errors
 
 
+def across_and_along(
+    predicted: Points, truth: Points, line: Float[np.ndarray, "b 3"]
+) -> tuple[PerPerson, PerPerson]:
+    """Mean sizes in millimetres of the parts of the errors across and along a line (a direction for each person)."""
+    off = MILLIMETRES * np.subtract(predicted, truth, dtype=np.float64)
+    along = np.einsum("bnc,bc->bn", off, line / np.linalg.norm(line, axis=1, keepdims=True))
+    with np.errstate(invalid="ignore"):
+        across = np.sqrt(np.maximum((off**2).sum(2) - along**2, 0.0))
+    return across.mean(1), np.abs(along).mean(1)
+
+
 def aligned_distances(predicted: Points, truth: Points) -> PerPoint:
     """As `distances`, after a similarity alignment of each prediction to its truth."""
     return distances(procrustes(predicted, truth), truth)

@@ -11,7 +11,7 @@ from dpmesh.cli.main import main
 from dpmesh.errors import InputError
 from dpmesh.evaluate import report
 from dpmesh.evaluate.compare import compare, text
-from dpmesh.evaluate.results import Rows
+from dpmesh.evaluate.results import ARRAYS, Rows
 
 
 def test_a_constant_difference_is_certain(
@@ -72,19 +72,7 @@ def test_people_are_paired_by_name_and_failures_left_out(
     shuffled = make_rows(other)
     order = np.random.default_rng(0).permutation(20)[:15]
     order = order if 3 in order else np.append(order, 3)
-    names = [
-        "index",
-        "ids",
-        "sequences",
-        "mpjpe",
-        "pa_mpjpe",
-        "mpve",
-        "joint",
-        "joint_pa",
-        "joint_visible",
-        "failed",
-    ]
-    cut = replace(shuffled, **{name: getattr(shuffled, name)[order] for name in names})
+    cut = replace(shuffled, **{name: getattr(shuffled, name)[order] for name in ARRAYS})
     comparison = compare(one, write_result(tmp_path / "b", cut))
     assert comparison["persons"] == len(order) and comparison["only in first"] == 20 - len(order)
     assert (

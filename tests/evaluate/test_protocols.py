@@ -31,6 +31,10 @@ HASHES = {
     "panoptic-ultimatum@annotated": "2a1a0b3fb29b8b08",
     "panoptic-pizza": "66044a52a50c49e5",
     "panoptic-pizza@annotated": "4894620aa09d0957",
+    "pose2sim": "6e55fadf3339684a",
+    "pose2sim-tuning": "9833079a65f75205",
+    "pose2sim-occluded": "9c0ef77fd6ff6dd1",
+    "pose2sim-occluded-tuning": "112086d2a2f3fd62",
     "synthocc": "1ba8b33567d9d50d",
     "synthocc@detector": "0e8fa4e2b585a563",
 }

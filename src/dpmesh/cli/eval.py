@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from dpmesh.cli.arguments import add_model, add_persons, count, folder
+from dpmesh.cli.arguments import add_model, add_option, add_persons, count, folder
 from dpmesh.cli.compare import METHODS
+from dpmesh.inference.options import ModelOptions
 
 _EPILOG = """\
 dpmesh eval list                             the protocols
@@ -59,6 +60,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     add_persons(parser)
     add_model(parser)
+    for name in ("pose_model", "person_model"):
+        add_option(parser, ModelOptions, name)
     add(
         "--method",
         default="network",
@@ -123,6 +126,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             batch=args.batch,
             limit=args.people,
             part=args.save_every,
+            pose_model=args.pose_model,
+            person_model=args.person_model,
         )
         for name in names
     ]

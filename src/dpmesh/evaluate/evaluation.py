@@ -19,6 +19,9 @@ from dpmesh.evaluate.interfaces import EvaluationSource
 from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.registry import open_set
 from dpmesh.evaluate.results import require_joints
+from dpmesh.evaluate.whole_images import WholeImageSource
+from dpmesh.inference.detector import Detector
+from dpmesh.inference.options import ModelOptions, user_model_record
 from dpmesh.inference.predictor import MeshModel
 from dpmesh.model import DPMesh
 
@@ -32,7 +35,8 @@ class EvaluationConfig:
 
     protocol: a name, or a folder of packed people (registry.entry). out: the result goes to `folder` below it. data:
     root of the data sets. method: see baselines.METHODS. limit: evaluate the first `limit` people only. part: people
-    between two saves, about. Raises ConfigError for numbers below 1.
+    between two saves, about. pose_model, person_model: the user's detection models (ModelOptions), for a protocol whose
+    people are detected in whole images. Raises ConfigError for numbers below 1.
     """
 
     protocol: str
@@ -47,6 +51,8 @@ class EvaluationConfig:
     batch: int = 16
     limit: int | None = None
     part: int = 256
+    pose_model: str | Path | None = None
+    person_model: str | Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("threads", "batch", "part", "limit"):
@@ -106,6 +112,7 @@ class Evaluation:
             "method": self.config.method,
             "body": _digest(self.weights_record["body"]),
             "data": _digest(dict(self.source.census.files)),
+            "detection models": _digest(_models_record(self.config)),
             "batch": self.config.batch,
             "save-every": self.config.part,
         }
@@ -117,6 +124,26 @@ def _digest(value: object) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def _models_record(config: EvaluationConfig) -> list[object]:
+    return [user_model_record(model) for model in (config.pose_model, config.person_model)]
+
+
+def use_models(source: EvaluationSource, config: EvaluationConfig) -> None:
+    """Give the source the user's detection models. Raises ConfigError if it does not detect people, InputError."""
+    if config.pose_model is config.person_model is None:
+        return
+    if not isinstance(source, WholeImageSource):
+        raise ConfigError(
+            "its people are not detected in whole images",
+            where=config.protocol,
+            fix="Leave out --pose-model and --person-model.",
+        )
+    options = ModelOptions(
+        threads=config.threads, pose_model=config.pose_model, person_model=config.person_model
+    )
+    source.detector = Detector.from_options(options)
+
+
 def open_evaluation(config: EvaluationConfig, rank: int = 0) -> Evaluation:
     """Open the people, the weights and the body of an evaluation.
 
@@ -124,6 +151,7 @@ def open_evaluation(config: EvaluationConfig, rank: int = 0) -> Evaluation:
     Raises ConfigError, InputError, AssetError, WeightsError.
     """
     protocol, source = open_set(config.protocol, config.data)
+    use_models(source, config)
     device = pick_device(config.device)
     torch.set_num_threads(config.threads)
     if device.type == "cuda":

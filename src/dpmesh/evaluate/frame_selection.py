@@ -1,4 +1,4 @@
-"""Which sequences, frames and people of 3DPW and its subsets (3DPW-OC, -PC, -Crowd) a protocol evaluates.
+"""Which sequences, frames and people of 3DPW, its subsets (3DPW-OC, -PC, -Crowd) and pose2sim a protocol evaluates.
 
 The lists themselves are in published_protocols.py and data/datasets/threedpw.py; here they are applied. 3DCrowdNet's
 JSON files are filtered by the person rules already; 3DPW_oc.json and 3DPW_pc.json define themselves

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Integer, UInt8
+from jaxtyping import Bool, Float, Float32, Integer, UInt8
 
 Gender = Literal["male", "female", "neutral"]
 
@@ -78,7 +78,8 @@ class Persons:
     length for a model with the crop's, or the image's, camera (DPMeshConfig.camera), px. turn: rotation from the crop
     camera's frame to the camera frame. truth_joints: skeletons.H36M17, metres, camera frame; measured: 1 where known.
     truth_vertices, truth_pelvis: metres, camera frame; None unless the truth is a body. joint_visible: of H36M17: 1
-    visible, 0 hidden, NaN unknown. fallbacks: how often each fallback was used. confidence: as `types.Inputs`.
+    visible, 0 hidden, NaN unknown. fallbacks: how often each fallback was used. confidence: as `types.Inputs`. missed:
+    people who were not detected, where people are (protocol.WholeImage); a miss is a failure, whatever is predicted.
     """
 
     ids: tuple[str, ...]
@@ -96,6 +97,7 @@ class Persons:
     joint_visible: Float[np.ndarray, "b 17"]
     fallbacks: Counter[str] = field(default_factory=Counter[str])
     confidence: Float[np.ndarray, "b 30"] | None = None
+    missed: Bool[np.ndarray, " b"] | None = None
 
 
 @runtime_checkable

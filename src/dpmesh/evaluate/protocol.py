@@ -19,7 +19,9 @@ from dpmesh.geometry.crop import Crop
 from dpmesh.skeletons import H36M14_ROWS, H36M17
 
 Edition = Literal["paper", "as-run", "detector", "annotated"]
-KeypointSource = Literal["openpose", "hhrnet", "hrnet", "detector", "annotated", "noise", "recorded or noise"]
+KeypointSource = Literal[
+    "openpose", "hhrnet", "hrnet", "detector", "annotated", "noise", "recorded or noise", "detector, whole image"
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,9 +54,10 @@ class SelectionWithout(Selection):
 class KeypointRule:
     """Where the input keypoints come from. threshold: a joint is observed above this confidence (and inside the crop).
 
-    "detector": the shipped detector, run in the annotated box. "annotated": ground-truth 2D joints, which makes the
-    task easier than the published one. "noise": data/noise.py's model of a detector (synthetic sets). "recorded or
-    noise": detected joints stored in the record if there are any, else that model's.
+    "detector": the shipped detector, run in the annotated box; "detector, whole image": it detects the people too.
+    "annotated": ground-truth 2D joints, which makes the task easier than the published one. "noise": data/noise.py's
+    model of a detector (synthetic sets). "recorded or noise": detected joints stored in the record if there are any,
+    else that model's.
     """
 
     source: KeypointSource
@@ -65,6 +68,7 @@ class KeypointRule:
             raise ConfigError(f"threshold={self.threshold} is no confidence", where="Keypoints")
 
 
+MISSED = "person: not detected"
 BOX_FALLBACK, IMAGE_FALLBACK = "box: the annotated one", "box: the whole picture"
 
 
@@ -139,6 +143,17 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WholeImage:
+    """People are detected in the whole image and cropped as in `dpmesh predict`: `box` times the longer side of the
+    detected box. Of the detected people the one nearest to the truth is evaluated: by the median distance of the
+    visible keypoints from the true joints, relative to the longer side of the annotated box. Beyond `match` the person
+    is missed."""
+
+    box: float = 1.25
+    match: float = 0.15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Truth:
     """The ground truth. gender: of the body posed with the true parameters; "none" if the truth is measured joints.
     placed: where the true mesh stands when its joints are regressed. The regressor's rows sum to 1 only within 0.04 %,
@@ -149,6 +164,7 @@ class Truth:
 
 
 OWN_JOINTS = "joints30"
+Metric = Literal["MPJPE", "PA-MPJPE", "MPVE", "lateral", "depth"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,7 +177,7 @@ class Measure:
     truth has none. aggregation: of the people's numbers.
     """
 
-    metrics: tuple[Literal["MPJPE", "PA-MPJPE", "MPVE"], ...] = ("MPJPE", "PA-MPJPE", "MPVE")
+    metrics: tuple[Metric, ...] = ("MPJPE", "PA-MPJPE", "MPVE")
     regressor: str = "J_regressor_h36m_correct"
     rows: tuple[int, ...] = H36M14_ROWS
     joint_root: int = 0
@@ -175,6 +191,22 @@ class Measure:
     @property
     def joint_names(self) -> tuple[str, ...]:
         return tuple(H36M17.joints[row] for row in self.rows)
+
+    def root(self, joints: Float[np.ndarray, "b 17 3"]) -> Float[np.ndarray, "b 1 3"]:
+        """What is subtracted from the joints."""
+        return joints[:, self.joint_root, None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasureFromHips(Measure):
+    """Relative to the middle of the hips, of truth and prediction, where the truth has no pelvis. lateral, depth: the
+    mean size of the joints' errors across and along the line from the camera to the true root. A subclass, so that the
+    hashes of other protocols do not change."""
+
+    centre: Literal["middle of the hips"] = "middle of the hips"
+
+    def root(self, joints: Float[np.ndarray, "b 17 3"]) -> Float[np.ndarray, "b 1 3"]:
+        return joints[:, [H36M17.index("L_Hip"), H36M17.index("R_Hip")]].mean(1, keepdims=True)
 
 
 def _unhashed(default: Any) -> Any:
@@ -194,11 +226,11 @@ class Protocol:
     version: int = 1
     selection: Selection
     keypoints: KeypointRule
-    crop: CropRule | Rendered | Stored = CropRule()
+    crop: CropRule | Rendered | Stored | WholeImage = CropRule()
     focal: Literal["diagonal", "given"] = "diagonal"
     truth: Truth
     measure: Measure = Measure()
-    matching: Literal["own crop"] = "own crop"
+    matching: Literal["own crop", "nearest keypoints"] = "own crop"
     title: str = _unhashed("")
     persons: int | None = _unhashed(None)
     notes: tuple[str, ...] = _unhashed(())

@@ -1,4 +1,5 @@
-"""The protocols of the paper's Tables 1-4, each in the editions that differ. docs/guide/evaluation.md explains them.
+"""The protocols of the paper's Tables 1-4, each in the editions that differ, and pose2sim (not of the paper).
+docs/guide/evaluation.md explains them.
 
 Sources: the paper (§4), the released evaluation code, and the papers that defined the subsets: 3DPW-OC (Zhang et al.,
 CVPR 2020), 3DPW-PC (Sun et al., ICCV 2021), 3DPW-Crowd (Choi et al., CVPR 2022), Panoptic (Jiang et al., CVPR 2020).
@@ -11,11 +12,14 @@ from dpmesh.evaluate.protocol import (
     CropRule,
     KeypointRule,
     Measure,
+    MeasureFromHips,
     Protocol,
     Selection,
     SelectionWithout,
     Truth,
+    WholeImage,
 )
+from dpmesh.skeletons import H36M17
 
 _OPENPOSE = KeypointRule(source="openpose")
 _GENDERED = Truth(gender="annotated")
@@ -154,6 +158,41 @@ def _panoptic_protocols() -> list[Protocol]:
     return protocols
 
 
+_LIMBS = tuple(
+    H36M17.index(f"{s}_{j}") for j in ("Hip", "Knee", "Ankle", "Shoulder", "Elbow", "Wrist") for s in "LR"
+)
+_TUNING = (("cam01", 0, 25), ("cam01", 50, 75), ("cam04", 0, 25), ("cam04", 50, 75))
+"""Half of the frames of two of the four cameras; the rest is what is reported."""
+_REPORT = (("cam01", 25, 50), ("cam01", 75, 100), ("cam02", 0, 100), ("cam03", 0, 100), ("cam04", 25, 50),
+           ("cam04", 75, 100))  # fmt: skip
+
+
+def _pose2sim_protocols() -> list[Protocol]:
+    protocols: list[Protocol] = []
+    for dataset, title in (("pose2sim", "Pose2Sim"), ("pose2sim-occluded", "Pose2Sim, occluded")):
+        for suffix, words, frames in (("", "", _REPORT), ("-tuning", ", for tuning", _TUNING)):
+            protocols.append(
+                Protocol(
+                    name=dataset + suffix,
+                    title=title + words,
+                    selection=Selection(dataset=dataset, frames=frames, rule="measured"),
+                    keypoints=KeypointRule(source="detector, whole image", threshold=0.2),
+                    crop=WholeImage(),
+                    focal="given",
+                    truth=Truth(gender="none"),
+                    measure=MeasureFromHips(metrics=("MPJPE", "PA-MPJPE", "lateral", "depth"), rows=_LIMBS),
+                    matching="nearest keypoints",
+                    notes=(
+                        "one man; the truth is triangulated from 2D keypoints, whose hips and shoulders are not SMPL's",
+                    ),
+                )
+            )
+    return protocols
+
+
 def standard_protocols() -> list[Protocol]:
     """All protocols of data sets on disk."""
-    return [*_3dpw_protocols(), *_validation_protocols(), *_3doh_protocols(), *_panoptic_protocols()]
+    return [
+        *_3dpw_protocols(), *_validation_protocols(), *_3doh_protocols(), *_panoptic_protocols(),
+        *_pose2sim_protocols(),
+    ]  # fmt: skip

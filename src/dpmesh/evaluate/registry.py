@@ -9,11 +9,12 @@ from dpmesh.data.sources import SETS
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.evaluate.interfaces import Census, EvaluationSource, PersonRecord
 from dpmesh.evaluate.packed import open_packed
-from dpmesh.evaluate.protocol import Protocol
+from dpmesh.evaluate.protocol import Protocol, WholeImage
 from dpmesh.evaluate.published_protocols import standard_protocols
-from dpmesh.evaluate.readers import panoptic, threedoh, threedpw
+from dpmesh.evaluate.readers import panoptic, pose2sim, threedoh, threedpw
 from dpmesh.evaluate.sources import DiskSource
 from dpmesh.evaluate.synthocc import SynthOcc, synthocc_protocols
+from dpmesh.evaluate.whole_images import WholeImageSource
 
 Read = tuple[list[PersonRecord], Census]
 
@@ -91,7 +92,8 @@ def _open_files(protocol: Protocol, data: Path | None) -> EvaluationSource:
         raise InputError(
             "two persons of the files have one name", where=str(data), fix="Download them again."
         )
-    return DiskSource(protocol, records, census)
+    source = WholeImageSource if isinstance(protocol.crop, WholeImage) else DiskSource
+    return source(protocol, records, census)
 
 
 def _read_3dpw(protocol: Protocol, data: Path) -> Read:
@@ -131,4 +133,8 @@ def _read_panoptic(protocol: Protocol, data: Path) -> Read:
     return panoptic.read(protocol, data / "Panoptic" if (data / "Panoptic").is_dir() else data)
 
 
-_READERS = {"3dpw": _read_3dpw, "3doh": _read_3doh, "panoptic": _read_panoptic}
+def _read_pose2sim(protocol: Protocol, data: Path) -> Read:
+    return pose2sim.read(protocol, data / "Pose2Sim" if (data / "Pose2Sim").is_dir() else data)
+
+
+_READERS = {"3dpw": _read_3dpw, "3doh": _read_3doh, "panoptic": _read_panoptic, "pose2sim": _read_pose2sim}

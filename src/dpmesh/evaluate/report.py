@@ -16,7 +16,7 @@ from dpmesh.errors import InputError
 from dpmesh.evaluate.checks import ANY, COUNT, FLAG, NUMBER, STRING, Each, Maybe, markdown_text, require
 from dpmesh.evaluate.evaluation import Evaluation
 from dpmesh.evaluate.interfaces import Census
-from dpmesh.evaluate.protocol import Measure, hash_of
+from dpmesh.evaluate.protocol import MISSED, Measure, Metric, hash_of
 from dpmesh.evaluate.results import ARRAYS, Rows, save
 from dpmesh.io import atomic_write, read_json
 from dpmesh.metrics import mean_of, pck
@@ -191,8 +191,11 @@ def warnings(stored: Mapping[str, Any]) -> list[str]:
     if persons["difference"]:
         reasons.append(f"{abs(persons['difference'])} persons {'more' if persons['difference'] > 0 else 'fewer'}"
                     f" than published ({persons['found']}, not {persons['published']})")  # fmt: skip
-    if persons["failures"]:
-        reasons.append(f"{persons['failures']} predictions are not finite and are in no mean")
+    missed = stored["fallbacks"].get(MISSED, 0)
+    if missed:
+        reasons.append(f"{missed} people were not detected and are in no mean")
+    if persons["failures"] > missed:
+        reasons.append(f"{persons['failures'] - missed} predictions are not finite and are in no mean")
     if count := unusable_of(stored):
         named = ", ".join(str(name) for name in stored["data"].get("unusable", [])[:3])
         reasons.append(f"{count} records have numbers that are not finite and are in no figure ({named}, …)"
@@ -213,7 +216,9 @@ def _table(title: str, entries: dict[str, dict[str, Any]]) -> list[str]:
 
 PCK_MM = tuple(range(0, 301, 10))
 """Thresholds of the PCK curves, millimetres."""
-_PER_PERSON = {"MPJPE": "mpjpe", "PA-MPJPE": "pa_mpjpe", "MPVE": "mpve"}
+_PER_PERSON: dict[Metric, str] = {
+    "MPJPE": "mpjpe", "PA-MPJPE": "pa_mpjpe", "MPVE": "mpve", "lateral": "lateral", "depth": "depth",
+}  # fmt: skip
 
 
 def figures(measure: Measure, rows: Rows) -> dict[str, Any]:

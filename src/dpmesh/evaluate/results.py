@@ -23,7 +23,7 @@ from dpmesh.evaluate.interfaces import Persons
 from dpmesh.evaluate.protocol import OWN_JOINTS, Measure
 from dpmesh.inference.predictor import MeshModel
 from dpmesh.io import atomic_write, parse_json, read_bytes
-from dpmesh.metrics import aligned_distances, distances, mpve
+from dpmesh.metrics import across_and_along, aligned_distances, distances, mpve
 from dpmesh.skeletons import H36M17, JOINTS30
 from dpmesh.types import Inputs, Prediction
 
@@ -37,7 +37,8 @@ class Rows:
 
     index: number in the source. mpjpe, pa_mpjpe, mpve: millimetres; NaN for a failure, and where the protocol does not
     have the measure. joint, joint_pa: errors of the measured joints, NaN where the truth was not measured.
-    joint_visible: as in Persons. failed: the prediction is not finite. fallbacks: counts over all people.
+    joint_visible: as in Persons. failed: missed, or the prediction is not finite. fallbacks: counts over all people.
+    lateral, depth: millimetres (protocol.MeasureFromHips); NaN elsewhere.
     """
 
     index: Int64[np.ndarray, " n"]
@@ -51,6 +52,13 @@ class Rows:
     joint_visible: Float[np.ndarray, "n j"]
     failed: Shaped[np.ndarray, " n"]
     fallbacks: Counter[str] = field(default_factory=Counter[str])
+    lateral: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    depth: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        for name in _LATER:
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.full(len(self.index), np.nan))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -62,6 +70,8 @@ class Rows:
 
 
 ARRAYS = tuple(f.name for f in fields(Rows) if f.name != "fallbacks")
+_LATER = ("lateral", "depth")
+"""Arrays that files of earlier versions lack."""
 _TEXTS, _TABLES = ("ids", "sequences"), ("joint", "joint_pa", "joint_visible")
 _FIELDS = {"seen": "joint_visible"}
 """Name in the file -> field, where they differ."""
@@ -95,7 +105,7 @@ def load(path: Path) -> tuple[Rows, dict[str, Any]]:
     about = parse_json(str(arrays["about"]), str(path))
     require(about, {"header": Each(ANY), "fallbacks": Each(COUNT)}, str(path), _FIX)
     rows = Rows(
-        **{name: arrays[name] for name in ARRAYS},  # pyright: ignore[reportArgumentType]
+        **{name: arrays[name] for name in ARRAYS if name in arrays},  # pyright: ignore[reportArgumentType]
         fallbacks=Counter(about["fallbacks"]),
     )
     return rows, about["header"]
@@ -129,14 +139,16 @@ _UNREADABLE = (
 
 def _misfit(arrays: Mapping[str, NDArray[Any]]) -> str:
     """What is wrong with arrays that should be rows; empty if nothing is."""
-    if missing := [name for name in ("about", *ARRAYS) if name not in arrays]:
+    if missing := [name for name in ("about", *ARRAYS) if name not in arrays and name not in _LATER]:
         return f"{missing[0]} is missing"
     if arrays["about"].dtype.kind != "U" or arrays["about"].ndim:
         return "about is not a text"
     count = arrays["index"].shape[:1]
     joints = arrays["joint"].shape[1:2]
     for name in ARRAYS:
-        array = arrays[name]
+        array = arrays.get(name)
+        if array is None:
+            continue
         kind = "i" if name == "index" else "U" if name in _TEXTS else "b" if name == "failed" else "f"
         if array.dtype.kind != kind or array.shape != (count + joints if name in _TABLES else count):
             return f"{name} is {array.dtype} of shape {array.shape}"
@@ -206,13 +218,16 @@ def score(measure: Measure, indices: Sequence[int], persons: Persons, prediction
     is no failure of the model: its errors are NaN and it is unusable.
     """
     rows = list(measure.rows)
-    got = (prediction.joints - prediction.joints[:, measure.joint_root, None])[:, rows]
-    true = (persons.truth_joints - persons.truth_joints[:, measure.joint_root, None])[:, rows]
+    true_root = measure.root(persons.truth_joints)
+    got = (prediction.joints - measure.root(prediction.joints))[:, rows]
+    true = (persons.truth_joints - true_root)[:, rows]
     total = prediction.joints.reshape(len(indices), -1).sum(1)  # finite only if every number is
     if prediction.vertices is not None:
         total = total + prediction.vertices.reshape(len(indices), -1).sum(1, dtype=np.float64)
     unusable = _unusable(measure, persons)
     failed: NDArray[np.bool_] = np.logical_not(np.isfinite(total)) & np.logical_not(unusable)
+    if persons.missed is not None:
+        failed |= persons.missed & np.logical_not(unusable)
     without = failed | unusable
     got[without] = np.nan
     true[~np.isfinite(true)] = 0.0  # of an unusable record, or of joints that are not measured
@@ -228,6 +243,9 @@ def score(measure: Measure, indices: Sequence[int], persons: Persons, prediction
     failed |= np.isnan(errors) & np.logical_not(unusable)  # finite, but too far away for a distance
     unknown = np.full(joint.shape, np.nan)
     joint_pa = aligned_distances(got, true) if "PA-MPJPE" in measure.metrics else unknown
+    lateral = depth = np.full(len(without), np.nan)
+    if "depth" in measure.metrics:
+        lateral, depth = across_and_along(got, true, true_root[:, 0])
     fallbacks = Counter(persons.fallbacks)
     return Rows(
         index=np.asarray(indices, np.int64),
@@ -241,6 +259,8 @@ def score(measure: Measure, indices: Sequence[int], persons: Persons, prediction
         joint_visible=persons.joint_visible[:, rows].astype(np.float64),
         failed=failed,
         fallbacks=fallbacks,
+        lateral=lateral,
+        depth=depth,
     )
 
 

@@ -153,11 +153,14 @@ class DiskSource:
 
 
 def _reported(protocol: Protocol) -> list[bool]:
-    """Which of Human3.6M's 17 joints a keypoint source can report. Pelvis and Neck are means of hips and shoulders."""
     source = protocol.keypoints.source
     smpl = source == "annotated" and protocol.selection.dataset.startswith("3dpw")
-    reported = {*(SMPL24 if smpl else _SKELETONS[source]).joints, "Pelvis", "Neck"}
-    return [joint in reported for joint in H36M17.joints]
+    return reported_joints(SMPL24 if smpl else _SKELETONS[source])
+
+
+def reported_joints(skeleton: Skeleton) -> list[bool]:
+    """Which of Human3.6M's 17 joints keypoints of a skeleton have. Pelvis and Neck are means of hips and shoulders."""
+    return [joint in {*skeleton.joints, "Pelvis", "Neck"} for joint in H36M17.joints]
 
 
 def pixels(crop: Crop, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "256 256 3"]:

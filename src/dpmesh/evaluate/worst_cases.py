@@ -42,7 +42,8 @@ def draw_worst(evaluation: Evaluation, rows: Rows, count: int = COUNT) -> list[P
         persons = evaluation.source.persons([index])
         with torch.inference_mode():
             prediction = evaluation.model(inputs_of(persons, evaluation.model.camera, evaluation.device))
-        sheet = draw(evaluation, persons, prediction, _caption(rows, row))
+        missed = persons.missed is not None and bool(persons.missed[0])
+        sheet = draw(evaluation, persons, prediction, _caption(rows, row, missed))
         path = evaluation.config.folder / WORST / f"{rank:02d}_{file_name(persons.ids[0])}.jpg"
         buffer = io.BytesIO()
         Image.fromarray(sheet).save(buffer, "JPEG", quality=88, comment=MARK)
@@ -51,11 +52,15 @@ def draw_worst(evaluation: Evaluation, rows: Rows, count: int = COUNT) -> list[P
     return written
 
 
-def _caption(rows: Rows, row: int) -> str:
+def _caption(rows: Rows, row: int, missed: bool) -> str:
     numbers = (("MPJPE", rows.mpjpe), ("PA", rows.pa_mpjpe), ("MPVE", rows.mpve))
     errors = [f"{name} {values[row]:.0f}" for name, values in numbers if np.isfinite(values[row])]
     return f"{str(rows.ids[row])[:80]}   " + (
-        "no finite prediction" if rows.failed[row] else "  ".join(errors) + " mm"
+        "not detected"
+        if missed
+        else "no finite prediction"
+        if rows.failed[row]
+        else "  ".join(errors) + " mm"
     )
 
 
