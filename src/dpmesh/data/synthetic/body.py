@@ -10,7 +10,7 @@ few pairs are not zero.
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int32
 from numpy.typing import NDArray
 
 from dpmesh.body.files import BodyArrays
@@ -130,12 +130,38 @@ class FastBody:
         transl: Float32[NDArray[np.float32], "3"] = _NOWHERE,
     ) -> Float32[NDArray[np.float32], "v 3"]:
         """A rest-pose surface, shaped and perhaps clothed, posed by the transforms of its shape."""
+        return self.skinned(self.corrected(rest, rotations), transforms, transl)
+
+    def skinned(
+        self,
+        rest: Float32[NDArray[np.float32], "v 3"],
+        transforms: Float32[NDArray[np.float32], "24 3 4"],
+        transl: Float32[NDArray[np.float32], "3"],
+    ) -> Float32[NDArray[np.float32], "v 3"]:
+        """`pose` without the correctives."""
+        return skinned(rest, transforms, transl, self._bones, self._weights)
+
+    def corrected(
+        self, rest: Float32[NDArray[np.float32], "v 3"], rotations: Float32[NDArray[np.float32], "24 3 3"]
+    ) -> Float32[NDArray[np.float32], "v 3"]:
+        """A rest-pose surface with what the pose adds to it before skinning."""
         flat = rest.reshape(-1).copy()
         feature = _feature(rotations[None]).reshape(23, 9)
         _correct(flat, self._corrected, self._ends, self._correctives, feature)
-        out = np.empty_like(self.template)
-        _skin(flat.reshape(-1, 3), transforms, transl, self._bones, self._weights, out)
-        return out
+        return flat.reshape(-1, 3)
+
+
+def skinned(
+    rest: Float32[NDArray[np.float32], "v 3"],
+    transforms: Float32[NDArray[np.float32], "24 3 4"],
+    transl: Float32[NDArray[np.float32], "3"],
+    bones: Int32[NDArray[np.int32], "v b"],
+    weights: Float32[NDArray[np.float32], "v b"],
+) -> Float32[NDArray[np.float32], "v 3"]:
+    """Linear blend skinning. bones: joints by falling weight; the first weight of 0 ends a vertex's list."""
+    out = np.empty_like(rest)
+    _skin(rest, transforms, transl, bones, weights, out)
+    return out
 
 
 def matrices(rotvec: Float[NDArray[np.floating], "*b 3"]) -> Float32[NDArray[np.float32], "*b 3 3"]:
