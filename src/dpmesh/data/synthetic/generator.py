@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dpmesh.body.files import BodyArrays
 from dpmesh.data.sample import SCALARS, Batch, Sample, stack
 from dpmesh.data.synthetic.accessories import Accessories, place_pieces
+from dpmesh.data.synthetic.backgrounds import Backgrounds
 from dpmesh.data.synthetic.bodies import Bodies, PoseSource
 from dpmesh.data.synthetic.body import FastBody
 from dpmesh.data.synthetic.camera_effects import photograph
@@ -39,6 +40,7 @@ _OBJECTS = (0.4, 0.32, 0.18, 0.1)  # probability of 0, 1, 2, 3 objects before th
 _WHAT = (0.62, 0.2, 0.18)  # furniture, another person's limb, a flat shape
 _AROUND = 3  # pieces of furniture about the place, at most
 _FLAT = 0.12  # images with an abstract background instead of a place
+_PHOTOGRAPHED = 0.5  # images with a photograph behind, where there are any
 _FACE = ("Nose", "Eye", "Ear")
 _TRUNK = ("Pelvis", "Hip", "Torso", "Spine", "Chest", "Neck", "Thorax", "Shoulder")
 DEPTH_GAP = np.array(
@@ -59,11 +61,18 @@ class SyntheticPeople:
     """`sample(index)` draws one sample, always the same for the same seed, bank and body."""
 
     def __init__(
-        self, seed: int, bank: PoseSource, body: BodyArrays, looks: Path | None = None, share: float = 0.5
+        self,
+        seed: int,
+        bank: PoseSource,
+        body: BodyArrays,
+        looks: Path | None = None,
+        share: float = 0.5,
+        backgrounds: Path | None = None,
     ) -> None:
-        """looks: a file for photographic people (looks.Looks), who are this share of all; None for none.
+        """looks: a file for photographic people (looks.Looks), who are this share of all. backgrounds: a folder of
+        photographs without people, behind _PHOTOGRAPHED of the people. None for none.
 
-        Raises InputError where the file can't be used.
+        Raises InputError where one can't be used.
         """
         self.seed = seed
         self._bank = bank
@@ -71,6 +80,7 @@ class SyntheticPeople:
         self._wardrobe = Wardrobe(self._body)
         self._accessories = Accessories(self._body)
         self._looks, self._share = Looks(looks, self._body) if looks else None, share
+        self._backgrounds = Backgrounds(backgrounds) if backgrounds else None
         part = body.weights.argmax(1).astype(np.uint8)
         self._part = part[self._body.faces[:, 0]]  # the joint that moves each face most
 
@@ -134,7 +144,9 @@ class SyntheticPeople:
         self._furnish(rng, canvas, view, ground, float(joints[0, 2]))
         shapes = self._objects(rng, canvas, scenes, joints)
         image = np.empty((SIZE, SIZE, 3), _F32)
-        if rng.random() < _FLAT:
+        if self._backgrounds and rng.random() < _PHOTOGRAPHED:
+            image[:] = self._backgrounds.draw(rng, SIZE)
+        elif rng.random() < _FLAT:
             image[:] = backdrop(rng, SIZE)
         else:
             balls = np.concatenate(
@@ -190,7 +202,7 @@ class SyntheticPeople:
         shaped, moves = self._body.shaped(betas), self._body.transforms(betas[None], rotations[None])[0]
         look = None
         if self._looks and rng.random() < self._share:
-            look = self._looks.choose(rng, outfit, woman=betas[1] + 0.4 * rng.standard_normal() < 0)
+            look = self._looks.choose(rng, outfit, woman=float(betas[1]) + 0.4 * rng.standard_normal() < 0)
         rest = shaped if look and look.clothed else self._wardrobe.clothed(outfit, shaped)
         if self._looks and look:
             dressed = self._looks.wear(look, outfit, rest, betas, rotations, moves, transl)

@@ -59,7 +59,7 @@ def photo(
     full: NDArray[np.uint8], half: NDArray[np.uint8], quarter: NDArray[np.uint8], paints: NDArray[np.floating],
     m: int, u: float, v: float, x: float, y: float, z: float, pixel: float,
 ) -> tuple[float, float, float]:  # fmt: skip
-    """The colour of material m (looks.py) at (u, v), which lies at the place (x, y, z). pixel: metres that one covers."""
+    """The colour of material m at (u, v), which lies at the place (x, y, z). pixel: metres that one covers."""
     n = int(paints[m, B])
     if pixel < TEXEL:
         red, green, blue = _between(full, n, u, v)
