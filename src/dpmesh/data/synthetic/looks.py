@@ -7,9 +7,10 @@ on a photographic skin. Clothes belong to the person as the body does; hair hang
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (numpy's own stubs leave clip, reshape, T and the like partly unknown)
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -37,6 +38,7 @@ from dpmesh.render.shading import vertex_normals
 
 _F32 = np.float32
 Array32 = NDArray[np.float32]
+T = TypeVar("T")
 
 SHARE = 0.5
 """Of the people with photographic skin, those who wear the file's clothes; the others wear procedural ones."""
@@ -79,14 +81,9 @@ class Looks:
         self._part = body.part[body.faces[:, 0]].astype(np.uint8)
         self.textures: Levels = file.textures
         self._shoes = file.shoes
-        self._skins, self._clothes, self._hair = (
-            {woman: [one for name, one in named if of_women(name) == woman] for woman in (False, True)}
-            for named, of_women in (
-                (list(file.skins.items()), lambda name: "female" in name),
-                ([(piece.name, piece) for piece in file.clothes], lambda name: name.startswith("female")),
-                ([(piece.name, piece) for piece in file.hair], lambda name: name.lower().startswith(_LONG_HAIR)),
-            )
-        )  # fmt: skip
+        self._skins = _of_women(file.skins.items(), lambda name: "female" in name)
+        self._clothes = _of_women(_named(file.clothes), lambda name: name.startswith("female"))
+        self._hair = _of_women(_named(file.hair), lambda name: name.lower().startswith(_LONG_HAIR))
 
     def choose(self, rng: np.random.Generator, outfit: Outfit, woman: bool) -> Look:
         """A random look. outfit: where eyes and mouth are, in its last paint, the procedural skin."""
@@ -128,9 +125,7 @@ class Looks:
         hidden = np.zeros(len(body.faces), np.bool_)
         for piece, _ in look.worn:
             hidden |= piece.hides
-        faces, part, uv = (
-            rows[~hidden] if hidden.any() else rows for rows in (body.faces, self._part, self._uv)
-        )
+        faces, part, uv = body.faces[~hidden], self._part[~hidden], self._uv[~hidden]
         paints = look.skin[None] if look.clothed else np.concatenate([outfit.paints[:-1], look.skin[None]])
         mesh = Mesh(
             vertices, faces, vertex_normals(vertices, body.faces), body.template, np.zeros(len(faces), np.int32),
@@ -141,6 +136,16 @@ class Looks:
         hair = _placed(*look.hair, betas, added, moves, transl) if look.hair else None
         part = np.concatenate([part, *(piece.part for piece, _ in worn)])
         return Dressed(join(meshes), hair, part, not worn)
+
+
+def _named(pieces: Iterable[Piece]) -> list[tuple[str, Piece]]:
+    return [(piece.name, piece) for piece in pieces]
+
+
+def _of_women(named: Iterable[tuple[str, T]], theirs: Callable[[str], bool]) -> dict[bool, list[T]]:
+    """What is women's (True) and what is men's, by its name."""
+    kept = list(named)
+    return {woman: [one for name, one in kept if theirs(name) == woman] for woman in (False, True)}
 
 
 def bare(outfit: Outfit) -> Outfit:
@@ -177,6 +182,6 @@ def _painted(
     if hair or rng.random() < recoloured:
         colour = HAIR[rng.integers(len(HAIR))] if hair else np.array(cloth_colour(rng))
         gain, grey = colour * between(rng, 0.8, 1.2) / piece.level, between(rng, 0.8, 1.0)
-    row = material(PHOTO, np.minimum(gain, _MOST_GAIN), (float(piece.texture), 0.0, 0.0), grain=0.0, duty=grey,
-                   folds=0.0 if hair else between(rng, 0.0, 0.15), gloss=max(between(rng, -0.1, 0.15), 0.0))  # fmt: skip
-    return piece, row
+    folds, gloss = 0.0 if hair else between(rng, 0.0, 0.15), max(between(rng, -0.1, 0.15), 0.0)
+    gain, number = np.minimum(gain, _MOST_GAIN), (float(piece.texture), 0.0, 0.0)
+    return piece, material(PHOTO, gain, number, grain=0.0, duty=grey, folds=folds, gloss=gloss)

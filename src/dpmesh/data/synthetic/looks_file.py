@@ -92,7 +92,7 @@ def _decoded(data: NDArray[np.uint8]) -> UInt8[NDArray[np.uint8], "s s 3"]:
     image = cv2.imdecode(np.asarray(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None or image.shape[0] != image.shape[1] or image.shape[0] > 2048:
         raise ValueError("a texture is damaged")
-    return np.ascontiguousarray(image[..., ::-1])
+    return np.ascontiguousarray(image[..., ::-1], np.uint8)
 
 
 def _uv(quantized: NDArray[np.uint16], faces: int) -> Float32[Array32, "f 6"]:

@@ -27,13 +27,12 @@ NO_TEXTURES: Levels = tuple(np.zeros((1, 1, 1, 3), np.uint8) for _ in range(3)) 
 
 def levels(images: list[UInt8[NDArray[np.uint8], "s s 3"]]) -> Levels:
     """The textures (sRGB) of one size, and their halves and quarters."""
-    full = np.stack(images)
-    size = full.shape[1]
-    half, quarter = (
-        np.stack([cv2.resize(image, (size // k,) * 2, interpolation=cv2.INTER_AREA) for image in images])
-        for k in (2, 4)
-    )
-    return full, half, quarter
+    return _scaled(images, 1), _scaled(images, 2), _scaled(images, 4)
+
+
+def _scaled(images: list[NDArray[np.uint8]], k: int) -> NDArray[np.uint8]:
+    size = (len(images[0]) // k,) * 2
+    return np.asarray([cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images], np.uint8)
 
 
 @compiled_fast
