@@ -1,5 +1,6 @@
 """People in a looks file: labels stay right, the file is checked, and without one nothing changes."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -111,19 +112,22 @@ def test_an_index_is_a_sample(file: Path, bank: PoseBank):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "damage"),
     [
-        ("uv", np.zeros((5, 6), np.uint16)),
-        ("clothes1.faces", np.full((4, 3), 9999, np.uint16)),
-        ("clothes1.bones", np.full((4, 4), 99, np.uint8)),
-        ("clothes1.nearest", np.zeros(2, np.uint16)),
-        ("male_1.texture", np.zeros(9, np.uint8)),
-        ("hair", np.array([], "U4")),
+        ("uv", lambda a: a[:5]),
+        ("clothes1.faces", lambda a: a + 9000),
+        ("clothes1.bones", lambda a: a + 30),
+        ("clothes1.nearest", lambda a: a + 9000),
+        ("clothes1.weights", lambda a: a[:2]),
+        ("male_1.texture", lambda a: a[:9]),
+        ("hair", lambda a: a[:0]),
     ],
 )
-def test_a_damaged_file_is_named(name: str, value: np.ndarray, tmp_path: Path, bank: PoseBank):
-    path = tmp_path / "looks.npz"
-    np.savez(path, **{**arrays(), name: value})
+def test_a_damaged_file_is_named(
+    name: str, damage: Callable[[np.ndarray], np.ndarray], tmp_path: Path, bank: PoseBank
+):
+    path, made = tmp_path / "looks.npz", arrays()
+    np.savez(path, **{**made, name: damage(made[name])})
     with pytest.raises(InputError, match=r"looks\.npz"):
         SyntheticPeople(7, bank, BODY, path)
 
