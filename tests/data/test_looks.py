@@ -17,7 +17,7 @@ from dpmesh.data.synthetic.clothes import Wardrobe
 from dpmesh.data.synthetic.looks import Look, Looks
 from dpmesh.data.synthetic.looks_file import load_looks
 from dpmesh.errors import ConfigError, InputError
-from dpmesh.train.config import Data
+from dpmesh.train.config import Data, TrainingSource
 
 BODY = free_body()
 RED, GREEN = (200, 30, 30), (30, 180, 30)
@@ -122,6 +122,7 @@ def test_an_index_is_a_sample(file: Path, bank: PoseBank):
         ("male_1.texture", lambda a: a[:9]),
         ("hair", lambda a: a[:0]),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_damaged_file_is_named(
     name: str, damage: Callable[[np.ndarray], np.ndarray], tmp_path: Path, bank: PoseBank
@@ -153,6 +154,8 @@ def test_photographs_behind(tmp_path: Path, bank: PoseBank):
         SyntheticPeople(7, bank, BODY, backgrounds=tmp_path)
 
 
-def test_the_share_is_one():
+def test_settings_that_would_have_no_effect_are_refused():
     with pytest.raises(ConfigError, match="looks_share"):
         Data(looks_share=1.5)
+    with pytest.raises(ConfigError, match="synthetic people"):
+        Data(looks="looks.npz", group2d=(TrainingSource(dataset="coco", root="data"),))

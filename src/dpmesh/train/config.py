@@ -74,6 +74,11 @@ class Data:
             for source in sources:
                 if source.split != split:
                     raise ConfigError(f"{source.dataset}'s split must be {split!r} here", where="data")
+        if self.real and (self.looks or self.backgrounds):
+            raise ConfigError(
+                "looks and backgrounds are for synthetic people, and people come from data sets here",
+                where="data",
+            )
         in_range("data", overfit_people=(self.overfit_people, 0, 10**9), looks_share=(self.looks_share, 0, 1))
 
     @property
