@@ -60,7 +60,15 @@ def t_pose(
     parents: list[int],
     labels: list[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A-pose to T-pose by the rig's own skinning (body frame): arms along ±x, legs 2° apart, soles level.
+    """A-pose to T-pose by the rig's own skinning (body frame): arms along ±x, legs 2° apart, soles level."""
+    blended, shift, place = t_pose_moves(heads, weights, bones, parents, labels)
+    return np.einsum("vij,vj->vi", blended, skin) + shift, place
+
+
+def t_pose_moves(
+    heads: np.ndarray, weights: np.ndarray, bones: np.ndarray, parents: list[int], labels: list[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How each vertex moves to the T-pose: rotations V×3×3, shifts V×3; and the bones' heads there.
 
     The arm's rise is shared out as in a real shoulder: 8 % clavicle, 17 % shoulder blade, the rest upper arm.
     """
@@ -92,5 +100,4 @@ def t_pose(
         place[bone] = place[parent] + above @ (heads[bone] - heads[parent]) if parent >= 0 else heads[bone]
     offset = place - np.einsum("bij,bj->bi", turn, heads)
     blended = np.einsum("vk,vkij->vij", weights, turn[bones])
-    moved = np.einsum("vij,vj->vi", blended, skin) + np.einsum("vk,vki->vi", weights, offset[bones])
-    return moved, place
+    return blended, np.einsum("vk,vki->vi", weights, offset[bones]), place

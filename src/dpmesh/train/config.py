@@ -58,6 +58,13 @@ class Data:
     """Sets with a true pose (3dpw, synthetic); () for held-out synthetic people. `fits` has no effect here."""
     overfit_people: int = 0
     """Train and validate on this many fixed synthetic people, to test whether it can fit them. 0: always new ones."""
+    looks: str = ""
+    """File of photographic skins, clothes, hair and shoes for the synthetic people of a training without a data set
+    (docs/guide/data.md); "" for the drawn ones alone."""
+    looks_share: float = 0.5
+    """Share of the synthetic people who have them, 0 to 1."""
+    backgrounds: str = ""
+    """Folder of photographs without people (.jpg, .png), behind half of the synthetic people; "" for drawn places."""
     motions: Literal["train", "all"] = "train"
     """"train" leaves the pose bank's validation clips out of the training; "all" trains on them too, as the shipped
     weights were."""
@@ -67,7 +74,12 @@ class Data:
             for source in sources:
                 if source.split != split:
                     raise ConfigError(f"{source.dataset}'s split must be {split!r} here", where="data")
-        in_range("data", overfit_people=(self.overfit_people, 0, 10**9))
+        if self.real and (self.looks or self.backgrounds):
+            raise ConfigError(
+                "looks and backgrounds are for synthetic people, and people come from data sets here",
+                where="data",
+            )
+        in_range("data", overfit_people=(self.overfit_people, 0, 10**9), looks_share=(self.looks_share, 0, 1))
 
     @property
     def real(self) -> bool:

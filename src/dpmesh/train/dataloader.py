@@ -106,8 +106,12 @@ def _prior_clips(stage: PriorStage) -> tuple[PoseBank, tuple[bool, ...]]:
 
 
 def training_people(data: Data, seed: int) -> SyntheticPeople:
-    """The synthetic people of a training without a data set."""
-    return SyntheticPeople(seed, _training_poses(data.motions), free_body())
+    """The synthetic people of a training without a data set. Raises InputError for looks or backgrounds that cannot be
+    used."""
+    looks, backgrounds = (Path(name) if name else None for name in (data.looks, data.backgrounds))
+    return SyntheticPeople(
+        seed, _training_poses(data.motions), free_body(), looks, data.looks_share, backgrounds
+    )
 
 
 @cache

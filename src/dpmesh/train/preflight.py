@@ -26,6 +26,7 @@ from dpmesh.train.dataloader import (
     prior_poses,
     refuse_uneven,
     steps_of,
+    training_people,
 )
 from dpmesh.train.record import refuse_foreign
 from dpmesh.train.requirements import (
@@ -40,8 +41,6 @@ from dpmesh.train.stages import AnyStage, PriorStage, UncertaintyStage
 from dpmesh.train.validate import prepare_validation
 
 GIB = 2**30
-
-
 NUMBER = 4
 """Bytes of a stored number: fp32."""
 
@@ -196,13 +195,14 @@ def _run_checks(context: TrainingContext) -> Iterator[Callable[[], object]]:
     settings = context.settings
     yield lambda: refuse_foreign(Path(settings.out))
     yield lambda: check_body(context)
+    if settings.data.looks or settings.data.backgrounds:
+        yield lambda: training_people(settings.data, 0)
     if settings.optimizer == "muon":
         yield lambda: load_timm("the optimiser muon")
     if settings.tensorboard:
         yield check_tensorboard
-    lacking = (
-        [missing_files(source) for source in settings.data.validation] if settings.validate_every else []
-    )
+    validation = settings.data.validation if settings.validate_every else ()
+    lacking = [missing_files(source) for source in validation]
     if any(lacking):
         yield from (lambda e=error: _raise(e) for errors in lacking for error in errors)
     elif not any(missing_assets(settings)):

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float32
 from numpy.typing import NDArray
 
 from dpmesh.body.files import BodyArrays
+from dpmesh.data.synthetic.skinning import skinned
 from dpmesh.render.typed import compiled
 from dpmesh.skeletons import SMPL_PARENTS
 
@@ -130,12 +131,25 @@ class FastBody:
         transl: Float32[NDArray[np.float32], "3"] = _NOWHERE,
     ) -> Float32[NDArray[np.float32], "v 3"]:
         """A rest-pose surface, shaped and perhaps clothed, posed by the transforms of its shape."""
+        return self.skinned(self.corrected(rest, rotations), transforms, transl)
+
+    def skinned(
+        self,
+        rest: Float32[NDArray[np.float32], "v 3"],
+        transforms: Float32[NDArray[np.float32], "24 3 4"],
+        transl: Float32[NDArray[np.float32], "3"],
+    ) -> Float32[NDArray[np.float32], "v 3"]:
+        """`pose` without the correctives."""
+        return skinned(rest, transforms, transl, self._bones, self._weights)
+
+    def corrected(
+        self, rest: Float32[NDArray[np.float32], "v 3"], rotations: Float32[NDArray[np.float32], "24 3 3"]
+    ) -> Float32[NDArray[np.float32], "v 3"]:
+        """A rest-pose surface with what the pose adds to it before skinning."""
         flat = rest.reshape(-1).copy()
         feature = _feature(rotations[None]).reshape(23, 9)
         _correct(flat, self._corrected, self._ends, self._correctives, feature)
-        out = np.empty_like(self.template)
-        _skin(flat.reshape(-1, 3), transforms, transl, self._bones, self._weights, out)
-        return out
+        return flat.reshape(-1, 3)
 
 
 def matrices(rotvec: Float[NDArray[np.floating], "*b 3"]) -> Float32[NDArray[np.float32], "*b 3 3"]:
@@ -258,26 +272,3 @@ def _correct(
         start = ends[joint]
     for n in range(len(rows)):
         flat[rows[n]] += moved[n]
-
-
-@compiled
-def _skin(
-    rest: Array32,
-    transforms: Array32,
-    transl: Array32,
-    bones: NDArray[np.int32],
-    weights: Array32,
-    out: Array32,
-) -> None:
-    for v in range(rest.shape[0]):
-        a, b, c = rest[v, 0], rest[v, 1], rest[v, 2]
-        x, y, z = np.float32(0), np.float32(0), np.float32(0)
-        for k in range(bones.shape[1]):
-            w = weights[v, k]
-            if w == 0:
-                break
-            t = transforms[bones[v, k]]
-            x += w * (t[0, 0] * a + t[0, 1] * b + t[0, 2] * c + t[0, 3])
-            y += w * (t[1, 0] * a + t[1, 1] * b + t[1, 2] * c + t[1, 3])
-            z += w * (t[2, 0] * a + t[2, 1] * b + t[2, 2] * c + t[2, 3])
-        out[v, 0], out[v, 1], out[v, 2] = x + transl[0], y + transl[1], z + transl[2]

@@ -25,7 +25,8 @@ Array32 = NDArray[np.float32]
 # Columns of a material: kind, colours A and B, the axes that give u and v (cycles a metre) and their offsets,
 # the share of B, grain (strength, cycles a metre), folds (strength), gloss.
 KIND, A, B, U, V, U0, V0, DUTY, GRAIN, GRAIN_PITCH, FOLDS, GLOSS = 0, 1, 4, 7, 10, 13, 14, 15, 16, 17, 18, 19
-PLAIN, STRIPES, PLAID, BLOTS, BLEND, TILES, PRINT, WINDOWS, SKIN = range(9)
+PLAIN, STRIPES, PLAID, BLOTS, BLEND, TILES, PRINT, WINDOWS, SKIN, PHOTO, PHOTO_SKIN = range(11)
+# The last two have a texture, whose number is in column B (photo_textures.py).
 Material = Float32[Array32, "20"]
 
 CLOTHS = ((PLAIN, STRIPES, PLAID, BLOTS, BLEND, PRINT), (0.5, 0.15, 0.1, 0.07, 0.08, 0.1))

@@ -32,7 +32,7 @@ class Mesh:
     """vertices (v, 3) metres; faces; normals (v, 3) unit; place (v, 3): where the material is evaluated.
 
     outfit (f,): the layers of a face are those from starts[outfit] to starts[outfit + 1] of regions and paints
-    (clothes.Outfit); things have one layer.
+    (clothes.Outfit); things have one layer. uv (f, 6): u and v of a face's corners, where a material has a texture.
     """
 
     vertices: Float32[Array32, "v 3"]
@@ -43,12 +43,13 @@ class Mesh:
     starts: Int32[NDArray[np.int32], "k"]
     regions: Float32[Array32, "l 4 4"]
     paints: Float32[Array32, "l 20"]
+    uv: Float32[Array32, "f 6"] | None = None
 
     def moved(self, turn: Float32[Array32, "3 3"], to: Float32[Array32, "3"]) -> "Mesh":
         """Turned, then shifted; its material goes along."""
         return Mesh(
             np.asarray(self.vertices @ turn.T + to, _F32), self.faces, np.asarray(self.normals @ turn.T, _F32),
-            self.place, self.outfit, self.starts, self.regions, self.paints,
+            self.place, self.outfit, self.starts, self.regions, self.paints, self.uv,
         )  # fmt: skip
 
 
@@ -131,4 +132,18 @@ def join(meshes: list[Mesh]) -> Mesh:
         np.concatenate([*starts, layers[-1:]]),
         np.concatenate([mesh.regions for mesh in meshes]),
         np.concatenate([mesh.paints for mesh in meshes]),
+        _join_uv(meshes),
     )
+
+
+def _join_uv(meshes: list[Mesh]) -> Float32[Array32, "f 6"] | None:
+    """None where no mesh has a texture."""
+    if all(mesh.uv is None for mesh in meshes):
+        return None
+    out = np.zeros((sum(len(mesh.faces) for mesh in meshes), 6), _F32)
+    first = 0
+    for mesh in meshes:
+        if mesh.uv is not None:
+            out[first : first + len(mesh.faces)] = mesh.uv
+        first += len(mesh.faces)
+    return out

@@ -10,17 +10,22 @@ from numpy.typing import NDArray
 
 from dpmesh.data.synthetic.clothes import inside
 from dpmesh.data.synthetic.lighting import Light
-from dpmesh.data.synthetic.materials import FOLDS, GLOSS, NOISE, noise_at, paint
+from dpmesh.data.synthetic.materials import FOLDS, GLOSS, KIND, NOISE, PHOTO, noise_at, paint
+from dpmesh.data.synthetic.photo_textures import NO_TEXTURES, Levels, photo
 from dpmesh.data.synthetic.primitives import Mesh
 from dpmesh.render.rasterizer import Raster
 from dpmesh.render.typed import compiled_fast
 
 _F32 = np.float32
+_NO_UV = np.zeros((0, 6), _F32)
 Array32 = NDArray[np.float32]
 Array64 = NDArray[np.float64]
 
 
-def shade(image: Float32[Array32, "h w 3"], raster: Raster, mesh: Mesh, light: Light, focal: float) -> None:
+def shade(
+    image: Float32[Array32, "h w 3"], raster: Raster, mesh: Mesh, light: Light, focal: float,
+    textures: Levels = NO_TEXTURES,
+) -> None:  # fmt: skip
     """Draw the visible surfaces over `image`, in place. Two-sided: a normal that faces away is negated."""
     # The tables have the precision of the computation: converting for each pixel takes an eighth longer.
     regions, paints, harmonics, sun, hard = (
@@ -30,6 +35,7 @@ def shade(image: Float32[Array32, "h w 3"], raster: Raster, mesh: Mesh, light: L
     _shade(
         image, raster.depth, raster.face, raster.bary, mesh.faces, mesh.place, mesh.normals, mesh.outfit, mesh.starts,
         regions, paints, harmonics, sun, hard, NOISE, focal, corners(raster.depth),
+        _NO_UV if mesh.uv is None else mesh.uv, *textures,
     )  # fmt: skip
 
 
@@ -78,7 +84,8 @@ def _mixed(
 def _shade(
     image: Array32, depth: Array32, face: NDArray[np.int32], bary: Array32, faces: NDArray[np.int32], place: Array32,
     normals: Array32, outfit: NDArray[np.int32], starts: NDArray[np.int32], regions: Array64, paints: Array64,
-    harmonics: Array64, sun: Array64, hard: Array64, table: Array32, focal: float, corner: Array32,
+    harmonics: Array64, sun: Array64, hard: Array64, table: Array32, focal: float, corner: Array32, uv: Array32,
+    fine: NDArray[np.uint8], coarse: NDArray[np.uint8], coarsest: NDArray[np.uint8],
 ) -> None:  # fmt: skip
     height, width = face.shape
     for i in range(height):
@@ -94,7 +101,12 @@ def _shade(
             while layer < starts[outfit[f] + 1] - 1 and inside(regions, layer, px, py, pz) <= 0:
                 layer += 1
             fade = min(1.0, 0.02 * focal / depth[i, j])  # a pixel of 2 cm sees half of what is finer
-            colour = paint(table, paints, layer, px, py, pz, fade)
+            if paints[layer, KIND] >= PHOTO:
+                u = wa * uv[f, 0] + wb * uv[f, 2] + wc * uv[f, 4]
+                v = wa * uv[f, 1] + wb * uv[f, 3] + wc * uv[f, 5]
+                colour = photo(fine, coarse, coarsest, paints, layer, u, v, px, py, pz, depth[i, j] / focal)
+            else:
+                colour = paint(table, paints, layer, px, py, pz, fade)
             if paints[layer, FOLDS] > 0:  # wrinkles tilt the normal a little
                 fold = paints[layer, FOLDS] * noise_at(table, 1.7 * px + 0.5 * py, 0.7 * py + pz)
                 x += 1.6 * fold
