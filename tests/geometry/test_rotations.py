@@ -8,7 +8,7 @@ import pytest
 import roma
 import torch
 
-from dpmesh.geometry.rotations import axis_angle, rotation_matrix
+from dpmesh.geometry.rotations import axis_angle, nearest_rotation, rotation_matrix
 
 
 def vectors(dtype: torch.dtype) -> torch.Tensor:
@@ -47,3 +47,10 @@ def test_they_do_not_load_roma() -> None:
     code += "assert 'roma' not in sys.modules and 'torch._dynamo' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_nearest_rotation_is_romas() -> None:
+    matrices = torch.randn(200, 3, 3, generator=torch.Generator().manual_seed(0))
+    found = nearest_rotation(matrices)
+    torch.testing.assert_close(found, roma.special_procrustes(matrices), atol=1e-4, rtol=0)
+    assert (torch.linalg.det(found) > 0.99).all()

@@ -11,7 +11,7 @@ from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.rotations import axis_angle, rotation_matrix
-from dpmesh.inference.detections import DetectionResult
+from dpmesh.inference.detections import Detection, DetectionResult
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.refine import REFINE, Refiner, RefineSettings
 from dpmesh.model import DPMesh
@@ -52,6 +52,33 @@ def _coco(count: int = 3) -> torch.Tensor:
     confidence = torch.zeros(count, 30)
     confidence[:, COCO] = 1
     return confidence
+
+
+def _refined(
+    refiner: Refiner,
+    start: Prediction,
+    joints: torch.Tensor,
+    confidence: torch.Tensor,
+    settings: RefineSettings = REFINE,
+) -> Prediction:
+    empty = torch.zeros(1).expand(len(joints), 3, 256, 256)  # not used
+    inputs = Inputs(empty, joints, (confidence > 0).float(), start.focal, confidence)
+    return refiner(start, inputs, settings)
+
+
+def _off(result: Prediction, joints: torch.Tensor) -> torch.Tensor:
+    return (result.joints2d - joints)[:, COCO].norm(dim=-1).mean(1)
+
+
+def _turned(a: Prediction, b: Prediction) -> torch.Tensor:
+    """Degrees between the rotations of two predictions, the root first: (b, 24)."""
+    x, y = (torch.cat([p.global_orient[:, None], p.body_rotations], 1) for p in (a, b))
+    return torch.rad2deg(axis_angle(x.mT @ y).norm(dim=-1))
+
+
+def _row(result: Prediction, i: int) -> Prediction:
+    values = {n: v[i : i + 1] for n, v in vars(result).items() if isinstance(v, torch.Tensor)}
+    return replace(result, **values)
 
 
 def _refined(
@@ -200,7 +227,10 @@ def test_the_predictor_refines_with_the_confidences() -> None:
         def __call__(self, image: np.ndarray, max_people: int = 20) -> DetectionResult:
             raise AssertionError("boxes and keypoints are given")
 
-        keypoints_in_boxes = __call__
+        def keypoints_in_boxes(
+            self, image: np.ndarray, boxes: np.ndarray, scores: np.ndarray | None = None
+        ) -> tuple[Detection, ...]:
+            raise AssertionError("boxes and keypoints are given")
 
     rng = np.random.default_rng(0)
     source = rng.integers(0, 256, (200, 200, 3), np.uint8)

@@ -63,8 +63,8 @@ class JointJacobian(nn.Module):
         arms = torch.einsum("kl,bjlc->bjkc", below, parts)
         arms = arms - self.get_buffer("mass_below").T[..., None] * places[:, None]
         world = (turns @ axes).transpose(-1, -2)  # (b, 24, axis, 3)
-        axis, arm = torch.broadcast_tensors(world[:, None], arms[..., None, :])
-        moved = torch.cross(axis, arm, dim=-1)  # (b, 30, 24, axis, 3)
+        size = (b, arms.shape[1], len(self.body.parents), 3, 3)
+        moved = torch.cross(world[:, None].expand(size), arms[..., None, :].expand(size), dim=-1)
         by_turn = moved.permute(0, 1, 4, 2, 3).reshape(b, -1, 3, TURNS)
         along = torch.eye(3, device=betas.device, dtype=betas.dtype).expand(b, by_turn.shape[1], 3, 3)
         return torch.cat([by_turn, self._by_shape(turns), along], -1)

@@ -1,12 +1,8 @@
 """Rotations as matrices, as rotation vectors, and as six numbers (Zhou et al., CVPR 2019).
 
-The six numbers are the first two columns of the matrix, stored row by row as in the released code. Only
-`nearest_rotation` uses roma, which is slow to import because it loads torch's compiler; the other functions repeat its
-arithmetic.
+The six numbers are the first two columns of the matrix, stored row by row as in the released code. The functions repeat
+the arithmetic of roma, which is slow to import because it loads torch's compiler.
 """
-
-import importlib
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -35,8 +31,9 @@ def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
 
 def nearest_rotation(matrices: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
     """The rotations nearest to arbitrary matrices (orthogonal Procrustes), for example to means of rotations."""
-    roma: Any = importlib.import_module("roma")  # on first use: see the module's docstring
-    return roma.special_procrustes(matrices)
+    left, _, right = torch.linalg.svd(matrices)
+    sign = torch.linalg.det(left @ right)
+    return torch.cat([left[..., :2], left[..., 2:] * sign[..., None, None]], -1) @ right
 
 
 def axis_angle(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:
