@@ -120,10 +120,11 @@ class Predictor:
     ) -> "Predictor":
         """Load weights, their body and the detector. Raises DPMeshError.
 
-        weights: a shipped name or a folder. device: "auto", "cpu", "cuda:1", "mps". threads: of the
-        CPU. body, regressors: your SMPL files. flip, refine: more accurate, slower. fast: one detection
-        for the whole image. rotated_detection: a second one where a person leans. pose_model,
-        person_model: your own ONNX files. In full: help(dpmesh.ModelOptions).
+        weights: a shipped name or a folder. device: "auto", "cpu", "cuda:1", "mps". threads: of
+        the CPU. body, regressors: your SMPL files. refine: fit to the keypoints, more accurate.
+        flip: two passes without refining. fast: one detection for the whole image, less accurate.
+        rotated_detection: a second one where a person leans. pose_model, person_model: your own
+        ONNX files. In full: help(dpmesh.ModelOptions).
         """
         options = ModelOptions(
             weights=weights,
@@ -182,10 +183,11 @@ class Predictor:
     ) -> Scene | list[Scene]:
         """Predict every person in an image, or in each of a list. Raises InputError.
 
-        images: path, bytes, open binary file, PIL image, RGB array (H, W, 3) uint8, tensor (3, H, W)
-        uint8 or float in [0, 1]; or a list. keypoints, boxes, format: your own, in place of the
-        detector's. focal (pixels) or fov (degrees): of the camera. max_people, max_pixels: limits.
-        keep_unposed: keep people without a keypoint. In full: help(dpmesh.PredictOptions).
+        images: path, bytes, open binary file, PIL image, RGB array (H, W, 3) uint8, tensor
+        (3, H, W) uint8 or float in [0, 1]; or a list. keypoints, boxes, format: your own, in
+        place of the detector's. focal (pixels) or fov (degrees): of the camera. max_people,
+        max_pixels: limits. keep_unposed: keep people without a keypoint.
+        In full: help(dpmesh.PredictOptions).
         """
         options = PredictOptions(
             keypoints=keypoints,
@@ -206,10 +208,11 @@ class Predictor:
     def predict_many(
         self, images: Iterable[ImageSource], **options: Unpack[PredictKeywords]
     ) -> Iterator[tuple[Any, Scene | DPMeshError]]:
-        """Predict the images of any iterable as they are needed, in order, people batched across images.
+        """Predict the images of any iterable as they are needed, in order.
 
-        Yields (image, scene), or (image, DPMeshError) for an image that cannot be used. A path comes
-        back as a `Path`, any other image as it is. options: those of a call.
+        Yields (image, scene), or (image, DPMeshError) for an image that cannot be used. A path
+        comes back as a `Path`, any other image as it is. options: those of a call. People are
+        batched across images.
         """
         return predict_stream(self, images, PredictOptions(**options))
 
