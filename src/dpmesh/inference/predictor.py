@@ -211,8 +211,7 @@ class Predictor:
         """Predict the images of any iterable as they are needed, in order.
 
         Yields (image, scene), or (image, DPMeshError) for an image that cannot be used. A path
-        comes back as a `Path`, any other image as it is. options: those of a call. People are
-        batched across images.
+        comes back as a `Path`, any other image as it is. options: those of a call.
         """
         return predict_stream(self, images, PredictOptions(**options))
 
