@@ -78,7 +78,7 @@ def _turned(a: Prediction, b: Prediction) -> torch.Tensor:
 
 def _row(result: Prediction, i: int) -> Prediction:
     values = {n: v[i : i + 1] for n, v in vars(result).items() if isinstance(v, torch.Tensor)}
-    return replace(result, **values)
+    return replace(result, **values)  # pyright: ignore[reportArgumentType]
 
 
 def _refined(
