@@ -78,33 +78,7 @@ def _turned(a: Prediction, b: Prediction) -> torch.Tensor:
 
 def _row(result: Prediction, i: int) -> Prediction:
     values = {n: v[i : i + 1] for n, v in vars(result).items() if isinstance(v, torch.Tensor)}
-    return replace(result, **values)
-
-
-def _refined(
-    refiner: Refiner,
-    start: Prediction,
-    joints: torch.Tensor,
-    confidence: torch.Tensor,
-    settings: RefineSettings = REFINE,
-) -> Prediction:
-    empty = torch.zeros(1).expand(len(joints), 3, 256, 256)  # not used
-    inputs = Inputs(empty, joints, (confidence > 0).float(), start.focal, confidence)
-    return refiner(start, inputs, settings)
-
-
-def _off(result: Prediction, joints: torch.Tensor) -> torch.Tensor:
-    return (result.joints2d - joints)[:, COCO].norm(dim=-1).mean(1)
-
-
-def _turned(a: Prediction, b: Prediction) -> torch.Tensor:
-    """Degrees between the rotations of two predictions, the root first: (b, 24)."""
-    x, y = (torch.cat([p.global_orient[:, None], p.body_rotations], 1) for p in (a, b))
-    return torch.rad2deg(axis_angle(x.mT @ y).norm(dim=-1))
-
-
-def _row(result: Prediction, i: int) -> Prediction:
-    return Prediction(**{n: v[i : i + 1] for n, v in vars(result).items() if isinstance(v, torch.Tensor)})
+    return replace(result, **values)  # pyright: ignore[reportArgumentType]
 
 
 def test_exact_keypoints_recover_the_pose(refiner: Refiner) -> None:

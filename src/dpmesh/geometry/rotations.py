@@ -4,6 +4,8 @@ The six numbers are the first two columns of the matrix, stored row by row as in
 the arithmetic of roma, which is slow to import because it loads torch's compiler.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,8 +33,9 @@ def rotation_from_6d(numbers: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
 
 def nearest_rotation(matrices: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
     """The rotations nearest to arbitrary matrices (orthogonal Procrustes), for example to means of rotations."""
-    left, _, right = torch.linalg.svd(matrices)
-    sign = torch.linalg.det(left @ right)
+    left, _, right = torch.linalg.svd(matrices)  # pyright: ignore  (torch's stub)
+    left, right = cast("Tensor", left), cast("Tensor", right)
+    sign = (left @ right).det()
     return torch.cat([left[..., :2], left[..., 2:] * sign[..., None, None]], -1) @ right
 
 
