@@ -47,7 +47,9 @@ class WholeImageSource:
         rows = [
             _inputs(one, image, record) for one, image, record in zip(found, prepared, chosen, strict=True)
         ]
-        crops, joints, visible, focal, turn = (np.stack(column) for column in zip(*rows, strict=True))
+        crops, joints, visible, focal, turn, confidence = (
+            np.stack(column) for column in zip(*rows, strict=True)
+        )
         truths = np.stack([_joint_truth(record) for record in chosen])
         h36m = np.array(H36M17.indices_in(JOINTS30))
         return Persons(
@@ -65,6 +67,7 @@ class WholeImageSource:
             truth_pelvis=None,
             joint_visible=np.where(self._reported, visible[:, h36m], np.nan),
             fallbacks=+Counter({MISSED: int(missed.sum())}),
+            confidence=confidence,
             missed=missed,
         )
 
@@ -109,11 +112,14 @@ def _joint_truth(record: PersonRecord) -> Float[np.ndarray, "17 4"]:
 def _inputs(
     person: PersonInput | None, image: PreparedImage, record: PersonRecord
 ) -> tuple[np.ndarray | np.float32, ...]:
-    """A row of Persons' crops, joints, visible, focal_crop and turn; of a miss the annotated box without joints."""
+    """A row of Persons' crops, joints, visible, focal_crop, turn and confidence; of a miss the annotated box without
+    joints."""
     crop = Crop.around(record.box.astype(np.float32), EXPAND) if person is None else person.crop
-    joints, visible = np.zeros((30, 2), np.float32), np.zeros(30, np.float32)
+    joints = np.zeros((30, 2), np.float32)
+    visible, confidence = np.zeros((2, 30), np.float32)
     if person is not None:
         joints = crop.to_crop(person.detection.keypoints30[:, :2].astype(np.float64)).astype(np.float32)
         visible = visible_joints(*person).astype(np.float32)
+        confidence = person.detection.keypoints30[:, 2].clip(0, 1)
     focal, turn = np.float32(crop_focal(image.K, crop)), crop_rotation(image.K, crop)
-    return crop.warp(image.image.rgb), joints, visible, focal, turn
+    return crop.warp(image.image.rgb), joints, visible, focal, turn, confidence
