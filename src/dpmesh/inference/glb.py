@@ -131,7 +131,10 @@ class _File:
         """values: (n, ...) of a type in _COMPONENT, little endian."""
         values = np.ascontiguousarray(values)
         limits = (
-            {name: np.atleast_1d(value).tolist() for name, value in (("min", values.min(0)), ("max", values.max(0)))}
+            {
+                name: np.atleast_1d(value).tolist()
+                for name, value in (("min", values.min(0)), ("max", values.max(0)))
+            }
             if bounds
             else {}
         )

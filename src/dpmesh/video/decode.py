@@ -58,6 +58,8 @@ class FrameSource(Protocol):
     """Frames a second: the average, where the rate varies."""
     length: int | None
     """Frames of the whole source, as its header has it; None where it does not say."""
+    live: bool
+    """A camera or stream, which can be read once."""
     notes: list[str]
     """What had to be left out, complete after the iteration."""
 
@@ -190,6 +192,7 @@ class FolderFrames:
     fps: float = DEFAULT_FPS
     name: str = field(init=False)
     length: int | None = field(init=False)
+    live: bool = field(init=False, default=False)
     notes: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:

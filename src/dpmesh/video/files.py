@@ -1,6 +1,7 @@
 """Tracks as files: tracks.npz and tracks.json, and as the animations of other programs."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ from dpmesh.io import atomic_path, atomic_write, read_json
 from dpmesh.render.overlay import palette
 from dpmesh.render.shading import vertex_normals
 from dpmesh.skeletons import JOINTS30, SMPL24
+from dpmesh.video.overlay import write_overlay
 from dpmesh.video.tracks import ARRAYS, Tracks
+from dpmesh.video.video import Video
 
 SCHEMA = "dpmesh.tracks/1"
 TABLE, TEXT = "tracks.npz", "tracks.json"
 LARGEST_TABLE = 2**32
+_PERSON = re.compile(r"person_\d+(\.bvh|_amass\.npz)")
 
 
 def save_tables(tracks: Tracks, folder: Path, provenance: Mapping[str, Any]) -> None:
@@ -80,6 +84,47 @@ def load_tables(folder: Path) -> Tracks:
         )
     except (KeyError, ValueError, TypeError, OSError, IndexError) as error:
         raise InputError(f"damaged ({type(error).__name__}: {error})", where=str(path)) from None
+
+
+def is_result(folder: Path) -> bool:
+    """Whether the folder holds a video's result, or what an interrupted write left of one, and nothing else."""
+    names = [path.name for path in folder.iterdir()]
+    fixed = {TABLE, TEXT, "overlay.mp4", "scene.glb", "joints.csv"}
+    return TEXT in names and all(name in fixed or _PERSON.fullmatch(name) for name in names)
+
+
+def write_result(
+    tracks: Tracks,
+    folder: Path,
+    video: Video,
+    provenance: Mapping[str, Any],
+    formats: Sequence[str],
+    unit: str = "cm",
+) -> None:
+    """All files of a result; tracks.json, which makes the folder a result, comes first. Raises OutputError, InputError.
+
+    formats: of "overlay", "glb", "bvh", "amass", "csv"; the tables are always written.
+    """
+    body = video.predictor.model.body
+    faces = body.faces.cpu().numpy().astype(np.int32)
+    if folder.exists():
+        for path in folder.iterdir():
+            if path.name != TEXT:
+                path.unlink()
+    save_tables(tracks, folder, provenance)
+    for name, content in motion_files(tracks, body, unit).items():
+        if isinstance(content, bytes):
+            if "bvh" in formats:
+                atomic_write(folder / name, content)
+        elif "amass" in formats:
+            with atomic_path(folder / f"{name}.npz") as part, part.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **content)
+    if "csv" in formats:
+        atomic_write(folder / "joints.csv", joints_csv(tracks))
+    if "glb" in formats and len(tracks):
+        atomic_write(folder / "scene.glb", animated_glb(tracks, body, faces))
+    if "overlay" in formats and not video.source.live:
+        write_overlay(tracks, video.source, video.span, body, folder / "overlay.mp4")
 
 
 def animated_glb(tracks: Tracks, body: BodyModel, faces: NDArray[np.int32]) -> bytes:
