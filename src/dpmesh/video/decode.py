@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -50,6 +50,7 @@ class Span:
             raise ConfigError(f"every={self.every} must be at least 1", where="every")
 
 
+@runtime_checkable
 class FrameSource(Protocol):
     """A source of frames. Iterating opens it, yields the frames of a span in order, and closes it."""
 
