@@ -140,7 +140,7 @@ def planted(
     if not weight.any():
         return wanted
     target = wanted / np.maximum(weight, 1)[:, None]
-    return whittaker(target, np.where(weight > 0, 1.0, 0.01), 0.5)
+    return whittaker(target, np.where(weight > 0, 1.0, 0.01), 0.05)
 
 
 def runs(flags: Bool[np.ndarray, " t"]) -> list[tuple[int, int]]:
