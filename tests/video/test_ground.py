@@ -49,7 +49,13 @@ def walk(noise: float = 0.0, curve: bool = True) -> tuple[Tracks, np.ndarray]:
     points = (joints - [0, HEIGHT, 0]) @ camera.T + random.normal(scale=noise, size=(count, 1, 3))
     rows = {name: np.zeros((count, *shape)) for name, shape in ROW_SHAPES.items()}
     rows |= {"joints3d": points.astype(np.float32), "time": time, "frame": np.arange(count)}
-    kinds = {"frame": np.int64, "track": np.int64, "interpolated": np.bool_, "time": np.float64}
+    kinds = {
+        "frame": np.int64,
+        "track": np.int64,
+        "interpolated": np.bool_,
+        "contacts": np.bool_,
+        "time": np.float64,
+    }
     columns = {name: value.astype(kinds.get(name, np.float32)) for name, value in rows.items()}
     tracks = Tracks(
         **columns,

@@ -51,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--every", type=count, default=1, metavar="N", help="only each N-th frame (default: 1)")
     add("--fps", type=float, metavar="N", help="frames a second of a folder of images (default: 30)")
+    add(
+        "--static-camera",
+        action="store_true",
+        help="the camera does not move: estimate the floor, and keep standing feet in their places",
+    )
     add("--units", choices=("cm", "m"), default="cm", help="of the lengths in BVH files (default: cm)")
     add(
         "--save",
@@ -129,6 +134,7 @@ def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Pred
         end=args.end,
         every=args.every,
         fps=args.fps,
+        static_camera=args.static_camera,
         **{name: value for name, value in vars(options).items() if value is not None},
     )
     progress = _Progress(video.source.length, args.every)

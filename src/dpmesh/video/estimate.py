@@ -14,6 +14,7 @@ from dpmesh.inference.predictor import Predictor, predict_prepared
 from dpmesh.inference.preprocess import PreparedImage, prepare_image
 from dpmesh.inference.scene import Scene
 from dpmesh.video.decode import Frame, FrameSource, Span
+from dpmesh.video.smooth import weighted_median
 from dpmesh.video.tracker import STRONG, VISIBLE, Observation, Track, Tracker, colours_of
 from dpmesh.video.tracks import Tracks, table_of
 
@@ -128,7 +129,14 @@ class Estimate:
             )
             row = {name: getattr(person, name) for name in (*names, "joint_sigma")}
             self.rows.append(
-                {**row, "frame": frame.index, "time": frame.time, "track": number, "interpolated": False}
+                {
+                    **row,
+                    "frame": frame.index,
+                    "time": frame.time,
+                    "track": number,
+                    "interpolated": False,
+                    "contacts": (False,) * 4,
+                }
             )
             self.betas.append(person.betas)
 
@@ -179,7 +187,9 @@ def tracks_of(estimated: Estimate, fps: float, notes: tuple[str, ...] = ()) -> T
     order = np.lexsort((columns["track"], columns["frame"]))
     columns, betas = {name: values[order] for name, values in columns.items()}, betas[order]
     numbers = np.unique(columns["track"]).astype(np.int64)
-    shapes = [np.median(betas[columns["track"] == n], axis=0) for n in numbers]
+    sure = 1 / np.maximum(np.nan_to_num(columns["joint_sigma"], nan=0.1).mean(1), 0.01) ** 2
+    own = [columns["track"] == n for n in numbers]
+    shapes = [weighted_median(betas[rows], sure[rows]) for rows in own]
     return Tracks(
         **columns,
         numbers=numbers,

@@ -22,7 +22,7 @@ from dpmesh.render.overlay import palette
 from dpmesh.render.shading import vertex_normals
 from dpmesh.skeletons import JOINTS30, SMPL24
 from dpmesh.video.overlay import write_overlay
-from dpmesh.video.tracks import ARRAYS, Tracks
+from dpmesh.video.tracks import ARRAYS, Ground, Tracks
 from dpmesh.video.video import Video
 
 SCHEMA = "dpmesh.tracks/1"
@@ -56,6 +56,9 @@ def save_tables(tracks: Tracks, folder: Path, provenance: Mapping[str, Any]) -> 
         "joint_names": list(JOINTS30.joints),
         "units": "metres, camera frame: x right, y down, z forward; axis-angle; pixels",
         "people": people,
+        "world": None
+        if tracks.ground is None
+        else {"rotation": tracks.ground.rotation.tolist(), "translation": tracks.ground.translation.tolist()},
         "fallbacks": dict(tracks.fallbacks),
         "notes": list(tracks.notes),
         **provenance,
@@ -81,6 +84,7 @@ def load_tables(folder: Path) -> Tracks:
             frames=int(content["frames"]),
             notes=tuple(content["notes"]),
             fallbacks=content["fallbacks"],
+            ground=_ground(content["world"]),
         )
     except (KeyError, ValueError, TypeError, OSError, IndexError) as error:
         raise InputError(f"damaged ({type(error).__name__}: {error})", where=str(path)) from None
@@ -125,6 +129,14 @@ def write_result(
         atomic_write(folder / "scene.glb", animated_glb(tracks, body, faces))
     if "overlay" in formats and not video.source.live:
         write_overlay(tracks, video.source, video.span, body, folder / "overlay.mp4")
+
+
+def _ground(world: Any) -> Ground | None:
+    if world is None:
+        return None
+    return Ground(
+        np.array(world["rotation"], float).reshape(3, 3), np.array(world["translation"], float).reshape(3)
+    )
 
 
 def animated_glb(tracks: Tracks, body: BodyModel, faces: NDArray[np.int32]) -> bytes:

@@ -5,15 +5,13 @@ the feet that stand still. The floor is the plane of those feet. Both are refuse
 stands.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from dpmesh.skeletons import JOINTS30
 from dpmesh.video.smooth import whittaker
-from dpmesh.video.tracks import Tracks
+from dpmesh.video.tracks import Ground, Tracks
 
 FEET = tuple(JOINTS30.index(f"{side}_{part}") for side in "LR" for part in ("Ankle", "Toe"))
 """Joints that touch the ground; their order is that of `contacts`."""
@@ -26,25 +24,6 @@ _SOLE = (0.08, 0.02, 0.08, 0.02)
 _PELVIS, _NECK = JOINTS30.index("Pelvis"), JOINTS30.index("Neck")
 _SPREAD = 0.5
 """Metres: how far standing feet must be spread along the floor before their plane counts against the trunks."""
-
-
-@dataclass(frozen=True, eq=False)
-class Ground:
-    """The floor in the camera frame, metres. world = rotation @ camera + translation: y up, the floor at y = 0."""
-
-    rotation: Float[np.ndarray, "3 3"]
-    translation: Float[np.ndarray, "3"]
-
-    @property
-    def up(self) -> Float[np.ndarray, "3"]:
-        """Camera frame."""
-        return self.rotation[1]
-
-    def to_world(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-        return points @ self.rotation.T + self.translation
-
-    def heights(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
-        return np.asarray(points @ self.rotation[1] + self.translation[1])
 
 
 def find_ground(tracks: Tracks) -> Ground | None:

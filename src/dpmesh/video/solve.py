@@ -1,6 +1,7 @@
 """Tracks over time, offline: short gaps filled, one shape a track, motion smoothed, bodies kept on the image."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from scipy.spatial.transform import Rotation
 from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.camera import project
 from dpmesh.skeletons import SMPL_PARENTS
+from dpmesh.video.ground import contacts, find_ground, planted
 from dpmesh.video.smooth import HALF_HZ, place_in_image, smooth_rotations, stiffness
-from dpmesh.video.tracks import ROW_SHAPES, Tracks
+from dpmesh.video.tracks import ROW_SHAPES, Ground, Tracks
 
 LONGEST_GAP = 1.0
 """Seconds without a detection that are filled."""
@@ -22,8 +24,10 @@ _LEAST, _MOST = 0.02, 4.0
 """Range of the weights."""
 
 
-def solve_tracks(tracks: Tracks, body: BodyModel) -> Tracks:
+def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -> Tracks:
     """The same people with gaps of up to LONGEST_GAP filled (`interpolated`), and everything smoothed.
+
+    static_camera: the floor is estimated, and standing feet keep their places on it.
 
     Between two frames of a gap rotations go along the shortest arc, the rest in a straight line.
     """
@@ -31,10 +35,7 @@ def solve_tracks(tracks: Tracks, body: BodyModel) -> Tracks:
     shapes: list[NDArray[np.float32]] = []
     for number in tracks.numbers:
         own = tracks.of(int(number))
-        sigma = np.nanmean(
-            np.where(np.isfinite(tracks.joint_sigma[own]), tracks.joint_sigma[own], SURE), axis=1
-        )
-        shapes.append(_shape(tracks, own, sigma))
+        shapes.append(tracks.betas_of(own[:1])[0])
         for part in _parts(tracks, own):
             for name, values in _solved(tracks, part, shapes[-1], body).items():
                 rows[name].append(values)
@@ -44,23 +45,28 @@ def solve_tracks(tracks: Tracks, body: BodyModel) -> Tracks:
     }
     order = np.lexsort((columns["track"], columns["frame"]))
     betas = np.asarray(shapes, np.float32).reshape(-1, 10)
-    return tracks.with_rows(slice(0, 0)).__class__(  # a new table of the same video
-        **{name: values[order] for name, values in columns.items()},
-        numbers=tracks.numbers,
-        betas=betas,
-        K=tracks.K,
-        fps=tracks.fps,
-        image_size=tracks.image_size,
-        frames=tracks.frames,
-        notes=tracks.notes,
-        fallbacks=tracks.fallbacks,
+    solved = replace(tracks, **{name: values[order] for name, values in columns.items()}, betas=betas)
+    ground = find_ground(solved) if static_camera else None
+    return solved if ground is None else _on_floor(solved, ground)
+
+
+def _on_floor(tracks: Tracks, ground: Ground) -> Tracks:
+    """With contacts, and with the translations by which standing feet stay where they are."""
+    touching = np.zeros_like(tracks.contacts)
+    shift = np.zeros((len(tracks.frame), 1, 3), np.float32)
+    for number in tracks.numbers:
+        own = tracks.of(int(number))
+        touching[own] = contacts(tracks, own, ground)
+        shift[own, 0] = planted(tracks, own, touching[own], ground)
+    joints3d = tracks.joints3d + shift
+    return replace(
+        tracks,
+        transl=tracks.transl + shift[:, 0],
+        joints3d=joints3d,
+        joints2d=np.stack([project(row, tracks.K) for row in joints3d]).astype(np.float32),
+        contacts=touching,
+        ground=ground,
     )
-
-
-def _shape(tracks: Tracks, own: NDArray[np.int64], sigma: Float[np.ndarray, " t"]) -> NDArray[np.float32]:
-    """The track's shape: already one for all frames."""
-    del sigma
-    return tracks.betas_of(own[:1])[0]
 
 
 def _parts(tracks: Tracks, own: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -14,8 +14,27 @@ from numpy.typing import NDArray
 ROW_SHAPES: dict[str, tuple[int, ...]] = {
     "frame": (), "time": (), "track": (), "interpolated": (), "box": (4,), "score": (), "keypoints2d": (17, 3),
     "global_orient": (3,), "body_pose": (69,), "transl": (3,), "joints3d": (30, 3), "joints2d": (30, 2),
-    "joint_sigma": (30,),
+    "joint_sigma": (30,), "contacts": (4,),
 }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """The floor in the camera frame, metres. world = rotation @ camera + translation: y up, the floor at y = 0."""
+
+    rotation: Float[np.ndarray, "3 3"]
+    translation: Float[np.ndarray, "3"]
+
+    @property
+    def up(self) -> Float[np.ndarray, "3"]:
+        """Camera frame."""
+        return self.rotation[1]
+
+    def to_world(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+        return points @ self.rotation.T + self.translation
+
+    def heights(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
+        return np.asarray(points @ self.rotation[1] + self.translation[1])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -43,6 +62,8 @@ class Tracks:
     joints2d: Float32[np.ndarray, "n 30 2"]
     joint_sigma: Float32[np.ndarray, "n 30"]
     """Metres, as `Person.joint_sigma`."""
+    contacts: Bool[np.ndarray, "n 4"]
+    """Which feet stand on the floor: L_Ankle, L_Toe, R_Ankle, R_Toe; all False without `ground`."""
     numbers: Int64[np.ndarray, " t"]
     """Of the tracks, ascending."""
     betas: Float32[np.ndarray, "t 10"]
@@ -53,6 +74,8 @@ class Tracks:
     """(height, width)."""
     frames: int
     """Read from the video, also those without people."""
+    ground: Ground | None = None
+    """The floor, where the camera was said to stand still and people stand on it."""
     notes: tuple[str, ...] = ()
     fallbacks: Mapping[str, int] = field(default_factory=dict)
 
@@ -90,7 +113,13 @@ class Tracks:
 
 def table_of(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
     """Columns of row fields; with the right shapes also for no rows."""
-    kinds = {"frame": np.int64, "track": np.int64, "interpolated": np.bool_, "time": np.float64}
+    kinds = {
+        "frame": np.int64,
+        "track": np.int64,
+        "interpolated": np.bool_,
+        "contacts": np.bool_,
+        "time": np.float64,
+    }
     columns: dict[str, NDArray[Any]] = {}
     for name, shape in ROW_SHAPES.items():
         values = [row[name] for row in rows]

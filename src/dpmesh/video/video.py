@@ -26,7 +26,8 @@ class Video:
 
     source: a file (MP4, MOV, WebM, AVI, GIF), a folder of numbered images, "camera:0" or a stream's URL.
     start, end: seconds. every: each n-th frame. fps: of a folder of images, or in place of a video's own.
-    predictor: one that is loaded already. options: of a predictor's call (focal, max_people, ...).
+    detect_every: frames from one full detection to the next. static_camera: the camera does not move, so that the floor
+    is estimated. predictor: one that is loaded already. options: of a predictor's call (focal, max_people, ...).
 
     Raises InputError, ConfigError.
     """
@@ -40,12 +41,13 @@ class Video:
         every: int = 1,
         fps: float | None = None,
         detect_every: int = DETECT_EVERY,
+        static_camera: bool = False,
         **options: Unpack[PredictKeywords],
     ) -> None:
         self.span = Span(start=start, end=end, every=every)
         self.source: FrameSource = open_frames(source, fps)
         self.options = PredictOptions(**options)
-        self.detect_every = detect_every
+        self.detect_every, self.static_camera = detect_every, static_camera
         self._predictor = predictor
 
     @property
@@ -89,4 +91,5 @@ class Video:
         except KeyboardInterrupt:
             notes.append(f"interrupted after {done.frames} frames")
         notes += self.source.notes
-        return solve_tracks(tracks_of(done, self.fps, tuple(notes)), self.predictor.model.body)
+        tracks = tracks_of(done, self.fps, tuple(notes))
+        return solve_tracks(tracks, self.predictor.model.body, self.static_camera)
