@@ -22,12 +22,16 @@ NEAR = 0.12
 _SOLE = (0.08, 0.02, 0.08, 0.02)
 """Height of each of FEET above the ground when it stands, metres."""
 _PELVIS, _NECK = JOINTS30.index("Pelvis"), JOINTS30.index("Neck")
+_LEAN = 12.0
+"""Degrees between the trunks and the plane of the feet beyond which the trunks decide."""
+_LEVEL, _AGREED = 0.2, 0.7
+"""Metres from the floor, and the share of standing feet that must be so near: else there is no single floor."""
 _SPREAD = 0.5
 """Metres: how far standing feet must be spread along the floor before their plane counts against the trunks."""
 
 
 def find_ground(tracks: Tracks) -> Ground | None:
-    """The floor, or None where too few feet stand still."""
+    """The floor, or None where too few feet stand still, or where they stand at several heights."""
     feet, still, trunks = [], [], []
     for number in tracks.numbers:
         own = tracks.of(int(number))
@@ -44,14 +48,20 @@ def find_ground(tracks: Tracks) -> Ground | None:
     points = np.concatenate([f[s] for f, s in zip(feet, still, strict=True)]) if feet else np.zeros((0, 3))
     if len(points) < 10:
         return None
-    up = _unit(np.median(np.concatenate(trunks), axis=0))
+    trunk = up = _unit(np.median(np.concatenate(trunks), axis=0))
+    inside = points
     for _ in range(5):
-        up = _plane_normal(points, up)
-        heights = points @ up
+        up = _plane_normal(inside, up)
+        if up @ trunk < np.cos(np.radians(_LEAN)):
+            up = trunk  # the feet's depth is too uncertain to say more
+        heights = inside @ up
         centre = np.median(heights)
         spread = max(1.4826 * np.median(np.abs(heights - centre)), 0.02)
-        points = points[np.abs(heights - centre) < 4 * spread]
-    return _ground(up, float(np.median(points @ up)))
+        inside = inside[np.abs(heights - centre) < 4 * spread]
+    level = float(np.median(inside @ up))
+    if (np.abs(points @ up - level) < _LEVEL).mean() < _AGREED:
+        return None
+    return _ground(up, level)
 
 
 def _trunk_up(joints: Float[np.ndarray, "t 30 3"]) -> Float[np.ndarray, "3"]:
