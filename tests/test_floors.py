@@ -22,6 +22,8 @@ FLOORS = (
     ("model",),
     ("profiling", "losses", "metrics", "convert", "fuse", "onnx"),
     ("inference",),
+    ("animation",),
+    ("video",),
     ("evaluate",),
     ("train",),
     ("cli",),

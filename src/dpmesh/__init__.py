@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from dpmesh.inference.scene import Person, Scene
     from dpmesh.model import DPMesh
     from dpmesh.types import Inputs, Prediction
+    from dpmesh.video.tracks import Tracks
+    from dpmesh.video.video import Video
 
     __version__: str
 
@@ -47,6 +49,8 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Scene",
+    "Tracks",
+    "Video",
     "WeightsError",
     "__version__",
     "load_body",
@@ -62,6 +66,8 @@ _MODULES = {
     "Prediction": "dpmesh.types",
     "Predictor": "dpmesh.inference.predictor",
     "Scene": "dpmesh.inference.scene",
+    "Tracks": "dpmesh.video.tracks",
+    "Video": "dpmesh.video.video",
     "load_body": "dpmesh.body.files",
 }
 """Name -> its module, imported on first use: a bare `import dpmesh` loads neither torch nor OpenCV nor onnxruntime."""

@@ -61,6 +61,20 @@ class SkinnedBody:
     """Of each joint relative to its parent; of the root, bind pose to camera frame."""
     transl: Float[np.ndarray, "3"]
     """Metres, camera frame, added after skinning."""
+    motion: "Motion | None" = None
+    """Animates the body; rotations and transl are then those of the file's rest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """A body over time; between two keys values change linearly (rotations along the arc)."""
+
+    times: Float[np.ndarray, " t"]
+    """Seconds, ascending."""
+    rotations: Float[np.ndarray, "t j 3 3"]
+    transl: Float[np.ndarray, "t 3"]
+    absent: Sequence[tuple[float, float]] = ()
+    """Spans of time without the body, from and until, seconds; it is scaled to nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +130,14 @@ class _File:
     def accessor(self, values: NDArray[Any], target: int | None = None, bounds: bool = False) -> int:
         """values: (n, ...) of a type in _COMPONENT, little endian."""
         values = np.ascontiguousarray(values)
-        limits = {"min": values.min(0).tolist(), "max": values.max(0).tolist()} if bounds else {}
+        limits = (
+            {
+                name: np.atleast_1d(value).tolist()
+                for name, value in (("min", values.min(0)), ("max", values.max(0)))
+            }
+            if bounds
+            else {}
+        )
         return self.add(
             "accessors",
             bufferView=self.view(values.tobytes(), target),
@@ -207,13 +228,11 @@ class _File:
     def _add_skeleton(self, skeleton: Skeleton, body: SkinnedBody) -> int:
         """The body's node, its joints below it, and the skin that is returned."""
         offsets = body.joints - body.joints[np.maximum(skeleton.parents, 0)]  # of the root: 0
-        rotations = np.asarray(body.rotations, np.float64).copy()
-        rotations[0] = TO_GLTF[:, None] * rotations[0]
-        place = (np.asarray(body.joints[0], np.float64) + body.transl) * TO_GLTF
+        place, turns = _in_file(body, body.rotations[None], body.transl[None])
+        place, turns = place[0], turns[0]
         first = len(self.document["nodes"]) + 1
         nodes = range(first, first + len(skeleton.names))
         self.roots.append(self.add("nodes", name=body.name, translation=place.tolist(), children=[first]))
-        turns = Rotation.from_matrix(rotations).as_quat()  # x y z w, as in glTF
         for joint, name in enumerate(skeleton.names):
             below = [nodes[k] for k, parent in enumerate(skeleton.parents) if parent == joint]
             children = {"children": below} if below else {}
@@ -222,7 +241,39 @@ class _File:
         inverse = np.tile(np.eye(4, dtype="<f4"), (len(nodes), 1, 1))
         inverse[:, 3, :3] = -body.joints  # column-major: the translation is the last row
         bind = self.accessor(inverse.reshape(-1, 16))
+        if body.motion is not None:
+            self._add_motion(body, body.motion, first - 1, nodes)
         return self.add("skins", name=body.name, joints=[*nodes], skeleton=first, inverseBindMatrices=bind)
+
+    def _add_motion(self, body: SkinnedBody, motion: Motion, node: int, joints: range) -> None:
+        """Channels of the body's node and its joints, in the file's one animation."""
+        animation = self.document.setdefault(
+            "animations", [{"name": "motion", "channels": [], "samplers": []}]
+        )[0]
+        place, turns = _in_file(body, motion.rotations, motion.transl)
+        turns = _same_side(turns)
+        times = self.accessor(motion.times.astype("<f4"), bounds=True)
+
+        def channel(target: int, path: str, values: int, at: int, interpolation: str = "LINEAR") -> None:
+            sampler = {"input": at, "output": values, "interpolation": interpolation}
+            animation["samplers"].append(sampler)
+            where = {"node": target, "path": path}
+            animation["channels"].append({"sampler": len(animation["samplers"]) - 1, "target": where})
+
+        channel(node, "translation", self.accessor(place.astype("<f4")), times)
+        for i, joint in enumerate(joints):
+            channel(joint, "rotation", self.accessor(turns[:, i].astype("<f4")), times)
+        if motion.absent:
+            keys = sorted(
+                {
+                    time: size for span in motion.absent for time, size in zip(span, (0.0, 1.0), strict=True)
+                }.items()
+            )
+            if keys[0][0] > 0:
+                keys.insert(0, (0.0, 1.0))
+            at = self.accessor(np.array([time for time, _ in keys], "<f4"), bounds=True)
+            sizes = np.repeat(np.array([size for _, size in keys], "<f4")[:, None], 3, axis=1)
+            channel(node, "scale", self.accessor(sizes), at, "STEP")
 
     def to_bytes(self) -> bytes:
         scene = self.add("scenes", nodes=self.roots)
@@ -235,6 +286,24 @@ class _File:
             chunks.append((b"BIN\0", bytes(self.buffer) + bytes(-len(self.buffer) % 4)))
         body = b"".join(struct.pack("<I4s", len(data), kind) + data for kind, data in chunks)
         return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
+
+
+def _in_file(
+    body: SkinnedBody, rotations: Float[np.ndarray, "t j 3 3"], transl: Float[np.ndarray, "t 3"]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places of the pelvis (t, 3) and quaternions x y z w of the joints (t, j, 4), in the file's frame."""
+    turned = np.asarray(rotations, np.float64).copy()
+    turned[:, 0] = TO_GLTF[:, None] * turned[:, 0]
+    place = (np.asarray(body.joints[0], np.float64) + transl) * TO_GLTF
+    turns = Rotation.from_matrix(turned.reshape(-1, 3, 3)).as_quat()
+    return place, turns.reshape(*turned.shape[:2], 4)
+
+
+def _same_side(turns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quaternions q or -q, such that each is next to the one before: a linear step is then along the shortest arc."""
+    signs = np.sign((turns[1:] * turns[:-1]).sum(-1))
+    signs = np.cumprod(np.where(signs == 0, 1.0, signs), axis=0)
+    return np.concatenate([turns[:1], turns[1:] * signs[..., None]])
 
 
 def _frustum(camera: Camera) -> tuple[float, float, float, float]:

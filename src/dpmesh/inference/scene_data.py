@@ -42,6 +42,8 @@ class Person:
     joint_sigma: Float[np.ndarray, "30"] = field(default_factory=lambda: np.full(30, np.nan, np.float32))
     """Metres: standard deviation, along each axis, of the error of `joints3d` less the pelvis; 0 for the pelvis
     (types.Prediction). NaN where the model does not predict it; refining keeps it."""
+    track: int | None = None
+    """The person's number in a video; None in a single image, and before a track is sure."""
 
     def __repr__(self) -> str:
         box = " ".join(f"{float(v):.0f}" for v in self.box)

@@ -1,0 +1,1 @@
+"""Tracks as animations of other programs: BVH, AMASS, animated glTF."""

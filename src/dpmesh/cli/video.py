@@ -1,0 +1,188 @@
+"""`dpmesh video INPUT... --out DIR`: people in videos, as tracks, overlays and animations."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpmesh.cli.arguments import (
+    add_camera,
+    add_model,
+    add_option,
+    count,
+    folder,
+    model_options,
+    predict_options,
+)
+from dpmesh.cli.image_files import check_writable
+from dpmesh.cli.streams import say
+from dpmesh.errors import DPMeshError, InputError, OutputError
+from dpmesh.inference.options import ModelOptions, PredictOptions
+
+if TYPE_CHECKING:
+    from dpmesh.inference.predictor import Predictor
+
+FORMATS = ("npz", "overlay", "glb", "bvh", "amass", "csv")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="video files, folders of numbered images, camera:0, or a stream's URL",
+    )
+    add(
+        "--out",
+        type=folder,
+        required=True,
+        metavar="DIR",
+        help="the results of a.mp4 are DIR/a/tracks.npz, ...",
+    )
+    add("--start", type=float, default=0.0, metavar="SECONDS", help="first second (default: 0)")
+    add(
+        "--end",
+        type=float,
+        default=float("inf"),
+        metavar="SECONDS",
+        help="until this second (default: the end)",
+    )
+    add("--every", type=count, default=1, metavar="N", help="only each N-th frame (default: 1)")
+    add("--fps", type=float, metavar="N", help="frames a second of a folder of images (default: 30)")
+    add(
+        "--static-camera",
+        action="store_true",
+        help="the camera does not move: estimate the floor, and keep standing feet in their places",
+    )
+    add("--units", choices=("cm", "m"), default="cm", help="of the lengths in BVH files (default: cm)")
+    add(
+        "--save",
+        type=_formats,
+        default=FORMATS,
+        metavar="LIST",
+        help=f"what to write, separated by commas: {','.join(FORMATS)} (default: all); npz is always written",
+    )
+    add("--overwrite", action="store_true", help="replace results that DIR already has")
+    add_option(parser, PredictOptions, "max_people")
+    for name in ("pose_model", "person_model"):
+        add_option(parser, ModelOptions, name)
+    add_model(parser)
+    either = parser.add_mutually_exclusive_group()
+    for name in ("refine", "flip"):
+        add_option(either, ModelOptions, name)
+    add_camera(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0: all videos are done; 1: some could not be read or written; 130: interrupted, what was done is written."""
+    from dpmesh.inference.predictor import Predictor
+    from dpmesh.video.decode import import_av
+
+    import_av()
+    check_writable(args.out)
+    targets = _targets(args)
+    predictor = Predictor.from_pretrained(**vars(model_options(args)))
+    status = 0
+    for source, target in targets.items():
+        try:
+            if _video(source, target, args, predictor):
+                return 130
+        except DPMeshError as error:
+            say(f"dpmesh: {error}", error=True)
+            status = 1
+    return status
+
+
+def _targets(args: argparse.Namespace) -> dict[str, Path]:
+    """Input -> its result folder. Raises InputError where two inputs have one name, OutputError for a folder that holds
+    anything else, or a result without --overwrite."""
+    from dpmesh.video.files import is_result
+
+    targets: dict[str, Path] = {}
+    for source in args.inputs:
+        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(source).stem) or "video"
+        target = Path(args.out) / name
+        if target in targets.values():
+            raise InputError(f"two inputs are called {name}", where=str(source), fix="Use two --out folders.")
+        if target.exists() and any(target.iterdir()):
+            if not is_result(target):
+                raise OutputError(
+                    "holds files that dpmesh did not write", where=str(target), fix="Choose another --out."
+                )
+            if not args.overwrite:
+                raise OutputError(
+                    "holds a result already",
+                    where=str(target),
+                    fix="Add --overwrite, or choose another --out.",
+                )
+        targets[str(source)] = target
+    return targets
+
+
+def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Predictor") -> bool:
+    """Predict and write one video; returns whether it was interrupted."""
+    from dpmesh.video.files import write_result
+    from dpmesh.video.video import Video
+
+    options = predict_options(args)
+    video = Video(
+        source,
+        predictor,
+        start=args.start,
+        end=args.end,
+        every=args.every,
+        fps=args.fps,
+        static_camera=args.static_camera,
+        **{name: value for name, value in vars(options).items() if value is not None},
+    )
+    progress = _Progress(video.source.length, args.every)
+    tracks = video.tracks(progress)
+    progress.end()
+    made: dict[str, Any] = {
+        "source": source,
+        "weights": predictor.weights,
+        "options": {**predictor.options, **options.record(), "start": args.start, "every": args.every},
+    }
+    write_result(tracks, target, video, made, args.save, args.units)
+    people = "1 person" if len(tracks) == 1 else f"{len(tracks)} people"
+    say(
+        f"{source}: {tracks.frames} frames, {people}{''.join(f'; {note}' for note in tracks.notes)} → {target}"
+    )
+    return any(note.startswith("interrupted") for note in tracks.notes)
+
+
+class _Progress:
+    """A line on a terminal's stderr: frames, rate, time left, people."""
+
+    def __init__(self, length: int | None, every: int) -> None:
+        self.total = None if length is None else max(1, length // every)
+        self.start = self.last = time.monotonic()
+        self.shown = sys.stderr.isatty()
+
+    def __call__(self, frames: int, people: int) -> None:
+        now = time.monotonic()
+        if not self.shown or now - self.last < 0.5:
+            return
+        self.last = now
+        rate = frames / max(now - self.start, 1e-6)
+        left = "" if self.total is None else f"/{self.total}, {max(0, self.total - frames) / rate:.0f} s left"
+        print(
+            f"\rframe {frames}{left}, {rate:.1f} frames/s, {people} people   ",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def end(self) -> None:
+        if self.shown:
+            print(file=sys.stderr)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [part for part in chosen if part not in FORMATS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {','.join(FORMATS)}")
+    return chosen

@@ -1,0 +1,163 @@
+"""Tracks over time, offline: short gaps filled, one shape a track, motion smoothed, bodies kept on the image."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from dpmesh.body.layer import BodyModel
+from dpmesh.geometry.camera import project
+from dpmesh.skeletons import SMPL_PARENTS
+from dpmesh.video.ground import contacts, find_ground, planted
+from dpmesh.video.smooth import HALF_HZ, place_in_image, smooth_rotations, stiffness
+from dpmesh.video.tracks import ROW_SHAPES, Ground, Tracks
+
+LONGEST_GAP = 1.0
+"""Seconds without a detection that are filled."""
+SURE = 0.06
+"""Metres: a joint of this sigma is smoothed with weight 1."""
+_LEAST, _MOST = 0.02, 4.0
+"""Range of the weights."""
+
+
+def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -> Tracks:
+    """The same people with gaps of up to LONGEST_GAP filled (`interpolated`), and everything smoothed.
+
+    static_camera: the floor is estimated, and standing feet keep their places on it.
+
+    Between two frames of a gap rotations go along the shortest arc, the rest in a straight line.
+    """
+    rows: dict[str, list[NDArray[np.generic]]] = {name: [] for name in ROW_SHAPES}
+    shapes: list[NDArray[np.float32]] = []
+    for number in tracks.numbers:
+        own = tracks.of(int(number))
+        shapes.append(tracks.betas_of(own[:1])[0])
+        for part in _parts(tracks, own):
+            for name, values in _solved(tracks, part, shapes[-1], body).items():
+                rows[name].append(values)
+    empty = {name: getattr(tracks, name)[:0] for name in ROW_SHAPES}
+    columns = {
+        name: np.concatenate([empty[name], *parts]).astype(empty[name].dtype) for name, parts in rows.items()
+    }
+    order = np.lexsort((columns["track"], columns["frame"]))
+    betas = np.asarray(shapes, np.float32).reshape(-1, 10)
+    solved = replace(tracks, **{name: values[order] for name, values in columns.items()}, betas=betas)
+    ground = find_ground(solved) if static_camera else None
+    return solved if ground is None else _on_floor(solved, ground)
+
+
+def _on_floor(tracks: Tracks, ground: Ground) -> Tracks:
+    """With contacts, and with the translations by which standing feet stay where they are."""
+    touching = np.zeros_like(tracks.contacts)
+    shift = np.zeros((len(tracks.frame), 1, 3), np.float32)
+    for number in tracks.numbers:
+        own = tracks.of(int(number))
+        touching[own] = contacts(tracks, own, ground)
+        shift[own, 0] = planted(tracks, own, touching[own], ground)
+    joints3d = tracks.joints3d + shift
+    return replace(
+        tracks,
+        transl=tracks.transl + shift[:, 0],
+        joints3d=joints3d,
+        joints2d=np.stack([project(row, tracks.K) for row in joints3d]).astype(np.float32),
+        contacts=touching,
+        ground=ground,
+    )
+
+
+def _parts(tracks: Tracks, own: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Runs of rows without a gap longer than LONGEST_GAP."""
+    breaks = np.flatnonzero(np.diff(tracks.time[own]) > LONGEST_GAP) + 1
+    yield from np.split(own, breaks)
+
+
+def _solved(
+    tracks: Tracks, own: NDArray[np.int64], betas: NDArray[np.float32], body: BodyModel
+) -> dict[str, NDArray[np.generic]]:
+    step = int(np.median(np.diff(tracks.frame[own]))) if len(own) > 1 else 1
+    frames = np.arange(tracks.frame[own[0]], tracks.frame[own[-1]] + 1, max(step, 1))
+    frames = np.union1d(frames, tracks.frame[own])
+    at = np.searchsorted(frames, tracks.frame[own])
+    detected = np.zeros(len(frames), bool)
+    detected[at] = True
+    old = {name: getattr(tracks, name)[own] for name in ROW_SHAPES}
+    filled = {name: _fill(frames, tracks.frame[own], values) for name, values in old.items()}
+    vectors = np.concatenate([old["global_orient"], old["body_pose"]], 1).reshape(len(own), 24, 3)
+    matrices = _arcs(frames, tracks.frame[own], vectors)
+    sigma = np.where(np.isfinite(filled["joint_sigma"]), filled["joint_sigma"], SURE)
+    rate = tracks.fps / max(step, 1)
+    weights = detected[:, None] * np.clip((SURE / np.maximum(_moved_by(sigma), 1e-3)) ** 2, _LEAST, _MOST)
+    if len(frames) >= 3:
+        matrices = smooth_rotations(matrices, weights, stiffness(HALF_HZ, rate))
+    turns = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec().reshape(len(frames), 24, 3)
+    joints = _joints(body, betas, matrices)
+    focal = float(tracks.K[[0, 1], [0, 1]].mean())
+    depth = filled["transl"][:, 2:] + joints[:, :, 2]
+    error = focal * np.maximum(sigma, 0.02) / np.maximum(depth, 0.3)
+    inverse = detected[:, None] / np.maximum(error, 1.0) ** 2
+    transl = place_in_image(joints, filled["joints2d"], inverse, tracks.K, filled["transl"], rate)
+    joints3d = (joints + transl[:, None]).astype(np.float32)
+    filled |= {
+        "frame": frames,
+        "track": np.full(len(frames), tracks.track[own[0]]),
+        "interpolated": ~detected,
+        "global_orient": turns[:, 0],
+        "body_pose": turns[:, 1:].reshape(len(frames), 69),
+        "transl": transl,
+        "joints3d": joints3d,
+        "joints2d": np.stack([project(row, tracks.K) for row in joints3d]),
+    }
+    filled["keypoints2d"][~detected, :, 2] = 0
+    return filled
+
+
+def _fill(
+    frames: NDArray[np.int64], known: NDArray[np.int64], values: NDArray[np.generic]
+) -> NDArray[np.float64]:
+    """Values at all frames, in straight lines between the known ones."""
+    flat = np.asarray(values, np.float64).reshape(len(known), -1)
+    lines = [np.interp(frames, known, column) for column in flat.T]
+    return np.stack(lines, 1).reshape(len(frames), *values.shape[1:])
+
+
+def _arcs(
+    frames: NDArray[np.int64], known: NDArray[np.int64], vectors: Float[np.ndarray, "k 24 3"]
+) -> Float[np.ndarray, "t 24 3 3"]:
+    """Rotations at all frames, along the shortest arc between the known ones."""
+    out = np.empty((len(frames), 24, 3, 3))
+    after = np.clip(np.searchsorted(known, frames), 0, len(known) - 1)
+    before = np.where(known[after] == frames, after, np.maximum(after - 1, 0))
+    span = np.maximum(known[after] - known[before], 1)
+    share = ((frames - known[before]) / span)[:, None]
+    for joint in range(24):
+        first = Rotation.from_rotvec(vectors[before, joint])
+        change = (first.inv() * Rotation.from_rotvec(vectors[after, joint])).as_rotvec()
+        out[:, joint] = (first * Rotation.from_rotvec(share * change)).as_matrix()
+    return out
+
+
+def _moved_by(sigma: Float[np.ndarray, "t 30"]) -> Float[np.ndarray, "t 24"]:
+    """Of each joint's rotation: the mean sigma of the joints that it moves directly (its own at the end of a limb).
+    The root moves hips and shoulders."""
+    children = [
+        [k for k, parent in enumerate(SMPL_PARENTS) if parent == joint] or [joint] for joint in range(24)
+    ]
+    children[0] = [1, 2, 16, 17]
+    return np.stack([sigma[:, rows].mean(1) for rows in children], 1)
+
+
+@torch.no_grad()
+def _joints(
+    body: BodyModel, betas: NDArray[np.float32], matrices: Float[np.ndarray, "t 24 3 3"]
+) -> Float[np.ndarray, "t 30 3"]:
+    device = body.faces.device
+    parts: list[NDArray[np.float64]] = []
+    for start in range(0, len(matrices), 256):
+        turns = torch.from_numpy(matrices[start : start + 256]).to(device, torch.float32)
+        shape = torch.from_numpy(betas[None]).to(device).expand(len(turns), 10)
+        parts.append(body.joints30_only(shape, turns).cpu().numpy().astype(np.float64))
+    return np.concatenate(parts)

@@ -1,0 +1,130 @@
+"""The result of a video: one row for each person and frame, and what holds for a whole track.
+
+`tracks.npz` holds the arrays (no pickles), `tracks.json` names, provenance and counts.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, Int64
+from numpy.typing import NDArray
+
+ROW_SHAPES: dict[str, tuple[int, ...]] = {
+    "frame": (), "time": (), "track": (), "interpolated": (), "box": (4,), "score": (), "keypoints2d": (17, 3),
+    "global_orient": (3,), "body_pose": (69,), "transl": (3,), "joints3d": (30, 3), "joints2d": (30, 2),
+    "joint_sigma": (30,), "contacts": (4,),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """The floor in the camera frame, metres. world = rotation @ camera + translation: y up, the floor at y = 0."""
+
+    rotation: Float[np.ndarray, "3 3"]
+    translation: Float[np.ndarray, "3"]
+
+    @property
+    def up(self) -> Float[np.ndarray, "3"]:
+        """Camera frame."""
+        return self.rotation[1]
+
+    def to_world(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+        return points @ self.rotation.T + self.translation
+
+    def heights(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
+        return np.asarray(points @ self.rotation[1] + self.translation[1])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tracks:
+    """People over time: n rows of t tracks, ordered by frame and track. Metres, camera frame (x right, y down, z
+    forward); image pixels; axis-angle."""
+
+    frame: Int64[np.ndarray, " n"]
+    """Of the video, from 0."""
+    time: Float[np.ndarray, " n"]
+    """Seconds after the first frame."""
+    track: Int64[np.ndarray, " n"]
+    """The person's number, the same in all frames."""
+    interpolated: Bool[np.ndarray, " n"]
+    """Not detected in this frame: filled between the frames before and after."""
+    box: Float32[np.ndarray, "n 4"]
+    """x1 y1 x2 y2."""
+    score: Float32[np.ndarray, " n"]
+    keypoints2d: Float32[np.ndarray, "n 17 3"]
+    """COCO-17, x y confidence; confidence 0 where interpolated."""
+    global_orient: Float32[np.ndarray, "n 3"]
+    body_pose: Float32[np.ndarray, "n 69"]
+    transl: Float32[np.ndarray, "n 3"]
+    joints3d: Float32[np.ndarray, "n 30 3"]
+    joints2d: Float32[np.ndarray, "n 30 2"]
+    joint_sigma: Float32[np.ndarray, "n 30"]
+    """Metres, as `Person.joint_sigma`."""
+    contacts: Bool[np.ndarray, "n 4"]
+    """Which feet stand on the floor: L_Ankle, L_Toe, R_Ankle, R_Toe; all False without `ground`."""
+    numbers: Int64[np.ndarray, " t"]
+    """Of the tracks, ascending."""
+    betas: Float32[np.ndarray, "t 10"]
+    """One shape for each track."""
+    K: Float[np.ndarray, "3 3"]
+    fps: float
+    image_size: tuple[int, int]
+    """(height, width)."""
+    frames: int
+    """Read from the video, also those without people."""
+    ground: Ground | None = None
+    """The floor, where the camera was said to stand still and people stand on it."""
+    notes: tuple[str, ...] = ()
+    fallbacks: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """People: tracks."""
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        people = "1 person" if len(self) == 1 else f"{len(self)} people"
+        height, width = self.image_size
+        return f"Tracks({people}, {self.frames} frames, {self.fps:g} fps, {width}×{height})"
+
+    def of(self, number: int) -> NDArray[np.int64]:
+        """Rows of a track, in order of time."""
+        return np.flatnonzero(self.track == number)
+
+    def in_frame(self, frame: int) -> NDArray[np.int64]:
+        """Rows of a frame, in order of track."""
+        return np.flatnonzero(self.frame == frame)
+
+    def betas_of(self, rows: NDArray[np.int64]) -> Float32[np.ndarray, "k 10"]:
+        """The shape of each row's track."""
+        return self.betas[np.searchsorted(self.numbers, self.track[rows])]
+
+    def with_rows(self, rows: NDArray[np.integer[Any]] | NDArray[np.bool_], **changed: Any) -> "Tracks":
+        """A selection of rows; tracks without a row are dropped. changed: fields to replace after it."""
+        chosen = {name: getattr(self, name)[rows] for name in ROW_SHAPES}
+        left = np.isin(self.numbers, chosen["track"])
+        return replace(self, **chosen, numbers=self.numbers[left], betas=self.betas[left], **changed)
+
+    def row_fields(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        for name in ROW_SHAPES:
+            yield name, getattr(self, name)
+
+
+def table_of(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
+    """Columns of row fields; with the right shapes also for no rows."""
+    kinds = {
+        "frame": np.int64,
+        "track": np.int64,
+        "interpolated": np.bool_,
+        "contacts": np.bool_,
+        "time": np.float64,
+    }
+    columns: dict[str, NDArray[Any]] = {}
+    for name, shape in ROW_SHAPES.items():
+        values = [row[name] for row in rows]
+        columns[name] = np.asarray(values, kinds.get(name, np.float32)).reshape(len(rows), *shape)
+    return columns
+
+
+ARRAYS = tuple(f.name for f in fields(Tracks) if f.name in {*ROW_SHAPES, "numbers", "betas", "K"})
