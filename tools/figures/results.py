@@ -182,9 +182,8 @@ def main() -> None:
     blocks = {
         "baselines": baselines(results, peer_of(config)),
         "levels": by_level(results),
-        "robustness": robustness.markdown(bench).replace(" / ", "/").splitlines(),
     }
-    for lines in blocks.values():
+    for lines in (*blocks.values(), robustness.markdown(bench).replace(" / ", "/").splitlines()):
         print("\n".join(lines), end="\n\n")
     if options.write is not None:
         text = options.write.read_text()
