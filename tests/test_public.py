@@ -30,6 +30,8 @@ NAMES = [
     "Prediction",
     "Predictor",
     "Scene",
+    "Tracks",
+    "Video",
     "WeightsError",
     "__version__",
     "load_body",
