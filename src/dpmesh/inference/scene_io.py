@@ -168,12 +168,12 @@ def _arrays_of(arrays: Mapping[str, NDArray[np.generic]], path: Path) -> dict[st
     if K.shape != (3, 3) or K.dtype.kind != "f":
         _refuse(f"K is {K.dtype} of shape {K.shape}", path)
     fields = {"box" if name == "boxes" else name: name for name in shapes if name != "score"}
-    people = tuple(
-        Person(
-            **{field: np.asarray(arrays[name][i], np.float32) for field, name in fields.items()},
-            score=float(np.asarray(arrays["score"][i], np.float64)),
-        )
+    rows: list[dict[str, Any]] = [
+        {field: np.asarray(arrays[name][i], np.float32) for field, name in fields.items()}
         for i in range(count)
+    ]
+    people = tuple(
+        Person(**row, score=float(np.asarray(arrays["score"][i], np.float64))) for i, row in enumerate(rows)
     )
     return {
         "K": checked_camera(np.asarray(K, np.float64)),

@@ -159,7 +159,7 @@ class VideoFrames:
                     )
                     break
                 index += 1
-                stamp = frame.time if frame.time is not None else index / self.fps
+                stamp = float(index / self.fps if frame.time is None else frame.time)
                 first = stamp if first is None else first
                 time = index / self.given_fps if self.given_fps else stamp - first
                 if time >= span.end:

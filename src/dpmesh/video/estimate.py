@@ -190,8 +190,9 @@ def tracks_of(estimated: Estimate, fps: float, notes: tuple[str, ...] = ()) -> T
     sure = 1 / np.maximum(np.nan_to_num(columns["joint_sigma"], nan=0.1).mean(1), 0.01) ** 2
     own = [columns["track"] == n for n in numbers]
     shapes = [weighted_median(betas[rows], sure[rows]) for rows in own]
+    fields: dict[str, Any] = {**columns}
     return Tracks(
-        **columns,
+        **fields,
         numbers=numbers,
         betas=np.asarray(shapes, np.float32).reshape(-1, 10),
         K=np.eye(3) if estimated.K is None else estimated.K,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ LONGEST_GAP = 1.0
 """Seconds without a detection that are filled."""
 SURE = 0.06
 """Metres: a joint of this sigma is smoothed with weight 1."""
+_NEAREST = 0.05
+"""Metres: depth of a joint at or behind the camera."""
 _LEAST, _MOST = 0.02, 4.0
 """Range of the weights."""
 
@@ -31,7 +34,7 @@ def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -
 
     Between two frames of a gap rotations go along the shortest arc, the rest in a straight line.
     """
-    rows: dict[str, list[NDArray[np.generic]]] = {name: [] for name in ROW_SHAPES}
+    rows: dict[str, list[NDArray[Any]]] = {name: [] for name in ROW_SHAPES}
     shapes: list[NDArray[np.float32]] = []
     for number in tracks.numbers:
         own = tracks.of(int(number))
@@ -63,10 +66,17 @@ def _on_floor(tracks: Tracks, ground: Ground) -> Tracks:
         tracks,
         transl=tracks.transl + shift[:, 0],
         joints3d=joints3d,
-        joints2d=np.stack([project(row, tracks.K) for row in joints3d]).astype(np.float32),
+        joints2d=_pixels(joints3d, tracks.K),
         contacts=touching,
         ground=ground,
     )
+
+
+def _pixels(points: Float[np.ndarray, "t 30 3"], K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "t 30 2"]:
+    """Projections; a joint at or behind the camera is taken at its nearest depth."""
+    before = points.copy()
+    before[..., 2] = np.maximum(before[..., 2], _NEAREST)
+    return project(before.reshape(-1, 3), K).reshape(*points.shape[:2], 2).astype(np.float32)
 
 
 def _parts(tracks: Tracks, own: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -77,15 +87,17 @@ def _parts(tracks: Tracks, own: NDArray[np.int64]) -> Iterator[NDArray[np.int64]
 
 def _solved(
     tracks: Tracks, own: NDArray[np.int64], betas: NDArray[np.float32], body: BodyModel
-) -> dict[str, NDArray[np.generic]]:
+) -> dict[str, NDArray[Any]]:
     step = int(np.median(np.diff(tracks.frame[own]))) if len(own) > 1 else 1
-    frames = np.arange(tracks.frame[own[0]], tracks.frame[own[-1]] + 1, max(step, 1))
+    frames = np.arange(int(tracks.frame[own[0]]), int(tracks.frame[own[-1]]) + 1, max(step, 1))
     frames = np.union1d(frames, tracks.frame[own])
     at = np.searchsorted(frames, tracks.frame[own])
     detected = np.zeros(len(frames), bool)
     detected[at] = True
     old = {name: getattr(tracks, name)[own] for name in ROW_SHAPES}
-    filled = {name: _fill(frames, tracks.frame[own], values) for name, values in old.items()}
+    filled: dict[str, NDArray[Any]] = {
+        name: _fill(frames, tracks.frame[own], values) for name, values in old.items()
+    }
     vectors = np.concatenate([old["global_orient"], old["body_pose"]], 1).reshape(len(own), 24, 3)
     matrices = _arcs(frames, tracks.frame[own], vectors)
     sigma = np.where(np.isfinite(filled["joint_sigma"]), filled["joint_sigma"], SURE)
@@ -109,7 +121,7 @@ def _solved(
         "body_pose": turns[:, 1:].reshape(len(frames), 69),
         "transl": transl,
         "joints3d": joints3d,
-        "joints2d": np.stack([project(row, tracks.K) for row in joints3d]),
+        "joints2d": _pixels(joints3d, tracks.K),
     }
     filled["keypoints2d"][~detected, :, 2] = 0
     return filled
