@@ -50,7 +50,7 @@ def test_all_baselines_stand_in_one_table() -> None:
 
 def test_the_page_has_the_marks_and_keeps_the_rest() -> None:
     text = PAGE.read_text()
-    for name in ("baselines", "levels", "robustness"):
+    for name in ("baselines", "levels"):
         again = written(text, name, ["", "| new |"])
         before, _, after = again.partition(f"<!-- results: {name} -->\n\n| new |\n\n<!-- end -->")
         assert (
