@@ -110,6 +110,7 @@ def test_an_exported_model_is_the_same_function_for_any_number_of_people(
     assert name != "embedded" or outputs_of(model)[-1] == "joint_sigma"
 
 
+@pytest.mark.slow
 def test_weights_beyond_one_file_are_one_external_file(
     tmp_path: Path, exported_by_the_verb: tuple[Path, Path, str]
 ):

@@ -162,6 +162,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_finished_by_the_next(
     weights: list[Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +280,7 @@ def test_an_image_without_people_is_a_sheet_too(photos: Path, tmp_path: Path) ->
         result.save(tmp_path / "o", size=200)
 
 
+@pytest.mark.slow
 def test_a_sheet_for_a_paper(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No title is smaller than 6 pt on 7 inches; the legend goes, and nothing else."""
     sizes: list[float] = []

@@ -136,6 +136,7 @@ def test_wrong_settings_are_refused() -> None:
         Corruption("x", "x", "x", (0.0, 2.0, 1.0), CORRUPTIONS[0].apply)
 
 
+@pytest.mark.slow
 def test_two_models_in_one_call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = (
         "--weights",

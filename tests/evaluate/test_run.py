@@ -165,6 +165,7 @@ def test_what_a_result_holds(whole: Path):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same(twin, whole: Path, settings: dict, tmp_path: Path):
     path = run_evaluation(EvaluationConfig(out=tmp_path, **settings), processes=2, say=lambda _: None)
     assert path is not None

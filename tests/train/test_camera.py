@@ -182,6 +182,7 @@ def test_the_focal_length_of_training_is_a_setting(person: Annotation):
         read_settings(ROOT / "configs/release_finetune.toml", {"data.augment.focal": "film"})
 
 
+@pytest.mark.slow
 def test_a_released_checkpoint_is_trained_on_in_its_own_camera(
     child: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -60,6 +60,7 @@ def test_two_processes_give_the_joint_gradients(child: ModuleType, joint: Any, n
     compare(torch.load(f"{place}.pt"), expected)
 
 
+@pytest.mark.slow
 def test_accumulation_gives_the_joint_gradients(child: ModuleType, joint: Any):
     """Of losses that are means; contrasts see a part's people only, and so does what counts cells."""
     out, stage, more, _ = joint["student"]

@@ -12,6 +12,7 @@ from dpmesh.train import trainer as loop
 from tools.fixtures import set_twins
 
 
+@pytest.mark.slow
 def test_a_teacher_trains_on_the_sets(child: ModuleType, tmp_path: Path):
     sets = tmp_path / "sets"
     set_twins.write_all(sets)

@@ -173,6 +173,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_run_names_the_protocol_and_keeps_the_best(
     child: ModuleType, twin: SimpleNamespace, tmp_path: Path
 ):
