@@ -192,6 +192,15 @@ def test_csv_has_a_line_for_each_row(tracks: Tracks) -> None:
     np.testing.assert_allclose(values[4:].reshape(30, 3), tracks.joints3d[0], atol=1e-5)
 
 
+def test_frames_that_were_not_read_are_no_absence(tracks: Tracks, body: BodyModel) -> None:
+    """With every second frame a person is in the GLB all the time but for the real gap."""
+    some = tracks.with_rows(tracks.frame % 2 == 0)
+    content = animated_glb(some, body, body.faces.numpy().astype(np.int32))
+    document = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
+    paths = [channel["target"]["path"] for channel in document["animations"][0]["channels"]]
+    assert paths.count("scale") == 1  # the second person's
+
+
 def test_the_glb_is_animated(tracks: Tracks, body: BodyModel) -> None:
     """Its nodes, moved by the channels at a key, put the joints where they are."""
     content = animated_glb(tracks, body, body.faces.numpy().astype(np.int32))

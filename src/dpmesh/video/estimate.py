@@ -1,7 +1,7 @@
 """From frames to tracks: detect, track, predict; one pass, in batches over frames."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,9 +141,6 @@ class Estimate:
             self.betas.append(person.betas)
 
 
-Watch = Callable[[Frame, Scene, list[int]], None]
-
-
 def estimate(
     predictor: Predictor,
     source: FrameSource,
@@ -153,7 +150,7 @@ def estimate(
 ) -> Iterator[tuple[Frame, Scene, list[int]]]:
     """Each frame, its scene and the track's number of each person (-1: none yet), in order.
 
-    People of several frames go through the network together. Raises InputError for frames of different sizes.
+    Raises InputError for a frame that cannot be used.
     """
     detector = TrackedDetector(predictor.detector, every)
     waiting: list[tuple[Frame, PreparedImage, list[int]]] = []

@@ -28,6 +28,8 @@ from dpmesh.video.video import Video
 SCHEMA = "dpmesh.tracks/1"
 TABLE, TEXT = "tracks.npz", "tracks.json"
 LARGEST_TABLE = 2**32
+_FIXED = {TABLE, "overlay.mp4", "scene.glb", "joints.csv"}
+"""Files of a result besides tracks.json and those of each person."""
 _PERSON = re.compile(r"person_\d+(\.bvh|_amass\.npz)")
 
 
@@ -93,8 +95,7 @@ def load_tables(folder: Path) -> Tracks:
 def is_result(folder: Path) -> bool:
     """Whether the folder holds a video's result, or what an interrupted write left of one, and nothing else."""
     names = [path.name for path in folder.iterdir()]
-    fixed = {TABLE, TEXT, "overlay.mp4", "scene.glb", "joints.csv"}
-    return TEXT in names and all(name in fixed or _PERSON.fullmatch(name) for name in names)
+    return TEXT in names and all(name in {TEXT, *_FIXED} or _PERSON.fullmatch(name) for name in names)
 
 
 def write_result(
@@ -113,7 +114,7 @@ def write_result(
     faces = body.faces.cpu().numpy().astype(np.int32)
     if folder.exists():
         for path in folder.iterdir():
-            if path.name != TEXT:
+            if path.name in _FIXED or _PERSON.fullmatch(path.name):
                 path.unlink()
     save_tables(tracks, folder, provenance)
     for name, content in motion_files(tracks, body, unit).items():
@@ -157,10 +158,11 @@ def _animated(
     vertices, joints = rest_pose(body, tracks.betas_of(own[:1])[0])
     matrices = pose_matrices(tracks, own)
     times = tracks.time[own]
-    spans = gaps(times, 1.5 / tracks.fps)
+    step = _step(tracks.frame[own]) / tracks.fps  # with --every, several frames
+    spans = gaps(times, 1.5 * step)
     if times[0] > 0:
         spans.insert(0, (0.0, float(times[0])))
-    last = float(times[-1] + 1 / tracks.fps)
+    last = float(times[-1] + step)
     if own[-1] != len(tracks.frame) - 1 and tracks.frame[own[-1]] < tracks.frame[-1]:
         spans.append((last, float(tracks.time[-1] + 2 / tracks.fps)))
     return SkinnedBody(

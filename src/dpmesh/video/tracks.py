@@ -3,7 +3,7 @@
 `tracks.npz` holds the arrays (no pickles), `tracks.json` names, provenance and counts.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -105,10 +105,6 @@ class Tracks:
         chosen = {name: getattr(self, name)[rows] for name in ROW_SHAPES}
         left = np.isin(self.numbers, chosen["track"])
         return replace(self, **chosen, numbers=self.numbers[left], betas=self.betas[left], **changed)
-
-    def row_fields(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        for name in ROW_SHAPES:
-            yield name, getattr(self, name)
 
 
 def table_of(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:

@@ -74,7 +74,7 @@ class Video:
             yield replace(scene, people=tuple(people))
 
     def tracks(self, progress: Callable[[int, int], None] | None = None) -> Tracks:
-        """Everybody over the whole span: short gaps filled, motion smoothed. A KeyboardInterrupt ends the span early;
+        """All people over the whole span: short gaps filled, motion smoothed. A KeyboardInterrupt ends the span early;
         the tracks so far are returned, with a note.
 
         progress: called after each frame with the frames done and the people in it.
