@@ -1,21 +1,24 @@
 """Frames of a video file, a folder of numbered images, a camera or a stream, one at a time.
 
-Videos are decoded by PyAV (FFmpeg). Rotation metadata is obeyed; times are the frames' own timestamps, so a variable
-frame rate and a start other than zero are right; a damaged end loses only what cannot be decoded.
+Videos are decoded by PyAV (FFmpeg), cameras read by OpenCV. Times are the frames' own timestamps, so a variable frame
+rate and a start other than zero are right; damage loses only the frames that cannot be decoded, and is noted.
 """
 
 import math
 import re
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from dpmesh.errors import ConfigError, InputError
+from dpmesh.video.upright import rgb_of
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 DEFAULT_FPS = 30.0
@@ -76,7 +79,7 @@ def open_frames(source: str | Path, fps: float | None = None) -> FrameSource:
         raise ConfigError(f"fps={fps:g} is not between 0 and 1000", where="fps")
     text = str(source)
     if match := _CAMERA.fullmatch(text):
-        return VideoFrames(f"/dev/video{match[1]}", fps, live=True, name=text)
+        return CameraFrames(int(match[1]), fps)
     if _STREAM.match(text):
         return VideoFrames(text, fps, live=True)
     path = Path(source)
@@ -126,9 +129,8 @@ class VideoFrames:
 
     def _open(self) -> Any:
         av = import_av()
-        device = {"format": "v4l2"} if self.url.startswith("/dev/video") else {}
         try:
-            container = av.open(self.url, **device)
+            container = av.open(self.url)
         except (av.FFmpegError, OSError) as error:
             raise InputError(f"not a readable video ({_line(error)})", where=self.name) from None
         if not container.streams.video:
@@ -139,50 +141,118 @@ class VideoFrames:
 
     def frames(self, span: Span) -> Iterator[Frame]:
         """Raises InputError where not one frame can be decoded."""
-        av = import_av()
         first: float | None = None
+        size: tuple[int, ...] | None = None
         index = -1
+        bad = _Damage()
         with closing(self._open()) as container:
-            decoded = container.decode(container.streams.video[0])
-            while True:
-                try:
-                    frame = next(decoded)
-                except StopIteration:
-                    break
-                except av.FFmpegError as error:
-                    if index < 0:
-                        raise InputError(
-                            f"no frame can be decoded ({_line(error)})", where=self.name
-                        ) from None
-                    self.notes.append(
-                        f"damaged after frame {index}: the rest could not be decoded ({_line(error)})"
-                    )
-                    break
-                index += 1
-                stamp = float(index / self.fps if frame.time is None else frame.time)
+            aspect = container.streams.video[0].sample_aspect_ratio
+            for decoded in _decoded(container, bad):
+                stamp = (index + 1) / self.fps if decoded.time is None else float(decoded.time)
                 first = stamp if first is None else first
-                time = index / self.given_fps if self.given_fps else stamp - first
+                time = (index + 1) / self.given_fps if self.given_fps else stamp - first
                 if time >= span.end:
                     break
-                if time >= span.start and index % span.every == 0:
-                    yield Frame(index, time, _upright(frame))
+                index += 1
+                bad.after = index
+                if time < span.start or index % span.every:
+                    continue
+                image = rgb_of(decoded, aspect)
+                size = image.shape if size is None else size
+                if image.shape != size:
+                    self.notes.append(f"stops before frame {index}, where the image size changes")
+                    return
+                yield Frame(index, time, image)
         if index < 0:
-            raise InputError("no frame can be decoded", where=self.name)
-        if (
-            self.length
-            and not self.live
-            and index + 1 < self.length - 1
-            and math.isinf(span.end)
-            and not self.notes
-        ):
+            raise InputError(f"no frame can be decoded{bad.reason}", where=self.name)
+        missing = self.length is not None and not self.live and index + 1 < self.length - 1
+        if bad.packets:
+            self.notes.append(
+                f"damaged after frame {bad.first}: {index + 1} frames could be decoded{bad.reason}"
+            )
+        elif missing and math.isinf(span.end):
             self.notes.append(f"the header has {self.length} frames, {index + 1} were decoded")
 
 
-def _upright(frame: Any) -> UInt8[np.ndarray, "h w 3"]:
-    """RGB, turned by the display matrix: FFmpeg's angle is counter-clockwise."""
-    image = frame.to_ndarray(format="rgb24")
-    quarter = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter))
+@dataclass
+class _Damage:
+    """Packets that could not be decoded. first: the frame before the first of them. after: the newest frame."""
+
+    packets: int = 0
+    first: int = -1
+    after: int = -1
+    reason: str = ""
+
+    def count(self, error: BaseException) -> None:
+        if not self.packets:
+            self.first, self.reason = self.after, f" ({_line(error)})"
+        self.packets += 1
+
+
+def _decoded(container: Any, bad: _Damage) -> Iterator[Any]:
+    """PyAV's frames, without the packets that cannot be decoded."""
+    av = import_av()
+    packets = container.demux(container.streams.video[0])
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.FFmpegError as error:
+            bad.count(error)
+            return
+        try:
+            frames = packet.decode()
+        except av.EOFError:
+            return
+        except av.FFmpegError as error:
+            bad.count(error)
+            continue
+        yield from frames
+
+
+@dataclass(eq=False)
+class CameraFrames:
+    """A camera of this machine, by its number. Times are those of reading."""
+
+    number: int
+    given_fps: float | None = None
+    name: str = field(init=False)
+    fps: float = field(init=False)
+    length: int | None = field(init=False, default=None)
+    live: bool = field(init=False, default=True)
+    notes: list[str] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.name = f"camera:{self.number}"
+        self._capture = cv2.VideoCapture(self.number)
+        if not self._capture.isOpened():
+            raise InputError("no such camera, or another program uses it", where=self.name)
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = self.given_fps or (rate if 1 <= rate <= 1000 else DEFAULT_FPS)
+
+    def frames(self, span: Span) -> Iterator[Frame]:
+        """Raises InputError where the camera gives no frame."""
+        index, began = -1, time.monotonic()
+        try:
+            while True:
+                good, image = self._capture.read()
+                passed = time.monotonic() - began if index >= 0 else 0.0
+                if not good and index < 0:
+                    raise InputError("the camera gives no image", where=self.name)
+                if not good:
+                    self.notes.append(f"the camera stopped after frame {index}")
+                    return
+                if index < 0:
+                    began = time.monotonic()
+                index += 1
+                if passed >= span.end:
+                    return
+                if passed >= span.start and index % span.every == 0:
+                    yield Frame(index, passed, np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8))
+        finally:
+            self._capture.release()
 
 
 @dataclass(eq=False)
