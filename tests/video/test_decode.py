@@ -80,7 +80,14 @@ def test_damage_in_the_middle_loses_only_itself(tmp_path: Path) -> None:
     content[gone] = bytes(gone.stop - gone.start)
     path.write_bytes(content)
     source = open_frames(path)
-    assert [round((float(f.image.mean()) - 20) / 8) for f in source.frames(Span())] == [0, 1, 2, 3, 4, *range(6, 12)]
+    assert [round((float(f.image.mean()) - 20) / 8) for f in source.frames(Span())] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        *range(6, 12),
+    ]
     assert source.notes[0].startswith("damaged after frame 4: 11 frames could be decoded")
 
 
@@ -125,7 +132,9 @@ def test_pixels_become_square(tmp_path: Path) -> None:
         stream = container.add_stream("mpeg4", rate=25)
         stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
         stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+        container.mux(
+            stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24"))
+        )
         container.mux(stream.encode())
     assert next(iter(open_frames(path).frames(Span()))).image.shape == (48, 96, 3)
 
@@ -173,7 +182,10 @@ def test_fps_replaces_the_times(tmp_path: Path) -> None:
 
 def test_a_change_of_size_ends_the_video(tmp_path: Path) -> None:
     """Two MPEG-TS files, one after the other, are a stream that changes."""
-    parts = [write_video(tmp_path / f"{i}.ts", [0, 33, 66], size=size) for i, size in enumerate([(48, 64), (32, 64)])]
+    parts = [
+        write_video(tmp_path / f"{i}.ts", [0, 33, 66], size=size)
+        for i, size in enumerate([(48, 64), (32, 64)])
+    ]
     path = tmp_path / "a.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     source = open_frames(path)

@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from video_tracks import FPS, two_people
 
 from dpmesh.animation.amass import amass_fields
 from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
-from dpmesh.geometry.camera import project
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.skeletons import SMPL24
-from dpmesh.video.files import animated_glb, is_result, joints_csv, load_tables, motion_files, save_tables
+from dpmesh.video.exports import animated_glb, csv_lines, write_motions
+from dpmesh.video.files import is_result, save_tables
 from dpmesh.video.solve import solve_tracks
-from dpmesh.video.tracks import ARRAYS, ROW_SHAPES, Tracks
-
-FPS = 25.0
-K = np.array([[900.0, 0, 320], [0, 900, 240], [0, 0, 1]])
+from dpmesh.video.tracks import ARRAYS, Tracks
 
 
 @pytest.fixture(scope="module")
@@ -30,43 +28,9 @@ def body() -> BodyModel:
     return BodyModel(free_body())
 
 
-def rows_of_a_frame(body: BodyModel, betas: np.ndarray, frame: int, person: int) -> dict[str, np.ndarray]:
-    swing = np.sin(2 * np.pi * frame / 25)
-    pose = np.zeros((23, 3))
-    pose[15:17] = [0.2, 0.3 * swing, 0.8 - person]
-    orient = Rotation.from_euler("xy", [np.pi, 0.4 * swing + person]).as_rotvec()
-    transl = np.array([person - 0.5 + 0.02 * frame, 0.1, 4.0 + person])
-    turns = rotation_matrix(torch.from_numpy(np.concatenate([orient[None], pose]))[None].float())
-    with torch.no_grad():
-        joints = body.joints30_only(torch.from_numpy(betas), turns, torch.from_numpy(transl[None]).float())
-    solid = joints[0].numpy()
-    values = {
-        "frame": frame, "time": frame / FPS, "track": 3 * person, "interpolated": False, "score": 0.9,
-        "box": np.zeros(4), "keypoints2d": np.ones((17, 3)), "global_orient": orient, "body_pose": pose.ravel(),
-        "transl": transl, "joints3d": solid, "joints2d": project(solid, K), "joint_sigma": np.full(30, 0.05),
-        "contacts": np.zeros(4, bool),
-    }  # fmt: skip
-    return {name: np.asarray(value) for name, value in values.items()}
-
-
 @pytest.fixture(scope="module")
 def tracks(body: BodyModel) -> Tracks:
-    """Two people for a second; the second one is missing in five frames."""
-    betas = np.random.default_rng(0).normal(size=(2, 10)).astype(np.float32)
-    rows = [
-        rows_of_a_frame(body, betas[person : person + 1], frame, person)
-        for frame in range(25)
-        for person in (0, 1)
-        if not (person == 1 and 8 <= frame < 13)
-    ]
-    kinds = {"frame": np.int64, "track": np.int64, "time": np.float64}
-    kinds |= {"interpolated": np.bool_, "contacts": np.bool_}
-    columns = {
-        name: np.stack([row[name] for row in rows]).astype(kinds.get(name, np.float32)) for name in ROW_SHAPES
-    }
-    return Tracks(
-        **columns, numbers=np.array([0, 3]), betas=betas, K=K, fps=FPS, image_size=(480, 640), frames=25
-    )
+    return two_people(body)
 
 
 def posed(body: BodyModel, tracks: Tracks, row: int) -> np.ndarray:
@@ -79,7 +43,7 @@ def posed(body: BodyModel, tracks: Tracks, row: int) -> np.ndarray:
 
 def test_tables_come_back(tracks: Tracks, tmp_path: Path) -> None:
     save_tables(tracks, tmp_path, {"source": "a.mp4"})
-    again = load_tables(tmp_path)
+    again = Tracks.load(tmp_path)
     assert repr(again) == "Tracks(2 people, 25 frames, 25 fps, 640×480)" and is_result(tmp_path)
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(again, name), getattr(tracks, name))
@@ -87,7 +51,7 @@ def test_tables_come_back(tracks: Tracks, tmp_path: Path) -> None:
     assert [(p["track"], p["rows"]) for p in people] == [(0, 25), (3, 20)]
     (tmp_path / "tracks.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match="damaged"):
-        load_tables(tmp_path)
+        Tracks.load(tmp_path)
     (tmp_path / "mine.txt").touch()
     assert not is_result(tmp_path)
 
@@ -157,10 +121,12 @@ class Bvh:
 
 
 @pytest.mark.parametrize(("unit", "metres"), [("cm", 0.01), ("m", 1.0)])
-def test_bvh_gives_the_joints(tracks: Tracks, body: BodyModel, unit: str, metres: float) -> None:
-    text = motion_files(tracks, body, unit)["person_00.bvh"]
-    assert isinstance(text, bytes)
-    bvh = Bvh(text.decode())
+def test_bvh_gives_the_joints(
+    tracks: Tracks, body: BodyModel, tmp_path: Path, unit: str, metres: float
+) -> None:
+    write_motions(tracks, body, tmp_path, ["bvh"], unit)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["person_00.bvh", "person_03.bvh"]
+    bvh = Bvh((tmp_path / "person_00.bvh").read_text())
     assert set(bvh.names) == set(SMPL24.joints) and bvh.time == pytest.approx(1 / FPS, abs=1e-7)
     for frame in (0, 7, 24):
         place = bvh.joints(frame)
@@ -186,7 +152,7 @@ def test_amass_gives_the_joints_in_a_world_with_z_up(tracks: Tracks, body: BodyM
 
 
 def test_csv_has_a_line_for_each_row(tracks: Tracks) -> None:
-    lines = joints_csv(tracks).splitlines()
+    lines = [*csv_lines(tracks)]
     assert len(lines) == 46 and lines[0].startswith("frame,time,track,interpolated,Pelvis_x")
     values = np.array(lines[1].split(","), float)
     np.testing.assert_allclose(values[4:].reshape(30, 3), tracks.joints3d[0], atol=1e-5)

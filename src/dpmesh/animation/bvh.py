@@ -4,7 +4,7 @@ Frame of the file: y up, the camera at the origin looking along -z (the camera f
 world frame where one is given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -15,18 +15,20 @@ from dpmesh.skeletons import SMPL24, SMPL_PARENTS
 TO_YUP = np.array([1.0, -1.0, -1.0])
 """Camera frame (x right, y down, z forward) to the file's frame, by component."""
 UNITS = {"m": 1.0, "cm": 100.0}
+_CHUNK = 512
+"""Frames that are converted at a time."""
 _CHANNELS = "Zrotation Xrotation Yrotation"
 
 
-def bvh_text(
+def bvh_lines(
     rest: Float[np.ndarray, "24 3"],
     rotations: Float[np.ndarray, "t 24 3"],
     transl: Float[np.ndarray, "t 3"],
     fps: float,
     unit: str = "cm",
     names: Sequence[str] = SMPL24.joints,
-) -> str:
-    """The file's text.
+) -> Iterator[str]:
+    """The file's lines.
 
     rest: the body's joints in the rest pose, metres, y up. rotations: axis-angle of each joint relative to its parent,
     of the root body to camera frame. transl: metres, camera frame, added after skinning. unit: of lengths, "m" or "cm".
@@ -60,16 +62,15 @@ def bvh_text(
 
     order = joint(0, 0)
     frames = len(rotations)
-    turns = Rotation.from_rotvec(rotations.reshape(-1, 3)).as_matrix().reshape(frames, -1, 3, 3)
-    turns[:, 0] = TO_YUP[:, None] * turns[:, 0]
-    angles = (
-        Rotation.from_matrix(turns.reshape(-1, 3, 3)).as_euler("ZXY", degrees=True).reshape(frames, -1, 3)
-    )
-    place = (rest[0] + transl) * TO_YUP * scale
-    rows = np.concatenate([place, angles[:, order].reshape(frames, -1)], axis=1)
-    lines += ["MOTION", f"Frames: {frames}", f"Frame Time: {1 / fps:.8f}"]
-    lines += [_numbers(row) for row in rows]
-    return "\n".join(lines) + "\n"
+    yield from [*lines, "MOTION", f"Frames: {frames}", f"Frame Time: {1 / fps:.8f}"]
+    for at in range(0, frames, _CHUNK):
+        part = rotations[at : at + _CHUNK]
+        turns = Rotation.from_rotvec(part.reshape(-1, 3)).as_matrix().reshape(len(part), -1, 3, 3)
+        turns[:, 0] = TO_YUP[:, None] * turns[:, 0]
+        angles = Rotation.from_matrix(turns.reshape(-1, 3, 3)).as_euler("ZXY", degrees=True)
+        place = (rest[0] + transl[at : at + _CHUNK]) * TO_YUP * scale
+        turned = angles.reshape(len(part), -1, 3)[:, order].reshape(len(part), -1)
+        yield from map(_numbers, np.concatenate([place, turned], axis=1))
 
 
 def _numbers(values: Float[np.ndarray, " n"]) -> str:

@@ -1,6 +1,8 @@
 """`dpmesh video INPUT... --out DIR`: people in videos, as tracks, overlays and animations."""
 
 import argparse
+import math
+import signal
 import sys
 import time
 from pathlib import Path
@@ -23,7 +25,8 @@ from dpmesh.inference.options import ModelOptions, PredictOptions
 if TYPE_CHECKING:
     from dpmesh.inference.predictor import Predictor
 
-FORMATS = ("npz", "overlay", "glb", "bvh", "amass", "csv")
+FORMATS = ("npz", "overlay", "side", "glb", "bvh", "trc", "amass", "csv", "plot")
+_DEFAULT = tuple(name for name in FORMATS if name != "side")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,15 +59,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the camera does not move: estimate the floor, and keep standing feet in their places",
     )
+    add(
+        "--live",
+        action="store_true",
+        help="smooth each frame by those before it, without waiting: for cameras; less smooth than the default",
+    )
     add("--units", choices=("cm", "m"), default="cm", help="of the lengths in BVH files (default: cm)")
     add(
         "--save",
         type=_formats,
-        default=FORMATS,
+        default=_DEFAULT,
         metavar="LIST",
-        help=f"what to write, separated by commas: {','.join(FORMATS)} (default: all); npz is always written",
+        help=f"what to write, separated by commas: {','.join(FORMATS)} (default: all but side, the overlay with a view "
+        "from the side); npz is always written",
     )
-    add("--overwrite", action="store_true", help="replace results that DIR already has")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--overwrite", action="store_true", help="replace results that DIR already has")
+    either.add_argument(
+        "--resume", action="store_true", help="go on with interrupted runs; keep finished results"
+    )
     add_option(parser, PredictOptions, "max_people")
     for name in ("pose_model", "person_model"):
         add_option(parser, ModelOptions, name)
@@ -83,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     import_av()
     check_writable(args.out)
     targets = _targets(args)
+    signal.signal(signal.SIGTERM, _interrupt)
     predictor = Predictor.from_pretrained(**vars(model_options(args)))
     status = 0
     for source, target in targets.items():
@@ -95,9 +109,14 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends a run as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def _targets(args: argparse.Namespace) -> dict[str, Path]:
     """Input -> its result folder. Raises InputError where two inputs have one name, OutputError for a folder that holds
-    anything else, or a result without --overwrite."""
+    anything else, or a result without --overwrite and --resume."""
     from dpmesh.video.files import is_result
 
     targets: dict[str, Path] = {}
@@ -111,11 +130,11 @@ def _targets(args: argparse.Namespace) -> dict[str, Path]:
                 raise OutputError(
                     "holds files that dpmesh did not write", where=str(target), fix="Choose another --out."
                 )
-            if not args.overwrite:
+            if not args.overwrite and not args.resume:
                 raise OutputError(
                     "holds a result already",
                     where=str(target),
-                    fix="Add --overwrite, or choose another --out.",
+                    fix="Add --overwrite, or --resume if it was interrupted, or choose another --out.",
                 )
         targets[str(source)] = target
     return targets
@@ -124,6 +143,15 @@ def _targets(args: argparse.Namespace) -> dict[str, Path]:
 def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Predictor") -> bool:
     """Predict and write one video; returns whether it was interrupted."""
     from dpmesh.video.files import write_result
+    from dpmesh.video.unfinished import (
+        RESULT,
+        can_resume,
+        finish,
+        input_record,
+        is_finished,
+        publish,
+        unfinished,
+    )
     from dpmesh.video.video import Video
 
     options = predict_options(args)
@@ -135,48 +163,73 @@ def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Pred
         every=args.every,
         fps=args.fps,
         static_camera=args.static_camera,
+        live=args.live,
+        mirrored=args.flip,
         **{name: value for name, value in vars(options).items() if value is not None},
     )
-    progress = _Progress(video.source.length, args.every)
-    tracks = video.tracks(progress)
-    progress.end()
-    made: dict[str, Any] = {
-        "source": source,
-        "weights": predictor.weights,
-        "options": {**predictor.options, **options.record(), "start": args.start, "every": args.every},
+    if args.resume and video.source.live:
+        raise InputError("a camera or stream cannot be resumed", where=source, fix="Leave --resume out.")
+    recorded = {
+        "input": input_record(source),
+        **predictor.options,
+        **options.record(),
+        "start": args.start,
+        "end": None if math.isinf(args.end) else args.end,
+        "every": args.every,
+        "fps": args.fps,
+        "live": args.live,
     }
-    write_result(tracks, target, video, made, args.save, args.units)
+    if args.resume and is_finished(target, recorded):
+        say(f"{source}: done before, kept (--overwrite makes it again) → {target}")
+        return False
+    resume = args.resume and can_resume(target, recorded)
+    with unfinished(target, recorded, resume) as (part, recording):
+        progress = _Progress(video.frames, recording.frames)
+        notes = video.record(recording, progress)
+        progress.end()
+        tracks = video.solve(recording, notes)
+        made: dict[str, Any] = {
+            "source": source,
+            "weights": predictor.weights,
+            "focal_source": recording.focal_source,
+            "options": recorded,
+        }
+        said = [*tracks.notes, *write_result(tracks, part / RESULT, video, made, args.save, args.units)]
+        publish(part, target)
+        if not tracks.interrupted:
+            finish(part)
     people = "1 person" if len(tracks) == 1 else f"{len(tracks)} people"
-    say(
-        f"{source}: {tracks.frames} frames, {people}{''.join(f'; {note}' for note in tracks.notes)} → {target}"
-    )
-    return any(note.startswith("interrupted") for note in tracks.notes)
+    again = "; --resume goes on" if tracks.interrupted and not video.source.live else ""
+    notes_said = "".join(f"; {note}" for note in dict.fromkeys(said))
+    say(f"{source}: {tracks.frames} frames, {people}{notes_said}{again} → {target}")
+    return tracks.interrupted
 
 
 class _Progress:
-    """A line on a terminal's stderr: frames, rate, time left, people."""
+    """Frames, rate, time left and people on stderr: one line that changes on a terminal, else a line each minute."""
 
-    def __init__(self, length: int | None, every: int) -> None:
-        self.total = None if length is None else max(1, length // every)
+    def __init__(self, total: int | None, done: int) -> None:
+        """total: frames, where known. done: before this run."""
+        self.total, self.done = total, done
         self.start = self.last = time.monotonic()
-        self.shown = sys.stderr.isatty()
+        self.terminal = sys.stderr.isatty()
 
     def __call__(self, frames: int, people: int) -> None:
         now = time.monotonic()
-        if not self.shown or now - self.last < 0.5:
+        if now - self.last < (0.5 if self.terminal else 60):
             return
         self.last = now
-        rate = frames / max(now - self.start, 1e-6)
-        left = "" if self.total is None else f"/{self.total}, {max(0, self.total - frames) / rate:.0f} s left"
-        print(
-            f"\rframe {frames}{left}, {rate:.1f} frames/s, {people} people   ",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
+        rate = (frames - self.done) / max(now - self.start, 1e-6)
+        left = ""
+        if self.total is not None:
+            seconds = max(0, self.total - frames) / max(rate, 1e-6)
+            left = f"/{self.total}, {time.strftime('%H:%M:%S', time.gmtime(seconds))} left"
+        text = f"frame {frames}{left}, {rate:.1f} frames/s, {people} {'person' if people == 1 else 'people'}"
+        ends = ("\r", "\x1b[K") if self.terminal else ("", "\n")
+        print(f"{ends[0]}{text}{ends[1]}", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        if self.shown:
+        if self.terminal:
             print(file=sys.stderr)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dpmesh.body.layer import BodyModel
@@ -73,6 +73,35 @@ class FlipTest:
         return replace(
             averaged, joint_sigma=None if sigma is None else mean(sigma, lambda sigma: sigma[:, _JOINTS])
         )
+
+
+def predict_partly_mirrored(model: DPMesh, inputs: Inputs, which: Bool[Tensor, " b"]) -> Prediction:
+    """The model's prediction; where `which`, that for the mirror image, mirrored back.
+
+    Without features; pose_latent is that of the image the model got. Raises WeightsError as FlipTest.
+    """
+    other = mirrored(inputs)
+    names = ("crop", "joints", "visible", "focal")
+
+    def chosen(there: Tensor, here: Tensor) -> Tensor:
+        return torch.where(which.reshape(-1, *[1] * (here.ndim - 1)), there, here)
+
+    got = model(Inputs(*(chosen(getattr(other, n), getattr(inputs, n)) for n in names)))
+    check_finite(got)
+    turns = torch.cat([got.global_orient[:, None], got.body_rotations], 1)
+    camera = chosen(got.camera * got.camera.new_tensor([-1.0, 1.0, 1.0]), got.camera)
+    sigma = got.joint_sigma
+    back = Prediction.from_body(
+        model.body,
+        chosen(mirrored_rotations(turns), turns),
+        got.betas,
+        camera_translation(camera, got.focal, model.config.depth_scale),
+        got.focal,
+        pose_latent=got.pose_latent,
+        camera=camera,
+        joints_img=chosen(_mirrored_places(got.joints_img), got.joints_img),
+    )
+    return replace(back, joint_sigma=None if sigma is None else chosen(sigma[:, _JOINTS], sigma))
 
 
 def mirrored(inputs: Inputs) -> Inputs:

@@ -3,34 +3,29 @@
 mesh_files.py fills it from a scene, result_folder.py puts the bytes on the disk.
 
 Frame of the file: metres, y up, the camera at the origin looking along -z. It is the camera frame (x right, y down,
-z forward) after half a turn about x: (x, -y, -z).
-
-Specification: https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html
+z forward) after half a turn about x: (x, -y, -z); where a floor is known, y is its height.
 """
 
-import json
 import math
-import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Integer
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from dpmesh.inference.gltf import INDICES, VERTICES, Gltf
+
 TO_GLTF = np.array([1.0, -1.0, -1.0])
 """Camera frame to the file's frame, by component."""
 
-_FLOAT, _UBYTE, _USHORT, _UINT = 5126, 5121, 5123, 5125
-_COMPONENT = {"f4": _FLOAT, "u1": _UBYTE, "u2": _USHORT, "u4": _UINT}
-_SHAPE = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (16,): "MAT4"}
-_VERTICES, _INDICES = 34962, 34963  # buffer targets
 _NEAR = 0.05
 """Metres. Nearest depth of the camera; there is no farthest."""
 _BEHIND = 1.1
 """Depth of the image plane, of the farthest vertex's."""
+_CHUNK = 1024
+"""Keys that are converted at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +66,8 @@ class Motion:
 
     times: Float[np.ndarray, " t"]
     """Seconds, ascending."""
-    rotations: Float[np.ndarray, "t j 3 3"]
+    rotations: Float[np.ndarray, "t j 3"]
+    """Axis-angle, each relative to its parent; of the root, bind pose to camera frame."""
     transl: Float[np.ndarray, "t 3"]
     absent: Sequence[tuple[float, float]] = ()
     """Spans of time without the body, from and until, seconds; it is scaled to nothing."""
@@ -91,61 +87,27 @@ def write_glb(
     camera: Camera,
     image: bytes | None = None,
     depth: float = 0.0,
+    world: Float[np.ndarray, "3 4"] | None = None,
 ) -> bytes:
-    """The file. image: a JPEG of the camera's image for the plane. depth: metres, of the farthest vertex.
+    """The file. image: a JPEG of the camera's image for the plane. depth: metres, of the farthest vertex. world: the
+    camera frame to a world with y up, metres; the node "world" above all others has it.
 
     Each body is a node at its pelvis (named as the body) above the joints of its skeleton, and a mesh node that the
     skeleton moves: move or turn the first.
     """
-    file = _File()
+    file = _Scene()
     file.add_camera(camera)
     if image is not None:
         file.add_image(camera, image, _BEHIND * max(depth, 1.0))
     if bodies:
         file.add_bodies(skeleton, bodies)
+    if world is not None:
+        file.place_in(world)
     return file.to_bytes()
 
 
-@dataclass
-class _File:
-    """A document and its one buffer, while they are built."""
-
-    document: dict[str, Any] = field(default_factory=dict)
-    buffer: bytearray = field(default_factory=bytearray)
-    roots: list[int] = field(default_factory=list)
-
-    def add(self, kind: str, **entry: Any) -> int:
-        """Append to the list `kind` of the document; returns the index."""
-        entries = self.document.setdefault(kind, [])
-        entries.append(entry)
-        return len(entries) - 1
-
-    def view(self, data: bytes, target: int | None = None) -> int:
-        self.buffer += bytes(-len(self.buffer) % 4)
-        at = len(self.buffer)
-        self.buffer += data
-        use = {} if target is None else {"target": target}
-        return self.add("bufferViews", buffer=0, byteOffset=at, byteLength=len(data), **use)
-
-    def accessor(self, values: NDArray[Any], target: int | None = None, bounds: bool = False) -> int:
-        """values: (n, ...) of a type in _COMPONENT, little endian."""
-        values = np.ascontiguousarray(values)
-        limits = (
-            {
-                name: np.atleast_1d(value).tolist()
-                for name, value in (("min", values.min(0)), ("max", values.max(0)))
-            }
-            if bounds
-            else {}
-        )
-        return self.add(
-            "accessors",
-            bufferView=self.view(values.tobytes(), target),
-            componentType=_COMPONENT[values.dtype.str[1:]],
-            count=len(values),
-            type=_SHAPE[values.shape[1:]],
-            **limits,
-        )
+class _Scene(Gltf):
+    """A document of bodies, their camera and its image."""
 
     def add_camera(self, camera: Camera) -> None:
         """Add a camera. Its optical axis goes through the middle of the view, as glTF has it. Where K's principal point
@@ -184,22 +146,32 @@ class _File:
         )
         primitive = {
             "attributes": {
-                "POSITION": self.accessor(points.astype("<f4"), _VERTICES, bounds=True),
-                "TEXCOORD_0": self.accessor(uv, _VERTICES),
+                "POSITION": self.accessor(points.astype("<f4"), VERTICES, bounds=True),
+                "TEXCOORD_0": self.accessor(uv, VERTICES),
             },
-            "indices": self.accessor(np.array([0, 1, 2, 0, 2, 3], "<u2"), _INDICES),
+            "indices": self.accessor(np.array([0, 1, 2, 0, 2, 3], "<u2"), INDICES),
             "material": material,
         }
         mesh = self.add("meshes", name="image", primitives=[primitive])
         self.roots.append(self.add("nodes", name="image", mesh=mesh))
 
+    def place_in(self, world: Float[np.ndarray, "3 4"]) -> None:
+        """Put all nodes but those of skinned meshes, whose transforms count for nothing, under one."""
+        turn = Rotation.from_matrix(world[:, :3] * TO_GLTF).as_quat().tolist()
+        inner = [node for node in self.roots if "skin" not in self.document["nodes"][node]]
+        meshes = [node for node in self.roots if node not in inner]
+        above = self.add(
+            "nodes", name="world", rotation=turn, translation=world[:, 3].tolist(), children=inner
+        )
+        self.roots = [above, *meshes]
+
     def add_bodies(self, skeleton: Skeleton, bodies: Sequence[SkinnedBody]) -> None:
         kind = "<u2" if len(skeleton.weights) < 65535 else "<u4"
-        indices = self.accessor(skeleton.faces.reshape(-1).astype(kind), _INDICES)
+        indices = self.accessor(skeleton.faces.reshape(-1).astype(kind), INDICES)
         influences: dict[str, int] = {}
         for i, (joints, weights) in enumerate(_influences(skeleton.weights)):
-            influences[f"JOINTS_{i}"] = self.accessor(joints, _VERTICES)
-            influences[f"WEIGHTS_{i}"] = self.accessor(weights, _VERTICES)
+            influences[f"JOINTS_{i}"] = self.accessor(joints, VERTICES)
+            influences[f"WEIGHTS_{i}"] = self.accessor(weights, VERTICES)
         for body in bodies:
             linear = [((c + 0.055) / 1.055) ** 2.4 for c in body.colour]
             material = self.add(
@@ -213,8 +185,8 @@ class _File:
             )
             primitive = {
                 "attributes": {
-                    "POSITION": self.accessor(body.vertices.astype("<f4"), _VERTICES, bounds=True),
-                    "NORMAL": self.accessor(_unit(body.normals), _VERTICES),
+                    "POSITION": self.accessor(body.vertices.astype("<f4"), VERTICES, bounds=True),
+                    "NORMAL": self.accessor(_unit(body.normals), VERTICES),
                     **influences,
                 },
                 "indices": indices,
@@ -247,22 +219,17 @@ class _File:
 
     def _add_motion(self, body: SkinnedBody, motion: Motion, node: int, joints: range) -> None:
         """Channels of the body's node and its joints, in the file's one animation."""
-        animation = self.document.setdefault(
-            "animations", [{"name": "motion", "channels": [], "samplers": []}]
-        )[0]
-        place, turns = _in_file(body, motion.rotations, motion.transl)
-        turns = _same_side(turns)
+        count = len(motion.times)
+        place, turns = np.empty((count, 3), "<f4"), np.empty((count, len(joints), 4), "<f4")
+        for at in range(0, count, _CHUNK):
+            part = slice(at, at + _CHUNK)
+            matrices = Rotation.from_rotvec(motion.rotations[part].reshape(-1, 3)).as_matrix()
+            place[part], own = _in_file(body, matrices.reshape(-1, len(joints), 3, 3), motion.transl[part])
+            turns[part] = _same_side(own, turns[max(at - 1, 0)] if at else own[0])
         times = self.accessor(motion.times.astype("<f4"), bounds=True)
-
-        def channel(target: int, path: str, values: int, at: int, interpolation: str = "LINEAR") -> None:
-            sampler = {"input": at, "output": values, "interpolation": interpolation}
-            animation["samplers"].append(sampler)
-            where = {"node": target, "path": path}
-            animation["channels"].append({"sampler": len(animation["samplers"]) - 1, "target": where})
-
-        channel(node, "translation", self.accessor(place.astype("<f4")), times)
-        for i, joint in enumerate(joints):
-            channel(joint, "rotation", self.accessor(turns[:, i].astype("<f4")), times)
+        moved = [(node, "translation", self.accessor(place))]
+        moved += [(joint, "rotation", self.accessor(turns[:, i])) for i, joint in enumerate(joints)]
+        self.channels(times, "LINEAR", moved)
         if motion.absent:
             keys = sorted(
                 {
@@ -273,19 +240,7 @@ class _File:
                 keys.insert(0, (0.0, 1.0))
             at = self.accessor(np.array([time for time, _ in keys], "<f4"), bounds=True)
             sizes = np.repeat(np.array([size for _, size in keys], "<f4")[:, None], 3, axis=1)
-            channel(node, "scale", self.accessor(sizes), at, "STEP")
-
-    def to_bytes(self) -> bytes:
-        scene = self.add("scenes", nodes=self.roots)
-        buffers = [{"byteLength": len(self.buffer)}] if self.buffer else []
-        asset = {"version": "2.0", "generator": "dpmesh"}
-        document = {"asset": asset, "scene": scene, **self.document}
-        text = json.dumps(document | ({"buffers": buffers} if buffers else {}), allow_nan=False).encode()
-        chunks = [(b"JSON", text + b" " * (-len(text) % 4))]
-        if self.buffer:
-            chunks.append((b"BIN\0", bytes(self.buffer) + bytes(-len(self.buffer) % 4)))
-        body = b"".join(struct.pack("<I4s", len(data), kind) + data for kind, data in chunks)
-        return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
+            self.channels(at, "STEP", [(node, "scale", self.accessor(sizes))])
 
 
 def _in_file(
@@ -299,11 +254,10 @@ def _in_file(
     return place, turns.reshape(*turned.shape[:2], 4)
 
 
-def _same_side(turns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quaternions q or -q, such that each is next to the one before: a linear step is then along the shortest arc."""
-    signs = np.sign((turns[1:] * turns[:-1]).sum(-1))
-    signs = np.cumprod(np.where(signs == 0, 1.0, signs), axis=0)
-    return np.concatenate([turns[:1], turns[1:] * signs[..., None]])
+def _same_side(turns: Float[np.ndarray, "t j 4"], before: Float[np.ndarray, "j 4"]) -> NDArray[np.float64]:
+    """Quaternions q or -q, each next to the one before it: a linear step is then along the shortest arc."""
+    signs = np.sign((turns * np.concatenate([before[None], turns[:-1]])).sum(-1))
+    return turns * np.cumprod(np.where(signs == 0, 1.0, signs), axis=0)[..., None]
 
 
 def _frustum(camera: Camera) -> tuple[float, float, float, float]:

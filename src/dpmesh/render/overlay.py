@@ -58,25 +58,31 @@ def draw_side(
     layers: Sequence[Layer],
     faces: Integer[np.ndarray, "f 3"],
     around: Float[np.ndarray, "n 3"] | None = None,
+    floor: float | None = None,
 ) -> UInt8[np.ndarray, "900 1200 3"]:
     """The bodies from the side where they stand, on a floor with a line every half metre; without any, a wall.
 
     around: points (metres, camera frame) that the view is to hold, so that several drawings have one camera and one
-    scale; None: the bodies themselves. The floor is under the lowest of the bodies that are drawn, in either case.
+    scale; None: the bodies themselves. floor: y of the floor, metres; None: under the lowest body that is drawn.
     """
     canvas = side.backdrop()
-    if not layers:
+    if not layers and (around is None or floor is None):
         return to_uint8(255 * canvas)
-    own = np.concatenate([layer.vertices for layer in layers]).astype(np.float64)
+    own = (
+        np.concatenate([layer.vertices for layer in layers]).astype(np.float64)
+        if layers
+        else np.zeros((0, 3))
+    )
     points = own if around is None else around.astype(np.float64)
     R, t = side.side_camera(points)
-    floor = float(own[:, 1].max())
+    floor = float(own[:, 1].max()) if floor is None else floor
     side.draw_floor(canvas, points, R, t, floor)
     for layer in layers:
         side.draw_shadow(canvas, layer.vertices, faces, floor, R, t)
     turned = [replace(layer, vertices=transform(layer.vertices, R, t).astype(np.float32)) for layer in layers]
     image = to_uint8(255 * canvas)
-    _lay(image, *paint_bodies(turned, faces, side.side_intrinsics(), side.SIZE))
+    if turned:
+        _lay(image, *paint_bodies(turned, faces, side.side_intrinsics(), side.SIZE))
     return image
 
 

@@ -1,25 +1,32 @@
-"""From frames to tracks: detect, track, predict; one pass, in batches over frames."""
+"""From frames to people with tracks: detect, track, predict; one pass, in batches over frames."""
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from dpmesh.errors import InputError
 from dpmesh.inference.detections import Detection, DetectionResult, PersonDetector, same_person
 from dpmesh.inference.options import PredictOptions
-from dpmesh.inference.predictor import Predictor, predict_prepared
+from dpmesh.inference.predictor import Predictor
+from dpmesh.inference.prepared import predict_together
 from dpmesh.inference.preprocess import PreparedImage, prepare_image
 from dpmesh.inference.scene import Scene
+from dpmesh.video.ahead import ahead, batches
 from dpmesh.video.decode import Frame, FrameSource, Span
-from dpmesh.video.smooth import weighted_median
-from dpmesh.video.tracker import STRONG, VISIBLE, Observation, Track, Tracker, colours_of
-from dpmesh.video.tracks import Tracks, table_of
+from dpmesh.video.snapshot import packed, unpacked
+from dpmesh.video.tracker import VISIBLE, Observation, Track, Tracker, colours_of
 
 DETECT_EVERY = 6
 """Frames between two full detections; between them keypoints are detected in the tracks' predicted boxes."""
+LOOK_AHEAD = 8
+"""Most frames whose people share a batch."""
+_WAITING_BYTES = 64 * 2**20
+"""Of the images of a batch."""
 _ENLARGED = 1.15
 """Of the extent of a track's joints, for its box."""
 _WEAK = 0.3
@@ -65,6 +72,22 @@ class TrackedDetector:
         self.track_of = {id(p): t for p, t in zip(result.people, tracks, strict=True) if t is not None}
         return result
 
+    def state(self) -> Any:
+        """All that later frames depend on, as JSON values."""
+        return {"tracker": packed(vars(self.tracker)), "since": self._since, "counts": dict(self.counts)}
+
+    def restore(self, state: Any) -> None:
+        """Go on from a state. Raises InputError where it is none."""
+        try:
+            vars(self.tracker).update(unpacked(state["tracker"], {"Track": Track}))
+            self._since, self.counts = int(state["since"]), Counter(state["counts"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"the tracker's state is damaged ({type(error).__name__})",
+                where="--resume",
+                fix="Leave it out.",
+            ) from None
+
     def keypoints_in_boxes(self, *args: Any, **options: Any) -> tuple[Detection, ...]:
         """The detector's own."""
         return self.detector.keypoints_in_boxes(*args, **options)
@@ -98,47 +121,22 @@ def _confidence(person: Detection) -> float:
     return float(person.keypoints[:, 2].mean())
 
 
-@dataclass(eq=False)
-class Estimate:
-    """Rows of all frames read so far, frame-wise: not filtered, not smoothed."""
+class Estimated(NamedTuple):
+    """A frame, its people, and the track's number of each of them (-1: none yet)."""
 
-    K: np.ndarray | None = None
-    image_size: tuple[int, int] = (0, 0)
-    frames: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    betas: list[np.ndarray] = field(default_factory=list)
-    fallbacks: Counter[str] = field(default_factory=Counter[str])
-    focal_source: str = "diagonal"
+    frame: Frame
+    scene: Scene
+    numbers: list[int]
+    tracker: Any = None
+    """State of the tracker after the frame, where one was asked for (`TrackedDetector.state`)."""
 
-    def add(self, frame: Frame, scene: Scene, numbers: list[int]) -> None:
-        self.K, self.image_size, self.focal_source = scene.K, scene.image_size, scene.focal_source
-        self.frames += 1
-        self.fallbacks.update(scene.fallbacks)
-        for person, number in zip(scene.people, numbers, strict=True):
-            if number < 0:
-                continue
-            names = (
-                "box",
-                "score",
-                "keypoints2d",
-                "global_orient",
-                "body_pose",
-                "transl",
-                "joints3d",
-                "joints2d",
-            )
-            row = {name: getattr(person, name) for name in (*names, "joint_sigma")}
-            self.rows.append(
-                {
-                    **row,
-                    "frame": frame.index,
-                    "time": frame.time,
-                    "track": number,
-                    "interpolated": False,
-                    "contacts": (False,) * 4,
-                }
-            )
-            self.betas.append(person.betas)
+
+@dataclass(frozen=True, eq=False)
+class _Detected:
+    frame: Frame
+    prepared: PreparedImage
+    numbers: list[int]
+    tracker: Any
 
 
 def estimate(
@@ -147,55 +145,50 @@ def estimate(
     span: Span,
     options: PredictOptions,
     every: int = DETECT_EVERY,
-) -> Iterator[tuple[Frame, Scene, list[int]]]:
-    """Each frame, its scene and the track's number of each person (-1: none yet), in order.
+    live: bool = False,
+    after: int = -1,
+    tracker: Any = None,
+    snapshots: int = 0,
+) -> Generator[Estimated]:
+    """The frames of the span in order. Detection runs in a thread of its own, ahead of the network.
 
-    Raises InputError for a frame that cannot be used.
+    every: frames from one full detection to the next. live: no frame waits for later ones, and a camera's frames that
+    come while the one before is predicted are dropped; otherwise the people of up to LOOK_AHEAD frames share a batch.
+    after, tracker: go on after this frame, with the tracker's state of then. snapshots: frames from one state of the
+    tracker to the next; 0: none. Raises InputError for a frame that cannot be used.
     """
     detector = TrackedDetector(predictor.detector, every)
-    waiting: list[tuple[Frame, PreparedImage, list[int]]] = []
-    for frame in source.frames(span):
+    if tracker is not None:
+        detector.restore(tracker)
+    frames = source.frames(span)
+    if live and source.live:
+        frames = ahead(frames, 1, latest=True)
+    frames = (frame for frame in frames if frame.index > after)
+    detections = ahead(_detections(detector, frames, options, snapshots), 1 if live else LOOK_AHEAD // 2)
+    recorded = options.record()
+
+    def full(waiting: list[_Detected]) -> bool:
+        return (
+            live
+            or len(waiting) >= LOOK_AHEAD
+            or sum(len(one.prepared.people) for one in waiting) >= predictor.batch
+            or sum(one.frame.image.nbytes for one in waiting) >= _WAITING_BYTES
+        )
+
+    with closing(detections):
+        for waiting in batches(detections, full):
+            scenes = predict_together(predictor, [one.prepared for one in waiting], recorded)
+            for one, scene in zip(waiting, scenes, strict=True):
+                yield Estimated(one.frame, scene, one.numbers, one.tracker)
+
+
+def _detections(
+    detector: TrackedDetector, frames: Iterator[Frame], options: PredictOptions, snapshots: int
+) -> Generator[_Detected]:
+    for count, frame in enumerate(frames, start=1):
         detector.time = frame.time
         prepared = prepare_image(detector, frame.image, options)
         tracks = [detector.track_of.get(id(person)) for person in prepared.people]
-        waiting.append((frame, prepared, [-1 if track is None else track.number for track in tracks]))
-        if sum(len(p.people) for _, p, _ in waiting) >= predictor.batch or len(waiting) >= 16:
-            yield from _predicted(predictor, waiting, options)
-            waiting = []
-    yield from _predicted(predictor, waiting, options)
-
-
-def _predicted(
-    predictor: Predictor, waiting: list[tuple[Frame, PreparedImage, list[int]]], options: PredictOptions
-) -> Iterator[tuple[Frame, Scene, list[int]]]:
-    recorded = options.record()
-    for frame, prepared, numbers in waiting:
-        yield frame, predict_prepared(predictor, prepared, recorded), numbers
-
-
-def tracks_of(estimated: Estimate, fps: float, notes: tuple[str, ...] = ()) -> Tracks:
-    """The rows as tracks, with each track's own median shape. Tracks that were never sure are dropped."""
-    columns = table_of(estimated.rows)
-    betas = np.asarray(estimated.betas, np.float32).reshape(-1, 10)
-    numbers = np.unique(columns["track"])
-    enough = [n for n in numbers if (columns["score"][columns["track"] == n] >= STRONG).sum() >= 3]
-    keep = np.isin(columns["track"], enough)
-    columns, betas = {name: values[keep] for name, values in columns.items()}, betas[keep]
-    order = np.lexsort((columns["track"], columns["frame"]))
-    columns, betas = {name: values[order] for name, values in columns.items()}, betas[order]
-    numbers = np.unique(columns["track"]).astype(np.int64)
-    sure = 1 / np.maximum(np.nan_to_num(columns["joint_sigma"], nan=0.1).mean(1), 0.01) ** 2
-    own = [columns["track"] == n for n in numbers]
-    shapes = [weighted_median(betas[rows], sure[rows]) for rows in own]
-    fields: dict[str, Any] = {**columns}
-    return Tracks(
-        **fields,
-        numbers=numbers,
-        betas=np.asarray(shapes, np.float32).reshape(-1, 10),
-        K=np.eye(3) if estimated.K is None else estimated.K,
-        fps=fps,
-        image_size=estimated.image_size,
-        frames=estimated.frames,
-        notes=notes,
-        fallbacks=dict(estimated.fallbacks),
-    )
+        numbers = [-1 if track is None else track.number for track in tracks]
+        state = detector.state() if snapshots and count % snapshots == 0 else None
+        yield _Detected(frame, prepared, numbers, state)

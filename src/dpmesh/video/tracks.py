@@ -4,37 +4,21 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 from numpy.typing import NDArray
 
-ROW_SHAPES: dict[str, tuple[int, ...]] = {
-    "frame": (), "time": (), "track": (), "interpolated": (), "box": (4,), "score": (), "keypoints2d": (17, 3),
-    "global_orient": (3,), "body_pose": (69,), "transl": (3,), "joints3d": (30, 3), "joints2d": (30, 2),
-    "joint_sigma": (30,), "contacts": (4,),
-}  # fmt: skip
+from dpmesh.video.columns import ARRAYS, ROW_SHAPES, Ground
+from dpmesh.video.tables import read_tables
 
+__all__ = ["ARRAYS", "INTERRUPTED", "ROW_SHAPES", "Ground", "Tracks"]
 
-@dataclass(frozen=True, eq=False)
-class Ground:
-    """The floor in the camera frame, metres. world = rotation @ camera + translation: y up, the floor at y = 0."""
-
-    rotation: Float[np.ndarray, "3 3"]
-    translation: Float[np.ndarray, "3"]
-
-    @property
-    def up(self) -> Float[np.ndarray, "3"]:
-        """Camera frame."""
-        return self.rotation[1]
-
-    def to_world(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-        return points @ self.rotation.T + self.translation
-
-    def heights(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
-        return np.asarray(points @ self.rotation[1] + self.translation[1])
+INTERRUPTED = "interrupted after"
+"""Start of a note."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -79,6 +63,12 @@ class Tracks:
     notes: tuple[str, ...] = ()
     fallbacks: Mapping[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def load(cls, folder: str | Path) -> "Tracks":
+        """The tracks that `dpmesh video` wrote into a result's folder. Raises InputError for a file that is missing,
+        damaged, or of other shapes."""
+        return cls(**read_tables(Path(folder)))
+
     def __len__(self) -> int:
         """People: tracks."""
         return len(self.numbers)
@@ -87,6 +77,11 @@ class Tracks:
         people = "1 person" if len(self) == 1 else f"{len(self)} people"
         height, width = self.image_size
         return f"Tracks({people}, {self.frames} frames, {self.fps:g} fps, {width}×{height})"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the video was not read to the end of its span."""
+        return any(note.startswith(INTERRUPTED) for note in self.notes)
 
     def of(self, number: int) -> NDArray[np.int64]:
         """Rows of a track, in order of time."""
@@ -106,21 +101,6 @@ class Tracks:
         left = np.isin(self.numbers, chosen["track"])
         return replace(self, **chosen, numbers=self.numbers[left], betas=self.betas[left], **changed)
 
-
-def table_of(rows: list[dict[str, Any]]) -> dict[str, NDArray[Any]]:
-    """Columns of row fields; with the right shapes also for no rows."""
-    kinds = {
-        "frame": np.int64,
-        "track": np.int64,
-        "interpolated": np.bool_,
-        "contacts": np.bool_,
-        "time": np.float64,
-    }
-    columns: dict[str, NDArray[Any]] = {}
-    for name, shape in ROW_SHAPES.items():
-        values = [row[name] for row in rows]
-        columns[name] = np.asarray(values, kinds.get(name, np.float32)).reshape(len(rows), *shape)
-    return columns
-
-
-ARRAYS = tuple(f.name for f in fields(Tracks) if f.name in {*ROW_SHAPES, "numbers", "betas", "K"})
+    def with_notes(self, notes: tuple[str, ...]) -> "Tracks":
+        """The same tracks with these notes."""
+        return replace(self, notes=notes)

@@ -1,17 +1,25 @@
 """`Video`: people in a video, frame by frame or as whole tracks."""
 
-from collections.abc import Callable, Iterator
+import math
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from dpmesh.inference.options import PredictKeywords, PredictOptions
 from dpmesh.inference.predictor import Predictor
+from dpmesh.inference.prepared import SinglePass
 from dpmesh.inference.scene import Scene
 from dpmesh.video.decode import FrameSource, Span, open_frames
-from dpmesh.video.estimate import DETECT_EVERY, Estimate, estimate, tracks_of
-from dpmesh.video.solve import solve_tracks
-from dpmesh.video.tracks import Tracks
+from dpmesh.video.estimate import DETECT_EVERY, Estimated, estimate
+from dpmesh.video.ground import find_ground
+from dpmesh.video.live import LiveFilter
+from dpmesh.video.recording import CHECKPOINT, Recording
+from dpmesh.video.solve import on_floor
+from dpmesh.video.tracks import INTERRUPTED, Tracks
+from dpmesh.video.windows import raw_tracks, solved_tracks
 
 
 class Video:
@@ -25,9 +33,11 @@ class Video:
     Tracks(2 people, 230 frames, 30 fps, 1768×994)
 
     source: a file (MP4, MOV, WebM, AVI, GIF), a folder of numbered images, "camera:0" or a stream's URL.
-    start, end: seconds. every: each n-th frame. fps: of a folder of images, or in place of a video's own.
+    start, end: seconds. every: each n-th frame. fps: of a folder of images, or in place of a video's own times.
     detect_every: frames from one full detection to the next. static_camera: the camera does not move, so that the floor
-    is estimated. predictor: one that is loaded already. options: of a predictor's call (focal, max_people, ...).
+    is estimated. live: smooth each frame by those before it, without waiting for later ones. mirrored: two forward
+    passes a frame where the predictor takes two. predictor: one that is loaded already. options: of a predictor's call
+    (focal, max_people, ...).
 
     Raises InputError, ConfigError.
     """
@@ -42,18 +52,30 @@ class Video:
         fps: float | None = None,
         detect_every: int = DETECT_EVERY,
         static_camera: bool = False,
+        live: bool = False,
+        mirrored: bool = False,
+        alternate: bool = False,
         **options: Unpack[PredictKeywords],
     ) -> None:
         self.span = Span(start=start, end=end, every=every)
         self.source: FrameSource = open_frames(source, fps)
         self.options = PredictOptions(**options)
         self.detect_every, self.static_camera = detect_every, static_camera
+        self.live, self.mirrored, self.alternate = live, mirrored, alternate
         self._predictor = predictor
 
     @property
     def fps(self) -> float:
         """Frames a second of the source."""
         return self.source.fps
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of the span, as the source's header has them; None where it does not say."""
+        if self.source.length is None:
+            return None
+        first, last = (time * self.fps for time in (self.span.start, self.span.end))
+        return max(1, math.ceil((min(self.source.length, last) - first) / self.span.every))
 
     @property
     def predictor(self) -> Predictor:
@@ -63,15 +85,16 @@ class Video:
         return self._predictor
 
     def __iter__(self) -> Iterator[Scene]:
-        """One scene per frame, as it is predicted: not smoothed. `person.track` is None until a track is sure."""
-        for _, scene, numbers in estimate(
-            self.predictor, self.source, self.span, self.options, self.detect_every
-        ):
+        """One scene per frame, with `person.track`, which is None until a track is sure.
+
+        As it is predicted, up to eight frames late; with `live` smoothed, and at most two frames late.
+        """
+        for one in self._estimates():
             people = (
                 replace(person, track=number if number >= 0 else None)
-                for person, number in zip(scene.people, numbers, strict=True)
+                for person, number in zip(one.scene.people, one.numbers, strict=True)
             )
-            yield replace(scene, people=tuple(people))
+            yield replace(one.scene, people=tuple(people))
 
     def tracks(self, progress: Callable[[int, int], None] | None = None) -> Tracks:
         """All people over the whole span: short gaps filled, motion smoothed. A KeyboardInterrupt ends the span early;
@@ -79,17 +102,58 @@ class Video:
 
         progress: called after each frame with the frames done and the people in it.
         """
-        done = Estimate()
+        with (
+            tempfile.TemporaryDirectory(prefix="dpmesh-") as folder,
+            closing(Recording(Path(folder))) as recording,
+        ):
+            notes = self.record(recording, progress)
+            return self.solve(recording, notes)
+
+    def record(self, recording: Recording, progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """Predict the frames that the recording does not have yet, and add them. Returns notes; a KeyboardInterrupt
+        ends it early, with a note that begins with INTERRUPTED."""
         notes: list[str] = []
+        state = recording.tracker
+        estimates = self._estimates(recording.last_frame, state, CHECKPOINT)
         try:
-            for frame, scene, numbers in estimate(
-                self.predictor, self.source, self.span, self.options, self.detect_every
-            ):
-                done.add(frame, scene, numbers)
-                if progress is not None:
-                    progress(done.frames, len(scene))
+            with closing(estimates):
+                for one in estimates:
+                    recording.add(one.frame, one.scene, one.numbers)
+                    if one.tracker is not None:
+                        recording.checkpoint(one.tracker)
+                    if progress is not None:
+                        progress(recording.frames, len(one.scene))
         except KeyboardInterrupt:
-            notes.append(f"interrupted after {done.frames} frames")
-        notes += self.source.notes
-        tracks = tracks_of(done, self.fps, tuple(notes))
-        return solve_tracks(tracks, self.predictor.model.body, self.static_camera)
+            notes.append(f"{INTERRUPTED} {recording.frames} frames")
+        return notes + self.source.notes
+
+    def solve(self, recording: Recording, notes: Sequence[str] = ()) -> Tracks:
+        """A recording's tracks, smoothed over time unless they were `live`."""
+        if self.live:
+            return raw_tracks(recording, self.fps, tuple(notes))
+        body = self.predictor.model.body
+        solved = solved_tracks(recording, self.fps, body, tuple(notes))
+        ground = find_ground(solved) if self.static_camera else None
+        return solved if ground is None else on_floor(solved, ground)
+
+    def _estimates(self, after: int = -1, tracker: Any = None, snapshots: int = 0) -> Generator[Estimated]:
+        predictor = self.predictor if self.mirrored else SinglePass(self.predictor, alternate=self.alternate)
+        smooth = LiveFilter(predictor.model.body) if self.live else None
+        estimates = estimate(
+            predictor,
+            self.source,
+            self.span,
+            self.options,
+            self.detect_every,
+            self.live,
+            after,
+            tracker,
+            snapshots,
+        )
+        with closing(estimates):
+            for one in estimates:
+                yield (
+                    one
+                    if smooth is None
+                    else one._replace(scene=smooth(one.scene, one.numbers, one.frame.time))
+                )
