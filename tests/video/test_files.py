@@ -161,7 +161,7 @@ def test_csv_has_a_line_for_each_row(tracks: Tracks) -> None:
 def test_frames_that_were_not_read_are_no_absence(tracks: Tracks, body: BodyModel) -> None:
     """With every second frame a person is in the GLB all the time but for the real gap."""
     some = tracks.with_rows(tracks.frame % 2 == 0)
-    content = animated_glb(some, body, body.faces.numpy().astype(np.int32))
+    content = b"".join(animated_glb(some, body, body.faces.numpy().astype(np.int32)))
     document = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
     paths = [channel["target"]["path"] for channel in document["animations"][0]["channels"]]
     assert paths.count("scale") == 1  # the second person's
@@ -169,7 +169,7 @@ def test_frames_that_were_not_read_are_no_absence(tracks: Tracks, body: BodyMode
 
 def test_the_glb_is_animated(tracks: Tracks, body: BodyModel) -> None:
     """Its nodes, moved by the channels at a key, put the joints where they are."""
-    content = animated_glb(tracks, body, body.faces.numpy().astype(np.int32))
+    content = b"".join(animated_glb(tracks, body, body.faces.numpy().astype(np.int32)))
     length = int.from_bytes(content[12:16], "little")
     document, buffer = json.loads(content[20 : 20 + length]), content[28 + length :]
 

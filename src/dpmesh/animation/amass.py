@@ -26,9 +26,9 @@ def amass_fields(
     root = Rotation.from_matrix(_Z_UP) * Rotation.from_rotvec(global_orient)
     trans = (pelvis + transl) @ _Z_UP.T - pelvis
     return {
-        "poses": np.concatenate([root.as_rotvec(), body_pose], 1).astype(np.float64),
+        "poses": np.concatenate([root.as_rotvec().astype(np.float32), body_pose], 1),
         "betas": betas.astype(np.float64),
-        "trans": trans.astype(np.float64),
+        "trans": trans.astype(np.float32),
         "gender": np.array("neutral"),
         "mocap_framerate": np.array(float(fps)),
         "mocap_frame_rate": np.array(float(fps)),

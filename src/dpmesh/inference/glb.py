@@ -81,15 +81,26 @@ class Camera:
     size: tuple[int, int]
 
 
-def write_glb(
+def glb_bytes(
+    skeleton: Skeleton,
+    bodies: Sequence[SkinnedBody],
+    camera: Camera,
+    image: bytes | None = None,
+    depth: float = 0.0,
+) -> bytes:
+    """The file of `glb_parts`."""
+    return b"".join(glb_parts(skeleton, bodies, camera, image, depth))
+
+
+def glb_parts(
     skeleton: Skeleton,
     bodies: Sequence[SkinnedBody],
     camera: Camera,
     image: bytes | None = None,
     depth: float = 0.0,
     world: Float[np.ndarray, "3 4"] | None = None,
-) -> bytes:
-    """The file. image: a JPEG of the camera's image for the plane. depth: metres, of the farthest vertex. world: the
+) -> list[bytes | bytearray]:
+    """The file, in a few pieces. image: a JPEG of the camera's image for the plane. depth: metres, of the farthest vertex. world: the
     camera frame to a world with y up, metres; the node "world" above all others has it.
 
     Each body is a node at its pelvis (named as the body) above the joints of its skeleton, and a mesh node that the
@@ -103,7 +114,7 @@ def write_glb(
         file.add_bodies(skeleton, bodies)
     if world is not None:
         file.place_in(world)
-    return file.to_bytes()
+    return file.parts()
 
 
 class _Scene(Gltf):

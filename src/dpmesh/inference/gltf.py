@@ -70,7 +70,8 @@ class Gltf:
             target = {"node": node, "path": path}
             animation["channels"].append({"sampler": len(animation["samplers"]) - 1, "target": target})
 
-    def to_bytes(self) -> bytes:
+    def parts(self) -> list[bytes | bytearray]:
+        """The file's bytes, in a few pieces that are not copied."""
         scene = self.add("scenes", nodes=self.roots)
         self.buffer += bytes(-len(self.buffer) % 4)
         buffers = [{"byteLength": len(self.buffer)}] if self.buffer else []
@@ -78,7 +79,7 @@ class Gltf:
         document = {"asset": asset, "scene": scene, **self.document}
         text = json.dumps(document | ({"buffers": buffers} if buffers else {}), allow_nan=False).encode()
         text += b" " * (-len(text) % 4)
-        parts = [struct.pack("<I4s", len(text), b"JSON"), text]
+        parts: list[bytes | bytearray] = [struct.pack("<I4s", len(text), b"JSON"), text]
         if self.buffer:
             parts += [struct.pack("<I4s", len(self.buffer), b"BIN\0"), self.buffer]
-        return b"".join([struct.pack("<4sII", b"glTF", 2, 12 + sum(map(len, parts))), *parts])
+        return [struct.pack("<4sII", b"glTF", 2, 12 + sum(map(len, parts))), *parts]

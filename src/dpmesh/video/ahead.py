@@ -26,7 +26,7 @@ def ahead(items: Iterator[T], room: int, latest: bool = False) -> Iterator[T]:
 
     def put(item: "T | _End") -> None:
         while not stop.is_set():
-            if latest and waiting.full():
+            if latest and waiting.full() and not isinstance(item, _End):
                 with suppress(queue.Empty):
                     waiting.get_nowait()
             with suppress(queue.Full):

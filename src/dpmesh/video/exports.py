@@ -15,7 +15,7 @@ from dpmesh.animation.bvh import TO_YUP, bvh_lines
 from dpmesh.animation.trc import trc_lines
 from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.rotations import rotation_matrix
-from dpmesh.inference.glb import Camera, Motion, Skeleton, SkinnedBody, write_glb
+from dpmesh.inference.glb import Camera, Motion, Skeleton, SkinnedBody, glb_parts
 from dpmesh.io import atomic_path
 from dpmesh.render.overlay import palette
 from dpmesh.render.shading import vertex_normals
@@ -23,8 +23,8 @@ from dpmesh.skeletons import JOINTS30, SMPL24
 from dpmesh.video.tracks import Tracks
 
 
-def animated_glb(tracks: Tracks, body: BodyModel, faces: NDArray[np.int32]) -> bytes:
-    """All people as skinned, animated meshes, and the camera."""
+def animated_glb(tracks: Tracks, body: BodyModel, faces: NDArray[np.int32]) -> list[bytes | bytearray]:
+    """All people as skinned, animated meshes, and the camera: the file, in a few pieces."""
     weights = body.skinning_weights.cpu().numpy()
     skeleton = Skeleton(SMPL24.joints, body.parents, weights, faces)
     bodies = [
@@ -33,7 +33,7 @@ def animated_glb(tracks: Tracks, body: BodyModel, faces: NDArray[np.int32]) -> b
     ]
     ground = tracks.ground
     world = None if ground is None else np.column_stack([ground.rotation, ground.translation])
-    return write_glb(skeleton, bodies, Camera(tracks.K, tracks.image_size), world=world)
+    return glb_parts(skeleton, bodies, Camera(tracks.K, tracks.image_size), world=world)
 
 
 def _animated(

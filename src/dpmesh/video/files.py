@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dpmesh.errors import AssetError
-from dpmesh.io import atomic_write
+from dpmesh.io import atomic_path, atomic_write
 from dpmesh.skeletons import JOINTS30
 from dpmesh.video.exports import animated_glb, csv_lines, write_lines, write_motions
 from dpmesh.video.overlay import write_overlay
@@ -90,7 +90,8 @@ def write_result(
     if "csv" in formats:
         write_lines(folder / "joints.csv", csv_lines(tracks))
     if "glb" in formats and len(tracks):
-        atomic_write(folder / "scene.glb", animated_glb(tracks, body, faces))
+        with atomic_path(folder / "scene.glb") as part, part.open("wb") as file:
+            file.writelines(animated_glb(tracks, body, faces))
     if "plot" in formats and len(tracks):
         try:
             atomic_write(folder / "tracks.png", plot_png(tracks))

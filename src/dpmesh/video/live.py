@@ -63,7 +63,7 @@ class _Person:
         vectors = np.concatenate([person.global_orient, person.body_pose]).reshape(24, 3)
         matrices = self.turns(Rotation.from_rotvec(vectors).as_matrix(), seconds)
         old, share = person.betas if self.betas is None else self.betas, max(1 - _SHAPE, 1 / self.frames)
-        self.betas = old + share * (person.betas - old)
+        self.betas = np.asarray(old + share * (person.betas - old), np.float64)
         pelvis = person.joints3d[0].astype(np.float64)
         z = max(float(pelvis[2]), _NEAREST)
         x, y = self.place((pelvis[None, :2] / z), seconds)[0]

@@ -19,6 +19,7 @@ from dpmesh.io import LOCK, folder_lock, is_part, reason
 from dpmesh.video.files import is_result
 from dpmesh.video.recording import ROWS, STATE, Recording, stored
 from dpmesh.video.tables import TEXT, read_text
+from dpmesh.video.tracks import INTERRUPTED
 
 RESULT, REPLACED = "result", "replaced"
 _FILES = (ROWS, STATE, RESULT, REPLACED)
@@ -52,8 +53,9 @@ def is_finished(target: Path, options: Mapping[str, Any]) -> bool:
     """Whether a result is there and complete. Raises OutputError where it is of other options."""
     if not (target / TEXT).is_file() or (staging_path(target) / STATE).is_file():
         return False
-    _compare(read_text(target).get("options"), options, target, "Add --overwrite")
-    return True
+    content = read_text(target)
+    _compare(content.get("options"), options, target, "Add --overwrite")
+    return not any(str(note).startswith(INTERRUPTED) for note in content.get("notes", ()))
 
 
 def _compare(recorded: Any, options: Mapping[str, Any], target: Path, fix: str) -> None:

@@ -1,8 +1,10 @@
 """A recording's rows as tracks, solved over time in overlapping windows, so that memory does not grow with the solver's
 own arrays."""
 
+import tempfile
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from dpmesh.video.tracks import Tracks
 
 WINDOW = 30.0
 """Seconds that are solved at a time, without the margins."""
+_ROWS = 4096
+"""Rows that are read at a time."""
 MARGIN = 4.0
 """Seconds before and after a window that are solved with it: more than smoothing and the filling of gaps reach."""
 
@@ -30,22 +34,33 @@ def raw_tracks(recording: Recording, fps: float, notes: tuple[str, ...] = ()) ->
 def solved_tracks(recording: Recording, fps: float, body: BodyModel, notes: tuple[str, ...] = ()) -> Tracks:
     """All rows with short gaps filled and motion smoothed (solve.solve_tracks, without a floor)."""
     numbers, shapes = _tracks(recording)
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ROW_SHAPES}
-    for rows, first, until in _windows(recording):
-        solved = solve_tracks(_part(recording, rows, numbers, shapes, fps, notes), body)
-        kept = (solved.frame >= first) & (solved.frame < until)
-        for name, parts in columns.items():
-            parts.append(getattr(solved, name)[kept])
+    with tempfile.TemporaryFile(dir=recording.folder) as file:
+        count = 0
+        for rows, first, until in _windows(recording):
+            solved = solve_tracks(_part(recording, rows, numbers, shapes, fps, notes), body)
+            kept = np.flatnonzero((solved.frame >= first) & (solved.frame < until))
+            table = np.zeros(len(kept), _SOLVED)
+            for name in ROW_SHAPES:
+                table[name] = getattr(solved, name)[kept]
+            file.write(table.tobytes())
+            count += len(kept)
+        columns = _columns(file, count)
     whole = _part(recording, recording.read(0, 0), numbers, shapes, fps, notes)
-    fields: dict[str, Any] = {}
-    for name in ROW_SHAPES:  # one by one, so that only one column is there twice
-        fields[name] = np.concatenate([getattr(whole, name), *columns.pop(name)])
-    return Tracks(
-        **fields,
-        numbers=numbers,
-        betas=shapes,
-        **{name: getattr(whole, name) for name in ("K", "fps", "image_size", "frames", "notes", "fallbacks")},
-    )
+    return replace(whole, **columns, numbers=numbers, betas=shapes)
+
+
+_SOLVED = np.dtype([(name, KINDS.get(name, np.float32), shape) for name, shape in ROW_SHAPES.items()])
+
+
+def _columns(file: IO[bytes], count: int) -> dict[str, NDArray[Any]]:
+    """Columns of a file of _SOLVED; only they are in memory."""
+    columns = {name: np.empty((count, *shape), KINDS.get(name, np.float32)) for name, shape in ROW_SHAPES.items()}
+    file.seek(0)
+    for at in range(0, count, _ROWS):
+        part = np.frombuffer(file.read(_ROWS * _SOLVED.itemsize), _SOLVED)
+        for name, values in columns.items():
+            values[at : at + len(part)] = part[name]
+    return columns
 
 
 def _windows(recording: Recording) -> Iterator[tuple[NDArray[Any], int, int]]:
@@ -79,7 +94,7 @@ def _tracks(recording: Recording) -> tuple[NDArray[np.int64], NDArray[np.float32
 
 def _sigma(recording: Recording) -> NDArray[np.float32]:
     """Mean of each row's joint_sigma."""
-    parts = [recording.read(at, at + 4096)["joint_sigma"] for at in range(0, recording.count, 4096)]
+    parts = [recording.read(at, at + _ROWS)["joint_sigma"] for at in range(0, recording.count, _ROWS)]
     means = [np.nan_to_num(part, nan=0.1).mean(1) for part in parts]
     return np.concatenate(means) if means else np.zeros(0, np.float32)
 
