@@ -1,4 +1,4 @@
-"""One forward pass a frame against two (the crop and its mirror image), after smoothing over time.
+"""Forward passes a frame of a video: one, two (the crop and its mirror image), or one of them in turn.
 
     python -m benchmarks.accuracy.video_passes DATA VIDEOS [--every 2] [--json OUT.json]
 
@@ -16,7 +16,7 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -24,13 +24,13 @@ from benchmarks.machine import commit, machine
 from dpmesh import Predictor, Tracks, Video
 from dpmesh.metrics import mpjpe, pa_mpjpe
 from dpmesh.skeletons import COCO17, JOINTS30
+from dpmesh.video.video import Passes
 
 LIMBS = [f"{side}_{part}" for part in ("Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle") for side in "LR"]
 
 
-def tracked(video: Path, focal: float, every: int, variant: str) -> Tracks:
-    how: dict[str, bool] = {} if variant == "one" else {variant: True}
-    return Video(video, Predictor.from_pretrained(), every=every, focal=focal, **how).tracks()
+def tracked(video: Path, focal: float, every: int, passes: Passes) -> Tracks:
+    return Video(video, Predictor.from_pretrained(), every=every, focal=focal, passes=passes).tracks()
 
 
 def errors(tracks: Tracks, about: dict[str, Any], content: dict[str, Any]) -> dict[str, float]:
@@ -68,16 +68,16 @@ def main() -> None:
     options = parser.parse_args()
     content = json.loads((options.data / "pose2sim.json").read_text())
     result: dict[str, Any] = {"commit": commit(), "machine": machine(), "every": options.every}
-    for variant in ("one", "alternate", "mirrored"):
+    for passes in get_args(Passes):
         rows: dict[str, dict[str, float]] = {}
         for name, about in content["cameras"].items():
             start = time.process_time()
-            tracks = tracked(options.videos / f"{name}.mp4", about["K"][0][0], options.every, variant)
+            tracks = tracked(options.videos / f"{name}.mp4", about["K"][0][0], options.every, passes)
             seconds = (time.process_time() - start) / tracks.frames
             rows[name] = {**errors(tracks, about, content), "cpu_s_per_frame": round(seconds, 3)}
-            print(variant, name, rows[name], flush=True)
+            print(passes, name, rows[name], flush=True)
         mean = {key: float(np.mean([row[key] for row in rows.values()])) for key in rows["cam01"]}
-        result[variant] = {**rows, "mean": mean}
+        result[passes] = {**rows, "mean": mean}
     print(json.dumps(result, indent=1))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -42,9 +42,16 @@ def test_turns_about_one_axis_are_filtered_like_numbers() -> None:
 
 @pytest.mark.parametrize(
     ("cutoff", "speed", "noise"),
-    [(live.ROTATIONS, 3.0, 0.02), (live.PLACE, 0.3, 0.001), (live.DEPTH, 0.3, 0.01), (live.KEYPOINTS, 0.5, 0.004)],
+    [
+        (live.ROTATIONS, 3.0, 0.02),
+        (live.PLACE, 0.3, 0.001),
+        (live.DEPTH, 0.3, 0.01),
+        (live.KEYPOINTS, 0.5, 0.004),
+    ],
 )  # of a limb that swings; of somebody who walks, five metres away; of keypoints of a walking person
-def test_late_by_at_most_two_frames_and_still_when_at_rest(cutoff: Cutoff, speed: float, noise: float) -> None:
+def test_late_by_at_most_two_frames_and_still_when_at_rest(
+    cutoff: Cutoff, speed: float, noise: float
+) -> None:
     moving = PointFilter(cutoff)
     for i in range(60):
         value = speed * i / FPS

@@ -90,7 +90,9 @@ def test_frames_share_batches_and_people_keep_their_tracks(folder: Path) -> None
     assert len(scenes) == 15
     numbers = [[person.track for person in scene] for scene in scenes]
     assert numbers == [[0, 1]] * 15 or numbers[3:] == [[0, 1]] * 12
-    assert isinstance(fake.model, fakes.FakeModel) and max(fake.model.calls) == 8 and sum(fake.model.calls) == 30
+    assert (
+        isinstance(fake.model, fakes.FakeModel) and max(fake.model.calls) == 8 and sum(fake.model.calls) == 30
+    )
     alone = fake(scenes[4].image)
     np.testing.assert_allclose(scenes[4][0].transl, alone[0].transl, atol=1e-5)
 
@@ -164,7 +166,9 @@ def test_a_recording_goes_on_where_it_stopped(folder: Path, tmp_path: Path) -> N
         fake = predictor()
         assert Video(folder, fake).record(recording) == []
         same(recording.read(), wanted)
-        assert recording.frames == 36 and isinstance(fake.model, fakes.FakeModel) and sum(fake.model.calls) == 12
+        assert (
+            recording.frames == 36 and isinstance(fake.model, fakes.FakeModel) and sum(fake.model.calls) == 12
+        )
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"schema": "dpmesh.recording/1"}', '{"schema": "other"}'])
@@ -192,7 +196,11 @@ def test_live_smooths_what_trembles(folder: Path) -> None:
             self.calls += 1
             shift = np.float32(1.5 * (-1) ** self.calls)
             return tuple(
-                replace(one, box=one.box + shift, keypoints=one.keypoints + np.array([shift, shift, 0], np.float32))
+                replace(
+                    one,
+                    box=one.box + shift,
+                    keypoints=one.keypoints + np.array([shift, shift, 0], np.float32),
+                )
                 for one in super().keypoints_in_boxes(image, boxes)
             )
 

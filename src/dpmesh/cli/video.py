@@ -82,9 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in ("pose_model", "person_model"):
         add_option(parser, ModelOptions, name)
     add_model(parser)
-    either = parser.add_mutually_exclusive_group()
-    for name in ("refine", "flip"):
-        add_option(either, ModelOptions, name)
+    add_option(parser, ModelOptions, "refine")
+    add("--flip", action="store_true", help="two forward passes a frame: slower, and hardly more accurate")
     add_camera(parser)
 
 
@@ -164,7 +163,7 @@ def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Pred
         fps=args.fps,
         static_camera=args.static_camera,
         live=args.live,
-        mirrored=args.flip,
+        passes="two" if args.flip else "alternate",
         **{name: value for name, value in vars(options).items() if value is not None},
     )
     if args.resume and video.source.live:
@@ -184,7 +183,7 @@ def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Pred
         return False
     resume = args.resume and can_resume(target, recorded)
     with unfinished(target, recorded, resume) as (part, recording):
-        progress = _Progress(video.frames, recording.frames)
+        progress = Progress(video.frames, recording.frames)
         notes = video.record(recording, progress)
         progress.end()
         tracks = video.solve(recording, notes)
@@ -205,7 +204,7 @@ def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Pred
     return tracks.interrupted
 
 
-class _Progress:
+class Progress:
     """Frames, rate, time left and people on stderr: one line that changes on a terminal, else a line each minute."""
 
     def __init__(self, total: int | None, done: int) -> None:

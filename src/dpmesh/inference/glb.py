@@ -100,8 +100,8 @@ def glb_parts(
     depth: float = 0.0,
     world: Float[np.ndarray, "3 4"] | None = None,
 ) -> list[bytes | bytearray]:
-    """The file, in a few pieces. image: a JPEG of the camera's image for the plane. depth: metres, of the farthest vertex. world: the
-    camera frame to a world with y up, metres; the node "world" above all others has it.
+    """The file, in a few pieces. image: a JPEG of the camera's image for the plane. depth: metres, of the farthest
+    vertex. world: the camera frame to a world with y up, metres; the node "world" above all others has it.
 
     Each body is a node at its pelvis (named as the body) above the joints of its skeleton, and a mesh node that the
     skeleton moves: move or turn the first.

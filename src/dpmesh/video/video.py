@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from dpmesh.inference.options import PredictKeywords, PredictOptions
 from dpmesh.inference.predictor import Predictor
@@ -20,6 +20,8 @@ from dpmesh.video.recording import CHECKPOINT, Recording
 from dpmesh.video.solve import on_floor
 from dpmesh.video.tracks import INTERRUPTED, Tracks
 from dpmesh.video.windows import raw_tracks, solved_tracks
+
+Passes = Literal["one", "two", "alternate"]
 
 
 class Video:
@@ -35,9 +37,10 @@ class Video:
     source: a file (MP4, MOV, WebM, AVI, GIF), a folder of numbered images, "camera:0" or a stream's URL.
     start, end: seconds. every: each n-th frame. fps: of a folder of images, or in place of a video's own times.
     detect_every: frames from one full detection to the next. static_camera: the camera does not move, so that the floor
-    is estimated. live: smooth each frame by those before it, without waiting for later ones. mirrored: two forward
-    passes a frame where the predictor takes two. predictor: one that is loaded already. options: of a predictor's call
-    (focal, max_people, ...).
+    is estimated. live: smooth each frame by those before it, without waiting for later ones. passes: forward passes a
+    frame, where the predictor takes two: "one"; "two", of the image and its mirror image; "alternate", of one of them
+    in turn, so that tracks are means over both (scenes are then of one). predictor: one that is loaded already.
+    options: of a predictor's call (focal, max_people, ...).
 
     Raises InputError, ConfigError.
     """
@@ -53,15 +56,14 @@ class Video:
         detect_every: int = DETECT_EVERY,
         static_camera: bool = False,
         live: bool = False,
-        mirrored: bool = False,
-        alternate: bool = False,
+        passes: Passes = "alternate",
         **options: Unpack[PredictKeywords],
     ) -> None:
         self.span = Span(start=start, end=end, every=every)
         self.source: FrameSource = open_frames(source, fps)
         self.options = PredictOptions(**options)
         self.detect_every, self.static_camera = detect_every, static_camera
-        self.live, self.mirrored, self.alternate = live, mirrored, alternate
+        self.live, self.passes = live, passes
         self._predictor = predictor
 
     @property
@@ -114,7 +116,8 @@ class Video:
         ends it early, with a note that begins with INTERRUPTED."""
         notes: list[str] = []
         state = recording.tracker
-        estimates = self._estimates(recording.last_frame, state, CHECKPOINT)
+        alternate = self.passes == "alternate" and not self.live
+        estimates = self._estimates(recording.last_frame, state, CHECKPOINT, alternate)
         try:
             with closing(estimates):
                 for one in estimates:
@@ -136,8 +139,10 @@ class Video:
         ground = find_ground(solved) if self.static_camera else None
         return solved if ground is None else on_floor(solved, ground)
 
-    def _estimates(self, after: int = -1, tracker: Any = None, snapshots: int = 0) -> Generator[Estimated]:
-        predictor = self.predictor if self.mirrored else SinglePass(self.predictor, alternate=self.alternate)
+    def _estimates(
+        self, after: int = -1, tracker: Any = None, snapshots: int = 0, alternate: bool = False
+    ) -> Generator[Estimated]:
+        predictor = self.predictor if self.passes == "two" else SinglePass(self.predictor, alternate)
         smooth = LiveFilter(predictor.model.body) if self.live else None
         estimates = estimate(
             predictor,

@@ -54,7 +54,9 @@ _SOLVED = np.dtype([(name, KINDS.get(name, np.float32), shape) for name, shape i
 
 def _columns(file: IO[bytes], count: int) -> dict[str, NDArray[Any]]:
     """Columns of a file of _SOLVED; only they are in memory."""
-    columns = {name: np.empty((count, *shape), KINDS.get(name, np.float32)) for name, shape in ROW_SHAPES.items()}
+    columns = {
+        name: np.empty((count, *shape), KINDS.get(name, np.float32)) for name, shape in ROW_SHAPES.items()
+    }
     file.seek(0)
     for at in range(0, count, _ROWS):
         part = np.frombuffer(file.read(_ROWS * _SOLVED.itemsize), _SOLVED)
