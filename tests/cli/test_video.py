@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import fakes
 import numpy as np
@@ -149,22 +150,36 @@ def test_a_killed_process_leaves_a_result_or_none(tmp_path: Path, how: signal.Si
 
 
 def test_a_camera_cannot_be_resumed(
-    fake: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Camera:
+        """Twelve frames; each after the one before has been detected."""
+
         def __init__(self, number: int) -> None:
-            self.left = 12
+            self.count = 0
 
         isOpened = set = lambda self, *_: True
         get = lambda self, _: 10.0  # noqa: E731
 
         def read(self) -> tuple[bool, np.ndarray]:
-            self.left -= 1
-            time.sleep(0.02)
-            return self.left >= 0, np.full((48, 64, 3), 7, np.uint8)
+            limit = time.monotonic() + 10
+            while detected < self.count and time.monotonic() < limit:
+                time.sleep(0.002)
+            self.count += 1
+            return self.count <= 12, np.full((48, 64, 3), 7, np.uint8)
 
         def release(self) -> None: ...
 
+    class Counting(fakes.FakeDetector):
+        def keypoints_in_boxes(self, *args: Any, **options: Any) -> Any:
+            nonlocal detected
+            detected += 1
+            return super().keypoints_in_boxes(*args, **options)
+
+    detected = 0
+    monkeypatch.setattr(
+        Predictor, "from_pretrained", lambda **_: Predictor(fakes.FakeModel(), Counting(BOXES))
+    )
     monkeypatch.setattr("cv2.VideoCapture", Camera)
     assert video("camera:0", "--out", tmp_path, "--resume") == 1 and "cannot be resumed" in line(capsys)
     assert video("camera:0", "--out", tmp_path, "--live") == 0

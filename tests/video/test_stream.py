@@ -62,7 +62,7 @@ def test_a_closed_iterator_ends_its_thread_and_the_source() -> None:
 
     before = threading.active_count()
     stream = ahead(items(), 2)
-    with closing(stream):  # pyright: ignore[reportArgumentType]
+    with closing(stream):
         assert [next(stream), next(stream)] == [0, 1]
     assert closed.wait(2) and threading.active_count() == before
 

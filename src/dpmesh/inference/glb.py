@@ -268,7 +268,7 @@ def _in_file(
 def _same_side(turns: Float[np.ndarray, "t j 4"], before: Float[np.ndarray, "j 4"]) -> NDArray[np.float64]:
     """Quaternions q or -q, each next to the one before it: a linear step is then along the shortest arc."""
     signs = np.sign((turns * np.concatenate([before[None], turns[:-1]])).sum(-1))
-    return turns * np.cumprod(np.where(signs == 0, 1.0, signs), axis=0)[..., None]
+    return turns * np.cumprod(np.where(signs == 0, 1.0, signs), axis=0)[..., None].astype(np.float64)
 
 
 def _frustum(camera: Camera) -> tuple[float, float, float, float]:

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,7 +15,7 @@ class _End:
     error: BaseException | None
 
 
-def ahead(items: Iterator[T], room: int, latest: bool = False) -> Iterator[T]:
+def ahead(items: Iterator[T], room: int, latest: bool = False) -> Generator[T]:
     """The same items in order; at most `room` of them wait. An exception of `items` is raised in its place.
 
     latest: `items` never waits; where there is no room, the oldest item is dropped. Closing the iterator ends the

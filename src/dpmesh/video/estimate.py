@@ -150,7 +150,7 @@ def estimate(
     tracker: Any = None,
     snapshots: int = 0,
 ) -> Generator[Estimated]:
-    """The frames of the span in order. Detection runs in a thread of its own, ahead of the network.
+    """The frames of the span in order. Decoding and detection run in threads of their own, ahead of the network.
 
     every: frames from one full detection to the next. live: no frame waits for later ones, and a camera's frames that
     come while the one before is predicted are dropped; otherwise the people of up to LOOK_AHEAD frames share a batch.
@@ -161,8 +161,8 @@ def estimate(
     if tracker is not None:
         detector.restore(tracker)
     frames = source.frames(span)
-    if live and source.live:
-        frames = ahead(frames, 1, latest=True)
+    if source.live or not live:  # a file's frames are decoded when they are needed
+        frames = ahead(frames, 1, latest=live)
     frames = (frame for frame in frames if frame.index > after)
     detections = ahead(_detections(detector, frames, options, snapshots), 1 if live else LOOK_AHEAD // 2)
     recorded = options.record()

@@ -68,7 +68,8 @@ class RotationFilter:
             self.value, self.speed = np.array(matrices, np.float64), np.zeros((len(matrices), 3))
             return self.value.copy()
         change = Rotation.from_matrix(self.value.swapaxes(1, 2) @ matrices).as_rotvec()
-        self.speed = self.speed + _share(self.cutoff.speed, seconds) * (change / seconds - self.speed)
-        share = self.cutoff.share(np.linalg.norm(self.speed, axis=-1), seconds)
-        self.value = self.value @ Rotation.from_rotvec(share[:, None] * change).as_matrix()
-        return self.value.copy()
+        speed = self.speed + _share(self.cutoff.speed, seconds) * (change / seconds - self.speed)
+        share = self.cutoff.share(np.linalg.norm(speed, axis=-1), seconds)
+        value = np.asarray(self.value @ Rotation.from_rotvec(share[:, None] * change).as_matrix())
+        self.value, self.speed = value, speed
+        return value.copy()
