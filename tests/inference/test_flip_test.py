@@ -10,7 +10,7 @@ from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import WeightsError
 from dpmesh.geometry.rotations import nearest_rotation, rotation_matrix
-from dpmesh.inference.flip_test import FlipTest, mirrored, mirrored_rotations
+from dpmesh.inference.flip_test import FlipTest, mirrored, mirrored_rotations, predict_partly_mirrored
 from dpmesh.inference.predictor import FLIPPED, Predictor
 from dpmesh.model import DPMesh
 from dpmesh.skeletons import COCO17, GRAPH15, JOINTS30
@@ -77,6 +77,25 @@ def test_mirrored_inputs_give_the_mirrored_prediction(model: DPMesh, inputs: Inp
     places = torch.cat([1 - places[..., :1], places[..., 1:]], -1)
     torch.testing.assert_close(one.joints_img, places, atol=1e-4, rtol=0)
     assert (one.vertices - single.vertices).abs().max() > 0.01  # and one pass alone differs
+
+
+def test_people_are_mirrored_one_by_one(model: DPMesh, inputs: Inputs) -> None:
+    """Of two people the second one's mirror image is predicted: it is its part of the mean of both passes."""
+    with torch.inference_mode():
+        partly = predict_partly_mirrored(model, inputs, torch.tensor([False, True]))
+        single, second = model(inputs), model(mirrored(inputs))
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    for name in ("global_orient", "body_rotations", "transl", "joints3d", "joint_sigma", "joints_img"):
+        torch.testing.assert_close(getattr(partly, name)[0], getattr(single, name)[0], **close)
+    turns = mirrored_rotations(torch.cat([second.global_orient[:, None], second.body_rotations], 1))
+    torch.testing.assert_close(partly.global_orient[1], turns[1, 0], **close)
+    torch.testing.assert_close(partly.body_rotations[1], turns[1, 1:], **close)
+    torch.testing.assert_close(partly.transl[1], second.transl[1] * SIDE, **close)
+    own, other = (p.joints3d[1] - p.joints3d[1, :1] for p in (partly, second))
+    assert (own - other[ORDER] * SIDE).norm(dim=-1).max() < 0.006  # the body's two sides differ by as much
+    torch.testing.assert_close(
+        partly.joint_sigma, torch.stack([single.joint_sigma[0], second.joint_sigma[1, ORDER]])
+    )
 
 
 def test_it_is_the_mean_of_both_passes(model: DPMesh, inputs: Inputs) -> None:
