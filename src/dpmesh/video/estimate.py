@@ -1,6 +1,5 @@
 """From frames to people with tracks: detect, track, predict; one pass, in batches over frames."""
 
-from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -46,23 +45,23 @@ class TrackedDetector:
         self.time = 0.0
         self.track_of: dict[int, Track] = {}
         """Of the last frame: id of a Detection -> its track."""
+        self.carried = False
+        """Whether the last frame's people were detected in the tracks' boxes only."""
         self._since = every
-        self.counts = Counter[str]()
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], max_people: int = 20) -> DetectionResult:
         size = image.shape[0], image.shape[1]
         carried = [track for track in self.tracker.tracks if self.time - track.time < 0.25 and track.shown]
-        if self._since >= self.every or not carried:
+        self.carried = self._since < self.every and bool(carried)
+        if not self.carried:
             result = self.detector(image, max_people)
             self._since = 0
-            self.counts["frames detected in full"] += 1
         else:
             boxes = np.stack([_box_of(track, self.time, size) for track in carried])
             people = self.detector.keypoints_in_boxes(image, boxes, np.full(len(boxes), 0.9, np.float32))
             result = DetectionResult(_apart(people), 0, 0)
             if len(result.people) < len(carried) or any(_confidence(p) < _WEAK for p in result.people):
                 self._since = self.every
-            self.counts["frames with carried boxes"] += 1
         self._since += 1
         observed = [
             Observation(p.box, p.keypoints, p.score, colours_of(image, p.keypoints, p.box))
@@ -74,13 +73,13 @@ class TrackedDetector:
 
     def state(self) -> Any:
         """All that later frames depend on, as JSON values."""
-        return {"tracker": packed(vars(self.tracker)), "since": self._since, "counts": dict(self.counts)}
+        return {"tracker": packed(vars(self.tracker)), "since": self._since}
 
     def restore(self, state: Any) -> None:
         """Go on from a state. Raises InputError where it is none."""
         try:
             vars(self.tracker).update(unpacked(state["tracker"], {"Track": Track}))
-            self._since, self.counts = int(state["since"]), Counter(state["counts"])
+            self._since = int(state["since"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"the tracker's state is damaged ({type(error).__name__})",
@@ -190,5 +189,6 @@ def _detections(
         prepared = prepare_image(detector, frame.image, options)
         tracks = [detector.track_of.get(id(person)) for person in prepared.people]
         numbers = [-1 if track is None else track.number for track in tracks]
+        prepared.fallbacks["carried_boxes"] += detector.carried
         state = detector.state() if snapshots and count % snapshots == 0 else None
         yield _Detected(frame, prepared, numbers, state)
