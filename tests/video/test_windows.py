@@ -46,9 +46,9 @@ def recorded(tracks: Tracks, folder: Path) -> Recording:
 
 
 def test_windows_give_what_one_solution_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows of two seconds, of twelve seconds with a gap across an edge between two windows."""
+    """Windows of two seconds, of eight seconds with a gap across an edge between two windows."""
     body = BodyModel(free_body())
-    tracks = two_people(body, 300, gap=range(92, 110))
+    tracks = two_people(body, 200, gap=range(92, 110))
     shaken = np.random.default_rng(0).normal(scale=0.02, size=(len(tracks.frame), 3)).astype(np.float32)
     tracks = replace(tracks, transl=tracks.transl + shaken)
     monkeypatch.setattr(windows, "WINDOW", 2.0)
@@ -58,7 +58,7 @@ def test_windows_give_what_one_solution_gives(tmp_path: Path, monkeypatch: pytes
     np.testing.assert_array_equal(parts.frame, whole.frame)
     np.testing.assert_array_equal(parts.track, whole.track)
     np.testing.assert_array_equal(parts.interpolated, whole.interpolated)
-    assert parts.interpolated.sum() == 18 and parts.fallbacks == {"turned": 300}
+    assert parts.interpolated.sum() == 18 and parts.fallbacks == {"turned": 200}
     assert np.abs(parts.joints3d - whole.joints3d).max() < 1e-4
     assert np.abs(parts.joints3d[:, 0] - tracks.joints3d[:1, 0]).max() > 0.1  # they move
 
