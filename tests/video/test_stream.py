@@ -106,7 +106,11 @@ def test_frames_share_batches_and_people_keep_their_tracks(folder: Path) -> None
     assert (
         isinstance(fake.model, fakes.FakeModel) and max(fake.model.calls) == 8 and sum(fake.model.calls) == 30
     )
-    assert sum(scene.fallbacks.get("carried_boxes", 0) for scene in scenes) in (9, 10, 11)  # of 15; full every sixth
+    assert sum(scene.fallbacks.get("carried_boxes", 0) for scene in scenes) in (
+        9,
+        10,
+        11,
+    )  # of 15; full every sixth
     alone = fake(scenes[4].image)
     np.testing.assert_allclose(scenes[4][0].transl, alone[0].transl, atol=1e-5)
 

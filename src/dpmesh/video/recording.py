@@ -47,6 +47,8 @@ class Recording:
         self.fallbacks = Counter[str]()
         self.K: NDArray[np.float64] | None = None
         self.image_size, self.focal_source = (0, 0), "diagonal"
+        self.camera_moved = False
+        """Whether the camera was noticed to move: there is no floor then."""
         self.tracker: Any = None
         """State of the tracker after last_frame."""
         if resume and (folder / STATE).is_file():
@@ -67,6 +69,7 @@ class Recording:
             self.K = None if content["K"] is None else np.array(content["K"], float).reshape(3, 3)
             height, width = content["image_size"]
             self.image_size, self.focal_source = (int(height), int(width)), str(content["focal_source"])
+            self.camera_moved = bool(content["camera_moved"])
             whole = (self.folder / ROWS).stat().st_size >= self.count * RECORD.itemsize
         except (KeyError, TypeError, ValueError, OSError, AttributeError) as error:
             raise _damaged(path, error) from None
@@ -102,6 +105,7 @@ class Recording:
             "K": None if self.K is None else np.asarray(self.K).tolist(),
             "image_size": list(self.image_size),
             "focal_source": self.focal_source,
+            "camera_moved": self.camera_moved,
             "tracker": tracker,
         }
         atomic_write(self.folder / STATE, json.dumps(content, allow_nan=False))

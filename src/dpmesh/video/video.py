@@ -136,7 +136,7 @@ class Video:
             return raw_tracks(recording, self.fps, tuple(notes))
         body = self.predictor.model.body
         solved = solved_tracks(recording, self.fps, body, tuple(notes))
-        ground = find_ground(solved) if self.static_camera else None
+        ground = find_ground(solved) if self.static_camera and not recording.camera_moved else None
         return solved if ground is None else on_floor(solved, ground)
 
     def _estimates(
