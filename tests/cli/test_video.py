@@ -66,6 +66,8 @@ def test_a_result(fake: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert video(source, "--out", out, "--fps", 10, "--resume") == 0 and "done before, kept" in line(capsys)
     assert video(source, "--out", out, "--fps", 20, "--resume") == 1
     assert "--fps was 10, is 20" in line(capsys)
+    assert video(source, "--out", out, "--fps", 10, "--resume", "--static-camera") == 1
+    assert "--static-camera was off, is on" in line(capsys)
     assert video(source, "--out", out, "--overwrite", "--save", "csv", "--live") == 0
     assert {path.name for path in (out / "clip").iterdir()} == {"tracks.npz", "tracks.json", "joints.csv"}
     (out / "clip" / "mine.txt").touch()

@@ -233,3 +233,13 @@ def test_live_smooths_what_trembles(folder: Path) -> None:
         detector = Trembling(BOXES[:1])
         moved[live] = steps(list(Video(folder, Predictor(fakes.FakeModel(), detector), live=live, end=1.0)))
     assert moved[False] > 0 and moved[True] < 0.5 * moved[False]
+
+
+def test_a_loop_that_is_left_ends_its_threads(folder: Path) -> None:
+    before = threading.active_count()
+    for _ in Video(folder, predictor()):
+        break
+    limit = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert threading.active_count() == before

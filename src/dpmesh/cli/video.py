@@ -53,7 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="until this second (default: the end)",
     )
     add("--every", type=count, default=1, metavar="N", help="only each N-th frame (default: 1)")
-    add("--fps", type=float, metavar="N", help="frames a second of a folder of images (default: 30)")
+    add(
+        "--fps",
+        type=float,
+        metavar="N",
+        help="frames a second of a folder of images (default: 30), or in place of a video's own times",
+    )
     add(
         "--static-camera",
         action="store_true",
@@ -177,6 +182,10 @@ def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Pred
         "every": args.every,
         "fps": args.fps,
         "live": args.live,
+        "flip": args.flip,
+        "static_camera": args.static_camera,
+        "save": sorted(args.save),
+        "units": args.units,
     }
     if args.resume and is_finished(target, recorded):
         say(f"{source}: done before, kept (--overwrite makes it again) → {target}")

@@ -81,17 +81,6 @@ class Camera:
     size: tuple[int, int]
 
 
-def glb_bytes(
-    skeleton: Skeleton,
-    bodies: Sequence[SkinnedBody],
-    camera: Camera,
-    image: bytes | None = None,
-    depth: float = 0.0,
-) -> bytes:
-    """The file of `glb_parts`."""
-    return b"".join(glb_parts(skeleton, bodies, camera, image, depth))
-
-
 def glb_parts(
     skeleton: Skeleton,
     bodies: Sequence[SkinnedBody],

@@ -11,7 +11,7 @@ from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import ConfigError
 from dpmesh.geometry.rotations import rotation_matrix
-from dpmesh.inference.glb import TO_GLTF, Camera, Skeleton, SkinnedBody, glb_bytes
+from dpmesh.inference.glb import TO_GLTF, Camera, Skeleton, SkinnedBody, glb_parts
 from dpmesh.inference.scene_data import Person, SceneData
 from dpmesh.render.overlay import LONGEST, palette
 from dpmesh.render.shading import vertex_normals
@@ -29,7 +29,7 @@ def glb_of(scene: SceneData, with_image: bool = False) -> bytes:
     camera = Camera(scene.K, scene.image_size)
     jpeg = _jpeg(scene) if with_image else None
     if not scene.people:
-        return glb_bytes(Skeleton((), (), np.zeros((0, 0)), scene.faces), (), camera, jpeg)
+        return b"".join(glb_parts(Skeleton((), (), np.zeros((0, 0)), scene.faces), (), camera, jpeg))
     body = _body_of(scene)
     weights = body.skinning_weights.cpu().numpy()
     skeleton = Skeleton(SMPL24.joints, body.parents, weights, scene.faces)
@@ -39,7 +39,7 @@ def glb_of(scene: SceneData, with_image: bool = False) -> bytes:
         for i, (person, colour) in enumerate(zip(scene.people, colours, strict=True))
     ]
     depth = max(float(person.vertices[:, 2].max()) for person in scene.people)
-    return glb_bytes(skeleton, bodies, camera, jpeg, depth)
+    return b"".join(glb_parts(skeleton, bodies, camera, jpeg, depth))
 
 
 def _body_of(scene: SceneData) -> BodyModel:

@@ -216,8 +216,7 @@ class Predictor:
 
     @torch.inference_mode()
     def predict_prepared(self, images: Sequence[PreparedImage], options: RecordedOptions) -> list[Scene]:
-        """One scene per image (preprocess.prepare_image); their people go through the model in batches. Their fallbacks
-        are counted in `images`. options: as the scenes record them."""
+        """One scene per image; their people go through the model in batches. Fallbacks are counted in `images`."""
         persons = [person for prepared in images for person in prepared.persons]
         people: dict[int, list[Person]] = {id(prepared): [] for prepared in images}
         for start in range(0, len(persons), self.batch):
