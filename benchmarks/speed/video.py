@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks.machine import commit, machine
 from dpmesh import Predictor, Video
-from dpmesh.inference.prepared import SinglePass
+from dpmesh.inference.prepared import FramePredictor
 from dpmesh.video import estimate
 from dpmesh.video.decode import open_frames
 from dpmesh.video.frames import Span
@@ -86,7 +86,7 @@ def timed(spent: dict[str, float], name: str, function: Callable[..., Any]) -> C
 def speed(clip: Path) -> dict[str, Any]:
     spent: dict[str, float] = {}
     estimate.prepare_image = timed(spent, "detect and track", estimate.prepare_image)
-    SinglePass._forward = timed(spent, "network and refining", SinglePass._forward)  # type: ignore[method-assign]
+    FramePredictor._forward = timed(spent, "network and refining", FramePredictor._forward)  # type: ignore[method-assign]
     video = Video(clip, Predictor.from_pretrained())
     began: list[float] = []
 

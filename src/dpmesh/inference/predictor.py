@@ -5,6 +5,7 @@ camera of the full image); the result is a `Scene`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, Unpack, cast, overload, runtime_checkable
 
@@ -202,7 +203,7 @@ class Predictor:
             scenes = enumerate(predict_stream(self, images, options))
             return [scene_or_raise(scene, f"images[{i}]") for i, (_, scene) in scenes]
         prepared = prepare_image(self.detector, cast("ImageSource", images), options)
-        return self.predict_prepared([prepared], options.record())[0]
+        return self._predict([prepared], options.record())[0]
 
     def predict_many(
         self, images: Iterable[ImageSource], **options: Unpack[PredictKeywords]
@@ -215,8 +216,8 @@ class Predictor:
         return predict_stream(self, images, PredictOptions(**options))
 
     @torch.inference_mode()
-    def predict_prepared(self, images: Sequence[PreparedImage], options: RecordedOptions) -> list[Scene]:
-        """One scene per image; their people go through the model in batches. Fallbacks are counted in `images`."""
+    def _predict(self, images: Sequence[PreparedImage], options: RecordedOptions) -> list[Scene]:
+        """One scene per image; their people go through the model in batches."""
         persons = [person for prepared in images for person in prepared.persons]
         people: dict[int, list[Person]] = {id(prepared): [] for prepared in images}
         for start in range(0, len(persons), self.batch):
@@ -276,12 +277,20 @@ def predict_stream(
         lambda image, only_image: prepare_image(
             predictor.detector, image, options, only_image and not inputs, names
         ),
-        lambda prepared: predictor.predict_prepared(prepared, recorded),
+        lambda prepared: predictor._predict(prepared, recorded),
         predictor.batch,
         one_image=next(
             (n for n in ("keypoints", "boxes") if isinstance(getattr(options, n), np.ndarray)), ""
         ),
     )
+
+
+def predict_prepared(
+    predictor: Predictor, prepared: PreparedImage, options: RecordedOptions | None = None
+) -> Scene:
+    """Predict the people of a prepared image. options: as the scene records them."""
+    own = replace(prepared, fallbacks=prepared.fallbacks.copy())
+    return predictor._predict([own], options or {})[0]
 
 
 def _person(person: PersonInput, body: CameraBody) -> Person:

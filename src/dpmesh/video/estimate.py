@@ -11,8 +11,7 @@ from jaxtyping import Float32, UInt8
 from dpmesh.errors import InputError
 from dpmesh.inference.detections import Detection, DetectionResult, PersonDetector, same_person
 from dpmesh.inference.options import PredictOptions
-from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.prepared import predict_together
+from dpmesh.inference.prepared import FramePredictor
 from dpmesh.inference.preprocess import PreparedImage, prepare_image
 from dpmesh.inference.scene import Scene
 from dpmesh.video.ahead import ahead, batches
@@ -139,7 +138,7 @@ class _Detected:
 
 
 def estimate(
-    predictor: Predictor,
+    predictor: FramePredictor,
     source: FrameSource,
     span: Span,
     options: PredictOptions,
@@ -176,7 +175,7 @@ def estimate(
 
     with closing(detections):
         for waiting in batches(detections, full):
-            scenes = predict_together(predictor, [one.prepared for one in waiting], recorded)
+            scenes = predictor.scenes([one.prepared for one in waiting], recorded)
             for one, scene in zip(waiting, scenes, strict=True):
                 yield Estimated(one.frame, scene, one.numbers, one.tracker)
 

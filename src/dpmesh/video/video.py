@@ -10,7 +10,7 @@ from typing import Any, Literal, Unpack
 
 from dpmesh.inference.options import PredictKeywords, PredictOptions
 from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.prepared import SinglePass
+from dpmesh.inference.prepared import FramePredictor
 from dpmesh.inference.scene import Scene
 from dpmesh.video.decode import FrameSource, Span, open_frames
 from dpmesh.video.estimate import DETECT_EVERY, Estimated, estimate
@@ -142,7 +142,7 @@ class Video:
     def _estimates(
         self, after: int = -1, tracker: Any = None, snapshots: int = 0, alternate: bool = False
     ) -> Generator[Estimated]:
-        predictor = self.predictor if self.passes == "two" else SinglePass(self.predictor, alternate)
+        predictor = FramePredictor(self.predictor, self.passes != "two", alternate)
         smooth = LiveFilter(predictor.model.body) if self.live else None
         estimates = estimate(
             predictor,

@@ -21,7 +21,7 @@ from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.evaluate.qualitative.columns import Column
 from dpmesh.evaluate.qualitative.figure import SIDE, Panel, draw_panels, draw_sheet, observed_confidence
 from dpmesh.inference.options import PredictOptions
-from dpmesh.inference.prepared import predict_prepared
+from dpmesh.inference.predictor import predict_prepared
 from dpmesh.inference.preprocess import ImageSource, PreparedImage, prepare_image
 from dpmesh.inference.result_folder import png
 from dpmesh.inference.scene import Scene
