@@ -13,8 +13,10 @@ from scipy.spatial.transform import Rotation
 from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.camera import project
 from dpmesh.skeletons import SMPL_PARENTS
-from dpmesh.video.ground import contacts, find_ground, planted
-from dpmesh.video.smooth import HALF_HZ, place_in_image, smooth_rotations, stiffness
+from dpmesh.video.feet import MAYBE, contacts, planted
+from dpmesh.video.ground import find_ground
+from dpmesh.video.legs import reaching
+from dpmesh.video.smooth import place_in_image, smooth_rotations
 from dpmesh.video.tracks import ROW_SHAPES, Ground, Tracks
 
 LONGEST_GAP = 1.0
@@ -23,8 +25,8 @@ SURE = 0.06
 """Metres: a joint of this sigma is smoothed with weight 1."""
 _NEAREST = 0.05
 """Metres: depth of a joint at or behind the camera."""
-_LEAST, _MOST = 0.02, 4.0
-"""Range of the weights."""
+_LEAST, _MOST = 0.05, 4.0
+"""Range of the weights; a frame of a gap has the least, so that it does not leave the arc."""
 
 
 def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -> Tracks:
@@ -50,25 +52,29 @@ def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -
     betas = np.asarray(shapes, np.float32).reshape(-1, 10)
     solved = replace(tracks, **{name: values[order] for name, values in columns.items()}, betas=betas)
     ground = find_ground(solved) if static_camera else None
-    return solved if ground is None else on_floor(solved, ground)
+    return solved if ground is None else on_floor(solved, ground, body)
 
 
-def on_floor(tracks: Tracks, ground: Ground) -> Tracks:
-    """With contacts, and with the translations by which standing feet stay where they are."""
-    touching = np.zeros_like(tracks.contacts)
-    shift = np.zeros((len(tracks.frame), 1, 3), np.float32)
-    for number in tracks.numbers:
-        own = tracks.of(int(number))
-        touching[own] = contacts(tracks, own, ground)
-        shift[own, 0] = planted(tracks, own, touching[own], ground)
-    joints3d = tracks.joints3d + shift
+def on_floor(tracks: Tracks, ground: Ground, body: BodyModel) -> Tracks:
+    """With contacts, and with the translations and legs by which standing feet stay where they are."""
+    parts = [part for number in tracks.numbers for part in _parts(tracks, tracks.of(int(number)))]
+    shift = np.zeros((len(tracks.frame), 3), np.float32)
+    for own in parts:
+        shift[own] = planted(tracks, own, contacts(tracks, own, ground, MAYBE), ground)
+    moved = replace(
+        tracks, transl=tracks.transl + shift, joints3d=tracks.joints3d + shift[:, None], ground=ground
+    )
+    touching, pose, joints3d = np.zeros_like(tracks.contacts), tracks.body_pose.copy(), moved.joints3d.copy()
+    for own in parts:
+        touching[own] = contacts(moved, own, ground)
+        vectors = np.concatenate([tracks.global_orient[own], tracks.body_pose[own]], 1).reshape(-1, 3)
+        matrices = Rotation.from_rotvec(vectors).as_matrix().reshape(len(own), 24, 3, 3)
+        matrices = reaching(moved.joints3d[own].astype(np.float64), matrices, touching[own])
+        turns = Rotation.from_matrix(matrices[:, 1:].reshape(-1, 3, 3)).as_rotvec()
+        pose[own] = turns.reshape(len(own), 69)
+        joints3d[own] = _joints(body, tracks.betas_of(own[:1])[0], matrices) + moved.transl[own, None]
     return replace(
-        tracks,
-        transl=tracks.transl + shift[:, 0],
-        joints3d=joints3d,
-        joints2d=_pixels(joints3d, tracks.K),
-        contacts=touching,
-        ground=ground,
+        moved, body_pose=pose, joints3d=joints3d, joints2d=_pixels(joints3d, tracks.K), contacts=touching
     )
 
 
@@ -102,9 +108,10 @@ def _solved(
     matrices = _arcs(frames, tracks.frame[own], vectors)
     sigma = np.where(np.isfinite(filled["joint_sigma"]), filled["joint_sigma"], SURE)
     rate = tracks.fps / max(step, 1)
-    weights = detected[:, None] * np.clip((SURE / np.maximum(_moved_by(sigma), 1e-3)) ** 2, _LEAST, _MOST)
+    weights = np.clip((SURE / np.maximum(_moved_by(sigma), 1e-3)) ** 2, _LEAST, _MOST)
+    weights[~detected] = _LEAST
     if len(frames) >= 3:
-        matrices = smooth_rotations(matrices, weights, stiffness(HALF_HZ, rate))
+        matrices = smooth_rotations(matrices, weights, rate)
     turns = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec().reshape(len(frames), 24, 3)
     joints = _joints(body, betas, matrices)
     focal = float(tracks.K[[0, 1], [0, 1]].mean())

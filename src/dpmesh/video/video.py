@@ -12,6 +12,7 @@ from dpmesh.inference.options import PredictKeywords, PredictOptions
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.prepared import FramePredictor
 from dpmesh.inference.scene import Scene
+from dpmesh.video.camera import StillCamera
 from dpmesh.video.decode import FrameSource, Span, open_frames
 from dpmesh.video.estimate import DETECT_EVERY, Estimated, estimate
 from dpmesh.video.ground import find_ground
@@ -115,6 +116,7 @@ class Video:
         """Predict the frames that the recording does not have yet, and add them. Returns notes; a KeyboardInterrupt
         ends it early, with a note that begins with INTERRUPTED."""
         notes: list[str] = []
+        camera = StillCamera()
         state = recording.tracker
         alternate = self.passes == "alternate" and not self.live
         estimates = self._estimates(recording.last_frame, state, CHECKPOINT, alternate)
@@ -122,6 +124,9 @@ class Video:
             with closing(estimates):
                 for one in estimates:
                     recording.add(one.frame, one.scene, one.numbers)
+                    if self.static_camera:
+                        camera.add(one.frame.image, [person.box for person in one.scene], one.frame.time)
+                        recording.camera_moved |= camera.moved
                     if one.tracker is not None:
                         recording.checkpoint(one.tracker)
                     if progress is not None:
@@ -135,9 +140,11 @@ class Video:
         if self.live:
             return raw_tracks(recording, self.fps, tuple(notes))
         body = self.predictor.model.body
+        if self.static_camera and recording.camera_moved:
+            notes = [*notes, "the camera moves: no floor, no world frame"]
         solved = solved_tracks(recording, self.fps, body, tuple(notes))
         ground = find_ground(solved) if self.static_camera and not recording.camera_moved else None
-        return solved if ground is None else on_floor(solved, ground)
+        return solved if ground is None else on_floor(solved, ground, body)
 
     def _estimates(
         self, after: int = -1, tracker: Any = None, snapshots: int = 0, alternate: bool = False
