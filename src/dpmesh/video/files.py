@@ -16,6 +16,7 @@ from dpmesh.animation.bvh import bvh_text
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
 from dpmesh.geometry.rotations import rotation_matrix
+from dpmesh.inference.corrections import corrections_of
 from dpmesh.inference.glb import Camera, Motion, Skeleton, SkinnedBody, write_glb
 from dpmesh.io import atomic_path, atomic_write, read_json
 from dpmesh.render.overlay import palette
@@ -63,6 +64,7 @@ def save_tables(tracks: Tracks, folder: Path, provenance: Mapping[str, Any]) -> 
         else {"rotation": tracks.ground.rotation.tolist(), "translation": tracks.ground.translation.tolist()},
         "fallbacks": dict(tracks.fallbacks),
         "notes": list(tracks.notes),
+        **({"corrections": [dict(step) for step in tracks.corrections]} if tracks.corrections else {}),
         **provenance,
     }
     atomic_write(folder / TEXT, json.dumps(content, indent=1, allow_nan=False) + "\n")
@@ -87,6 +89,9 @@ def load_tables(folder: Path) -> Tracks:
             notes=tuple(content["notes"]),
             fallbacks=content["fallbacks"],
             ground=_ground(content["world"]),
+            corrections=tuple(
+                step.as_json() for step in corrections_of(content.get("corrections", []), str(folder / TEXT))
+            ),
         )
     except (KeyError, ValueError, TypeError, OSError, IndexError) as error:
         raise InputError(f"damaged ({type(error).__name__}: {error})", where=str(path)) from None

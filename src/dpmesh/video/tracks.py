@@ -78,6 +78,8 @@ class Tracks:
     """The floor, where the camera was said to stand still and people stand on it."""
     notes: tuple[str, ...] = ()
     fallbacks: Mapping[str, int] = field(default_factory=dict)
+    corrections: tuple[Mapping[str, object], ...] = ()
+    """The list of corrections that these tracks have (correct.py)."""
 
     def __len__(self) -> int:
         """People: tracks."""
