@@ -26,7 +26,7 @@ from dpmesh.evaluate.synthocc import PERSONS
 from dpmesh.inference.corrections import Correction
 from dpmesh.skeletons import JOINTS30
 
-WRONG, JOINTS = 150.0, 5
+WRONG, JOINTS, AT_LEAST = 150.0, 5, 3
 TARGETS = {"1": 15.0, "3": 30.0}
 
 
@@ -49,9 +49,29 @@ def curve(predictor: Predictor, person: SyntheticPerson) -> tuple[list[float], l
     return errors, seconds
 
 
+def figures(table: np.ndarray) -> dict[str, Any]:
+    """Of MPJPE (people, 0 to JOINTS corrected joints)."""
+    mean = table.mean(0)
+    return {
+        str(n): {
+            "mpjpe": round(float(mean[n]), 1),
+            "lower_percent": round(100 * float(1 - mean[n] / mean[0]), 1),
+            "improved_share": round(float((table[:, n] < table[:, 0]).mean()), 3),
+            "median": round(float(np.median(table[:, n])), 1),
+        }
+        for n in range(JOINTS + 1)
+    }
+
+
 def measure(keypoints: str, wrong: int, data: Path | None) -> dict[str, Any]:
     predictor = Predictor.from_pretrained()
-    curves, seconds, levels, checked = list[list[float]](), list[float](), list[int](), 0
+    curves, seconds, levels, visible, checked = (
+        list[list[float]](),
+        list[float](),
+        list[int](),
+        list[int](),
+        0,
+    )
     for person in people(predictor, keypoints, data, range(PERSONS)):
         checked += 1
         if person.errors(predictor, person.scene[0].vertices).mean() <= WRONG:
@@ -60,23 +80,17 @@ def measure(keypoints: str, wrong: int, data: Path | None) -> dict[str, Any]:
         curves.append(errors)
         seconds += took
         levels.append(person.level)
+        visible.append(int(person.visible[EVALUATED].sum()))
         print(f"{len(curves)} of {wrong}: {np.round(np.mean(curves, 0), 1)}", flush=True)
         if len(curves) == wrong:
             break
     table = np.array(curves)
-    mean = table.mean(0)
+    enough = np.array(visible) >= AT_LEAST
     return {
         "keypoints": keypoints,
         "people": {"predicted": checked, "wrong": len(table), "by_level": np.bincount(levels).tolist()},
-        "corrected_joints": {
-            str(n): {
-                "mpjpe": round(float(mean[n]), 1),
-                "lower_percent": round(100 * float(1 - mean[n] / mean[0]), 1),
-                "improved_share": round(float((table[:, n] < table[:, 0]).mean()), 3),
-                "median": round(float(np.median(table[:, n])), 1),
-            }
-            for n in range(JOINTS + 1)
-        },
+        "corrected_joints": figures(table),
+        f"people_with_{AT_LEAST}_visible_joints": {"people": int(enough.sum()), **figures(table[enough])},
         "cpu_seconds": {
             "median": round(float(np.median(seconds)), 3),
             "highest_of_20": round(float(np.quantile(seconds, 0.95)), 3),

@@ -62,7 +62,7 @@ def _pinned(o: Observed, joint: int, by: tuple[float, float]) -> Observed:
 def test_a_pinned_joint_is_there_and_the_others_stay(posterior: Posterior, observed: Observed) -> None:
     pinned = _pinned(observed, WRIST, (-12.0, 25.0))
     after = _pixels(_joints(posterior, pinned, posterior.most_probable(pinned)))
-    assert (after[WRIST] - pinned.pixels[0, WRIST]).norm() < 0.3
+    assert (after[WRIST] - pinned.pixels[0, WRIST]).norm() < 0.7
     others = [joint for joint in COCO if joint not in ARM]
     assert (after - observed.keypoints[0])[others].norm(dim=-1).max() < 4.0
 

@@ -6,13 +6,13 @@ scene and the whole list alone: a shorter list undoes, and a stored list gives t
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from torch import Tensor
 
 from dpmesh.body.layer import BodyModel
@@ -20,8 +20,9 @@ from dpmesh.errors import InputError
 from dpmesh.geometry.camera import project
 from dpmesh.geometry.crop import Crop
 from dpmesh.geometry.rotations import axis_angle, rotation_matrix
-from dpmesh.inference.corrections import Correction, Part, corrections_record
+from dpmesh.inference.corrections import Correction, corrections_record
 from dpmesh.inference.detections import Detection, PersonDetector
+from dpmesh.inference.edited import Edited
 from dpmesh.inference.images import DecodedImage
 from dpmesh.inference.posterior import Observed, Posterior
 from dpmesh.inference.preprocess import EXPAND, MIN_DETECTED, MIN_SUPPLIED, PreparedImage
@@ -30,71 +31,10 @@ from dpmesh.inference.user_detections import around
 from dpmesh.skeletons import COCO17, JOINTS30, convert
 
 Kind = TypeVar("Kind", bound=SceneData)
-_PARTS: Mapping[Part, tuple[str, ...]] = {
-    "all": tuple(name[2:] for name in JOINTS30.joints if name.startswith("L_")),
-    "arms": ("Shoulder", "Elbow", "Wrist", "Hand"),
-    "legs": ("Hip", "Knee", "Ankle", "Toe"),
-}
-
-
-@dataclass
-class Edited:
-    """A person as the list leaves them. keypoints: skeletons.JOINTS30, x y confidence, image px. pixels, points: the
-    pinned joints. marks: the steps in words."""
-
-    box: Float32[np.ndarray, "4"]
-    keypoints: Float32[np.ndarray, "30 3"]
-    score: float
-    pixels: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
-    points: dict[int, tuple[float, float, float]] = field(
-        default_factory=dict[int, tuple[float, float, float]]
-    )
-    marks: list[str] = field(default_factory=list[str])
-    deleted: bool = False
-    added: bool = False
-
-    def apply(self, step: Correction, K: Float[np.ndarray, "3 3"]) -> None:
-        """One step of this person: move, hide, swap or delete."""
-        if step.op == "swap":
-            self._swap(_PARTS[step.part])
-        elif step.op == "delete":
-            self.deleted = True
-        else:
-            joint = JOINTS30.index(step.joint or "")
-            self.pixels.pop(joint, None)
-            self.points.pop(joint, None)
-            self.marks = [mark for mark in self.marks if mark != f"move {step.joint}"]
-            self.keypoints[joint, 2] = 0.0
-            at = step.pixel
-            if step.point is not None:
-                self.points[joint] = step.point
-                at = tuple(project(np.array(step.point), K))
-            if at is not None:
-                if step.point is None:
-                    self.pixels[joint] = step.pixel or (0.0, 0.0)
-                self.keypoints[joint] = (*at, 1.0)
-            self._middles()
-        if step.mark not in self.marks:
-            self.marks.append(step.mark)
-
-    def _swap(self, names: Sequence[str]) -> None:
-        for name in names:
-            left, right = JOINTS30.index(f"L_{name}"), JOINTS30.index(f"R_{name}")
-            self.keypoints[[left, right]] = self.keypoints[[right, left]]
-            for pins in (self.pixels, self.points):
-                other: dict[int, Any] = {left: right, right: left}
-                moved = {other.get(joint, joint): at for joint, at in pins.items()}
-                pins.clear()
-                pins.update(moved)
-        self._middles()
-
-    def _middles(self) -> None:
-        """Pelvis and neck follow from hips and shoulders, unless they are pinned."""
-        fresh = convert(convert(self.keypoints, JOINTS30, COCO17), COCO17, JOINTS30)
-        for name in ("Pelvis", "Neck"):
-            joint = JOINTS30.index(name)
-            if joint not in {*self.pixels, *self.points}:
-                self.keypoints[joint] = fresh[joint]
+SWAPPED = "left and right exchanged"
+"""Mark of a person whose other keypoints were exchanged after a joint was moved."""
+_FAR, _MOST, _MARGIN = 20.0, 40.0, 0.5
+"""Crop px: of a moved joint; of a disagreement; by which the exchanged keypoints must agree better."""
 
 
 def correct(
@@ -120,14 +60,10 @@ def correct(
     changed = [i for i, one in enumerate(edited) if one.marks and not one.deleted]
     people = dict(enumerate(scene.people))
     if changed:
-        again = predict(_prepared(scene, [edited[i] for i in changed]))
-        marked = [
-            replace(person, corrected=tuple(edited[i].marks))
-            for i, person in zip(changed, again.people, strict=True)
-        ]
-        people.update(
-            zip(changed, fitted_to_pins(marked, [edited[i] for i in changed], scene.K, body), strict=True)
-        )
+        own = [edited[i] for i in changed]
+        again = _predicted(scene, own, predict)
+        marked = [replace(person, corrected=tuple(one.marks)) for one, person in zip(own, again, strict=True)]
+        people.update(zip(changed, fitted_to_pins(marked, own, scene.K, body), strict=True))
     kept = tuple(people[i] for i, one in enumerate(edited) if not one.deleted)
     return replace(
         scene,
@@ -140,7 +76,8 @@ def correct(
 def edit(scene: SceneData, steps: Sequence[Correction], detector: PersonDetector) -> list[Edited]:
     """The people as the steps leave them, also those that are deleted; added ones last. Raises InputError."""
     edited = [
-        Edited(p.box.copy(), convert(p.keypoints2d.copy(), COCO17, JOINTS30), p.score) for p in scene.people
+        Edited(p.box.copy(), convert(p.keypoints2d.copy(), COCO17, JOINTS30), p.score, joints=p.joints2d)
+        for p in scene.people
     ]
     for number, step in enumerate(steps):
         where = f"corrections[{number}]"
@@ -170,7 +107,39 @@ def _added(scene: SceneData, step: Correction, detector: PersonDetector) -> Edit
         coco = np.array(step.keypoints, np.float32)
         keypoints = convert(coco, COCO17, JOINTS30)
         box = around(coco[coco[:, 2] > 0].astype(np.float64), scene.image_size)
-    return Edited(box, keypoints, 1.0, marks=["add"], added=True)
+    return Edited(box, keypoints, 1.0, marks=["add"])
+
+
+def _predicted(
+    scene: SceneData, edited: Sequence[Edited], predict: Callable[[PreparedImage], SceneData]
+) -> list[Person]:
+    """The model's people for the edited keypoints. Where a joint was moved far, left and right of the other keypoints
+    may be exchanged: those people are predicted both ways, and stay as agrees better with their keypoints."""
+    far = [i for i, one in enumerate(edited) if _may_be_swapped(scene, one)]
+    twins = [edited[i].swapped() for i in far]
+    both = predict(_prepared(scene, [*edited, *twins])).people
+    people = list(both[: len(edited)])
+    for i, twin, other in zip(far, twins, both[len(edited) :], strict=True):
+        if _disagreement(other, twin) + _MARGIN < _disagreement(people[i], edited[i]):
+            people[i] = other
+            edited[i].keypoints = twin.keypoints
+            edited[i].marks.append(SWAPPED)
+    return people
+
+
+def _may_be_swapped(scene: SceneData, one: Edited) -> bool:
+    """Not keypoints that the user supplied, nor where the user says which side is which."""
+    supplied = scene.options.get("keypoints") is not None or any(m.startswith("swap") for m in one.marks)
+    return one.farthest > _FAR and not supplied
+
+
+def _disagreement(person: Person, one: Edited) -> float:
+    """Mean distance of the body's joints from the keypoints by confidence, crop px, each at most _MOST."""
+    off = (
+        np.linalg.norm(person.joints2d - one.keypoints[:, :2], axis=1) * Crop.around(person.box, EXPAND).scale
+    )
+    weight = one.keypoints[:, 2].clip(0, 1)
+    return float((np.minimum(off, _MOST) * weight).sum() / max(float(weight.sum()), 1e-6))
 
 
 def _prepared(scene: SceneData, people: Sequence[Edited]) -> PreparedImage:

@@ -211,8 +211,9 @@ def _refuse(what: str, fix: str = "See docs/guide/corrections.md.", where: str =
 
 
 def _number(value: object) -> bool:
-    real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return real and math.isfinite(value) and abs(value) <= FARTHEST
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) and abs(value) <= FARTHEST
 
 
 def _numbers(count: int) -> Callable[[Any], bool]:

@@ -22,13 +22,13 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.refine import REFINE, keypoint_sigmas, right_jacobian, spreads
 
-STEPS = 10
-PIN, PIN_POINT = 0.1, 0.001
+STEPS = 20
+PIN, PIN_POINT = 0.5, 0.005
 """Standard deviations of a pinned joint: crop px, metres. A keypoint's is several times as great."""
 _FIXED = 1e8
 """Precision of a parameter that does not move."""
-_DONE = 1e-3
-"""Length of a step (radians, betas, metres) after which no further one is needed."""
+_DONE = 0.1
+"""Gain of a step, in squared standard deviations, after which no further one is needed."""
 _NEAREST = 0.05
 """Metres: depths below it count as it."""
 
@@ -99,14 +99,14 @@ class Posterior:
             own = normal.diagonal(dim1=1, dim2=2)
             own.mul_(1 + damping[:, None])
             factor, failed = torch.linalg.cholesky_ex(normal)
-            step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
-            tried = at - step
+            tried = at - torch.cholesky_solve(gradient[..., None], factor)[..., 0]
             there = self._energy(o, precision, tried)
             better = (there < energy) & (failed == 0)
+            done = bool((better & (energy - there < _DONE)).all())
             at = torch.where(better[:, None], tried, at)
             energy = torch.where(better, there, energy)
             damping = torch.where(better, damping / 3, damping * 10)
-            if bool((torch.linalg.vector_norm(step, dim=1) < _DONE).all()):
+            if done:
                 break
         return at
 

@@ -224,12 +224,7 @@ class Predictor:
         return predict_stream(self, images, PredictOptions(**options))
 
     def correct(self, scene: Scene, corrections: Sequence[Correction]) -> Scene:
-        """The scene after corrections by hand; they count from the scene as it was predicted.
-
-        A shorter list undoes. The bodies of the people concerned are predicted again with the
-        corrected keypoints, then fitted to the moved joints. Raises InputError for a scene that is
-        corrected already or has no image, and for a person that does not exist.
-        """
+        """The predicted scene after corrections by hand; a shorter list undoes. Raises InputError."""
         return correct(
             scene,
             corrections,

@@ -17,8 +17,9 @@ from scipy.spatial.transform import Rotation
 
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
-from dpmesh.inference.correct import Edited, fitted_to_pins
+from dpmesh.inference.correct import fitted_to_pins
 from dpmesh.inference.corrections import Correction
+from dpmesh.inference.edited import Edited
 from dpmesh.inference.scene_data import Person
 from dpmesh.skeletons import COCO17, JOINTS30, convert
 from dpmesh.video.solve import moved_by, pixels_of, posed_joints
@@ -68,7 +69,7 @@ def _row(tracks: Tracks, step: Correction, where: str) -> int:
     if step.op in ("swap", "add"):
         fix = "Predict the frame as an image, with its corrections."
         raise InputError(f"{step.op} needs the image, and these are tracks", where=where, fix=fix)
-    if step.person not in tracks.numbers:
+    if step.person is None or step.person not in tracks.numbers:
         listed = ", ".join(map(str, tracks.numbers[:20]))
         raise InputError(f"there is no track {step.person}", where=where, fix=f"There are: {listed}.")
     own = tracks.of(step.person)
@@ -124,7 +125,8 @@ def _interpolation(
     def curve(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
         return np.exp(-0.5 * np.square((a[:, None] - b[None]) / SECONDS)).astype(np.float64)
 
-    return np.linalg.solve(curve(known, known) + 1e-9 * np.eye(len(known)), curve(known, times)).T
+    shares = np.linalg.solve(curve(known, known) + 1e-9 * np.eye(len(known)), curve(known, times)).T
+    return shares.astype(np.float64)
 
 
 def _openness(
