@@ -161,6 +161,8 @@ _SYNTAX: dict[str, dict[str, Any]] = {
     "boxes": {"metavar": "FILE|TEXT"},
     "max_people": {"metavar": "N", "type": count},
     "max_pixels": {"metavar": "N", "type": count},
+    "hypotheses": {"metavar": "N", "type": count},
+    "corrections": {"metavar": "FILE"},
     "focal": {"metavar": "PX", "type": positive},
     "fov": {"metavar": "DEG", "type": angle},
     "weights": {"metavar": "NAME|DIR"},

@@ -19,6 +19,7 @@ def input_files(args: argparse.Namespace) -> list[str]:
     """Existing files and folders that a verb reads besides the images."""
     named = (
         args.keypoints, args.boxes, args.body, args.regressors, args.weights, args.pose_model, args.person_model,
+        getattr(args, "corrections", None),
     )  # fmt: skip
     return [name for name in named if name is not None and os.path.exists(name)]
 

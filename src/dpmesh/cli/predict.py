@@ -29,7 +29,7 @@ from dpmesh.cli.image_files import (
 )
 from dpmesh.cli.streams import say
 from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
-from dpmesh.inference.options import ModelOptions, file_sha256
+from dpmesh.inference.options import ModelOptions, PredictOptions, file_sha256
 from dpmesh.inference.output_formats import FORMATS, TABLES
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     for name in ("refine", "flip", "rotated_detection"):
         add_option(parser, ModelOptions, name)
+    for name in ("hypotheses", "corrections"):
+        add_option(parser, PredictOptions, name)
     add_camera(parser)
     add(
         "--save",
@@ -233,7 +235,8 @@ def _sort_out(
     done: list[Path] = []
     failed: dict[Path, str] = {}
     todo: list[Path] = []
-    options: dict[str, object] = {}
+    model: dict[str, object] = {}
+    people = predict_options(args)
     protected = parents_of([*names, *input_files(args)])
     for path, name in names.items():
         target = out / name
@@ -243,8 +246,9 @@ def _sort_out(
         try:
             refuse_input_in(target, protected)
             digest = "" if args.overwrite else file_sha256(path)
-            if not options and not args.overwrite:
-                options = model_options(args).record() | predict_options(args).record()
+            if not model and not args.overwrite:
+                model = model_options(args).record()
+            options = {} if args.overwrite else model | people.record_of(str(path), digest)
             wanted = wanted_scene(digest, str(path), options, args.save, args.colour, args.glb_image)
             plan = plan_result(target, wanted, args.overwrite)
             (done if plan.kind == "keep" else todo).append(path)

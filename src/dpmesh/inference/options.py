@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from dpmesh.assets import find_asset, weights_folder
 from dpmesh.errors import ConfigError, InputError, WeightsError
+from dpmesh.inference.corrections import Correction, Corrections, corrections_record
 from dpmesh.inference.option_docs import with_option_docs
 from dpmesh.io import open_regular, reason
 
@@ -27,6 +28,7 @@ RecordedOptions = Mapping[str, object]
 MAX_PEOPLE = 20
 MAX_PIXELS = 120_000_000
 """The largest phone photos pass, 30,000 × 30,000 pixels do not."""
+MOST_HYPOTHESES = 32
 
 
 @with_option_docs
@@ -138,8 +140,18 @@ class PredictOptions:
 
     People of your own keypoints or boxes are always kept.
     """
+    hypotheses: int = 1
+    """Bodies per person: the prediction, and others that agree with what is visible."""
+    corrections: "str | Path | Corrections | None" = None
+    """Corrections by hand, from a JSON file: docs/guide/corrections.md."""
 
     def __post_init__(self) -> None:
+        if not 1 <= self.hypotheses <= MOST_HYPOTHESES:
+            raise ConfigError(
+                f"hypotheses={self.hypotheses} must be 1 to {MOST_HYPOTHESES}", where="hypotheses"
+            )
+        if isinstance(self.corrections, (str, Path)):
+            object.__setattr__(self, "corrections", Corrections.read(self.corrections))
         for name in ("keypoints", "boxes"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, (str, Path)):
@@ -163,7 +175,19 @@ class PredictOptions:
             "fov": None if self.fov is None else float(self.fov),
             "max_people": int(self.max_people),
             "keep_unposed": bool(self.keep_unposed),
+            "hypotheses": int(self.hypotheses),
         }
+
+    def record_of(self, source: str, sha256: str) -> dict[str, object]:
+        """`record` of one image: with its corrections, None without any. Raises InputError."""
+        return self.record() | {"corrections": corrections_record(self.corrections_of(source, sha256))}
+
+    def corrections_of(self, source: str, sha256: str) -> "tuple[Correction, ...]":
+        """Of one image. Raises InputError where they are of a file of that name with other content."""
+        if self.corrections is None:
+            return ()
+        assert isinstance(self.corrections, Corrections)  # __post_init__ reads files
+        return self.corrections.of(source, sha256)
 
 
 class PredictKeywords(TypedDict, total=False):
@@ -177,6 +201,8 @@ class PredictKeywords(TypedDict, total=False):
     max_pixels: int
     format: str | None
     keep_unposed: bool
+    hypotheses: int
+    corrections: "str | Path | Corrections | None"
 
 
 def file_sha256(path: Path) -> str:
@@ -190,7 +216,7 @@ def file_sha256(path: Path) -> str:
 
 _FLAGS = {"turn": "--no-rotated-detection", "refine": "--no-refine", "weights": "--weights"}
 """Recorded option -> flag, where the flag is not its name with hyphens."""
-_BEFORE = {"keep_unposed": True}
+_BEFORE = {"keep_unposed": True, "hypotheses": 1}
 """Recorded option -> its value in records that lack it, where that is not None: written before the option existed."""
 
 

@@ -18,9 +18,12 @@ from dpmesh.device import pick_device
 from dpmesh.errors import DPMeshError
 from dpmesh.geometry.camera import project
 from dpmesh.inference.batches import append_paths, predict_in_batches, refuse_single_image, scene_or_raise
+from dpmesh.inference.correct import correct
+from dpmesh.inference.corrections import Correction, Corrections
 from dpmesh.inference.detections import PersonDetector, detector_record
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.flip_test import FlipTest
+from dpmesh.inference.hypotheses import with_hypotheses
 from dpmesh.inference.image_sources import source_path
 from dpmesh.inference.option_docs import with_short_signatures
 from dpmesh.inference.options import (
@@ -180,13 +183,16 @@ class Predictor:
         max_pixels: int = MAX_PIXELS,
         format: str | None = None,
         keep_unposed: bool = False,
+        hypotheses: int = 1,
+        corrections: str | Path | Corrections | None = None,
     ) -> Scene | list[Scene]:
         """Predict every person in an image, or in each of a list. Raises InputError.
 
         images: path, bytes, open binary file, PIL image, RGB array (H, W, 3) uint8, tensor
         (3, H, W) uint8 or float in [0, 1]; or a list. keypoints, boxes, format: your own, in
         place of the detector's. focal (pixels) or fov (degrees): of the camera. max_people,
-        max_pixels: limits. keep_unposed: keep people without a keypoint.
+        max_pixels: limits. keep_unposed: keep people without a keypoint. hypotheses: bodies per
+        person. corrections: by hand, a file.
         In full: help(dpmesh.PredictOptions).
         """
         options = PredictOptions(
@@ -198,12 +204,14 @@ class Predictor:
             max_pixels=max_pixels,
             format=format,
             keep_unposed=keep_unposed,
+            hypotheses=hypotheses,
+            corrections=corrections,
         )
         if isinstance(images, (list, tuple)):
             scenes = enumerate(predict_stream(self, images, options))
             return [scene_or_raise(scene, f"images[{i}]") for i, (_, scene) in scenes]
         prepared = prepare_image(self.detector, cast("ImageSource", images), options)
-        return self._predict([prepared], options.record())[0]
+        return finished(self, self.predict_prepared([prepared], options.record())[0], options)
 
     def predict_many(
         self, images: Iterable[ImageSource], **options: Unpack[PredictKeywords]
@@ -214,6 +222,16 @@ class Predictor:
         comes back as a `Path`, any other image as it is. options: those of a call.
         """
         return predict_stream(self, images, PredictOptions(**options))
+
+    def correct(self, scene: Scene, corrections: Sequence[Correction]) -> Scene:
+        """The predicted scene after corrections by hand; a shorter list undoes. Raises InputError."""
+        return correct(
+            scene,
+            corrections,
+            self.model.body,
+            self.detector,
+            lambda prepared: self.predict_prepared([prepared], scene.options)[0],
+        )
 
     @torch.inference_mode()
     def _predict(self, images: Sequence[PreparedImage], options: RecordedOptions) -> list[Scene]:
@@ -272,7 +290,7 @@ def predict_stream(
     else:
         images = append_paths(images, names)
     recorded = options.record()
-    return predict_in_batches(
+    for image, scene in predict_in_batches(
         images,
         lambda image, only_image: prepare_image(
             predictor.detector, image, options, only_image and not inputs, names
@@ -282,7 +300,23 @@ def predict_stream(
         one_image=next(
             (n for n in ("keypoints", "boxes") if isinstance(getattr(options, n), np.ndarray)), ""
         ),
-    )
+    ):
+        yield image, _finished_or_error(predictor, scene, options)
+
+
+def finished(predictor: Predictor, scene: Scene, options: PredictOptions) -> Scene:
+    """A predicted scene with the corrections of its image, and with hypotheses. Raises InputError."""
+    steps = options.corrections_of(scene.source, scene.source_sha256)
+    return with_hypotheses(predictor.correct(scene, steps), options.hypotheses, predictor.model.body)
+
+
+def _finished_or_error(
+    predictor: Predictor, scene: Scene | DPMeshError, options: PredictOptions
+) -> Scene | DPMeshError:
+    try:
+        return scene if isinstance(scene, DPMeshError) else finished(predictor, scene, options)
+    except DPMeshError as error:
+        return error
 
 
 def predict_prepared(

@@ -166,7 +166,7 @@ class Refiner:
             torch.where(seen[..., None], joints, torch.zeros_like(joints)),
             1 / (settings.keypoint * keypoint_sigmas().to(joints)),
             weights,
-            settings.pull / spreads(prediction).square(),
+            settings.pull / spreads(prediction.betas, prediction.joint_sigma).square(),
         )
 
     def _minimise(self, p: _Problem, settings: RefineSettings) -> Float[Tensor, "b 85"]:
@@ -223,17 +223,17 @@ def keypoint_sigmas() -> Float[Tensor, " 30"]:
     return torch.tensor([side * sigmas.get(name, _SIGMA_OTHERS) for name in JOINTS30.joints])
 
 
-def spreads(prediction: Prediction) -> Float[Tensor, "b 85"]:
+def spreads(betas: Float[Tensor, "b 10"], joint_sigma: Float[Tensor, "b 30"] | None) -> Float[Tensor, "b 85"]:
     """How far each parameter of a prediction may be moved, as a standard deviation: radians, betas, metres.
 
     It grows with the square root of joint_sigma, where there is one.
     """
-    like = prediction.betas.float()
+    like = betas.float()
     degrees = [SPREAD.get(name, (_FREE,) * 3) for name in SMPL24.joints]
     turns = torch.deg2rad(torch.tensor(degrees)).to(like).expand(len(like), 24, 3)
-    if prediction.joint_sigma is not None:
-        moved = prediction.joint_sigma.float()[:, [JOINTS30.index(name) for name in _MOVED]]
-        limbs = prediction.joint_sigma.float()[:, [JOINTS30.index(name) for name in _LIMBS]]
+    if joint_sigma is not None:
+        moved = joint_sigma.float()[:, [JOINTS30.index(name) for name in _MOVED]]
+        limbs = joint_sigma.float()[:, [JOINTS30.index(name) for name in _LIMBS]]
         ratio = torch.cat([limbs.mean(1, keepdim=True), moved], 1) / torch.tensor(_TYPICAL).to(like)
         turns = turns * torch.nan_to_num(ratio, nan=1.0).clamp(_LEAST_RATIO, _MOST_RATIO).sqrt()[..., None]
     others = torch.tensor([_SHAPE_ERRORS] * 10 + list(_PLACE_ERRORS)).to(like).expand(len(like), -1)

@@ -16,6 +16,29 @@ from dpmesh.errors import InputError
 FocalSource = Literal["given", "exif", "diagonal"]
 
 
+@dataclass(frozen=True, eq=False)
+class Hypotheses:
+    """n bodies that agree with the visible keypoints, most different where no keypoint is (hypotheses.py). The first is
+    the person's own. Units and frames as `Person`'s."""
+
+    weight: Float[np.ndarray, "n"]
+    """Probability; sums to 1."""
+    global_orient: Float[np.ndarray, "n 3"]
+    body_pose: Float[np.ndarray, "n 69"]
+    betas: Float[np.ndarray, "n 10"]
+    transl: Float[np.ndarray, "n 3"]
+    joints3d: Float[np.ndarray, "n 30 3"]
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+
+HYPOTHESES_SHAPES: dict[str, tuple[int, ...]] = {
+    "weight": (), "global_orient": (3,), "body_pose": (69,), "betas": (10,), "transl": (3,), "joints3d": (30, 3),
+}  # fmt: skip
+"""Of one of `Hypotheses`."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Person:
     """One body. Its parameters give `vertices` through `BodyModel`, `transl` added after skinning."""
@@ -44,6 +67,10 @@ class Person:
     (types.Prediction). NaN where the model does not predict it; refining keeps it."""
     track: int | None = None
     """The person's number in a video; None in a single image, and before a track is sure."""
+    corrected: tuple[str, ...] = ()
+    """The corrections of this person in words ("move L_Wrist", "swap arms"); empty for a prediction."""
+    hypotheses: Hypotheses | None = None
+    """Other bodies that agree with the keypoints; None where they were not asked for."""
 
     def __repr__(self) -> str:
         box = " ".join(f"{float(v):.0f}" for v in self.box)
@@ -83,6 +110,8 @@ class SceneData:
     """Name and provenance of the model's weights."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The options of the prediction (inference/options.py): plain values; of a file its name and sha256."""
+    corrections: tuple[Mapping[str, object], ...] = ()
+    """The list of corrections (corrections.Correction.as_json) that made this scene of the predicted one."""
     body: BodyModel | None = None
     """Gives each person's vertices; the GLB's skeleton and skin come from it. Not copied and not pickled."""
 

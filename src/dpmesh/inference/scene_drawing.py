@@ -1,9 +1,11 @@
 """A scene's overlay and side view."""
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from dpmesh.errors import ConfigError
+from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.output_formats import Colouring
 from dpmesh.inference.scene_data import Person, SceneData, image_of
 from dpmesh.render.overlay import TRANSLUCENT, Layer, draw_lineup, draw_overlay, palette
@@ -16,7 +18,9 @@ _SIGMA_OPACITY = 0.85
 def overlay_image(scene: SceneData, colour: Colouring = "person") -> UInt8[np.ndarray, "h w 3"]:
     """As Scene.overlay."""
     opacity = TRANSLUCENT if colour == "person" else _SIGMA_OPACITY
-    drawn = draw_overlay(image_of(scene), _layers(scene, colour), scene.faces, scene.K, opacity)
+    drawn = draw_overlay(
+        image_of(scene), _layers(scene, colour), scene.faces, scene.K, opacity, _others(scene)
+    )
     return drawn if colour == "person" else add_legend(drawn)
 
 
@@ -32,6 +36,30 @@ def _layers(scene: SceneData, colour: Colouring) -> list[Layer]:
         return [_by_sigma(person) for person in scene.people]
     colours = palette(len(scene.people))
     return [Layer(person.vertices, own) for person, own in zip(scene.people, colours, strict=True)]
+
+
+@torch.no_grad()
+def _others(scene: SceneData) -> list[list[Layer]]:
+    """The second, third, ... hypotheses of all people; none for a scene that does not know its body."""
+    several = [person.hypotheses for person in scene.people]
+    if scene.body is None or not any(several):
+        return []
+    colours = palette(len(several))
+    groups = list[list[Layer]]()
+    for k in range(1, max(len(one) for one in several if one is not None)):
+        group = list[Layer]()
+        for one, colour in zip(several, colours, strict=True):
+            if one is None or k >= len(one):
+                continue
+            vectors = np.concatenate([one.global_orient[k], one.body_pose[k]]).reshape(1, 24, 3)
+            betas, transl, turns = (
+                torch.from_numpy(array).to(scene.body.faces.device, torch.float32)
+                for array in (one.betas[k : k + 1], one.transl[k : k + 1], vectors)
+            )
+            posed = scene.body(betas, rotation_matrix(turns)).vertices[0] + transl
+            group.append(Layer(posed.cpu().numpy(), colour))
+        groups.append(group)
+    return groups
 
 
 def _by_sigma(person: Person) -> Layer:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -15,15 +16,26 @@ from dpmesh.body.files import load_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import checked_camera
+from dpmesh.inference.corrections import corrections_of
 from dpmesh.inference.images import read_image
 from dpmesh.inference.options import file_sha256
 from dpmesh.inference.output_formats import FORMATS, Colouring, wanted_scene
 from dpmesh.inference.record import SCENE_SCHEMA, read_record
 from dpmesh.inference.result_folder import png, write_result
-from dpmesh.inference.scene_data import PEOPLE_SHAPES, FocalSource, Person, SceneData, image_of
+from dpmesh.inference.scene_data import (
+    HYPOTHESES_SHAPES,
+    PEOPLE_SHAPES,
+    FocalSource,
+    Hypotheses,
+    Person,
+    SceneData,
+    image_of,
+)
 from dpmesh.io import read_json
 
 _LARGEST_NPZ = 2 * 2**30
+_HYPOTHESES = "hypotheses_"
+"""Beginning of the names of their arrays."""
 
 
 def save_scene(
@@ -81,7 +93,15 @@ def as_json(scene: SceneData) -> dict[str, object]:
             "score": round(float(p.score), 6),
             **{n: plain(getattr(p, n)) for n in names},
             "joint_sigma": sigma,
+            **({"corrected": list(p.corrected)} if p.corrected else {}),
+            **({"hypotheses": others(p.hypotheses)} if p.hypotheses else {}),
         }
+
+    def others(h: Hypotheses) -> list[dict[str, object]]:
+        return [
+            {name: plain(np.asarray(getattr(h, name)[i])) for name in HYPOTHESES_SHAPES}
+            for i in range(len(h))
+        ]
 
     names = ("box", "keypoints2d", "global_orient", "body_pose", "betas", "transl", "joints3d", "joints2d")
     return {
@@ -97,6 +117,7 @@ def as_json(scene: SceneData) -> dict[str, object]:
         "notes": list(scene.notes),
         "joint_names": list(scene.joint_names),
         "people": [person(p) for p in scene.people],
+        **({"corrections": [dict(step) for step in scene.corrections]} if scene.corrections else {}),
     }
 
 
@@ -104,6 +125,10 @@ def _npz(scene: SceneData) -> bytes:
     """The arrays of docs/reference/output.md: no objects, so that no pickle is needed to read them."""
     one = ("keypoints2d", "global_orient", "body_pose", "betas", "transl", "vertices", "joints3d", "joints2d")
     arrays: dict[str, Any] = {name: scene.stacked(name) for name in (*one, "score", "joint_sigma")}
+    several = [person.hypotheses for person in scene.people if person.hypotheses is not None]
+    if several and len(several) == len(scene.people):
+        for name in HYPOTHESES_SHAPES:
+            arrays[f"{_HYPOTHESES}{name}"] = np.stack([getattr(h, name) for h in several]).astype(np.float32)
     file = io.BytesIO()
     np.savez_compressed(
         file,
@@ -134,7 +159,15 @@ def load_scene(
             )
     arrays = load_npz(folder / "scene.npz", _LARGEST_NPZ)
     fields = _arrays_of(arrays, folder / "scene.npz")
-    fields |= _provenance_of(read_json(folder / "scene.json"), len(fields["people"]), folder / "scene.json")
+    people = cast("tuple[Person, ...]", fields["people"])
+    provenance = _provenance_of(read_json(folder / "scene.json"), len(people), folder / "scene.json")
+    marks = provenance.pop("marks")
+    fields |= provenance
+    several = _hypotheses_of(arrays, len(people), folder / "scene.npz")
+    fields["people"] = tuple(
+        replace(person, corrected=own, hypotheses=one)
+        for person, own, one in zip(people, marks, several, strict=True)
+    )
     fields["image"] = _find_image(fields, image)
     fields["body"] = None if body is None else BodyModel(load_body(body))
     return fields
@@ -184,6 +217,24 @@ def _arrays_of(arrays: Mapping[str, NDArray[np.generic]], path: Path) -> dict[st
     }
 
 
+def _hypotheses_of(
+    arrays: Mapping[str, NDArray[np.generic]], people: int, path: Path
+) -> list[Hypotheses | None]:
+    """Of each person; None where the file has none. Raises InputError where the arrays do not fit."""
+    weights = arrays.get(f"{_HYPOTHESES}weight")
+    if weights is None:
+        return [None] * people
+    count = weights.shape[1] if weights.ndim == 2 else -1
+    for name, shape in HYPOTHESES_SHAPES.items():
+        array = arrays.get(f"{_HYPOTHESES}{name}")
+        if array is None or array.shape != (people, count, *shape) or array.dtype.kind != "f":
+            _refuse(f"{_HYPOTHESES}{name} is missing or of another shape", path)
+        if not np.isfinite(cast("NDArray[np.float32]", array)).all():
+            _refuse(f"{_HYPOTHESES}{name} holds NaN or infinity", path)
+    own = {name: np.asarray(arrays[f"{_HYPOTHESES}{name}"], np.float32) for name in HYPOTHESES_SHAPES}
+    return [Hypotheses(**{name: rows[i] for name, rows in own.items()}) for i in range(people)]
+
+
 def _provenance_of(data: object, people: int, path: Path) -> dict[str, Any]:
     """Raises InputError where scene.json is not one, or not of the same people."""
     plain = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
@@ -199,7 +250,18 @@ def _provenance_of(data: object, people: int, path: Path) -> dict[str, Any]:
     if len(plain["people"]) != people:
         _refuse(f"has {len(plain['people'])} people, scene.npz has {people}", path)
     taken = ("source", "source_sha256", "focal_source", "fallbacks", "weights", "options")
-    return {name: plain[name] for name in taken} | {"notes": tuple(map(str, plain["notes"]))}
+    steps = corrections_of(plain.get("corrections", []), f"{path}: corrections")
+    marks = [
+        tuple(map(str, cast("list[object]", person["corrected"])))
+        if isinstance(person, dict) and isinstance(person.get("corrected"), list)
+        else ()
+        for person in cast("list[dict[str, Any]]", plain["people"])
+    ]
+    return {name: plain[name] for name in taken} | {
+        "notes": tuple(map(str, plain["notes"])),
+        "corrections": tuple(step.as_json() for step in steps),
+        "marks": marks,
+    }
 
 
 def _refuse(what: str, path: Path) -> None:

@@ -162,7 +162,7 @@ def _people(
         visible = points[points[:, 2] > 0]
         if not len(visible) and boxes is None:
             raise InputError("no joint of this person is visible", where=f"keypoints[{i}]", fix="Add boxes.")
-        box = np.zeros(4, np.float32) if not len(visible) else _around(visible, size)
+        box = np.zeros(4, np.float32) if not len(visible) else around(visible, size)
         exact, score = points.astype(np.float32), float(visible[:, 2].mean()) if len(visible) else 1.0
         coco = convert(exact, person.joints, COCO17)
         joints = None if person.joints is COCO17 else convert(exact, person.joints, JOINTS30)
@@ -170,7 +170,7 @@ def _people(
     return people, counts
 
 
-def _around(visible: Float64[np.ndarray, "k 3"], size: tuple[int, int]) -> Float32[np.ndarray, "4"]:
+def around(visible: Float64[np.ndarray, "k 3"], size: tuple[int, int]) -> Float32[np.ndarray, "4"]:
     low, high = visible[:, :2].min(0), visible[:, :2].max(0)
     middle, least = (low + high) / 2, max(size) / 20  # a lone joint gets a box too
     reach = np.maximum((high - low) * _ENLARGED, least) / 2

@@ -20,6 +20,8 @@ LONGEST = 1600
 """Longest side of an overlay, pixels: PNGs stay a few MB and the work bounded."""
 TRANSLUCENT = 0.6
 """Opacity of a body over a photo: limbs and the edges of clothes below it remain visible."""
+FAINT = 0.25
+"""Of other hypotheses of a body."""
 
 
 def palette(count: int) -> list[Colour]:
@@ -34,8 +36,10 @@ def draw_overlay(
     faces: Integer[np.ndarray, "f 3"],
     K: Float[np.ndarray, "3 3"],
     opacity: float = TRANSLUCENT,
+    faint: Sequence[Sequence[Layer]] = (),
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The image, at most LONGEST pixels long, with every body on it. K: pixels of `image`."""
+    """The image, at most LONGEST pixels long, with every body on it. K: pixels of `image`. faint: groups of bodies that
+    are drawn below, each group by itself."""
     height, width = image.shape[:2]
     zoom = min(1.0, LONGEST / max(height, width))
     size = (max(1, round(height * zoom)), max(1, round(width * zoom)))
@@ -45,6 +49,8 @@ def draw_overlay(
         return to_uint8(image)
     canvas = to_uint8(image)
     camera = scaled(K, size[1] / width, size[0] / height)
+    for group in faint:
+        _lay(canvas, *paint_bodies(group, faces, camera, size, FAINT))
     _lay(canvas, *paint_bodies(layers, faces, camera, size, opacity))
     return canvas
 

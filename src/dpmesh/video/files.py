@@ -63,6 +63,7 @@ def save_tables(tracks: Tracks, folder: Path, provenance: Mapping[str, Any]) -> 
         "exported_frame": "camera" if ground is None else "world",
         "fallbacks": {**tracks.fallbacks, "interpolated": int(tracks.interpolated.sum())},
         "notes": list(tracks.notes),
+        **({"corrections": [dict(step) for step in tracks.corrections]} if tracks.corrections else {}),
         **provenance,
     }
     write_tables(folder, {name: getattr(tracks, name) for name in ARRAYS}, content)

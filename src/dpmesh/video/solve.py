@@ -72,13 +72,15 @@ def on_floor(tracks: Tracks, ground: Ground, body: BodyModel) -> Tracks:
         matrices = reaching(moved.joints3d[own].astype(np.float64), matrices, touching[own])
         turns = Rotation.from_matrix(matrices[:, 1:].reshape(-1, 3, 3)).as_rotvec()
         pose[own] = turns.reshape(len(own), 69)
-        joints3d[own] = _joints(body, tracks.betas_of(own[:1])[0], matrices) + moved.transl[own, None]
+        joints3d[own] = posed_joints(body, tracks.betas_of(own[:1])[0], matrices) + moved.transl[own, None]
     return replace(
-        moved, body_pose=pose, joints3d=joints3d, joints2d=_pixels(joints3d, tracks.K), contacts=touching
+        moved, body_pose=pose, joints3d=joints3d, joints2d=pixels_of(joints3d, tracks.K), contacts=touching
     )
 
 
-def _pixels(points: Float[np.ndarray, "t 30 3"], K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "t 30 2"]:
+def pixels_of(
+    points: Float[np.ndarray, "t 30 3"], K: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "t 30 2"]:
     """Projections; a joint at or behind the camera is taken at its nearest depth."""
     before = points.copy()
     before[..., 2] = np.maximum(before[..., 2], _NEAREST)
@@ -108,12 +110,12 @@ def _solved(
     matrices = _arcs(frames, tracks.frame[own], vectors)
     sigma = np.where(np.isfinite(filled["joint_sigma"]), filled["joint_sigma"], SURE)
     rate = tracks.fps / max(step, 1)
-    weights = np.clip((SURE / np.maximum(_moved_by(sigma), 1e-3)) ** 2, _LEAST, _MOST)
+    weights = np.clip((SURE / np.maximum(moved_by(sigma), 1e-3)) ** 2, _LEAST, _MOST)
     weights[~detected] = _LEAST
     if len(frames) >= 3:
         matrices = smooth_rotations(matrices, weights, rate)
     turns = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec().reshape(len(frames), 24, 3)
-    joints = _joints(body, betas, matrices)
+    joints = posed_joints(body, betas, matrices)
     focal = float(tracks.K[[0, 1], [0, 1]].mean())
     depth = filled["transl"][:, 2:] + joints[:, :, 2]
     error = focal * np.maximum(sigma, 0.02) / np.maximum(depth, 0.3)
@@ -128,7 +130,7 @@ def _solved(
         "body_pose": turns[:, 1:].reshape(len(frames), 69),
         "transl": transl,
         "joints3d": joints3d,
-        "joints2d": _pixels(joints3d, tracks.K),
+        "joints2d": pixels_of(joints3d, tracks.K),
     }
     filled["keypoints2d"][~detected, :, 2] = 0
     return filled
@@ -159,7 +161,7 @@ def _arcs(
     return out
 
 
-def _moved_by(sigma: Float[np.ndarray, "t 30"]) -> Float[np.ndarray, "t 24"]:
+def moved_by(sigma: Float[np.ndarray, "t 30"]) -> Float[np.ndarray, "t 24"]:
     """Of each joint's rotation: the mean sigma of the joints that it moves directly (its own at the end of a limb).
     The root moves hips and shoulders."""
     children = [
@@ -170,7 +172,7 @@ def _moved_by(sigma: Float[np.ndarray, "t 30"]) -> Float[np.ndarray, "t 24"]:
 
 
 @torch.no_grad()
-def _joints(
+def posed_joints(
     body: BodyModel, betas: NDArray[np.float32], matrices: Float[np.ndarray, "t 24 3 3"]
 ) -> Float[np.ndarray, "t 30 3"]:
     device = body.faces.device

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dpmesh.body.array_files import BROKEN_ARRAYS
 from dpmesh.errors import InputError
+from dpmesh.inference.corrections import corrections_of
 from dpmesh.io import atomic_path, atomic_write, open_regular, read_json
 from dpmesh.video.columns import ARRAYS, KINDS, ROW_SHAPES, TRACK_SHAPES, Ground
 
@@ -55,7 +56,8 @@ def read_tables(folder: Path) -> dict[str, Any]:
             raise ValueError("fps or frames")
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"damaged ({type(error).__name__}: {error})", where=str(path)) from None
-    return {**_arrays(folder / TABLE), **fields}
+    steps = corrections_of(content.get("corrections", []), str(path))
+    return {**_arrays(folder / TABLE), **fields, "corrections": tuple(step.as_json() for step in steps)}
 
 
 def _ground(world: Any) -> Ground | None:

@@ -62,6 +62,8 @@ class Tracks:
     """The floor, where the camera was said to stand still and people stand on it."""
     notes: tuple[str, ...] = ()
     fallbacks: Mapping[str, int] = field(default_factory=dict)
+    corrections: tuple[Mapping[str, object], ...] = ()
+    """The list of corrections that these tracks have (correct.py)."""
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tracks":

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+from dpmesh.errors import ConfigError
 from dpmesh.inference.options import PredictKeywords, PredictOptions
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.prepared import FramePredictor
@@ -63,6 +64,12 @@ class Video:
         self.span = Span(start=start, end=end, every=every)
         self.source: FrameSource = open_frames(source, fps)
         self.options = PredictOptions(**options)
+        if self.options.corrections is not None or self.options.hypotheses > 1:
+            raise ConfigError(
+                "corrections and hypotheses are of images",
+                where="Video",
+                fix="Correct its tracks: docs/guide/corrections.md.",
+            )
         self.detect_every, self.static_camera = detect_every, static_camera
         self.live, self.passes = live, passes
         self._predictor = predictor
