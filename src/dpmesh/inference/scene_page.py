@@ -13,9 +13,7 @@ def scene_page(scene: SceneData) -> str:
     people: list[PagePerson] = []
     for i, person in enumerate(scene.people):
         known = bool(np.isfinite(person.joint_sigma).all())
-        surface = (
-            surface_sigma(person.vertices, person.joints3d, person.joint_sigma) if known else None
-        )
+        surface = surface_sigma(person.vertices, person.joints3d, person.joint_sigma) if known else None
         people.append(
             PagePerson(
                 name=f"person_{i:02d}",

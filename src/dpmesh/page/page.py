@@ -153,6 +153,4 @@ def _rounded(values: Float[np.ndarray, "..."], digits: int) -> Any:
 
 def _levels(sigma: NDArray[Any]) -> str:
     """A byte for each vertex, 255 for UNSURE and more, as base64."""
-    return base64.b64encode(
-        np.rint(np.clip(sigma / UNSURE, 0, 1) * 255).astype(np.uint8).tobytes()
-    ).decode()
+    return base64.b64encode(np.rint(np.clip(sigma / UNSURE, 0, 1) * 255).astype(np.uint8).tobytes()).decode()

@@ -4,11 +4,9 @@ Everything is in the camera frame (metres; x right, y down, z forward). A video'
 they are shown, so that its length costs no memory.
 """
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +78,9 @@ class ShownResult:
     def bones(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rotations (24, 3, 3) and places (24, 3) of the joints of SMPL's tree, camera frame."""
         turns, places = self.body.chain(*self._parameters(row))
-        return turns[0, :, :, :3].numpy().astype(np.float64), places[0].numpy() + self.transl[row].astype(np.float64)
+        return turns[0, :, :, :3].numpy().astype(np.float64), places[0].numpy() + self.transl[row].astype(
+            np.float64
+        )
 
     def _parameters(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         vectors = np.concatenate([self.global_orient[row], self.body_pose[row]]).reshape(1, 24, 3)
@@ -116,7 +116,11 @@ def result_folder(path: Path) -> Path:
         raise InputError("there is no such file or folder", where=str(path))
     if not any((folder / name).is_file() for name in (SCENE, TRACKS)):
         inside = sorted(p.parent for name in (SCENE, TRACKS) for p in folder.glob(f"*/{name}"))
-        fix = f"Give one of its results: {inside[0]}." if inside else "Give a folder that predict or video wrote."
+        fix = (
+            f"Give one of its results: {inside[0]}."
+            if inside
+            else "Give a folder that predict or video wrote."
+        )
         raise InputError("holds no result", where=str(folder), fix=fix)
     return folder
 
@@ -140,7 +144,8 @@ def _of_scene(scene: Scene, body: BodyModel, title: str) -> ShownResult:
     colours = palette(len(scene.people))
     one = np.zeros(1, np.int64)
     people = tuple(
-        ShownPerson(f"person_{i:02d}", f"person {i}", colours[i], one, np.array([i])) for i in range(len(scene.people))
+        ShownPerson(f"person_{i:02d}", f"person {i}", colours[i], one, np.array([i]))
+        for i in range(len(scene.people))
     )
     names = ("global_orient", "body_pose", "betas", "transl", "joints3d", "joint_sigma", "keypoints2d")
     return ShownResult(
