@@ -322,8 +322,11 @@ function start(gltf) {
   controls.update();
   if (data.animated) {
     mixer = new THREE.AnimationMixer(gltf.scene);
-    gltf.animations.forEach((clip) => { mixer.clipAction(clip).setLoop(THREE.LoopOnce).play(); });
     duration = data.duration;
+    gltf.animations.forEach((clip) => {
+      clip.duration = duration + 1; // never ends: the last frame's pose stays
+      mixer.clipAction(clip).play();
+    });
     $("time").min = state.time = data.start;
     $("time").max = duration;
     $("timeline").hidden = false;

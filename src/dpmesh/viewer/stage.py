@@ -164,9 +164,11 @@ class Stage:
     def _draw_mesh(self, drawn: _Drawn, row: int) -> None:
         """The skinned mesh is sent once; afterwards its bones move."""
         still = len(self.result.times) == 1
+        # Joints lie inside the body, which lets them through where they are shown.
+        opacity = min(self.shown.opacity, _GLASS if self.shown.skeleton else 1.0)
         colouring: tuple[Any, ...] = (
             drawn.colour,
-            self.shown.opacity,
+            opacity,
             self.shown.sigma,
             row if still else -1,
         )
