@@ -98,7 +98,7 @@ def test_in_a_notebook(scene: Scene, page: Page, tmp_path: Path) -> None:
     page.goto((tmp_path / "cell.html").as_uri())
     frame = page.frames[-1]
     frame.wait_for_function("window.dpmesh && window.dpmesh.ready", timeout=60_000)
-    assert iframe("<p title=\"a&b\">") != "<p>"
+    assert iframe('<p title="a&b">') != "<p>"
 
 
 def test_play_moves_the_bodies(page: Page, tmp_path: Path) -> None:

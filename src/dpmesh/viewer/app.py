@@ -45,9 +45,9 @@ class Viewer:
     def __init__(
         self, result: ShownResult, other: ShownResult | None = None, host: str = "127.0.0.1", port: int = 8080
     ) -> None:
-        viser = import_viser()
+        library = import_viser()
         with redirect_stdout(io.StringIO()):  # its banner
-            self.server: viser.ViserServer = viser.ViserServer(host=host, port=port, verbose=False)
+            self.server: viser.ViserServer = library.ViserServer(host=host, port=port, verbose=False)
         self.result = result
         self.server.gui.configure_theme(control_layout="collapsible", dark_mode=False, show_logo=False)
         self.server.gui.set_panel_label(f"dpmesh: {result.title}")
@@ -204,15 +204,13 @@ class Viewer:
         if not picked:
             return
         text = " – ".join(JOINTS30.joints[joint] for _, joint in picked)
-        places = [self.stage.joint(*one) for one in picked]
-        if all(place is not None for place in places):
-            a, b, c = (*(np.asarray(place) for place in places), None, None)[:3]
-            if c is not None:
-                one, two = a - b, c - b
-                cosine = one @ two / max(float(np.linalg.norm(one) * np.linalg.norm(two)), 1e-9)
-                text += f": **{np.degrees(np.arccos(np.clip(cosine, -1, 1))):.0f}°**"
-            elif b is not None:
-                text += f": **{100 * np.linalg.norm(a - b):.1f} cm**"
+        places = [place for one in picked if (place := self.stage.joint(*one)) is not None]
+        if len(places) == len(picked) == 2:
+            text += f": **{100 * np.linalg.norm(places[0] - places[1]):.1f} cm**"
+        elif len(places) == len(picked) == 3:
+            one, two = places[0] - places[1], places[2] - places[1]
+            cosine = one @ two / max(float(np.linalg.norm(one) * np.linalg.norm(two)), 1e-9)
+            text += f": **{np.degrees(np.arccos(np.clip(cosine, -1, 1))):.0f}°**"
         self._measured.content = text
 
     def _from_camera(self, client: "viser.ClientHandle | None") -> None:

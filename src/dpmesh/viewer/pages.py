@@ -21,10 +21,8 @@ def write_page(folder: Path, path: Path, image: Path | None = None, body: Path |
 
     A video that is no longer there is left out. Raises InputError, ConfigError, OutputError.
     """
-    if (folder / SCENE).is_file():
-        page = Scene.load(folder, image, body).to_html()
-    else:
-        page = _of_tracks(folder, image, body)
+    of_image = (folder / SCENE).is_file()
+    page = Scene.load(folder, image, body).to_html() if of_image else _of_tracks(folder, image, body)
     content = page.encode()
     atomic_write(path, content)
     return len(content)

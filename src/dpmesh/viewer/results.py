@@ -148,6 +148,7 @@ def _of_scene(scene: Scene, body: BodyModel, title: str) -> ShownResult:
         for i in range(len(scene.people))
     )
     names = ("global_orient", "body_pose", "betas", "transl", "joints3d", "joint_sigma", "keypoints2d")
+    arrays: dict[str, Any] = {name: scene.stacked(name) for name in names}
     return ShownResult(
         title=title,
         K=scene.K,
@@ -156,7 +157,7 @@ def _of_scene(scene: Scene, body: BodyModel, title: str) -> ShownResult:
         people=people,
         body=body,
         images=Images(scene.image),
-        **{name: scene.stacked(name) for name in names},
+        **arrays,
     )
 
 

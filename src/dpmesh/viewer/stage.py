@@ -211,8 +211,13 @@ class Stage:
             return
         scene, (height, width) = self.server.scene, self.result.image_size
         if self._frustum is None:
-            corners = np.array([(-0.5, -0.5), (width - 0.5, -0.5), (width - 0.5, height - 0.5), (-0.5, height - 0.5)])
-            rays = np.column_stack([corners, np.ones(4)]) @ np.linalg.inv(np.asarray(self.result.K, np.float64)).T
+            corners = np.array(
+                [(-0.5, -0.5), (width - 0.5, -0.5), (width - 0.5, height - 0.5), (-0.5, height - 0.5)]
+            )
+            rays = (
+                np.column_stack([corners, np.ones(4)])
+                @ np.linalg.inv(np.asarray(self.result.K, np.float64)).T
+            )
             edges = np.stack([rays, np.roll(rays, -1, axis=0)], axis=1) * _FRUSTUM
             sides = np.stack([np.zeros_like(rays), rays * _FRUSTUM], axis=1)
             segments = np.concatenate([edges, sides]).astype(np.float32)
@@ -240,11 +245,8 @@ class Stage:
         if self._plane is not None:
             self._plane.image = small
             return
-        centre = [
-            (width / 2 - 0.5 - K[0, 2]) / K[0, 0] * depth,
-            (height / 2 - 0.5 - K[1, 2]) / K[1, 1] * depth,
-            depth,
-        ]
+        corner = (np.array([width, height]) / 2 - 0.5 - K[:2, 2]) / np.diag(K)[:2]
+        centre = np.append(corner, 1.0) * depth
         self._plane = self.server.scene.add_image(
             "/image", small, width / K[0, 0] * depth, height / K[1, 1] * depth, position=centre,
             cast_shadow=False, receive_shadow=False,
@@ -274,8 +276,8 @@ class Stage:
             self._points = None
         if points:
             self._points = self.server.scene.add_point_cloud(
-                f"{self.prefix}/keypoints", np.array(points, np.float32), np.array(colours, np.float32), point_size=0.02,
-                point_shape="circle",
+                f"{self.prefix}/keypoints", np.array(points, np.float32), np.array(colours, np.float32),
+                point_size=0.02, point_shape="circle",
             )  # fmt: skip
 
     def _add_floor(self) -> None:
@@ -288,7 +290,7 @@ class Stage:
         height = self.result.height if self.result.up is not None else 0.05 - float((joints @ up).min())
         middle = np.median(joints.reshape(-1, 3), axis=0)
         place = middle - (middle @ up + height) * up
-        turn, _ = Rotation.align_vectors(up[None], np.array([[0.0, 0.0, 1.0]]))
+        turn = Rotation.align_vectors(up[None], np.array([[0.0, 0.0, 1.0]]))[0]
         self._floor = self.server.scene.add_grid(
             "/floor", 12.0, 12.0, cell_size=0.5, section_size=1.0, position=place,
             wxyz=turn.as_quat()[[3, 0, 1, 2]], visible=False,
