@@ -7,9 +7,11 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from dpmesh.errors import ConfigError
 from dpmesh.skeletons import JOINTS30
+from dpmesh.viewer.editor import CorrectedImage, Editor
 from dpmesh.viewer.results import ShownResult
 from dpmesh.viewer.stage import Stage
 
@@ -43,7 +45,12 @@ class Viewer:
     """
 
     def __init__(
-        self, result: ShownResult, other: ShownResult | None = None, host: str = "127.0.0.1", port: int = 8080
+        self,
+        result: ShownResult,
+        other: ShownResult | None = None,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        document: CorrectedImage | None = None,
     ) -> None:
         library = import_viser()
         with redirect_stdout(io.StringIO()):  # its banner
@@ -53,9 +60,13 @@ class Viewer:
         self.server.gui.set_panel_label(f"dpmesh: {result.title}")
         self.stage = Stage(self.server, result, on_joint=self._pick)
         self.other = None if other is None else Stage(self.server, other, "/other")
+        self._boxes: set[str] = set()
         self._closed = threading.Event()
         self._lock = threading.RLock()
         self._controls()
+        self._editor = (
+            None if document is None else Editor(self.server, document, self.show, self.stage_joint)
+        )
         self.draw()
         self.server.on_client_connect(self._from_camera)
         threading.Thread(target=self._play, daemon=True).start()
@@ -91,6 +102,27 @@ class Viewer:
                 self.other.frame = int(np.abs(times - self.result.times[frame]).argmin())
             self.draw()
 
+    def show(self, result: ShownResult) -> None:
+        """Another result of the same image, as after a correction."""
+        with self._lock:
+            hidden = {name for name, drawn in self.stage.people.items() if not drawn.visible}
+            before = self.stage
+            before.remove()
+            self.result = result
+            self.stage = Stage(self.server, result, on_joint=self._pick)
+            self.stage.shown, self.stage.frame = before.shown, before.frame
+            self.stage.picked = [one for one in before.picked if one[0] in self.stage.people]
+            for name in hidden & {*self.stage.people}:
+                self.stage.people[name].visible = False
+            for name in {*self.stage.people} - {*before.people}:
+                with self._people:
+                    self._person(name)
+            self.draw()
+
+    def stage_joint(self, name: str, joint: int) -> Float[np.ndarray, "3"] | None:
+        """Place of a joint that is drawn, camera frame."""
+        return self.stage.joint(name, joint) if name in self.stage.people else None
+
     def _controls(self) -> None:
         gui = self.server.gui
         eye = gui.add_button("Camera's view")
@@ -106,7 +138,8 @@ class Viewer:
                 self._set("opacity", opacity.value)
 
         self._timeline()
-        with gui.add_folder("People"):
+        self._people = gui.add_folder("People")
+        with self._people:
             for name in self.stage.people:
                 self._person(name)
         if self.other is not None:
@@ -136,19 +169,24 @@ class Viewer:
 
     def _person(self, name: str) -> None:
         drawn = self.stage.people[name]
+        if name in self._boxes:
+            return
+        self._boxes.add(name)
         box = self.server.gui.add_checkbox(drawn.person.label, True)
         red, green, blue = (round(255 * c) for c in drawn.colour)
         colour = self.server.gui.add_rgb(f"Colour of {drawn.person.label}", (red, green, blue))
 
         @box.on_update
         def _(_: Any) -> None:
-            drawn.visible = box.value
+            if (now := self.stage.people.get(name)) is not None:
+                now.visible = box.value
             self.draw()
 
         @colour.on_update
         def _(_: Any) -> None:
             r, g, b = colour.value
-            drawn.colour = (r / 255, g / 255, b / 255)
+            if (now := self.stage.people.get(name)) is not None:
+                now.colour = (r / 255, g / 255, b / 255)
             self.draw()
 
     def _timeline(self) -> None:
@@ -169,7 +207,12 @@ class Viewer:
         """Steps in real time; where the browser is slow, frames are left out."""
         began, at = 0.0, 0.0
         while not self._closed.wait(0.02):
-            if self._playing is None or self._time is None or not self._playing.value:
+            if (
+                self._playing is None
+                or self._time is None
+                or not self._playing.value
+                or not self.server.get_clients()
+            ):
                 began = 0.0
                 continue
             times, now = self.result.times, time.monotonic()
@@ -193,6 +236,8 @@ class Viewer:
             picked.clear()
         if (name, joint) not in picked:
             picked.append((name, joint))
+        if self._editor is not None:
+            self._editor.pick(name, joint)
         self.draw()
 
     def _clear(self) -> None:

@@ -4,6 +4,7 @@ Everything is in the camera frame (metres; x right, y down, z forward). A video'
 they are shown, so that its length costs no memory.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,18 +135,22 @@ def open_result(path: Path, body: Path | None = None, image: Path | None = None)
     folder = result_folder(path)
     layer = BodyModel(free_body() if body is None else load_body(body))
     if (folder / SCENE).is_file():
-        return _of_scene(Scene.load(folder, image), layer, folder.name)
+        return shown_scene(Scene.load(folder, image), layer, folder.name)
     content = read_json(folder / TRACKS)
     source = str(content.get("source", "")) if isinstance(content, dict) else ""
     return _of_tracks(Tracks.load(folder), layer, folder.name, str(image or source))
 
 
-def _of_scene(scene: Scene, body: BodyModel, title: str) -> ShownResult:
-    colours = palette(len(scene.people))
+def shown_scene(
+    scene: Scene, body: BodyModel, title: str, numbers: Sequence[int] | None = None
+) -> ShownResult:
+    """One image's people. numbers: of the people, where they are not 0, 1, ..."""
+    numbers = range(len(scene.people)) if numbers is None else numbers
+    colours = palette(max(numbers, default=-1) + 1)
     one = np.zeros(1, np.int64)
     people = tuple(
-        ShownPerson(f"person_{i:02d}", f"person {i}", colours[i], one, np.array([i]))
-        for i in range(len(scene.people))
+        ShownPerson(f"person_{k:02d}", f"person {k}", colours[k], one, np.array([row]))
+        for row, k in enumerate(numbers)
     )
     names = ("global_orient", "body_pose", "betas", "transl", "joints3d", "joint_sigma", "keypoints2d")
     arrays: dict[str, Any] = {name: scene.stacked(name) for name in names}

@@ -97,13 +97,6 @@ class Stage:
         row = self.result.row(self.people[name].person, self.frame)
         return None if row is None else self.result.joints3d[row, joint].astype(np.float64)
 
-    def replace(self, result: ShownResult) -> None:
-        """Show another result of the same people, as after a correction."""
-        self.result = result
-        for drawn in self.people.values():
-            drawn.mesh_key, drawn.row = (), None
-        self.draw()
-
     def remove(self) -> None:
         for drawn in self.people.values():
             for handle in (drawn.mesh, drawn.balls, drawn.lines):
