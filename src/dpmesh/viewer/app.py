@@ -64,7 +64,7 @@ class Viewer:
         self._closed = threading.Event()
         self._lock = threading.RLock()
         self._controls()
-        self._editor = (
+        self.editor = (
             None if document is None else Editor(self.server, document, self.show, self.stage_joint)
         )
         self.draw()
@@ -236,8 +236,8 @@ class Viewer:
             picked.clear()
         if (name, joint) not in picked:
             picked.append((name, joint))
-        if self._editor is not None:
-            self._editor.pick(name, joint)
+        if self.editor is not None:
+            self.editor.pick(name, joint)
         self.draw()
 
     def _clear(self) -> None:
