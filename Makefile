@@ -14,12 +14,13 @@ LOWEST := .venv-lowest
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 .NOTPARALLEL:
-.PHONY: help demo test test-slow test-lowest test-wheel fuzz lint format docs clean
+.PHONY: help demo test test-slow test-browser test-lowest test-wheel fuzz lint format docs clean
 
 help:
 	@echo "make demo         install into $(VENV) and predict on examples/"
 	@echo "make test         lint, types and tests"
 	@echo "make test-slow    the tests that train or export for ten seconds and more"
+	@echo "make test-browser the viewer's tests, in Chromium"
 	@echo "make test-lowest  tests with the lowest supported versions, in $(LOWEST)"
 	@echo "make test-wheel   build the wheel, install it into a fresh environment, predict"
 	@echo "make fuzz         damaged files of every kind; MUTATIONS=, FUZZ_SECONDS="
@@ -32,10 +33,14 @@ demo: $(VENV)/.installed
 	$(BIN)/dpmesh predict examples --out demo-out --overwrite
 
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not browser"
 
 test-slow: $(VENV)/.installed-dev
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not browser"
+
+# Needs Chromium: apt-get install chromium.
+test-browser: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/browser
 
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python tests/fuzz/run.py --mutations $(MUTATIONS) --seconds $(FUZZ_SECONDS)

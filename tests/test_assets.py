@@ -23,11 +23,11 @@ def test_every_shipped_file_has_a_line_with_its_checksum():
     assert checksums == lines()
 
 
-def test_tracked_tree_is_below_58_megabytes():
+def test_tracked_tree_is_below_60_megabytes():
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     sizes = {
         name: (ROOT / name).stat().st_size for name in listed.split("\0") if name and (ROOT / name).is_file()
     }
-    assert sum(sizes.values()) < 58e6, sorted(sizes.items(), key=lambda item: -item[1])[:5]
+    assert sum(sizes.values()) < 60e6, sorted(sizes.items(), key=lambda item: -item[1])[:5]

@@ -27,7 +27,7 @@ def glb_of(scene: SceneData, with_image: bool = False) -> bytes:
     Raises ConfigError for a loaded scene whose body is not known.
     """
     camera = Camera(scene.K, scene.image_size)
-    jpeg = _jpeg(scene) if with_image else None
+    jpeg = jpeg_of(scene) if with_image else None
     if not scene.people:
         return b"".join(glb_parts(Skeleton((), (), np.zeros((0, 0)), scene.faces), (), camera, jpeg))
     body = _body_of(scene)
@@ -83,7 +83,8 @@ def _skinned(
     )
 
 
-def _jpeg(scene: SceneData) -> bytes | None:
+def jpeg_of(scene: SceneData) -> bytes | None:
+    """The image, at most LONGEST pixels long; None for a loaded scene without it."""
     if scene.image is None:
         return None
     page = Image.fromarray(scene.image)

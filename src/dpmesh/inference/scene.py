@@ -8,6 +8,7 @@ from typing import overload
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from dpmesh.errors import ConfigError
 from dpmesh.geometry.camera import project
 from dpmesh.inference.output_formats import FORMATS, Colouring
 from dpmesh.inference.scene_data import FocalSource, Person, SceneData
@@ -73,6 +74,24 @@ class Scene(SceneData):
         from dpmesh.inference.scene_drawing import side_image
 
         return side_image(self, colour)
+
+    def to_html(self) -> str:
+        """One HTML page that shows the people from all sides; it needs neither a server nor a network.
+
+        Raises ConfigError for a loaded scene whose body is not known.
+        """
+        from dpmesh.inference.scene_page import scene_page
+
+        return scene_page(self)
+
+    def _repr_html_(self) -> str | None:
+        """`to_html` in a notebook; None for a loaded scene whose body is not known."""
+        from dpmesh.page.page import iframe
+
+        try:
+            return iframe(self.to_html())
+        except ConfigError:
+            return None
 
     def _repr_png_(self) -> bytes | None:
         """The overlay in a notebook; None without an image."""

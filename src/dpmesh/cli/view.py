@@ -1,0 +1,95 @@
+"""`dpmesh view RESULT`: a result in the browser, or as one HTML page."""
+
+import argparse
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpmesh.cli.arguments import add_option, model_options
+from dpmesh.cli.streams import say
+from dpmesh.errors import InputError, OutputError
+from dpmesh.inference.options import ModelOptions
+
+if TYPE_CHECKING:
+    from dpmesh.viewer.editor import CorrectedImage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("result", type=Path, metavar="RESULT", help="folder of one image or video, or one of its files")
+    add("--html", type=Path, metavar="FILE", help="write one page that needs neither server nor network")
+    add("--overwrite", action="store_true", help="replace FILE")
+    add("--compare", type=Path, metavar="RESULT", help="show another result of the same image or video too")
+    add_option(parser, ModelOptions, "weights")
+    add("--image", type=Path, metavar="FILE", help="the image or video, where it has moved")
+    add(
+        "--body",
+        type=Path,
+        metavar="FILE",
+        help="the body (.pkl or .npz) of a result that was not made with the shipped one",
+    )
+    add("--edit", action="store_true", help="correct the bodies of an image by hand")
+    add("--corrections", type=Path, metavar="FILE", help="begin with these corrections; implies --edit")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the corrected result (default: corrected/ beside RESULT)",
+    )
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    add("--port", type=int, default=8080, metavar="N", help="default: 8080, or the next free one")
+    add("--open", action="store_true", help="open the browser")
+
+
+def run(args: argparse.Namespace) -> int:
+    from dpmesh.viewer.results import open_result, result_folder
+
+    if args.html is not None:
+        from dpmesh.viewer.pages import write_page
+
+        if args.html.exists() and not args.overwrite:
+            raise OutputError(
+                "exists already", where=str(args.html), fix="Add --overwrite, or give another name."
+            )
+        size = write_page(result_folder(args.result), args.html, args.image, args.body)
+        say(f"{args.result}: a page of {size / 1e6:.1f} MB → {args.html}")
+        return 0
+    from dpmesh.viewer.app import Viewer, import_viser
+
+    import_viser()
+    if not 0 <= args.port <= 65535:
+        raise InputError("is not a port", where=f"--port {args.port}")
+    other = None if args.compare is None else open_result(args.compare, args.body, args.image)
+    document = _document(args) if args.edit or args.corrections else None
+    result = open_result(args.result, args.body, args.image) if document is None else document.shown()
+    viewer = Viewer(result, other, args.host, args.port, document)
+    say(f"{args.result}: {viewer.url} (Ctrl-C ends it)")
+    if args.open:
+        webbrowser.open(viewer.url)
+    try:
+        viewer.wait()
+    except KeyboardInterrupt:
+        viewer.close()
+    return 0
+
+
+def _document(args: argparse.Namespace) -> "CorrectedImage":
+    """The image to correct. Raises InputError for a video, and where it cannot be corrected."""
+    from dpmesh.inference.corrections import Corrections
+    from dpmesh.inference.predictor import Predictor
+    from dpmesh.inference.scene import Scene
+    from dpmesh.viewer.editor import CorrectedImage
+    from dpmesh.viewer.results import SCENE, result_folder
+
+    folder = result_folder(args.result)
+    if not (folder / SCENE).is_file():
+        raise InputError(
+            "only images are corrected here", where=str(folder), fix="In Python: Tracks.corrected."
+        )
+    scene = Scene.load(folder, args.image, args.body)
+    steps = []
+    if args.corrections is not None:
+        steps = list(Corrections.read(args.corrections).of(scene.source, scene.source_sha256))
+    predictor = Predictor.from_pretrained(**vars(model_options(args)))
+    out = args.out or folder.parent / "corrected"
+    return CorrectedImage(scene, predictor, out, folder.name, steps)

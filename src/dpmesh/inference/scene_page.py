@@ -1,0 +1,35 @@
+"""A scene as one HTML page: the bodies, the camera and its image, in any browser."""
+
+import numpy as np
+
+from dpmesh.inference.mesh_files import glb_of, jpeg_of
+from dpmesh.inference.scene_data import SceneData
+from dpmesh.page.page import PageContent, PagePerson, html_page
+from dpmesh.render.sigma import surface_sigma
+
+
+def scene_page(scene: SceneData) -> str:
+    """The page. Raises ConfigError for a loaded scene whose body is not known."""
+    people: list[PagePerson] = []
+    for i, person in enumerate(scene.people):
+        known = bool(np.isfinite(person.joint_sigma).all())
+        surface = surface_sigma(person.vertices, person.joints3d, person.joint_sigma) if known else None
+        people.append(
+            PagePerson(
+                name=f"person_{i:02d}",
+                label=f"person {i}",
+                times=np.zeros(1),
+                joints3d=person.joints3d[None],
+                joint_sigma=person.joint_sigma[None],
+                keypoints2d=person.keypoints2d[None],
+                surface_sigma=surface,
+            )
+        )
+    content = PageContent(
+        title=scene.source.replace("\\", "/").rsplit("/", 1)[-1] or "scene",
+        K=scene.K,
+        image_size=scene.image_size,
+        people=people,
+        jpeg=jpeg_of(scene),
+    )
+    return html_page(content, glb_of(scene))

@@ -1,0 +1,293 @@
+"""`dpmesh view`: a result in the browser, through viser. Bound to this machine unless another host is given."""
+
+import io
+import threading
+import time
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dpmesh.errors import ConfigError
+from dpmesh.skeletons import JOINTS30
+from dpmesh.viewer.editor import CorrectedImage, Editor
+from dpmesh.viewer.results import ShownResult
+from dpmesh.viewer.stage import Stage
+
+if TYPE_CHECKING:
+    import viser
+
+_SPEEDS = ("0.25", "0.5", "1", "2")
+_SWITCHES = (
+    ("bodies", "Bodies", True), ("skeleton", "Skeleton", False), ("keypoints", "2D keypoints", False),
+    ("image", "Image", True), ("floor", "Floor", False), ("sigma", "Colour by sigma", False),
+)  # fmt: skip
+
+
+def import_viser() -> Any:
+    """viser. Raises ConfigError where it is not installed."""
+    try:
+        import viser
+    except ImportError:
+        raise ConfigError(
+            "viser, which shows results in the browser, is not installed",
+            where="view",
+            fix="pip install 'dpmesh[viewer]', or write a page that needs no server: --html FILE.",
+        ) from None
+    return viser
+
+
+class Viewer:
+    """A server that shows a result, and another one beside it. `close` stops it.
+
+    port 0 takes a free one. Raises ConfigError without viser.
+    """
+
+    def __init__(
+        self,
+        result: ShownResult,
+        other: ShownResult | None = None,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        document: CorrectedImage | None = None,
+    ) -> None:
+        library = import_viser()
+        with redirect_stdout(io.StringIO()):  # its banner
+            self.server: viser.ViserServer = library.ViserServer(host=host, port=port, verbose=False)
+        self.result = result
+        self.server.gui.configure_theme(control_layout="collapsible", dark_mode=False, show_logo=False)
+        self.server.gui.set_panel_label(f"dpmesh: {result.title}")
+        self.stage = Stage(self.server, result, on_joint=self._pick)
+        self.other = None if other is None else Stage(self.server, other, "/other")
+        self._boxes: set[str] = set()
+        self._closed = threading.Event()
+        self._lock = threading.RLock()
+        self._controls()
+        self.editor = (
+            None if document is None else Editor(self.server, document, self.show, self.stage_joint)
+        )
+        self.draw()
+        self.server.on_client_connect(self._from_camera)
+        threading.Thread(target=self._play, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server.get_host()}:{self.server.get_port()}"
+
+    @property
+    def stages(self) -> list[Stage]:
+        return [self.stage] if self.other is None else [self.stage, self.other]
+
+    def close(self) -> None:
+        self._closed.set()
+        self.server.stop()
+
+    def wait(self) -> None:
+        """Until `close`, or KeyboardInterrupt."""
+        while not self._closed.wait(0.5):
+            pass
+
+    def draw(self) -> None:
+        with self._lock:
+            for stage in self.stages:
+                stage.draw()
+            self._measure()
+
+    def show_frame(self, frame: int) -> None:
+        with self._lock:
+            self.stage.frame = frame
+            if self.other is not None:  # the frame of the same time
+                times = self.other.result.times
+                self.other.frame = int(np.abs(times - self.result.times[frame]).argmin())
+            self.draw()
+
+    def show(self, result: ShownResult) -> None:
+        """Another result of the same image, as after a correction."""
+        with self._lock:
+            hidden = {name for name, drawn in self.stage.people.items() if not drawn.visible}
+            before = self.stage
+            before.remove()
+            self.result = result
+            self.stage = Stage(self.server, result, on_joint=self._pick)
+            self.stage.shown, self.stage.frame = before.shown, before.frame
+            self.stage.picked = [one for one in before.picked if one[0] in self.stage.people]
+            for name in hidden & {*self.stage.people}:
+                self.stage.people[name].visible = False
+            for name in {*self.stage.people} - {*before.people}:
+                with self._people:
+                    self._person(name)
+            self.draw()
+
+    def stage_joint(self, name: str, joint: int) -> Float[np.ndarray, "3"] | None:
+        """Place of a joint that is drawn, camera frame."""
+        return self.stage.joint(name, joint) if name in self.stage.people else None
+
+    def _controls(self) -> None:
+        gui = self.server.gui
+        eye = gui.add_button("Camera's view")
+        eye.on_click(lambda event: self._from_camera(event.client))
+        gui.add_button("From the side").on_click(lambda event: self._from_side(event.client))
+        with gui.add_folder("Show"):
+            for name, label, value in _SWITCHES:
+                self._switch(name, label, value)
+            opacity = gui.add_slider("Opacity", min=0.1, max=1.0, step=0.05, initial_value=1.0)
+
+            @opacity.on_update
+            def _(_: Any) -> None:
+                self._set("opacity", opacity.value)
+
+        self._timeline()
+        self._people = gui.add_folder("People")
+        with self._people:
+            for name in self.stage.people:
+                self._person(name)
+        if self.other is not None:
+            both = gui.add_checkbox(f"Compare: {self.other.result.title}", True)
+
+            @both.on_update
+            def _(_: Any) -> None:
+                for drawn in self.other.people.values() if self.other else ():
+                    drawn.visible = both.value
+                self.draw()
+
+        with gui.add_folder("Measure"):
+            self._measured = gui.add_markdown(
+                "Show the skeleton and click joints: two give a distance, three an angle."
+            )
+            gui.add_button("Clear").on_click(lambda _: self._clear())
+        gui.add_button("Save this view as PNG").on_click(lambda event: self._save(event.client))
+
+    def _switch(self, name: str, label: str, value: bool) -> None:
+        box = self.server.gui.add_checkbox(label, value)
+        box.on_update(lambda _: self._set(name, box.value))
+
+    def _set(self, name: str, value: object) -> None:
+        for stage in self.stages:
+            setattr(stage.shown, name, value)
+        self.draw()
+
+    def _person(self, name: str) -> None:
+        drawn = self.stage.people[name]
+        if name in self._boxes:
+            return
+        self._boxes.add(name)
+        box = self.server.gui.add_checkbox(drawn.person.label, True)
+        red, green, blue = (round(255 * c) for c in drawn.colour)
+        colour = self.server.gui.add_rgb(f"Colour of {drawn.person.label}", (red, green, blue))
+
+        @box.on_update
+        def _(_: Any) -> None:
+            if (now := self.stage.people.get(name)) is not None:
+                now.visible = box.value
+            self.draw()
+
+        @colour.on_update
+        def _(_: Any) -> None:
+            r, g, b = colour.value
+            if (now := self.stage.people.get(name)) is not None:
+                now.colour = (r / 255, g / 255, b / 255)
+            self.draw()
+
+    def _timeline(self) -> None:
+        count = len(self.result.times)
+        self._playing = self._time = None
+        if count < 2:
+            return
+        gui = self.server.gui
+        with gui.add_folder("Time"):
+            self._time = gui.add_slider("Frame", min=0, max=count - 1, step=1, initial_value=0)
+            self._playing = gui.add_checkbox("Play", False)
+            self._speed = gui.add_dropdown("Speed", _SPEEDS, initial_value="1")
+            self._loop = gui.add_checkbox("Loop", True)
+        slider = self._time
+        slider.on_update(lambda _: self.show_frame(int(slider.value)))
+
+    def _play(self) -> None:
+        """Steps in real time; where the browser is slow, frames are left out."""
+        began, at = 0.0, 0.0
+        while not self._closed.wait(0.02):
+            if (
+                self._playing is None
+                or self._time is None
+                or not self._playing.value
+                or not self.server.get_clients()
+            ):
+                began = 0.0
+                continue
+            times, now = self.result.times, time.monotonic()
+            if not began:
+                began, at = now, float(times[int(self._time.value)])
+                if int(self._time.value) == len(times) - 1:
+                    at = float(times[0])
+            wanted = at + (now - began) * float(self._speed.value)
+            if wanted > times[-1] and not self._loop.value:
+                self._playing.value = False
+            elif wanted > times[-1]:
+                began, at = now, float(times[0])
+                wanted = at
+            frame = int(np.searchsorted(times, wanted + 1e-6, side="right")) - 1
+            if frame != int(self._time.value):
+                self._time.value = max(0, frame)  # its on_update draws
+
+    def _pick(self, name: str, joint: int) -> None:
+        picked = self.stage.picked
+        if len(picked) == 3:
+            picked.clear()
+        if (name, joint) not in picked:
+            picked.append((name, joint))
+        if self.editor is not None:
+            self.editor.pick(name, joint)
+        self.draw()
+
+    def _clear(self) -> None:
+        self.stage.picked.clear()
+        self.draw()
+
+    def _measure(self) -> None:
+        picked = self.stage.picked
+        if not picked:
+            return
+        text = " – ".join(JOINTS30.joints[joint] for _, joint in picked)
+        places = [place for one in picked if (place := self.stage.joint(*one)) is not None]
+        if len(places) == len(picked) == 2:
+            text += f": **{100 * np.linalg.norm(places[0] - places[1]):.1f} cm**"
+        elif len(places) == len(picked) == 3:
+            one, two = places[0] - places[1], places[2] - places[1]
+            cosine = one @ two / max(float(np.linalg.norm(one) * np.linalg.norm(two)), 1e-9)
+            text += f": **{np.degrees(np.arccos(np.clip(cosine, -1, 1))):.0f}°**"
+        self._measured.content = text
+
+    def _from_camera(self, client: "viser.ClientHandle | None") -> None:
+        if client is None:
+            return
+        (height, width), K = self.result.image_size, self.result.K
+        # The whole image fits into the window, whatever its shape.
+        tangent = max(height / 2 / K[1, 1], width / 2 / K[0, 0] / max(client.camera.aspect, 1e-3))
+        with client.atomic():
+            client.camera.up_direction = (0.0, -1.0, 0.0)
+            client.camera.position = (0.0, 0.0, 0.0)
+            client.camera.look_at = (0.0, 0.0, self._depth())
+            client.camera.fov = float(2 * np.arctan(tangent))
+
+    def _from_side(self, client: "viser.ClientHandle | None") -> None:
+        if client is None:
+            return
+        depth = self._depth()
+        with client.atomic():
+            client.camera.position = (0.8 * depth, -0.25 * depth, 0.9 * depth)
+            client.camera.look_at = (0.0, 0.0, depth)
+
+    def _depth(self) -> float:
+        joints = self.result.joints3d
+        return float(np.median(joints[..., 2])) if joints.size else 3.0
+
+    @staticmethod
+    def _save(client: "viser.ClientHandle | None") -> None:
+        if client is None:
+            return
+        import cv2
+
+        image = client.get_render(height=1080, width=1920)
+        _, png = cv2.imencode(".png", image[..., [2, 1, 0]])
+        client.send_file_download("view.png", png.tobytes())

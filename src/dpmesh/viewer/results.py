@@ -1,0 +1,191 @@
+"""What the viewer shows of a result: the bodies of an image or of a video, frame by frame.
+
+Everything is in the camera frame (metres; x right, y down, z forward). A video's images are decoded one at a time, when
+they are shown, so that its length costs no memory.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from numpy.typing import NDArray
+
+from dpmesh.body.files import free_body, load_body
+from dpmesh.body.layer import BodyModel
+from dpmesh.errors import DPMeshError, InputError
+from dpmesh.geometry.rotations import rotation_matrix
+from dpmesh.inference.scene import Scene
+from dpmesh.io import read_json
+from dpmesh.render.overlay import palette
+from dpmesh.video.decode import Span, open_frames
+from dpmesh.video.tracks import Tracks
+
+SCENE, TRACKS = "scene.json", "tracks.json"
+
+
+@dataclass(frozen=True, eq=False)
+class ShownPerson:
+    """A person and the rows of the arrays below in which they are, in order of frame."""
+
+    name: str
+    label: str
+    colour: tuple[float, float, float]
+    frames: NDArray[np.int64]
+    """Positions in ShownResult.times, ascending."""
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ShownResult:
+    """One result. n rows of people, each in one frame."""
+
+    title: str
+    K: Float[np.ndarray, "3 3"]
+    image_size: tuple[int, int]
+    """(height, width)."""
+    times: Float[np.ndarray, " t"]
+    """Seconds, of the frames."""
+    people: tuple[ShownPerson, ...]
+    global_orient: Float32[np.ndarray, "n 3"]
+    body_pose: Float32[np.ndarray, "n 69"]
+    betas: Float32[np.ndarray, "n 10"]
+    transl: Float32[np.ndarray, "n 3"]
+    joints3d: Float32[np.ndarray, "n 30 3"]
+    joint_sigma: Float32[np.ndarray, "n 30"]
+    keypoints2d: Float32[np.ndarray, "n 17 3"]
+    body: BodyModel
+    images: "Images"
+    up: Float[np.ndarray, "3"] | None = None
+    """Of the floor, camera frame; None where it is not known."""
+    height: float = 0.0
+    """Metres of the camera above the floor."""
+
+    def row(self, person: ShownPerson, frame: int) -> int | None:
+        """The person's row in a frame; None where they are not in it."""
+        at = int(np.searchsorted(person.frames, frame))
+        return int(person.rows[at]) if at < len(person.frames) and person.frames[at] == frame else None
+
+    @torch.no_grad()
+    def bind_pose(self, row: int) -> tuple[Float32[np.ndarray, "v 3"], Float32[np.ndarray, "24 3"]]:
+        """Vertices and joints before skinning: shape and this row's pose correctives are applied."""
+        vertices, joints = self.body.bind_pose(*self._parameters(row))
+        return vertices[0].numpy(), joints[0].numpy()
+
+    @torch.no_grad()
+    def bones(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rotations (24, 3, 3) and places (24, 3) of the joints of SMPL's tree, camera frame."""
+        turns, places = self.body.chain(*self._parameters(row))
+        return turns[0, :, :, :3].numpy().astype(np.float64), places[0].numpy() + self.transl[row].astype(
+            np.float64
+        )
+
+    def _parameters(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        vectors = np.concatenate([self.global_orient[row], self.body_pose[row]]).reshape(1, 24, 3)
+        rotations = rotation_matrix(torch.from_numpy(vectors.astype(np.float32)))
+        return torch.from_numpy(self.betas[row][None].astype(np.float32)), rotations
+
+
+@dataclass(eq=False)
+class Images:
+    """The images behind the bodies: one, those of a video, or none. of(frame) decodes one."""
+
+    still: UInt8[np.ndarray, "h w 3"] | None = None
+    source: str | None = None
+    """Of a video."""
+    frames: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The video's frame numbers, of the result's frames."""
+    fps: float = 0.0
+
+    def of(self, frame: int) -> UInt8[np.ndarray, "h w 3"] | None:
+        if self.still is not None or self.source is None:
+            return self.still
+        wanted = int(self.frames[frame])
+        with suppress(DPMeshError):
+            for one in open_frames(self.source).frames(Span(start=max(0.0, (wanted - 0.5) / self.fps))):
+                return one.image
+        return None
+
+
+def result_folder(path: Path) -> Path:
+    """The result that a folder or one of its files is of. Raises InputError."""
+    folder = path if path.is_dir() else path.parent
+    if not path.exists():
+        raise InputError("there is no such file or folder", where=str(path))
+    if not any((folder / name).is_file() for name in (SCENE, TRACKS)):
+        inside = sorted(p.parent for name in (SCENE, TRACKS) for p in folder.glob(f"*/{name}"))
+        fix = (
+            f"Give one of its results: {inside[0]}."
+            if inside
+            else "Give a folder that predict or video wrote."
+        )
+        raise InputError("holds no result", where=str(folder), fix=fix)
+    return folder
+
+
+def open_result(path: Path, body: Path | None = None, image: Path | None = None) -> ShownResult:
+    """Read what `dpmesh predict` or `dpmesh video` wrote.
+
+    body: the body's file, where it is not the shipped one. image: the image or video, where it has moved. Raises
+    InputError.
+    """
+    folder = result_folder(path)
+    layer = BodyModel(free_body() if body is None else load_body(body))
+    if (folder / SCENE).is_file():
+        return shown_scene(Scene.load(folder, image), layer, folder.name)
+    content = read_json(folder / TRACKS)
+    source = str(content.get("source", "")) if isinstance(content, dict) else ""
+    return _of_tracks(Tracks.load(folder), layer, folder.name, str(image or source))
+
+
+def shown_scene(
+    scene: Scene, body: BodyModel, title: str, numbers: Sequence[int] | None = None
+) -> ShownResult:
+    """One image's people. numbers: of the people, where they are not 0, 1, ..."""
+    numbers = range(len(scene.people)) if numbers is None else numbers
+    colours = palette(max(numbers, default=-1) + 1)
+    one = np.zeros(1, np.int64)
+    people = tuple(
+        ShownPerson(f"person_{k:02d}", f"person {k}", colours[k], one, np.array([row]))
+        for row, k in enumerate(numbers)
+    )
+    names = ("global_orient", "body_pose", "betas", "transl", "joints3d", "joint_sigma", "keypoints2d")
+    arrays: dict[str, Any] = {name: scene.stacked(name) for name in names}
+    return ShownResult(
+        title=title,
+        K=scene.K,
+        image_size=scene.image_size,
+        times=np.zeros(1),
+        people=people,
+        body=body,
+        images=Images(scene.image),
+        **arrays,
+    )
+
+
+def _of_tracks(tracks: Tracks, body: BodyModel, title: str, source: str) -> ShownResult:
+    frames, first = np.unique(tracks.frame, return_index=True)
+    colours = palette(len(tracks))
+    people: list[ShownPerson] = []
+    for number, colour in zip(tracks.numbers.tolist(), colours, strict=True):
+        own = tracks.of(number)
+        at = np.searchsorted(frames, tracks.frame[own])
+        people.append(ShownPerson(f"person_{number:02d}", f"person {number}", colour, at, own))
+    ground = tracks.ground
+    names = ("global_orient", "body_pose", "transl", "joints3d", "joint_sigma", "keypoints2d")
+    return ShownResult(
+        title=title,
+        K=tracks.K,
+        image_size=tracks.image_size,
+        times=np.asarray(tracks.time[first], np.float64) if len(first) else np.zeros(1),
+        people=tuple(people),
+        betas=tracks.betas_of(np.arange(len(tracks.track))),
+        body=body,
+        images=Images(source=source or None, frames=frames, fps=tracks.fps),
+        up=None if ground is None else np.asarray(ground.up, np.float64),
+        height=0.0 if ground is None else float(ground.translation[1]),
+        **{name: getattr(tracks, name) for name in names},
+    )

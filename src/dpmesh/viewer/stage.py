@@ -1,0 +1,307 @@
+"""The 3D scene of the viewer: bodies, skeletons, keypoints, camera and floor of one result, drawn through viser.
+
+The frame is the camera's (x right, y down, z forward), so that the camera of the image is at the origin.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from dpmesh.render.sigma import sigma_colours, surface_sigma
+from dpmesh.skeletons import JOINTS30, SMPL24
+from dpmesh.viewer.results import ShownPerson, ShownResult
+
+if TYPE_CHECKING:
+    import viser
+
+_BALL = 0.018
+"""Metres: radius of a joint's ball."""
+_IMAGE_LONGEST = 1280
+_FRUSTUM = 0.3
+"""Metres from the camera to the rectangle that stands for it."""
+_GLASS = 0.5
+"""Opacity of a body whose skeleton is shown."""
+_BEHIND = 1.15
+"""Depth of the image, of the farthest person's."""
+
+
+@dataclass
+class Shown:
+    """What is drawn; the viewer's switches change it."""
+
+    bodies: bool = True
+    skeleton: bool = False
+    keypoints: bool = False
+    image: bool = True
+    floor: bool = False
+    sigma: bool = False
+    opacity: float = 1.0
+
+
+@dataclass(eq=False)
+class _Drawn:
+    """Handles of a person. row: the last that was drawn."""
+
+    person: ShownPerson
+    colour: tuple[float, float, float]
+    visible: bool = True
+    row: int | None = None
+    mesh: Any = None
+    mesh_key: tuple[Any, ...] = ()
+    balls: Any = None
+    lines: Any = None
+
+
+class Stage:
+    """One result in viser's scene, below a prefix of its names. on_joint: called with (person, joint) at a click."""
+
+    def __init__(
+        self,
+        server: "viser.ViserServer",
+        result: ShownResult,
+        prefix: str = "",
+        on_joint: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self.server, self.result, self.prefix, self.on_joint = server, result, prefix, on_joint
+        self.shown, self.frame = Shown(), 0
+        self.faces = result.body.faces.cpu().numpy().astype(np.int32)
+        self.weights = result.body.skinning_weights.cpu().numpy()
+        self.people = {person.name: _Drawn(person, person.colour) for person in result.people}
+        self.picked: list[tuple[str, int]] = []
+        self._image_frame: int | None = None
+        self._plane: Any = None
+        self._frustum: Any = None
+        self._points: Any = None
+        self._floor: Any = None
+        self._ball = _sphere()
+        self._add_floor()
+
+    def draw(self) -> None:
+        """Draw the frame as `shown` says. Only what has changed is sent to the browser."""
+        with self.server.atomic():
+            for drawn in self.people.values():
+                self._draw_person(drawn)
+            self._draw_camera()
+            self._draw_keypoints()
+            if self._floor is not None:
+                self._floor.visible = self.shown.floor
+
+    def joint(self, name: str, joint: int) -> Float[np.ndarray, "3"] | None:
+        """Place of a joint of a person in this frame, camera frame; None where the person is not in it."""
+        row = self.result.row(self.people[name].person, self.frame)
+        return None if row is None else self.result.joints3d[row, joint].astype(np.float64)
+
+    def remove(self) -> None:
+        for drawn in self.people.values():
+            for handle in (drawn.mesh, drawn.balls, drawn.lines):
+                if handle is not None:
+                    handle.remove()
+        for handle in (self._plane, self._frustum, self._points, self._floor):
+            if handle is not None:
+                handle.remove()
+
+    def _draw_person(self, drawn: _Drawn) -> None:
+        shown, scene = self.shown, self.server.scene
+        row = self.result.row(drawn.person, self.frame) if drawn.visible else None
+        if row is not None and shown.bodies:
+            self._draw_mesh(drawn, row)
+        elif drawn.mesh is not None:
+            drawn.mesh.visible = False
+        if row is None or not shown.skeleton:
+            for handle in (drawn.balls, drawn.lines):
+                if handle is not None:
+                    handle.visible = False
+            return
+        joints = self.result.joints3d[row].astype(np.float32)
+        colours = self._joint_colours(drawn, row)
+        segments = joints[np.array([*SMPL24.limbs, *_HEAD])]
+        if drawn.balls is None:
+            path = f"{self.prefix}/{drawn.person.name}"
+            vertices, faces = self._ball
+            drawn.balls = scene.add_batched_meshes_simple(
+                f"{path}/joints", vertices, faces, np.tile([1.0, 0, 0, 0], (len(joints), 1)), joints,
+                batched_colors=colours, cast_shadow=False, receive_shadow=False,
+            )  # fmt: skip
+            drawn.lines = scene.add_line_segments(f"{path}/bones", segments, (255, 255, 255))
+            if self.on_joint is not None:
+                self._listen(drawn)
+        else:
+            drawn.balls.batched_positions, drawn.balls.batched_colors = joints, colours
+            drawn.lines.points = segments
+        drawn.balls.visible = drawn.lines.visible = True
+
+    def _listen(self, drawn: _Drawn) -> None:
+        name, on_joint = drawn.person.name, self.on_joint
+
+        @drawn.balls.on_click
+        def _(event: Any) -> None:
+            if on_joint is not None and event.instance_index is not None:
+                on_joint(name, int(event.instance_index))
+
+    def _joint_colours(self, drawn: _Drawn, row: int) -> NDArray[np.uint8]:
+        sigma = self.result.joint_sigma[row]
+        known = bool(np.isfinite(sigma).all())
+        colours = sigma_colours(sigma) if self.shown.sigma and known else np.full((len(sigma), 3), 0.92)
+        colours = np.rint(255 * np.asarray(colours)).astype(np.uint8)
+        for name, joint in self.picked:
+            if name == drawn.person.name:
+                colours[joint] = (255, 210, 60)
+        return colours
+
+    def _draw_mesh(self, drawn: _Drawn, row: int) -> None:
+        """The skinned mesh is sent once; afterwards its bones move."""
+        still = len(self.result.times) == 1
+        # Joints lie inside the body, which lets them through where they are shown.
+        opacity = min(self.shown.opacity, _GLASS if self.shown.skeleton else 1.0)
+        colouring: tuple[Any, ...] = (
+            drawn.colour,
+            opacity,
+            self.shown.sigma,
+            row if still else -1,
+        )
+        if self.shown.sigma:
+            colouring = (*colouring, row)
+        turns, places = self.result.bones(row)
+        quaternions = Rotation.from_matrix(turns).as_quat()[:, [3, 0, 1, 2]]
+        if drawn.mesh is None or drawn.mesh_key != colouring:
+            vertices, rest = self.result.bind_pose(row)
+            drawn.mesh = self.server.scene.add_mesh_skinned(
+                f"{self.prefix}/{drawn.person.name}/body", vertices, self.faces,
+                bone_wxyzs=np.tile([1.0, 0, 0, 0], (len(rest), 1)), bone_positions=rest, skin_weights=self.weights,
+                color=self._body_colours(drawn, row), opacity=opacity if opacity < 1 else None,
+            )  # fmt: skip
+            drawn.mesh_key, drawn.row = colouring, None
+        if drawn.row != row:
+            for bone, wxyz, place in zip(drawn.mesh.bones, quaternions, places, strict=True):
+                bone.wxyz, bone.position = wxyz, place
+            drawn.row = row
+        drawn.mesh.visible = True
+
+    def _body_colours(self, drawn: _Drawn, row: int) -> Any:
+        sigma = self.result.joint_sigma[row]
+        if not (self.shown.sigma and np.isfinite(sigma).all()):
+            return tuple(round(255 * c) for c in drawn.colour)
+        vertices = self._posed(row)
+        colours = sigma_colours(surface_sigma(vertices, self.result.joints3d[row], sigma))
+        return np.rint(255 * colours).astype(np.uint8)
+
+    def _posed(self, row: int) -> NDArray[np.float64]:
+        vertices, rest = self.result.bind_pose(row)
+        turns, places = self.result.bones(row)
+        offsets = places - np.einsum("jab,jb->ja", turns, rest)
+        moved = np.einsum("jab,vb->vja", turns, vertices) + offsets
+        return np.einsum("vj,vja->va", self.weights, moved)
+
+    def _draw_camera(self) -> None:
+        """The frustum, and the image on a plane behind the people: from the camera's place it fills the view."""
+        if self.prefix:
+            return
+        scene, (height, width) = self.server.scene, self.result.image_size
+        if self._frustum is None:
+            corners = np.array(
+                [(-0.5, -0.5), (width - 0.5, -0.5), (width - 0.5, height - 0.5), (-0.5, height - 0.5)]
+            )
+            rays = (
+                np.column_stack([corners, np.ones(4)])
+                @ np.linalg.inv(np.asarray(self.result.K, np.float64)).T
+            )
+            edges = np.stack([rays, np.roll(rays, -1, axis=0)], axis=1) * _FRUSTUM
+            sides = np.stack([np.zeros_like(rays), rays * _FRUSTUM], axis=1)
+            segments = np.concatenate([edges, sides]).astype(np.float32)
+            self._frustum = scene.add_line_segments("/camera", segments, (120, 130, 145))
+        if not self.shown.image:
+            if self._plane is not None:
+                self._plane.visible = False
+            return
+        if self._image_frame != self.frame and (
+            self._image_frame is None or self.result.images.still is None
+        ):
+            image = self.result.images.of(self.frame)
+            self._image_frame = self.frame
+            if image is not None:
+                self._put_image(image)
+        if self._plane is not None:
+            self._plane.visible = True
+
+    def _put_image(self, image: NDArray[np.uint8]) -> None:
+        (height, width), K = self.result.image_size, self.result.K
+        zoom = min(1.0, _IMAGE_LONGEST / max(image.shape[:2]))
+        small = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+        joints = self.result.joints3d
+        depth = _BEHIND * max(1.0, float(np.percentile(joints[..., 2], 99)) if joints.size else 1.0)
+        if self._plane is not None:
+            self._plane.image = small
+            return
+        corner = (np.array([width, height]) / 2 - 0.5 - K[:2, 2]) / np.diag(K)[:2]
+        centre = np.append(corner, 1.0) * depth
+        self._plane = self.server.scene.add_image(
+            "/image", small, width / K[0, 0] * depth, height / K[1, 1] * depth, position=centre,
+            cast_shadow=False, receive_shadow=False,
+        )  # fmt: skip
+
+    def _draw_keypoints(self) -> None:
+        """The 2D keypoints on the rays of their pixels, at the depth of their joint."""
+        if self._points is not None and not self.shown.keypoints:
+            self._points.visible = False
+        if not self.shown.keypoints:
+            return
+        points: list[NDArray[np.float64]] = []
+        colours: list[tuple[float, ...]] = []
+        inverse = np.linalg.inv(np.asarray(self.result.K, np.float64))
+        for drawn in self.people.values():
+            row = self.result.row(drawn.person, self.frame) if drawn.visible else None
+            if row is None:
+                continue
+            given = self.result.keypoints2d[row]
+            depth = float(self.result.joints3d[row, :, 2].min()) - 0.05
+            rays = np.concatenate([given[:, :2], np.ones((17, 1))], 1) @ inverse.T
+            seen = given[:, 2] > 0
+            points.extend(rays[seen] * depth)
+            colours.extend([drawn.colour] * int(seen.sum()))
+        if self._points is not None:
+            self._points.remove()
+            self._points = None
+        if points:
+            self._points = self.server.scene.add_point_cloud(
+                f"{self.prefix}/keypoints", np.array(points, np.float32), np.array(colours, np.float32),
+                point_size=0.02, point_shape="circle",
+            )  # fmt: skip
+
+    def _add_floor(self) -> None:
+        if self.prefix or not len(self.result.joints3d):
+            return
+        joints = self.result.joints3d
+        up = np.array([0.0, -1.0, 0.0]) if self.result.up is None else self.result.up
+        self.server.scene.set_up_direction(up)
+        # Ground: up · point + height = 0. Without one: level, below the lowest joint.
+        height = self.result.height if self.result.up is not None else 0.05 - float((joints @ up).min())
+        middle = np.median(joints.reshape(-1, 3), axis=0)
+        place = middle - (middle @ up + height) * up
+        turn = Rotation.align_vectors(up[None], np.array([[0.0, 0.0, 1.0]]))[0]
+        self._floor = self.server.scene.add_grid(
+            "/floor", 12.0, 12.0, cell_size=0.5, section_size=1.0, position=place,
+            wxyz=turn.as_quat()[[3, 0, 1, 2]], visible=False,
+        )  # fmt: skip
+
+
+_HEAD = tuple((JOINTS30.index("Head"), JOINTS30.index(name)) for name in ("Nose", "Head_top"))
+
+
+def _sphere() -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """An octahedron, cut once: vertices at the ball's radius, and triangles."""
+    corners = np.array([(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)], np.float64)
+    faces = [(0, 2, 4), (2, 1, 4), (1, 3, 4), (3, 0, 4), (2, 0, 5), (1, 2, 5), (3, 1, 5), (0, 3, 5)]
+    vertices, triangles = [*corners], []
+    for a, b, c in faces:
+        first = len(vertices)
+        vertices += [corners[a] + corners[b], corners[b] + corners[c], corners[c] + corners[a]]
+        ab, bc, ca = first, first + 1, first + 2
+        triangles += [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]
+    unit = np.array([v / np.linalg.norm(v) for v in vertices])
+    return (_BALL * unit).astype(np.float32), np.array(triangles, np.int32)

@@ -1,0 +1,120 @@
+"""The page of a result in a real browser: bodies are where the camera sees them, and play moves them."""
+
+import base64
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Page
+
+from dpmesh.body.files import free_body
+from dpmesh.body.layer import BodyModel
+from dpmesh.geometry.camera import project
+from dpmesh.inference.predictor import Predictor
+from dpmesh.inference.scene import Scene
+from dpmesh.page.page import iframe
+from dpmesh.video.exports import animated_glb
+from dpmesh.video.tracks_page import tracks_page
+from tests.support.video_tracks import two_people
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return Predictor.from_pretrained()("examples/two_people.jpg")
+
+
+def opened(page: Page, html: str, folder: Path) -> None:
+    file = folder / "page.html"
+    file.write_text(html, "utf-8")
+    page.goto(file.as_uri())
+    page.wait_for_function("window.dpmesh.ready", timeout=60_000)
+
+
+def drawn(page: Page) -> NDArray[np.bool_]:
+    """Where the canvas has a body."""
+    url = page.evaluate("document.getElementById('view').toDataURL('image/png')")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))[..., 3] > 127
+
+
+def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def silhouette(scene: Scene, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Of the overlay: what it changes of the image. size: height, width."""
+    assert scene.image is not None
+    changed = np.abs(scene.overlay().astype(int) - scene.image.astype(int)).sum(-1) > 0
+    return cv2.resize(changed.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) > 0.5
+
+
+def test_bodies_are_where_the_overlay_has_them(scene: Scene, page: Page, tmp_path: Path) -> None:
+    opened(page, scene.to_html(), tmp_path)
+    mask = drawn(page)
+    assert overlap(mask, silhouette(scene, mask.shape)) > 0.9
+
+
+def test_switches(scene: Scene, page: Page, tmp_path: Path) -> None:
+    opened(page, scene.to_html(), tmp_path)
+    whole = drawn(page).sum()
+    page.get_by_label("person 1", exact=True).uncheck()
+    assert 0 < drawn(page).sum() < whole
+    page.get_by_label("bodies").uncheck()
+    assert drawn(page).sum() == 0
+    page.get_by_label("skeleton").check()
+    assert drawn(page).sum() > 0
+    page.get_by_role("button", name="Free").click()
+    assert page.locator("#photo").is_hidden()
+
+
+def test_clicked_joints_are_measured(scene: Scene, page: Page, tmp_path: Path) -> None:
+    opened(page, scene.to_html(), tmp_path)
+    page.get_by_label("skeleton").check()
+    box = page.locator("#view").bounding_box()
+    assert box
+    zoom = box["width"] / scene.image_size[1]
+    person, knees = scene[0], (4, 5)
+    for joint in knees:
+        x, y = project(person.joints3d[joint], scene.K)
+        page.mouse.click(box["x"] + (x + 0.5) * zoom, box["y"] + (y + 0.5) * zoom)
+    apart = 100 * np.linalg.norm(person.joints3d[4] - person.joints3d[5])
+    assert page.locator("#measure").inner_text() == f"L_Knee – R_Knee: {apart:.1f} cm"
+
+
+def test_the_view_is_saved(scene: Scene, page: Page, tmp_path: Path) -> None:
+    opened(page, scene.to_html(), tmp_path)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save this view as PNG").click()
+    image = np.asarray(Image.open(download.value.path()).convert("RGB"))
+    assert image.shape[0] > 300
+    assert image.std() > 20
+
+
+def test_in_a_notebook(scene: Scene, page: Page, tmp_path: Path) -> None:
+    (tmp_path / "cell.html").write_text(f"<div>{scene._repr_html_()}</div>", "utf-8")
+    page.goto((tmp_path / "cell.html").as_uri())
+    frame = page.frames[-1]
+    frame.wait_for_function("window.dpmesh && window.dpmesh.ready", timeout=60_000)
+    assert iframe('<p title="a&b">') != "<p>"
+
+
+def test_play_moves_the_bodies(page: Page, tmp_path: Path) -> None:
+    body = BodyModel(free_body())
+    tracks = two_people(body)
+    glb = animated_glb(tracks, body, body.faces.numpy().astype(np.int32))
+    opened(page, tracks_page(tracks, glb, "<clip> & more"), tmp_path)
+    assert page.title() == "<clip> & more"
+    for row in (0, len(tracks.track) // 2, len(tracks.track) - 1):  # each joint is where the tracks have it
+        page.evaluate(f"window.dpmesh.setTime({tracks.time[row]})")
+        for joint in (0, 4, 15, 20):
+            at = page.evaluate(f"window.dpmesh.bone('person_{tracks.track[row]:02d}', {joint})")
+            assert np.abs(np.array(at) - tracks.joints2d[row, joint]).max() < 8, (row, joint)
+    page.evaluate("window.dpmesh.setTime(0)")
+    before = drawn(page)
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("Number(document.getElementById('time').value) > 0.3", timeout=20_000)
+    page.get_by_role("button", name="Pause").click()
+    assert overlap(before, drawn(page)) < 0.999

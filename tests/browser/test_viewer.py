@@ -1,0 +1,131 @@
+"""The viewer's server in a real browser: bodies are where the overlay has them, and a drag changes the saved result."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page
+
+from dpmesh.geometry.camera import project
+from dpmesh.inference.corrections import Corrections
+from dpmesh.inference.predictor import Predictor
+from dpmesh.inference.scene import Scene
+from dpmesh.skeletons import JOINTS30
+from dpmesh.viewer.app import Viewer
+from dpmesh.viewer.editor import CorrectedImage
+
+WRIST = JOINTS30.index("R_Wrist")
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def scene(predictor: Predictor) -> Scene:
+    return predictor("examples/balance.jpg")
+
+
+@pytest.fixture
+def viewer(scene: Scene, predictor: Predictor, tmp_path: Path) -> Iterator[Viewer]:
+    document = CorrectedImage(scene, predictor, tmp_path / "out", "balance")
+    viewer = Viewer(document.shown(), port=0, document=document)
+    yield viewer
+    viewer.close()
+
+
+def opened(page: Page, viewer: Viewer) -> tuple[float, float, float]:
+    """Show the camera's view. Pixels of the window: centre, and of one at depth 1 (focal length)."""
+    page.goto(viewer.url)
+    page.wait_for_selector("canvas", timeout=60_000)
+    page.wait_for_timeout(6000)
+    client = next(iter(viewer.server.get_clients().values()))
+    box = page.locator("canvas").first.bounding_box()
+    assert box
+    assert np.allclose(client.camera.position, 0, atol=1e-3)
+    return box["width"] / 2, box["height"] / 2, box["height"] / 2 / np.tan(client.camera.fov / 2)
+
+
+def screen(point: np.ndarray, view: tuple[float, float, float]) -> tuple[float, float]:
+    x, y, f = view
+    return x + f * point[0] / point[2], y + f * point[1] / point[2]
+
+
+def test_bodies_are_where_the_overlay_has_them(viewer: Viewer, scene: Scene, page: Page, tmp_path: Path) -> None:
+    x, y, f = opened(page, viewer)
+    page.get_by_text("Image", exact=True).click()
+    page.wait_for_timeout(1500)
+    page.screenshot(path=tmp_path / "with.png")
+    page.get_by_text("Bodies", exact=True).click()
+    page.wait_for_timeout(1500)
+    page.screenshot(path=tmp_path / "without.png")
+    with_them, without = (
+        np.asarray(Image.open(tmp_path / f"{n}.png").convert("RGB"), int) for n in ("with", "without")
+    )
+    assert scene.image is not None
+    changed = np.abs(scene.overlay().astype(int) - scene.image.astype(int)).sum(-1) > 0
+    # The overlay as the window's camera sees it.
+    size = with_them.shape[1::-1]
+    K = np.array([[f, 0, x - 0.5], [0, f, y - 0.5], [0, 0, 1]])
+    there = cv2.warpPerspective(changed.astype(np.float32), K @ np.linalg.inv(scene.K), size) > 0.5
+    drawn = np.abs(with_them - without).sum(-1) > 24
+    panel = int(size[0] * 0.72)  # the panel lies over the right of the canvas
+    there, drawn = there[:, :panel], drawn[:, :panel]
+    assert there.sum() > 1000
+    assert (there & drawn).sum() / (there | drawn).sum() > 0.9
+
+
+def test_a_drag_changes_the_saved_result(viewer: Viewer, scene: Scene, page: Page, tmp_path: Path) -> None:
+    view = opened(page, viewer)
+    editor = viewer.editor
+    assert editor is not None
+    page.get_by_text("Drag it in space", exact=True).click()
+    page.wait_for_timeout(1500)
+    start = scene[0].joints3d[WRIST].astype(float)
+    arrow = start + np.array([0.2, 0, 0])  # the arrow to the right
+    x, y = screen(arrow, view)
+    page.mouse.move(x, y)
+    page.wait_for_timeout(300)
+    page.mouse.down()
+    for step in range(1, 7):
+        page.mouse.move(x + 8 * step, y)
+        page.wait_for_timeout(100)
+    page.mouse.up()
+    page.get_by_text("1 step, fitted").wait_for(timeout=20_000)
+    page.get_by_text("Save", exact=True).click()
+    page.get_by_text("Saved:").wait_for(timeout=60_000)
+
+    stored = json.loads((tmp_path / "out/balance/scene.json").read_text())
+    (move,) = stored["corrections"]
+    assert move["op"] == "move"
+    assert move["joint"] == "R_Wrist"
+    moved = np.array(move["point"]) - start
+    assert moved[0] > 0.05
+    assert abs(moved[1:]).max() < 0.01
+    wrist = np.array(stored["people"][0]["joints3d"])[WRIST]
+    assert np.linalg.norm(wrist - move["point"]) < 0.06
+    assert stored["people"][0]["corrected"] == ["move R_Wrist"]
+    again = Corrections.read(tmp_path / "out/corrections.json").of(scene.source, scene.source_sha256)
+    assert [one.as_json() for one in again] == [move]
+
+
+def test_a_click_places_a_joint_in_the_image(viewer: Viewer, scene: Scene, page: Page) -> None:
+    x, y, f = opened(page, viewer)
+    editor = viewer.editor
+    assert editor is not None
+    wanted = project(scene[0].joints3d[WRIST], scene.K) + np.array([15.0, -20.0])
+    ray = np.linalg.inv(scene.K) @ np.append(wanted, 1.0)
+    page.get_by_text("Put it at my next click", exact=True).click()
+    page.wait_for_timeout(500)
+    page.mouse.click(*screen(ray, (x, y, f)))
+    page.get_by_text("1 step, fitted").wait_for(timeout=20_000)
+    (step,) = editor.document.steps
+    assert np.abs(np.array(step.pixel) - wanted).max() < 2
+    page.get_by_text("Undo", exact=True).click()
+    page.get_by_text("undone: move R_Wrist").wait_for(timeout=20_000)
+    assert not editor.document.steps
