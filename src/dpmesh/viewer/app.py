@@ -56,7 +56,7 @@ class Viewer:
         with redirect_stdout(io.StringIO()):  # its banner
             self.server: viser.ViserServer = library.ViserServer(host=host, port=port, verbose=False)
         self.result = result
-        self.server.gui.configure_theme(control_layout="collapsible", dark_mode=False, show_logo=False)
+        self.server.gui.configure_theme(show_logo=False)
         self.server.gui.set_panel_label(f"dpmesh: {result.title}")
         self.stage = Stage(self.server, result, on_joint=self._pick)
         self.other = None if other is None else Stage(self.server, other, "/other")
