@@ -47,7 +47,9 @@ def test_the_lowest_versions_are_tested() -> None:
 
 def test_what_make_installs_is_pinned() -> None:
     pinned = pins("constraints.txt")
-    for one in requirements("train", "timm", "onnx", "plot", "parquet", "heic", "video", "viewer", "dev", "docs"):
+    for one in requirements(
+        "train", "timm", "onnx", "plot", "parquet", "heic", "video", "viewer", "dev", "docs"
+    ):
         assert one.specifier.contains(pinned[canonicalize_name(one.name)]), one
 
 

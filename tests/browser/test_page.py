@@ -104,7 +104,7 @@ def test_in_a_notebook(scene: Scene, page: Page, tmp_path: Path) -> None:
 def test_play_moves_the_bodies(page: Page, tmp_path: Path) -> None:
     body = BodyModel(free_body())
     tracks = two_people(body)
-    glb = animated_glb(tracks, body, body.faces.numpy().astype(np.int32))
+    glb = b"".join(animated_glb(tracks, body, body.faces.numpy().astype(np.int32)))
     opened(page, tracks_page(tracks, glb, "<clip> & more"), tmp_path)
     assert page.title() == "<clip> & more"
     for row in (0, len(tracks.track) // 2, len(tracks.track) - 1):  # each joint is where the tracks have it

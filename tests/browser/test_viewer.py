@@ -56,7 +56,9 @@ def screen(point: np.ndarray, view: tuple[float, float, float]) -> tuple[float, 
     return x + f * point[0] / point[2], y + f * point[1] / point[2]
 
 
-def test_bodies_are_where_the_overlay_has_them(viewer: Viewer, scene: Scene, page: Page, tmp_path: Path) -> None:
+def test_bodies_are_where_the_overlay_has_them(
+    viewer: Viewer, scene: Scene, page: Page, tmp_path: Path
+) -> None:
     x, y, f = opened(page, viewer)
     page.get_by_text("Image", exact=True).click()
     page.wait_for_timeout(1500)

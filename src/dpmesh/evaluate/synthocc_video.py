@@ -55,17 +55,19 @@ class ClipSource:
     def rows(self, indices: Sequence[int], method: Method, predictor: Predictor) -> Rows:
         """The errors of these people by a method of baselines.OF_CLIPS."""
         columns: list[dict[str, Any]] = []
-        made: dict[int, dict[str, np.ndarray]] = {}
+        made: dict[int, tuple[str, dict[str, np.ndarray]]] = {}
         ids: list[tuple[str, str]] = []
         for index in indices:
             number, person = divmod(index, PEOPLE)
-            one = clip(self.people, number, self.key) if number not in made else None
-            if one is not None:
-                made[number] = self._scores(one, method, predictor)
-                kind = one.kind
+            if number not in made:
+                one = clip(self.people, number, self.key)
+                made[number] = one.kind, self._scores(one, method, predictor)
+            kind, scores = made[number]
             ids.append((f"synthocc-video/{number:02d}/{person}", kind))
-            columns.append({name: values[person] for name, values in made[number].items()})
-        table = {name: np.stack([row[name] for row in columns]).astype(np.float64) for name in columns[0]}
+            columns.append({name: values[person] for name, values in scores.items()})
+        table: dict[str, Any] = {
+            name: np.stack([row[name] for row in columns]).astype(np.float64) for name in columns[0]
+        }
         nothing = np.full(len(columns), np.nan)
         return Rows(
             index=np.asarray(indices, np.int64),

@@ -211,7 +211,7 @@ class Predictor:
             scenes = enumerate(predict_stream(self, images, options))
             return [scene_or_raise(scene, f"images[{i}]") for i, (_, scene) in scenes]
         prepared = prepare_image(self.detector, cast("ImageSource", images), options)
-        return finished(self, self.predict_prepared([prepared], options.record())[0], options)
+        return finished(self, self._predict([prepared], options.record())[0], options)
 
     def predict_many(
         self, images: Iterable[ImageSource], **options: Unpack[PredictKeywords]
@@ -230,7 +230,7 @@ class Predictor:
             corrections,
             self.model.body,
             self.detector,
-            lambda prepared: self.predict_prepared([prepared], scene.options)[0],
+            lambda prepared: self._predict([prepared], scene.options)[0],
         )
 
     @torch.inference_mode()

@@ -67,7 +67,7 @@ class PageContent:
 
 def html_page(content: PageContent, glb: bytes) -> str:
     """The page. glb: bodies as nodes NAME and NAME_mesh (inference/glb.py), one animation where `step` is not 0."""
-    folder = files(__package__)
+    folder = files("dpmesh.page")
     texts = {name: (folder / f"page.{name.lower()}").read_text("utf-8") for name in ("HTML", "CSS", "JS")}
     parts = {
         "CSS": texts["CSS"],

@@ -5,6 +5,8 @@ solved together, by linear least squares: near those that put the body onto the 
 that stay on the floor.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
@@ -74,7 +76,11 @@ def planted(
     step = float(np.median(np.diff(tracks.time[rows])))
     middle = np.arange(1, count - 1)
     bend = np.eye(3) / (BEND * step**2)
-    solid.append(sum(_blocks(middle + k, w * bend, count) for k, w in ((-1, 1.0), (0, -2.0), (1, 1.0))))
+    solid.append(
+        _blocks(middle - 1, bend, count)
+        + _blocks(middle, -2 * bend, count)
+        + _blocks(middle + 1, bend, count)
+    )
     wanted.append(np.zeros(3 * len(middle)))
     for foot in range(touching.shape[1]):
         on = np.flatnonzero(touching[:, foot])
@@ -89,8 +95,9 @@ def planted(
             held = (np.eye(3) / SLIP) / (1 + (slip / LOOSE) ** 2)[:, None, None]  # Geman and McClure
             system.append(_blocks(stays + 1, held, count) - _blocks(stays, held, count))
             right.append(-np.einsum("nab,nb->na", held, steps[stays, foot]).ravel())
-        matrix = vstack(system).tocsc()
-        shift = spsolve((matrix.T @ matrix).tocsc(), matrix.T @ np.concatenate(right)).reshape(count, 3)
+        matrix: Any = vstack(system).tocsc()
+        solution: Any = spsolve((matrix.T @ matrix).tocsc(), matrix.T @ np.concatenate(right))
+        shift = np.reshape(solution, (count, 3))
     return shift
 
 

@@ -64,9 +64,7 @@ class Viewer:
         self._closed = threading.Event()
         self._lock = threading.RLock()
         self._controls()
-        self.editor = (
-            None if document is None else Editor(self.server, document, self.show, self.stage_joint)
-        )
+        self.editor = None if document is None else Editor(self.server, document, self.show, self.stage_joint)
         self.draw()
         self.server.on_client_connect(self._from_camera)
         threading.Thread(target=self._play, daemon=True).start()

@@ -31,7 +31,7 @@ def write_page(folder: Path, path: Path, image: Path | None = None, body: Path |
 def _of_tracks(folder: Path, video: Path | None, body: Path | None) -> str:
     tracks = Tracks.load(folder)
     layer = BodyModel(free_body() if body is None else load_body(body))
-    glb = animated_glb(tracks, layer, layer.faces.cpu().numpy().astype(np.int32))
+    glb = b"".join(animated_glb(tracks, layer, layer.faces.cpu().numpy().astype(np.int32)))
     content = read_json(folder / TRACKS)
     source = str(video or (content.get("source", "") if isinstance(content, dict) else ""))
     first = float(tracks.time[0]) if len(tracks.time) else 0.0
