@@ -31,7 +31,7 @@ from dpmesh import Predictor
 from dpmesh.evaluate.synthocc import PERSONS
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.correct import observed_people
-from dpmesh.inference.hypotheses import with_hypotheses
+from dpmesh.inference.hypotheses import distribution, with_hypotheses
 from dpmesh.inference.posterior import Posterior
 from dpmesh.metrics import rank_correlation
 from dpmesh.skeletons import COCO17, JOINTS30, convert
@@ -90,7 +90,7 @@ def joint_covariance(predictor: Predictor, person: SyntheticPerson) -> np.ndarra
     observed = observed_people([one], [keypoints], person.scene.K, torch.device("cpu"))
     posterior = Posterior(predictor.model.body)
     at = torch.zeros(1, 85)
-    covariance = torch.linalg.inv(posterior.precision(observed, at).double())[0]
+    covariance = torch.linalg.inv(distribution(posterior, observed).double())[0]
     rows = posterior.joint_derivative(observed, at)[0].double()
     rows = rows - rows[:1]
     return (rows @ covariance @ rows.mT).numpy() + 1e-8 * np.eye(3)

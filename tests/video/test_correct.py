@@ -16,7 +16,7 @@ from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.corrections import Correction
 from dpmesh.skeletons import COCO17, JOINTS30
 from dpmesh.video.correct import correct_tracks
-from dpmesh.video.files import load_tables, save_tables
+from dpmesh.video.files import save_tables
 from dpmesh.video.tracks import Tracks
 
 FPS, FRAMES = 25.0, 40
@@ -119,7 +119,7 @@ def test_deleting_and_files(tracks: Tracks, body: BodyModel, tmp_path: Path) -> 
     result = correct_tracks(tracks, [_moved(tracks, 20), Correction("delete", 5)], body)
     assert list(result.numbers) == [2] and len(result.frame) == FRAMES
     save_tables(result, tmp_path, {})
-    loaded = load_tables(tmp_path)
+    loaded = Tracks.load(tmp_path)
     assert loaded.corrections == result.corrections
     np.testing.assert_array_equal(loaded.joints3d, result.joints3d)
 
