@@ -16,20 +16,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.machine import report_result
 from dpmesh.body.files import free_body
+from dpmesh.data.detector_noise import detected
 from dpmesh.data.poses import PoseBank, SampledPoses
+from dpmesh.data.synthetic.body import FastBody
 from dpmesh.data.synthetic.generator import SyntheticPeople
-from dpmesh.data.synthetic.keypoints import input_truth
+from dpmesh.data.synthetic.keypoints import describe, guess_hidden, input_truth
 from dpmesh.data.synthetic.scene import FLESH, draw_scenes, project
 from dpmesh.inference.confidence import THRESHOLD
 from dpmesh.inference.detections import box_iou
 from dpmesh.inference.detector import Detector
-from dpmesh.skeletons import COCO17, JOINTS30
+from dpmesh.skeletons import COCO17, COCO_SIGMAS, JOINTS30
 
 SEED = 987_002
 VISIBLE, HIDDEN, CUT, UNKNOWN = range(4)
@@ -39,14 +43,13 @@ _COCO = COCO17.indices_in(JOINTS30)
 class Answers(NamedTuple):
     """n people and what a detector says of them. truth, points: COCO-17, px; state: VISIBLE to UNKNOWN; given: 1 where
     the detector is confident. area: px² of the true joints' box. others, near: joints of up to four others, and which
-    of them count. toward: cosine between the chest's normal and the way to the camera, 1 for one who faces it."""
+    of them count."""
 
     truth: np.ndarray
     state: np.ndarray
     area: np.ndarray
     others: np.ndarray
     near: np.ndarray
-    toward: np.ndarray
     points: np.ndarray
     given: np.ndarray
 
@@ -54,11 +57,11 @@ class Answers(NamedTuple):
 def rendered(count: int, looks: Path | None, seed: int = SEED) -> Answers:
     """Of rendered people in the box of those of their joints that lie in the image."""
     bank, body, detector = SampledPoses(PoseBank.load("train")), free_body(), Detector()
-    people = SyntheticPeople(seed, bank, body, looks)
+    people, figure = SyntheticPeople(seed, bank, body, looks), FastBody(body)
     rng, rows = np.random.default_rng(seed), []
     for index in range(count):
         sample = people.sample(index)
-        scene = draw_scenes(np.random.default_rng([seed, index]), 1, bank, people._body)
+        scene = draw_scenes(np.random.default_rng([seed, index]), 1, bank, figure)
         known, frame = input_truth(scene), scene.frame[0]
         at = scene.people.joints + scene.transl[:, None]
         joints = project(at, scene.focal)[0]
@@ -73,9 +76,8 @@ def rendered(count: int, looks: Path | None, seed: int = SEED) -> Answers:
         found = detector.keypoints_in_boxes(sample.crop, box[None].astype(np.float32))[0].keypoints
         visible = sample.joint_visible[list(_COCO)] > 0
         state = np.where(known.inside[0], np.where(visible, VISIBLE, HIDDEN), CUT)
-        left, right, hips = (at[0, JOINTS30.index(name)] for name in ("L_Shoulder", "R_Shoulder", "Pelvis"))
         rows.append((
-            known.points[0], state, known.area[0], known.near[0], known.near_flags[0], _toward(left, right, hips),
+            known.points[0], state, known.area[0], known.near[0], known.near_flags[0],
             found[:, :2], found[:, 2] > THRESHOLD,
         ))  # fmt: skip
     return Answers(*map(np.stack, zip(*rows, strict=True)))
@@ -113,10 +115,9 @@ def photographed(data: Path, *, covered: bool) -> Answers:
         if not len(people) or overlaps.max() < 0.25:
             continue
         found = people[int(overlaps.argmax())].keypoints
-        left, right, hips = at[5], at[6], at[11:13].mean(0)
         rows.append((
             truth, state, np.prod(np.ptp(truth, axis=0)), np.zeros((4, 17, 2)), np.zeros((4, 17)),
-            _toward(left, right, hips), found[:, :2], found[:, 2] > THRESHOLD,
+            found[:, :2], found[:, 2] > THRESHOLD,
         ))  # fmt: skip
     return Answers(*map(np.stack, zip(*rows, strict=True)))
 
@@ -140,19 +141,89 @@ def cover(
     return out, state
 
 
-def _toward(left: np.ndarray, right: np.ndarray, hips: np.ndarray) -> float:
-    normal = np.cross(left - right, (left + right) / 2 - hips)
-    return float(-(normal @ hips) / np.linalg.norm(normal) / np.linalg.norm(hips))
+def drawn(people: int = 3000) -> dict[str, Answers]:
+    """What the noise models draw for other people, whose joints are hidden by chance."""
+    rng = np.random.default_rng(SEED)
+    scenes = draw_scenes(rng, people, SampledPoses(PoseBank.load("train")), FastBody(free_body()))
+    known, hidden = input_truth(scenes), guess_hidden(rng, scenes)
+    rows = list(_COCO)
+    covered = hidden[:, rows]
+    state = np.where(known.inside, np.where(covered, HIDDEN, VISIBLE), CUT)
+    posefix = describe(rng, scenes, hidden)
+    answers = {"PoseFix": (posefix["joints"][:, rows], posefix["visible"][:, rows] > 0)}
+    for name, share in (("as rendered", 0.0), ("as photographed", 1.0)):
+        points, given = detected(
+            rng, known.points, known.inside, covered, known.area, known.near, known.near_flags, share
+        )
+        answers[name] = points, given > 0
+    about = (known.points, state, known.area, known.near, known.near_flags)
+    return {f"drawn, {name}": Answers(*about, *answer) for name, answer in answers.items()}
+
+
+def statistics(answers: Answers) -> dict[str, dict[str, float | None]]:
+    """Figures of the joints in each state, and of the people; shares in percent, errors in sigma·sqrt(area)."""
+    flip = np.array(COCO17.flip)
+    paired, given = flip != np.arange(17), answers.given
+    unit = np.array(COCO_SIGMAS) * np.sqrt(answers.area)[:, None]
+
+    def off(places: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(answers.points - places, axis=-1) / unit
+
+    own, partners = off(answers.truth), off(answers.truth[:, flip])
+    apart = paired & (np.linalg.norm(answers.truth - answers.truth[:, flip], axis=-1) > 2 * unit)
+    exchanged = given & apart & (partners < own / 2)
+    others = np.linalg.norm(answers.points[:, None] - answers.others, axis=-1) / unit[:, None]
+    theirs = np.where(answers.near > 0, others, np.inf).min(1)
+    other = given & (theirs < own / 2) & (own > 1.5) & ~exchanged
+    right = given & ~exchanged & ~other
+
+    result = dict[str, dict[str, float | None]]()
+    for state, name in enumerate(("visible", "hidden", "cut")):
+        of = answers.state == state
+        if not of.any():
+            continue
+        shares = [given[i, of[i]].mean() for i in range(len(of)) if of[i].sum() >= 4]
+        errors = own[of & right]
+        result[name] = {
+            "joints": int(of.sum()),
+            "given": percent(given[of]),
+            "given, sd of people": percent(np.array(shares), np.std),
+            "error, median": round(float(np.median(errors)), 2) if len(errors) else None,
+            "error, 90 %": round(float(np.quantile(errors, 0.9)), 2) if len(errors) else None,
+            "exchanged": percent(exchanged[of & given & apart]),
+            "another's": percent(other[of & given & np.isfinite(theirs)]),
+        }
+    many = (given & apart).sum(1) >= 3
+    half = exchanged.sum(1) > (given & apart).sum(1) / 2
+    result["people"] = {
+        "people": len(given),
+        "nothing given": percent(~given.any(1)),
+        "exchanged as a whole": percent(half[many]),
+    }
+    return result
+
+
+def percent(values: np.ndarray, measure: Callable[[np.ndarray], Any] = np.mean) -> float | None:
+    return round(100 * float(measure(values)), 1) if len(values) else None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("step", choices=("ask", "table"))
     parser.add_argument("work", type=Path)
-    parser.add_argument("--people", type=int, default=600)
+    parser.add_argument("--people", type=int, default=400)
     parser.add_argument("--looks", type=Path)
     parser.add_argument("--pose2sim", type=Path)
+    parser.add_argument("--json")
     options = parser.parse_args()
+    if options.step == "ask":
+        ask(options)
+        return
+    sets = {path.stem: _load(path) for path in sorted(options.work.glob("*.npz"))} | drawn()
+    report_result({name: statistics(answers) for name, answers in sets.items()}, options.json)
+
+
+def ask(options: argparse.Namespace) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     sets = {"rendered": rendered(options.people, options.looks)} if options.people else {}
     if options.pose2sim:
@@ -160,6 +231,11 @@ def main() -> None:
         sets["photographed, covered"] = photographed(options.pose2sim, covered=True)
     for name, answers in sets.items():
         np.savez_compressed(options.work / f"{name}.npz", **answers._asdict())
+
+
+def _load(path: Path) -> Answers:
+    with np.load(path) as file:
+        return Answers(*(file[name] for name in Answers._fields))
 
 
 if __name__ == "__main__":

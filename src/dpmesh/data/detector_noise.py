@@ -72,14 +72,16 @@ def detected(
     area: Float[NDArray[np.floating], " n"],
     near: Float[NDArray[np.floating], "n k 17 2"],
     near_flags: Float[NDArray[np.floating], "n k 17"],
+    like_photographs: float = LIKE_PHOTOGRAPHS,
 ) -> tuple[Float32[NDArray[np.float32], "n 17 2"], Float32[NDArray[np.float32], "n 17"]]:
     """Keypoints as the detector gives them, and which it gives; the others are (0, 0) with flag 0.
 
     inside: the true joint lies inside the image; one outside is never given.  hidden: something covers it.  area: px²
     of the true joints' box.  near: joints of people whose boxes overlap the person's, near_flags: which are inside.
+    like_photographs: share of the people who are read as on photographs, the others as rendered ones.
     """
     n = len(points)
-    photographed = rng.random(n) < LIKE_PHOTOGRAPHS
+    photographed = rng.random(n) < like_photographs
     quality = rng.standard_normal(n)
 
     def rates(name: str) -> NDArray[np.float64]:
