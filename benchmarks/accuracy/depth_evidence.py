@@ -60,6 +60,7 @@ def people(data: Path, stored: Any, number: int, model: DPMesh) -> list[Person]:
         ours = results.predicted(source.protocol.measure, model, prediction, persons).joints[0, _ROWS]
         true = persons.truth_joints[0, _ROWS]
         hips = true[_HIPS].mean(0)
+        assert record.K is not None
         turned = theirs @ crop_rotation(record.K, Crop.around(record.box.astype(np.float32), WINDOW)).T
         ours, turned, true = (joints - joints[_HIPS].mean(0) for joints in (ours, turned, true))
         sizes = [np.linalg.norm(joints - joints.mean(0)) for joints in (ours, turned)]
@@ -87,12 +88,12 @@ def means(chosen: list[Person]) -> dict[str, Any]:
         for name, joints in mixtures(one).items():
             errors = mpjpe(joints[None], one.true[None])[0], pa_mpjpe(joints[None], one.true[None])[0]
             rows.setdefault(name, []).append([*errors, 1000 * np.abs((joints - one.true) @ one.way).mean()])
-    off = [
+    ours, theirs = (
         np.concatenate([(getattr(p, name) - p.true) @ p.way for p in chosen]) for name in ("ours", "theirs")
-    ]
+    )
     return {
         "people": len(chosen),
-        "correlation of the errors in depth": round(float(np.corrcoef(*off)[0, 1]), 2),
+        "correlation of the errors in depth": round(float(np.corrcoef(ours, theirs)[0, 1]), 2),
         **{name: [round(float(v), 1) for v in np.mean(values, axis=0)] for name, values in rows.items()},
     }
 

@@ -197,7 +197,7 @@ def statistics(answers: Answers) -> dict[str, dict[str, float | None]]:
     half = exchanged.sum(1) > (given & apart).sum(1) / 2
     result["people"] = {
         "people": len(given),
-        "nothing given": percent(~given.any(1)),
+        "nothing given": percent(given.sum(1) == 0),
         "exchanged as a whole": percent(half[many]),
     }
     return result

@@ -102,13 +102,12 @@ def detected(
     target = np.where(exchanged[..., None], points[:, _FLIP], points)
     there = np.where(exchanged, inside[:, _FLIP], inside)
 
-    rank = np.where(near_flags.any(-1), rng.random(near_flags.shape[:2]), -1.0)  # someone who is there
-    chosen = rank.argmax(1) if near.shape[1] else np.zeros(n, np.int64)
-    if near.shape[1]:
-        whole = (rng.random(n) < rates("other"))[:, None]
-        theirs = (whole | (rng.random((n, 17)) < by_state("others"))) & near_flags.any((1, 2))[:, None]
-        target = np.where(theirs[..., None], near[np.arange(n), chosen], target)
-        there = np.where(theirs, near_flags[np.arange(n), chosen] > 0, there)
+    there_is = np.asarray(near_flags.any(-1))
+    chosen = np.arange(n), np.where(there_is, rng.random(there_is.shape), -1.0).argmax(1)  # one of those near
+    theirs = (rng.random((n, 1)) < rates("other")[:, None]) | (rng.random((n, 17)) < by_state("others"))
+    theirs &= there_is.any(1, keepdims=True)
+    target = np.where(theirs[..., None], near[chosen], target)
+    there = np.where(theirs, near_flags[chosen] > 0, there)
 
     size = by_state("error") * np.exp(rates("spread")[:, None] * rng.standard_normal((n, 17)))
     size *= np.exp(-rates("sharper") * quality)[:, None] * _FACES / _RAYLEIGH

@@ -60,11 +60,17 @@ def describe(
     points, flags = detector_like(rng, points, flags, hidden[:, _COCO_ROWS], coco_inside, area)
     like_ours = rng.random(n) < detector_noise if detector_noise else np.zeros(n, bool)
     if like_ours.any():
+        who = np.flatnonzero(like_ours)
         at, confident = detected(
             rng,
-            *(of[like_ours] for of in (coco2d, coco_inside, hidden[:, _COCO_ROWS], area, near, near_flags)),
+            coco2d[who],
+            coco_inside[who],
+            hidden[who][:, _COCO_ROWS],
+            area[who],
+            near[who],
+            near_flags[who],
         )
-        points[like_ours], flags[like_ours] = at, confident
+        points[who], flags[who] = at, confident
     joints, visible = joints30_of(points, flags)
 
     # A detector with more joints than COCO's: the others are input too.
