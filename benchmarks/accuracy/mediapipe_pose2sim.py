@@ -71,7 +71,6 @@ def score(data: Path, work: Path, tuning: bool) -> dict[str, Any]:
     from dpmesh.evaluate.whole_images import WholeImageSource
 
     stored = np.load(work / FILE)
-    content = json.loads((data / "pose2sim.json").read_text())
     result: dict[str, Any] = {"mediapipe": str(stored["version"])}
     for s, protocol in enumerate(("pose2sim", "pose2sim-occluded")):
         source = open_source(protocol + "-tuning" * tuning, data)
@@ -79,10 +78,7 @@ def score(data: Path, work: Path, tuning: bool) -> dict[str, Any]:
         for m, mode in enumerate(MODES):
             rows: list[tuple[str, np.ndarray | None]] = []
             for record in source.records:
-                at = (
-                    content["frames"].index(int(record.image.stem)),
-                    list(content["cameras"]).index(record.sequence),
-                )
+                at = place(data, record)
                 answer = stored["world"][s, m][at], stored["image"][s, m][at]
                 rows.append((record.sequence, _errors(source, record, *answer)))
             names = ["all", *dict.fromkeys(camera for camera, _ in rows)]
@@ -90,6 +86,13 @@ def score(data: Path, work: Path, tuning: bool) -> dict[str, Any]:
                 name: _means([one for camera, one in rows if name in ("all", camera)]) for name in names
             }
     return result
+
+
+def place(data: Path, record: Any) -> tuple[int, int]:
+    """Index of the record's frame and camera in `ask`'s arrays."""
+    content = json.loads((data / "pose2sim.json").read_text())
+    cameras = list(content["cameras"])
+    return content["frames"].index(int(record.image.stem)), cameras.index(record.sequence)
 
 
 def _errors(source: Any, record: Any, world: np.ndarray, flat: np.ndarray) -> np.ndarray | None:

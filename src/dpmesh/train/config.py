@@ -65,6 +65,9 @@ class Data:
     """Share of the synthetic people who have them, 0 to 1."""
     backgrounds: str = ""
     """Folder of photographs without people (.jpg, .png), behind half of the synthetic people; "" for drawn places."""
+    detector_noise: float = 0.0
+    """Share of the synthetic people whose input keypoints err as the shipped detector's (data/detector_noise.py), 0 to
+    1; those of the others have PoseFix errors."""
     motions: Literal["train", "all"] = "train"
     """"train" leaves the pose bank's validation clips out of the training; "all" trains on them too, as the shipped
     weights were."""
@@ -74,12 +77,17 @@ class Data:
             for source in sources:
                 if source.split != split:
                     raise ConfigError(f"{source.dataset}'s split must be {split!r} here", where="data")
-        if self.real and (self.looks or self.backgrounds):
+        if self.real and (self.looks or self.backgrounds or self.detector_noise):
             raise ConfigError(
-                "looks and backgrounds are for synthetic people, and people come from data sets here",
+                "looks, backgrounds and detector_noise are for synthetic people, and people come from data sets here",
                 where="data",
             )
-        in_range("data", overfit_people=(self.overfit_people, 0, 10**9), looks_share=(self.looks_share, 0, 1))
+        in_range(
+            "data",
+            overfit_people=(self.overfit_people, 0, 10**9),
+            looks_share=(self.looks_share, 0, 1),
+            detector_noise=(self.detector_noise, 0, 1),
+        )
 
     @property
     def real(self) -> bool:

@@ -110,7 +110,13 @@ def training_people(data: Data, seed: int) -> SyntheticPeople:
     used."""
     looks, backgrounds = (Path(name) if name else None for name in (data.looks, data.backgrounds))
     return SyntheticPeople(
-        seed, _training_poses(data.motions), free_body(), looks, data.looks_share, backgrounds
+        seed,
+        _training_poses(data.motions),
+        free_body(),
+        looks,
+        data.looks_share,
+        backgrounds,
+        data.detector_noise,
     )
 
 

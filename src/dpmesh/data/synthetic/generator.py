@@ -68,13 +68,15 @@ class SyntheticPeople:
         looks: Path | None = None,
         share: float = 0.5,
         backgrounds: Path | None = None,
+        detector_noise: float = 0.0,
     ) -> None:
         """looks: a file for photographic people (looks.Looks), who are this share of all. backgrounds: a folder of
-        photographs without people, behind _PHOTOGRAPHED of the people. None for none.
+        photographs without people, behind _PHOTOGRAPHED of the people. None for none. detector_noise: share of the
+        people whose keypoints err as the shipped detector's (data/detector_noise.py).
 
         Raises InputError where one can't be used.
         """
-        self.seed = seed
+        self.seed, self._detector_noise = seed, detector_noise
         self._bank = bank
         self._body = FastBody(body)
         self._wardrobe = Wardrobe(self._body)
@@ -93,7 +95,7 @@ class SyntheticPeople:
         hidden = ~visible_joints(
             joints, project(joints[None], scenes.focal)[0], canvas.raster.depth, canvas.owner
         )
-        batch = describe(rng, scenes, hidden[None])
+        batch = describe(rng, scenes, hidden[None], self._detector_noise)
         rows: dict[str, Any] = {n: float(r[0]) if n in SCALARS else r[0] for n, r in batch.items()}
         parts, surface = _surface(depth, face, part, float(joints[0, 2]))
         record = f"synthetic/{self.seed}/{index}"
@@ -113,7 +115,7 @@ class SyntheticPeople:
 
     def keypoints_only(self, rng: np.random.Generator, n: int) -> Batch:
         """n samples without images, as of keypoints.keypoints_only: thousands per second."""
-        return keypoints_only(rng, n, self._bank, self._body)
+        return keypoints_only(rng, n, self._bank, self._body, self._detector_noise)
 
     def _render(
         self, rng: np.random.Generator, scenes: Scenes

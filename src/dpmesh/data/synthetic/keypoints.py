@@ -1,9 +1,12 @@
 """Samples without an image: the keypoint path is trained on thousands of them per second."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 from numpy.typing import NDArray
 
+from dpmesh.data.detector_noise import detected
 from dpmesh.data.noise import detector_like, joints30_of, posefix
 from dpmesh.data.sample import Batch
 from dpmesh.data.synthetic.bodies import PoseSource
@@ -17,32 +20,37 @@ _J = JOINTS30.index
 _F32 = np.float32
 
 
-def keypoints_only(rng: np.random.Generator, n: int, bank: PoseSource, body: FastBody) -> Batch:
+def keypoints_only(
+    rng: np.random.Generator, n: int, bank: PoseSource, body: FastBody, detector_noise: float = 0.0
+) -> Batch:
     """n samples as arrays by the names of record.Sample's fields, without "crop"; has_image is 0.
 
-    The same people, cameras and noise as the images have; what hides a joint is drawn at random.
+    The same people, cameras and noise as the images have (`describe`); what hides a joint is drawn at random.
     """
     scenes = draw_scenes(rng, n, bank, body)
     hidden = guess_hidden(rng, scenes)
     return {
         "record_id": [f"synthetic-keypoints/{row}" for row in range(n)],  # the step identifies the batch
-        **describe(rng, scenes, hidden),
+        **describe(rng, scenes, hidden, detector_noise),
         "surface_valid": np.zeros(n, _F32),
         "has_image": np.zeros(n, _F32),
     }
 
 
-def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.bool_], "n 30"]) -> Batch:
-    """Targets and noisy inputs of scenes. hidden: joints of the 30-set that something covers."""
+def describe(
+    rng: np.random.Generator,
+    scenes: Scenes,
+    hidden: Bool[NDArray[np.bool_], "n 30"],
+    detector_noise: float = 0.0,
+) -> Batch:
+    """Targets and noisy inputs of scenes. hidden: joints of the 30-set that something covers. detector_noise: share of
+    the people whose keypoints have the errors of `detector_noise.detected` in place of PoseFix's."""
     people, focal = scenes.people, scenes.focal
     n = len(focal)
     joints3d = people.joints + scenes.transl[:, None]
     joints2d = project(joints3d, focal)
-    coco2d = project(people.coco + scenes.transl[:, None], focal)
-    inside, coco_inside = _within(joints2d, scenes.frame), _within(coco2d, scenes.frame)
-    area = np.prod(np.ptp(coco2d, axis=1), axis=1)
-
-    near, near_flags = _neighbours(scenes, coco2d)
+    inside = _within(joints2d, scenes.frame)
+    coco2d, coco_inside, area, near, near_flags = input_truth(scenes)
     # A labelled joint is one inside the image: the rates depend on how many there are.
     noisy = posefix(rng, coco2d, coco_inside.astype(_F32), area, near, near_flags)
     careful = rng.random(n) < 0.15  # some detections are simply good
@@ -50,11 +58,24 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.b
     points = np.where(careful[:, None, None], slight, noisy.points)
     flags = np.where(careful[:, None], 1, noisy.flags)
     points, flags = detector_like(rng, points, flags, hidden[:, _COCO_ROWS], coco_inside, area)
+    like_ours = rng.random(n) < detector_noise if detector_noise else np.zeros(n, bool)
+    if like_ours.any():
+        who = np.flatnonzero(like_ours)
+        at, confident = detected(
+            rng,
+            coco2d[who],
+            coco_inside[who],
+            hidden[who][:, _COCO_ROWS],
+            area[who],
+            near[who],
+            near_flags[who],
+        )
+        points[who], flags[who] = at, confident
     joints, visible = joints30_of(points, flags)
 
     # A detector with more joints than COCO's: the others are input too.
     more = (
-        (rng.random(n) < 0.25)[:, None]
+        ((rng.random(n) < 0.25) & ~like_ours)[:, None]
         & _BEYOND
         & inside
         & (rng.random((n, 30)) < np.where(hidden, 0.3, 0.8))
@@ -82,6 +103,24 @@ def describe(rng: np.random.Generator, scenes: Scenes, hidden: Bool[NDArray[np.b
         "fit_joints3d": joints3d,
         "fit_valid": np.ones(n, _F32),
     }
+
+
+class InputTruth(NamedTuple):
+    """COCO-17 joints that input keypoints are drawn from. points, near: px; area: px² of the joints' box; inside:
+    in the image; near: joints of others whose boxes overlap the person's, near_flags: which are inside."""
+
+    points: Float32[NDArray[np.float32], "n 17 2"]
+    inside: Bool[NDArray[np.bool_], "n 17"]
+    area: Float32[NDArray[np.float32], "n"]
+    near: Float32[NDArray[np.float32], "n k 17 2"]
+    near_flags: Float32[NDArray[np.float32], "n k 17"]
+
+
+def input_truth(scenes: Scenes) -> InputTruth:
+    """The scenes' true joints, as noise models take them."""
+    points = project(scenes.people.coco + scenes.transl[:, None], scenes.focal)
+    area = np.prod(np.ptp(points, axis=1), axis=1)
+    return InputTruth(points, _within(points, scenes.frame), area, *_neighbours(scenes, points))
 
 
 def guess_hidden(rng: np.random.Generator, scenes: Scenes) -> Bool[NDArray[np.bool_], "n 30"]:
