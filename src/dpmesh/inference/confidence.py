@@ -18,8 +18,8 @@ from dpmesh.io import read_json
 from dpmesh.skeletons import COCO17
 
 THRESHOLD = 0.2
-"""Confidence up to which a detected joint counts as not visible. Bodies gain from joints that are less likely right than
-not: the model was trained on wrong ones, and refining weights them (dev/training_log.md)."""
+"""Confidence up to which a detected joint counts as not visible. Bodies gain from joints that are less likely right
+than not: the model was trained on wrong ones, and refining weights them (dev/training_log.md)."""
 KINDS = np.array([0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8])
 """Nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles."""
 FEATURES = (

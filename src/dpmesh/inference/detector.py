@@ -210,7 +210,7 @@ def told_apart(certain: list[Person], more: list[Person], least: float) -> tuple
 
 
 def _many(person: Detection) -> bool:
-    return (person.keypoints[:, 2] > SURE).sum() >= EXTRA_JOINTS
+    return bool((person.keypoints[:, 2] > SURE).sum() >= EXTRA_JOINTS)
 
 
 def _people(readings: list[Person]) -> tuple[Detection, ...]:
