@@ -18,6 +18,7 @@ import torch
 from dpmesh.assets import SHIPPED
 from dpmesh.inference.confidence import (
     KINDS,
+    THRESHOLD,
     Layers,
     Networks,
     features,
@@ -153,7 +154,9 @@ def main() -> None:
     networks = shipped_networks()
     for path, file in zip(options.samples, files, strict=True):
         odds, right = judged(file, networks)
-        print(f"{path.name}:", words(odds > networks.least, right))
+        given = np.log(THRESHOLD / (1 - THRESHOLD))
+        print(f"{path.name}: of confidence > {THRESHOLD}, as given:", words(odds > given, right))
+        print(f"  > {1 / (1 + np.exp(-networks.least)):.2f}:", words(odds > networks.least, right))
         print("  Thunder's own confidence > 0.3:", words(file.raw[file.known] > 0.3, file.right[file.known]))
 
 

@@ -29,7 +29,7 @@ from dpmesh.inference.user_models.person import PersonModel
 from dpmesh.inference.user_models.pose import PoseModel
 
 BOX_SCORE, BOX_OVERLAP, BOX_SIDE = 0.4, 0.6, 640  # Measured on crowds; the box model takes at most 640 px.
-FAST_SCORE, FAST_SIDE = 0.2, 384  # MultiPose is most accurate at 256-384 px on the long side.
+FAST_SCORE, FAST_SIDE = 0.15, 384  # MultiPose is most accurate at 256-384 px on the long side.
 EXTRA_SCORE, EXTRA_SIDE, EXTRA_JOINTS = 0.16, 384, 7
 """A pose of the whole image that no box explains: least score, the longer side of the model's input, and least number
 of joints in its own crop that are more likely right than not."""
