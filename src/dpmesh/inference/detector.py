@@ -7,6 +7,7 @@ upright people: where the trunk is far from upright, both run again on the crop 
 second pose is kept if it is the same person's and more confident. `fast` takes MultiPose's poses of the whole image.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -185,7 +186,7 @@ class Detector:
         return [one for one in self._readings(image, boxes, scores) if _many(one.person())]
 
 
-def told_apart(certain: list[Person], more: list[Person], least: float) -> tuple[Detection, ...]:
+def told_apart(certain: Sequence[Person], more: Sequence[Person], least: float) -> tuple[Detection, ...]:
     """The people, each with joints of their own: the likelier person's are decided first.
 
     certain: of boxes that hold somebody: without joints where the sum of their confidences is below `least`. more: of
@@ -196,7 +197,7 @@ def told_apart(certain: list[Person], more: list[Person], least: float) -> tuple
     order = sorted(range(len(alone)), key=lambda i: -float(alone[i].keypoints[:, 2].sum()))
     for i in order:
         before = tuple(people.values())
-        person = (certain + more)[i].person(before)
+        person = [*certain, *more][i].person(before)
         another = any(same_person(alone[i].keypoints, person.box, one.keypoints, one.box) for one in before)
         if i < len(certain) and not another:
             known = person.keypoints[:, 2].sum() >= least
@@ -213,7 +214,7 @@ def _many(person: Detection) -> bool:
     return bool((person.keypoints[:, 2] > SURE).sum() >= EXTRA_JOINTS)
 
 
-def _people(readings: list[Person]) -> tuple[Detection, ...]:
+def _people(readings: Sequence[Person]) -> tuple[Detection, ...]:
     """Each person as if alone."""
     return tuple(one.person() for one in readings)
 
