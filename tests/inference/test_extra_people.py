@@ -73,9 +73,10 @@ def test_tiles_cover_the_image(size: tuple[int, int]) -> None:
 
 def test_small_people_are_detected_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """The far person of two_people twice, one of them too small for the pass over the whole image."""
-    image = np.full((1600, 2000, 3), 90, np.uint8)
-    for x, y in ((1600, 1010), (100, 100)):
-        image[y : y + 400, x : x + 200] = photo("two_people")[140:540, 640:840]
+    image = np.full((3200, 4000, 3), 90, np.uint8)
+    far = photo("two_people")[140:540, 640:840]
+    image[2010:2410, 3200:3400] = far
+    image[200:1000, 200:600] = cv2.resize(far, None, fx=2, fy=2)
     assert len(WithoutBoxes()(image).people) == 1
     monkeypatch.setattr("dpmesh.inference.detector.SMALL", 0.25)
     assert len(WithoutBoxes()(image).people) == 2

@@ -77,4 +77,4 @@ def test_a_person_on_their_side_is_detected_better() -> None:
     assert twice.rotated and not once.rotated
     off = [np.linalg.norm(d.keypoints[:, :2] - truth[:, :2], axis=1) for d in (once, twice)]
     assert np.median(off[1]) < 0.03 * 348 and off[1].max() <= off[0].max()
-    assert twice.keypoints[:, 2].mean() > once.keypoints[:, 2].mean() + 0.2
+    assert twice.keypoints[:, 2].mean() > once.keypoints[:, 2].mean() + 0.1

@@ -16,7 +16,16 @@ import numpy as np
 import torch
 
 from dpmesh.assets import SHIPPED
-from dpmesh.inference.confidence import KINDS, Layers, Networks, features, judge, log_odds, shipped_networks
+from dpmesh.inference.confidence import (
+    KINDS,
+    THRESHOLD,
+    Layers,
+    Networks,
+    features,
+    log_odds,
+    other_is_better,
+    shipped_networks,
+)
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.top_down import crop_window
 from dpmesh.io import atomic_write
@@ -112,8 +121,10 @@ def both(files: list[Joints]) -> Networks:
 
 def judged(file: Joints, networks: Networks) -> tuple[np.ndarray, np.ndarray]:
     """Odds of the known joints of the poses that are taken, and which of them are right."""
-    rows = [judge(known, networks) for known in file.features]
-    other, odds = np.array([row[0] for row in rows]), np.stack([row[1] for row in rows])
+    odds, others = (log_odds(file.features, layers) for layers in (networks.thunder, networks.multipose))
+    likely = [1 / (1 + np.exp(-rows)) for rows in (odds, others)]
+    other = np.array([other_is_better(*rows) for rows in zip(*likely, strict=True)])
+    odds = np.where(other[:, None], others, odds)
     right = np.where(other[:, None], file.other_right, file.right)
     return odds[file.known], right[file.known]
 
@@ -143,7 +154,9 @@ def main() -> None:
     networks = shipped_networks()
     for path, file in zip(options.samples, files, strict=True):
         odds, right = judged(file, networks)
-        print(f"{path.name}:", words(odds > networks.least, right))
+        given = np.log(THRESHOLD / (1 - THRESHOLD))
+        print(f"{path.name}: of confidence > {THRESHOLD}, as given:", words(odds > given, right))
+        print(f"  > {1 / (1 + np.exp(-networks.least)):.2f}:", words(odds > networks.least, right))
         print("  Thunder's own confidence > 0.3:", words(file.raw[file.known] > 0.3, file.right[file.known]))
 
 

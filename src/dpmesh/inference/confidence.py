@@ -18,7 +18,8 @@ from dpmesh.io import read_json
 from dpmesh.skeletons import COCO17
 
 THRESHOLD = 0.2
-"""Confidence up to which a detected joint counts as not visible."""
+"""Confidence up to which a detected joint counts as not visible. Bodies gain from joints that are less likely right
+than not: the model was trained on wrong ones, and refining weights them (dev/training_log.md)."""
 KINDS = np.array([0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8])
 """Nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles."""
 FEATURES = (
@@ -56,7 +57,8 @@ class Layers(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """Of Thunder's joints and of MultiPose's. least: log odds from which at most 6 % of the joints are wrong."""
+    """Of Thunder's joints and of MultiPose's. least: log odds from which at most 6 % of the joints are wrong; only
+    measured, no joint is dropped for it."""
 
     thunder: Layers
     multipose: Layers
@@ -98,23 +100,28 @@ def features(reading: Reading, guide: Pose, box: Shaped[np.ndarray, "4"]) -> Flo
     return np.concatenate([known, np.eye(9, dtype=np.float32)[KINDS]], 1)
 
 
-def confidences(reading: Reading, guide: Pose, box: Shaped[np.ndarray, "4"]) -> Pose:
-    """The person's pose with confidences in [0, 1]: of those above THRESHOLD at most 6 % are wrong.
+def confidences(reading: Reading, guide: Pose, box: Shaped[np.ndarray, "4"]) -> tuple[Pose, Pose]:
+    """Thunder's pose and MultiPose's, with confidences in [0, 1]: the probability that a joint is right.
 
-    On people like those it was fitted on; wrong is farther off than a tenth of the box's longer side.
+    Calibrated on people like those that the networks were fitted on; right is within a tenth of the box's longer side.
     """
-    networks = shipped_networks()
-    other, odds = judge(features(reading, guide, box), networks)
-    odds = odds - networks.least + np.log(THRESHOLD / (1 - THRESHOLD))
-    pose = guide if other else reading.pose
-    return np.column_stack([pose[:, :2], 1 / (1 + np.exp(-odds))]).astype(np.float32)
+    networks, known = shipped_networks(), features(reading, guide, box)
+    odds = log_odds(known, networks.thunder), log_odds(known, networks.multipose)
+    own, other = (
+        np.column_stack([pose[:, :2], 1 / (1 + np.exp(-o))]).astype(np.float32)
+        for pose, o in zip((reading.pose, guide), odds, strict=True)
+    )
+    return own, other
 
 
-def judge(known: Float32[np.ndarray, "17 f"], networks: Networks) -> tuple[bool, Float32[np.ndarray, "17"]]:
-    """Whether MultiPose's pose is the better one, and the log odds that the better one's joints are right."""
-    own, other = log_odds(known, networks.thunder), log_odds(known, networks.multipose)
-    gain = (1 / (1 + np.exp(-other))).mean() - (1 / (1 + np.exp(-own))).mean()
-    return (True, other) if gain > OTHER_GAIN else (False, own)
+def better(own: Pose, other: Pose) -> Pose:
+    """Thunder's pose or MultiPose's: the one whose joints are more likely right."""
+    return other if other_is_better(own[:, 2], other[:, 2]) else own
+
+
+def other_is_better(own: Float32[np.ndarray, "17"], other: Float32[np.ndarray, "17"]) -> bool:
+    """Whether MultiPose's pose is to be taken, by the confidences of Thunder's pose and its own."""
+    return bool(other.mean() - own.mean() > OTHER_GAIN)
 
 
 def log_odds(known: Float32[np.ndarray, "*n f"], layers: Layers) -> Float32[np.ndarray, "*n"]:

@@ -7,6 +7,7 @@ upright people: where the trunk is far from upright, both run again on the crop 
 second pose is kept if it is the same person's and more confident. `fast` takes MultiPose's poses of the whole image.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -14,24 +15,35 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from dpmesh.errors import InputError
-from dpmesh.inference.confidence import THRESHOLD
-from dpmesh.inference.detections import Detection, DetectionResult, explains, merge_detections, suppress
+from dpmesh.inference.detections import (
+    Detection,
+    DetectionResult,
+    explains,
+    merge_detections,
+    same_person,
+    suppress,
+)
 from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.shipped_models import ShippedModels
-from dpmesh.inference.top_down import TopDown
+from dpmesh.inference.top_down import SURE, Known, Readings, TopDown
 from dpmesh.inference.user_models.person import PersonModel
 from dpmesh.inference.user_models.pose import PoseModel
 
 BOX_SCORE, BOX_OVERLAP, BOX_SIDE = 0.4, 0.6, 640  # Measured on crowds; the box model takes at most 640 px.
-FAST_SCORE, FAST_SIDE = 0.2, 384  # MultiPose is most accurate at 256-384 px on the long side.
-EXTRA_SCORE, EXTRA_SIDE, EXTRA_JOINTS = 0.1, 256, 7
-"""A pose of the whole image that no box explains: least score, the longer side of the model's input (a larger one costs
-time where one person is in the image), and least number of visible joints in its own crop."""
+FAST_SCORE, FAST_SIDE = 0.15, 384  # MultiPose is most accurate at 256-384 px on the long side.
+EXTRA_SCORE, EXTRA_SIDE, EXTRA_JOINTS = 0.16, 384, 7
+"""A pose of the whole image that no box explains: least score, the longer side of the model's input, and least number
+of joints in its own crop that are more likely right than not."""
+LEAST_JOINTS = 2.5
+"""Least sum of a person's confidences."""
 CROWD, SMALL, TILE, TILE_EDGE = 5, 0.12, 0.5, 0.02
 """Tiles are searched for further people where there are this many, or where somebody is smaller than this share of the
 image's longer side; side of a tile in sides of the image; poses this near an inner edge, in sides of the tile, are cut
 and left out."""
 BAND = 12  # A side longer than 12 times the other is padded, so that resizing never leaves an empty image.
+
+
+Person = Readings | Known
 
 
 class Detector:
@@ -75,10 +87,10 @@ class Detector:
         if self.fast:
             return merge_detections(self.poses(image), max_people)
         boxes, scores = self.boxes(image)
-        people = self.keypoints_in_boxes(image, boxes, scores)
-        if self.person_model is None:
-            people += self._without_box(image, people)
-        return merge_detections(people, max_people)
+        certain = self._readings(image, boxes, scores)
+        more = [] if self.person_model else self._without_box(image, _people(certain))
+        least = LEAST_JOINTS if self.pose_model is None else 0.0
+        return merge_detections(told_apart(certain, more, least), max_people)
 
     def boxes(
         self, image: UInt8[np.ndarray, "h w 3"]
@@ -112,8 +124,19 @@ class Detector:
         Where no pose overlaps the box, no joint is visible. Raises InputError for a box without area.
         """
         scores = np.ones(len(boxes), np.float32) if scores is None else scores
-        detect = (self.pose_model or self.top_down).detect
-        return tuple(detect(image, box, float(s)) for box, s in zip(boxes, scores, strict=True))
+        return _people(self._readings(image, boxes, scores))
+
+    def _readings(
+        self,
+        image: UInt8[np.ndarray, "h w 3"],
+        boxes: Float32[np.ndarray, "n 4"],
+        scores: Float32[np.ndarray, "n"],
+    ) -> list[Person]:
+        """Of the person in each box, in order."""
+        rows = zip(boxes, scores, strict=True)
+        if self.pose_model is None:
+            return [self.top_down.readings(image, box, float(score)) for box, score in rows]
+        return [Known(self.pose_model.detect(image, box, float(score))) for box, score in rows]
 
     def poses(
         self, image: UInt8[np.ndarray, "h w 3"], least: float = FAST_SCORE, side: int = FAST_SIDE
@@ -134,12 +157,10 @@ class Detector:
         detected = zip(boxes[good], poses[good], scores[good], strict=True)
         return tuple(Detection(box, pose, float(score)) for box, pose, score in detected)
 
-    def _without_box(
-        self, image: UInt8[np.ndarray, "h w 3"], people: tuple[Detection, ...]
-    ) -> tuple[Detection, ...]:
-        """People of MultiPose's poses that none of `people` explains: of the whole image, in a crowd of its tiles."""
+    def _without_box(self, image: UInt8[np.ndarray, "h w 3"], people: tuple[Detection, ...]) -> list[Person]:
+        """Of MultiPose's poses that none of `people` explains: of the whole image, in a crowd of its tiles."""
         new = self._unexplained(image, self.poses(image, EXTRA_SCORE, EXTRA_SIDE), people)
-        if not _crowded(people + new, image.shape):
+        if not _crowded(people + _people(new), image.shape):
             return new
         for x1, y1, x2, y2 in tiles(*image.shape[:2]):
             shift, size = np.array([x1, y1, x1, y1], np.float32), _scale(x2 - x1, y2 - y1)
@@ -151,19 +172,51 @@ class Detector:
                 Detection(one.box + shift, one.keypoints + np.array([x1, y1, 0], np.float32), one.score)
                 for one in whole
             )
-            new += self._unexplained(image, moved, people + new)
+            new += self._unexplained(image, moved, people + _people(new))
         return new
 
     def _unexplained(
         self, image: UInt8[np.ndarray, "h w 3"], poses: tuple[Detection, ...], people: tuple[Detection, ...]
-    ) -> tuple[Detection, ...]:
-        """The poses of further people, with the keypoints that are detected in their boxes."""
+    ) -> list[Person]:
+        """Of the boxes of poses that are nobody's of `people`."""
         new = [pose for pose in poses if not explains(people, pose)]
         if not new:
-            return ()
+            return []
         boxes, scores = np.stack([one.box for one in new]), np.array([one.score for one in new], np.float32)
-        posed = self.keypoints_in_boxes(image, boxes, scores)
-        return tuple(one for one in posed if (one.keypoints[:, 2] > THRESHOLD).sum() >= EXTRA_JOINTS)
+        return [one for one in self._readings(image, boxes, scores) if _many(one.person())]
+
+
+def told_apart(certain: Sequence[Person], more: Sequence[Person], least: float) -> tuple[Detection, ...]:
+    """The people, each with joints of their own: the likelier person's are decided first.
+
+    certain: of boxes that hold somebody: without joints where the sum of their confidences is below `least`. more: of
+    other boxes. These, and boxes whose joints would be another's, need many joints of their own.
+    """
+    people: dict[int, Detection] = {}
+    alone = [*_people(certain), *_people(more)]
+    order = sorted(range(len(alone)), key=lambda i: -float(alone[i].keypoints[:, 2].sum()))
+    for i in order:
+        before = tuple(people.values())
+        person = [*certain, *more][i].person(before)
+        another = any(same_person(alone[i].keypoints, person.box, one.keypoints, one.box) for one in before)
+        if i < len(certain) and not another:
+            known = person.keypoints[:, 2].sum() >= least
+        else:
+            known = _many(person) and not explains(before, person)
+        if known:
+            people[i] = person
+        elif i < len(certain):
+            people[i] = Detection(person.box, np.zeros((17, 3), np.float32), person.score)
+    return tuple(people[i] for i in sorted(people))
+
+
+def _many(person: Detection) -> bool:
+    return bool((person.keypoints[:, 2] > SURE).sum() >= EXTRA_JOINTS)
+
+
+def _people(readings: Sequence[Person]) -> tuple[Detection, ...]:
+    """Each person as if alone."""
+    return tuple(one.person() for one in readings)
 
 
 def tiles(height: int, width: int) -> list[tuple[int, int, int, int]]:

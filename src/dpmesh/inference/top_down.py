@@ -1,10 +1,12 @@
 """Keypoints of the person in a box, by MoveNet Thunder, with MultiPose's second opinion."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, Float32, Shaped, UInt8
 
 from dpmesh.geometry.crop import Crop, sample_window
-from dpmesh.inference.confidence import THRESHOLD, confidences
+from dpmesh.inference.confidence import THRESHOLD, better, confidences
 from dpmesh.inference.detections import Detection, box_iou
 from dpmesh.inference.movenet import (
     Pose,
@@ -26,6 +28,9 @@ over the frames of a video."""
 MIN_GAIN, MAX_SHIFT = 0.05, 0.06
 """How much higher the second pose's mean confidence must be, and how far its trunk may be from the first's (share of
 the crop's side)."""
+TAKEN, SURE = 0.05, 0.5
+"""Two people do not have the same joint at one place: within this share of the smaller box's longer side it is the
+likelier person's, if its confidence is higher than that."""
 MIN_DISSENT = 0.03
 """How much better the poses must agree with left and right exchanged, in longer sides of the box."""
 _FLIP = np.array(COCO17.flip)
@@ -34,6 +39,53 @@ _MIRRORED = np.array([[-1.0, 0, Crop.SIZE - 1], [0, 1, 0], [0, 0, 1]])
 _TRUNK = np.array([COCO17.index(f"{side}_{part}") for part in ("Shoulder", "Hip") for side in "LR"])
 _TRUNK_VISIBLE = 0.2
 """Least score of the trunk's joints, of either model."""
+
+
+class Readings(NamedTuple):
+    """What both models say of the person in a box (xyxy px), image pixels.
+
+    upright, rotated: Thunder's pose and MultiPose's of either crop, with confidences; rotated is None where there was
+    no second detection. first: the pose from which the angle was taken. side: of the crop.
+    """
+
+    box: Float32[np.ndarray, "4"]
+    score: float
+    upright: tuple[Pose, Pose]
+    rotated: tuple[Pose, Pose] | None
+    first: Pose
+    side: float
+
+    def person(self, others: tuple[Detection, ...] = ()) -> Detection:
+        """The more likely pose. No joint is visible where none is likely. others: people with joints of their own,
+        which this person does not have (`without`)."""
+        keypoints = better(*(without(pose, self.box, others) for pose in self.upright))
+        rotated = None
+        if self.rotated is not None:
+            again = better(*(without(pose, self.box, others) for pose in self.rotated))
+            rotated = better_pose(keypoints, self.first, again, self.side)
+        keypoints = keypoints if rotated is None else rotated
+        if not (keypoints[:, 2] > THRESHOLD).any():
+            keypoints = np.zeros((17, 3), np.float32)
+        return Detection(self.box, keypoints, self.score, rotated=rotated is not None)
+
+
+class Known(NamedTuple):
+    """A detection of the user's model."""
+
+    detection: Detection
+
+    def person(self, others: tuple[Detection, ...] = ()) -> Detection:
+        return self.detection
+
+
+def without(pose: Pose, box: Float32[np.ndarray, "4"], others: tuple[Detection, ...]) -> Pose:
+    """The pose with confidence 0 for joints that are others': near the same joint of theirs."""
+    confidence = pose[:, 2].copy()
+    for other in others:
+        near = TAKEN * min(float((one[2:] - one[:2]).max()) for one in (box, other.box))
+        off = np.linalg.norm(pose[:, :2] - other.keypoints[:, :2], axis=1)
+        confidence[(off < near) & (other.keypoints[:, 2] > SURE)] = 0
+    return np.column_stack([pose[:, :2], confidence])
 
 
 class TopDown:
@@ -46,18 +98,19 @@ class TopDown:
         self, image: UInt8[np.ndarray, "h w 3"], box: Float32[np.ndarray, "4"], score: float
     ) -> Detection:
         """The person in a box (xyxy px). No joint is visible where none is likely. Raises InputError."""
+        return self.readings(image, box, score).person()
+
+    def readings(
+        self, image: UInt8[np.ndarray, "h w 3"], box: Float32[np.ndarray, "4"], score: float
+    ) -> Readings:
+        """Raises InputError."""
         crop = _steady(Crop.around(box, CROP_ENLARGED))
         reading, guide = self.read(image, rotated_window(crop, 0.0), box)
-        keypoints = confidences(reading, guide, box)
         rotated = None
         first = guide if lean(guide) else reading.pose
         if self.rotated and (degrees := lean(first)):
-            again = self.read(image, rotated_window(crop, degrees), box, first)
-            rotated = better_pose(keypoints, first, confidences(*again, box), crop.side)
-        keypoints = keypoints if rotated is None else rotated
-        if not (keypoints[:, 2] > THRESHOLD).any():
-            keypoints = np.zeros((17, 3), np.float32)
-        return Detection(box, keypoints, score, rotated=rotated is not None)
+            rotated = confidences(*self.read(image, rotated_window(crop, degrees), box, first), box)
+        return Readings(box, score, confidences(reading, guide, box), rotated, first, crop.side)
 
     def read(
         self,
