@@ -21,7 +21,9 @@ from dpmesh.model import DPMesh
 from dpmesh.pose_prior.files import load_prior
 from dpmesh.types import Inputs, Prediction
 
-Method = Literal["network", "t-pose", "lifter", "blank", "fit", "refine", "flip"]
+Method = Literal[
+    "network", "t-pose", "lifter", "blank", "fit", "refine", "flip", "frame-wise", "gaussian"
+]  # fmt: skip
 METHODS = {
     "network": "the model",
     "t-pose": "T-pose facing the camera, mean shape",
@@ -30,8 +32,13 @@ METHODS = {
     "fit": "SMPLify-like: the body fitted to the keypoints under the shipped pose prior, no network",
     "refine": "the model, two passes, then refined with the keypoints, as dpmesh predict does",
     "flip": "the model, asked of the picture and of its mirror image, averaged",
+    "frame-wise": "clips: each frame alone, as dpmesh predict does",
+    "gaussian": "clips: each frame alone, linked by boxes, and a Gaussian of 0.08 s over the joints",
 }
-"""Method -> a description, which results store."""
+"""Method -> a description, which results store. Of clips `network` is what dpmesh video does."""
+
+OF_CLIPS: tuple[Method, ...] = ("network", "frame-wise", "gaussian")
+"""Methods of clips; the last two are of nothing else."""
 
 
 WITHOUT_NETWORK: dict[Method, Path | None] = {"t-pose": None, "fit": SHIPPED / "prior" / WEIGHTS}
@@ -42,8 +49,8 @@ def method_of(name: Method, model: DPMesh) -> MeshModel:
     """A method by name. Raises ConfigError for an unknown one, or if the model has no lifter."""
     if name not in get_args(Method):
         raise ConfigError(f"there is no method {name!r}", fix=f"There are: {', '.join(METHODS)}.")
-    if name == "network":
-        return model
+    if name in OF_CLIPS:
+        return model  # clips are predicted by a Predictor
     if name == "lifter" and model.regressor.lifter is None:
         raise ConfigError("this model has no lifter", where=model.config.name, fix="Measure another method.")
     methods = {

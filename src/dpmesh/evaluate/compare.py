@@ -21,7 +21,9 @@ from dpmesh.metrics import mean_of
 
 DRAWS = 2000
 LEVEL = 0.95
-_MEASURES = {"MPJPE": "mpjpe", "PA-MPJPE": "pa_mpjpe", "MPVE": "mpve"}
+_MEASURES = {
+    "MPJPE": "mpjpe", "PA-MPJPE": "pa_mpjpe", "MPVE": "mpve", "acceleration": "acceleration", "foot slide": "slide",
+}  # fmt: skip
 
 
 def compare(first: Path, second: Path, seed: int = 0) -> dict[str, Any]:

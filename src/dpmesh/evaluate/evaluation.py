@@ -14,15 +14,16 @@ from dpmesh.body.resolve import choose_body
 from dpmesh.checkpoint import CONFIG, WEIGHTS
 from dpmesh.device import pick_device
 from dpmesh.errors import ConfigError
-from dpmesh.evaluate.baselines import METHODS, WITHOUT_NETWORK, Method, method_of
+from dpmesh.evaluate.baselines import METHODS, OF_CLIPS, WITHOUT_NETWORK, Method, method_of
 from dpmesh.evaluate.interfaces import EvaluationSource
 from dpmesh.evaluate.protocol import Protocol
 from dpmesh.evaluate.registry import open_set
 from dpmesh.evaluate.results import require_joints
+from dpmesh.evaluate.synthocc_video import ClipSource
 from dpmesh.evaluate.whole_images import WholeImageSource
 from dpmesh.inference.detector import Detector
 from dpmesh.inference.options import ModelOptions, user_model_record
-from dpmesh.inference.predictor import MeshModel
+from dpmesh.inference.predictor import MeshModel, Predictor
 from dpmesh.model import DPMesh
 
 Say = Callable[[str], None]
@@ -83,6 +84,8 @@ class Evaluation:
     model: MeshModel
     weights_record: Mapping[str, Any]
     device: torch.device
+    predictor: Predictor | None = None
+    """Of a source of clips."""
 
     @property
     def count(self) -> int:
@@ -130,7 +133,7 @@ def _models_record(config: EvaluationConfig) -> list[object]:
 
 def use_models(source: EvaluationSource, config: EvaluationConfig) -> None:
     """Give the source the user's detection models. Raises ConfigError if it does not detect people, InputError."""
-    if config.pose_model is config.person_model is None:
+    if config.pose_model is config.person_model is None or isinstance(source, ClipSource):
         return
     if not isinstance(source, WholeImageSource):
         raise ConfigError(
@@ -144,6 +147,33 @@ def use_models(source: EvaluationSource, config: EvaluationConfig) -> None:
     source.detector = Detector.from_options(options)
 
 
+def _refuse_method(source: EvaluationSource, config: EvaluationConfig) -> None:
+    """Raise ConfigError for a method of clips where there are none, and the other way round."""
+    clips = isinstance(source, ClipSource)
+    if config.method != "network" and clips != (config.method in OF_CLIPS):
+        fitting = [name for name in METHODS if name == "network" or clips == (name in OF_CLIPS)]
+        raise ConfigError(
+            f"--method {config.method} is not for {'clips' if clips else 'single pictures'}",
+            where=config.protocol,
+            fix=f"There are: {', '.join(fitting)}.",
+        )
+
+
+def _predictor(source: EvaluationSource, config: EvaluationConfig) -> Predictor | None:
+    """What predicts whole frames, for a source of clips."""
+    if not isinstance(source, ClipSource):
+        return None
+    return Predictor.from_pretrained(
+        config.weights,
+        config.device,
+        config.threads,
+        body=config.body,
+        regressors=config.regressors,
+        pose_model=config.pose_model,
+        person_model=config.person_model,
+    )
+
+
 def open_evaluation(config: EvaluationConfig, rank: int = 0) -> Evaluation:
     """Open the people, the weights and the body of an evaluation.
 
@@ -151,6 +181,7 @@ def open_evaluation(config: EvaluationConfig, rank: int = 0) -> Evaluation:
     Raises ConfigError, InputError, AssetError, WeightsError.
     """
     protocol, source = open_set(config.protocol, config.data)
+    _refuse_method(source, config)
     use_models(source, config)
     device = pick_device(config.device)
     torch.set_num_threads(config.threads)
@@ -165,7 +196,9 @@ def open_evaluation(config: EvaluationConfig, rank: int = 0) -> Evaluation:
         "body": dict(chosen.record) or "the free body",
         "notes": list(chosen.notes),
     }
-    return Evaluation(config, protocol, source, method_of(config.method, model), record, device)
+    return Evaluation(
+        config, protocol, source, method_of(config.method, model), record, device, _predictor(source, config)
+    )
 
 
 def weights_checksums(config: EvaluationConfig) -> dict[str, str]:

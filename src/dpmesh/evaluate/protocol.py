@@ -164,7 +164,7 @@ class Truth:
 
 
 OWN_JOINTS = "joints30"
-Metric = Literal["MPJPE", "PA-MPJPE", "MPVE", "lateral", "depth"]
+Metric = Literal["MPJPE", "PA-MPJPE", "MPVE", "lateral", "depth", "acceleration", "foot slide"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

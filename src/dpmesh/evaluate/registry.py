@@ -14,6 +14,7 @@ from dpmesh.evaluate.published_protocols import standard_protocols
 from dpmesh.evaluate.readers import panoptic, pose2sim, threedoh, threedpw
 from dpmesh.evaluate.sources import DiskSource
 from dpmesh.evaluate.synthocc import SynthOcc, synthocc_protocols
+from dpmesh.evaluate.synthocc_video import ClipSource, video_protocols
 from dpmesh.evaluate.whole_images import WholeImageSource
 
 Read = tuple[list[PersonRecord], Census]
@@ -35,6 +36,8 @@ def register() -> dict[str, Entry]:
         entries[protocol.full_name] = Entry(protocol, _open_files)
     for protocol in synthocc_protocols():
         entries[protocol.full_name] = Entry(protocol, SynthOcc, needs_data=False)
+    for protocol in video_protocols():
+        entries[protocol.full_name] = Entry(protocol, ClipSource, needs_data=False)
     return entries
 
 

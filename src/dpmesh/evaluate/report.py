@@ -166,6 +166,15 @@ def markdown(stored: Mapping[str, Any]) -> str:
         "Means are over the persons that did not fail; PCK counts a failure's joints as missed.",
         "",
     ]
+    if "identities" in numbers:
+        found = numbers["identities"]
+        lines += [
+            "| IDF1 | switches | missed, % | hidden people | seconds until they are back |",
+            "|---|---|---|---|---|",
+            f"| {found['IDF1']:.3f} | {found['switches']} | {found['missed']:.1f} | {found['hidden']}"
+            f" | {'–' if found['recovery'] is None else format(found['recovery'], '.2f')} |",
+            "",
+        ]
     for title, key in (("joint", "per_joint"), ("keypoint", "by_sight"), ("sequence", "by_sequence")):
         lines += [*_table(title, numbers[key]), ""]
     curves = {markdown_text(name): curve for name, curve in numbers["pck"].items() if name != "mm"}
@@ -218,6 +227,7 @@ PCK_MM = tuple(range(0, 301, 10))
 """Thresholds of the PCK curves, millimetres."""
 _PER_PERSON: dict[Metric, str] = {
     "MPJPE": "mpjpe", "PA-MPJPE": "pa_mpjpe", "MPVE": "mpve", "lateral": "lateral", "depth": "depth",
+    "acceleration": "acceleration", "foot slide": "slide",
 }  # fmt: skip
 
 
@@ -252,6 +262,20 @@ def figures(measure: Measure, rows: Rows) -> dict[str, Any]:
         "pck": {"mm": list(PCK_MM), "MPJPE": _curve(_counted(rows, rows.joint))}
         | ({"PA-MPJPE": _curve(rows.joint_pa)} if has_pa else {}),
         "failures": int(rows.failed.sum()),
+    } | ({"identities": _identities(rows)} if np.isfinite(rows.idtp).any() else {})
+
+
+def _identities(rows: Rows) -> dict[str, Any]:
+    """Of people over time, all together: IDF1, switches, missed frames in per cent, people who were hidden and how long
+    it took until the same identity was back, in seconds."""
+    right, wrong = rows.idtp.sum(), rows.idfp.sum() + rows.idfn.sum()
+    back = rows.recovery[np.isfinite(rows.recovery)]
+    return {
+        "IDF1": round(float(2 * right / max(2 * right + wrong, 1)), 6),
+        "switches": int(rows.switches.sum()),
+        "missed": round(float(np.nanmean(rows.missed)), 3),
+        "hidden": len(back),
+        "recovery": round(float(back.mean()), 3) if len(back) else None,
     }
 
 

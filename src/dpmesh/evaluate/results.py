@@ -38,7 +38,8 @@ class Rows:
     index: number in the source. mpjpe, pa_mpjpe, mpve: millimetres; NaN for a failure, and where the protocol does not
     have the measure. joint, joint_pa: errors of the measured joints, NaN where the truth was not measured.
     joint_visible: as in Persons. failed: missed, or the prediction is not finite. fallbacks: counts over all people.
-    lateral, depth: millimetres (protocol.MeasureFromHips); NaN elsewhere.
+    lateral, depth: millimetres (protocol.MeasureFromHips); NaN elsewhere. The others are of people over time
+    (clip_scores); NaN elsewhere.
     """
 
     index: Int64[np.ndarray, " n"]
@@ -54,6 +55,14 @@ class Rows:
     fallbacks: Counter[str] = field(default_factory=Counter[str])
     lateral: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
     depth: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    acceleration: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    slide: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    missed: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    recovery: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    idtp: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    idfn: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    idfp: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    switches: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         for name in _LATER:
@@ -70,7 +79,9 @@ class Rows:
 
 
 ARRAYS = tuple(f.name for f in fields(Rows) if f.name != "fallbacks")
-_LATER = ("lateral", "depth")
+_LATER = (
+    "lateral", "depth", "acceleration", "slide", "missed", "recovery", "idtp", "idfn", "idfp", "switches",
+)  # fmt: skip
 """Arrays that files of earlier versions lack."""
 _TEXTS, _TABLES = ("ids", "sequences"), ("joint", "joint_pa", "joint_visible")
 _FIELDS = {"seen": "joint_visible"}

@@ -23,6 +23,7 @@ from dpmesh.evaluate.evaluation import Evaluation, EvaluationConfig, Say, open_e
 from dpmesh.evaluate.folder import PARTS, WORST, clear, exclusive, is_finished, prepare, refuse_foreign
 from dpmesh.evaluate.report import RESULT, result, write
 from dpmesh.evaluate.results import Rows, concatenate, inputs_of, load, predicted, save, score
+from dpmesh.evaluate.synthocc_video import ClipSource
 from dpmesh.evaluate.worst_cases import draw_worst
 
 _TIMEOUT = timedelta(days=7)
@@ -87,11 +88,14 @@ def run_parts(evaluation: Evaluation, rank: int, world: int, say: Say = lambda _
 @torch.inference_mode()
 def evaluate(evaluation: Evaluation, indices: range) -> Rows:
     """Rows of some people; `indices` begins at a multiple of the batch size."""
-    measure = evaluation.protocol.measure
+    measure, source = evaluation.protocol.measure, evaluation.source
+    if isinstance(source, ClipSource):
+        assert evaluation.predictor is not None
+        return source.rows(indices, evaluation.config.method, evaluation.predictor)
     rows: list[Rows] = []
     for start in range(indices.start, indices.stop, evaluation.config.batch):
         batch = list(range(start, min(start + evaluation.config.batch, indices.stop)))
-        persons = evaluation.source.persons(batch)
+        persons = source.persons(batch)
         prediction = evaluation.model(inputs_of(persons, evaluation.model.camera, evaluation.device))
         rows.append(score(measure, batch, persons, predicted(measure, evaluation.model, prediction, persons)))
     return concatenate(rows)
@@ -132,7 +136,8 @@ def require_header(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, A
 def _finish(evaluation: Evaluation) -> Path:
     rows = merge(evaluation)
     clear(evaluation.config.folder, WORST)
-    draw_worst(evaluation, rows)
+    if not isinstance(evaluation.source, ClipSource):
+        draw_worst(evaluation, rows)
     path = write(evaluation, rows, result(evaluation, rows))
     clear(evaluation.config.folder, PARTS)  # rows.npz holds them now
     return path

@@ -82,6 +82,21 @@ class People:
         )
         return Figure(pose, betas, vertices[0].numpy().round(_MESH_DIGITS), joints, coco, h36m)
 
+    @torch.inference_mode()
+    def moving(
+        self, poses: Float[Array, "t 24 3"], betas: Float[Array, "10"]
+    ) -> tuple[Float[Array, "t v 3"], Float[Array, "t 30 3"], Float[Array, "t 17 3"]]:
+        """Vertices, the 30-set and COCO's joints of one person in several poses, as `posed` has them."""
+        parts = []
+        for some in np.array_split(poses, max(1, len(poses) // 15)):
+            turns = Rotation.from_rotvec(some.reshape(-1, 3)).as_matrix().reshape(-1, 24, 3, 3)
+            shape = torch.from_numpy(betas)[None].expand(len(some), 10)
+            vertices = self._model(shape, torch.from_numpy(turns)).vertices
+            joints = (self._model.regress(vertices, name).numpy() for name in ("joints30", "coco17"))
+            parts.append((vertices.numpy().round(_MESH_DIGITS), *joints))
+        vertices, joints30, coco = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return vertices, joints30, coco
+
     def dress(self, draws: Draws) -> Outfit:
         """Skin, hair or cap, top, trousers and shoes, each with a pattern of its own."""
         skin = _SKIN[draws.pick(len(_SKIN))] * draws.between(0.85, 1.1)

@@ -10,29 +10,30 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from dpmesh.data.synthocc.bodies import Outfit, People
 from dpmesh.data.synthocc.draws import Draws
-from dpmesh.data.synthocc.patterns import Array, draw_pattern, fractal
-from dpmesh.data.synthocc.scenes import SynthOccScene
+from dpmesh.data.synthocc.patterns import Array, Pattern, draw_pattern, fractal
+from dpmesh.data.synthocc.scenes import Ground, SynthOccScene
 from dpmesh.geometry import CROP
 from dpmesh.render.rasterizer import Raster, interpolate, rasterize
 
-_LAMP, _OUTFITS, _CAMERA, _WORLD = 1, 2, 3, 4
-"""Third number of the keys of a case's draws (0: scenes.py); the people's outfits are _OUTFITS + 10, ... A case has one
+LAMP, OUTFITS, CAMERA, WORLD = 1, 2, 3, 4
+"""Third number of the keys of a case's draws (0: scenes.py); the people's outfits are OUTFITS + 10, ... A case has one
 camera, with one grain, so that its images differ only by what hides the person."""
 
 
 def draw_case(people: People, scenes: list[SynthOccScene]) -> UInt8[np.ndarray, "6 256 256 3"]:
     """RGB of a case's scenes, black outside the frame. The surroundings are drawn once for each camera."""
-    made: tuple[SynthOccScene, _Surroundings] | None = None
+    made: tuple[SynthOccScene, Surroundings] | None = None
     images = []
     for scene in scenes:
         if made is None or scene.ground is not made[0].ground:
-            made = (scene, _surroundings(Draws(scene.case, scene.attempt, _WORLD), scene))
+            draws = Draws(scene.case, scene.attempt, WORLD)
+            made = (scene, surroundings(draws, scene.ground, scene.focal, (CROP, CROP)))
         images.append(_draw(people, scene, made[1]))
     return np.stack(images)
 
 
 @dataclass(frozen=True, eq=False)
-class _Surroundings:
+class Surroundings:
     """image without shadows; where the ground is visible, and its points from the ground's origin, camera frame."""
 
     image: Float[Array, "h w 3"]
@@ -40,41 +41,77 @@ class _Surroundings:
     points: Float[Array, "n 3"]
 
 
-def _draw(people: People, scene: SynthOccScene, around: _Surroundings) -> UInt8[np.ndarray, "256 256 3"]:
+@dataclass(frozen=True, eq=False)
+class Lamp:
+    """direction: to the light, camera frame, of length 1."""
+
+    direction: Float[Array, "3"]
+    ambient: float
+    strength: float
+
+    @classmethod
+    def draw(cls, draws: Draws, ground: Ground) -> "Lamp":
+        direction = draws.normal(3) * 0.5 + ground.up + 0.4 * ground.near
+        direction /= np.linalg.norm(direction)
+        ambient = draws.between(0.45, 0.7)
+        return cls(direction, ambient, draws.between(0.35, 1.15 - ambient))
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """A mesh, camera frame; coloured by a person's outfit, or by a pattern over `own` coordinates."""
+
+    vertices: Float[Array, "v 3"]
+    faces: Int[np.ndarray, "f 3"]
+    own: Float[Array, "v 3"]
+    colour: Outfit | Pattern
+
+
+def _draw(people: People, scene: SynthOccScene, around: Surroundings) -> UInt8[np.ndarray, "256 256 3"]:
     key = (scene.case, scene.attempt)
-    lamp = Draws(*key, _LAMP)
-    image = around.image.copy()
-    image[around.on_ground] *= _shadows(scene, around.points)[:, None]
-    direction = lamp.normal(3) * 0.5 + scene.ground.up + 0.4 * scene.ground.near
-    direction /= np.linalg.norm(direction)
-    ambient = lamp.between(0.45, 0.7)
-    strength = lamp.between(0.35, 1.15 - ambient)
-    meshes = [(one.vertices, people.faces) for one in (scene.person, *scene.others)]
+    lamp = Lamp.draw(Draws(*key, LAMP), scene.ground)
+    bodies = [one.vertices for one in (scene.person, *scene.others)]
+    meshes = [
+        Painted(v, people.faces, people.rest, people.dress(Draws(*key, OUTFITS + 10 + i)))
+        for i, v in enumerate(bodies)
+    ]
     if scene.thing is not None:
-        meshes.append((scene.thing[2], scene.thing[1].faces))
-    starts = np.cumsum([0] + [len(v) for v, _ in meshes])
-    firsts = np.cumsum([0] + [len(f) for _, f in meshes])
-    vertices = np.concatenate([v for v, _ in meshes])
-    faces = np.concatenate([f + s for (_, f), s in zip(meshes, starts[:-1], strict=True)]).astype(np.int32)
-    raster = rasterize(vertices, faces, scene.K, (CROP, CROP))
-    normals = np.concatenate([_normals(v, f) for v, f in meshes])
-    own = [people.rest] * (1 + len(scene.others)) + ([scene.thing[1].vertices] if scene.thing else [])
-    at = interpolate(raster, faces, np.concatenate([np.concatenate(own), normals], 1)).astype(np.float64)
+        occluder, solid, placed = scene.thing
+        meshes.append(Painted(placed, solid.faces, solid.vertices, occluder.pattern))
+    image = around.image.copy()
+    foot = None if scene.thing is None else scene.thing[1].foot
+    image[around.on_ground] *= shadows(scene.ground, around.points, bodies, foot)[:, None]
+    paint(image, meshes, scene.K, lamp, scene.ground)
+    return photograph(Draws(*key, CAMERA), image, scene.frame)
+
+
+def paint(
+    image: Float[Array, "h w 3"], meshes: list[Painted], K: Float[Array, "3 3"], lamp: Lamp, ground: Ground
+) -> None:
+    """Draw the meshes into the image."""
+    starts = np.cumsum([0] + [len(one.vertices) for one in meshes])
+    firsts = np.cumsum([0] + [len(one.faces) for one in meshes])
+    vertices = np.concatenate([one.vertices for one in meshes])
+    faces = np.concatenate([one.faces + s for one, s in zip(meshes, starts[:-1], strict=True)])
+    faces = faces.astype(np.int32)
+    raster = rasterize(vertices, faces, K, image.shape[:2])
+    normals = np.concatenate([_normals(one.vertices, one.faces) for one in meshes])
+    own = np.concatenate([one.own for one in meshes])
+    at = interpolate(raster, faces, np.concatenate([own, normals], 1)).astype(np.float64)
     normal = at[..., 3:] / np.maximum(np.linalg.norm(at[..., 3:], axis=-1, keepdims=True), 1e-9)
-    facing = np.maximum(normal @ direction, 0)
-    if scene.thing is not None:  # its inside, where there is one, is lit as its outside
-        facing = np.where(raster.face >= firsts[-2], np.abs(normal @ direction), facing)
-    level = ambient * (0.9 + 0.1 * (normal @ scene.ground.up)) + strength * facing
-    for i in range(len(meshes)):
-        mine = (raster.face >= firsts[i]) & (raster.face < firsts[i + 1])
-        if i <= len(scene.others):
-            outfit = people.dress(Draws(*key, _OUTFITS + 10 + i))
-            colour = _clothes(outfit, raster, mine, int(firsts[i]), at[mine][:, :3])
+    facing = np.maximum(normal @ lamp.direction, 0)
+    for one, first in zip(meshes, firsts[:-1], strict=True):
+        if not isinstance(one.colour, Outfit):  # its inside, where there is one, is lit as its outside
+            within = (raster.face >= first) & (raster.face < first + len(one.faces))
+            facing = np.where(within, np.abs(normal @ lamp.direction), facing)
+    level = lamp.ambient * (0.9 + 0.1 * (normal @ ground.up)) + lamp.strength * facing
+    for one, first in zip(meshes, firsts[:-1], strict=True):
+        mine = (raster.face >= first) & (raster.face < first + len(one.faces))
+        if isinstance(one.colour, Outfit):
+            colour = _clothes(one.colour, raster, mine, int(first), at[mine][:, :3])
         else:
-            assert scene.thing is not None
-            colour = scene.thing[0].pattern(at[mine][:, :3])
+            colour = one.colour(at[mine][:, :3])
         image[mine] = colour * level[mine][:, None]
-    return _photograph(Draws(*key, _CAMERA), image, scene.frame)
 
 
 def own_depth(people: People, scene: SynthOccScene) -> Float[np.ndarray, "h w"]:
@@ -102,16 +139,14 @@ def _normals(vertices: Float[Array, "v 3"], faces: Int[np.ndarray, "f 3"]) -> Fl
     )
 
 
-def _surroundings(draws: Draws, scene: SynthOccScene) -> _Surroundings:
-    """Every pixel's ray ends on the ground, on a wall behind the person, or in the sky."""
+def surroundings(draws: Draws, ground: Ground, focal: float, size: tuple[int, int]) -> Surroundings:
+    """Every pixel's ray ends on the ground, on a wall behind the person, or in the sky. size: (h, w)."""
     floor, wall = (draw_pattern(draws, s, 0.3) for s in (draws.between(0.2, 0.9), draws.between(0.25, 1.2)))
     outdoors, behind = draws.chance(0.45), draws.between(1.0, 4.0)
     sky = _sky(draws)
-    ground = scene.ground
-    y, x = np.mgrid[:CROP, :CROP].astype(np.float64)
-    rays = np.stack(
-        [(x - CROP / 2) / scene.focal, (y - CROP / 2) / scene.focal, np.ones_like(x)], -1
-    ).reshape(-1, 3)
+    height, width = size
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    rays = np.stack([(x - width / 2) / focal, (y - height / 2) / focal, np.ones_like(x)], -1).reshape(-1, 3)
     rise, run = rays @ ground.up, -(rays @ ground.near)
     with np.errstate(divide="ignore", invalid="ignore"):
         down = np.where(rise < -1e-6, (ground.origin @ ground.up) / rise, np.inf)
@@ -134,16 +169,22 @@ def _surroundings(draws: Draws, scene: SynthOccScene) -> _Surroundings:
         if pattern is floor:
             below = points
         out[where] = colour * light[:, None] * 0.85
-    return _Surroundings(out.reshape(CROP, CROP, 3), on_floor.reshape(CROP, CROP), below)
+    return Surroundings(out.reshape(height, width, 3), on_floor.reshape(size), below)
 
 
-def _shadows(scene: SynthOccScene, points: Float[Array, "n 3"]) -> Float[Array, "n"]:
-    """Soft, where feet and things meet the ground. points: on the ground, from its origin, camera frame."""
-    out, ground = np.ones(len(points)), scene.ground
+def shadows(
+    ground: Ground,
+    points: Float[Array, "n 3"],
+    bodies: list[Float[Array, "v 3"]],
+    foot: tuple[float, float, float] | None,
+) -> Float[Array, "n"]:
+    """Soft, where feet and things meet the ground. points: on the ground, from its origin, camera frame. foot: of an
+    occluder (occluders.Solid)."""
+    out = np.ones(len(points))
     flat = np.stack([points @ ground.right, points @ ground.near], 1)
     spots = []
-    for one in (scene.person, *scene.others):
-        low = one.vertices - ground.origin
+    for vertices in bodies:
+        low = vertices - ground.origin
         touching = low[(low @ ground.up) < 0.12]
         spots += [(touching @ ground.right, touching @ ground.near)]
     for x, z in spots:
@@ -151,8 +192,8 @@ def _shadows(scene: SynthOccScene, points: Float[Array, "n 3"]) -> Float[Array, 
             for part in np.array_split(np.argsort(x, kind="stable"), 2):  # a foot each, as a rule
                 centre = np.array([x[part].mean(), z[part].mean()])
                 out *= 1 - 0.55 * np.exp(-((flat - centre) ** 2).sum(1) / (2 * 0.13**2))
-    if scene.thing is not None:
-        x, z, radius = scene.thing[1].foot
+    if foot is not None:
+        x, z, radius = foot
         out *= 1 - 0.5 * np.exp(-((((flat - [x, z]) ** 2).sum(1)) / (2 * (0.8 * radius) ** 2)))
     return out
 
@@ -189,13 +230,15 @@ def _sky(draws: Draws) -> Callable[[Array, Array], Array]:
     return sky
 
 
-def _photograph(
-    draws: Draws, image: Float[Array, "h w 3"], frame: tuple[int, int, int, int]
+def photograph(
+    draws: Draws, image: Float[Array, "h w 3"], frame: tuple[int, int, int, int], grains: Draws | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A lens's blur, exposure, grain; rounded to grey levels."""
+    """A lens's blur, exposure, grain; rounded to grey levels. grains: of a frame of a video."""
     sigma, exposure, cast = draws.between(0.5, 0.95), draws.between(0.75, 1.2), 1 + draws.normal(3) * 0.03
     blurred = cv2.GaussianBlur(np.clip(image, 0, 1.3), (0, 0), sigma).astype(np.float64)
-    grain = draws.normal(CROP, CROP)[..., None] * draws.between(0.002, 0.02)
+    strength = draws.between(0.002, 0.02) if grains is not None else None
+    grain = (grains or draws).normal(*image.shape[:2])[..., None]
+    grain = grain * (draws.between(0.002, 0.02) if strength is None else strength)
     levels = np.rint(np.clip(blurred * exposure * cast + grain, 0, 1) * 255).astype(np.uint8)
     out = np.zeros_like(levels)
     x1, y1, x2, y2 = frame
