@@ -1,54 +1,87 @@
 """Motion smoothed over a track, offline: zero phase, weighted by each joint's sigma, rotations on SO(3).
 
 A Whittaker smoother (Eilers, Analytical Chemistry 2003): the series x that minimises
-Σ w_t (x_t - y_t)² + λ Σ (x_{t-1} - 2 x_t + x_{t+1})². Where w = 1, a sine of f Hz keeps 1 / (1 + λ (2 sin(π f / fps))⁴)
-of its height; λ is set by the frequency that keeps half. Rotation matrices are smoothed by element and projected back
-to the nearest rotation (the chordal mean), so that no angle is ever wrapped or filtered by component.
+Σ w_t (x_t - y_t)² + λ Σ (Dᵏ x)_t², with k-th differences Dᵏ. Where w = 1, a sine of f Hz keeps
+1 / (1 + λ (2 sin(π f / fps))²ᵏ) of its height; λ is set by the frequency that keeps half. Rotation matrices are smoothed
+by element and projected back to the nearest rotation (the chordal mean), so that no angle is ever wrapped or filtered by
+component. Frames that stand out from those around them (Hampel's rule) count little, and a joint that turns fast is
+smoothed less than one that rests.
 """
 
 import numpy as np
 from jaxtyping import Bool, Float
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.linalg import solveh_banded
 
-HALF_HZ = 6.0
-"""Frequency of which half the height is kept, of rotations, at weight 1."""
+HALF_HZ = 2.1
+"""Frequency of which half the height is kept, of rotations at rest, at weight 1."""
+ORDER = 3
+"""Of the differences, of rotations."""
+FAST, MOST_FAST = 2.0, 32.0
+"""Radians a second from which the weight of a turning joint grows, with the square of its speed, and the most it grows
+by."""
+ALONE, WINDOW, STEADY = 2.0, 0.1, 0.03
+"""A frame is an outlier beyond ALONE robust deviations from the median of WINDOW seconds before and after; a deviation
+is at least STEADY radians."""
 TRANSL_HALF_HZ = 4.0
 DEPTH_HALF_HZ = 1.2
 """Depth is read from size alone, so it trembles more than it moves."""
 
 
-def stiffness(half_hz: float, fps: float) -> float:
+def stiffness(half_hz: float, fps: float, order: int = 2) -> float:
     """λ at which a sine of half_hz keeps half of its height."""
-    return 1.0 / (2 * np.sin(np.pi * min(half_hz / fps, 0.5))) ** 4
+    return 1.0 / (2 * np.sin(np.pi * min(half_hz / fps, 0.5))) ** (2 * order)
 
 
 def whittaker(
-    values: Float[np.ndarray, "t d"], weights: Float[np.ndarray, " t"], stiff: float
+    values: Float[np.ndarray, "t d"], weights: Float[np.ndarray, " t"], stiff: float, order: int = 2
 ) -> Float[np.ndarray, "t d"]:
     """The smoothed series; a weight of 0 is a gap, which is filled. Needs a positive weight in two places (in one for a
-    single row)."""
+    single row). order: of the differences; fewer for a short series."""
     count = len(values)
-    if count < 3:
+    order = min(order, count - 1)
+    if order < 2:
         return np.asarray(values, np.float64)
-    bands = np.zeros((3, count))  # the upper bands of W + λ D'D, for solveh_banded
-    bands[2] = weights + 1e-9
-    second = np.array([1.0, -2.0, 1.0])
-    for shift in range(3):
-        for a in range(3 - shift):
-            at = slice(a + shift, a + shift + count - 2)
-            bands[2 - shift, at] += stiff * second[a] * second[a + shift]
+    difference = np.diff(np.eye(order + 1), order, axis=0)[0]
+    bands = np.zeros((order + 1, count))  # the upper bands of W + λ D'D, for solveh_banded
+    bands[order] = weights + 1e-9
+    for shift in range(order + 1):
+        for a in range(order + 1 - shift):
+            at = slice(a + shift, a + shift + count - order)
+            bands[order - shift, at] += stiff * difference[a] * difference[a + shift]
     return solveh_banded(bands, weights[:, None] * values)
 
 
 def smooth_rotations(
-    matrices: Float[np.ndarray, "t j 3 3"], weights: Float[np.ndarray, "t j"], stiff: float
+    matrices: Float[np.ndarray, "t j 3 3"], weights: Float[np.ndarray, "t j"], fps: float
 ) -> Float[np.ndarray, "t j 3 3"]:
     """Each joint's rotations over time."""
     out = np.empty_like(matrices, dtype=np.float64)
+    stiff = stiffness(HALF_HZ, fps, ORDER)
     for joint in range(matrices.shape[1]):
-        flat = whittaker(matrices[:, joint].reshape(len(matrices), 9), weights[:, joint], stiff)
-        out[:, joint] = nearest_rotation(flat.reshape(-1, 3, 3))
+        flat = matrices[:, joint].reshape(len(matrices), 9).astype(np.float64)
+        weight = weights[:, joint] * _typical(flat, fps)
+        faster = np.ones(len(flat))
+        for _ in range(4):
+            turns = nearest_rotation(whittaker(flat, weight * faster, stiff, ORDER).reshape(-1, 3, 3))
+            speed = np.linalg.norm(np.gradient(turns.reshape(-1, 9), axis=0), axis=1) * fps / np.sqrt(2)
+            faster = np.clip((speed / FAST) ** 2, 1, MOST_FAST)
+        out[:, joint] = turns
     return out
+
+
+def _typical(flat: Float[np.ndarray, "t 9"], fps: float) -> Float[np.ndarray, " t"]:
+    """Weights in (0, 1] of rotation matrices: near 0 for one that stands out from those around it."""
+    reach = max(2, round(WINDOW * fps))
+    off = np.linalg.norm(flat - _median(flat, reach), axis=1) / np.sqrt(2)  # about radians
+    deviation = np.maximum(1.4826 * _median(off[:, None], reach)[:, 0], STEADY)
+    return 1 / (1 + (off / (ALONE * deviation)) ** 4)
+
+
+def _median(values: Float[np.ndarray, "t d"], reach: int) -> Float[np.ndarray, "t d"]:
+    """Of each frame and `reach` frames before and after it."""
+    padded = np.pad(values, ((reach, reach), (0, 0)), mode="edge")
+    return np.median(sliding_window_view(padded, 2 * reach + 1, axis=0), axis=-1)
 
 
 def nearest_rotation(matrices: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3 3"]:

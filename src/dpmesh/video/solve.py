@@ -14,7 +14,7 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.camera import project
 from dpmesh.skeletons import SMPL_PARENTS
 from dpmesh.video.ground import contacts, find_ground, planted
-from dpmesh.video.smooth import HALF_HZ, place_in_image, smooth_rotations, stiffness
+from dpmesh.video.smooth import place_in_image, smooth_rotations
 from dpmesh.video.tracks import ROW_SHAPES, Ground, Tracks
 
 LONGEST_GAP = 1.0
@@ -104,7 +104,7 @@ def _solved(
     rate = tracks.fps / max(step, 1)
     weights = detected[:, None] * np.clip((SURE / np.maximum(_moved_by(sigma), 1e-3)) ** 2, _LEAST, _MOST)
     if len(frames) >= 3:
-        matrices = smooth_rotations(matrices, weights, stiffness(HALF_HZ, rate))
+        matrices = smooth_rotations(matrices, weights, rate)
     turns = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec().reshape(len(frames), 24, 3)
     joints = _joints(body, betas, matrices)
     focal = float(tracks.K[[0, 1], [0, 1]].mean())
