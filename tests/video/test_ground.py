@@ -6,7 +6,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from dpmesh.skeletons import JOINTS30
-from dpmesh.video.ground import FEET, contacts, find_ground, planted, runs
+from dpmesh.video.feet import FEET, contacts, planted, runs
+from dpmesh.video.ground import find_ground
 from dpmesh.video.tracks import ROW_SHAPES, Tracks
 
 FPS = 30.0

@@ -69,10 +69,12 @@ def identities(frames: Sequence[TrackedFrame], match: float = MATCH) -> Identiti
         goes_on = goes_on.reshape(near.shape)
         weight = np.where(near, 1000.0 * goes_on + frame.similarity[np.ix_(rows, cols)], 0.0)
         matched = [(a, b) for a, b in zip(*linear_sum_assignment(-weight), strict=True) if weight[a, b] > 0]
-        before = {int(truth[a]): int(guess[b]) for a, b in matched}
-        for t, g in before.items():
+        now = {int(truth[a]): int(guess[b]) for a, b in matched}
+        for t, g in now.items():
             switches[t] += t in last and last[t] != g
-        last |= before
+        last |= now
+        if len(truth) and len(guess):  # an empty frame breaks no match off
+            before = now
         pairs.append(tuple((int(rows[a]), int(cols[b])) for a, b in matched))
     idtp = np.zeros(len(names), np.int64)
     chosen, assigned = linear_sum_assignment(-together)

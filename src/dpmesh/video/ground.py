@@ -1,4 +1,4 @@
-"""The floor of a static camera, from the feet over time; contacts; feet that do not slide.
+"""The floor of a static camera, from the feet over time.
 
 Gravity is not measured. Up is taken from the people: the direction of upright trunks, corrected by the plane through
 the feet that stand still. The floor is the plane of those feet. Both are refused where the camera moves or where nobody
@@ -6,21 +6,12 @@ stands.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
-from numpy.typing import NDArray
+from jaxtyping import Float
 
 from dpmesh.skeletons import JOINTS30
-from dpmesh.video.smooth import whittaker
+from dpmesh.video.feet import FEET, SOLE, still
 from dpmesh.video.tracks import Ground, Tracks
 
-FEET = tuple(JOINTS30.index(f"{side}_{part}") for side in "LR" for part in ("Ankle", "Toe"))
-"""Joints that touch the ground; their order is that of `contacts`."""
-STILL = 0.35
-"""Metres a second: a foot that is slower stands."""
-NEAR = 0.12
-"""Metres above the floor up to which a foot may stand."""
-_SOLE = (0.08, 0.02, 0.08, 0.02)
-"""Height of each of FEET above the ground when it stands, metres."""
 _PELVIS, _NECK = JOINTS30.index("Pelvis"), JOINTS30.index("Neck")
 _LEAN = 12.0
 """Degrees between the trunks and the plane of the feet beyond which the trunks decide."""
@@ -32,20 +23,20 @@ _SPREAD = 0.5
 
 def find_ground(tracks: Tracks) -> Ground | None:
     """The floor, or None where too few feet stand still, or where they stand at several heights."""
-    feet, still, trunks = [], [], []
+    feet, standing, trunks = [], [], []
     for number in tracks.numbers:
         own = tracks.of(int(number))
         if len(own) < 5:
             continue
         joints = tracks.joints3d[own].astype(np.float64)
-        slow = _slow(joints[:, FEET], tracks.time[own])
+        slow = still(joints[:, FEET], tracks.time[own])
         lowest = joints[:, FEET] @ _trunk_up(joints)
-        low = lowest - np.asarray(_SOLE) <= (lowest - np.asarray(_SOLE)).min(1, keepdims=True) + 0.1
+        low = lowest - np.asarray(SOLE) <= (lowest - np.asarray(SOLE)).min(1, keepdims=True) + 0.1
         use = slow & low & ~tracks.interpolated[own, None]
-        feet.append(joints[:, FEET] - np.asarray(_SOLE)[:, None] * _trunk_up(joints))
-        still.append(use)
+        feet.append(joints[:, FEET] - np.asarray(SOLE)[:, None] * _trunk_up(joints))
+        standing.append(use)
         trunks.append((joints[:, _NECK] - joints[:, _PELVIS])[use.any(1)])
-    points = np.concatenate([f[s] for f, s in zip(feet, still, strict=True)]) if feet else np.zeros((0, 3))
+    points = np.concatenate([f[s] for f, s in zip(feet, standing, strict=True)]) if feet else np.zeros((0, 3))
     if len(points) < 10:
         return None
     trunk = up = _unit(np.median(np.concatenate(trunks), axis=0))
@@ -89,53 +80,6 @@ def _ground(up: Float[np.ndarray, "3"], height: float) -> Ground:
     back = -_unit(flat)
     right = np.cross(up, back)
     return Ground(np.stack([right, up, back]), np.array([0.0, -height, 0.0]))
-
-
-def _slow(feet: Float[np.ndarray, "t 4 3"], time: Float[np.ndarray, " t"]) -> Bool[np.ndarray, "t 4"]:
-    step = np.maximum(np.gradient(time), 1e-3)
-    speed = np.linalg.norm(np.gradient(feet, axis=0), axis=-1) / step[:, None]
-    return speed < STILL
-
-
-def contacts(tracks: Tracks, rows: NDArray[np.int64], ground: Ground) -> Bool[np.ndarray, "t 4"]:
-    """Which of FEET stand on the floor: slow and near it, for at least three frames."""
-    feet = tracks.joints3d[rows][:, FEET].astype(np.float64)
-    low = ground.heights(feet) - np.asarray(_SOLE) < NEAR
-    touching = _slow(feet, tracks.time[rows]) & low
-    for foot in range(touching.shape[1]):
-        for start, end in runs(touching[:, foot]):
-            if end - start < 3:
-                touching[start:end, foot] = False
-    return touching
-
-
-def planted(
-    tracks: Tracks, rows: NDArray[np.int64], touching: Bool[np.ndarray, "t 4"], ground: Ground
-) -> Float[np.ndarray, "t 3"]:
-    """Change of each row's translation, metres, camera frame, by which standing feet keep their place on the floor.
-
-    Each contact's place is the median of its frames, at the floor's height; the change is smooth in time.
-    """
-    feet = tracks.joints3d[rows][:, FEET].astype(np.float64)
-    wanted = np.zeros((len(rows), 3))
-    weight = np.zeros(len(rows))
-    for foot in range(touching.shape[1]):
-        for start, end in runs(touching[:, foot]):
-            place = np.median(feet[start:end, foot], axis=0)
-            off = float(ground.heights(place)) - _SOLE[foot]
-            place = place - ground.up * off
-            wanted[start:end] += place - feet[start:end, foot]
-            weight[start:end] += 1
-    if not weight.any():
-        return wanted
-    target = wanted / np.maximum(weight, 1)[:, None]
-    return whittaker(target, np.where(weight > 0, 1.0, 0.01), 0.05)
-
-
-def runs(flags: Bool[np.ndarray, " t"]) -> list[tuple[int, int]]:
-    """Start and end (exclusive) of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def _unit(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:

@@ -20,6 +20,8 @@ ORDER = 3
 FAST, MOST_FAST = 2.0, 32.0
 """Radians a second from which the weight of a turning joint grows, with the square of its speed, and the most it grows
 by."""
+LEAST = 0.05
+"""Weight of an outlier: without any, the ends of a series run away."""
 ALONE, WINDOW, STEADY = 2.0, 0.1, 0.03
 """A frame is an outlier beyond ALONE robust deviations from the median of WINDOW seconds before and after; a deviation
 is at least STEADY radians."""
@@ -60,7 +62,7 @@ def smooth_rotations(
     stiff = stiffness(HALF_HZ, fps, ORDER)
     for joint in range(matrices.shape[1]):
         flat = matrices[:, joint].reshape(len(matrices), 9).astype(np.float64)
-        weight = weights[:, joint] * _typical(flat, fps)
+        weight = np.maximum(weights[:, joint] * _typical(flat, fps), LEAST)
         faster = np.ones(len(flat))
         for _ in range(4):
             turns = nearest_rotation(whittaker(flat, weight * faster, stiff, ORDER).reshape(-1, 3, 3))
@@ -112,19 +114,23 @@ def place_in_image(
     seen = weights > 0
     known = seen.sum(1) >= 2
     rays = np.where(seen[..., None], rays, 0.0)
+    sure = np.where(
+        known, 1.0, LEAST
+    )  # a gap is filled in a straight line, nearly: without any weight it bends
+    at, frames = np.flatnonzero(known), np.arange(len(known))
     for _ in range(3):
         depth = np.maximum(joints[..., 2] + here[:, None, 2], 0.1)
         w = np.where(seen, weights, 0.0) * (focal.mean() / depth) ** 2
         free = _solve_frames(joints, rays, w, known, here)
-        z = whittaker(
-            np.log(np.maximum(free[:, 2:], 0.1)), known.astype(float), stiffness(DEPTH_HALF_HZ, fps)
-        )
+        z = whittaker(np.log(np.maximum(free[:, 2:], 0.1)), sure, stiffness(DEPTH_HALF_HZ, fps))
         here[:, 2] = np.exp(z[:, 0])
         # x and y at this depth: a weighted mean of each joint's own.
         total = np.maximum(w.sum(1), 1e-12)[:, None]
         flat = rays * (joints[..., 2:] + here[:, None, 2:]) - joints[..., :2]
         xy = (w[..., None] * flat).sum(1) / total
-        here[:, :2] = whittaker(xy, known.astype(float), stiffness(TRANSL_HALF_HZ, fps))
+        if len(at):
+            xy = np.stack([np.interp(frames, at, xy[at, axis]) for axis in (0, 1)], 1)
+        here[:, :2] = whittaker(xy, sure, stiffness(TRANSL_HALF_HZ, fps))
     return here
 
 

@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.camera import project
 from dpmesh.skeletons import SMPL_PARENTS
-from dpmesh.video.ground import contacts, find_ground, planted
+from dpmesh.video.feet import MAYBE, contacts, planted
+from dpmesh.video.ground import find_ground
 from dpmesh.video.smooth import place_in_image, smooth_rotations
 from dpmesh.video.tracks import ROW_SHAPES, Ground, Tracks
 
@@ -23,8 +24,8 @@ SURE = 0.06
 """Metres: a joint of this sigma is smoothed with weight 1."""
 _NEAREST = 0.05
 """Metres: depth of a joint at or behind the camera."""
-_LEAST, _MOST = 0.02, 4.0
-"""Range of the weights."""
+_LEAST, _MOST = 0.05, 4.0
+"""Range of the weights; a frame of a gap has the least, so that it does not leave the arc."""
 
 
 def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -> Tracks:
@@ -55,21 +56,22 @@ def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -
 
 def _on_floor(tracks: Tracks, ground: Ground) -> Tracks:
     """With contacts, and with the translations by which standing feet stay where they are."""
-    touching = np.zeros_like(tracks.contacts)
     shift = np.zeros((len(tracks.frame), 1, 3), np.float32)
-    for number in tracks.numbers:
-        own = tracks.of(int(number))
-        touching[own] = contacts(tracks, own, ground)
-        shift[own, 0] = planted(tracks, own, touching[own], ground)
+    parts = [part for number in tracks.numbers for part in _parts(tracks, tracks.of(int(number)))]
+    for own in parts:
+        shift[own, 0] = planted(tracks, own, contacts(tracks, own, ground, MAYBE), ground)
     joints3d = tracks.joints3d + shift
-    return replace(
+    moved = replace(
         tracks,
         transl=tracks.transl + shift[:, 0],
         joints3d=joints3d,
         joints2d=_pixels(joints3d, tracks.K),
-        contacts=touching,
         ground=ground,
     )
+    touching = np.zeros_like(tracks.contacts)
+    for own in parts:
+        touching[own] = contacts(moved, own, ground)
+    return replace(moved, contacts=touching)
 
 
 def _pixels(points: Float[np.ndarray, "t 30 3"], K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "t 30 2"]:
@@ -102,7 +104,8 @@ def _solved(
     matrices = _arcs(frames, tracks.frame[own], vectors)
     sigma = np.where(np.isfinite(filled["joint_sigma"]), filled["joint_sigma"], SURE)
     rate = tracks.fps / max(step, 1)
-    weights = detected[:, None] * np.clip((SURE / np.maximum(_moved_by(sigma), 1e-3)) ** 2, _LEAST, _MOST)
+    weights = np.clip((SURE / np.maximum(_moved_by(sigma), 1e-3)) ** 2, _LEAST, _MOST)
+    weights[~detected] = _LEAST
     if len(frames) >= 3:
         matrices = smooth_rotations(matrices, weights, rate)
     turns = Rotation.from_matrix(matrices.reshape(-1, 3, 3)).as_rotvec().reshape(len(frames), 24, 3)

@@ -8,6 +8,7 @@ from typing import Unpack
 from dpmesh.inference.options import PredictKeywords, PredictOptions
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
+from dpmesh.video.camera import StillCamera
 from dpmesh.video.decode import FrameSource, Span, open_frames
 from dpmesh.video.estimate import DETECT_EVERY, Estimate, estimate, tracks_of
 from dpmesh.video.solve import solve_tracks
@@ -79,17 +80,22 @@ class Video:
 
         progress: called after each frame with the frames done and the people in it.
         """
-        done = Estimate()
+        done, camera = Estimate(), StillCamera()
         notes: list[str] = []
         try:
             for frame, scene, numbers in estimate(
                 self.predictor, self.source, self.span, self.options, self.detect_every
             ):
                 done.add(frame, scene, numbers)
+                if self.static_camera:
+                    camera.add(frame.image, [person.box for person in scene], frame.time)
                 if progress is not None:
                     progress(done.frames, len(scene))
         except KeyboardInterrupt:
             notes.append(f"interrupted after {done.frames} frames")
         notes += self.source.notes
+        if camera.moved:
+            notes.append("the camera moves: no floor, no world frame")
         tracks = tracks_of(done, self.fps, tuple(notes))
-        return solve_tracks(tracks, self.predictor.model.body, self.static_camera)
+        still = self.static_camera and not camera.moved
+        return solve_tracks(tracks, self.predictor.model.body, still)
