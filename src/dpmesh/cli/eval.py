@@ -14,6 +14,7 @@ _EPILOG = """\
 dpmesh eval list                             the protocols
 dpmesh eval run 3dpw 3dpw-oc --data ROOT --out DIR --weights WEIGHTS
 dpmesh eval run synthocc synthocc@detector --out DIR   a generated set; --data: a cache
+dpmesh eval run synthocc-video --people 24 --out DIR   the first 12 of 60 clips, two people each
 dpmesh eval run SHARDS --out DIR             your own people, a folder that dpmesh data pack wrote
 dpmesh eval compare A/3dpw B/3dpw            paired differences of two results of one protocol
 dpmesh eval table DIR/*                      the paper's tables with rows for these results
@@ -65,8 +66,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add(
         "--method",
         default="network",
-        choices=METHODS,
-        help="what is evaluated: the model, or a baseline on the same people (default: network)",
+        choices=(*METHODS, "frame-wise", "gaussian"),
+        help="what is evaluated: the model, or a baseline on the same people; of synthocc-video dpmesh video,"
+        " frame-wise or gaussian (default: network)",
     )
     add(
         "--processes",

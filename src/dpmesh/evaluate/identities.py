@@ -1,5 +1,5 @@
-"""Identities over time: IDF1 (Ristani et al., ECCV workshops 2016) and the identity switches of CLEAR MOT (Bernardin and
-Stiefelhagen, 2008)."""
+"""Identities over time: IDF1 (Ristani et al., ECCV workshops 2016) and switches (CLEAR MOT, Bernardin and Stiefelhagen,
+2008)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

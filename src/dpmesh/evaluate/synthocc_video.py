@@ -32,8 +32,7 @@ PREFIX_LABELS = "8594256ac1da5f5a384299170a4fd41b5b645f2e0765fefb5630168630de3a3
 
 
 class ClipSource:
-    """cache: a folder for the rendered frames, which later runs read. Delete it after a change of VERSION: its files are
-    not verified. key: of the clips (clips.KEY)."""
+    """cache: a folder for the rendered frames, which later runs read, unverified. key: of the clips (clips.KEY)."""
 
     def __init__(self, protocol: Protocol, cache: Path | None = None, key: int = KEY) -> None:
         self.protocol, self.people, self.key = protocol, People(), key

@@ -1,8 +1,8 @@
 """Feet on the floor: which stand, and translations by which standing feet neither slide nor sink.
 
-Depth is the least certain coordinate, so a foot stands where it rests in the image. The translations of a track are then
-solved together: near those that put the body onto the image, smooth, and with standing feet that stay on the floor. That is
-linear least squares.
+Depth is the least certain coordinate, so a foot stands where it rests in the image. A track's translations are then
+solved together, by linear least squares: near those that put the body onto the image, smooth, and with standing feet
+that stay on the floor.
 """
 
 import numpy as np

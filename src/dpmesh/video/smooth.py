@@ -2,9 +2,9 @@
 
 A Whittaker smoother (Eilers, Analytical Chemistry 2003): the series x that minimises
 Σ w_t (x_t - y_t)² + λ Σ (Dᵏ x)_t², with k-th differences Dᵏ. Where w = 1, a sine of f Hz keeps
-1 / (1 + λ (2 sin(π f / fps))²ᵏ) of its height; λ is set by the frequency that keeps half. Rotation matrices are smoothed
-by element and projected back to the nearest rotation (the chordal mean), so that no angle is ever wrapped or filtered by
-component. Frames that stand out from those around them (Hampel's rule) count little, and a joint that turns fast is
+1 / (1 + λ (2 sin(π f / fps))²ᵏ) of its height; λ is set by the frequency that keeps half. Rotation matrices are
+smoothed by element and projected back to the nearest rotation (the chordal mean), so that no angle is ever wrapped or
+filtered by component. Frames that stand out from those around them (Hampel's rule) count little, and a joint that turns fast is
 smoothed less than one that rests.
 """
 

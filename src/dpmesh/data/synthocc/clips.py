@@ -1,5 +1,5 @@
-"""Clips: two people in recorded motion before a camera that stands still; they cross, pass behind a pillar, or something
-passes before them. The truth of each frame, and its checksum.
+"""Clips: two people in recorded motion before a camera that stands still. They cross, one passes behind a pillar, or
+something passes before them. The truth of each frame, and its checksum.
 
 Clip k is of kind KINDS[k % 3]. Camera frame as for pictures; "ground frame" as in occluders.py. key: of the draws; the
 frozen set's is KEY, and others are for tuning.
@@ -162,7 +162,7 @@ def _things(draws: Draws, kind: str, number: int) -> tuple[Occluder | None, tupl
         path = np.linspace(-1, 1, FRAMES) * draws.between(2.2, 2.6) * (1.0 if draws.chance(0.5) else -1.0)
     return thing, tuple(
         Solid(
-            (solid.vertices + [x, 0.0, ahead]).round(5),
+            (solid.vertices + np.array([x, 0.0, ahead])).round(5),
             solid.faces,
             (solid.foot[0] + x, solid.foot[1] + ahead, solid.foot[2]),
         )

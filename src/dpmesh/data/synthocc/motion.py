@@ -101,7 +101,7 @@ def _between(matrices: Float[Array, "n j 3 3"]) -> Float[Array, "t j 3 3"]:
 
 
 def _path(joints: Float[Array, "t 30 3"], lowest: Float[Array, " t"]) -> Float[Array, "t 3"]:
-    """Translations by which low feet stand still and the lowest vertex touches the ground, smoothed over five frames."""
+    """Translations by which low feet stand still and the lowest vertex touches the ground, smoothed."""
     feet = joints[:, FEET]
     height = feet[..., 1] - SOLE - lowest[:, None]
     weight = np.exp(-np.clip(height, 0, 0.3) / _LOW)
