@@ -62,15 +62,14 @@ def clip_scores(measure: Measure, clip: Clip, rows: TrackRows) -> dict[str, np.n
         _person(measure, clip, rows, person, match[person], ignored[person]) for person in range(count)
     ]
     out = {name: np.stack([one[name] for one in columns]) for name in columns[0]}
-    names = list(found.truth)
-    return out | _identity_columns(found, names, count)
+    return out | _identity_columns(found, count)
 
 
-def _identity_columns(found: Identities, names: list[int], count: int) -> dict[str, np.ndarray]:
+def _identity_columns(found: Identities, count: int) -> dict[str, np.ndarray]:
     def spread(values: np.ndarray) -> np.ndarray:
         """A person who is never in sight has none."""
         out = np.zeros(count)
-        out[names] = values
+        out[found.truth] = values
         return out
 
     return {

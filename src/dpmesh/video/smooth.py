@@ -4,8 +4,8 @@ A Whittaker smoother (Eilers, Analytical Chemistry 2003): the series x that mini
 Σ w_t (x_t - y_t)² + λ Σ (Dᵏ x)_t², with k-th differences Dᵏ. Where w = 1, a sine of f Hz keeps
 1 / (1 + λ (2 sin(π f / fps))²ᵏ) of its height; λ is set by the frequency that keeps half. Rotation matrices are
 smoothed by element and projected back to the nearest rotation (the chordal mean), so that no angle is ever wrapped or
-filtered by component. Frames that stand out from those around them (Hampel's rule) count little, and a joint that turns fast is
-smoothed less than one that rests.
+filtered by component. Frames that stand out from those around them (Hampel's rule) count little; a joint that turns
+fast is smoothed less than one that rests.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ HALF_HZ = 2.1
 """Frequency of which half the height is kept, of rotations at rest, at weight 1."""
 ORDER = 3
 """Of the differences, of rotations."""
-FAST, MOST_FAST = 2.0, 32.0
-"""Radians a second from which the weight of a turning joint grows, with the square of its speed, and the most it grows
-by."""
+FAST, MOST_FAST, AROUND = 2.0, 32.0, 0.15
+"""Radians a second from which the weight of a turning joint grows, with the square of its speed; the most it grows by;
+and the seconds before and after over which the square is averaged."""
 LEAST = 0.05
 """Weight of an outlier: without any, the ends of a series run away."""
 ALONE, WINDOW, STEADY = 2.0, 0.1, 0.03
@@ -59,7 +59,7 @@ def smooth_rotations(
 ) -> Float[np.ndarray, "t j 3 3"]:
     """Each joint's rotations over time."""
     out = np.empty_like(matrices, dtype=np.float64)
-    stiff = stiffness(HALF_HZ, fps, ORDER)
+    stiff, reach = stiffness(HALF_HZ, fps, ORDER), max(1, round(AROUND * fps))
     for joint in range(matrices.shape[1]):
         flat = matrices[:, joint].reshape(len(matrices), 9).astype(np.float64)
         weight = np.maximum(weights[:, joint] * _typical(flat, fps), LEAST)
@@ -67,7 +67,8 @@ def smooth_rotations(
         for _ in range(4):
             turns = nearest_rotation(whittaker(flat, weight * faster, stiff, ORDER).reshape(-1, 3, 3))
             speed = np.linalg.norm(np.gradient(turns.reshape(-1, 9), axis=0), axis=1) * fps / np.sqrt(2)
-            faster = np.clip((speed / FAST) ** 2, 1, MOST_FAST)
+            around = sliding_window_view(np.pad(speed, reach, mode="edge"), 2 * reach + 1)
+            faster = np.clip((around**2).mean(1) / FAST**2, 1, MOST_FAST)  # where it turns back, too
         out[:, joint] = turns
     return out
 
