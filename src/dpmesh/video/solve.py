@@ -51,10 +51,10 @@ def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -
     betas = np.asarray(shapes, np.float32).reshape(-1, 10)
     solved = replace(tracks, **{name: values[order] for name, values in columns.items()}, betas=betas)
     ground = find_ground(solved) if static_camera else None
-    return solved if ground is None else _on_floor(solved, ground)
+    return solved if ground is None else on_floor(solved, ground)
 
 
-def _on_floor(tracks: Tracks, ground: Ground) -> Tracks:
+def on_floor(tracks: Tracks, ground: Ground) -> Tracks:
     """With contacts, and with the translations by which standing feet stay where they are."""
     shift = np.zeros((len(tracks.frame), 1, 3), np.float32)
     parts = [part for number in tracks.numbers for part in _parts(tracks, tracks.of(int(number)))]
