@@ -15,6 +15,7 @@ from dpmesh.geometry.camera import project
 from dpmesh.skeletons import SMPL_PARENTS
 from dpmesh.video.feet import MAYBE, contacts, planted
 from dpmesh.video.ground import find_ground
+from dpmesh.video.legs import reaching
 from dpmesh.video.smooth import place_in_image, smooth_rotations
 from dpmesh.video.tracks import ROW_SHAPES, Ground, Tracks
 
@@ -51,27 +52,30 @@ def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -
     betas = np.asarray(shapes, np.float32).reshape(-1, 10)
     solved = replace(tracks, **{name: values[order] for name, values in columns.items()}, betas=betas)
     ground = find_ground(solved) if static_camera else None
-    return solved if ground is None else on_floor(solved, ground)
+    return solved if ground is None else on_floor(solved, ground, body)
 
 
-def on_floor(tracks: Tracks, ground: Ground) -> Tracks:
-    """With contacts, and with the translations by which standing feet stay where they are."""
-    shift = np.zeros((len(tracks.frame), 1, 3), np.float32)
+def on_floor(tracks: Tracks, ground: Ground, body: BodyModel) -> Tracks:
+    """With contacts, and with the translations and legs by which standing feet stay where they are."""
     parts = [part for number in tracks.numbers for part in _parts(tracks, tracks.of(int(number)))]
+    shift = np.zeros((len(tracks.frame), 3), np.float32)
     for own in parts:
-        shift[own, 0] = planted(tracks, own, contacts(tracks, own, ground, MAYBE), ground)
-    joints3d = tracks.joints3d + shift
+        shift[own] = planted(tracks, own, contacts(tracks, own, ground, MAYBE), ground)
     moved = replace(
-        tracks,
-        transl=tracks.transl + shift[:, 0],
-        joints3d=joints3d,
-        joints2d=_pixels(joints3d, tracks.K),
-        ground=ground,
+        tracks, transl=tracks.transl + shift, joints3d=tracks.joints3d + shift[:, None], ground=ground
     )
-    touching = np.zeros_like(tracks.contacts)
+    touching, pose, joints3d = np.zeros_like(tracks.contacts), tracks.body_pose.copy(), moved.joints3d.copy()
     for own in parts:
         touching[own] = contacts(moved, own, ground)
-    return replace(moved, contacts=touching)
+        vectors = np.concatenate([tracks.global_orient[own], tracks.body_pose[own]], 1).reshape(-1, 3)
+        matrices = Rotation.from_rotvec(vectors).as_matrix().reshape(len(own), 24, 3, 3)
+        matrices = reaching(moved.joints3d[own].astype(np.float64), matrices, touching[own])
+        turns = Rotation.from_matrix(matrices[:, 1:].reshape(-1, 3, 3)).as_rotvec()
+        pose[own] = turns.reshape(len(own), 69)
+        joints3d[own] = _joints(body, tracks.betas_of(own[:1])[0], matrices) + moved.transl[own, None]
+    return replace(
+        moved, body_pose=pose, joints3d=joints3d, joints2d=_pixels(joints3d, tracks.K), contacts=touching
+    )
 
 
 def _pixels(points: Float[np.ndarray, "t 30 3"], K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "t 30 2"]:
