@@ -38,7 +38,9 @@ def test_feet_stand_and_legs_keep_their_length() -> None:
     for side, bend in (("L", 0.5), ("R", 0.8)):
         matrices[:, SMPL24.index(f"{side}_Hip")] = Rotation.from_rotvec([-bend / 2, 0, 0]).as_matrix()
         matrices[:, SMPL24.index(f"{side}_Knee")] = Rotation.from_rotvec([bend, 0, 0]).as_matrix()
-    root = 0.02 * np.sin(np.arange(COUNT) / 4)[:, None] * [1.0, 0.3, 0.5] + random.normal(scale=0.002, size=(COUNT, 3))
+    root = 0.02 * np.sin(np.arange(COUNT) / 4)[:, None] * [1.0, 0.3, 0.5] + random.normal(
+        scale=0.002, size=(COUNT, 3)
+    )
     before = posed(matrices, root)
     touching = np.zeros((COUNT, 4), bool)
     touching[10:30, :2] = True  # the left foot
@@ -51,7 +53,9 @@ def test_feet_stand_and_legs_keep_their_length() -> None:
     right = [SMPL24.index(f"R_{part}") for part in ("Hip", "Knee", "Ankle", "Toe")]
     np.testing.assert_allclose(turned[:, right], matrices[:, right])  # no contact: left alone
     ankle = SMPL24.index("L_Ankle")  # the foot keeps its direction
-    np.testing.assert_allclose(world_rotations(turned)[:, ankle], world_rotations(matrices)[:, ankle], atol=1e-9)
+    np.testing.assert_allclose(
+        world_rotations(turned)[:, ankle], world_rotations(matrices)[:, ankle], atol=1e-9
+    )
     np.testing.assert_allclose(np.linalg.det(turned), 1)
 
 
