@@ -93,7 +93,9 @@ def test_a_model_without_lifter_has_no_such_method(model: DPMesh, monkeypatch: p
 
 def test_every_method_is_described() -> None:
     assert set(METHODS) == set(get_args(Method))
-    assert {*command.METHODS, *OF_CLIPS} == set(METHODS)  # repeated there so that --help imports nothing heavy
+    assert {*command.METHODS, *OF_CLIPS} == set(
+        METHODS
+    )  # repeated there so that --help imports nothing heavy
 
 
 def test_a_method_has_a_result_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

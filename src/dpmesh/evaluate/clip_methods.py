@@ -76,7 +76,8 @@ def linked(rows: TrackRows) -> TrackRows:
 
 def _rows(rows: list[tuple[int, int, Float32[np.ndarray, "30 3"], Float32[np.ndarray, "30 2"]]]) -> TrackRows:
     if not rows:
-        return TrackRows(*np.zeros((2, 0), np.int64), np.zeros((0, 30, 3)), np.zeros((0, 30, 2)))
+        none = np.zeros(0, np.int64)
+        return TrackRows(none, none, np.zeros((0, 30, 3)), np.zeros((0, 30, 2)))
     frame, track, joints3d, joints2d = zip(*rows, strict=True)
     return TrackRows(np.array(frame), np.array(track), np.stack(joints3d), np.stack(joints2d))
 

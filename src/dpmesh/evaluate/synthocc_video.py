@@ -14,7 +14,7 @@ from jaxtyping import Integer, UInt8
 
 from dpmesh.data.synthocc.bodies import People
 from dpmesh.data.synthocc.clip_drawing import draw_clip
-from dpmesh.data.synthocc.clips import CLIPS, KEY, PEOPLE, Clip, clip
+from dpmesh.data.synthocc.clips import CLIPS, KEY, KINDS, PEOPLE, Clip, clip
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.evaluate.baselines import Method
 from dpmesh.evaluate.clip_methods import TrueKeypoints, as_video, frame_wise, gaussian
@@ -59,13 +59,13 @@ class ClipSource:
         ids: list[tuple[str, str]] = []
         for index in indices:
             number, person = divmod(index, PEOPLE)
-            one = clip(self.people, number, self.key) if number not in made else None
-            if one is not None:
-                made[number] = self._scores(one, method, predictor)
-                kind = one.kind
-            ids.append((f"synthocc-video/{number:02d}/{person}", kind))
+            if number not in made:
+                made[number] = self._scores(clip(self.people, number, self.key), method, predictor)
+            ids.append((f"synthocc-video/{number:02d}/{person}", KINDS[number % len(KINDS)]))
             columns.append({name: values[person] for name, values in made[number].items()})
-        table = {name: np.stack([row[name] for row in columns]).astype(np.float64) for name in columns[0]}
+        table: dict[str, Any] = {
+            name: np.stack([row[name] for row in columns]).astype(np.float64) for name in columns[0]
+        }
         nothing = np.full(len(columns), np.nan)
         return Rows(
             index=np.asarray(indices, np.int64),

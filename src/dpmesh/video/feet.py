@@ -8,7 +8,7 @@ that stay on the floor.
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csc_array, csr_array, vstack
 from scipy.sparse.linalg import spsolve
 
 from dpmesh.skeletons import JOINTS30
@@ -74,7 +74,8 @@ def planted(
     step = float(np.median(np.diff(tracks.time[rows])))
     middle = np.arange(1, count - 1)
     bend = np.eye(3) / (BEND * step**2)
-    solid.append(sum(_blocks(middle + k, w * bend, count) for k, w in ((-1, 1.0), (0, -2.0), (1, 1.0))))
+    before, here, after = (_blocks(middle + k, bend, count) for k in (-1, 0, 1))
+    solid.append(before - 2 * here + after)
     wanted.append(np.zeros(3 * len(middle)))
     for foot in range(touching.shape[1]):
         on = np.flatnonzero(touching[:, foot])
@@ -89,8 +90,9 @@ def planted(
             held = (np.eye(3) / SLIP) / (1 + (slip / LOOSE) ** 2)[:, None, None]  # Geman and McClure
             system.append(_blocks(stays + 1, held, count) - _blocks(stays, held, count))
             right.append(-np.einsum("nab,nb->na", held, steps[stays, foot]).ravel())
-        matrix = vstack(system).tocsc()
-        shift = spsolve((matrix.T @ matrix).tocsc(), matrix.T @ np.concatenate(right)).reshape(count, 3)
+        matrix = csc_array(vstack(system))
+        solved = spsolve(csc_array(matrix.T @ matrix), matrix.T @ np.concatenate(right))
+        shift = np.asarray(solved, np.float64).reshape(count, 3)
     return shift
 
 

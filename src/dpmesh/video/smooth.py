@@ -63,7 +63,7 @@ def smooth_rotations(
     for joint in range(matrices.shape[1]):
         flat = matrices[:, joint].reshape(len(matrices), 9).astype(np.float64)
         weight = np.maximum(weights[:, joint] * _typical(flat, fps), LEAST)
-        faster = np.ones(len(flat))
+        faster, turns = np.ones(len(flat)), matrices[:, joint]
         for _ in range(4):
             turns = nearest_rotation(whittaker(flat, weight * faster, stiff, ORDER).reshape(-1, 3, 3))
             speed = np.linalg.norm(np.gradient(turns.reshape(-1, 9), axis=0), axis=1) * fps / np.sqrt(2)
