@@ -36,6 +36,8 @@ def still(
     feet: Float[np.ndarray, "t 4 3"], time: Float[np.ndarray, " t"], below: float = STILL
 ) -> Bool[np.ndarray, "t 4"]:
     """Feet that rest in the image. feet: camera frame, metres. below: metres a second."""
+    if len(feet) < 2:
+        return np.zeros(feet.shape[:2], bool)
     depth = np.maximum(feet[..., 2:], 0.1)
     rays = feet[..., :2] / depth
     step = np.maximum(np.gradient(time), 1e-3)[:, None]
