@@ -100,6 +100,13 @@ def test_contacts_and_feet_that_stand() -> None:
     assert np.abs(change).max() < 0.15
 
 
+def test_a_track_of_one_frame_does_not_stand() -> None:
+    tracks, _ = walk()
+    ground = find_ground(tracks)
+    assert ground is not None
+    assert not contacts(tracks, np.arange(1), ground).any()
+
+
 def test_nobody_stands() -> None:
     tracks, _ = walk()
     flying = replace(

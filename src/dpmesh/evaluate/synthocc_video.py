@@ -14,7 +14,7 @@ from jaxtyping import Integer, UInt8
 
 from dpmesh.data.synthocc.bodies import People
 from dpmesh.data.synthocc.clip_drawing import draw_clip
-from dpmesh.data.synthocc.clips import CLIPS, KEY, PEOPLE, Clip, clip
+from dpmesh.data.synthocc.clips import CLIPS, KEY, KINDS, PEOPLE, Clip, clip
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.evaluate.baselines import Method
 from dpmesh.evaluate.clip_methods import TrueKeypoints, as_video, frame_wise, gaussian
@@ -55,16 +55,14 @@ class ClipSource:
     def rows(self, indices: Sequence[int], method: Method, predictor: Predictor) -> Rows:
         """The errors of these people by a method of baselines.OF_CLIPS."""
         columns: list[dict[str, Any]] = []
-        made: dict[int, tuple[str, dict[str, np.ndarray]]] = {}
+        made: dict[int, dict[str, np.ndarray]] = {}
         ids: list[tuple[str, str]] = []
         for index in indices:
             number, person = divmod(index, PEOPLE)
             if number not in made:
-                one = clip(self.people, number, self.key)
-                made[number] = one.kind, self._scores(one, method, predictor)
-            kind, scores = made[number]
-            ids.append((f"synthocc-video/{number:02d}/{person}", kind))
-            columns.append({name: values[person] for name, values in scores.items()})
+                made[number] = self._scores(clip(self.people, number, self.key), method, predictor)
+            ids.append((f"synthocc-video/{number:02d}/{person}", KINDS[number % len(KINDS)]))
+            columns.append({name: values[person] for name, values in made[number].items()})
         table: dict[str, Any] = {
             name: np.stack([row[name] for row in columns]).astype(np.float64) for name in columns[0]
         }

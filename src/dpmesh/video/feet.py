@@ -5,12 +5,10 @@ solved together, by linear least squares: near those that put the body onto the 
 that stay on the floor.
 """
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csc_array, csr_array, vstack
 from scipy.sparse.linalg import spsolve
 
 from dpmesh.skeletons import JOINTS30
@@ -38,6 +36,8 @@ def still(
     feet: Float[np.ndarray, "t 4 3"], time: Float[np.ndarray, " t"], below: float = STILL
 ) -> Bool[np.ndarray, "t 4"]:
     """Feet that rest in the image. feet: camera frame, metres. below: metres a second."""
+    if len(feet) < 2:
+        return np.zeros(feet.shape[:2], bool)
     depth = np.maximum(feet[..., 2:], 0.1)
     rays = feet[..., :2] / depth
     step = np.maximum(np.gradient(time), 1e-3)[:, None]
@@ -76,11 +76,8 @@ def planted(
     step = float(np.median(np.diff(tracks.time[rows])))
     middle = np.arange(1, count - 1)
     bend = np.eye(3) / (BEND * step**2)
-    solid.append(
-        _blocks(middle - 1, bend, count)
-        + _blocks(middle, -2 * bend, count)
-        + _blocks(middle + 1, bend, count)
-    )
+    before, here, after = (_blocks(middle + k, bend, count) for k in (-1, 0, 1))
+    solid.append(before - 2 * here + after)
     wanted.append(np.zeros(3 * len(middle)))
     for foot in range(touching.shape[1]):
         on = np.flatnonzero(touching[:, foot])
@@ -95,9 +92,9 @@ def planted(
             held = (np.eye(3) / SLIP) / (1 + (slip / LOOSE) ** 2)[:, None, None]  # Geman and McClure
             system.append(_blocks(stays + 1, held, count) - _blocks(stays, held, count))
             right.append(-np.einsum("nab,nb->na", held, steps[stays, foot]).ravel())
-        matrix: Any = vstack(system).tocsc()
-        solution: Any = spsolve((matrix.T @ matrix).tocsc(), matrix.T @ np.concatenate(right))
-        shift = np.reshape(solution, (count, 3))
+        matrix = csc_array(vstack(system))
+        solved = spsolve(csc_array(matrix.T @ matrix), matrix.T @ np.concatenate(right))
+        shift = np.asarray(solved, np.float64).reshape(count, 3)
     return shift
 
 

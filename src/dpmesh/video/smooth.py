@@ -63,7 +63,7 @@ def smooth_rotations(
     for joint in range(matrices.shape[1]):
         flat = matrices[:, joint].reshape(len(matrices), 9).astype(np.float64)
         weight = np.maximum(weights[:, joint] * _typical(flat, fps), LEAST)
-        turns, faster = np.empty((0, 3, 3)), np.ones(len(flat))
+        faster, turns = np.ones(len(flat)), matrices[:, joint]
         for _ in range(4):
             turns = nearest_rotation(whittaker(flat, weight * faster, stiff, ORDER).reshape(-1, 3, 3))
             speed = np.linalg.norm(np.gradient(turns.reshape(-1, 9), axis=0), axis=1) * fps / np.sqrt(2)
@@ -83,7 +83,7 @@ def _typical(flat: Float[np.ndarray, "t 9"], fps: float) -> Float[np.ndarray, " 
 
 def _median(values: Float[np.ndarray, "t d"], reach: int) -> Float[np.ndarray, "t d"]:
     """Of each frame and `reach` frames before and after it."""
-    padded = np.pad(values, ((reach, reach), (0, 0)), mode="edge")
+    padded = np.pad(values, ((reach, reach), (0, 0)), mode="reflect")  # an end that stands out is one of many
     return np.median(sliding_window_view(padded, 2 * reach + 1, axis=0), axis=-1)
 
 
@@ -115,23 +115,24 @@ def place_in_image(
     seen = weights > 0
     known = seen.sum(1) >= 2
     rays = np.where(seen[..., None], rays, 0.0)
-    sure = np.where(
-        known, 1.0, LEAST
-    )  # a gap is filled in a straight line, nearly: without any weight it bends
-    at, frames = np.flatnonzero(known), np.arange(len(known))
+    at, frames, even = np.flatnonzero(known), np.arange(len(known)), np.ones(len(known))
+    if not len(at):
+        return here
     for _ in range(3):
         depth = np.maximum(joints[..., 2] + here[:, None, 2], 0.1)
         w = np.where(seen, weights, 0.0) * (focal.mean() / depth) ** 2
         free = _solve_frames(joints, rays, w, known, here)
-        z = whittaker(np.log(np.maximum(free[:, 2:], 0.1)), sure, stiffness(DEPTH_HALF_HZ, fps))
-        here[:, 2] = np.exp(z[:, 0])
+        # Gaps are straight lines: without data of its own a gap would go on as steeply as the depth trembles before it.
+        far = np.log(np.maximum(free[at, 2:], 0.1))
+        far = _median(far, max(2, round(WINDOW * fps))) if len(at) > 2 else far
+        line = np.interp(frames, at, far[:, 0])[:, None]
+        here[:, 2] = np.exp(whittaker(line, even, stiffness(DEPTH_HALF_HZ, fps))[:, 0])
         # x and y at this depth: a weighted mean of each joint's own.
         total = np.maximum(w.sum(1), 1e-12)[:, None]
         flat = rays * (joints[..., 2:] + here[:, None, 2:]) - joints[..., :2]
         xy = (w[..., None] * flat).sum(1) / total
-        if len(at):
-            xy = np.stack([np.interp(frames, at, xy[at, axis]) for axis in (0, 1)], 1)
-        here[:, :2] = whittaker(xy, sure, stiffness(TRANSL_HALF_HZ, fps))
+        xy = np.stack([np.interp(frames, at, xy[at, axis]) for axis in (0, 1)], 1)
+        here[:, :2] = whittaker(xy, even, stiffness(TRANSL_HALF_HZ, fps))
     return here
 
 

@@ -186,7 +186,7 @@ def _hidden(people: People, made: Clip) -> Bool[np.ndarray, "p t 30"]:
     out = np.zeros((PEOPLE, FRAMES, 30), bool)
     for person in range(PEOPLE):
         pixels = made.pixels(made.joints[person])
-        inside = np.all((pixels >= 0) & (pixels <= [WIDTH - 1, HEIGHT - 1]), axis=-1)
+        inside = np.asarray(((pixels >= 0) & (pixels <= [WIDTH - 1, HEIGHT - 1])).all(-1))
         for t in range(FRAMES):
             meshes = [(made.vertices[1 - person, t], people.faces)]
             if made.things:
