@@ -290,7 +290,7 @@ def predict_stream(
     else:
         images = append_paths(images, names)
     recorded = options.record()
-    for image, scene in predict_in_batches(
+    predicted = predict_in_batches(
         images,
         lambda image, only_image: prepare_image(
             predictor.detector, image, options, only_image and not inputs, names
@@ -300,8 +300,9 @@ def predict_stream(
         one_image=next(
             (n for n in ("keypoints", "boxes") if isinstance(getattr(options, n), np.ndarray)), ""
         ),
-    ):
-        yield image, _finished_or_error(predictor, scene, options)
+    )
+    # map keeps no reference to a scene that it has given.
+    return map(lambda pair: (pair[0], _finished_or_error(predictor, pair[1], options)), predicted)
 
 
 def finished(predictor: Predictor, scene: Scene, options: PredictOptions) -> Scene:
