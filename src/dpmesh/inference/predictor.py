@@ -301,7 +301,8 @@ def predict_stream(
             (n for n in ("keypoints", "boxes") if isinstance(getattr(options, n), np.ndarray)), ""
         ),
     )
-    return ((image, _finished_or_error(predictor, scene, options)) for image, scene in predicted)
+    # map keeps no reference to a scene that it has given.
+    return map(lambda pair: (pair[0], _finished_or_error(predictor, pair[1], options)), predicted)
 
 
 def finished(predictor: Predictor, scene: Scene, options: PredictOptions) -> Scene:
