@@ -50,7 +50,10 @@ def test_entries_belong_to_images_by_content_or_name() -> None:
     ("broken", "message"),
     [
         ({"op": "fly", "person": 0}, "unknown op 'fly'"),
-        ({"op": "move", "person": 0, "joint": "Tail", "pixel": [1, 2]}, "joint of move must be of"),
+        (
+            {"op": "move", "person": 0, "joint": "Tail", "pixel": [1, 2]},
+            "must be the name of a joint, of Pelvis",
+        ),
         ({"op": "move", "person": 0, "joint": "Nose"}, "needs pixel or point, not both"),
         ({"op": "move", "person": 0, "joint": "Nose", "pixel": [1, float("nan")]}, "two finite numbers"),
         ({"op": "move", "person": 0, "joint": "Nose", "point": [0, 0, -1]}, "before the camera"),

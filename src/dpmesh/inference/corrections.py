@@ -14,7 +14,6 @@ from typing import Any, Literal, NoReturn, cast, get_args
 
 from dpmesh.errors import InputError
 from dpmesh.io import atomic_write, read_json
-from dpmesh.skeletons import JOINTS30
 
 SCHEMA = "dpmesh.corrections/1"
 LARGEST_FILE = 16 * 2**20
@@ -174,7 +173,8 @@ def _check(fields: Mapping[str, Any]) -> None:
         if value is not None and name not in _FIELDS[op]:
             _refuse(f"{op} takes no {name}")
         if value is not None and not fits(value):
-            _refuse(f"{name} of {op} must be {wanted}")
+            listed = f", of {', '.join(_joints())}" if name == "joint" else ""
+            _refuse(f"{name} of {op} must be {wanted}{listed}")
     if part not in get_args(Part) or (part != "all" and op != "swap"):
         _refuse(f"part must be of {', '.join(get_args(Part))}, and belongs to swap")
     for name in ("person", "joint"):
@@ -204,6 +204,12 @@ def _tuples(value: Any) -> Any:
         else _tuples(one)
         for one in cast("list[Any]", value)
     )
+
+
+def _joints() -> tuple[str, ...]:
+    from dpmesh.skeletons import JOINTS30  # here: imports numpy, and --help does not
+
+    return JOINTS30.joints
 
 
 def _refuse(what: str, fix: str = "See docs/guide/corrections.md.", where: str = "correction") -> NoReturn:
@@ -243,10 +249,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
 _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "person": (_whole, "a number from 0"),
     "frame": (_whole, "a number from 0"),
-    "joint": (
-        lambda value: isinstance(value, str) and value in JOINTS30.joints,
-        f"of {', '.join(JOINTS30.joints)}",
-    ),
+    "joint": (lambda value: value in _joints(), "the name of a joint"),
     "pixel": (_numbers(2), "two finite numbers, x y"),
     "point": (
         lambda value: _numbers(3)(value) and value[2] > 0,
