@@ -84,7 +84,7 @@ def _document(args: argparse.Namespace) -> "CorrectedImage":
     folder = result_folder(args.result)
     if not (folder / SCENE).is_file():
         raise InputError(
-            "only images are corrected here", where=str(folder), fix="In Python: Tracks.corrected."
+            "only images are corrected here", where=str(folder), fix="In Python: dpmesh.video.correct."
         )
     scene = Scene.load(folder, args.image, args.body)
     steps = []
