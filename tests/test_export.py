@@ -128,6 +128,7 @@ def test_weights_beyond_one_file_are_one_external_file(
     assert_the_same(tmp_path / "m.onnx", model, inputs(1))
 
 
+@pytest.mark.slow
 def test_the_verb(
     tmp_path: Path, exported_by_the_verb: tuple[Path, Path, str], capsys: pytest.CaptureFixture[str]
 ):

@@ -14,7 +14,7 @@ from PIL import Image
 from dpmesh.cli import compare as verb
 from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError, OutputError
-from dpmesh.evaluate.baselines import METHODS, Method
+from dpmesh.evaluate.baselines import METHODS, OF_CLIPS, Method
 from dpmesh.evaluate.qualitative import comparison, figure
 from dpmesh.evaluate.qualitative.columns import open_columns
 from dpmesh.evaluate.qualitative.comparison import compare
@@ -264,9 +264,11 @@ def test_the_same_weights_may_have_two_titles(weights: list[Path], photos: Path,
 
 
 def test_columns_are_checked(weights: list[Path]) -> None:
-    assert set(verb.METHODS) == set(METHODS)
+    assert {*verb.METHODS} == {*METHODS} - {*OF_CLIPS} | {"network"}
     with pytest.raises(ConfigError, match="labels"):
         open_columns(weights, labels=["one"])
+    with pytest.raises(ConfigError, match="method of clips"):
+        open_columns(weights[:1], methods=["gaussian"])
     with pytest.raises(ConfigError, match="columns"):
         open_columns([str(i) for i in range(13)])
 

@@ -80,6 +80,7 @@ def laboratory(twin: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return tmp_path
 
 
+@pytest.mark.slow
 def test_with_the_imported_vposer(laboratory: Path, capsys: pytest.CaptureFixture[str]):
     assert convert({}) == 0
     settings = read_settings(CONFIG, changes(words({})))

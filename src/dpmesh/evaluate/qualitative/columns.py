@@ -8,7 +8,7 @@ from pathlib import Path
 from dpmesh.assets import sha256, weights_folder
 from dpmesh.checkpoint import WEIGHTS
 from dpmesh.errors import ConfigError
-from dpmesh.evaluate.baselines import METHODS, WITHOUT_NETWORK, Method, method_of
+from dpmesh.evaluate.baselines import METHODS, OF_CLIPS, WITHOUT_NETWORK, Method, method_of
 from dpmesh.inference.options import ModelOptions
 from dpmesh.inference.predictor import Predictor
 from dpmesh.model import DPMesh
@@ -92,6 +92,10 @@ def _column(plain: Predictor, name: str, title: str, method: Method, several: bo
     path = WITHOUT_NETWORK.get(method, weights_folder(name) / WEIGHTS)
     content = sha256(path) if path is not None and path.is_file() else ""
     predictor = plain
+    if method != "network" and method in OF_CLIPS:
+        raise ConfigError(
+            f"{method} is a method of clips", where="methods", fix="dpmesh eval run synthocc-video"
+        )
     if method != "network":
         asked = method_of(method, plain.model)
         predictor = Predictor(
