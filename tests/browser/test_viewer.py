@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Page
 
 from dpmesh.geometry.camera import project
-from dpmesh.inference.corrections import Corrections
+from dpmesh.inference.corrections import Correction, Corrections
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
 from dpmesh.skeletons import JOINTS30
@@ -131,3 +132,25 @@ def test_a_click_places_a_joint_in_the_image(viewer: Viewer, scene: Scene, page:
     page.get_by_text("Undo", exact=True).click()
     page.get_by_text("undone: move R_Wrist").wait_for(timeout=20_000)
     assert not editor.document.steps
+
+
+def test_a_deleted_person_leaves_the_page_whole(viewer: Viewer, page: Page) -> None:
+    opened(page, viewer)
+    assert viewer.editor is not None
+    page.get_by_text("Colour by sigma", exact=True).click()
+    page.get_by_text("Skeleton", exact=True).click()
+    page.wait_for_timeout(1500)
+    page.get_by_text("Delete this person", exact=True).click()
+    page.get_by_text("1 step, fitted").wait_for(timeout=20_000)
+    page.get_by_text("Undo", exact=True).click()
+    page.get_by_text("undone: delete").wait_for(timeout=20_000)
+    page.wait_for_timeout(1000)  # the page fixture fails on errors in the browser
+
+
+def test_lists_of_other_images_are_kept(scene: Scene, predictor: Predictor, tmp_path: Path) -> None:
+    for source in ("a.jpg", "b.jpg", "a.jpg"):
+        one = replace(scene, source=source, source_sha256=source)
+        document = CorrectedImage(one, predictor, tmp_path, source[0])
+        document.steps.append(Correction("swap", 0))
+        document.save()
+    assert [e.source for e in Corrections.read(tmp_path / "corrections.json").entries] == ["b.jpg", "a.jpg"]

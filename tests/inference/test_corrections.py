@@ -158,3 +158,21 @@ def test_a_shorter_list_undoes_and_a_stored_one_gives_the_same(predictor: Build,
             "people"
         ][0]
     )
+
+
+@pytest.mark.parametrize("target", [{"pixel": (20000.0, -20000.0)}, {"point": (50.0, 0.0, 1.0)}])
+def test_a_target_far_outside_the_image_is_refused(predictor: Build, target: dict[str, Any]) -> None:
+    build = predictor()
+    with pytest.raises(InputError, match="far outside"):
+        build.correct(build(PHOTO), [Correction("move", 0, "L_Wrist", **target)])
+
+
+def test_corrections_of_other_images_alone_are_refused(tmp_path: Path) -> None:
+    Corrections((Entry("park.jpg", "", STEPS[:1]), Entry("b.jpg", "00", STEPS[:1]))).write(
+        tmp_path / "c.json"
+    )
+    options = PredictOptions(corrections=tmp_path / "c.json")
+    options.refuse_foreign_corrections([tmp_path / "other" / "park.jpg"])
+    Image.fromarray(PHOTO).save(tmp_path / "x.png")
+    with pytest.raises(InputError, match="none of these images"):
+        options.refuse_foreign_corrections([tmp_path / "x.png"])

@@ -237,6 +237,7 @@ def _sort_out(
     todo: list[Path] = []
     model: dict[str, object] = {}
     people = predict_options(args)
+    people.refuse_foreign_corrections(names)
     protected = parents_of([*names, *input_files(args)])
     for path, name in names.items():
         target = out / name

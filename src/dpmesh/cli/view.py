@@ -1,6 +1,7 @@
 """`dpmesh view RESULT`: a result in the browser, or as one HTML page."""
 
 import argparse
+import socket
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for the corrected result (default: corrected/ beside RESULT)",
     )
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
-    add("--port", type=int, default=8080, metavar="N", help="default: 8080, or the next free one")
+    add("--port", type=int, metavar="N", help="default: the first free one from 8080 on")
     add("--open", action="store_true", help="open the browser")
 
 
@@ -45,6 +46,10 @@ def run(args: argparse.Namespace) -> int:
     from dpmesh.viewer.results import open_result, result_folder
 
     if args.html is not None:
+        if args.edit or args.corrections or args.compare:
+            raise InputError(
+                "--html shows one result, without a server", fix="Leave --edit and --compare out."
+            )
         from dpmesh.viewer.pages import write_page
 
         if args.html.exists() and not args.overwrite:
@@ -57,12 +62,16 @@ def run(args: argparse.Namespace) -> int:
     from dpmesh.viewer.app import Viewer, import_viser
 
     import_viser()
-    if not 0 <= args.port <= 65535:
-        raise InputError("is not a port", where=f"--port {args.port}")
+    port = _free_port(args.host, args.port)
     other = None if args.compare is None else open_result(args.compare, args.body, args.image)
     document = _document(args) if args.edit or args.corrections else None
     result = open_result(args.result, args.body, args.image) if document is None else document.shown()
-    viewer = Viewer(result, other, args.host, args.port, document)
+    if other is not None and (other.image_size, len(other.times) > 1) != (
+        result.image_size,
+        len(result.times) > 1,
+    ):
+        raise InputError("is not of the same image or video", where=str(args.compare))
+    viewer = Viewer(result, other, args.host, port, document)
     say(f"{args.result}: {viewer.url} (Ctrl-C ends it)")
     if args.open:
         webbrowser.open(viewer.url)
@@ -71,6 +80,24 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         viewer.close()
     return 0
+
+
+def _free_port(host: str, wanted: int | None) -> int:
+    """The port to listen on. Raises InputError where that is not possible."""
+    if wanted is not None and not 0 <= wanted <= 65535:
+        raise InputError("is not a port", where=f"--port {wanted}")
+    if not host:
+        raise InputError("is no address", where="--host")
+    reason = ""
+    for port in range(8080, 8100) if wanted is None else (wanted,):
+        try:
+            with socket.create_server((host, port)) as free:
+                return int(free.getsockname()[1])
+        except OSError as error:
+            reason = error.strerror or str(error)
+    raise InputError(
+        f"cannot listen there ({reason})", where=f"{host}:{wanted or 8080}", fix="Choose another --port."
+    )
 
 
 def _document(args: argparse.Namespace) -> "CorrectedImage":

@@ -90,8 +90,21 @@ def edit(scene: SceneData, steps: Sequence[Correction], detector: PersonDetector
         if person >= len(edited) or edited[person].deleted:
             what = "was deleted" if person < len(edited) else "does not exist"
             raise InputError(f"person {person} {what}", where=where, fix=f"There are 0 to {len(edited) - 1}.")
+        _refuse_far(step, scene, where)
         edited[person].apply(step, scene.K)
     return edited
+
+
+def _refuse_far(step: Correction, scene: SceneData, where: str) -> None:
+    """Raise InputError for a joint that lies farther outside the image than the image is large."""
+    at = step.pixel
+    if step.point is not None:
+        at = tuple(project(np.array(step.point), scene.K))
+    height, width = scene.image_size
+    if at is not None and not (-width <= at[0] <= 2 * width and -height <= at[1] <= 2 * height):
+        raise InputError(
+            f"x {at[0]:.0f}, y {at[1]:.0f} is far outside the image of {width}×{height}", where=where
+        )
 
 
 def _added(scene: SceneData, step: Correction, detector: PersonDetector) -> Edited:

@@ -7,7 +7,7 @@ import: the command line compares options with those of an earlier result before
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -181,6 +181,22 @@ class PredictOptions:
     def record_of(self, source: str, sha256: str) -> dict[str, object]:
         """`record` of one image: with its corrections, None without any. Raises InputError."""
         return self.record() | {"corrections": corrections_record(self.corrections_of(source, sha256))}
+
+    def refuse_foreign_corrections(self, images: Iterable[Path]) -> None:
+        """Raise InputError where there are corrections, and none is of these images."""
+        if not isinstance(self.corrections, Corrections) or not self.corrections.entries:
+            return
+        paths = list(images)
+        names, entries = {path.name for path in paths}, self.corrections.entries
+        if any(Path(entry.source).name in names for entry in entries):
+            return
+        known = {entry.sha256 for entry in entries if entry.sha256}
+        if not known or known.isdisjoint(map(file_sha256, paths)):
+            raise InputError(
+                f"has corrections of {Path(entries[0].source).name}, and of none of these images",
+                where=self.corrections.where,
+                fix="Give the corrected image.",
+            )
 
     def corrections_of(self, source: str, sha256: str) -> "tuple[Correction, ...]":
         """Of one image. Raises InputError where they are of a file of that name with other content."""

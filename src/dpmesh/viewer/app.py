@@ -105,7 +105,7 @@ class Viewer:
         with self._lock:
             hidden = {name for name, drawn in self.stage.people.items() if not drawn.visible}
             before = self.stage
-            before.remove()
+            before.hide()
             self.result = result
             self.stage = Stage(self.server, result, on_joint=self._pick)
             self.stage.shown, self.stage.frame = before.shown, before.frame
@@ -271,10 +271,16 @@ class Viewer:
     def _from_side(self, client: "viser.ClientHandle | None") -> None:
         if client is None:
             return
-        depth = self._depth()
+        joints = self.result.joints3d.reshape(-1, 3)
+        low, high = (
+            np.percentile(joints, [2, 98], axis=0) if len(joints) else np.array([[-1, -1, 2], [1, 1, 4.0]])
+        )
+        middle, size = (low + high) / 2, float(np.linalg.norm(high - low))
         with client.atomic():
-            client.camera.position = (0.8 * depth, -0.25 * depth, 0.9 * depth)
-            client.camera.look_at = (0.0, 0.0, depth)
+            client.camera.up_direction = (0.0, -1.0, 0.0)
+            client.camera.fov = 0.8
+            client.camera.position = tuple(middle + max(2.0, 1.5 * size) * np.array([0.9, -0.2, -0.4]))
+            client.camera.look_at = tuple(middle)
 
     def _depth(self) -> float:
         joints = self.result.joints3d

@@ -67,10 +67,16 @@ class CorrectedImage:
         return [number for number in range(count) if number not in deleted]
 
     def save(self) -> Path:
-        """Write the corrected result and `corrections.json`; returns the result's folder. Raises OutputError."""
+        """Write the corrected result, and its steps into `corrections.json` beside those of other images.
+
+        Returns the result's folder. Raises OutputError, and InputError for a damaged list.
+        """
         folder = self.corrected().save(self.out, self.name, overwrite=True)
+        path = self.out / "corrections.json"
+        others = Corrections.read(path).entries if path.exists() else ()
         entry = Entry(self.scene.source, self.scene.source_sha256, tuple(self.steps))
-        Corrections((entry,)).write(self.out / "corrections.json")
+        kept = (one for one in others if (one.source, one.sha256) != (entry.source, entry.sha256))
+        Corrections((*kept, entry)).write(path)
         return folder
 
 
@@ -116,15 +122,15 @@ class Editor:
 
     def pick(self, name: str, joint: int) -> None:
         """A joint was clicked."""
-        self._person.value = name
+        self._person.value = f"person {int(name.removeprefix('person_'))}"
         self._joint.value = JOINTS30.joints[joint]
 
     def _labels(self) -> tuple[str, ...]:
-        return tuple(f"person_{number:02d}" for number in self.document.numbers()) or ("nobody",)
+        return tuple(f"person {number}" for number in self.document.numbers()) or ("nobody",)
 
     @property
     def _number(self) -> int:
-        return int(self._person.value.removeprefix("person_")) if self._person.value != "nobody" else 0
+        return int(self._person.value.removeprefix("person ")) if self._person.value != "nobody" else 0
 
     def _step(self, op: Literal["move", "hide", "swap", "delete", "add"], **fields: Any) -> None:
         if op != "add":
@@ -154,9 +160,11 @@ class Editor:
         return True
 
     def _undo(self) -> None:
-        if self.document.steps:
-            undone = self.document.steps.pop()
-            self._apply(f"undone: {undone.mark}")
+        if not self.document.steps:
+            self._status.content = "Nothing to undo."
+            return
+        undone = self.document.steps.pop()
+        self._apply(f"undone: {undone.mark}")
 
     def _save(self) -> None:
         try:
@@ -170,7 +178,7 @@ class Editor:
         """Arrows at the chosen joint; where they are let go, the joint is pinned."""
         at = None
         if self._drag.value:
-            at = self._place(self._person.value, JOINTS30.index(self._joint.value))
+            at = self._place(f"person_{self._number:02d}", JOINTS30.index(self._joint.value))
         if self._gizmo is not None and at is None:
             self._gizmo.visible = False
         if at is None:

@@ -54,6 +54,8 @@ class _Drawn:
     row: int | None = None
     mesh: Any = None
     mesh_key: tuple[Any, ...] = ()
+    coloured: Any = None
+    """The surface coloured by sigma, in place of the skinned mesh."""
     balls: Any = None
     lines: Any = None
 
@@ -97,22 +99,28 @@ class Stage:
         row = self.result.row(self.people[name].person, self.frame)
         return None if row is None else self.result.joints3d[row, joint].astype(np.float64)
 
-    def remove(self) -> None:
+    def hide(self) -> None:
+        """Show nothing of it. Its nodes stay, since viser's page fails where a skinned mesh is removed; those of the
+        same name in a later stage take their places."""
+        handles = [self._plane, self._frustum, self._points, self._floor]
         for drawn in self.people.values():
-            for handle in (drawn.mesh, drawn.balls, drawn.lines):
-                if handle is not None:
-                    handle.remove()
-        for handle in (self._plane, self._frustum, self._points, self._floor):
+            handles += [drawn.mesh, drawn.coloured, drawn.balls, drawn.lines]
+        for handle in handles:
             if handle is not None:
-                handle.remove()
+                handle.visible = False
 
     def _draw_person(self, drawn: _Drawn) -> None:
         shown, scene = self.shown, self.server.scene
         row = self.result.row(drawn.person, self.frame) if drawn.visible else None
-        if row is not None and shown.bodies:
+        by_sigma = row is not None and shown.sigma and bool(np.isfinite(self.result.joint_sigma[row]).all())
+        if row is not None and shown.bodies and by_sigma:
+            self._draw_coloured(drawn, row)
+        elif row is not None and shown.bodies:
             self._draw_mesh(drawn, row)
-        elif drawn.mesh is not None:
+        if drawn.mesh is not None and (by_sigma or row is None or not shown.bodies):
             drawn.mesh.visible = False
+        if drawn.coloured is not None and not (by_sigma and shown.bodies):
+            drawn.coloured.visible = False
         if row is None or not shown.skeleton:
             for handle in (drawn.balls, drawn.lines):
                 if handle is not None:
@@ -162,11 +170,8 @@ class Stage:
         colouring: tuple[Any, ...] = (
             drawn.colour,
             opacity,
-            self.shown.sigma,
             row if still else -1,
         )
-        if self.shown.sigma:
-            colouring = (*colouring, row)
         turns, places = self.result.bones(row)
         quaternions = Rotation.from_matrix(turns).as_quat()[:, [3, 0, 1, 2]]
         if drawn.mesh is None or drawn.mesh_key != colouring:
@@ -174,7 +179,7 @@ class Stage:
             drawn.mesh = self.server.scene.add_mesh_skinned(
                 f"{self.prefix}/{drawn.person.name}/body", vertices, self.faces,
                 bone_wxyzs=np.tile([1.0, 0, 0, 0], (len(rest), 1)), bone_positions=rest, skin_weights=self.weights,
-                color=self._body_colours(drawn, row), opacity=opacity if opacity < 1 else None,
+                color=drawn.colour, opacity=opacity if opacity < 1 else None,
             )  # fmt: skip
             drawn.mesh_key, drawn.row = colouring, None
         if drawn.row != row:
@@ -183,13 +188,15 @@ class Stage:
             drawn.row = row
         drawn.mesh.visible = True
 
-    def _body_colours(self, drawn: _Drawn, row: int) -> Any:
-        sigma = self.result.joint_sigma[row]
-        if not (self.shown.sigma and np.isfinite(sigma).all()):
-            return tuple(round(255 * c) for c in drawn.colour)
+    def _draw_coloured(self, drawn: _Drawn, row: int) -> None:
+        """viser's skinned meshes have one colour, so the posed surface is sent, once a frame."""
+        import trimesh  # comes with viser
+
         vertices = self._posed(row)
-        colours = sigma_colours(surface_sigma(vertices, self.result.joints3d[row], sigma))
-        return np.rint(255 * colours).astype(np.uint8)
+        sigma = surface_sigma(vertices, self.result.joints3d[row], self.result.joint_sigma[row])
+        colours = np.rint(255 * sigma_colours(sigma)).astype(np.uint8)
+        mesh = trimesh.Trimesh(vertices, self.faces, vertex_colors=colours, process=False)
+        drawn.coloured = self.server.scene.add_mesh_trimesh(f"{self.prefix}/{drawn.person.name}/sigma", mesh)
 
     def _posed(self, row: int) -> NDArray[np.float64]:
         vertices, rest = self.result.bind_pose(row)
@@ -214,7 +221,7 @@ class Stage:
             edges = np.stack([rays, np.roll(rays, -1, axis=0)], axis=1) * _FRUSTUM
             sides = np.stack([np.zeros_like(rays), rays * _FRUSTUM], axis=1)
             segments = np.concatenate([edges, sides]).astype(np.float32)
-            self._frustum = scene.add_line_segments("/camera", segments, (120, 130, 145))
+            self._frustum = scene.add_line_segments("/camera", segments, (120, 130, 145), thickness=0.0005)
         if not self.shown.image:
             if self._plane is not None:
                 self._plane.visible = False
