@@ -35,7 +35,7 @@ def main(result: str, target: str) -> None:
         tab.wait_for_timeout(500)
         shots.append(tab.screenshot())
         browser.close()
-    images = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots]
+    images = [Image.open(io.BytesIO(shot), formats=("PNG",)).convert("RGB") for shot in shots]
     sheet = Image.new("RGB", (sum(image.width for image in images), images[0].height))
     for i, image in enumerate(images):
         sheet.paste(image, (i * image.width, 0))
