@@ -102,7 +102,8 @@ def test_an_interruption_leaves_what_was_done_and_resume_goes_on(
 
 
 RUN = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.path.insert(0, {support!r})
 import fakes
 from dpmesh.cli.main import main
