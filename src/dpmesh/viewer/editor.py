@@ -126,11 +126,11 @@ class Editor:
         self._joint.value = JOINTS30.joints[joint]
 
     def _labels(self) -> tuple[str, ...]:
-        return tuple(f"person {number}" for number in self.document.numbers()) or ("nobody",)
+        return tuple(f"person {number}" for number in self.document.numbers()) or ("none",)
 
     @property
     def _number(self) -> int:
-        return int(self._person.value.removeprefix("person ")) if self._person.value != "nobody" else 0
+        return int(self._person.value.removeprefix("person ")) if self._person.value != "none" else 0
 
     def _step(self, op: Literal["move", "hide", "swap", "delete", "add"], **fields: Any) -> None:
         if op != "add":

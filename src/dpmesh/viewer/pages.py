@@ -6,14 +6,13 @@ import numpy as np
 
 from dpmesh.body.files import free_body, load_body
 from dpmesh.body.layer import BodyModel
-from dpmesh.errors import DPMeshError
 from dpmesh.inference.scene import Scene
-from dpmesh.io import atomic_write, read_json
+from dpmesh.io import atomic_write
 from dpmesh.video.decode import Span, open_frames
 from dpmesh.video.exports import animated_glb
 from dpmesh.video.tracks import Tracks
 from dpmesh.video.tracks_page import page_video, tracks_page
-from dpmesh.viewer.results import SCENE, TRACKS
+from dpmesh.viewer.results import SCENE, recorded_video
 
 
 def write_page(folder: Path, path: Path, image: Path | None = None, body: Path | None = None) -> int:
@@ -32,15 +31,9 @@ def _of_tracks(folder: Path, video: Path | None, body: Path | None) -> str:
     tracks = Tracks.load(folder)
     layer = BodyModel(free_body() if body is None else load_body(body))
     glb = b"".join(animated_glb(tracks, layer, layer.faces.cpu().numpy().astype(np.int32)))
-    content = read_json(folder / TRACKS)
-    source = str(video or (content.get("source", "") if isinstance(content, dict) else ""))
+    source = str(video) if video else recorded_video(folder)
     first = float(tracks.time[0]) if len(tracks.time) else 0.0
     last = float(tracks.time[-1]) if len(tracks.time) else 0.0
     span = Span(start=max(0.0, first - 0.5 / tracks.fps), end=last + 0.5 / tracks.fps)
-    try:
-        mp4 = page_video(open_frames(source), span)
-    except DPMeshError:
-        if video is not None:
-            raise
-        mp4 = None
+    mp4 = page_video(open_frames(source), span) if source else None
     return tracks_page(tracks, glb, folder.name, mp4, start=span.start)

@@ -20,10 +20,11 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.errors import DPMeshError, InputError
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.scene import Scene
-from dpmesh.io import read_json
 from dpmesh.render.overlay import palette
 from dpmesh.video.decode import Span, open_frames
+from dpmesh.video.tables import read_text
 from dpmesh.video.tracks import Tracks
+from dpmesh.video.unfinished import input_record
 
 SCENE, TRACKS = "scene.json", "tracks.json"
 
@@ -137,9 +138,20 @@ def open_result(path: Path, body: Path | None = None, image: Path | None = None)
     layer = BodyModel(free_body() if body is None else load_body(body))
     if (folder / SCENE).is_file():
         return shown_scene(Scene.load(folder, image), layer, folder.name)
-    content = read_json(folder / TRACKS)
-    source = str(content.get("source", "")) if isinstance(content, dict) else ""
-    return _of_tracks(Tracks.load(folder), layer, folder.name, str(image or source))
+    source = str(image) if image else recorded_video(folder)
+    return _of_tracks(Tracks.load(folder), layer, folder.name, source)
+
+
+def recorded_video(folder: Path) -> str:
+    """The video that a result's tracks.json names, if that file or folder is there and unchanged; else empty.
+
+    A camera or an address is never opened because a file names it.
+    """
+    content = read_text(folder)
+    source, options = content.get("source"), content.get("options")
+    if not isinstance(source, str) or not isinstance(options, dict) or not Path(source).exists():
+        return ""
+    return source if input_record(source) == options.get("input") else ""
 
 
 def shown_scene(
