@@ -3,11 +3,11 @@
 import numpy as np
 
 from benchmarks.accuracy.shape_spread import compared, measures
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 
 
 def test_stature_and_waist_follow_the_mesh():
-    body = free_body()
+    body = population_body()
     betas = np.zeros((3, 10))
     betas[1, 0], betas[2, 3] = 2.0, 2.0  # taller; more girth
     found = measures(body, betas)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.machine import report_result
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.data.detector_noise import detected
 from dpmesh.data.poses import PoseBank, SampledPoses
 from dpmesh.data.synthetic.body import FastBody
@@ -56,7 +56,7 @@ class Answers(NamedTuple):
 
 def rendered(count: int, looks: Path | None, seed: int = SEED) -> Answers:
     """Of rendered people in the box of those of their joints that lie in the image."""
-    bank, body, detector = SampledPoses(PoseBank.load("train")), free_body(), Detector()
+    bank, body, detector = SampledPoses(PoseBank.load("train")), population_body(), Detector()
     people, figure = SyntheticPeople(seed, bank, body, looks), FastBody(body)
     rng, rows = np.random.default_rng(seed), []
     for index in range(count):
@@ -144,7 +144,7 @@ def cover(
 def drawn(people: int = 3000) -> dict[str, Answers]:
     """What the noise models draw for other people, whose joints are hidden by chance."""
     rng = np.random.default_rng(SEED)
-    scenes = draw_scenes(rng, people, SampledPoses(PoseBank.load("train")), FastBody(free_body()))
+    scenes = draw_scenes(rng, people, SampledPoses(PoseBank.load("train")), FastBody(population_body()))
     known, hidden = input_truth(scenes), guess_hidden(rng, scenes)
     rows = list(_COCO)
     covered = hidden[:, rows]

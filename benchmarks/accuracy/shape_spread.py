@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import report_result
-from dpmesh.body.files import BodyArrays, free_body
+from dpmesh.body.files import BodyArrays, population_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.model import DPMesh
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--keypoints", action="store_true", help="without images")
     parser.add_argument("--json")
     options = parser.parse_args()
-    body = free_body()
+    body = population_body()
     people = SyntheticPeople(SEED, Recorded(PoseBank.load("test")), body, options.looks)
     batch = as_tensors(people.batch(0, options.people))
     model = DPMesh.from_pretrained(options.weights).eval()

@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.machine import commit, machine
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.data.noise import posefix
 from dpmesh.data.poses import PoseBank, SampledPoses
 from dpmesh.data.synthetic import SyntheticPeople
@@ -51,7 +51,7 @@ class Batches(Dataset[dict[str, object]]):
         if self._people is None:  # in the worker
             cv2.setNumThreads(1)
             torch.set_num_threads(1)
-            self._people = SyntheticPeople(0, SampledPoses(PoseBank.load("train")), free_body())
+            self._people = SyntheticPeople(0, SampledPoses(PoseBank.load("train")), population_body())
         return {k: v for k, v in self._people.batch(16 * index, 16).items() if k != "record_id"}
 
 
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--json")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    body = free_body()
+    body = population_body()
     poses = SampledPoses(PoseBank.load("train"))
     people = SyntheticPeople(0, poses, body)
     print(f"a pool of {len(poses.pool)} poses, decoded once")

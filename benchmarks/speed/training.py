@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import report_result
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.checkpoint import uninitialised
 from dpmesh.config import PAPER
 from dpmesh.data.poses import PoseBank
@@ -54,7 +54,7 @@ def settings(precision: str, **more: Any) -> Settings:
 
 def people(count: int) -> Tensors:
     """Synthetic ones; where they come from does not change a step."""
-    return as_tensors(SyntheticPeople(1, PoseBank.load("train"), free_body()).batch(0, count))
+    return as_tensors(SyntheticPeople(1, PoseBank.load("train"), population_body()).batch(0, count))
 
 
 def pretended(fake: FakeTensorMode, model: DPMesh) -> DPMesh:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from dpmesh.body.files import REGRESSORS, BodyArrays, free_body
+from dpmesh.body.files import REGRESSORS, BodyArrays, free_body, population_body
 from dpmesh.skeletons import JOINTS30, SMPL24
 
 MIRROR = np.array([-1, 1, 1], np.float32)
@@ -102,3 +102,22 @@ def test_shapes_have_the_spread_of_people(body: BodyArrays) -> None:
     people = np.random.default_rng(0).normal(size=(200, 10))
     heights = [np.ptp((body.v_template + body.shapedirs @ b)[:, 1]) for b in people]
     assert 0.06 < np.std(heights) < 0.12 and 1.65 < np.mean(heights) < 1.8
+
+
+def test_the_mean_has_a_neutral_chest_and_the_populations_joints(body: BodyArrays) -> None:
+    """A man's chest reaches as far forward as its own middle; the mean of both sexes does no further than a third."""
+    other = population_body()
+    for name, rows in [("chain", body.J_regressor), *body.regressors.items()]:
+        for ours, theirs in ((body.v_template, other.v_template), (body.shapedirs, other.shapedirs)):
+            moved = np.tensordot(rows, ours - theirs, 1)
+            assert np.abs(moved).max() < 1e-5, name  # metres; shapes are stored as float16
+    np.testing.assert_array_equal(body.weights, other.weights)
+
+    def bulge(arrays: BodyArrays) -> float:
+        """How far the sides of the chest stand out before its middle at the same height, metres."""
+        v = arrays.v_template
+        front = (v[:, 2] > 0.05) & (np.abs(v[:, 1] - 0.33) < 0.03)
+        side, middle = (np.abs(v[:, 0]) > 0.06) & (np.abs(v[:, 0]) < 0.09), np.abs(v[:, 0]) < 0.015
+        return float(v[front & side, 2].max() - v[front & middle, 2].mean())
+
+    assert bulge(other) > 0.012 and bulge(body) < 0.5 * bulge(other)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.data.detector_noise import PHOTOGRAPHED, RENDERED, detected
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
@@ -75,7 +75,9 @@ def test_joints_of_somebody_near() -> None:
 
 def test_both_streams_have_it() -> None:
     bank = PoseBank.load("train")
-    people, before = (SyntheticPeople(7, bank, free_body(), detector_noise=share) for share in (1.0, 0.0))
+    people, before = (
+        SyntheticPeople(7, bank, population_body(), detector_noise=share) for share in (1.0, 0.0)
+    )
     nothing = [
         (one.keypoints_only(np.random.default_rng(0), 1000)["visible"] == 0).all(1).mean()
         for one in (people, before)

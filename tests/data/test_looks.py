@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.sample import Sample
 from dpmesh.data.synthetic import SyntheticPeople
@@ -19,7 +19,7 @@ from dpmesh.data.synthetic.looks_file import load_looks
 from dpmesh.errors import ConfigError, InputError
 from dpmesh.train.config import Data, TrainingSource
 
-BODY = free_body()
+BODY = population_body()
 RED, GREEN = (200, 30, 30), (30, 180, 30)
 
 

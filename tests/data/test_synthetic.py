@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.sample import Sample, stack
@@ -26,7 +26,7 @@ def bank() -> PoseBank:
 
 @pytest.fixture(scope="module")
 def people(bank: PoseBank) -> SyntheticPeople:
-    return SyntheticPeople(7, bank, free_body())
+    return SyntheticPeople(7, bank, population_body())
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def samples(people: SyntheticPeople) -> list[Sample]:
 
 
 def test_the_fast_body_is_the_body() -> None:
-    arrays = free_body()
+    arrays = population_body()
     fast, model = FastBody(arrays), BodyModel(arrays)
     rng = np.random.default_rng(0)
     betas = rng.standard_normal((3, 10)).astype(np.float32)
@@ -49,13 +49,15 @@ def test_the_fast_body_is_the_body() -> None:
 
 
 def test_an_index_is_a_sample(people: SyntheticPeople, samples: list[Sample], bank: PoseBank) -> None:
-    again = SyntheticPeople(7, bank, free_body())
+    again = SyntheticPeople(7, bank, population_body())
     for index in (11, 0, 5):  # in another order, from another object
         for field in fields(Sample):
             assert np.array_equal(
                 getattr(again.sample(index), field.name), getattr(samples[index], field.name)
             )
-    other = SyntheticPeople(8, bank, free_body()).sample(0).crop  # nor is another seed the same row, shifted
+    other = (
+        SyntheticPeople(8, bank, population_body()).sample(0).crop
+    )  # nor is another seed the same row, shifted
     assert not any(np.array_equal(other, sample.crop) for sample in samples)
     batch = people.batch(3, 2)
     assert batch["record_id"] == ["synthetic/7/3", "synthetic/7/4"]
@@ -70,7 +72,7 @@ def test_targets_agree_with_each_other_and_with_the_body(
 ) -> None:
     keypoints = people.keypoints_only(np.random.default_rng(0), 40)
     rendered = stack(samples)
-    model = BodyModel(free_body())
+    model = BodyModel(population_body())
     for batch in (rendered, keypoints):
         projected = (
             batch["joints3d"][..., :2] / batch["joints3d"][..., 2:] * batch["focal"][:, None, None] + 128
@@ -115,7 +117,7 @@ def test_people_are_framed_as_a_detector_would(people: SyntheticPeople, bank: Po
     assert (
         batch["joints2d"][:, head, 1] < batch["joints2d"][:, feet, 1].mean(1)
     ).mean() > 0.85  # upright: y down
-    scenes = draw_scenes(np.random.default_rng(2), 500, bank, FastBody(free_body()))
+    scenes = draw_scenes(np.random.default_rng(2), 500, bank, FastBody(population_body()))
     company = np.bincount(scenes.other_of, minlength=500)
     assert (np.diff(scenes.other_of) >= 0).all() and company.max() == len(OTHERS) - 1
     assert 0.25 < (company > 0).mean() < 0.4
@@ -171,7 +173,7 @@ def test_nothing_cannot_be_stacked() -> None:
 
 def test_the_surface_lies_on_the_body_by_the_part_that_is_named(samples: list[Sample]) -> None:
     """Every cell, put back into space by its depth, lies near a vertex which that joint moves most."""
-    arrays = free_body()
+    arrays = population_body()
     model, part = BodyModel(arrays), arrays.weights.argmax(1)
     cells = 0
     for sample in samples:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.data.synthetic.accessories import Accessories, place_pieces
@@ -38,7 +38,7 @@ RED = material(PLAIN, np.array([1.0, 0, 0]), grain=0.0)
 
 @pytest.fixture(scope="module")
 def body() -> FastBody:
-    return FastBody(free_body())
+    return FastBody(population_body())
 
 
 def cube(x: float, z: float, size: float) -> Mesh:
@@ -230,7 +230,7 @@ def test_self_collisions_are_detected(body: FastBody) -> None:
         poses = bank.sample(np.random.default_rng(0), 1500, exchange=exchange)
         shares.append(tangled(body.joints(np.zeros((1500, 10), np.float32), matrices(poses))[0]).mean())
     assert shares[0] < 0.03 < shares[1] < 0.1
-    batch = SyntheticPeople(0, bank, free_body()).keypoints_only(np.random.default_rng(0), 1500)
+    batch = SyntheticPeople(0, bank, population_body()).keypoints_only(np.random.default_rng(0), 1500)
     assert tangled(batch["joints3d"]).mean() < 0.003
 
 

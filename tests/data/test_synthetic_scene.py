@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.data.synthetic.camera_effects import motion_blur, photograph
@@ -93,7 +93,7 @@ def test_photographs() -> None:
 
 
 def test_the_keypoint_stream_hides_about_as_much_as_the_images() -> None:
-    people = SyntheticPeople(3, PoseBank.load("train"), free_body())
+    people = SyntheticPeople(3, PoseBank.load("train"), population_body())
     main = [
         JOINTS30.index(name)
         for name in ("Neck", "L_Hip", "R_Knee", "L_Ankle", "L_Elbow", "R_Wrist", "L_Shoulder")

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.train.dataloader import as_tensors
@@ -11,7 +11,7 @@ from dpmesh.train.objectives.simulated_readings import simulated_readings
 
 
 def test_errors_have_the_measured_size():
-    people = SyntheticPeople(3, PoseBank.load("train"), free_body())
+    people = SyntheticPeople(3, PoseBank.load("train"), population_body())
     batch = as_tensors(people.keypoints_only(np.random.default_rng(0), 400))
     read = simulated_readings(batch, 5, absent=0.25)
     assert torch.equal(read, simulated_readings(batch, 5, absent=0.25))

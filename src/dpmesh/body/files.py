@@ -6,7 +6,7 @@ Body frame (docs/reference/conventions.md): metres, y up, the subject's left is 
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -93,8 +93,22 @@ class BodyArrays:
 
 
 def free_body() -> BodyArrays:
-    """The body that ships with the package (CC0, built by tools/assets/build_body.py)."""
+    """The body that ships with the package (CC0, built by tools/assets/build_body.py). Its chest is neutral."""
     return load_body(shipped("body/free_body.npz"))
+
+
+def population_body() -> BodyArrays:
+    """The free body with the chests of men and women as its shapes have them: what synthetic people are drawn with.
+
+    Joints in rest pose, topology and shape space are free_body's; vertices of the torso differ by up to 8 mm
+    (tools/assets/body_chest.py).
+    """
+    body = free_body()
+    with np.load(shipped("body/population_chest.npz"), allow_pickle=False) as rows:
+        vertices = rows["vertices"]
+        template, shapes = body.v_template.copy(), body.shapedirs.copy()
+        template[vertices], shapes[vertices] = rows["v_template"], rows["shapedirs"]
+    return replace(body, v_template=template, shapedirs=shapes)
 
 
 def load_body(

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmesh.body.files import BodyArrays, free_body
+from dpmesh.body.files import BodyArrays, population_body
 from dpmesh.data.annotation import Annotation, damage
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.crops import make_sample
@@ -132,7 +132,7 @@ def open_source(
         hint = " Test splits are for evaluation alone." if "test" in split else ""
         raise ConfigError(f"no training from the split {split!r}", fix=f"Take train or validation.{hint}")
     if kind == "synthetic":
-        return SyntheticSource(seed, split, free_body(), length)
+        return SyntheticSource(seed, split, population_body(), length)
     if is_packed(folder := Path(root)):
         return ShardSource(folder, kind, split)
     return read_folder(kind, folder, split, fits, bodies, fit_err, benchmark_sequences)

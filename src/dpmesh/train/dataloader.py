@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.config import DPMeshConfig
 from dpmesh.data.poses import PoseBank, SampledPoses, held_out, refuse_unmatched
 from dpmesh.data.sample import Batch
@@ -112,7 +112,7 @@ def training_people(data: Data, seed: int) -> SyntheticPeople:
     return SyntheticPeople(
         seed,
         _training_poses(data.motions),
-        free_body(),
+        population_body(),
         looks,
         data.looks_share,
         backgrounds,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpmesh.body.files import free_body
+from dpmesh.body.files import free_body, population_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.data.augment import AugmentConfig
 from dpmesh.data.poses import PoseBank
@@ -61,7 +61,7 @@ def held_out(count: int, seed: int = SEED) -> Tensors:
 
 def rendered(bank: PoseBank, count: int, seed: int = SEED) -> Tensors:
     """`count` people in poses of the bank as they were recorded."""
-    return as_tensors(SyntheticPeople(seed, Recorded(bank), free_body()).batch(0, count))
+    return as_tensors(SyntheticPeople(seed, Recorded(bank), population_body()).batch(0, count))
 
 
 @lru_cache(maxsize=1)
@@ -122,7 +122,7 @@ def predict(model: DPMesh, batch: Tensors, *, images: bool = True, chunk: int = 
 @torch.inference_mode()
 def figures(body: BodyModel, predicted: BodyParameters, batch: Tensors) -> Figures:
     """MPJPE, PA-MPJPE (14 Human3.6M joints, relative to its pelvis) and MPVE (relative to SMPL's) per synthetic person,
-    mm. The truth is the free body, which the people were rendered with; a model of another body has no MPVE."""
+    mm. The truth is the free body in their pose and shape; a model of another body has no MPVE."""
     device = predicted.betas.device
     (a, a_mesh) = _meshes(body, predicted.betas, predicted.rotations)
     drawn = _drawn_with(body, device)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from dpmesh.body.files import free_body
+from dpmesh.body.files import population_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.data.poses import PoseBank
 from dpmesh.data.synthocc.draws import Draws
@@ -54,7 +54,7 @@ class People:
     """The free body in float64 and the test split of the pose bank."""
 
     def __init__(self) -> None:
-        arrays = free_body()
+        arrays = population_body()
         self.faces = np.ascontiguousarray(arrays.faces, np.int32)
         self.rest = arrays.v_template.astype(np.float64)
         self._part = arrays.weights.argmax(1)[self.faces[:, 0]]
