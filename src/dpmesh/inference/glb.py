@@ -28,6 +28,10 @@ _CHUNK = 1024
 """Keys that are converted at a time."""
 
 
+_ABSENT = 1e-3
+"""Two millimetres: a scale of 0 has no inverse, and Blender then writes an FBX whose bodies are infinitely far away."""
+
+
 @dataclass(frozen=True, eq=False)
 class Skeleton:
     """What all bodies share. parents: index of each joint's parent, smaller than its own; -1 for the root, joint 0."""
@@ -70,7 +74,7 @@ class Motion:
     """Axis-angle, each relative to its parent; of the root, bind pose to camera frame."""
     transl: Float[np.ndarray, "t 3"]
     absent: Sequence[tuple[float, float]] = ()
-    """Spans of time without the body, from and until, seconds; it is scaled to nothing."""
+    """Spans of time without the body, from and until, seconds; it is scaled by _ABSENT."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +237,9 @@ class _Scene(Gltf):
         if motion.absent:
             keys = sorted(
                 {
-                    time: size for span in motion.absent for time, size in zip(span, (0.0, 1.0), strict=True)
+                    time: size
+                    for span in motion.absent
+                    for time, size in zip(span, (_ABSENT, 1.0), strict=True)
                 }.items()
             )
             if keys[0][0] > 0:
