@@ -20,7 +20,7 @@ from dpmesh.inference.detections import Detection, PersonDetector
 from dpmesh.inference.image_sources import source_path
 from dpmesh.inference.images import DecodedImage, read_image
 from dpmesh.inference.options import PredictOptions
-from dpmesh.inference.rolled import detect_people
+from dpmesh.inference.rolled import RolledDetector, detect_people
 from dpmesh.inference.scene import FocalSource
 from dpmesh.inference.user_detections import user_detections
 from dpmesh.types import Inputs
@@ -98,7 +98,8 @@ def prepare_image(
         min_confidence = MIN_DETECTED
     else:
         roll = options.roll or 0.0
-        people, counts = user_detections(decoded.rgb, name, options, detector, only_image, inputs)
+        turning = RolledDetector(detector, roll) if roll else detector
+        people, counts = user_detections(decoded.rgb, name, options, turning, only_image, inputs)
         min_confidence = MIN_DETECTED if options.keypoints is None else MIN_SUPPLIED
         counts["dropped"] = max(0, len(people) - options.max_people)
         people = sorted(people, key=lambda p: -p.score)[: options.max_people]

@@ -44,7 +44,9 @@ class RolledDetector:
         pairs = zip(people, boxes, strict=True)
         return tuple(replace(self._back(p, to_image, image.shape[:2]), box=box) for p, box in pairs)
 
-    def _back(self, person: Detection, to_image: Float[np.ndarray, "2 3"], size: tuple[int, ...]) -> Detection:
+    def _back(
+        self, person: Detection, to_image: Float[np.ndarray, "2 3"], size: tuple[int, ...]
+    ) -> Detection:
         """The person in the image as it is."""
         return replace(
             person,
@@ -116,7 +118,9 @@ def _squares(roll: float) -> Float[np.ndarray, "2 2"]:
     return np.array([[c, s], [s, c]])
 
 
-def _moved(points: Float32[np.ndarray, "n 3"], to_image: Float[np.ndarray, "2 3"]) -> Float32[np.ndarray, "n 3"]:
+def _moved(
+    points: Float32[np.ndarray, "n 3"], to_image: Float[np.ndarray, "2 3"]
+) -> Float32[np.ndarray, "n 3"]:
     """Points that are not visible move too, but for those that are nowhere (all 0)."""
     moved = np.column_stack([points[:, :2] @ to_image[:, :2].T + to_image[:, 2], points[:, 2]])
     return np.where(points.any(1)[:, None], moved, 0).astype(np.float32)
