@@ -56,3 +56,19 @@ def test_outside_is_black_and_shrinking_averages() -> None:
     assert (
         np.abs(window[5:120, 70:185].astype(int) - 127).max() <= 3
     )  # a plain bilinear warp would show 0 or 255
+
+
+def test_what_leans_by_the_roll_is_upright_in_the_crop() -> None:
+    crop = Crop(30.0, 20.0, 160.0, roll=35.0)
+    points = np.random.default_rng(0).uniform(-500, 900, (7, 3, 2))
+    np.testing.assert_allclose(crop.to_image(crop.to_crop(points)), points, atol=1e-9)
+    middle, above = crop.to_image(np.array([[128.0, 128.0], [128.0, 28.0]]))
+    np.testing.assert_allclose(middle, [110, 100])
+    up = (above - middle) * crop.scale / 100
+    np.testing.assert_allclose(up, [np.sin(np.deg2rad(35)), -np.cos(np.deg2rad(35))], atol=1e-12)
+    image = np.zeros((200, 200, 3), np.uint8)
+    x, y = np.rint(crop.to_image(np.array([60.0, 90.0]))).astype(int)
+    image[y - 1 : y + 2, x - 1 : x + 2] = 255
+    row, column = np.unravel_index(crop.warp(image)[..., 0].argmax(), (256, 256))
+    assert abs(row - 90) <= 3 and abs(column - 60) <= 3
+    assert Crop.around(np.array([0.0, 0, 9, 9]), 1.2, 35.0).roll == 35.0

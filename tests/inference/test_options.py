@@ -87,7 +87,7 @@ def test_records_know_files_by_content(tmp_path: Path) -> None:
     record = PredictOptions(keypoints=file, boxes="1,2,3,4", focal=500.0).record()
     assert record == {
         "keypoints": {"file": "k.json", "sha256": digest}, "keypoint_format": None, "boxes": "1,2,3,4",
-        "focal": 500.0, "fov": None, "max_people": 20, "keep_unposed": False, "hypotheses": 1,
+        "focal": 500.0, "fov": None, "roll": None, "max_people": 20, "keep_unposed": False, "hypotheses": 1,
     }  # fmt: skip
     assert PredictOptions(keypoints=np.zeros((1, 17, 3))).record()["keypoints"] != record["keypoints"]
     with pytest.raises(InputError, match="no such file"):

@@ -212,7 +212,7 @@ def test_options_are_recorded(predictor: Build, tmp_path: Path) -> None:
     assert scene.options == {
         "weights": {"file": "fake"}, "keypoints": {"file": "k.json", "sha256": digest},
         "keypoint_format": None, "boxes": None,
-        "focal": None, "fov": 50.0, "max_people": 3, "keep_unposed": False, "hypotheses": 1,
+        "focal": None, "fov": 50.0, "roll": None, "max_people": 3, "keep_unposed": False, "hypotheses": 1,
     }  # fmt: skip
     arrays = [predictor()(PHOTO, boxes=np.array([[1.0, 2, 30, 40 + i]])).options["boxes"] for i in (0, 0, 1)]
     assert arrays[0] == arrays[1] != arrays[2]

@@ -31,10 +31,11 @@ def add_recursive(parser: argparse.ArgumentParser) -> None:
 
 
 def add_camera(parser: argparse.ArgumentParser) -> None:
-    """Focal length or field of view."""
+    """Focal length or field of view, and roll."""
     either = parser.add_mutually_exclusive_group()
     for name in ("focal", "fov"):
         add_option(either, PredictOptions, name)
+    add_option(parser, PredictOptions, "roll")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -149,6 +150,10 @@ def angle(text: str) -> float:
     return _number(text, float, 0.0, 180.0)
 
 
+def roll(text: str) -> float:
+    return _number(text, float, -180.0, 180.0)
+
+
 def count(text: str) -> int:
     return int(_number(text, int, 0.0, math.inf))
 
@@ -165,6 +170,7 @@ _SYNTAX: dict[str, dict[str, Any]] = {
     "corrections": {"metavar": "FILE"},
     "focal": {"metavar": "PX", "type": positive},
     "fov": {"metavar": "DEG", "type": angle},
+    "roll": {"metavar": "DEG", "type": roll},
     "weights": {"metavar": "NAME|DIR"},
     "body": {"metavar": "FILE"},
     "regressors": {"metavar": "DIR"},

@@ -168,6 +168,8 @@ def _asked(args: argparse.Namespace, columns: "Sequence[Column]") -> dict[str, A
         value = getattr(args, name)
         asked[name] = sha256(Path(value)) if value is not None and _is_file(value) else value
     asked["keep_unposed"] = args.keep_unposed
+    if args.roll is not None:
+        asked["roll"] = args.roll
     for name in ("pose_model", "person_model"):
         if getattr(args, name) is not None:
             asked[name] = user_model_record(getattr(args, name))

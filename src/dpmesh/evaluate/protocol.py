@@ -149,7 +149,7 @@ class WholeImage:
     visible keypoints from the true joints, relative to the longer side of the annotated box. Beyond `match` the person
     is missed."""
 
-    box: float = 1.25
+    box: float = 1.2
     match: float = 0.15
 
 

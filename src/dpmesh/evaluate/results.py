@@ -21,6 +21,7 @@ from dpmesh.errors import InputError
 from dpmesh.evaluate.checks import ANY, COUNT, Each, require
 from dpmesh.evaluate.interfaces import Persons
 from dpmesh.evaluate.protocol import OWN_JOINTS, Measure
+from dpmesh.geometry.camera import rotation_by_roll
 from dpmesh.inference.predictor import MeshModel
 from dpmesh.io import atomic_write, parse_json, read_bytes
 from dpmesh.metrics import across_and_along, aligned_distances, distances, mpve
@@ -175,6 +176,7 @@ def _misfit(arrays: Mapping[str, NDArray[Any]]) -> str:
     return ""
 
 
+_NO_ROLL = 1e-9
 _H36M_IN_30 = list(H36M17.indices_in(JOINTS30))
 NO_MPVE = "body: the model's is not the truth's mesh, so no MPVE, and its joints come from its own regressor"
 
@@ -214,8 +216,9 @@ def predicted(measure: Measure, model: MeshModel, prediction: Prediction, person
     """The prediction in the camera frame, without its translation. Meshes in the crop camera's frame are rotated."""
     # At the origin an error of the regressor's row sums does not matter.
     mesh = prediction.vertices - prediction.transl[:, None]
-    if model.camera == "crop":
-        turn = torch.from_numpy(persons.turn).to(mesh.device, mesh.dtype)
+    turns = persons.turn if model.camera == "crop" else np.stack([rotation_by_roll(t) for t in persons.turn])
+    if model.camera == "crop" or np.abs(turns - np.eye(3)).max() > _NO_ROLL:
+        turn = torch.from_numpy(turns).to(mesh.device, mesh.dtype)
         mesh = torch.einsum("bij,bvj->bvi", turn, mesh)
     own = model.body.regress(mesh, "joints30")
     joints = own[:, _H36M_IN_30] if measure.regressor == OWN_JOINTS else model.body.regress(mesh, "h36m17")

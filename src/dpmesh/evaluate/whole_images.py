@@ -114,7 +114,8 @@ def _inputs(
 ) -> tuple[np.ndarray | np.float32, ...]:
     """A row of Persons' crops, joints, visible, focal_crop, turn and confidence; of a miss the annotated box without
     joints."""
-    crop = Crop.around(record.box.astype(np.float32), EXPAND) if person is None else person.crop
+    box = record.box.astype(np.float32)
+    crop = Crop.around(box, EXPAND, image.roll) if person is None else person.crop
     joints = np.zeros((30, 2), np.float32)
     visible, confidence = np.zeros((2, 30), np.float32)
     if person is not None:

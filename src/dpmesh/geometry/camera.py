@@ -81,13 +81,28 @@ def crop_focal(K: Float[np.ndarray, "3 3"], crop: Crop) -> float:
 
 
 def crop_rotation(K: Float[np.ndarray, "3 3"], crop: Crop) -> Float[np.ndarray, "3 3"]:
-    """Rotation (3, 3) from the crop camera's frame to the camera frame: the smallest that maps z to the ray.
+    """Rotation (3, 3) from the crop camera's frame to the camera frame: the smallest that maps z to the ray, after
+    the crop's roll about z.
 
-    It has no roll about the ray, so "up" in the crop stays "up" in the image. Raises InputError as crop_focal.
+    Without roll "up" in the crop is "up" in the image. Raises InputError as crop_focal.
     """
     ray = _ray(K, crop)
-    x, y, z = ray / np.linalg.norm(ray)
-    # Rodrigues for the rotation (0, 0, 1) -> (x, y, z); z > 0 always, so 1 + z never vanishes.
+    turn = _rotation_to(ray / np.linalg.norm(ray))
+    if not crop.roll:
+        return turn
+    t = np.deg2rad(crop.roll)
+    return turn @ np.array([[np.cos(t), -np.sin(t), 0], [np.sin(t), np.cos(t), 0], [0, 0, 1]])
+
+
+def rotation_by_roll(turn: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+    """The part of a crop's rotation (`crop_rotation`) that is its roll: about the crop camera's axis, in the camera
+    frame."""
+    return turn @ _rotation_to(turn[:, 2]).T
+
+
+def _rotation_to(axis: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+    """Rodrigues for the smallest rotation (0, 0, 1) -> axis, of length 1; z > 0, so 1 + z never vanishes."""
+    x, y, z = axis
     a = 1.0 / (1.0 + z)
     return np.array([[1 - a * x * x, -a * x * y, x], [-a * x * y, 1 - a * y * y, y], [-x, -y, z]])
 

@@ -28,17 +28,20 @@ class Crop:
     """Top edge, image pixels."""
     side: float
     """Side, image pixels."""
+    roll: float = 0.0
+    """Degrees that the square is turned clockwise about its middle: what leans by them is upright in the crop. x1, y1
+    are those of the square before."""
     SIZE: ClassVar[int] = CROP
     """Side, crop pixels."""
 
     def __post_init__(self) -> None:
-        if not (np.isfinite([self.x1, self.y1, self.side]).all() and self.side > 0):
+        if not (np.isfinite([self.x1, self.y1, self.side, self.roll]).all() and self.side > 0):
             raise InputError(
                 "a crop must have a finite, positive side", where=f"({self.x1}, {self.y1}, {self.side})"
             )
 
     @classmethod
-    def around(cls, box: Shaped[np.ndarray, "4"], expand: float = 1.0) -> "Crop":
+    def around(cls, box: Shaped[np.ndarray, "4"], expand: float = 1.0, roll: float = 0.0) -> "Crop":
         """The smallest square around the middle of `box` (x1 y1 x2 y2, image pixels) that covers it, times `expand`.
 
         Raises InputError for a box without width or height, or with a number that is not finite.
@@ -51,25 +54,40 @@ class Crop:
                 where=f"box {x1:g} {y1:g} {x2:g} {y2:g}",
                 fix="Give x1 y1 x2 y2 in pixels.",
             )
-        return cls((x1 + x2 - side) / 2, (y1 + y2 - side) / 2, side)
+        return cls((x1 + x2 - side) / 2, (y1 + y2 - side) / 2, side, roll)
 
     @property
     def scale(self) -> float:
         """Crop pixels for each image pixel."""
         return self.SIZE / self.side
 
+    @property
+    def to_image_map(self) -> Float[np.ndarray, "2 3"]:
+        """Affine map from crop pixels to image pixels: turned about the middle of the crop camera's image."""
+        if not self.roll:
+            return np.array([[1 / self.scale, 0.0, self.x1], [0.0, 1 / self.scale, self.y1]])
+        t, middle = np.deg2rad(self.roll), np.full(2, self.SIZE / 2)
+        linear = np.array([[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]]) / self.scale
+        start = np.array([self.x1, self.y1]) + middle / self.scale - linear @ middle
+        return np.column_stack([linear, start])
+
     def to_crop(self, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
         """Image pixels (..., 2) to crop pixels."""
-        return ((points - np.array([self.x1, self.y1])) * self.scale).astype(points.dtype)
+        if not self.roll:
+            return ((points - np.array([self.x1, self.y1])) * self.scale).astype(points.dtype)
+        affine = self.to_image_map
+        return ((points - affine[:, 2]) @ affine[:, :2] * self.scale**2).astype(points.dtype)
 
     def to_image(self, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
         """Crop pixels (..., 2) to image pixels: the inverse of `to_crop`."""
-        return (points / self.scale + np.array([self.x1, self.y1])).astype(points.dtype)
+        if not self.roll:
+            return (points / self.scale + np.array([self.x1, self.y1])).astype(points.dtype)
+        affine = self.to_image_map
+        return (points @ affine[:, :2].T + affine[:, 2]).astype(points.dtype)
 
     def warp(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "256 256 3"]:
         """The crop (256, 256, 3) of an image (h, w, 3); sampling as `sample_window`."""
-        to_image = np.array([[1 / self.scale, 0.0, self.x1], [0.0, 1 / self.scale, self.y1]])
-        return sample_window(image, to_image, (self.SIZE, self.SIZE))
+        return sample_window(image, self.to_image_map, (self.SIZE, self.SIZE))
 
 
 def sample_window(

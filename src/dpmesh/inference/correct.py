@@ -170,7 +170,8 @@ def _prepared(scene: SceneData, people: Sequence[Edited]) -> PreparedImage:
         detections,
         MIN_SUPPLIED if supplied else MIN_DETECTED,
         Counter(),
-        [Crop.around(one.box, EXPAND) for one in people],
+        [Crop.around(one.box, EXPAND, scene.roll) for one in people],
+        scene.roll,
     )
 
 

@@ -80,6 +80,11 @@ class Detector:
             pose_model=None if pose is None else PoseModel(Path(pose), threads),
         )
 
+    @property
+    def estimates_roll(self) -> bool:
+        """Whether a camera's roll is estimated, and people detected in the image turned upright (rolled.py)."""
+        return self.rotated_detection and not self.fast
+
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], max_people: int = 20) -> DetectionResult:
         """The people in an RGB image; none in a tiny one. Raises InputError for an image without pixels."""
         if image.size == 0:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError, WeightsError
-from dpmesh.geometry.camera import crop_focal, crop_rotation, solve_translation
+from dpmesh.geometry.camera import crop_focal, crop_rotation, rotation_by_roll, solve_translation
 from dpmesh.geometry.crop import Crop
 from dpmesh.geometry.rotations import axis_angle, rotation_matrix
 from dpmesh.types import Prediction
@@ -49,8 +49,8 @@ def postprocess(
     them exactly. The translation is solved by least squares (`solve_translation`); without a usable solution the crop
     camera's own translation, rotated about the pelvis, is kept.
 
-    cameras: K of each full image. camera: DPMeshConfig.camera; with "image" the orientation is already in the image's
-    camera, and the distance is scaled to the crop camera's focal length.
+    cameras: K of each full image. camera: DPMeshConfig.camera; with "image" the orientation is already in the camera of
+    the image, turned as the crop is, and the distance is scaled to the crop camera's focal length.
 
     Raises WeightsError for a prediction that is not finite, InputError for a K that is not a camera's.
     """
@@ -58,7 +58,12 @@ def postprocess(
     device = prediction.betas.device
     turns = np.stack([crop_rotation(K, crop) for K, crop in zip(cameras, crops, strict=True)])
     turn = torch.from_numpy(turns.astype(np.float32)).to(device)  # MPS has no float64
-    root = prediction.global_orient if camera == "image" else turn @ prediction.global_orient
+    root = prediction.global_orient
+    if camera == "crop":
+        root = turn @ root
+    elif any(crop.roll for crop in crops):
+        rolls = np.stack([rotation_by_roll(one) for one in turns])
+        root = torch.from_numpy(rolls.astype(np.float32)).to(device) @ root
     focal = torch.tensor([crop_focal(K, crop) for K, crop in zip(cameras, crops, strict=True)], device=device)
     transl = prediction.transl.clone()
     transl[:, 2] *= focal / prediction.focal

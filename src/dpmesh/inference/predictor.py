@@ -179,6 +179,7 @@ class Predictor:
         boxes: UserInput = None,
         focal: float | None = None,
         fov: float | None = None,
+        roll: float | None = None,
         max_people: int = MAX_PEOPLE,
         max_pixels: int = MAX_PIXELS,
         format: str | None = None,
@@ -190,9 +191,9 @@ class Predictor:
 
         images: path, bytes, open binary file, PIL image, RGB array (H, W, 3) uint8, tensor
         (3, H, W) uint8 or float in [0, 1]; or a list. keypoints, boxes, format: your own, in
-        place of the detector's. focal (pixels) or fov (degrees): of the camera. max_people,
-        max_pixels: limits. keep_unposed: keep people without a keypoint. hypotheses: bodies per
-        person. corrections: by hand, a file.
+        place of the detector's. focal (pixels) or fov, roll (degrees): of the camera.
+        max_people, max_pixels: limits. keep_unposed: keep people without a keypoint.
+        hypotheses: bodies per person. corrections: by hand, a file.
         In full: help(dpmesh.PredictOptions).
         """
         options = PredictOptions(
@@ -200,6 +201,7 @@ class Predictor:
             boxes=boxes,
             focal=focal,
             fov=fov,
+            roll=roll,
             max_people=max_people,
             max_pixels=max_pixels,
             format=format,
@@ -269,6 +271,7 @@ class Predictor:
             source=prepared.source,
             source_sha256=prepared.sha256,
             focal_source=prepared.focal_source,
+            roll=prepared.roll,
             fallbacks={name: int(n) for name, n in sorted(prepared.fallbacks.items()) if n},
             notes=(*prepared.image.notes, *self.notes),
             weights=self.weights,

@@ -20,11 +20,12 @@ from dpmesh.inference.detections import Detection, PersonDetector
 from dpmesh.inference.image_sources import source_path
 from dpmesh.inference.images import DecodedImage, read_image
 from dpmesh.inference.options import PredictOptions
+from dpmesh.inference.rolled import RolledDetector, detect_people
 from dpmesh.inference.scene import FocalSource
 from dpmesh.inference.user_detections import user_detections
 from dpmesh.types import Inputs
 
-EXPAND = 1.25
+EXPAND = 1.2
 """Side of the square crop, in longer sides of the person's box."""
 MOST_DETECTED = 1000
 """People that a detector is asked for; max_people applies to those who have keypoints."""
@@ -43,7 +44,8 @@ class PreparedImage:
     """An image with its people and their crops, ready for the model.
 
     source, sha256: of its file, else empty. K: intrinsics, image pixels. min_confidence: up to which a joint counts as
-    not visible. fallbacks: how often each fallback was taken. crops: one per person.
+    not visible. fallbacks: how often each fallback was taken. crops: one per person. roll: degrees that upright things
+    lean clockwise.
     """
 
     source: str
@@ -55,6 +57,7 @@ class PreparedImage:
     min_confidence: float
     fallbacks: Counter[str]
     crops: list[Crop]
+    roll: float = 0.0
 
     @property
     def persons(self) -> list["PersonInput"]:
@@ -91,25 +94,29 @@ def prepare_image(
     if options.max_people < 1:
         raise InputError("max_people must be at least 1", where="max_people")
     if options.keypoints is None and options.boxes is None:
-        people, counts = _detect(detector, decoded.rgb, options)
+        people, counts, roll = _detect(detector, decoded.rgb, options, focal)
         min_confidence = MIN_DETECTED
     else:
-        people, counts = user_detections(decoded.rgb, name, options, detector, only_image, inputs)
+        roll = options.roll or 0.0
+        turning = RolledDetector(detector, roll) if roll else detector
+        people, counts = user_detections(decoded.rgb, name, options, turning, only_image, inputs)
         min_confidence = MIN_DETECTED if options.keypoints is None else MIN_SUPPLIED
         counts["dropped"] = max(0, len(people) - options.max_people)
         people = sorted(people, key=lambda p: -p.score)[: options.max_people]
     K = intrinsics(focal, (height, width))
-    crops = [Crop.around(person.box, EXPAND) for person in people]
+    crops = [Crop.around(person.box, EXPAND, roll) for person in people]
     return PreparedImage(
-        name, decoded.sha256, decoded, K, focal_source, people, min_confidence, counts, crops
+        name, decoded.sha256, decoded, K, focal_source, people, min_confidence, counts, crops, roll
     )
 
 
 def _detect(
-    detector: PersonDetector, image: UInt8[np.ndarray, "h w 3"], options: PredictOptions
-) -> tuple[list[Detection], Counter[str]]:
-    """The detector's people, and the fallbacks. Those without a keypoint are dropped before max_people is applied."""
-    result = detector(image, max(MOST_DETECTED, options.max_people))
+    detector: PersonDetector, image: UInt8[np.ndarray, "h w 3"], options: PredictOptions, focal: float
+) -> tuple[list[Detection], Counter[str], float]:
+    """The detector's people, the fallbacks and the roll. Those without a keypoint are dropped before max_people is
+    applied."""
+    most = max(MOST_DETECTED, options.max_people)
+    result, roll = detect_people(detector, image, most, focal, options.roll)
     posed = [person for person in result.people if options.keep_unposed or _has_keypoint(person)]
     people = posed[: options.max_people]
     counts = Counter(
@@ -119,7 +126,7 @@ def _detect(
         dropped=result.dropped + len(posed) - len(people),
         turned=sum(person.rotated for person in people),
     )
-    return people, counts
+    return people, counts, roll
 
 
 def _has_keypoint(person: Detection) -> bool:

@@ -103,6 +103,8 @@ class SceneData:
     """The image's path or name, as the user wrote it."""
     source_sha256: str = ""
     focal_source: FocalSource = "diagonal"
+    roll: float = 0.0
+    """Degrees that upright things lean clockwise in the image: people were detected and predicted upright."""
     fallbacks: Mapping[str, int] = field(default_factory=dict)
     """How often each fallback was taken (docs/reference/output.md lists them); absent means never."""
     notes: tuple[str, ...] = ()

@@ -18,7 +18,7 @@ from dpmesh.errors import InputError
 from dpmesh.geometry.camera import checked_camera
 from dpmesh.inference.corrections import corrections_of
 from dpmesh.inference.images import read_image
-from dpmesh.inference.options import file_sha256
+from dpmesh.inference.options import MOST_ROLL, file_sha256
 from dpmesh.inference.output_formats import FORMATS, Colouring, wanted_scene
 from dpmesh.inference.record import SCENE_SCHEMA, read_record
 from dpmesh.inference.result_folder import png, write_result
@@ -112,6 +112,7 @@ def as_json(scene: SceneData) -> dict[str, object]:
         "image_size": list(scene.image_size),
         "K": plain(scene.K),
         "focal_source": scene.focal_source,
+        **({"roll": float(scene.roll)} if scene.roll else {}),
         "weights": dict(scene.weights),
         "fallbacks": dict(scene.fallbacks),
         "notes": list(scene.notes),
@@ -257,7 +258,11 @@ def _provenance_of(data: object, people: int, path: Path) -> dict[str, Any]:
         else ()
         for person in cast("list[dict[str, Any]]", plain["people"])
     ]
+    roll = plain.get("roll", 0.0)
+    if not isinstance(roll, float) or not abs(roll) <= MOST_ROLL:
+        _refuse(f"roll is {roll!r}"[:80], path)
     return {name: plain[name] for name in taken} | {
+        "roll": roll,
         "notes": tuple(map(str, plain["notes"])),
         "corrections": tuple(step.as_json() for step in steps),
         "marks": marks,

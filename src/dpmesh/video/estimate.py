@@ -13,6 +13,7 @@ from dpmesh.inference.detections import Detection, DetectionResult, PersonDetect
 from dpmesh.inference.options import PredictOptions
 from dpmesh.inference.prepared import FramePredictor
 from dpmesh.inference.preprocess import PreparedImage, prepare_image
+from dpmesh.inference.rolled import RolledDetector
 from dpmesh.inference.scene import Scene
 from dpmesh.video.ahead import ahead, batches
 from dpmesh.video.decode import Frame, FrameSource, Span
@@ -35,11 +36,15 @@ class TrackedDetector:
     """A detector for the frames of a video, which gives every person a track.
 
     The predictor's own detector runs in full every `every` frames, and when a track has become weak; in between only
-    its keypoint model runs, in the boxes where the tracks are predicted to be.
+    its keypoint model runs, in the boxes where the tracks are predicted to be. roll: of the camera, degrees
+    (PredictOptions).
     """
 
-    def __init__(self, detector: PersonDetector, every: int = DETECT_EVERY) -> None:
-        self.detector, self.every = detector, every
+    turns_images = True
+    """It gives its detector upright images, and its people are those of the images as they are."""
+
+    def __init__(self, detector: PersonDetector, every: int = DETECT_EVERY, roll: float = 0.0) -> None:
+        self.detector, self.every = RolledDetector(detector, roll) if roll else detector, every
         self.tracker = Tracker()
         self.time = 0.0
         self.track_of: dict[int, Track] = {}
@@ -155,7 +160,7 @@ def estimate(
     after, tracker: go on after this frame, with the tracker's state of then. snapshots: frames from one state of the
     tracker to the next; 0: none. Raises InputError for a frame that cannot be used.
     """
-    detector = TrackedDetector(predictor.detector, every)
+    detector = TrackedDetector(predictor.detector, every, options.roll or 0.0)
     if tracker is not None:
         detector.restore(tracker)
     frames = source.frames(span)
