@@ -1,7 +1,7 @@
 """Whether the camera moves: corners of the background followed from image to image (Shi and Tomasi; Lucas and Kanade).
 
 People are left out, and what else moves is ignored: of a moving camera nearly all corners are displaced. Images are
-compared with one up to two seconds earlier, so that slow pans add up, and with nothing earlier, so that the memory is constant.
+compared with one up to two seconds earlier, so that slow pans add up, and with nothing earlier: memory is constant.
 """
 
 from collections.abc import Sequence
