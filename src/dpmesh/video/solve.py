@@ -18,10 +18,13 @@ from dpmesh.video.ground import NO_FLOOR, find_ground, own_ground
 from dpmesh.video.legs import reaching
 from dpmesh.video.smooth import place_in_image, smooth_rotations
 from dpmesh.video.stance import contacts
+from dpmesh.video.tracker import BIRTH
 from dpmesh.video.tracks import ROW_SHAPES, Ground, Tracks
 
 LONGEST_GAP = 1.0
 """Seconds without a detection that are filled."""
+APART = 0.25
+"""Seconds of a gap that sets a few detections at the end of a track apart."""
 SURE = 0.06
 """Metres: a joint of this sigma is smoothed with weight 1."""
 _NEAREST = 0.05
@@ -31,7 +34,7 @@ _LEAST, _MOST = 0.05, 4.0
 
 
 def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -> Tracks:
-    """The same people with gaps of up to LONGEST_GAP filled (`interpolated`), and everything smoothed.
+    """The same people with gaps of up to LONGEST_GAP filled (`interpolated`), without strays, and everything smoothed.
 
     static_camera: standing feet keep their places, and the floor is estimated.
 
@@ -43,7 +46,8 @@ def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -
         own = tracks.of(int(number))
         shapes.append(tracks.betas_of(own[:1])[0])
         for part in _parts(tracks, own):
-            for name, values in _solved(tracks, part, shapes[-1], body).items():
+            sure = without_strays(part, tracks.time[part])
+            for name, values in _solved(tracks, sure, shapes[-1], body).items():
                 rows[name].append(values)
     empty = {name: getattr(tracks, name)[:0] for name in ROW_SHAPES}
     columns = {
@@ -100,6 +104,14 @@ def _parts(tracks: Tracks, own: NDArray[np.int64]) -> Iterator[NDArray[np.int64]
     """Runs of rows without a gap longer than LONGEST_GAP."""
     breaks = np.flatnonzero(np.diff(tracks.time[own]) > LONGEST_GAP) + 1
     yield from np.split(own, breaks)
+
+
+def without_strays(own: NDArray[np.int64], time: Float[np.ndarray, " t"]) -> NDArray[np.int64]:
+    """Rows of a track without one or two detections alone at either end, after or before a gap: seldom the person."""
+    runs = np.split(own, np.flatnonzero(np.diff(time) > APART) + 1)
+    while len(runs) > 1 and min(len(runs[0]), len(runs[-1])) < BIRTH:
+        runs = runs[:-1] if len(runs[-1]) <= len(runs[0]) else runs[1:]
+    return np.concatenate(runs)
 
 
 def _solved(
