@@ -37,3 +37,10 @@ def test_a_slow_pan_adds_up(pan: float, moves: bool) -> None:
         box = np.array([60.0 + frame, 40, 130 + frame, 220])
         camera.add(np.repeat(noisy[..., None], 3, 2), [box], frame / 25)
     assert camera.moved == moves
+
+
+def test_something_that_passes_is_not_the_camera() -> None:
+    """Something of half the image, which is no person."""
+    first, second = view(50, 50), view(50, 50)
+    first[:, 20:180], second[:, 30:190] = WORLD[100:340, 400:560], WORLD[100:340, 400:560]
+    assert camera_motion(first, second, []) < 0.1

@@ -6,8 +6,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from dpmesh.skeletons import JOINTS30
-from dpmesh.video.feet import FEET, contacts, planted, runs
-from dpmesh.video.ground import find_ground
+from dpmesh.video.feet import FEET, planted, runs
+from dpmesh.video.ground import find_ground, own_ground, upright
+from dpmesh.video.stance import CHANGE, cheapest, contacts
 from dpmesh.video.tracks import ROW_SHAPES, Tracks
 
 FPS = 30.0
@@ -118,3 +119,71 @@ def test_nobody_stands() -> None:
 
 def test_runs() -> None:
     assert runs(np.array([True, True, False, True])) == [(0, 2), (3, 4)] and runs(np.zeros(3, bool)) == []
+
+
+def test_a_foot_stands_through_a_tremor_and_somebody_always_stands() -> None:
+    """Costs of: no foot, left, right, both."""
+    left, right = np.array([9.0, 0, 9, 9]), np.array([9.0, 9, 0, 9])
+    costs = np.stack([left] * 6 + [right] * 6)
+    costs[3] = [9, 0.8 * CHANGE, 0, 9]  # a frame in which the other foot is a little cheaper
+    assert cheapest(costs).tolist() == [1] * 6 + [2] * 6
+    tracks, stands = walk(noise=0.004)
+    ground = find_ground(tracks)
+    assert ground is not None
+    touching = contacts(tracks, np.arange(len(tracks.frame)), ground)
+    assert touching.reshape(-1, 2, 2).any((1, 2)).mean() > 0.95
+    swings = ~stands.reshape(-1, 2, 2).any(2)
+    assert touching.reshape(-1, 2, 2).any(2)[swings].mean() < 0.2
+
+
+def test_up_is_from_the_feet_to_the_neck_of_those_who_do_not_bend() -> None:
+    tracks, _ = walk()
+    true_up = Rotation.from_euler("x", PITCH).as_matrix() @ np.diag([1.0, -1, -1]) @ [0, 1, 0]
+    bent = tracks.joints3d.copy()
+    bent[:80, JOINTS30.index("Neck")] += np.array([0.9, 0.3, 0], np.float32)  # two frames of three
+    up = upright(replace(tracks, joints3d=bent))
+    assert up is not None and np.degrees(np.arccos(up @ true_up)) < 4
+    sitting = tracks.joints3d.copy()
+    for side in "LR":
+        sitting[:, JOINTS30.index(f"{side}_Knee")] += np.array([0, 0, 0.9], np.float32)
+    assert upright(replace(tracks, joints3d=sitting)) is None
+
+
+def test_most_feet_decide_which_level_is_the_floor() -> None:
+    """Somebody stands on a wall of 1.5 m for a third of the time, as long as nobody else is there."""
+    tracks, stands = walk()
+    up = Rotation.from_euler("x", PITCH).as_matrix() @ np.diag([1.0, -1, -1]) @ [0, 1, 0]
+    raised = tracks.joints3d + (np.arange(120) < 40)[:, None, None] * (1.5 * up).astype(np.float32)
+    both = replace(tracks, joints3d=raised)
+    ground = find_ground(both)
+    assert ground is not None
+    np.testing.assert_allclose(ground.heights(np.zeros(3)), HEIGHT, atol=0.2)
+    rows = np.arange(120)
+    touching = contacts(both, rows, ground)
+    assert touching[:38].any() and (touching & stands)[:38].sum() > 0.5 * stands[:38].sum()
+    assert np.abs(planted(both, rows, touching, ground)[:35]).max() < 0.3  # they stay on the wall
+
+
+def test_feet_keep_their_places_without_a_floor() -> None:
+    tracks, _ = walk(noise=0.004)
+    rows = np.arange(120)
+    level = own_ground(tracks, rows)
+    assert level is not None
+    touching = contacts(tracks, rows, level)
+    change = planted(tracks, rows, touching, None)
+    steps = np.linalg.norm(np.diff(tracks.joints3d[:, FEET] + change[:, None], axis=0), axis=-1)
+    assert np.quantile(steps[touching[1:] & touching[:-1]], 0.9) < 0.010
+
+
+def test_a_change_of_depth_lasts_between_contacts() -> None:
+    """The floor asks for another depth while feet stand: in the air the change is not taken back at once."""
+    tracks, _ = walk()
+    ground = find_ground(tracks)
+    assert ground is not None
+    higher = replace(ground, translation=ground.translation + np.array([0, 0.1, 0]))
+    touching = np.zeros((120, 4), bool)
+    touching[:40], touching[80:] = True, True
+    change = planted(tracks, np.arange(120), touching, higher)
+    size = np.linalg.norm(change, axis=1)
+    assert size[[20, 100]].min() > 0.1 and size[40:80].min() > 0.07
+    assert np.linalg.norm(np.diff(change, axis=0), axis=1).max() < 0.015

@@ -56,6 +56,16 @@ def test_weak_detections_only_continue_tracks() -> None:
     assert numbers(tracker, [person(302, score=0.3)], 2) == [0]
 
 
+def test_a_weak_detection_is_not_somebody_who_was_lost() -> None:
+    """Part of another person, near where somebody went behind a pillar."""
+    tracker = Tracker()
+    for frame in range(10):
+        numbers(tracker, [person(300)], frame)
+    assert numbers(tracker, [person(310, score=0.3)], 12) == [0]
+    assert numbers(tracker, [person(310, score=0.3)], 25) == [None]
+    assert numbers(tracker, [person(310)], 26) == [0]
+
+
 def test_a_person_far_away_is_another() -> None:
     tracker = Tracker()
     numbers(tracker, [person(100)], 0)

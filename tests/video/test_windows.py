@@ -16,8 +16,9 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.inference.scene import Person, Scene
 from dpmesh.video import windows
 from dpmesh.video.frames import Frame
+from dpmesh.video.ground import NO_FLOOR
 from dpmesh.video.recording import Recording
-from dpmesh.video.solve import solve_tracks
+from dpmesh.video.solve import pixels_of, solve_tracks, without_strays
 from dpmesh.video.tracks import ROW_SHAPES, Tracks
 from dpmesh.video.windows import raw_tracks, solved_tracks
 
@@ -79,6 +80,7 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.video.exports import animated_glb, csv_lines, write_lines, write_motions
 from dpmesh.video.files import save_tables
 from dpmesh.video.frames import Frame
+from dpmesh.video.ground import NO_FLOOR
 from dpmesh.video.recording import RECORD, Recording
 from dpmesh.inference.scene import Person, Scene
 from dpmesh.video.windows import solved_tracks
@@ -119,3 +121,26 @@ def test_ten_minutes_take_at_most_sixty_megabytes_more_than_one(tmp_path: Path) 
         assert done.returncode == 0, done.stderr
         peaks.append(json.loads(done.stdout))
     assert peaks[1] - peaks[0] < 60, peaks
+
+
+def test_strays_at_the_ends_of_a_track_are_left_out() -> None:
+    """One detection after a gap of 0.8 s, and two before one of 0.3 s; a gap of 0.2 s sets nothing apart."""
+    frames = np.array([0, 1, 10, 11, 12, 17, 18, 19, 20, 21, 45])
+    own = np.arange(100, 100 + len(frames))
+    assert (without_strays(own, frames / 25) - 100).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert len(without_strays(own[:2], frames[:2] / 25)) == 2
+    assert len(without_strays(own[[0, 10]], frames[[0, 10]] / 25)) == 1
+
+
+def test_who_has_no_floor_is_told_so() -> None:
+    """They float away: their feet stand nowhere."""
+    body = BodyModel(free_body())
+    tracks = two_people(body)
+    away = (0.1 * tracks.frame[:, None] * [1.0, -0.5, 0]).astype(np.float32)
+    joints3d = tracks.joints3d + away[:, None]
+    flying = replace(
+        tracks, transl=tracks.transl + away, joints3d=joints3d, joints2d=pixels_of(joints3d, tracks.K)
+    )
+    solved = solve_tracks(flying, body, static_camera=True)
+    assert solved.ground is None and NO_FLOOR in solved.notes
+    assert not solve_tracks(flying, body).notes

@@ -10,6 +10,7 @@ from dpmesh.data.synthocc.clips import Clip
 from dpmesh.data.synthocc.motion import FEET, FPS
 from dpmesh.evaluate.identities import Identities, TrackedFrame, identities
 from dpmesh.evaluate.protocol import Measure
+from dpmesh.evaluate.results import FRAME_COLUMNS
 from dpmesh.inference.detections import box_iou
 from dpmesh.metrics import MILLIMETRES, aligned_distances, distances
 from dpmesh.skeletons import H36M17, JOINTS30
@@ -37,7 +38,7 @@ def clip_scores(measure: Measure, clip: Clip, rows: TrackRows) -> dict[str, np.n
     mpjpe, pa_mpjpe, joint, joint_pa: means over the frames in which the person is matched, mm. acceleration: mean error
     of root-relative joints, m/s². slide: 90th percentile of how far a foot moves between frames in which it stands, mm.
     missed: frames without a match, per cent. recovery: mean seconds from when a person who was hidden is back in sight
-    until the same identity as before is matched again; what is left of the clip where none is.
+    until the same identity as before is matched again; what is left of the clip where none is. frames: of each frame.
     """
     count, length = clip.joints.shape[:2]
     ignored = clip.shown < IGNORED
@@ -94,11 +95,13 @@ def _person(
     got = (joints3d - joints3d[:, :1])[:, chosen]
     true = (clip.joints[person] - clip.joints[person, :, :1])[times][:, chosen]
     nothing = np.full(len(chosen), np.nan)
-    joint, joint_pa = (
-        (distances(got, true).mean(0), aligned_distances(got, true).mean(0))
-        if len(times)
-        else (nothing, nothing)
-    )
+    frames = np.full((len(match), len(FRAME_COLUMNS)), np.nan)
+    frames[:, FRAME_COLUMNS.index("shown")] = clip.shown[person]
+    joint = joint_pa = nothing
+    if len(times):
+        each, each_pa = distances(got, true), aligned_distances(got, true)
+        joint, joint_pa = each.mean(0), each_pa.mean(0)
+        frames[times, 0], frames[times, 1] = each.mean(1), each_pa.mean(1)
     middle = (
         np.flatnonzero((np.diff(times)[:-1] == 1) & (np.diff(times)[1:] == 1)) + 1 if len(times) > 2 else []
     )
@@ -107,10 +110,16 @@ def _person(
         if len(times) > 2
         else []
     )
-    acceleration = np.linalg.norm(second[0] - second[1], axis=-1).mean() * FPS**2 if len(middle) else np.nan
+    acceleration = np.nan
+    if len(middle):
+        off = np.linalg.norm(second[0] - second[1], axis=-1) * FPS**2
+        acceleration, frames[times[middle], FRAME_COLUMNS.index("acceleration")] = off.mean(), off.mean(1)
     pair = np.flatnonzero(np.diff(times) == 1)
     standing = clip.contacts[person, times][pair] & clip.contacts[person, times][pair + 1]
-    moved = np.linalg.norm((joints3d[pair + 1] - joints3d[pair])[:, FEET], axis=-1)[standing]
+    steps = np.linalg.norm((joints3d[pair + 1] - joints3d[pair])[:, FEET], axis=-1)
+    first = FRAME_COLUMNS.index("slide_L_Ankle")
+    frames[times[pair], first : first + len(FEET)] = np.where(standing, steps * MILLIMETRES, np.nan)
+    moved = steps[standing]
     return {
         "mpjpe": joint.mean(),
         "pa_mpjpe": joint_pa.mean(),
@@ -120,6 +129,7 @@ def _person(
         "slide": np.quantile(moved, 0.9) * MILLIMETRES if len(moved) else np.nan,
         "missed": 100 * (match[~ignored] < 0).mean() if (~ignored).any() else np.nan,
         "recovery": _recovery(clip.shown[person], match, rows.track),
+        "frames": frames,
     }
 
 

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from dpmesh.errors import InputError
 from dpmesh.evaluate.checks import one_line
+from dpmesh.evaluate.common_frames import MEASURES as COMMON
+from dpmesh.evaluate.common_frames import on_common_frames
 from dpmesh.evaluate.report import RESULT, ROWS, read
 from dpmesh.evaluate.results import Rows, load
 from dpmesh.io import read_json
@@ -28,6 +30,7 @@ _MEASURES = {
 
 def compare(first: Path, second: Path, seed: int = 0) -> dict[str, Any]:
     """For each measure of both results: the means, second - first, and 95 % intervals (percentile bootstrap).
+    For people over time also on the frames in which both have the person.
 
     first, second: result folders or result.json files. Results are paired by person; people who are in one result only
     or failed in either are counted and left out. Raises InputError, also for results of different protocols.
@@ -52,6 +55,15 @@ def compare(first: Path, second: Path, seed: int = 0) -> dict[str, Any]:
         both = np.isfinite(pair[0]) & np.isfinite(pair[1])
         if both.any():
             measures[name] = _paired(pair[0][both], pair[1][both], sequences[both], seed)
+    if one.frames.size and one.frames.shape[1:] == two.frames.shape[1:]:
+        figures = on_common_frames([one.frames[left], two.frames[right]])
+        for name in COMMON:
+            pair = figures[0][name], figures[1][name]
+            both = np.isfinite(pair[0])
+            if both.any():
+                measures[f"{name}, frames of both"] = _paired(
+                    pair[0][both], pair[1][both], sequences[both], seed
+                )
     return {
         "protocol": a["protocol"]["name"],
         "hash": hashes[0],

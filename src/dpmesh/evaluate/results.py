@@ -31,6 +31,12 @@ from dpmesh.types import Inputs, Prediction
 LARGEST = 2 * 2**30
 """Bytes of a file of rows, compressed and uncompressed; all of 3DPW takes a fiftieth of that."""
 
+FRAME_COLUMNS = (
+    "mpjpe", "pa_mpjpe", "acceleration", "slide_L_Ankle", "slide_L_Toe", "slide_R_Ankle", "slide_R_Toe", "shown",
+)  # fmt: skip
+"""Of `Rows.frames`: errors of a frame in mm and m/s²; mm that a standing foot moves until the next frame; the share of
+the main joints in sight."""
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -40,7 +46,7 @@ class Rows:
     have the measure. joint, joint_pa: errors of the measured joints, NaN where the truth was not measured.
     joint_visible: as in Persons. failed: missed, or the prediction is not finite. fallbacks: counts over all people.
     lateral, depth: millimetres (protocol.MeasureFromHips); NaN elsewhere. The others are of people over time
-    (clip_scores); NaN elsewhere.
+    (clip_scores); NaN elsewhere. frames: of people over time each frame's FRAME_COLUMNS, NaN where there are none.
     """
 
     index: Int64[np.ndarray, " n"]
@@ -64,11 +70,13 @@ class Rows:
     idfn: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
     idfp: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
     switches: Float[np.ndarray, " n"] = field(default_factory=lambda: np.zeros(0))
+    frames: Float[np.ndarray, "n t c"] = field(default_factory=lambda: np.zeros((0, 0, len(FRAME_COLUMNS))))
 
     def __post_init__(self) -> None:
         for name in _LATER:
             if not len(getattr(self, name)):
-                object.__setattr__(self, name, np.full(len(self.index), np.nan))
+                shape = (0, len(FRAME_COLUMNS)) if name == "frames" else ()
+                object.__setattr__(self, name, np.full((len(self.index), *shape), np.nan))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -82,6 +90,7 @@ class Rows:
 ARRAYS = tuple(f.name for f in fields(Rows) if f.name != "fallbacks")
 _LATER = (
     "lateral", "depth", "acceleration", "slide", "missed", "recovery", "idtp", "idfn", "idfp", "switches",
+    "frames",
 )  # fmt: skip
 """Arrays that files of earlier versions lack."""
 _TEXTS, _TABLES = ("ids", "sequences"), ("joint", "joint_pa", "joint_visible")
@@ -162,7 +171,10 @@ def _misfit(arrays: Mapping[str, NDArray[Any]]) -> str:
         if array is None:
             continue
         kind = "i" if name == "index" else "U" if name in _TEXTS else "b" if name == "failed" else "f"
-        if array.dtype.kind != kind or array.shape != (count + joints if name in _TABLES else count):
+        shape = count + joints if name in _TABLES else count
+        if name == "frames":
+            shape += (*array.shape[1:2], len(FRAME_COLUMNS))
+        if array.dtype.kind != kind or array.shape != shape:
             return f"{name} is {array.dtype} of shape {array.shape}"
     index = arrays["index"]
     if not len(index) or index.min() < 0 or len(np.unique(index)) < len(index):

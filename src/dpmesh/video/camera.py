@@ -1,7 +1,7 @@
 """Whether the camera moves: corners of the background followed from image to image (Shi and Tomasi; Lucas and Kanade).
 
-People are left out, and the median over all corners ignores what else moves. Images are compared with one up to two
-seconds earlier, so that slow pans add up, and with nothing earlier, so that the memory is constant.
+People are left out, and what else moves is ignored: of a moving camera nearly all corners are displaced. Images are
+compared with one up to two seconds earlier, so that slow pans add up, and with nothing earlier: memory is constant.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,8 @@ APART, RENEWED = 0.2, 2.0
 _CORNERS, _FEWEST = 200, 12
 _PERSON = 0.2
 """Of a box, by which it is enlarged on each side."""
+_STILL = 0.25
+"""Share of the corners that may be still although the camera moves."""
 _RETURNED = 1.0
 """Pixels by which a corner may miss its place when it is followed back."""
 
@@ -28,7 +30,8 @@ def camera_motion(
     later: UInt8[np.ndarray, "h w"],
     boxes: Sequence[Float[np.ndarray, "4"]],
 ) -> float:
-    """Median displacement of the background's corners, px; NaN where too few can be followed.
+    """Displacement of the background's corners, px, that three quarters of them reach; NaN where too few can be
+    followed.
 
     earlier, later: grey. boxes: of people in either image, x1 y1 x2 y2.
     """
@@ -46,7 +49,7 @@ def camera_motion(
     good &= np.linalg.norm(back - corners, axis=-1).ravel() < _RETURNED
     if good.sum() < _FEWEST:
         return float("nan")
-    return float(np.median(np.linalg.norm(there - corners, axis=-1).ravel()[good]))
+    return float(np.quantile(np.linalg.norm(there - corners, axis=-1).ravel()[good], _STILL))
 
 
 class StillCamera:

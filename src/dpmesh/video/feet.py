@@ -1,8 +1,8 @@
-"""Feet on the floor: which stand, and translations by which standing feet neither slide nor sink.
+"""Feet on the floor: translations by which standing feet neither slide nor sink.
 
-Depth is the least certain coordinate, so a foot stands where it rests in the image. A track's translations are then
-solved together, by linear least squares: near those that put the body onto the image, smooth, and with standing feet
-that stay on the floor.
+Depth is the least certain coordinate, so whether a foot rests is first read in the image. A track's translations are
+then solved together, by linear least squares: near those that put the body onto the image, smooth, and with standing
+feet that stay where they are. A translation's change drifts, so that a track which is too far away stays so.
 """
 
 import numpy as np
@@ -18,52 +18,43 @@ FEET = tuple(JOINTS30.index(f"{side}_{part}") for side in "LR" for part in ("Ank
 """Joints that touch the ground; their order is that of `contacts`."""
 SOLE = (0.08, 0.02, 0.08, 0.02)
 """Height of each of FEET above the ground when it stands, metres."""
-STILL, MAYBE = 0.35, 0.9
-"""Metres a second, across the line of sight: a foot that is slower stands, or may stand."""
-NEAR, LOWEST = 0.12, 0.05
-"""Metres above the floor up to which a foot may stand; and above the lowest foot, wherever the floor is."""
-ACROSS, ALONG = 0.015, 0.3
+STILL = 0.35
+"""Metres a second, across the line of sight: a foot that is slower rests."""
+ACROSS, ALONG = 0.02, 0.3
 """Metres: by how much a translation may move across and along the line of sight."""
-BEND = 8.0
-"""Metres a second squared: accelerations that the translations' change may have."""
-LOOSE, ROUNDS = 0.01, 6
+DRIFT, BEND = 0.6, 8.0
+"""Metres a second, and a second squared: how fast the translations' change may become another."""
+LOOSE, ROUNDS = 0.02, 6
 """Metres from frame to frame beyond which a foot does not stand after all, and how often that is decided."""
-SLIP, SINK = 0.003, 0.03
+SLIP, SINK = 0.003, 0.1
 """Metres: of a standing foot, from frame to frame, and from its height above the floor."""
+ON_FLOOR = 0.3
+"""Metres from the floor up to which a standing foot stands on it: farther away it stands on something else."""
 
 
-def still(
-    feet: Float[np.ndarray, "t 4 3"], time: Float[np.ndarray, " t"], below: float = STILL
-) -> Bool[np.ndarray, "t 4"]:
-    """Feet that rest in the image. feet: camera frame, metres. below: metres a second."""
-    if len(feet) < 2:
-        return np.zeros(feet.shape[:2], bool)
+def in_image(feet: Float[np.ndarray, "t 4 3"], time: Float[np.ndarray, " t"]) -> Float[np.ndarray, "t 4"]:
+    """Speed across the line of sight, metres a second. feet: camera frame, metres; of at least two frames."""
     depth = np.maximum(feet[..., 2:], 0.1)
-    rays = feet[..., :2] / depth
     step = np.maximum(np.gradient(time), 1e-3)[:, None]
-    return np.linalg.norm(np.gradient(rays, axis=0), axis=-1) * depth[..., 0] / step < below
+    return np.linalg.norm(np.gradient(feet[..., :2] / depth, axis=0), axis=-1) * depth[..., 0] / step
 
 
-def contacts(
-    tracks: Tracks, rows: NDArray[np.int64], ground: Ground, below: float = STILL
-) -> Bool[np.ndarray, "t 4"]:
-    """Which of FEET stand: still, and near the floor or lowest, for at least three frames."""
-    feet = tracks.joints3d[rows][:, FEET].astype(np.float64)
-    above = ground.heights(feet) - np.asarray(SOLE)
-    touching = still(feet, tracks.time[rows], below) & (
-        (above < NEAR) | (above < above.min(1, keepdims=True) + LOWEST)
-    )
-    for foot in range(touching.shape[1]):
-        for start, end in runs(touching[:, foot]):
-            if end - start < 3:
-                touching[start:end, foot] = False
-    return touching
+def in_space(feet: Float[np.ndarray, "t 4 3"], time: Float[np.ndarray, " t"]) -> Float[np.ndarray, "t 4"]:
+    """Speed, metres a second: the lower one of from the frame before and to the next. Of at least two frames."""
+    speed = np.linalg.norm(np.diff(feet, axis=0), axis=-1) / np.maximum(np.diff(time), 1e-3)[:, None]
+    return np.minimum(np.concatenate([speed, speed[-1:]]), np.concatenate([speed[:1], speed]))
+
+
+def still(feet: Float[np.ndarray, "t 4 3"], time: Float[np.ndarray, " t"]) -> Bool[np.ndarray, "t 4"]:
+    """Feet that rest in the image."""
+    return in_image(feet, time) < STILL if len(feet) > 1 else np.zeros(feet.shape[:2], bool)
 
 
 def planted(
-    tracks: Tracks, rows: NDArray[np.int64], touching: Bool[np.ndarray, "t 4"], ground: Ground
+    tracks: Tracks, rows: NDArray[np.int64], touching: Bool[np.ndarray, "t 4"], ground: Ground | None
 ) -> Float[np.ndarray, "t 3"]:
-    """Change of each row's translation, metres, camera frame, by which standing feet keep their place on the floor."""
+    """Change of each row's translation, metres, camera frame, by which standing feet keep their place, and their height
+    above the floor, if there is one."""
     count = len(rows)
     if not touching.any() or count < 3:
         return np.zeros((count, 3))
@@ -79,10 +70,15 @@ def planted(
     before, here, after = (_blocks(middle + k, bend, count) for k in (-1, 0, 1))
     solid.append(before - 2 * here + after)
     wanted.append(np.zeros(3 * len(middle)))
-    for foot in range(touching.shape[1]):
-        on = np.flatnonzero(touching[:, foot])
+    steady = np.eye(3) / (DRIFT * step)
+    solid.append(_blocks(np.arange(1, count), steady, count) - _blocks(np.arange(count - 1), steady, count))
+    wanted.append(np.zeros(3 * (count - 1)))
+    for foot in range(touching.shape[1] if ground is not None else 0):
+        assert ground is not None
+        above = ground.heights(feet[:, foot]) - SOLE[foot]
+        on = np.flatnonzero(touching[:, foot] & (np.abs(above) < ON_FLOOR))
         solid.append(_blocks(on, ground.up[None] / SINK, count))
-        wanted.append((SOLE[foot] - ground.heights(feet[on, foot])) / SINK)
+        wanted.append(-above[on] / SINK)
     shift, steps = np.zeros((count, 3)), np.diff(feet, axis=0)
     pairs = [np.flatnonzero(touching[:-1, foot] & touching[1:, foot]) for foot in range(touching.shape[1])]
     for _ in range(ROUNDS):

@@ -12,8 +12,10 @@ from dpmesh.skeletons import JOINTS30, SMPL24, SMPL_PARENTS
 from dpmesh.video.feet import FEET, runs
 from dpmesh.video.smooth import whittaker
 
-REACH = 0.12
-"""Metres: a foot farther from the place where it stands in the median is left alone."""
+REACH = 0.08
+"""Metres: a foot farther from the place where it stands in the median is moved less, from twice that on not at all."""
+ROLLS = 0.02
+"""Metres: of heel and toes, the one so far from its place counts half: the foot rolls over the other."""
 EASE, REST = 0.02, 1e-4
 """Stiffness by which a leg's way to its place and back is smooth in time, and the weight of frames in the air."""
 _STRAIGHT = 0.999
@@ -63,14 +65,14 @@ def _way(feet: Float[np.ndarray, "t 2 3"], touching: Bool[np.ndarray, "t 2"]) ->
     wanted, weight = np.zeros((len(feet), 3)), np.zeros(len(feet))
     for part in (0, 1):
         for start, end in runs(touching[:, part]):
-            place = np.median(feet[start:end, part], axis=0)
-            off = place - feet[start:end, part]
-            near = np.linalg.norm(off, axis=1) < REACH
-            wanted[start:end] += off * near[:, None]
-            weight[start:end] += near
+            off = np.median(feet[start:end, part], axis=0) - feet[start:end, part]
+            far = np.linalg.norm(off, axis=1)
+            share = np.clip(2 - far / REACH, 0, 1) / (1 + (far / ROLLS) ** 2)
+            wanted[start:end] += off * share[:, None]
+            weight[start:end] += share
     if not weight.any():
         return wanted
-    target = wanted / np.maximum(weight, 1)[:, None]
+    target = wanted / np.maximum(weight, 1e-9)[:, None]
     return whittaker(target, np.where(weight > 0, 1.0, REST), EASE)
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from numpy.typing import NDArray
 
 from dpmesh.body.layer import BodyModel
@@ -43,18 +44,27 @@ def vertices_of(tracks: Tracks, rows: NDArray[np.int64], body: BodyModel) -> Flo
 
 
 class SideView:
-    """The people from the right-hand side, with one camera and one floor for the whole video."""
+    """The people from the right-hand side, with one camera and one floor for the whole video: the floor of the tracks,
+    level; without one, the camera's horizontal under the lowest joint."""
 
     def __init__(self, tracks: Tracks) -> None:
-        points = tracks.joints3d.reshape(-1, 3)
+        self._ground = tracks.ground
+        points = self._level(tracks.joints3d.reshape(-1, 3).astype(np.float64))
         low, high = np.percentile(points, [0.5, 99.5], axis=0)
         self.around = np.stack([low - 0.1, high + 0.1])
+        self.floor = float(self.around[1, 1]) if tracks.ground is None else 0.0
+        self.around[1, 1] = max(self.around[1, 1], self.floor)
 
     def drawn(self, layers: list[Layer], faces: NDArray[np.int32], height: int) -> UInt8[np.ndarray, "h w 3"]:
         """As high as the overlay, with an even width."""
-        image = draw_side(layers, faces, self.around.astype(np.float64), floor=float(self.around[1, 1]))
+        level = [replace(layer, vertices=self._level(layer.vertices).astype(np.float32)) for layer in layers]
+        image = draw_side(level, faces, self.around.astype(np.float64), floor=self.floor)
         width = 2 * max(1, round(image.shape[1] * height / image.shape[0] / 2))
         return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+    def _level(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        """From the camera's frame to one of a camera that looks level: y down, 0 on the floor."""
+        return points if self._ground is None else self._ground.to_world(points) * [1.0, -1.0, -1.0]
 
 
 def drawn_frames(

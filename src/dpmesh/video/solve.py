@@ -13,14 +13,18 @@ from scipy.spatial.transform import Rotation
 from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.camera import project
 from dpmesh.skeletons import SMPL_PARENTS
-from dpmesh.video.feet import MAYBE, contacts, planted
-from dpmesh.video.ground import find_ground
+from dpmesh.video.feet import planted
+from dpmesh.video.ground import NO_FLOOR, find_ground, own_ground
 from dpmesh.video.legs import reaching
 from dpmesh.video.smooth import place_in_image, smooth_rotations
+from dpmesh.video.stance import contacts
+from dpmesh.video.tracker import BIRTH
 from dpmesh.video.tracks import ROW_SHAPES, Ground, Tracks
 
 LONGEST_GAP = 1.0
 """Seconds without a detection that are filled."""
+APART = 0.25
+"""Seconds of a gap that sets a few detections at the end of a track apart."""
 SURE = 0.06
 """Metres: a joint of this sigma is smoothed with weight 1."""
 _NEAREST = 0.05
@@ -30,9 +34,9 @@ _LEAST, _MOST = 0.05, 4.0
 
 
 def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -> Tracks:
-    """The same people with gaps of up to LONGEST_GAP filled (`interpolated`), and everything smoothed.
+    """The same people with gaps of up to LONGEST_GAP filled (`interpolated`), without strays, and everything smoothed.
 
-    static_camera: the floor is estimated, and standing feet keep their places on it.
+    static_camera: standing feet keep their places, and the floor is estimated.
 
     Between two frames of a gap rotations go along the shortest arc, the rest in a straight line.
     """
@@ -42,7 +46,8 @@ def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -
         own = tracks.of(int(number))
         shapes.append(tracks.betas_of(own[:1])[0])
         for part in _parts(tracks, own):
-            for name, values in _solved(tracks, part, shapes[-1], body).items():
+            sure = without_strays(part, tracks.time[part])
+            for name, values in _solved(tracks, sure, shapes[-1], body).items():
                 rows[name].append(values)
     empty = {name: getattr(tracks, name)[:0] for name in ROW_SHAPES}
     columns = {
@@ -51,22 +56,30 @@ def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -
     order = np.lexsort((columns["track"], columns["frame"]))
     betas = np.asarray(shapes, np.float32).reshape(-1, 10)
     solved = replace(tracks, **{name: values[order] for name, values in columns.items()}, betas=betas)
-    ground = find_ground(solved) if static_camera else None
-    return solved if ground is None else on_floor(solved, ground, body)
+    return on_feet(solved, body) if static_camera else solved
 
 
-def on_floor(tracks: Tracks, ground: Ground, body: BodyModel) -> Tracks:
-    """With contacts, and with the translations and legs by which standing feet stay where they are."""
-    parts = [part for number in tracks.numbers for part in _parts(tracks, tracks.of(int(number)))]
+def on_feet(tracks: Tracks, body: BodyModel) -> Tracks:
+    """Of a camera that stands still: with the floor, if there is one (else with a note), with contacts, and with the
+    translations and legs by which standing feet stay where they are."""
+    ground = find_ground(tracks)
+    if ground is None:
+        tracks = tracks.with_notes((*tracks.notes, NO_FLOOR))
+    parts: list[tuple[NDArray[np.int64], Ground]] = []
+    for number in tracks.numbers:
+        for own in _parts(tracks, tracks.of(int(number))):
+            level = ground or own_ground(tracks, own)
+            if level is not None:
+                parts.append((own, level))
     shift = np.zeros((len(tracks.frame), 3), np.float32)
-    for own in parts:
-        shift[own] = planted(tracks, own, contacts(tracks, own, ground, MAYBE), ground)
+    for own, level in parts:
+        shift[own] = planted(tracks, own, contacts(tracks, own, level), ground)
     moved = replace(
         tracks, transl=tracks.transl + shift, joints3d=tracks.joints3d + shift[:, None], ground=ground
     )
     touching, pose, joints3d = np.zeros_like(tracks.contacts), tracks.body_pose.copy(), moved.joints3d.copy()
-    for own in parts:
-        touching[own] = contacts(moved, own, ground)
+    for own, level in parts:
+        touching[own] = contacts(moved, own, level, solved=True)
         vectors = np.concatenate([tracks.global_orient[own], tracks.body_pose[own]], 1).reshape(-1, 3)
         matrices = Rotation.from_rotvec(vectors).as_matrix().reshape(len(own), 24, 3, 3)
         matrices = reaching(moved.joints3d[own].astype(np.float64), matrices, touching[own])
@@ -91,6 +104,14 @@ def _parts(tracks: Tracks, own: NDArray[np.int64]) -> Iterator[NDArray[np.int64]
     """Runs of rows without a gap longer than LONGEST_GAP."""
     breaks = np.flatnonzero(np.diff(tracks.time[own]) > LONGEST_GAP) + 1
     yield from np.split(own, breaks)
+
+
+def without_strays(own: NDArray[np.int64], time: Float[np.ndarray, " t"]) -> NDArray[np.int64]:
+    """Rows of a track without one or two detections alone at either end, after or before a gap: seldom the person."""
+    runs = np.split(own, np.flatnonzero(np.diff(time) > APART) + 1)
+    while len(runs) > 1 and min(len(runs[0]), len(runs[-1])) < BIRTH:
+        runs = runs[:-1] if len(runs[-1]) <= len(runs[0]) else runs[1:]
+    return np.concatenate(runs)
 
 
 def _solved(

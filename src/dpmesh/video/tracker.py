@@ -2,8 +2,9 @@
 
 Each track predicts its joints by constant velocity; detections are matched to tracks by the Hungarian algorithm on a
 similarity of object keypoint similarity (COCO's OKS), box overlap and the colours of torso and legs, first the
-confident ones, then the weak ones (ByteTrack, Zhang et al., ECCV 2022). A track is shown after `BIRTH` matches, and is
-kept for `MEMORY` seconds without one, so that a person who was hidden keeps the number.
+confident ones, then the weak ones, for tracks that were just matched (ByteTrack, Zhang et al., ECCV 2022). A track is
+shown after `BIRTH` matches, and is kept for `MEMORY` seconds without one, so that a person who was hidden keeps the
+number.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ MEMORY = 1.5
 """Seconds that a track is kept without a match."""
 STRONG = 0.5
 """Detection score from which a detection may begin a track and is matched first."""
+WEAKLY = 0.25
+"""Seconds since its last match in which a weak detection may continue a track: later it is often part of another
+person."""
 LEAST = 0.25
 """Similarity below which a detection is not a track's."""
 VISIBLE = 0.2
@@ -110,7 +114,8 @@ class Tracker:
         free = list(self.tracks)
         for strong in (True, False):
             waiting = [i for i, p in enumerate(people) if result[i] is None and (p.score >= STRONG) == strong]
-            for i, track in _matched(people, waiting, free, time):
+            tracks = [track for track in free if strong or time - track.time <= WEAKLY]
+            for i, track in _matched(people, waiting, tracks, time):
                 track.follow(people[i], time)
                 result[i] = track
                 free.remove(track)

@@ -47,7 +47,7 @@ class Tracks:
     joint_sigma: Float32[np.ndarray, "n 30"]
     """Metres, as `Person.joint_sigma`."""
     contacts: Bool[np.ndarray, "n 4"]
-    """Which feet stand on the floor: L_Ankle, L_Toe, R_Ankle, R_Toe; all False without `ground`."""
+    """Which feet stand: L_Ankle, L_Toe, R_Ankle, R_Toe; all False where the camera was not said to stand still."""
     numbers: Int64[np.ndarray, " t"]
     """Of the tracks, ascending."""
     betas: Float32[np.ndarray, "t 10"]
@@ -59,7 +59,7 @@ class Tracks:
     frames: int
     """Read from the video, also those without people."""
     ground: Ground | None = None
-    """The floor, where the camera was said to stand still and people stand on it."""
+    """The floor, where the camera was said to stand still and most feet stand at one level."""
     notes: tuple[str, ...] = ()
     fallbacks: Mapping[str, int] = field(default_factory=dict)
     corrections: tuple[Mapping[str, object], ...] = ()

@@ -16,10 +16,9 @@ from dpmesh.inference.scene import Scene
 from dpmesh.video.camera import StillCamera
 from dpmesh.video.decode import FrameSource, Span, open_frames
 from dpmesh.video.estimate import DETECT_EVERY, Estimated, estimate
-from dpmesh.video.ground import find_ground
 from dpmesh.video.live import LiveFilter
 from dpmesh.video.recording import CHECKPOINT, Recording
-from dpmesh.video.solve import on_floor
+from dpmesh.video.solve import on_feet
 from dpmesh.video.tracks import INTERRUPTED, Tracks
 from dpmesh.video.windows import raw_tracks, solved_tracks
 
@@ -150,8 +149,7 @@ class Video:
         if self.static_camera and recording.camera_moved:
             notes = [*notes, "the camera moves: no floor, no world frame"]
         solved = solved_tracks(recording, self.fps, body, tuple(notes))
-        ground = find_ground(solved) if self.static_camera and not recording.camera_moved else None
-        return solved if ground is None else on_floor(solved, ground, body)
+        return on_feet(solved, body) if self.static_camera and not recording.camera_moved else solved
 
     def _estimates(
         self, after: int = -1, tracker: Any = None, snapshots: int = 0, alternate: bool = False
