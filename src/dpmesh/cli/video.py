@@ -202,7 +202,10 @@ def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Pred
             "focal_source": recording.focal_source,
             "options": recorded,
         }
-        said = [*tracks.notes, *write_result(tracks, part / RESULT, video, made, args.save, args.units)]
+        notes = write_result(
+            tracks, part / RESULT, predictor.model.body, video.source, video.span, made, args.save, args.units
+        )
+        said = [*tracks.notes, *notes]
         publish(part, target)
         if not tracks.interrupted:
             finish(part)

@@ -11,17 +11,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array, vstack
 from scipy.sparse.linalg import spsolve
 
-from dpmesh.skeletons import JOINTS30
+from dpmesh.geometry.floor import FEET, LOWEST, SOLE
 from dpmesh.video.tracks import Ground, Tracks
 
-FEET = tuple(JOINTS30.index(f"{side}_{part}") for side in "LR" for part in ("Ankle", "Toe"))
-"""Joints that touch the ground; their order is that of `contacts`."""
-SOLE = (0.08, 0.02, 0.08, 0.02)
-"""Height of each of FEET above the ground when it stands, metres."""
 STILL, MAYBE = 0.35, 0.9
 """Metres a second, across the line of sight: a foot that is slower stands, or may stand."""
-NEAR, LOWEST = 0.12, 0.05
-"""Metres above the floor up to which a foot may stand; and above the lowest foot, wherever the floor is."""
+NEAR = 0.12
+"""Metres above the floor up to which a foot may stand, besides the lowest, wherever the floor is."""
 ACROSS, ALONG = 0.015, 0.3
 """Metres: by how much a translation may move across and along the line of sight."""
 BEND = 8.0
@@ -47,7 +43,7 @@ def still(
 def contacts(
     tracks: Tracks, rows: NDArray[np.int64], ground: Ground, below: float = STILL
 ) -> Bool[np.ndarray, "t 4"]:
-    """Which of FEET stand: still, and near the floor or lowest, for at least three frames."""
+    """Which of FEET stand (`Tracks.contacts`): still, and near the floor or lowest, for at least three frames."""
     feet = tracks.joints3d[rows][:, FEET].astype(np.float64)
     above = ground.heights(feet) - np.asarray(SOLE)
     touching = still(feet, tracks.time[rows], below) & (

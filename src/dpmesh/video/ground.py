@@ -8,8 +8,9 @@ stands.
 import numpy as np
 from jaxtyping import Float
 
+from dpmesh.geometry.floor import FEET, SOLE, Floor, plane_normal, unit
 from dpmesh.skeletons import JOINTS30
-from dpmesh.video.feet import FEET, SOLE, still
+from dpmesh.video.feet import still
 from dpmesh.video.tracks import Ground, Tracks
 
 _PELVIS, _NECK = JOINTS30.index("Pelvis"), JOINTS30.index("Neck")
@@ -17,7 +18,7 @@ _LEAN = 12.0
 """Degrees between the trunks and the plane of the feet beyond which the trunks decide."""
 _LEVEL, _AGREED = 0.2, 0.7
 """Metres from the floor, and the share of standing feet that must be so near: else there is no single floor."""
-_SPREAD = 0.5
+_SPREAD = 0.05
 """Metres: how far standing feet must be spread along the floor before their plane counts against the trunks."""
 
 
@@ -39,10 +40,10 @@ def find_ground(tracks: Tracks) -> Ground | None:
     points = np.concatenate([f[s] for f, s in zip(feet, standing, strict=True)]) if feet else np.zeros((0, 3))
     if len(points) < 10:
         return None
-    trunk = up = _unit(np.median(np.concatenate(trunks), axis=0))
+    trunk = up = unit(np.median(np.concatenate(trunks), axis=0))
     inside = points
     for _ in range(5):
-        up = _plane_normal(inside, up)
+        up = plane_normal(inside, up, _SPREAD)
         if up @ trunk < np.cos(np.radians(_LEAN)):
             up = trunk  # the feet's depth is too uncertain to say more
         heights = inside @ up
@@ -52,35 +53,20 @@ def find_ground(tracks: Tracks) -> Ground | None:
     level = float(np.median(inside @ up))
     if (np.abs(points @ up - level) < _LEVEL).mean() < _AGREED:
         return None
-    return _ground(up, level)
+    return ground_of(Floor(up, -level))
 
 
 def _trunk_up(joints: Float[np.ndarray, "t 30 3"]) -> Float[np.ndarray, "3"]:
-    return _unit(np.median(joints[:, _NECK] - joints[:, _PELVIS], axis=0))
+    return unit(np.median(joints[:, _NECK] - joints[:, _PELVIS], axis=0))
 
 
-def _plane_normal(points: Float[np.ndarray, "n 3"], prior: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
-    """Normal of the plane through points, held to `prior` in the directions in which the points are not spread."""
-    middle = points - np.median(points, axis=0)
-    scatter = middle.T @ middle / len(points)
-    # Tilting the normal by d costs d' S d in the floor's directions; the prior costs as much as a spread of _SPREAD.
-    along = np.linalg.svd(prior[None])[2][1:]
-    system = along @ scatter @ along.T + (0.1 * _SPREAD) ** 2 * np.eye(2)
-    tilt = -np.linalg.solve(system, along @ scatter @ prior)
-    return _unit(prior + tilt @ along)
-
-
-def _ground(up: Float[np.ndarray, "3"], height: float) -> Ground:
+def ground_of(floor: Floor) -> Ground:
     """World: y up, -z along the camera's view of the floor, the origin below the camera."""
-    forward = np.array([0.0, 0.0, 1.0])
+    up, forward = floor.up, np.array([0.0, 0.0, 1.0])
     flat = forward - up * (up @ forward)
     if np.linalg.norm(flat) < 1e-3:
         flat = np.array([0.0, -1.0, 0.0])
         flat = flat - up * (up @ flat)
-    back = -_unit(flat)
+    back = -unit(flat)
     right = np.cross(up, back)
-    return Ground(np.stack([right, up, back]), np.array([0.0, -height, 0.0]))
-
-
-def _unit(vector: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
-    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+    return Ground(np.stack([right, up, back]), np.array([0.0, floor.height, 0.0]))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dpmesh.body.files import free_body, load_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import DPMeshError, InputError
+from dpmesh.geometry.floor import Floor
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.scene import Scene
 from dpmesh.render.overlay import palette
@@ -61,10 +62,8 @@ class ShownResult:
     keypoints2d: Float32[np.ndarray, "n 17 3"]
     body: BodyModel
     images: "Images"
-    up: Float[np.ndarray, "3"] | None = None
-    """Of the floor, camera frame; None where it is not known."""
-    height: float = 0.0
-    """Metres of the camera above the floor."""
+    floor: Floor | None = None
+    """None where it is not known."""
 
     def row(self, person: ShownPerson, frame: int) -> int | None:
         """The person's row in a frame; None where they are not in it."""
@@ -128,6 +127,11 @@ def result_folder(path: Path) -> Path:
     return folder
 
 
+def layer_of(body: Path | None) -> BodyModel:
+    """The shipped body, or one of a file. Raises InputError."""
+    return BodyModel(free_body() if body is None else load_body(body))
+
+
 def open_result(path: Path, body: Path | None = None, image: Path | None = None) -> ShownResult:
     """Read what `dpmesh predict` or `dpmesh video` wrote.
 
@@ -135,11 +139,11 @@ def open_result(path: Path, body: Path | None = None, image: Path | None = None)
     InputError.
     """
     folder = result_folder(path)
-    layer = BodyModel(free_body() if body is None else load_body(body))
+    layer = layer_of(body)
     if (folder / SCENE).is_file():
         return shown_scene(Scene.load(folder, image), layer, folder.name)
     source = str(image) if image else recorded_video(folder)
-    return _of_tracks(Tracks.load(folder), layer, folder.name, source)
+    return shown_tracks(Tracks.load(folder), layer, folder.name, source)
 
 
 def recorded_video(folder: Path) -> str:
@@ -175,12 +179,18 @@ def shown_scene(
         people=people,
         body=body,
         images=Images(scene.image),
+        floor=scene.floor,
         **arrays,
     )
 
 
-def _of_tracks(tracks: Tracks, body: BodyModel, title: str, source: str) -> ShownResult:
-    frames, first = np.unique(tracks.frame, return_index=True)
+def shown_tracks(
+    tracks: Tracks, body: BodyModel, title: str, source: str, all_frames: Tracks | None = None
+) -> ShownResult:
+    """A video's people. source: the video; empty: without it. all_frames: gives the frames of the timeline, where
+    people were deleted."""
+    whole = tracks if all_frames is None else all_frames
+    frames, first = np.unique(whole.frame, return_index=True)
     colours = palette(len(tracks))
     people: list[ShownPerson] = []
     for number, colour in zip(tracks.numbers.tolist(), colours, strict=True):
@@ -193,12 +203,13 @@ def _of_tracks(tracks: Tracks, body: BodyModel, title: str, source: str) -> Show
         title=title,
         K=tracks.K,
         image_size=tracks.image_size,
-        times=np.asarray(tracks.time[first], np.float64) if len(first) else np.zeros(1),
+        times=np.asarray(whole.time[first], np.float64) if len(first) else np.zeros(1),
         people=tuple(people),
         betas=tracks.betas_of(np.arange(len(tracks.track))),
         body=body,
         images=Images(source=source or None, frames=frames, fps=tracks.fps),
-        up=None if ground is None else np.asarray(ground.up, np.float64),
-        height=0.0 if ground is None else float(ground.translation[1]),
+        floor=None
+        if ground is None
+        else Floor(np.asarray(ground.up, np.float64), float(ground.translation[1])),
         **{name: getattr(tracks, name) for name in names},
     )

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from dpmesh.geometry.floor import LEVEL, Floor
 from dpmesh.render.sigma import sigma_colours, surface_sigma
 from dpmesh.skeletons import JOINTS30, SMPL24
 from dpmesh.viewer.results import ShownPerson, ShownResult
@@ -283,11 +284,11 @@ class Stage:
     def _add_floor(self) -> None:
         if self.prefix or not len(self.result.joints3d):
             return
-        joints = self.result.joints3d
-        up = np.array([0.0, -1.0, 0.0]) if self.result.up is None else self.result.up
+        joints, floor = self.result.joints3d, self.result.floor
+        if floor is None:  # level, below the lowest joint
+            floor = Floor(LEVEL, 0.05 - float((joints @ LEVEL).min()))
+        up, height = floor.up, floor.height
         self.server.scene.set_up_direction(up)
-        # Ground: up · point + height = 0. Without one: level, below the lowest joint.
-        height = self.result.height if self.result.up is not None else 0.05 - float((joints @ up).min())
         middle = np.median(joints.reshape(-1, 3), axis=0)
         place = middle - (middle @ up + height) * up
         turn = Rotation.align_vectors(up[None], np.array([[0.0, 0.0, 1.0]]))[0]
