@@ -31,6 +31,6 @@ def scene_page(scene: SceneData) -> str:
         image_size=scene.image_size,
         people=people,
         jpeg=jpeg_of(scene),
-        floor=None if scene.floor is None else (scene.floor.up, scene.floor.height),
+        floor=scene.floor,
     )
     return html_page(content, glb_of(scene))

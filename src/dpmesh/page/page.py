@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from dpmesh.assets import shipped
+from dpmesh.geometry.floor import Floor
 from dpmesh.render.sigma import UNSURE, sigma_colours
 from dpmesh.skeletons import JOINTS30, SMPL24
 
@@ -61,8 +62,7 @@ class PageContent:
     """Seconds between two frames of an animation; 0 for a single image."""
     start: float = 0.0
     """Seconds: where the animation and the video begin."""
-    floor: tuple[Float[np.ndarray, "3"], float] | None = None
-    """Up, camera frame, and the camera's height above the floor, metres."""
+    floor: Floor | None = None
 
 
 def html_page(content: PageContent, glb: bytes) -> str:
@@ -116,7 +116,7 @@ def _plain(content: PageContent) -> dict[str, Any]:
         "duration": max(ends, default=0.0) + content.step,
         "floor": None
         if content.floor is None
-        else {"up": content.floor[0].tolist(), "height": float(content.floor[1])},
+        else {"up": content.floor.up.tolist(), "height": float(content.floor.height)},
         "unsure": UNSURE,
         "colours": colours.tolist(),
         "joint_names": list(JOINTS30.joints),

@@ -19,13 +19,13 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
 from dpmesh.inference.corrections import Correction
 from dpmesh.inference.edited import Edited
-from dpmesh.inference.floors import last_floor
+from dpmesh.inference.floors import Standing, last_floor
 from dpmesh.inference.pins import fitted_to_pins
 from dpmesh.inference.scene_data import Person
 from dpmesh.skeletons import COCO17, JOINTS30, convert
 from dpmesh.video.floors import ground_for, rows_on_floor, standing_tracks
 from dpmesh.video.solve import moved_by, pixels_of, posed_joints
-from dpmesh.video.tracks import Tracks
+from dpmesh.video.tracks import Ground, Tracks
 
 SECONDS = 0.25
 """Standard deviation of the curve by which a correction fades."""
@@ -64,7 +64,7 @@ def correct_tracks(tracks: Tracks, steps: Sequence[Correction], body: BodyModel)
     if (step := last_floor(steps)) is not None:
         rows = rows_on_floor(step, tracks, left)
         ground = ground_for(step, result.with_rows(rows))
-        result = _fitted(standing_tracks(tracks, ground, rows, body), edited, body)
+        result = _fitted(standing_tracks(tracks, ground, rows, body), edited, body, ground)
     keypoints = tracks.keypoints2d.copy()
     for row, one in edited.items():
         keypoints[row] = convert(one.keypoints, JOINTS30, COCO17)
@@ -72,13 +72,16 @@ def correct_tracks(tracks: Tracks, steps: Sequence[Correction], body: BodyModel)
     return result.with_rows(left) if deleted else result
 
 
-def _fitted(tracks: Tracks, edited: Mapping[int, Edited], body: BodyModel) -> Tracks:
-    """With the bodies of these rows fitted to their pinned joints, and those about them moved along."""
+def _fitted(
+    tracks: Tracks, edited: Mapping[int, Edited], body: BodyModel, ground: Ground | None = None
+) -> Tracks:
+    """With the bodies of these rows fitted to their pinned joints, and those about them moved along. ground: standing
+    feet stay on it."""
     rows_of = defaultdict[int, list[int]](list)
     for row in sorted(edited):
         rows_of[int(tracks.track[row])].append(row)
     for rows in rows_of.values():
-        tracks = _spread(tracks, rows, [edited[row] for row in rows], body)
+        tracks = _spread(tracks, rows, [edited[row] for row in rows], body, ground)
     return tracks
 
 
@@ -103,11 +106,16 @@ def _row(tracks: Tracks, step: Correction, where: str) -> int:
     return int(here[0])
 
 
-def _spread(tracks: Tracks, rows: list[int], edited: list[Edited], body: BodyModel) -> Tracks:
+def _spread(
+    tracks: Tracks, rows: list[int], edited: list[Edited], body: BodyModel, ground: Ground | None
+) -> Tracks:
     """One track with its corrected rows fitted, and the frames about them moved along."""
     own = tracks.of(int(tracks.track[rows[0]]))
     people = [_person(tracks, row) for row in rows]
-    fitted = fitted_to_pins(people, edited, tracks.K, body, shape=False)
+    standing = None
+    if ground is not None:
+        standing = Standing(ground.floor, tracks.contacts[rows])
+    fitted = fitted_to_pins(people, edited, tracks.K, body, shape=False, standing=standing)
     at = np.searchsorted(own, rows)
     vectors = np.concatenate([tracks.global_orient, tracks.body_pose], 1)[own].reshape(len(own), 24, 3)
     new = np.stack([np.concatenate([p.global_orient, p.body_pose]) for p in fitted]).reshape(-1, 24, 3)

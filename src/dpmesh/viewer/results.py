@@ -208,8 +208,6 @@ def shown_tracks(
         betas=tracks.betas_of(np.arange(len(tracks.track))),
         body=body,
         images=Images(source=source or None, frames=frames, fps=tracks.fps),
-        floor=None
-        if ground is None
-        else Floor(np.asarray(ground.up, np.float64), float(ground.translation[1])),
+        floor=None if ground is None else ground.floor,
         **{name: getattr(tracks, name) for name in names},
     )
