@@ -13,11 +13,13 @@ from playwright.sync_api import Page
 
 from dpmesh.geometry.camera import project
 from dpmesh.inference.corrections import Correction, Corrections
+from dpmesh.inference.hypotheses import with_hypotheses
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
 from dpmesh.skeletons import JOINTS30
 from dpmesh.viewer.app import Viewer
 from dpmesh.viewer.documents import CorrectedImage
+from dpmesh.viewer.results import shown_scene
 from tests.browser.support import opened, screen
 
 WRIST = JOINTS30.index("R_Wrist")
@@ -68,6 +70,30 @@ def test_bodies_are_where_the_overlay_has_them(
     there, drawn = there[:, : int(box["width"])], drawn[:, : int(box["width"])]  # the panel lies beside it
     assert there.sum() > 1000
     assert (there & drawn).sum() / (there | drawn).sum() > 0.9
+
+
+def test_other_hypotheses_are_shown_on_wish(
+    scene: Scene, predictor: Predictor, page: Page, tmp_path: Path
+) -> None:
+    several = with_hypotheses(scene, 3, predictor.model.body)
+    viewer = Viewer(shown_scene(several, predictor.model.body, "several"), port=0)
+    try:
+        opened(page, viewer)
+        page.get_by_text("From the side", exact=True).click()
+        page.get_by_text("Image", exact=True).click()
+        page.wait_for_timeout(2000)
+        page.screenshot(path=tmp_path / "with.png")
+        page.get_by_text("Hypotheses", exact=True).click()
+        page.wait_for_timeout(1500)
+        page.screenshot(path=tmp_path / "without.png")
+        handles = [drawn.mesh.visible for drawn in viewer.stage.people.values()]
+    finally:
+        viewer.close()
+    one, other = (
+        np.asarray(Image.open(tmp_path / f"{n}.png").convert("RGB"), int) for n in ("with", "without")
+    )
+    assert handles == [True, False, False]
+    assert (np.abs(one - other).sum(-1) > 12).sum() > 2000
 
 
 def test_the_view_is_saved_by_one_click(viewer: Viewer, page: Page) -> None:

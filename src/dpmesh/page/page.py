@@ -43,6 +43,8 @@ class PagePerson:
     surface_sigma: Float[np.ndarray, " v"] | None = None
     """Metres, of each vertex of the GLB's mesh."""
     interpolated: Bool[np.ndarray, " n"] | None = None
+    others: Sequence[str] = ()
+    """Nodes in the GLB of the person's other hypotheses."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -143,6 +145,7 @@ def _person(person: PagePerson) -> dict[str, Any]:
         "joint_sigma": _rounded(person.joint_sigma, 4) if known else None,
         "keypoints2d": _rounded(person.keypoints2d, 2),
         "surface_sigma": None if person.surface_sigma is None or not known else _levels(person.surface_sigma),
+        "others": list(person.others),
         "interpolated": None if person.interpolated is None else person.interpolated.tolist(),
     }
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _SPEEDS = ("0.25", "0.5", "1", "2")
 _SWITCHES = (
     ("bodies", "Bodies", True), ("skeleton", "Skeleton", False), ("keypoints", "2D keypoints", False),
-    ("image", "Image", True), ("floor", "Floor", False), ("sigma", "Colour by sigma", False),
+    ("image", "Image", True), ("floor", "Floor", False), ("hypotheses", "Hypotheses", True),
+    ("sigma", "Colour by sigma", False),
 )  # fmt: skip
 
 
@@ -136,7 +137,10 @@ class Viewer:
         eye.on_click(lambda event: self._from_camera(event.client))
         gui.add_button("From the side").on_click(lambda event: self._from_side(event.client))
         with gui.add_folder("Show"):
+            several = any(person.of for person in self.result.people)
             for name, label, value in _SWITCHES:
+                if name == "hypotheses" and not several:
+                    continue
                 self._switch(name, label, value)
             opacity = gui.add_slider("Opacity", min=0.1, max=1.0, step=0.05, initial_value=1.0)
 
@@ -176,7 +180,7 @@ class Viewer:
 
     def _person(self, name: str) -> None:
         drawn = self.stage.people[name]
-        if name in self._boxes:
+        if name in self._boxes or drawn.person.of:
             return
         self._boxes.add(name)
         box = self.server.gui.add_checkbox(drawn.person.label, True)
@@ -295,7 +299,7 @@ class Viewer:
     def _from_side(self, client: "viser.ClientHandle | None") -> None:
         if client is None:
             return
-        joints = self.result.joints3d.reshape(-1, 3)
+        joints = self.result.own_joints.reshape(-1, 3)
         low, high = (
             np.percentile(joints, [2, 98], axis=0) if len(joints) else np.array([[-1, -1, 2], [1, 1, 4.0]])
         )
@@ -307,7 +311,7 @@ class Viewer:
             client.camera.look_at = tuple(middle)
 
     def _depth(self) -> float:
-        joints = self.result.joints3d
+        joints = self.result.own_joints
         return float(np.median(joints[..., 2])) if joints.size else 3.0
 
     @staticmethod

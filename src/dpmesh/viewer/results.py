@@ -6,7 +6,7 @@ they are shown, so that its length costs no memory.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dpmesh.body.layer import BodyModel
 from dpmesh.errors import DPMeshError, InputError
 from dpmesh.geometry.floor import Floor
 from dpmesh.geometry.rotations import rotation_matrix
+from dpmesh.inference.mesh_files import others_of
 from dpmesh.inference.scene import Scene
 from dpmesh.render.overlay import palette
 from dpmesh.video.decode import Span, open_frames
@@ -40,6 +41,8 @@ class ShownPerson:
     frames: NDArray[np.int64]
     """Positions in ShownResult.times, ascending."""
     rows: NDArray[np.int64]
+    of: str = ""
+    """Of another hypothesis: the person whose it is."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,6 +67,12 @@ class ShownResult:
     images: "Images"
     floor: Floor | None = None
     """None where it is not known."""
+
+    @property
+    def own_joints(self) -> Float32[np.ndarray, "k 30 3"]:
+        """joints3d without those of other hypotheses."""
+        own = [person.rows for person in self.people if not person.of]
+        return self.joints3d[np.concatenate(own)] if own else self.joints3d[:0]
 
     def row(self, person: ShownPerson, frame: int) -> int | None:
         """The person's row in a frame; None where they are not in it."""
@@ -164,19 +173,24 @@ def shown_scene(
     """One image's people. numbers: of the people, where they are not 0, 1, ..."""
     numbers = range(len(scene.people)) if numbers is None else numbers
     colours = palette(max(numbers, default=-1) + 1)
-    one = np.zeros(1, np.int64)
-    people = tuple(
+    one, rows = np.zeros(1, np.int64), list(scene.people)
+    people = [
         ShownPerson(f"person_{k:02d}", f"person {k}", colours[k], one, np.array([row]))
         for row, k in enumerate(numbers)
-    )
+    ]
+    for own, person in zip(list(people), scene.people, strict=True):
+        for k, other in enumerate(others_of(person), 1):
+            at = np.array([len(rows)])
+            people.append(ShownPerson(f"{own.name}_h{k}", f"{own.label}, {k}", own.colour, one, at, own.name))
+            rows.append(other)
     names = ("global_orient", "body_pose", "betas", "transl", "joints3d", "joint_sigma", "keypoints2d")
-    arrays: dict[str, Any] = {name: scene.stacked(name) for name in names}
+    arrays: dict[str, Any] = {name: replace(scene, people=tuple(rows)).stacked(name) for name in names}
     return ShownResult(
         title=title,
         K=scene.K,
         image_size=scene.image_size,
         times=np.zeros(1),
-        people=people,
+        people=tuple(people),
         body=body,
         images=Images(scene.image),
         floor=scene.floor,
