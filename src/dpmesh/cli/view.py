@@ -12,6 +12,7 @@ from dpmesh.errors import InputError, OutputError
 from dpmesh.inference.options import ModelOptions
 
 if TYPE_CHECKING:
+    from dpmesh.inference.corrections import Correction, Corrections
     from dpmesh.viewer.documents import Document
 
 
@@ -114,7 +115,7 @@ def _document(args: argparse.Namespace) -> "Document":
         from dpmesh.inference.scene import Scene
 
         scene = Scene.load(folder, args.image, args.body)
-        steps = list(listed.of(scene.source, scene.source_sha256))
+        steps = _steps(listed, scene.source, scene.source_sha256)
         predictor = Predictor.from_pretrained(**vars(model_options(args)))
         return CorrectedImage(scene, predictor, out, folder.name, steps)
     from dpmesh.video.tables import read_text
@@ -123,5 +124,13 @@ def _document(args: argparse.Namespace) -> "Document":
     record = read_text(folder)
     video = str(args.image) if args.image else recorded_video(folder)
     entry = video_entry(record, [])
-    steps = list(listed.of(entry.source, entry.sha256))
+    steps = _steps(listed, entry.source, entry.sha256)
     return CorrectedVideo(Tracks.load(folder), layer_of(args.body), record, video, out, folder.name, steps)
+
+
+def _steps(listed: "Corrections", source: str, sha256: str) -> "list[Correction]":
+    """Raises InputError where the file has some, and none of this image or video."""
+    steps = list(listed.of(source, sha256))
+    if listed.entries and not steps:
+        raise InputError(f"has no corrections of {Path(source).name}", where=listed.where)
+    return steps

@@ -232,7 +232,7 @@ def _refuse(what: str, fix: str = "See docs/guide/corrections.md.", where: str =
 def _number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return math.isfinite(value) and abs(value) <= FARTHEST
+    return math.isfinite(value) and bool(abs(value) <= FARTHEST)
 
 
 def _numbers(count: int) -> Callable[[Any], bool]:

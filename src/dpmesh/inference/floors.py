@@ -18,8 +18,9 @@ from dpmesh.geometry.floor import LEVEL, Floor, lowest_feet, plane_normal, unit
 from dpmesh.inference.corrections import Correction
 from dpmesh.inference.scene_data import Person
 
-_SPREAD = 0.3
-"""Metres: points that are farther apart tilt the floor more than the level camera holds it."""
+_SPREAD = 0.5
+"""Metres: points with a greater standard deviation along the floor tilt it more than the level camera holds it. Two
+points that are off by 0.1 m weigh about as much against a camera whose tilt is known to 10°."""
 _ROUNDS, _OUTLIER, _LEAST = 5, 4.0, 0.02
 """Points farther off than some standard deviations (of at least _LEAST metres) are left out, in a few rounds."""
 _STEEPEST = 45.0

@@ -21,7 +21,7 @@ from dpmesh.video.decode import Span, open_frames
 from dpmesh.video.files import write_result
 from dpmesh.video.tracks import Tracks
 from dpmesh.video.unfinished import RESULT, finish, publish, unfinished
-from dpmesh.viewer.results import ShownResult, shown_scene, shown_tracks
+from dpmesh.viewer.results import ShownResult, shown_scene, shown_tracks, video_images
 
 LIST = "corrections.json"
 
@@ -47,7 +47,12 @@ class Document(Protocol):
         """Of the people that are left: as the steps count them."""
         ...
 
-    def save(self) -> Path:
+    @property
+    def has_overlay(self) -> bool:
+        """Whether an overlay can be saved that takes long."""
+        ...
+
+    def save(self, overlay: bool = False) -> Path:
         """Write the corrected result, and its steps into `corrections.json` beside those of others.
 
         Returns the result's folder. Raises OutputError, and InputError for a damaged list.
@@ -93,7 +98,11 @@ class CorrectedImage:
         count = len(self.scene) + sum(step.op == "add" for step in self.steps)
         return [number for number in range(count) if number not in _deleted(self.steps)]
 
-    def save(self) -> Path:
+    @property
+    def has_overlay(self) -> bool:
+        return False
+
+    def save(self, overlay: bool = False) -> Path:
         folder = self.corrected().save(self.out, self.name, overwrite=True)
         _add_to_list(self.out / LIST, Entry(self.scene.source, self.scene.source_sha256, tuple(self.steps)))
         return folder
@@ -116,27 +125,31 @@ class CorrectedVideo:
         _refuse_corrected(self.tracks.corrections, self.name)
         if not isinstance(self.record.get("options"), dict):
             raise InputError("has no options", where=f"{self.name}/tracks.json")
-        self._frames = np.unique(self.tracks.frame)
+        self._images = video_images(self.tracks, self.record, self.video)
 
     @property
     def K(self) -> Float[np.ndarray, "3 3"]:
         return self.tracks.K
 
     def frame(self, position: int) -> int | None:
-        return int(self._frames[position]) if position < len(self._frames) else 0
+        return int(self._images.frames[position]) if position < len(self._images.frames) else 0
 
     def corrected(self) -> Tracks:
         return correct_tracks(self.tracks, self.steps, self.body)
 
     def shown(self) -> ShownResult:
-        return shown_tracks(self.corrected(), self.body, self.name, self.video, self.tracks)
+        return shown_tracks(self.corrected(), self.body, self.name, self._images, self.tracks)
 
     def numbers(self) -> list[int]:
         deleted = _deleted(self.steps)
         return [number for number in self.tracks.numbers.tolist() if number not in deleted]
 
-    def save(self) -> Path:
-        """The files that the video's own result has, made again; without the video there is no overlay."""
+    @property
+    def has_overlay(self) -> bool:
+        return bool(self.video)
+
+    def save(self, overlay: bool = False) -> Path:
+        """The files that the video's own result has, made again. overlay: also that video, if it has one."""
         options = {**self.record["options"], "corrections": corrections_record(self.steps)}
         names = ("source", "weights", "focal_source")
         made = {name: self.record[name] for name in names if name in self.record} | {"options": options}
@@ -146,11 +159,13 @@ class CorrectedVideo:
                 end=float("inf") if options["end"] is None else float(options["end"]),
                 every=int(options["every"]),
             )
-            formats, unit = [str(name) for name in options["save"]], str(options["units"])
+            saved, unit = [str(name) for name in options["save"]], str(options["units"])
         except (KeyError, TypeError, ValueError):
             raise InputError(
                 "its options are not those of a video", where=f"{self.name}/tracks.json"
             ) from None
+        formats = [name for name in saved if overlay or name not in ("overlay", "side")]
+        options["save"] = formats
         frames = open_frames(self.video, options.get("fps")) if self.video else None
         target = self.out / self.name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,11 @@ class Editor:
                 gui.add_markdown("A new person: hold Shift and drag a box in the camera's view.")
             self.floor = FloorPanel(gui, self._set_floor)
             gui.add_button("Undo").on_click(lambda _: self._undo())
-            gui.add_button("Save").on_click(lambda _: self._save())
+            overlay = None
+            if document.has_overlay:
+                overlay = gui.add_checkbox("Save the overlay, too", False)
+            save = gui.add_button("Save")
+            save.on_click(lambda _: self._save(overlay is not None and overlay.value))
             self._status = gui.add_markdown("")
         self._gizmo: Any = None
         self._armed = False
@@ -128,10 +132,10 @@ class Editor:
         undone = self.document.steps.pop()
         self._apply(f"undone: {undone.mark}")
 
-    def _save(self) -> None:
+    def _save(self, overlay: bool) -> None:
         self._status.content = "Saving …"
         try:
-            folder = self.document.save()
+            folder = self.document.save(overlay)
         except DPMeshError as error:
             self._status.content = f"**Not saved:** {error}"
             return

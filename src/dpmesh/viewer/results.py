@@ -4,7 +4,7 @@ Everything is in the camera frame (metres; x right, y down, z forward). A video'
 they are shown, so that its length costs no memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.mesh_files import others_of
 from dpmesh.inference.scene import Scene
 from dpmesh.render.overlay import palette
-from dpmesh.video.decode import Span, open_frames
+from dpmesh.video.decode import Frame, Span, open_frames
 from dpmesh.video.tables import read_text
 from dpmesh.video.tracks import Tracks
 from dpmesh.video.unfinished import input_record
@@ -101,7 +101,8 @@ class ShownResult:
 
 @dataclass(eq=False)
 class Images:
-    """The images behind the bodies: one, those of a video, or none. of(frame) decodes one."""
+    """The images behind the bodies: one, those of a video, or none. of(frame) decodes one; the next ones are decoded
+    from there on, an earlier one from the start."""
 
     still: UInt8[np.ndarray, "h w 3"] | None = None
     source: str | None = None
@@ -109,15 +110,24 @@ class Images:
     frames: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """The video's frame numbers, of the result's frames."""
     fps: float = 0.0
+    given_fps: float | None = None
+    """In place of the video's own times."""
+    _reader: Iterator[Frame] = field(default_factory=lambda: iter(()), repr=False)
+    _last: Frame | None = field(default=None, repr=False)
 
     def of(self, frame: int) -> UInt8[np.ndarray, "h w 3"] | None:
         if self.still is not None or self.source is None:
             return self.still
         wanted = int(self.frames[frame])
         with suppress(DPMeshError):
-            for one in open_frames(self.source).frames(Span(start=max(0.0, (wanted - 0.5) / self.fps))):
-                return one.image
-        return None
+            if self._last is None or self._last.index > wanted:
+                # Well before it, since frames may not be equally far apart in time.
+                start = max(0.0, 0.8 * wanted / self.fps - 1)
+                self._reader = iter(open_frames(self.source, self.given_fps).frames(Span(start=start)))
+                self._last = next(self._reader, None)
+            while self._last is not None and self._last.index < wanted:
+                self._last = next(self._reader, None)
+        return None if self._last is None else self._last.image
 
 
 def result_folder(path: Path) -> Path:
@@ -151,8 +161,9 @@ def open_result(path: Path, body: Path | None = None, image: Path | None = None)
     layer = layer_of(body)
     if (folder / SCENE).is_file():
         return shown_scene(Scene.load(folder, image), layer, folder.name)
+    tracks = Tracks.load(folder)
     source = str(image) if image else recorded_video(folder)
-    return shown_tracks(Tracks.load(folder), layer, folder.name, source)
+    return shown_tracks(tracks, layer, folder.name, video_images(tracks, read_text(folder), source))
 
 
 def recorded_video(folder: Path) -> str:
@@ -165,6 +176,14 @@ def recorded_video(folder: Path) -> str:
     if not isinstance(source, str) or not isinstance(options, dict) or not Path(source).exists():
         return ""
     return source if input_record(source) == options.get("input") else ""
+
+
+def video_images(tracks: Tracks, record: Mapping[str, Any], source: str) -> Images:
+    """Of a video; none where `source` is empty. record: the tracks.json."""
+    options = record.get("options")
+    fps = options.get("fps") if isinstance(options, dict) else None
+    given = float(fps) if isinstance(fps, (int, float)) and 0 < fps <= 1000 else None
+    return Images(source=source or None, frames=np.unique(tracks.frame), fps=tracks.fps, given_fps=given)
 
 
 def shown_scene(
@@ -199,11 +218,10 @@ def shown_scene(
 
 
 def shown_tracks(
-    tracks: Tracks, body: BodyModel, title: str, source: str, all_frames: Tracks | None = None
+    tracks: Tracks, body: BodyModel, title: str, images: Images | None = None, whole: Tracks | None = None
 ) -> ShownResult:
-    """A video's people. source: the video; empty: without it. all_frames: gives the frames of the timeline, where
-    people were deleted."""
-    whole = tracks if all_frames is None else all_frames
+    """A video's people. images: `video_images`. whole: gives the frames of the timeline, where people were deleted."""
+    whole = tracks if whole is None else whole
     frames, first = np.unique(whole.frame, return_index=True)
     colours = palette(len(tracks))
     people: list[ShownPerson] = []
@@ -221,7 +239,7 @@ def shown_tracks(
         people=tuple(people),
         betas=tracks.betas_of(np.arange(len(tracks.track))),
         body=body,
-        images=Images(source=source or None, frames=frames, fps=tracks.fps),
+        images=Images() if images is None else images,
         floor=None if ground is None else ground.floor,
         **{name: getattr(tracks, name) for name in names},
     )
