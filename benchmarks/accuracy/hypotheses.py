@@ -30,8 +30,8 @@ from benchmarks.machine import report_result
 from dpmesh import Predictor
 from dpmesh.evaluate.synthocc import PERSONS
 from dpmesh.geometry.rotations import rotation_matrix
-from dpmesh.inference.correct import observed_people
 from dpmesh.inference.hypotheses import distribution, with_hypotheses
+from dpmesh.inference.pins import observed_people
 from dpmesh.inference.posterior import Posterior
 from dpmesh.metrics import rank_correlation
 from dpmesh.skeletons import COCO17, JOINTS30, convert

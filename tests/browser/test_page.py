@@ -57,6 +57,37 @@ def test_bodies_are_where_the_overlay_has_them(scene: Scene, page: Page, tmp_pat
     assert overlap(mask, silhouette(scene, mask.shape)) > 0.9
 
 
+def test_other_hypotheses_are_faint(page: Page, tmp_path: Path) -> None:
+    several = Predictor.from_pretrained()("examples/balance.jpg", hypotheses=3)
+    opened(page, several.to_html(), tmp_path)
+    page.evaluate("window.dpmesh.look(false)")
+
+    def alpha() -> NDArray[np.uint8]:
+        url = page.evaluate("document.getElementById('view').toDataURL('image/png')")
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))[..., 3]
+
+    shown = alpha()
+    page.get_by_label("hypotheses").uncheck()
+    hidden = alpha()
+    page.get_by_label("hypotheses").check()
+    faint = (shown > 20) & (shown < 130)
+    edges = faint & (hidden > 20)
+    assert faint.sum() > 2000 and edges.sum() < 0.1 * faint.sum()
+    page.get_by_label("person 0", exact=True).uncheck()
+    assert alpha().max() == 0 < hidden.max()
+
+
+def test_a_phone_shows_all_of_a_video(page: Page, tmp_path: Path) -> None:
+    body = BodyModel(free_body())
+    tracks = two_people(body)
+    glb = b"".join(animated_glb(tracks, body, body.faces.numpy().astype(np.int32)))
+    page.set_viewport_size({"width": 390, "height": 800})
+    opened(page, tracks_page(tracks, glb, "clip"), tmp_path)
+    for name in ("#stage", "#timeline", "#panel", "#loop"):
+        box = page.locator(name).bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 390, name
+
+
 def test_switches(scene: Scene, page: Page, tmp_path: Path) -> None:
     opened(page, scene.to_html(), tmp_path)
     whole = drawn(page).sum()

@@ -13,11 +13,14 @@ from playwright.sync_api import Page
 
 from dpmesh.geometry.camera import project
 from dpmesh.inference.corrections import Correction, Corrections
+from dpmesh.inference.hypotheses import with_hypotheses
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
 from dpmesh.skeletons import JOINTS30
 from dpmesh.viewer.app import Viewer
-from dpmesh.viewer.editor import CorrectedImage
+from dpmesh.viewer.documents import CorrectedImage
+from dpmesh.viewer.results import shown_scene
+from tests.browser.support import opened, screen
 
 WRIST = JOINTS30.index("R_Wrist")
 
@@ -40,23 +43,6 @@ def viewer(scene: Scene, predictor: Predictor, tmp_path: Path) -> Iterator[Viewe
     viewer.close()
 
 
-def opened(page: Page, viewer: Viewer) -> tuple[float, float, float]:
-    """Show the camera's view. Pixels of the window: centre, and of one at depth 1 (focal length)."""
-    page.goto(viewer.url)
-    page.wait_for_selector("canvas", timeout=60_000)
-    page.wait_for_timeout(6000)
-    client = next(iter(viewer.server.get_clients().values()))
-    box = page.locator("canvas").first.bounding_box()
-    assert box
-    assert np.allclose(client.camera.position, 0, atol=1e-3)
-    return box["width"] / 2, box["height"] / 2, box["height"] / 2 / np.tan(client.camera.fov / 2)
-
-
-def screen(point: np.ndarray, view: tuple[float, float, float]) -> tuple[float, float]:
-    x, y, f = view
-    return x + f * point[0] / point[2], y + f * point[1] / point[2]
-
-
 def test_bodies_are_where_the_overlay_has_them(
     viewer: Viewer, scene: Scene, page: Page, tmp_path: Path
 ) -> None:
@@ -77,10 +63,45 @@ def test_bodies_are_where_the_overlay_has_them(
     K = np.array([[f, 0, x - 0.5], [0, f, y - 0.5], [0, 0, 1]])
     there = cv2.warpPerspective(changed.astype(np.float32), K @ np.linalg.inv(scene.K), size) > 0.5
     drawn = np.abs(with_them - without).sum(-1) > 24
-    panel = int(size[0] * 0.72)  # the panel lies over the right of the canvas
-    there, drawn = there[:, :panel], drawn[:, :panel]
+    box = page.locator("canvas").first.bounding_box()
+    assert (
+        box is not None and (K @ np.linalg.inv(scene.K) @ [scene.image_size[1], 0, 1])[0] <= box["width"] + 1
+    )
+    there, drawn = there[:, : int(box["width"])], drawn[:, : int(box["width"])]  # the panel lies beside it
     assert there.sum() > 1000
     assert (there & drawn).sum() / (there | drawn).sum() > 0.9
+
+
+def test_other_hypotheses_are_shown_on_wish(
+    scene: Scene, predictor: Predictor, page: Page, tmp_path: Path
+) -> None:
+    several = with_hypotheses(scene, 3, predictor.model.body)
+    viewer = Viewer(shown_scene(several, predictor.model.body, "several"), port=0)
+    try:
+        opened(page, viewer)
+        page.get_by_text("From the side", exact=True).click()
+        page.get_by_text("Image", exact=True).click()
+        page.wait_for_timeout(2000)
+        page.screenshot(path=tmp_path / "with.png")
+        page.get_by_text("Hypotheses", exact=True).click()
+        page.wait_for_timeout(1500)
+        page.screenshot(path=tmp_path / "without.png")
+        handles = [drawn.mesh.visible for drawn in viewer.stage.people.values()]
+    finally:
+        viewer.close()
+    one, other = (
+        np.asarray(Image.open(tmp_path / f"{n}.png").convert("RGB"), int) for n in ("with", "without")
+    )
+    assert handles == [True, False, False]
+    assert (np.abs(one - other).sum(-1) > 12).sum() > 2000
+
+
+def test_the_view_is_saved_by_one_click(viewer: Viewer, page: Page) -> None:
+    opened(page, viewer)
+    with page.expect_download(timeout=60_000) as download:
+        page.get_by_text("Save this view as PNG", exact=True).click()
+    image = np.asarray(Image.open(download.value.path()).convert("RGB"))
+    assert image.shape[1] == 1920 and image.std() > 20
 
 
 def test_a_drag_changes_the_saved_result(viewer: Viewer, scene: Scene, page: Page, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from dpmesh import Tracks
 from dpmesh.cli.main import main
+from dpmesh.inference.corrections import Correction, Corrections, Entry
 from dpmesh.inference.predictor import Predictor
 from dpmesh.video.recording import STATE
 
@@ -47,6 +48,29 @@ def line(capsys: pytest.CaptureFixture[str]) -> str:
     text = (out.out + out.err).strip()
     assert "\n" not in text, text
     return text
+
+
+def test_corrections_are_replayed(fake: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = frames(tmp_path / "clip", 6), tmp_path / "out"
+    assert video(source, "--out", out, "--fps", 10, "--save", "npz") == 0
+    tracks = Tracks.load(out / "clip")
+    x, y = tracks.joints2d[3, 20].astype(float)
+    step = Correction("move", 0, "L_Wrist", pixel=(x + 2, y), frame=3)
+    file = tmp_path / "c.json"
+    Corrections((Entry("clip", "", (step,)),)).write(file)
+    again = [source, "--out", tmp_path / "again", "--fps", 10, "--save", "npz", "--corrections", file]
+    assert video(*again) == 0
+    result = Tracks.load(tmp_path / "again/clip")
+    assert result.corrections == (step.as_json(),)
+    assert np.linalg.norm(result.joints2d[3, 20] - [x + 2, y]) < 0.5
+    people = json.loads((tmp_path / "again/clip/tracks.json").read_text())["people"]
+    assert people[0]["corrected"] == ["move L_Wrist in frame 3"]
+    capsys.readouterr()
+    assert video(*again[:-2], "--resume") == 1
+    assert "--corrections was 1 correction, is not set" in line(capsys)
+    Corrections((Entry("other.mp4", "", (step,)),)).write(file)
+    assert video(*again, "--overwrite") == 1
+    assert "no corrections of clip" in line(capsys)
 
 
 def test_a_result(fake: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import project
+from dpmesh.geometry.floor import FEET, SOLE
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.corrections import Correction
 from dpmesh.skeletons import COCO17, JOINTS30
@@ -130,6 +131,9 @@ def test_deleting_and_files(tracks: Tracks, body: BodyModel, tmp_path: Path) -> 
         (Correction("hide", 7, "Nose", frame=3), "no track 7"),
         (Correction("hide", 2, "Nose", frame=99), "no frame 99"),
         (Correction("hide", 2, "Nose"), "needs its frame"),
+        (Correction("floor", pixels=((3.0, 4.0),)), "need their frame"),
+        (Correction("floor", people=(4,)), "no track 4"),
+        (Correction("floor", normal=(0.0, -1.0, 0.0), height=3.0), "cannot stand on this floor"),
         (Correction("swap", 2, frame=3), "needs the image"),
         (Correction("add", box=(1.0, 2.0, 3.0, 4.0)), "needs the image"),
     ],
@@ -137,3 +141,38 @@ def test_deleting_and_files(tracks: Tracks, body: BodyModel, tmp_path: Path) -> 
 def test_what_tracks_do_not_allow(tracks: Tracks, body: BodyModel, step: Correction, message: str) -> None:
     with pytest.raises(InputError, match=message):
         correct_tracks(tracks, [step], body)
+
+
+def _above(tracks: Tracks, number: int, height: float) -> np.ndarray:
+    """Lowest sole of each frame above a level floor, metres."""
+    feet = tracks.joints3d[tracks.of(number)][:, FEET]
+    return (height - feet[..., 1] - np.array(SOLE)).min(1)
+
+
+def test_the_floor_lifts_a_track(tracks: Tracks, body: BodyModel) -> None:
+    level = float((tracks.joints3d[:, FEET, 1] + np.array(SOLE)).max()) - 0.06  # 6 cm above their feet
+    step = Correction("floor", normal=(0.0, -1.0, 0.0), height=level, people=(2,))
+    result = correct_tracks(tracks, [step], body)
+    assert np.abs(_above(tracks, 2, level)).min() > 0.03
+    assert np.median(np.abs(_above(result, 2, level))) < 0.025  # heel and toes share what a flat foot leaves
+    assert result.contacts[result.of(2)].any(1).mean() > 0.9
+    assert result.ground is not None and result.ground.translation[1] == pytest.approx(level)
+    np.testing.assert_array_equal(result.joints3d[result.of(5)], tracks.joints3d[tracks.of(5)])
+    moved = np.linalg.norm(result.joints2d - tracks.joints2d, axis=-1)[tracks.of(2)]
+    assert np.median(moved) < 20  # of 350
+    pinned = correct_tracks(tracks, [move := _moved(tracks, 20), step], body)
+    assert _off(pinned, move) < 2.0
+    assert np.median(np.abs(_above(pinned, 2, level))) < 0.025
+    gone = correct_tracks(tracks, [Correction("delete", 2), Correction("floor")], body)
+    assert gone.ground is not None
+    feet = gone.joints3d[gone.of(5)][:, FEET]
+    assert np.abs((gone.ground.heights(feet) - SOLE).min(1)).max() < 0.03
+
+
+def test_points_of_a_frame_give_the_floor(tracks: Tracks, body: BodyModel) -> None:
+    rows = tracks.in_frame(7)
+    soles = tracks.joints3d[rows][:, FEET[1]] + np.array([0.0, SOLE[1], 0.0])
+    pixels = tuple((float(x), float(y)) for x, y in project(soles, K))
+    ground = correct_tracks(tracks, [Correction("floor", pixels=pixels, frame=7)], body).ground
+    assert ground is not None
+    assert ground.translation[1] == pytest.approx(soles[:, 1].mean(), abs=0.03)

@@ -1,6 +1,5 @@
 """Animations, tables and drawings of tracks, read by other programs; and all of them in the world frame."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from gltf_programs import run_node
 from PIL import Image
 from video_tracks import FPS, two_people
 
-from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.skeletons import JOINTS30
 from dpmesh.video.exports import absences, animated_glb, placed, write_motions
@@ -172,24 +170,3 @@ def test_an_interrupted_overlay_is_whole(tracks: Tracks, body: BodyModel, tmp_pa
     assert notes == ["overlay.mp4 was interrupted after 3 frames"]
     with av.open(str(path)) as container:
         assert len([*container.decode(video=0)]) == 3
-
-
-def test_a_person_who_is_absent_keeps_a_size_that_has_an_inverse(tracks: Tracks) -> None:
-    """Blender's FBX exporter inverts the matrix of each body as it is in the current frame."""
-    body = BodyModel(free_body())
-    parts = animated_glb(replace(tracks, time=tracks.time + 1), body, body.faces.numpy().astype(np.int32))
-    glb = b"".join(bytes(part) for part in parts)
-    length = int.from_bytes(glb[12:16], "little")
-    file, binary = json.loads(glb[20 : 20 + length]), glb[28 + length :]
-    (animation,) = file["animations"]
-    outputs = [
-        animation["samplers"][one["sampler"]]["output"]
-        for one in animation["channels"]
-        if one["target"]["path"] == "scale"
-    ]
-    assert outputs
-    for output in outputs:
-        view = file["bufferViews"][file["accessors"][output]["bufferView"]]
-        start = view.get("byteOffset", 0) + file["accessors"][output].get("byteOffset", 0)
-        sizes = np.frombuffer(binary, "<f4", 3 * file["accessors"][output]["count"], start)
-        assert 1e-4 <= sizes.min() < 0.01 and sizes.max() == 1

@@ -201,4 +201,5 @@ def test_the_glb_is_animated(tracks: Tracks, body: BodyModel) -> None:
     got = np.stack([place[name] for name in SMPL24.joints])
     wanted = posed(body, tracks, int(tracks.of(3)[key])) * [1, -1, -1]
     np.testing.assert_allclose(got, wanted, atol=1e-4)
-    assert at[node, "scale"].min() == 0 and at[node, "scale"].max() == 1
+    # Absent. Blender's FBX exporter inverts the matrix of each body, so a scale of 0 is none.
+    assert 1e-4 <= at[node, "scale"].min() < 0.01 and at[node, "scale"].max() == 1

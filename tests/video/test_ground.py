@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from dpmesh.geometry.floor import FEET
 from dpmesh.skeletons import JOINTS30
-from dpmesh.video.feet import FEET, planted, runs
+from dpmesh.video.feet import planted, runs
 from dpmesh.video.ground import find_ground, own_ground, upright
 from dpmesh.video.stance import CHANGE, cheapest, contacts
 from dpmesh.video.tracks import ROW_SHAPES, Tracks

@@ -4,8 +4,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from dpmesh.body.files import free_body
+from dpmesh.geometry.floor import FEET
 from dpmesh.skeletons import JOINTS30, SMPL24, SMPL_PARENTS
-from dpmesh.video.feet import FEET
 from dpmesh.video.legs import reaching, world_rotations
 
 COUNT = 40

@@ -23,6 +23,7 @@ from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.inference.options import ModelOptions, PredictOptions
 
 if TYPE_CHECKING:
+    from dpmesh.inference.corrections import Corrections
     from dpmesh.inference.predictor import Predictor
 
 FORMATS = ("npz", "overlay", "side", "glb", "bvh", "trc", "amass", "csv", "plot")
@@ -69,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="smooth each frame by those before it, without waiting: for cameras; less smooth than the default",
     )
+    add(
+        "--corrections",
+        dest="listed",
+        type=Path,
+        metavar="FILE",
+        help="corrections by hand, which dpmesh view --edit saved: docs/guide/corrections.md",
+    )
     add("--units", choices=("cm", "m"), default="cm", help="of the lengths in BVH files (default: cm)")
     add(
         "--save",
@@ -94,10 +102,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0: all videos are done; 1: some could not be read or written; 130: interrupted, what was done is written."""
+    from dpmesh.inference.corrections import Corrections
     from dpmesh.inference.predictor import Predictor
     from dpmesh.video.decode import import_av
 
     import_av()
+    listed = Corrections() if args.listed is None else Corrections.read(args.listed)
     check_writable(args.out)
     targets = _targets(args)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -105,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     status = 0
     for source, target in targets.items():
         try:
-            if _video(source, target, args, predictor):
+            if _video(source, target, args, predictor, listed):
                 return 130
         except DPMeshError as error:
             say(f"dpmesh: {error}", error=True)
@@ -144,8 +154,12 @@ def _targets(args: argparse.Namespace) -> dict[str, Path]:
     return targets
 
 
-def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Predictor") -> bool:
+def _video(
+    source: str, target: Path, args: argparse.Namespace, predictor: "Predictor", listed: "Corrections"
+) -> bool:
     """Predict and write one video; returns whether it was interrupted."""
+    from dpmesh.inference.corrections import corrections_record
+    from dpmesh.video.correct import correct_tracks
     from dpmesh.video.files import write_result
     from dpmesh.video.unfinished import (
         RESULT,
@@ -173,8 +187,12 @@ def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Pred
     )
     if args.resume and video.source.live:
         raise InputError("a camera or stream cannot be resumed", where=source, fix="Leave --resume out.")
+    made_of = input_record(source)
+    steps = listed.of(source, str(made_of.get("sha256", "")))
+    if listed.entries and not steps:
+        raise InputError(f"has no corrections of {Path(source).name}", where=str(args.listed))
     recorded = {
-        "input": input_record(source),
+        "input": made_of,
         **predictor.options,
         **options.record(),
         "start": args.start,
@@ -186,6 +204,7 @@ def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Pred
         "static_camera": args.static_camera,
         "save": sorted(args.save),
         "units": args.units,
+        "corrections": corrections_record(steps),
     }
     if args.resume and is_finished(target, recorded):
         say(f"{source}: done before, kept (--overwrite makes it again) → {target}")
@@ -195,14 +214,17 @@ def _video(source: str, target: Path, args: argparse.Namespace, predictor: "Pred
         progress = Progress(video.frames, recording.frames)
         notes = video.record(recording, progress)
         progress.end()
-        tracks = video.solve(recording, notes)
+        tracks = correct_tracks(video.solve(recording, notes), steps, predictor.model.body)
         made: dict[str, Any] = {
             "source": source,
             "weights": predictor.weights,
             "focal_source": recording.focal_source,
             "options": recorded,
         }
-        said = [*tracks.notes, *write_result(tracks, part / RESULT, video, made, args.save, args.units)]
+        notes = write_result(
+            tracks, part / RESULT, predictor.model.body, video.source, video.span, made, args.save, args.units
+        )
+        said = [*tracks.notes, *notes]
         publish(part, target)
         if not tracks.interrupted:
             finish(part)

@@ -12,7 +12,8 @@ from dpmesh.errors import InputError, OutputError
 from dpmesh.inference.options import ModelOptions
 
 if TYPE_CHECKING:
-    from dpmesh.viewer.editor import CorrectedImage
+    from dpmesh.inference.corrections import Correction, Corrections
+    from dpmesh.viewer.documents import Document
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the body (.pkl or .npz) of a result that was not made with the shipped one",
     )
-    add("--edit", action="store_true", help="correct the bodies of an image by hand")
+    add("--edit", action="store_true", help="correct the bodies of an image or a video by hand")
     add("--corrections", type=Path, metavar="FILE", help="begin with these corrections; implies --edit")
     add(
         "--out",
@@ -100,23 +101,36 @@ def _free_port(host: str, wanted: int | None) -> int:
     )
 
 
-def _document(args: argparse.Namespace) -> "CorrectedImage":
-    """The image to correct. Raises InputError for a video, and where it cannot be corrected."""
+def _document(args: argparse.Namespace) -> "Document":
+    """The image or video to correct. Raises InputError where it cannot be corrected."""
     from dpmesh.inference.corrections import Corrections
-    from dpmesh.inference.predictor import Predictor
-    from dpmesh.inference.scene import Scene
-    from dpmesh.viewer.editor import CorrectedImage
-    from dpmesh.viewer.results import SCENE, result_folder
+    from dpmesh.viewer.documents import CorrectedImage, CorrectedVideo, video_entry
+    from dpmesh.viewer.results import SCENE, layer_of, recorded_video, result_folder
 
     folder = result_folder(args.result)
-    if not (folder / SCENE).is_file():
-        raise InputError(
-            "only images are corrected here", where=str(folder), fix="In Python: dpmesh.video.correct."
-        )
-    scene = Scene.load(folder, args.image, args.body)
-    steps = []
-    if args.corrections is not None:
-        steps = list(Corrections.read(args.corrections).of(scene.source, scene.source_sha256))
-    predictor = Predictor.from_pretrained(**vars(model_options(args)))
     out = args.out or folder.parent / "corrected"
-    return CorrectedImage(scene, predictor, out, folder.name, steps)
+    listed = Corrections() if args.corrections is None else Corrections.read(args.corrections)
+    if (folder / SCENE).is_file():
+        from dpmesh.inference.predictor import Predictor
+        from dpmesh.inference.scene import Scene
+
+        scene = Scene.load(folder, args.image, args.body)
+        steps = _steps(listed, scene.source, scene.source_sha256)
+        predictor = Predictor.from_pretrained(**vars(model_options(args)))
+        return CorrectedImage(scene, predictor, out, folder.name, steps)
+    from dpmesh.video.tables import read_text
+    from dpmesh.video.tracks import Tracks
+
+    record = read_text(folder)
+    video = str(args.image) if args.image else recorded_video(folder)
+    entry = video_entry(record, [])
+    steps = _steps(listed, entry.source, entry.sha256)
+    return CorrectedVideo(Tracks.load(folder), layer_of(args.body), record, video, out, folder.name, steps)
+
+
+def _steps(listed: "Corrections", source: str, sha256: str) -> "list[Correction]":
+    """Raises InputError where the file has some, and none of this image or video."""
+    steps = list(listed.of(source, sha256))
+    if listed.entries and not steps:
+        raise InputError(f"has no corrections of {Path(source).name}", where=listed.where)
+    return steps

@@ -1,8 +1,8 @@
 """What corrections do to a scene: keypoints are edited, people predicted again, and bodies fitted to pinned joints.
 
 A moved joint is a keypoint that is certain. So the model gets all keypoints again, with the moved ones in their new
-places; then the body is fitted with them as strong constraints (posterior.py). The result depends on the uncorrected
-scene and the whole list alone: a shorter list undoes, and a stored list gives the same bodies again.
+places; then the body is fitted with them, and with the floor, as strong constraints (pins.py). The result depends on
+the uncorrected scene and the whole list alone: a shorter list undoes, and a stored list gives the same bodies again.
 """
 
 from collections import Counter
@@ -11,20 +11,17 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import project
 from dpmesh.geometry.crop import Crop
-from dpmesh.geometry.rotations import axis_angle, rotation_matrix
 from dpmesh.inference.corrections import Correction, corrections_record
 from dpmesh.inference.detections import Detection, PersonDetector
 from dpmesh.inference.edited import Edited
+from dpmesh.inference.floors import Standing, floor_of, last_floor, refuse_unfit
 from dpmesh.inference.images import DecodedImage
-from dpmesh.inference.posterior import Observed, Posterior
+from dpmesh.inference.pins import fitted_to_pins
 from dpmesh.inference.preprocess import EXPAND, MIN_DETECTED, MIN_SUPPLIED, PreparedImage
 from dpmesh.inference.scene_data import Person, SceneData, image_of
 from dpmesh.inference.user_detections import around
@@ -57,20 +54,44 @@ def correct(
     if not steps:
         return scene
     edited = edit(scene, steps, detector)
-    changed = [i for i, one in enumerate(edited) if one.marks and not one.deleted]
-    people = dict(enumerate(scene.people))
+    left = [i for i, one in enumerate(edited) if not one.deleted]
+    changed = [i for i in left if edited[i].marks]
+    start = dict(enumerate(scene.people))
     if changed:
-        own = [edited[i] for i in changed]
-        again = _predicted(scene, own, predict)
-        marked = [replace(person, corrected=tuple(one.marks)) for one, person in zip(own, again, strict=True)]
-        people.update(zip(changed, fitted_to_pins(marked, own, scene.K, body), strict=True))
-    kept = tuple(people[i] for i, one in enumerate(edited) if not one.deleted)
+        start.update(zip(changed, _predicted(scene, [edited[i] for i in changed], predict), strict=True))
+    own = [edited[i] for i in left]
+    people = fitted_to_pins([start[i] for i in left], own, scene.K, body)
+    floor, step = None, last_floor(steps)
+    if step is not None:
+        rows = _on_floor(step, left, len(edited))
+        joints = np.array([person.joints3d for person in people]).reshape(-1, 30, 3)
+        floor = floor_of(step, joints[rows], scene.K)
+        standing, alone = Standing.of(floor, joints[rows]), [own[row] for row in rows]
+        before = [start[left[row]] for row in rows]
+        after = fitted_to_pins(before, alone, scene.K, body, standing=standing)
+        for row, old, new in zip(rows, before, after, strict=True):
+            refuse_unfit(left[row], old, new, floor)
+            own[row].marks.append(step.mark)
+            people[row] = new
     return replace(
         scene,
-        people=kept,
+        people=tuple(
+            replace(person, corrected=tuple(one.marks)) if one.marks else person
+            for one, person in zip(own, people, strict=True)
+        ),
+        floor=floor,
         corrections=tuple(step.as_json() for step in steps),
         options={**scene.options, "corrections": corrections_record(steps)},
     )
+
+
+def _on_floor(step: Correction, left: Sequence[int], count: int) -> list[int]:
+    """Positions in `left` of the people who stand on the floor. Raises InputError."""
+    wanted = left if step.people is None else step.people
+    if missing := [i for i in wanted if i not in left]:
+        what = "was deleted" if missing[0] < count else "does not exist"
+        raise InputError(f"person {missing[0]} {what}", where="floor", fix=f"There are 0 to {count - 1}.")
+    return [left.index(i) for i in dict.fromkeys(wanted)]
 
 
 def edit(scene: SceneData, steps: Sequence[Correction], detector: PersonDetector) -> list[Edited]:
@@ -83,6 +104,8 @@ def edit(scene: SceneData, steps: Sequence[Correction], detector: PersonDetector
         where = f"corrections[{number}]"
         if step.frame is not None:
             raise InputError(f"{step.op} is of a frame of a video, and this is an image", where=where)
+        if step.op == "floor":
+            continue
         if step.op == "add":
             edited.append(_added(scene, step, detector))
             continue
@@ -173,117 +196,3 @@ def _prepared(scene: SceneData, people: Sequence[Edited]) -> PreparedImage:
         [Crop.around(one.box, EXPAND, scene.roll) for one in people],
         scene.roll,
     )
-
-
-def fitted_to_pins(
-    people: Sequence[Person],
-    edited: Sequence[Edited],
-    K: Float[np.ndarray, "3 3"],
-    body: BodyModel,
-    shape: bool = True,
-) -> list[Person]:
-    """The people fitted to their pinned joints; those without pins, or whose fit is not finite, as they are.
-
-    Without the model, so faster than `correct`: from the last result it follows a joint while that is dragged.
-    shape=False: betas stay.
-    """
-    rows = [i for i, one in enumerate(edited) if one.pixels or one.points]
-    result = list(people)
-    if not rows:
-        return result
-    observed = _observed([people[i] for i in rows], [edited[i] for i in rows], K, body.faces.device)
-    posterior = Posterior(body)
-    at = posterior.most_probable(observed, shape=shape)
-    fresh = with_bodies([people[i] for i in rows], *posterior.body_at(observed, at), body, K)
-    for i, person, numbers in zip(rows, fresh, at, strict=True):
-        if torch.isfinite(numbers).all() and np.isfinite(person.vertices).all():
-            result[i] = person
-    return result
-
-
-def _observed(
-    people: Sequence[Person], edited: Sequence[Edited], K: Float[np.ndarray, "3 3"], device: torch.device
-) -> Observed:
-    observed = observed_people(people, [one.keypoints for one in edited], K, device)
-    pixels, pinned = torch.zeros_like(observed.keypoints), torch.zeros_like(observed.weights)
-    points, placed = torch.zeros_like(observed.points), torch.zeros_like(observed.weights)
-    for i, (person, one) in enumerate(zip(people, edited, strict=True)):
-        crop = Crop.around(person.box, EXPAND)
-        for joint, at in one.pixels.items():
-            pixels[i, joint] = torch.from_numpy(crop.to_crop(np.array(at, np.float64)))
-            pinned[i, joint] = 1
-        for joint, point in one.points.items():
-            points[i, joint] = torch.tensor(point)
-            placed[i, joint] = 1
-    free = 1 - torch.maximum(pinned, placed)
-    return replace(
-        observed, weights=observed.weights * free, pixels=pixels, pinned=pinned, points=points, placed=placed
-    )
-
-
-def observed_people(
-    people: Sequence[Person],
-    keypoints: Sequence[Float[np.ndarray, "30 3"]],
-    K: Float[np.ndarray, "3 3"],
-    device: torch.device,
-) -> Observed:
-    """Predicted people with keypoints (JOINTS30, x y confidence, image px) as what a posterior is of."""
-    cameras, places, weights = list[Tensor](), list[Tensor](), list[Tensor]()
-    middles = [JOINTS30.index(name) for name in ("Pelvis", "Neck")]
-    for person, rows in zip(people, keypoints, strict=True):
-        crop = Crop.around(person.box, EXPAND)
-        shift = np.array(
-            [[crop.scale, 0, -crop.x1 * crop.scale], [0, crop.scale, -crop.y1 * crop.scale], [0, 0, 1]]
-        )
-        cameras.append(torch.from_numpy(shift @ K))
-        visible = rows[:, 2].clip(0, 1) * np.isfinite(rows[:, :2]).all(1)
-        visible[middles] = 0  # detectors' are the middles of hips and shoulders: they say nothing new
-        weights.append(torch.from_numpy(visible))
-        places.append(
-            torch.from_numpy(np.where(visible[:, None] > 0, crop.to_crop(rows[:, :2].astype(float)), 0))
-        )
-    vectors = np.stack([np.concatenate([p.global_orient, p.body_pose]) for p in people]).reshape(-1, 24, 3)
-
-    def tensor(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(device, torch.float32)
-
-    return Observed.of_keypoints(
-        rotation_matrix(tensor(vectors)),
-        tensor(np.stack([p.betas for p in people])),
-        tensor(np.stack([p.transl for p in people])),
-        torch.stack(cameras).to(device, torch.float32),
-        tensor(np.stack([p.joint_sigma for p in people])),
-        torch.stack(places).to(device, torch.float32),
-        torch.stack(weights).to(device, torch.float32),
-    )
-
-
-@torch.no_grad()
-def with_bodies(
-    people: Sequence[Person],
-    rotations: Float[Tensor, "b 24 3 3"],
-    betas: Float[Tensor, "b 10"],
-    transl: Float[Tensor, "b 3"],
-    body: BodyModel,
-    K: Float[np.ndarray, "3 3"],
-) -> list[Person]:
-    """The people with other bodies. As postprocess does it, the vertices are those of the stored axis-angle numbers."""
-    vectors = axis_angle(rotations.float())
-    vertices = body(betas, rotation_matrix(vectors)).vertices + transl[:, None]
-    joints = body.regress(vertices, "joints30")
-    turns, shapes, places, meshes, points = (
-        array.float().cpu().numpy() for array in (vectors, betas, transl, vertices, joints)
-    )
-    return [
-        replace(
-            person,
-            global_orient=turns[i, 0],
-            body_pose=turns[i, 1:].reshape(-1),
-            betas=shapes[i],
-            transl=places[i],
-            vertices=meshes[i],
-            joints3d=points[i],
-            joints2d=project(points[i], K).astype(np.float32),
-        )
-        for i, person in enumerate(people)
-    ]

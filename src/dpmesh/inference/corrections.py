@@ -19,7 +19,7 @@ SCHEMA = "dpmesh.corrections/1"
 LARGEST_FILE = 16 * 2**20
 MOST = 10_000
 """Corrections of one image or video; images in one file."""
-Operation = Literal["move", "hide", "swap", "delete", "add"]
+Operation = Literal["move", "hide", "swap", "delete", "add", "floor"]
 Part = Literal["all", "arms", "legs"]
 FARTHEST = 1e6
 """Bound of pixels and metres."""
@@ -35,7 +35,10 @@ class Correction:
     swap: left and right keypoints of `part` exchange their places.
     delete: the person is not in the result. add: a person in `box` (x1 y1 x2 y2) or with `keypoints` (COCO-17, x y
     confidence; 0 is not visible), image pixels.
-    In a video `person` is the track's number, and `frame` the frame that move, hide and swap are of.
+    floor: the feet of all people, or of `people` alone, stand on a floor: the plane normal · point = -`height` (up,
+    camera frame; metres of the camera above it); or through the points of it at `pixels`, each as far away as the
+    foot next to it in the image; or without these fields that of the feet. The last one counts (floors.py).
+    In a video `person` is the track's number, and `frame` the frame that move, hide, swap and `pixels` are of.
     """
 
     op: Operation
@@ -47,6 +50,10 @@ class Correction:
     box: tuple[float, float, float, float] | None = None
     keypoints: tuple[tuple[float, float, float], ...] | None = None
     frame: int | None = None
+    normal: tuple[float, float, float] | None = None
+    height: float | None = None
+    pixels: tuple[tuple[float, float], ...] | None = None
+    people: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Raises InputError for fields that are missing, wrong, or of another operation."""
@@ -63,7 +70,8 @@ class Correction:
     def mark(self) -> str:
         """The step in words, as a person's `corrected` has it."""
         what = self.joint if self.joint is not None else self.part if self.op == "swap" else ""
-        return f"{self.op} {what}".strip()
+        when = "" if self.frame is None else f" in frame {self.frame}"
+        return f"{self.op} {what}".strip() + when
 
 
 @dataclass(frozen=True)
@@ -156,6 +164,8 @@ def _correction(plain: object, where: str) -> Correction:
     if "op" not in item:
         _refuse("has no op", f"Known: {', '.join(get_args(Operation))}.", where)
     fields = {name: _tuples(value) for name, value in item.items()}
+    if isinstance(item.get("people"), list):
+        fields["people"] = tuple(cast("list[Any]", item["people"]))
     try:
         _check(fields)
     except InputError as error:
@@ -183,6 +193,9 @@ def _check(fields: Mapping[str, Any]) -> None:
     for one, other in (("pixel", "point"), ("box", "keypoints")):
         if one in _FIELDS[op] and (fields.get(one) is None) == (fields.get(other) is None):
             _refuse(f"{op} needs {one} or {other}, not both")
+    normal, height = fields.get("normal") is not None, fields.get("height") is not None
+    if normal != height or (normal and fields.get("pixels") is not None):
+        _refuse("floor takes normal and height, or pixels, or none of them")
 
 
 def _list(plain: object, name: str, where: str) -> Sequence[object]:
@@ -219,7 +232,7 @@ def _refuse(what: str, fix: str = "See docs/guide/corrections.md.", where: str =
 def _number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return math.isfinite(value) and abs(value) <= FARTHEST
+    return math.isfinite(value) and bool(abs(value) <= FARTHEST)
 
 
 def _numbers(count: int) -> Callable[[Any], bool]:
@@ -234,6 +247,14 @@ def _box(value: Any) -> bool:
     return _numbers(4)(value) and value[0] < value[2] and value[1] < value[3]
 
 
+def _points(value: Any) -> bool:
+    return isinstance(value, tuple) and 0 < len(value) <= MOST and all(map(_numbers(2), value))
+
+
+def _people(value: Any) -> bool:
+    return isinstance(value, tuple) and 0 < len(value) <= MOST and all(map(_whole, value))
+
+
 def _pose(value: Any) -> bool:
     rows = isinstance(value, tuple) and len(value) == 17 and all(map(_numbers(3), value))
     return rows and all(0 <= row[2] <= 1 for row in value) and any(row[2] > 0 for row in value)
@@ -245,6 +266,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "swap": ("person", "frame"),
     "delete": ("person",),
     "add": ("box", "keypoints"),
+    "floor": ("normal", "height", "pixels", "people", "frame"),
 }
 _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "person": (_whole, "a number from 0"),
@@ -255,6 +277,13 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: _numbers(3)(value) and value[2] > 0,
         "three finite numbers, x y z, before the camera",
     ),
+    "normal": (
+        lambda value: _numbers(3)(value) and math.hypot(*value) > 1e-3,
+        "three finite numbers, x y z, not all zero",
+    ),
+    "height": (lambda value: _number(value) and value > 0, "metres, more than zero"),
+    "pixels": (_points, "a list of x y, finite numbers"),
+    "people": (_people, "a list of numbers from 0"),
     "box": (_box, "four finite numbers, x1 y1 x2 y2, with x1 < x2 and y1 < y2"),
     "keypoints": (_pose, "17 rows of x, y and a confidence in [0, 1], one of them above 0"),
 }

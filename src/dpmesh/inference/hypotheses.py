@@ -16,7 +16,7 @@ from torch import Tensor
 from dpmesh.body.jacobian import TURNS
 from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.rotations import axis_angle
-from dpmesh.inference.correct import observed_people, with_bodies
+from dpmesh.inference.pins import observed_people, with_bodies
 from dpmesh.inference.posterior import Observed, Posterior
 from dpmesh.inference.preprocess import MIN_DETECTED, MIN_SUPPLIED
 from dpmesh.inference.scene_data import HYPOTHESES_SHAPES, Hypotheses, Person, SceneData

@@ -1,6 +1,7 @@
 """The bodies of a scene as GLB and OBJ, in glTF's frame: metres, y up, the camera at the origin looking along -z."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ _ALIKE = 1e-3
 """Metres. A body whose vertices differ by more is not the scene's."""
 
 
-def glb_of(scene: SceneData, with_image: bool = False) -> bytes:
+def glb_of(scene: SceneData, with_image: bool = False, hypotheses: bool = False) -> bytes:
     """All people as skinned meshes with the 24 joints of SMPL's tree, the camera, and the image behind them on wish.
+    hypotheses: with the second, third, ... of each person, as person_00_h1, person_00_h2, ...
 
     Raises ConfigError for a loaded scene whose body is not known.
     """
@@ -38,8 +40,29 @@ def glb_of(scene: SceneData, with_image: bool = False) -> bytes:
         _skinned(body, person, scene, f"person_{i:02d}", colour)
         for i, (person, colour) in enumerate(zip(scene.people, colours, strict=True))
     ]
+    if hypotheses:
+        for i, (person, colour) in enumerate(zip(scene.people, colours, strict=True)):
+            bodies += [
+                _skinned(body, other, scene, hypothesis_name(i, k), colour, checked=False)
+                for k, other in enumerate(others_of(person), 1)
+            ]
     depth = max(float(person.vertices[:, 2].max()) for person in scene.people)
     return b"".join(glb_parts(skeleton, bodies, camera, jpeg, depth))
+
+
+def hypothesis_name(person: int, number: int) -> str:
+    """Of a hypothesis's node; the first, the person's own, is number 0."""
+    return f"person_{person:02d}_h{number}"
+
+
+def others_of(person: Person) -> list[Person]:
+    """The second, third, ... hypotheses as people without vertices."""
+    own = person.hypotheses
+    names = ("global_orient", "body_pose", "betas", "transl", "joints3d")
+    return [
+        replace(person, vertices=person.vertices[:0], **{name: getattr(own, name)[k] for name in names})
+        for k in range(1, 0 if own is None else len(own))
+    ]
 
 
 def _body_of(scene: SceneData) -> BodyModel:
@@ -56,7 +79,12 @@ def _body_of(scene: SceneData) -> BodyModel:
 
 @torch.no_grad()
 def _skinned(
-    body: BodyModel, person: Person, scene: SceneData, name: str, colour: tuple[float, float, float]
+    body: BodyModel,
+    person: Person,
+    scene: SceneData,
+    name: str,
+    colour: tuple[float, float, float],
+    checked: bool = True,
 ) -> SkinnedBody:
     device = body.faces.device
     vectors = np.concatenate([person.global_orient, person.body_pose]).reshape(1, 24, 3)
@@ -64,8 +92,8 @@ def _skinned(
     betas, transl = (
         torch.from_numpy(v[None]).to(device, torch.float32) for v in (person.betas, person.transl)
     )
-    again = body(betas, rotations, transl).vertices[0].cpu().numpy()
-    if again.shape != person.vertices.shape or not np.abs(again - person.vertices).max() < _ALIKE:
+    again = body(betas, rotations, transl).vertices[0].cpu().numpy() if checked else person.vertices
+    if again.shape != person.vertices.shape or not np.abs(again - person.vertices).max(initial=0) < _ALIKE:
         raise ConfigError(
             "the body does not give the scene's vertices",
             where=scene.source or "scene",

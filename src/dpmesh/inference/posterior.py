@@ -24,7 +24,8 @@ from dpmesh.inference.refine import REFINE, keypoint_sigmas, right_jacobian, spr
 
 STEPS = 20
 PIN, PIN_POINT = 0.5, 0.005
-"""Standard deviations of a pinned joint: crop px, metres. A keypoint's is several times as great."""
+"""Standard deviations of a pinned joint: crop px, metres. A keypoint's is several times as great. The latter is also
+that of a foot on the floor."""
 _FIXED = 1e8
 """Precision of a parameter that does not move."""
 _DONE = 0.1
@@ -55,6 +56,13 @@ class Observed:
     """Where joints are pinned in space, metres, camera frame."""
     placed: Float[Tensor, "b 30"]
     """1 where they are."""
+    floor: Float[Tensor, "b 4"]
+    """Up and the camera's height above the floor (geometry/floor.py); zero without one."""
+    standing: Float[Tensor, "b 30"]
+    """1 for joints that have their `soles` height above it."""
+    solid: Float[Tensor, "b 30"]
+    """1 for those that are not below that height."""
+    soles: Float[Tensor, "b 30"]
 
     @classmethod
     def of_keypoints(
@@ -67,12 +75,11 @@ class Observed:
         keypoints: Tensor,
         weights: Tensor,
     ) -> "Observed":
-        """Without pins."""
+        """Without pins and floor."""
         none, empty = torch.zeros_like(weights), torch.zeros_like(keypoints)
         points = torch.cat([empty, empty[..., :1]], -1)
-        return cls(
-            rotations, betas, transl, camera, joint_sigma, keypoints, weights, empty, none, points, none
-        )
+        nothing = empty, none, points, none, torch.zeros_like(camera.flatten(1)[:, :4]), none, none, none
+        return cls(rotations, betas, transl, camera, joint_sigma, keypoints, weights, *nothing)
 
 
 class Posterior:
@@ -143,6 +150,8 @@ class Posterior:
         data = (o.weights * penalty).sum(1)
         data = data + (o.pinned * (pixels - o.pixels).square().sum(-1)).sum(1) / PIN**2
         data = data + (o.placed * (points - o.points).square().sum(-1)).sum(1) / PIN_POINT**2
+        above, held = _above(o, points)
+        data = data + (held * above.square()).sum(1) / PIN_POINT**2
         return data + torch.einsum("bi,bij,bj->b", at, precision, at)
 
     def _rows(self, o: Observed, at: Tensor) -> tuple[Float[Tensor, "b r 85"], Float[Tensor, "b r"]]:
@@ -155,16 +164,31 @@ class Posterior:
         off = (pixels - o.keypoints) / _scale(o)
         robust = (o.weights.sqrt() / (1 + off.square().sum(-1) / REFINE.outlier**2))[..., None]
         pinned, placed = o.pinned[..., None] / PIN, o.placed[..., None] / PIN_POINT
+        above, held = _above(o, points)
+        held = held[..., None] / PIN_POINT
         rows = [
             by_pixel * (robust / _scale(o))[..., None],
             by_pixel * pinned[..., None],
             by_point * placed[..., None],
+            (o.floor[:, None, None, :3] @ by_point) * held[..., None],
         ]
-        values = [off * robust, (pixels - o.pixels) * pinned, (points - o.points) * placed]
+        values = [
+            off * robust,
+            (pixels - o.pixels) * pinned,
+            (points - o.points) * placed,
+            above[..., None] * held,
+        ]
         return (
             torch.cat([row.flatten(1, 2) for row in rows], 1),
             torch.cat([value.flatten(1) for value in values], 1),
         )
+
+
+def _above(o: Observed, points: Tensor) -> tuple[Float[Tensor, "b 30"], Float[Tensor, "b 30"]]:
+    """Heights of joints above where they stand, metres, and 1 for those that are to be zero."""
+    above = points @ o.floor[:, :3, None]
+    above = above[..., 0] + o.floor[:, 3:] - o.soles
+    return above, torch.maximum(o.standing, o.solid * (above < 0))
 
 
 def _scale(o: Observed) -> Float[Tensor, "30 1"]:

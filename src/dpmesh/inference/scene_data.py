@@ -12,6 +12,7 @@ from jaxtyping import Float, Integer, UInt8
 
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
+from dpmesh.geometry.floor import Floor
 
 FocalSource = Literal["given", "exif", "diagonal"]
 
@@ -114,6 +115,8 @@ class SceneData:
     """The options of the prediction (inference/options.py): plain values; of a file its name and sha256."""
     corrections: tuple[Mapping[str, object], ...] = ()
     """The list of corrections (corrections.Correction.as_json) that made this scene of the predicted one."""
+    floor: Floor | None = None
+    """Set by a correction."""
     body: BodyModel | None = None
     """Gives each person's vertices; the GLB's skeleton and skin come from it. Not copied and not pickled."""
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, NoReturn, cast, get_args
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,6 +16,7 @@ from dpmesh.body.files import load_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
 from dpmesh.geometry.camera import checked_camera
+from dpmesh.geometry.floor import Floor
 from dpmesh.inference.corrections import corrections_of
 from dpmesh.inference.images import read_image
 from dpmesh.inference.options import MOST_ROLL, file_sha256
@@ -119,6 +120,7 @@ def as_json(scene: SceneData) -> dict[str, object]:
         "joint_names": list(scene.joint_names),
         "people": [person(p) for p in scene.people],
         **({"corrections": [dict(step) for step in scene.corrections]} if scene.corrections else {}),
+        **({"floor": {"up": plain(scene.floor.up), "height": scene.floor.height}} if scene.floor else {}),
     }
 
 
@@ -265,11 +267,24 @@ def _provenance_of(data: object, people: int, path: Path) -> dict[str, Any]:
         "roll": roll,
         "notes": tuple(map(str, plain["notes"])),
         "corrections": tuple(step.as_json() for step in steps),
+        "floor": _floor_of(plain.get("floor"), path),
         "marks": marks,
     }
 
 
-def _refuse(what: str, path: Path) -> None:
+def _floor_of(plain: object, path: Path) -> Floor | None:
+    if plain is None:
+        return None
+    try:
+        floor = Floor(np.array(plain["up"], np.float64), float(plain["height"]))  # pyright: ignore[reportIndexIssue]
+        if floor.up.shape == (3,) and abs(np.linalg.norm(floor.up) - 1) < 1e-4 and np.isfinite(floor.height):
+            return floor
+    except (KeyError, TypeError, ValueError):
+        pass
+    _refuse("floor is no up and height", path)
+
+
+def _refuse(what: str, path: Path) -> NoReturn:
     raise InputError(what, where=str(path), fix="Make it again with dpmesh predict --overwrite.")
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dpmesh.inference.mesh_files import glb_of, jpeg_of
+from dpmesh.inference.mesh_files import glb_of, hypothesis_name, jpeg_of, others_of
 from dpmesh.inference.scene_data import SceneData
 from dpmesh.page.page import PageContent, PagePerson, html_page
 from dpmesh.render.sigma import surface_sigma
@@ -23,6 +23,7 @@ def scene_page(scene: SceneData) -> str:
                 joint_sigma=person.joint_sigma[None],
                 keypoints2d=person.keypoints2d[None],
                 surface_sigma=surface,
+                others=[hypothesis_name(i, k) for k, _ in enumerate(others_of(person), 1)],
             )
         )
     content = PageContent(
@@ -31,5 +32,6 @@ def scene_page(scene: SceneData) -> str:
         image_size=scene.image_size,
         people=people,
         jpeg=jpeg_of(scene),
+        floor=scene.floor,
     )
-    return html_page(content, glb_of(scene))
+    return html_page(content, glb_of(scene, hypotheses=True))

@@ -5,7 +5,7 @@
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const [HEIGHT, WIDTH] = data.image_size;
-const NEAR = 0.05, FAR = 500;
+const NEAR = 0.05, FAR = 500, FAINT = 0.25; // opacity of other hypotheses
 const state = { eye: true, time: 0, playing: false, picked: [] };
 
 const renderer = new THREE.WebGLRenderer({ canvas: $("view"), antialias: true, alpha: true, preserveDrawingBuffer: true });
@@ -97,7 +97,14 @@ function addPerson(person, gltf) {
   });
   scene.add(dots, lines);
   const colour = new THREE.Color().copy(mesh.material.color);
-  const body = { person, mesh, node, dots, lines, colour, shown: true };
+  const others = person.others.map((name) => {
+    const other = gltf.scene.getObjectByName(`${name}_mesh`);
+    other.frustumCulled = false;
+    other.material = Object.assign(mesh.material.clone(), { transparent: true, opacity: FAINT, depthWrite: false });
+    return other;
+  });
+  if (others.length) $("several").hidden = false;
+  const body = { person, mesh, node, dots, lines, colour, others, shown: true };
   bodies[person.name] = body;
 
   const label = document.createElement("label");
@@ -129,6 +136,10 @@ function update() {
     const faint = present && person.interpolated && person.interpolated[row] ? 0.4 : 1; // not detected in this frame
     material.transparent = opacity * faint < 1;
     material.opacity = opacity * faint;
+    for (const other of body.others) {
+      other.visible = mesh.visible && $("hypotheses").checked;
+      other.material.color.copy(body.colour);
+    }
     dots.visible = lines.visible = present && $("skeleton").checked;
     if (!present) continue;
     const joints = person.joints3d[row].map(inDrawing);
@@ -361,7 +372,7 @@ $("orbit").addEventListener("click", () => look(false));
 $("png").addEventListener("click", savePng);
 $("play").addEventListener("click", () => play(!state.playing));
 $("time").addEventListener("input", () => { play(false); window.dpmesh.setTime(Number($("time").value)); });
-for (const id of ["bodies", "skeleton", "keypoints", "image", "floor", "sigma", "opacity"]) $(id).addEventListener("input", draw);
+for (const id of ["bodies", "skeleton", "keypoints", "image", "floor", "hypotheses", "sigma", "opacity"]) $(id).addEventListener("input", draw);
 window.addEventListener("resize", layout);
 window.addEventListener("keydown", (event) => {
   if (event.target.tagName === "INPUT" || event.target.tagName === "SELECT") return;

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from dpmesh.assets import shipped
+from dpmesh.geometry.floor import Floor
 from dpmesh.render.sigma import UNSURE, sigma_colours
 from dpmesh.skeletons import JOINTS30, SMPL24
 
@@ -42,6 +43,8 @@ class PagePerson:
     surface_sigma: Float[np.ndarray, " v"] | None = None
     """Metres, of each vertex of the GLB's mesh."""
     interpolated: Bool[np.ndarray, " n"] | None = None
+    others: Sequence[str] = ()
+    """Nodes in the GLB of the person's other hypotheses."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,8 +64,7 @@ class PageContent:
     """Seconds between two frames of an animation; 0 for a single image."""
     start: float = 0.0
     """Seconds: where the animation and the video begin."""
-    floor: tuple[Float[np.ndarray, "3"], float] | None = None
-    """Up, camera frame, and the camera's height above the floor, metres."""
+    floor: Floor | None = None
 
 
 def html_page(content: PageContent, glb: bytes) -> str:
@@ -116,7 +118,7 @@ def _plain(content: PageContent) -> dict[str, Any]:
         "duration": max(ends, default=0.0) + content.step,
         "floor": None
         if content.floor is None
-        else {"up": content.floor[0].tolist(), "height": float(content.floor[1])},
+        else {"up": content.floor.up.tolist(), "height": float(content.floor.height)},
         "unsure": UNSURE,
         "colours": colours.tolist(),
         "joint_names": list(JOINTS30.joints),
@@ -143,6 +145,7 @@ def _person(person: PagePerson) -> dict[str, Any]:
         "joint_sigma": _rounded(person.joint_sigma, 4) if known else None,
         "keypoints2d": _rounded(person.keypoints2d, 2),
         "surface_sigma": None if person.surface_sigma is None or not known else _levels(person.surface_sigma),
+        "others": list(person.others),
         "interpolated": None if person.interpolated is None else person.interpolated.tolist(),
     }
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from dpmesh.geometry.floor import Floor
+
 ROW_SHAPES: dict[str, tuple[int, ...]] = {
     "frame": (), "time": (), "track": (), "interpolated": (), "box": (4,), "score": (), "keypoints2d": (17, 3),
     "global_orient": (3,), "body_pose": (69,), "transl": (3,), "joints3d": (30, 3), "joints2d": (30, 2),
@@ -31,6 +33,11 @@ class Ground:
     def up(self) -> Float[np.ndarray, "3"]:
         """Camera frame."""
         return self.rotation[1]
+
+    @property
+    def floor(self) -> Floor:
+        """Camera frame."""
+        return Floor(np.asarray(self.up, np.float64), float(self.translation[1]))
 
     def to_world(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
         return points @ self.rotation.T + self.translation

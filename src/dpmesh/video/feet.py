@@ -11,13 +11,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array, vstack
 from scipy.sparse.linalg import spsolve
 
-from dpmesh.skeletons import JOINTS30
+from dpmesh.geometry.floor import FEET, SOLE
 from dpmesh.video.tracks import Ground, Tracks
 
-FEET = tuple(JOINTS30.index(f"{side}_{part}") for side in "LR" for part in ("Ankle", "Toe"))
-"""Joints that touch the ground; their order is that of `contacts`."""
-SOLE = (0.08, 0.02, 0.08, 0.02)
-"""Height of each of FEET above the ground when it stands, metres."""
 STILL = 0.35
 """Metres a second, across the line of sight: a foot that is slower rests."""
 ACROSS, ALONG = 0.02, 0.3
@@ -51,10 +47,14 @@ def still(feet: Float[np.ndarray, "t 4 3"], time: Float[np.ndarray, " t"]) -> Bo
 
 
 def planted(
-    tracks: Tracks, rows: NDArray[np.int64], touching: Bool[np.ndarray, "t 4"], ground: Ground | None
+    tracks: Tracks,
+    rows: NDArray[np.int64],
+    touching: Bool[np.ndarray, "t 4"],
+    ground: Ground | None,
+    within: float = ON_FLOOR,
 ) -> Float[np.ndarray, "t 3"]:
     """Change of each row's translation, metres, camera frame, by which standing feet keep their place, and their height
-    above the floor, if there is one."""
+    above the floor, if there is one. within: metres from it."""
     count = len(rows)
     if not touching.any() or count < 3:
         return np.zeros((count, 3))
@@ -76,7 +76,7 @@ def planted(
     for foot in range(touching.shape[1] if ground is not None else 0):
         assert ground is not None
         above = ground.heights(feet[:, foot]) - SOLE[foot]
-        on = np.flatnonzero(touching[:, foot] & (np.abs(above) < ON_FLOOR))
+        on = np.flatnonzero(touching[:, foot] & (np.abs(above) < within))
         solid.append(_blocks(on, ground.up[None] / SINK, count))
         wanted.append(-above[on] / SINK)
     shift, steps = np.zeros((count, 3)), np.diff(feet, axis=0)

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from dpmesh.body.layer import BodyModel
 from dpmesh.errors import AssetError
+from dpmesh.inference.corrections import Correction, corrections_of
 from dpmesh.io import atomic_path, atomic_write
 from dpmesh.skeletons import JOINTS30
+from dpmesh.video.decode import FrameSource, Span
 from dpmesh.video.exports import animated_glb, csv_lines, write_lines, write_motions
 from dpmesh.video.overlay import write_overlay
 from dpmesh.video.plot import plot_png
 from dpmesh.video.tables import ARRAYS, TABLE, TEXT, write_tables
 from dpmesh.video.tracks import Tracks
-from dpmesh.video.video import Video
 
 _FIXED = {TABLE, TEXT, "overlay.mp4", "scene.glb", "joints.csv", "tracks.png"}
 _PERSON = re.compile(r"person_\d+(\.bvh|\.trc|_amass\.npz)")
@@ -35,6 +37,7 @@ def is_result(folder: Path) -> bool:
 def save_tables(tracks: Tracks, folder: Path, provenance: Mapping[str, Any]) -> None:
     """tracks.npz and tracks.json. provenance: further entries of the latter. Raises OutputError."""
     people: list[dict[str, Any]] = []
+    steps = corrections_of([dict(step) for step in tracks.corrections], "corrections")
     for number in tracks.numbers:
         own = tracks.of(int(number))
         people.append(
@@ -46,6 +49,7 @@ def save_tables(tracks: Tracks, folder: Path, provenance: Mapping[str, Any]) -> 
                 "last_frame": int(tracks.frame[own[-1]]),
                 "first_second": round(float(tracks.time[own[0]]), 4),
                 "last_second": round(float(tracks.time[own[-1]]), 4),
+                **({"corrected": marks} if (marks := _marks(steps, int(number))) else {}),
             }
         )
     ground = tracks.ground
@@ -69,10 +73,22 @@ def save_tables(tracks: Tracks, folder: Path, provenance: Mapping[str, Any]) -> 
     write_tables(folder, {name: getattr(tracks, name) for name in ARRAYS}, content)
 
 
+def _marks(steps: Sequence[Correction], number: int) -> list[str]:
+    """The corrections of a person in words."""
+    own = (
+        step
+        for step in steps
+        if step.person == number or (step.op == "floor" and (step.people is None or number in step.people))
+    )
+    return list(dict.fromkeys(step.mark for step in own))
+
+
 def write_result(
     tracks: Tracks,
     folder: Path,
-    video: Video,
+    body: BodyModel,
+    frames: FrameSource | None,
+    span: Span,
     provenance: Mapping[str, Any],
     formats: Sequence[str],
     unit: str = "cm",
@@ -80,10 +96,10 @@ def write_result(
     """All files of a result into an empty folder; returns notes on what could not be made. The tables, which have the
     notes, come last. Raises OutputError, InputError.
 
+    frames: the video, where it is at hand, of which `span` was read.
     formats: of "overlay", "side" (the overlay with the view from the side next to it), "glb", "bvh", "trc", "amass",
     "csv", "plot"; the tables are always written. unit: of lengths in BVH files.
     """
-    body = video.predictor.model.body
     faces = body.faces.cpu().numpy().astype(np.int32)
     folder.mkdir(parents=True, exist_ok=True)
     notes: list[str] = []
@@ -99,12 +115,12 @@ def write_result(
         except AssetError as error:
             notes.append(f"no tracks.png: {error}")
     if {"overlay", "side"} & {*formats}:
-        if video.source.live:
+        if frames is None:
+            notes.append("no overlay.mp4: the video is not there")
+        elif frames.live:
             notes.append("no overlay.mp4: the frames of a camera or stream are read once")
         else:
-            notes += write_overlay(
-                tracks, video.source, video.span, body, folder / "overlay.mp4", "side" in formats
-            )
+            notes += write_overlay(tracks, frames, span, body, folder / "overlay.mp4", "side" in formats)
     merged = tuple(dict.fromkeys([*tracks.notes, *notes]))
     save_tables(tracks.with_notes(merged), folder, provenance)
     return notes

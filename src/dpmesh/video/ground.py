@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
+from dpmesh.geometry.floor import FEET, SOLE, Floor, plane_normal, unit
 from dpmesh.skeletons import JOINTS30
-from dpmesh.video.feet import FEET, SOLE, still
+from dpmesh.video.feet import still
 from dpmesh.video.tracks import Ground, Tracks
 
 NO_FLOOR = "no floor, no world frame: too few feet stand still, or no level has most of them"
@@ -42,13 +43,13 @@ def find_ground(tracks: Tracks) -> Ground | None:
         return None
     level = _most(points @ up)
     for _ in range(5):
-        up = _plane_normal(points[np.abs(points @ up - level) < LEVEL], people)
+        up = plane_normal(points[np.abs(points @ up - level) < LEVEL], people, _SPREAD)
         if up @ people < np.cos(np.radians(_LEAN)):
             up = people  # the feet's depth is too uncertain to say more
         level = _most(points @ up)
     if (np.abs(points @ up - level) < LEVEL).mean() < _AGREED:
         return None
-    return _ground(up, level)
+    return ground_of(Floor(up, -level))
 
 
 def own_ground(tracks: Tracks, own: NDArray[np.int64]) -> Ground | None:
@@ -57,7 +58,7 @@ def own_ground(tracks: Tracks, own: NDArray[np.int64]) -> Ground | None:
     if up is None:
         return None
     soles = tracks.joints3d[own][:, FEET].astype(np.float64) @ up - np.asarray(SOLE)
-    return _ground(up, _most(soles.min(1)))
+    return ground_of(Floor(up, -_most(soles.min(1))))
 
 
 def upright(tracks: Tracks) -> Float[np.ndarray, "3"] | None:
@@ -73,9 +74,9 @@ def upright(tracks: Tracks) -> Float[np.ndarray, "3"] | None:
         stands = np.linalg.norm(legs, axis=1) >= _REACHING * bones
         if stands.sum() < 5:
             continue
-        bent = np.degrees(np.arccos(np.clip((_unit(legs) * _unit(trunk)).sum(1), -1, 1)))[stands]
+        bent = np.degrees(np.arccos(np.clip((unit(legs) * unit(trunk)).sum(1), -1, 1)))[stands]
         weight = np.exp(-0.5 * (bent / _BENT) ** 2) + 1e-3
-        found.append(_middle(_unit(legs + trunk)[stands], weight))
+        found.append(_middle(unit(legs + trunk)[stands], weight))
         weights.append(float(weight.sum()))
     return _middle(np.stack(found), np.asarray(weights)) if found else None
 
@@ -86,7 +87,7 @@ def _middle(directions: Float[np.ndarray, "n 3"], weights: Float[np.ndarray, " n
     for _ in range(30):
         far = np.maximum(np.linalg.norm(directions - middle, axis=1), 1e-3)
         middle = np.average(directions, axis=0, weights=weights / far)
-    return _unit(middle)
+    return unit(middle)
 
 
 def _standing(tracks: Tracks, up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "n 3"]:
@@ -115,28 +116,13 @@ def _most(heights: Float[np.ndarray, " n"]) -> float:
     return float(np.median(ordered[first : first + count[first]]))
 
 
-def _plane_normal(points: Float[np.ndarray, "n 3"], prior: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
-    """Normal of the plane through points, held to `prior` in the directions in which the points are not spread."""
-    middle = points - np.median(points, axis=0)
-    scatter = middle.T @ middle / max(len(points), 1)
-    # Tilting the normal by d costs d' S d in the floor's directions; the prior costs as much as a spread of _SPREAD.
-    along = np.linalg.svd(prior[None])[2][1:]
-    system = along @ scatter @ along.T + _SPREAD**2 * np.eye(2)
-    tilt = -np.linalg.solve(system, along @ scatter @ prior)
-    return _unit(prior + tilt @ along)
-
-
-def _ground(up: Float[np.ndarray, "3"], height: float) -> Ground:
+def ground_of(floor: Floor) -> Ground:
     """World: y up, -z along the camera's view of the floor, the origin below the camera."""
-    forward = np.array([0.0, 0.0, 1.0])
+    up, forward = floor.up, np.array([0.0, 0.0, 1.0])
     flat = forward - up * (up @ forward)
     if np.linalg.norm(flat) < 1e-3:
         flat = np.array([0.0, -1.0, 0.0])
         flat = flat - up * (up @ flat)
-    back = -_unit(flat)
+    back = -unit(flat)
     right = np.cross(up, back)
-    return Ground(np.stack([right, up, back]), np.array([0.0, -height, 0.0]))
-
-
-def _unit(vectors: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return Ground(np.stack([right, up, back]), np.array([0.0, floor.height, 0.0]))

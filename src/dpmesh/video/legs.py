@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
+from dpmesh.geometry.floor import FEET
 from dpmesh.skeletons import JOINTS30, SMPL24, SMPL_PARENTS
-from dpmesh.video.feet import FEET, runs
+from dpmesh.video.feet import runs
 from dpmesh.video.smooth import whittaker
 
 REACH = 0.08
@@ -29,7 +30,7 @@ def reaching(
 ) -> Float[np.ndarray, "t 24 3 3"]:
     """Rotations (to the parent; the root's to the camera) by which feet in contact stay in one place.
 
-    joints: camera frame, metres. touching: of feet.FEET.
+    joints: camera frame, metres. touching: of FEET.
     """
     out = matrices.copy()
     turned = world_rotations(matrices)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.camera import project
 from dpmesh.skeletons import SMPL_PARENTS
-from dpmesh.video.feet import planted
+from dpmesh.video.feet import ON_FLOOR, planted
 from dpmesh.video.ground import NO_FLOOR, find_ground, own_ground
 from dpmesh.video.legs import reaching
 from dpmesh.video.smooth import place_in_image, smooth_rotations
@@ -65,15 +65,25 @@ def on_feet(tracks: Tracks, body: BodyModel) -> Tracks:
     ground = find_ground(tracks)
     if ground is None:
         tracks = tracks.with_notes((*tracks.notes, NO_FLOOR))
+    return on_floor(tracks, ground, body)
+
+
+def on_floor(tracks: Tracks, ground: Ground | None, body: BodyModel, everyone: bool = False) -> Tracks:
+    """The same with a floor that is given; None: each track's feet keep their place at its own level.
+
+    everyone: feet stand on this floor, however far from it they are; else those nearby.
+    """
     parts: list[tuple[NDArray[np.int64], Ground]] = []
     for number in tracks.numbers:
         for own in _parts(tracks, tracks.of(int(number))):
-            level = ground or own_ground(tracks, own)
+            level = (own_ground(tracks, own) or ground) if everyone else (ground or own_ground(tracks, own))
             if level is not None:
                 parts.append((own, level))
     shift = np.zeros((len(tracks.frame), 3), np.float32)
     for own, level in parts:
-        shift[own] = planted(tracks, own, contacts(tracks, own, level), ground)
+        shift[own] = planted(
+            tracks, own, contacts(tracks, own, level), ground, np.inf if everyone else ON_FLOOR
+        )
     moved = replace(
         tracks, transl=tracks.transl + shift, joints3d=tracks.joints3d + shift[:, None], ground=ground
     )

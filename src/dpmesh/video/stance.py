@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 
-from dpmesh.video.feet import FEET, SOLE, in_image, in_space, runs
+from dpmesh.geometry.floor import FEET, SOLE
+from dpmesh.video.feet import in_image, in_space, runs
 from dpmesh.video.tracks import Ground, Tracks
 
 RATE = 25.0

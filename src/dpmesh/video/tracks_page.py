@@ -35,7 +35,7 @@ def tracks_page(tracks: Tracks, glb: bytes, title: str, mp4: bytes | None = None
         )
     floor = None
     if tracks.ground is not None:
-        floor = (np.asarray(tracks.ground.up, np.float64), float(tracks.ground.translation[1]))
+        floor = tracks.ground.floor
     content = PageContent(
         title=title,
         K=tracks.K,

@@ -11,7 +11,8 @@ from jaxtyping import Float
 
 from dpmesh.errors import ConfigError
 from dpmesh.skeletons import JOINTS30
-from dpmesh.viewer.editor import CorrectedImage, Editor
+from dpmesh.viewer.documents import Document
+from dpmesh.viewer.editor import NEAR_CAMERA, Editor
 from dpmesh.viewer.results import ShownResult
 from dpmesh.viewer.stage import Stage
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 _SPEEDS = ("0.25", "0.5", "1", "2")
 _SWITCHES = (
     ("bodies", "Bodies", True), ("skeleton", "Skeleton", False), ("keypoints", "2D keypoints", False),
-    ("image", "Image", True), ("floor", "Floor", False), ("sigma", "Colour by sigma", False),
+    ("image", "Image", True), ("floor", "Floor", False), ("hypotheses", "Hypotheses", True),
+    ("sigma", "Colour by sigma", False),
 )  # fmt: skip
 
 
@@ -50,23 +52,27 @@ class Viewer:
         other: ShownResult | None = None,
         host: str = "127.0.0.1",
         port: int = 8080,
-        document: CorrectedImage | None = None,
+        document: Document | None = None,
     ) -> None:
         library = import_viser()
         with redirect_stdout(io.StringIO()):  # its banner
             self.server: viser.ViserServer = library.ViserServer(host=host, port=port, verbose=False)
         self.result = result
-        self.server.gui.configure_theme(show_logo=False)
+        self.server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="small")
+        self.server.gui.main_panel.dock_right()  # beside the view, not over it
         self.server.gui.set_panel_label(f"dpmesh: {result.title}")
         self.stage = Stage(self.server, result, on_joint=self._pick)
         self.other = None if other is None else Stage(self.server, other, "/other")
         self._boxes: set[str] = set()
+        self._switches: dict[str, Any] = {}
         self._closed = threading.Event()
         self._lock = threading.RLock()
         self._controls()
-        self.editor = None if document is None else Editor(self.server, document, self.show, self.stage_joint)
+        self.editor: Editor | None = None
+        if document is not None:
+            self.editor = Editor(self.server, document, self.show, self.stage_joint, lambda: self.stage.frame)
         self.draw()
-        self.server.on_client_connect(self._from_camera)
+        self.server.on_client_connect(self._connected)
         threading.Thread(target=self._play, daemon=True).start()
 
     @property
@@ -95,6 +101,8 @@ class Viewer:
     def show_frame(self, frame: int) -> None:
         with self._lock:
             self.stage.frame = frame
+            if self.editor is not None:
+                self.editor.follow()
             if self.other is not None:  # the frame of the same time
                 times = self.other.result.times
                 self.other.frame = int(np.abs(times - self.result.times[frame]).argmin())
@@ -110,6 +118,8 @@ class Viewer:
             self.stage = Stage(self.server, result, on_joint=self._pick)
             self.stage.shown, self.stage.frame = before.shown, before.frame
             self.stage.picked = [one for one in before.picked if one[0] in self.stage.people]
+            if result.floor is not None and before.result.floor is None:
+                self._switches["floor"].value = self.stage.shown.floor = True
             for name in hidden & {*self.stage.people}:
                 self.stage.people[name].visible = False
             for name in {*self.stage.people} - {*before.people}:
@@ -127,7 +137,10 @@ class Viewer:
         eye.on_click(lambda event: self._from_camera(event.client))
         gui.add_button("From the side").on_click(lambda event: self._from_side(event.client))
         with gui.add_folder("Show"):
+            several = any(person.of for person in self.result.people)
             for name, label, value in _SWITCHES:
+                if name == "hypotheses" and not several:
+                    continue
                 self._switch(name, label, value)
             opacity = gui.add_slider("Opacity", min=0.1, max=1.0, step=0.05, initial_value=1.0)
 
@@ -157,7 +170,7 @@ class Viewer:
         gui.add_button("Save this view as PNG").on_click(lambda event: self._save(event.client))
 
     def _switch(self, name: str, label: str, value: bool) -> None:
-        box = self.server.gui.add_checkbox(label, value)
+        box = self._switches[name] = self.server.gui.add_checkbox(label, value)
         box.on_update(lambda _: self._set(name, box.value))
 
     def _set(self, name: str, value: object) -> None:
@@ -167,12 +180,14 @@ class Viewer:
 
     def _person(self, name: str) -> None:
         drawn = self.stage.people[name]
-        if name in self._boxes:
+        if name in self._boxes or drawn.person.of:
             return
         self._boxes.add(name)
         box = self.server.gui.add_checkbox(drawn.person.label, True)
         red, green, blue = (round(255 * c) for c in drawn.colour)
-        colour = self.server.gui.add_rgb(f"Colour of {drawn.person.label}", (red, green, blue))
+        colour = self.server.gui.add_rgb(
+            f"Colour {drawn.person.label.removeprefix('person ')}", (red, green, blue)
+        )
 
         @box.on_update
         def _(_: Any) -> None:
@@ -256,6 +271,19 @@ class Viewer:
             text += f": **{np.degrees(np.arccos(np.clip(cosine, -1, 1))):.0f}°**"
         self._measured.content = text
 
+    def _connected(self, client: "viser.ClientHandle") -> None:
+        """The camera's view, also when the window or the panel takes another size."""
+        shape = 0.0
+
+        @client.camera.on_update
+        def _(camera: "viser.CameraHandle") -> None:
+            nonlocal shape
+            if camera.aspect != shape and np.linalg.norm(camera.position) < NEAR_CAMERA:
+                shape = camera.aspect
+                self._from_camera(client)
+
+        self._from_camera(client)
+
     def _from_camera(self, client: "viser.ClientHandle | None") -> None:
         if client is None:
             return
@@ -271,7 +299,7 @@ class Viewer:
     def _from_side(self, client: "viser.ClientHandle | None") -> None:
         if client is None:
             return
-        joints = self.result.joints3d.reshape(-1, 3)
+        joints = self.result.own_joints.reshape(-1, 3)
         low, high = (
             np.percentile(joints, [2, 98], axis=0) if len(joints) else np.array([[-1, -1, 2], [1, 1, 4.0]])
         )
@@ -283,7 +311,7 @@ class Viewer:
             client.camera.look_at = tuple(middle)
 
     def _depth(self) -> float:
-        joints = self.result.joints3d
+        joints = self.result.own_joints
         return float(np.median(joints[..., 2])) if joints.size else 3.0
 
     @staticmethod
@@ -292,6 +320,6 @@ class Viewer:
             return
         import cv2
 
-        image = client.get_render(height=1080, width=1920)
+        image = client.get_render(height=round(1920 / max(client.camera.aspect, 0.1)), width=1920)
         _, png = cv2.imencode(".png", image[..., [2, 1, 0]])
-        client.send_file_download("view.png", png.tobytes())
+        client.send_file_download("view.png", png.tobytes(), save_immediately=True)

@@ -1,122 +1,70 @@
-"""Corrections by hand in the viewer: each step fits the bodies again, and a shorter list undoes.
-
-What a step does is in inference/correct.py; this file turns gestures into steps.
-"""
+"""Corrections by hand in the viewer: gestures become steps of a document, which fits the bodies again."""
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Float
 
-from dpmesh.errors import DPMeshError, InputError
-from dpmesh.inference.corrections import Correction, Corrections, Entry, Part
-from dpmesh.inference.predictor import Predictor
-from dpmesh.inference.scene import Scene
+from dpmesh.errors import DPMeshError
+from dpmesh.inference.corrections import Correction, Operation, Part
 from dpmesh.skeletons import JOINTS30
-from dpmesh.viewer.results import ShownResult, shown_scene
+from dpmesh.viewer.documents import Document
+from dpmesh.viewer.floor_panel import FloorPanel
+from dpmesh.viewer.results import ShownResult
 
 if TYPE_CHECKING:
     import viser
 
-_NEAR_CAMERA = 0.02
+NEAR_CAMERA = 0.02
 """Metres from the image's camera up to which the view counts as its own."""
 _PARTS: dict[str, Part] = {"all": "all", "arms": "arms", "legs": "legs"}
 
 
-@dataclass(eq=False)
-class CorrectedImage:
-    """One image's prediction and the steps that correct it. out: folder of the corrected result and its list.
-
-    Raises InputError where the scene is corrected already, has no image, or was predicted with other weights.
-    """
-
-    scene: Scene
-    predictor: Predictor
-    out: Path
-    name: str
-    steps: list[Correction] = field(default_factory=list[Correction])
-
-    def __post_init__(self) -> None:
-        where = self.scene.source or self.name
-        if self.scene.corrections:
-            raise InputError(
-                "is corrected already",
-                where=where,
-                fix="Open the uncorrected result with --corrections FILE.",
-            )
-        if self.scene.image is None:
-            raise InputError("its image is not there", where=where, fix="Give it with --image FILE.")
-        if dict(self.scene.weights) != dict(self.predictor.weights):
-            raise InputError("was predicted with other weights", where=where, fix="Give them with --weights.")
-
-    def corrected(self) -> Scene:
-        return self.predictor.correct(self.scene, self.steps)
-
-    def shown(self) -> ShownResult:
-        """Raises InputError for a step that the scene does not allow."""
-        return shown_scene(self.corrected(), self.predictor.model.body, self.name, self.numbers())
-
-    def numbers(self) -> list[int]:
-        """Of the people that are left: as the steps count them."""
-        count = len(self.scene) + sum(step.op == "add" for step in self.steps)
-        deleted = {step.person for step in self.steps if step.op == "delete"}
-        return [number for number in range(count) if number not in deleted]
-
-    def save(self) -> Path:
-        """Write the corrected result, and its steps into `corrections.json` beside those of other images.
-
-        Returns the result's folder. Raises OutputError, and InputError for a damaged list.
-        """
-        folder = self.corrected().save(self.out, self.name, overwrite=True)
-        path = self.out / "corrections.json"
-        others = Corrections.read(path).entries if path.exists() else ()
-        entry = Entry(self.scene.source, self.scene.source_sha256, tuple(self.steps))
-        kept = (one for one in others if (one.source, one.sha256) != (entry.source, entry.sha256))
-        Corrections((*kept, entry)).write(path)
-        return folder
-
-
 class Editor:
-    """The panel of corrections. show: draws a result. person_at: the number of a person's name in the stage."""
+    """The panel of corrections. show: draws a result. place: of a joint that is drawn, camera frame. position: of the
+    frame that is shown."""
 
     def __init__(
         self,
         server: "viser.ViserServer",
-        document: CorrectedImage,
+        document: Document,
         show: Callable[[ShownResult], None],
         place: Callable[[str, int], Float[np.ndarray, "3"] | None],
+        position: Callable[[], int],
     ) -> None:
-        self.server, self.document, self._show, self._place = server, document, show, place
-        gui = server.gui
+        self.server, self.document = server, document
+        self._show, self._place, self._position = show, place, position
+        gui, of_image = server.gui, document.frame(0) is None
         with gui.add_folder("Correct"):
             self._person = gui.add_dropdown("Person", self._labels())
             self._joint = gui.add_dropdown("Joint", JOINTS30.joints, initial_value="R_Wrist")
             self._drag = gui.add_checkbox("Drag it in space", False)
-            self._pin = gui.add_button("Put it at my next click")
-            hide = gui.add_button("It is hidden")
-            self._part = gui.add_dropdown("Left and right of", tuple(_PARTS))
-            swap = gui.add_button("Exchange left and right")
-            delete = gui.add_button("Delete this person")
-            gui.add_markdown("A new person: hold Shift and drag a box in the camera's view.")
-            undo = gui.add_button("Undo")
+            gui.add_button("Put it at my next click").on_click(lambda _: self._arm())
+            gui.add_button("It is hidden").on_click(lambda _: self._step("hide", joint=self._joint.value))
+            if of_image:
+                part = gui.add_dropdown("Left and right of", tuple(_PARTS))
+                swap = gui.add_button("Exchange left and right")
+                swap.on_click(lambda _: self._step("swap", part=_PARTS[part.value]))
+            gui.add_button("Delete this person").on_click(lambda _: self._step("delete"))
+            if of_image:
+                gui.add_markdown("A new person: hold Shift and drag a box in the camera's view.")
+            self.floor = FloorPanel(gui, self._set_floor)
+            gui.add_button("Undo").on_click(lambda _: self._undo())
+            overlay = None
+            if document.has_overlay:
+                overlay = gui.add_checkbox("Save the overlay, too", False)
             save = gui.add_button("Save")
+            save.on_click(lambda _: self._save(overlay is not None and overlay.value))
             self._status = gui.add_markdown("")
         self._gizmo: Any = None
         self._armed = False
         for handle in (self._person, self._joint, self._drag):
-            handle.on_update(lambda _: self._show_gizmo())
-        self._pin.on_click(lambda _: self._arm())
-        hide.on_click(lambda _: self._step(op="hide", joint=self._joint.value))
-        swap.on_click(lambda _: self._step(op="swap", part=_PARTS[self._part.value]))
-        delete.on_click(lambda _: self._step(op="delete"))
-        undo.on_click(lambda _: self._undo())
-        save.on_click(lambda _: self._save())
+            handle.on_update(lambda _: self.follow())
         server.scene.on_click()(self._clicked)
-        server.scene.on_rect_select(modifier="shift")(self._boxed)
+        if of_image:
+            server.scene.on_rect_select(modifier="shift")(self._boxed)
         if document.steps:
             self._apply("opened")
 
@@ -125,57 +73,8 @@ class Editor:
         self._person.value = f"person {int(name.removeprefix('person_'))}"
         self._joint.value = JOINTS30.joints[joint]
 
-    def _labels(self) -> tuple[str, ...]:
-        return tuple(f"person {number}" for number in self.document.numbers()) or ("none",)
-
-    @property
-    def _number(self) -> int:
-        return int(self._person.value.removeprefix("person ")) if self._person.value != "none" else 0
-
-    def _step(self, op: Literal["move", "hide", "swap", "delete", "add"], **fields: Any) -> None:
-        if op != "add":
-            fields["person"] = self._number
-        self._try(Correction(op, **fields))
-
-    def _try(self, step: Correction) -> None:
-        self.document.steps.append(step)
-        if not self._apply(step.mark):
-            self.document.steps.pop()
-
-    def _apply(self, what: str) -> bool:
-        began = time.perf_counter()
-        try:
-            result = self.document.shown()
-        except DPMeshError as error:
-            self._status.content = f"**Not possible:** {error.what}"
-            return False
-        self._show(result)
-        labels = self._labels()
-        if self._person.options != labels:
-            self._person.options = labels
-        count = len(self.document.steps)
-        seconds = time.perf_counter() - began
-        self._status.content = f"{what}: {count} step{'s' * (count != 1)}, fitted in {seconds:.2f} s"
-        self._show_gizmo()
-        return True
-
-    def _undo(self) -> None:
-        if not self.document.steps:
-            self._status.content = "Nothing to undo."
-            return
-        undone = self.document.steps.pop()
-        self._apply(f"undone: {undone.mark}")
-
-    def _save(self) -> None:
-        try:
-            folder = self.document.save()
-        except DPMeshError as error:
-            self._status.content = f"**Not saved:** {error}"
-            return
-        self._status.content = f"Saved: {folder}"
-
-    def _show_gizmo(self) -> None:
-        """Arrows at the chosen joint; where they are let go, the joint is pinned."""
+    def follow(self) -> None:
+        """Arrows at the chosen joint of the frame that is shown; where they are let go, the joint is pinned."""
         at = None
         if self._drag.value:
             at = self._place(f"person_{self._number:02d}", JOINTS30.index(self._joint.value))
@@ -190,27 +89,93 @@ class Editor:
             self._gizmo.on_update(self._dragged)
         self._gizmo.position, self._gizmo.visible = at, True
 
+    def _labels(self) -> tuple[str, ...]:
+        return tuple(f"person {number}" for number in self.document.numbers()) or ("none",)
+
+    @property
+    def _number(self) -> int:
+        return int(self._person.value.removeprefix("person ")) if self._person.value != "none" else 0
+
+    def _step(self, op: Operation, **fields: Any) -> None:
+        if op not in ("add", "floor"):
+            fields["person"] = self._number
+        frame = self.document.frame(self._position())
+        if frame is not None and (op in ("move", "hide") or "pixels" in fields):
+            fields["frame"] = frame
+        self.document.steps.append(Correction(op, **fields))
+        if not self._apply(self.document.steps[-1].mark):
+            self.document.steps.pop()
+
+    def _apply(self, what: str) -> bool:
+        began = time.perf_counter()
+        try:
+            result = self.document.shown()
+        except DPMeshError as error:
+            self._status.content = f"**Not possible:** {error.what}"
+            return False
+        self._show(result)
+        self.floor.follow(result.floor)
+        labels = self._labels()
+        if self._person.options != labels:
+            self._person.options = labels
+        count = len(self.document.steps)
+        seconds = time.perf_counter() - began
+        self._status.content = f"{what}: {count} step{'s' * (count != 1)}, fitted in {seconds:.2f} s"
+        self.follow()
+        return True
+
+    def _undo(self) -> None:
+        self.floor.stop()
+        if not self.document.steps:
+            self._status.content = "Nothing to undo."
+            return
+        undone = self.document.steps.pop()
+        self._apply(f"undone: {undone.mark}")
+
+    def _save(self, overlay: bool) -> None:
+        self._status.content = "Saving …"
+        try:
+            folder = self.document.save(overlay)
+        except DPMeshError as error:
+            self._status.content = f"**Not saved:** {error}"
+            return
+        self._status.content = f"Saved: {folder}"
+
     def _dragged(self, event: "viser.TransformControlsEvent") -> None:
         if event.phase == "end":
             x, y, z = (round(float(v), 4) for v in event.target.position)
-            self._step(op="move", joint=self._joint.value, point=(x, y, z))
+            self._step("move", joint=self._joint.value, point=(x, y, z))
 
     def _arm(self) -> None:
+        self.floor.stop()
         self._armed = True
         self._status.content = f"Click where {self._joint.value} is in the image."
 
+    def _set_floor(self, alone: bool, more: bool, fields: dict[str, Any]) -> None:
+        """more: in place of the last step, which set the floor."""
+        before = self.document.steps.pop() if more else None
+        count = len(self.document.steps)
+        self._step("floor", people=(self._number,) if alone else None, **fields)
+        if before is not None and len(self.document.steps) == count:  # not possible
+            self.document.steps.append(before)
+
     def _clicked(self, event: "viser.SceneClickEvent") -> None:
-        if not self._armed:
+        if not self._armed and not self.floor.picking:
             return
-        self._armed = False
-        if np.linalg.norm(event.ray_origin) > _NEAR_CAMERA:
-            self._status.content = "**Not possible:** clicks place joints in the camera's view alone."
+        if np.linalg.norm(event.ray_origin) > NEAR_CAMERA:
+            self._status.content = "**Not possible:** clicks place points in the camera's view alone."
             return
-        self._step(op="move", joint=self._joint.value, pixel=self._pixel(np.array(event.ray_direction)))
+        pixel = self._pixel(np.array(event.ray_direction))
+        if self._armed:
+            self._armed = False
+            self._step("move", joint=self._joint.value, pixel=pixel)
+        else:
+            last = self.document.steps[-1] if self.document.steps else None
+            self.floor.clicked(pixel, last if last is not None and last.pixels is not None else None)
 
     def _boxed(self, event: "viser.SceneRectSelectEvent") -> None:
         camera = event.client.camera
-        if np.linalg.norm(camera.position) > _NEAR_CAMERA:
+        if np.linalg.norm(camera.position) > NEAR_CAMERA:
             self._status.content = "**Not possible:** boxes are drawn in the camera's view alone."
             return
         half = np.tan(camera.fov / 2) * np.array([camera.aspect, 1.0])
@@ -218,9 +183,9 @@ class Editor:
             self._pixel(np.append((2 * np.array(corner) - 1) * half, 1.0))
             for corner in (event.screen_min, event.screen_max)
         ]
-        self._step(op="add", box=(*corners[0], *corners[1]))
+        self._step("add", box=(*corners[0], *corners[1]))
 
     def _pixel(self, ray: Float[np.ndarray, "3"]) -> tuple[float, float]:
         """Of a ray from the camera, image pixels."""
-        x, y, z = self.document.scene.K @ ray
+        x, y, z = self.document.K @ ray
         return cast("tuple[float, float]", (round(float(x / z), 2), round(float(y / z), 2)))

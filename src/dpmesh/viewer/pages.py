@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dpmesh.body.files import free_body, load_body
-from dpmesh.body.layer import BodyModel
 from dpmesh.inference.scene import Scene
 from dpmesh.io import atomic_write
 from dpmesh.video.decode import Span, open_frames
@@ -13,7 +11,7 @@ from dpmesh.video.exports import animated_glb
 from dpmesh.video.tables import given_fps
 from dpmesh.video.tracks import Tracks
 from dpmesh.video.tracks_page import page_video, tracks_page
-from dpmesh.viewer.results import SCENE, recorded_video
+from dpmesh.viewer.results import SCENE, layer_of, recorded_video
 
 
 def write_page(folder: Path, path: Path, image: Path | None = None, body: Path | None = None) -> int:
@@ -30,7 +28,7 @@ def write_page(folder: Path, path: Path, image: Path | None = None, body: Path |
 
 def _of_tracks(folder: Path, video: Path | None, body: Path | None) -> str:
     tracks = Tracks.load(folder)
-    layer = BodyModel(free_body() if body is None else load_body(body))
+    layer = layer_of(body)
     glb = b"".join(animated_glb(tracks, layer, layer.faces.cpu().numpy().astype(np.int32)))
     source = str(video) if video else recorded_video(folder)
     first = float(tracks.time[0]) if len(tracks.time) else 0.0

@@ -4,9 +4,9 @@ Everything is in the camera frame (metres; x right, y down, z forward). A video'
 they are shown, so that its length costs no memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from dpmesh.body.files import free_body, load_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import DPMeshError, InputError
+from dpmesh.geometry.floor import Floor
 from dpmesh.geometry.rotations import rotation_matrix
+from dpmesh.inference.mesh_files import others_of
 from dpmesh.inference.scene import Scene
 from dpmesh.render.overlay import palette
-from dpmesh.video.decode import Span, open_frames
+from dpmesh.video.decode import Frame, Span, open_frames
 from dpmesh.video.tables import read_text
 from dpmesh.video.tracks import Tracks
 from dpmesh.video.unfinished import input_record
@@ -39,6 +41,8 @@ class ShownPerson:
     frames: NDArray[np.int64]
     """Positions in ShownResult.times, ascending."""
     rows: NDArray[np.int64]
+    of: str = ""
+    """Of another hypothesis: the person whose it is."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,10 +65,14 @@ class ShownResult:
     keypoints2d: Float32[np.ndarray, "n 17 3"]
     body: BodyModel
     images: "Images"
-    up: Float[np.ndarray, "3"] | None = None
-    """Of the floor, camera frame; None where it is not known."""
-    height: float = 0.0
-    """Metres of the camera above the floor."""
+    floor: Floor | None = None
+    """None where it is not known."""
+
+    @property
+    def own_joints(self) -> Float32[np.ndarray, "k 30 3"]:
+        """joints3d without those of other hypotheses."""
+        own = [person.rows for person in self.people if not person.of]
+        return self.joints3d[np.concatenate(own)] if own else self.joints3d[:0]
 
     def row(self, person: ShownPerson, frame: int) -> int | None:
         """The person's row in a frame; None where they are not in it."""
@@ -93,7 +101,8 @@ class ShownResult:
 
 @dataclass(eq=False)
 class Images:
-    """The images behind the bodies: one, those of a video, or none. of(frame) decodes one."""
+    """The images behind the bodies: one, those of a video, or none. of(frame) decodes one; the next ones are decoded
+    from there on, an earlier one from the start."""
 
     still: UInt8[np.ndarray, "h w 3"] | None = None
     source: str | None = None
@@ -101,15 +110,24 @@ class Images:
     frames: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """The video's frame numbers, of the result's frames."""
     fps: float = 0.0
+    given_fps: float | None = None
+    """In place of the video's own times."""
+    _reader: Iterator[Frame] = field(default_factory=lambda: iter(()), repr=False)
+    _last: Frame | None = field(default=None, repr=False)
 
     def of(self, frame: int) -> UInt8[np.ndarray, "h w 3"] | None:
         if self.still is not None or self.source is None:
             return self.still
         wanted = int(self.frames[frame])
         with suppress(DPMeshError):
-            for one in open_frames(self.source).frames(Span(start=max(0.0, (wanted - 0.5) / self.fps))):
-                return one.image
-        return None
+            if self._last is None or self._last.index > wanted:
+                # Well before it, since frames may not be equally far apart in time.
+                start = max(0.0, 0.8 * wanted / self.fps - 1)
+                self._reader = iter(open_frames(self.source, self.given_fps).frames(Span(start=start)))
+                self._last = next(self._reader, None)
+            while self._last is not None and self._last.index < wanted:
+                self._last = next(self._reader, None)
+        return None if self._last is None else self._last.image
 
 
 def result_folder(path: Path) -> Path:
@@ -128,6 +146,11 @@ def result_folder(path: Path) -> Path:
     return folder
 
 
+def layer_of(body: Path | None) -> BodyModel:
+    """The shipped body, or one of a file. Raises InputError."""
+    return BodyModel(free_body() if body is None else load_body(body))
+
+
 def open_result(path: Path, body: Path | None = None, image: Path | None = None) -> ShownResult:
     """Read what `dpmesh predict` or `dpmesh video` wrote.
 
@@ -135,11 +158,12 @@ def open_result(path: Path, body: Path | None = None, image: Path | None = None)
     InputError.
     """
     folder = result_folder(path)
-    layer = BodyModel(free_body() if body is None else load_body(body))
+    layer = layer_of(body)
     if (folder / SCENE).is_file():
         return shown_scene(Scene.load(folder, image), layer, folder.name)
+    tracks = Tracks.load(folder)
     source = str(image) if image else recorded_video(folder)
-    return _of_tracks(Tracks.load(folder), layer, folder.name, source)
+    return shown_tracks(tracks, layer, folder.name, video_images(tracks, read_text(folder), source))
 
 
 def recorded_video(folder: Path) -> str:
@@ -154,33 +178,51 @@ def recorded_video(folder: Path) -> str:
     return source if input_record(source) == options.get("input") else ""
 
 
+def video_images(tracks: Tracks, record: Mapping[str, Any], source: str) -> Images:
+    """Of a video; none where `source` is empty. record: the tracks.json."""
+    options = record.get("options")
+    fps = options.get("fps") if isinstance(options, dict) else None
+    given = float(fps) if isinstance(fps, (int, float)) and 0 < fps <= 1000 else None
+    return Images(source=source or None, frames=np.unique(tracks.frame), fps=tracks.fps, given_fps=given)
+
+
 def shown_scene(
     scene: Scene, body: BodyModel, title: str, numbers: Sequence[int] | None = None
 ) -> ShownResult:
     """One image's people. numbers: of the people, where they are not 0, 1, ..."""
     numbers = range(len(scene.people)) if numbers is None else numbers
     colours = palette(max(numbers, default=-1) + 1)
-    one = np.zeros(1, np.int64)
-    people = tuple(
+    one, rows = np.zeros(1, np.int64), list(scene.people)
+    people = [
         ShownPerson(f"person_{k:02d}", f"person {k}", colours[k], one, np.array([row]))
         for row, k in enumerate(numbers)
-    )
+    ]
+    for own, person in zip(list(people), scene.people, strict=True):
+        for k, other in enumerate(others_of(person), 1):
+            at = np.array([len(rows)])
+            people.append(ShownPerson(f"{own.name}_h{k}", f"{own.label}, {k}", own.colour, one, at, own.name))
+            rows.append(other)
     names = ("global_orient", "body_pose", "betas", "transl", "joints3d", "joint_sigma", "keypoints2d")
-    arrays: dict[str, Any] = {name: scene.stacked(name) for name in names}
+    arrays: dict[str, Any] = {name: replace(scene, people=tuple(rows)).stacked(name) for name in names}
     return ShownResult(
         title=title,
         K=scene.K,
         image_size=scene.image_size,
         times=np.zeros(1),
-        people=people,
+        people=tuple(people),
         body=body,
         images=Images(scene.image),
+        floor=scene.floor,
         **arrays,
     )
 
 
-def _of_tracks(tracks: Tracks, body: BodyModel, title: str, source: str) -> ShownResult:
-    frames, first = np.unique(tracks.frame, return_index=True)
+def shown_tracks(
+    tracks: Tracks, body: BodyModel, title: str, images: Images | None = None, whole: Tracks | None = None
+) -> ShownResult:
+    """A video's people. images: `video_images`. whole: gives the frames of the timeline, where people were deleted."""
+    whole = tracks if whole is None else whole
+    frames, first = np.unique(whole.frame, return_index=True)
     colours = palette(len(tracks))
     people: list[ShownPerson] = []
     for number, colour in zip(tracks.numbers.tolist(), colours, strict=True):
@@ -193,12 +235,11 @@ def _of_tracks(tracks: Tracks, body: BodyModel, title: str, source: str) -> Show
         title=title,
         K=tracks.K,
         image_size=tracks.image_size,
-        times=np.asarray(tracks.time[first], np.float64) if len(first) else np.zeros(1),
+        times=np.asarray(whole.time[first], np.float64) if len(first) else np.zeros(1),
         people=tuple(people),
         betas=tracks.betas_of(np.arange(len(tracks.track))),
         body=body,
-        images=Images(source=source or None, frames=frames, fps=tracks.fps),
-        up=None if ground is None else np.asarray(ground.up, np.float64),
-        height=0.0 if ground is None else float(ground.translation[1]),
+        images=Images() if images is None else images,
+        floor=None if ground is None else ground.floor,
         **{name: getattr(tracks, name) for name in names},
     )

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from dpmesh.geometry.floor import LEVEL, Floor
 from dpmesh.render.sigma import sigma_colours, surface_sigma
 from dpmesh.skeletons import JOINTS30, SMPL24
 from dpmesh.viewer.results import ShownPerson, ShownResult
@@ -27,6 +28,8 @@ _FRUSTUM = 0.3
 """Metres from the camera to the rectangle that stands for it."""
 _GLASS = 0.5
 """Opacity of a body whose skeleton is shown."""
+_FAINT = 0.25
+"""Opacity of other hypotheses than the first."""
 _BEHIND = 1.15
 """Depth of the image, of the farthest person's."""
 
@@ -40,6 +43,7 @@ class Shown:
     keypoints: bool = False
     image: bool = True
     floor: bool = False
+    hypotheses: bool = True
     sigma: bool = False
     opacity: float = 1.0
 
@@ -110,9 +114,19 @@ class Stage:
                 handle.visible = False
 
     def _draw_person(self, drawn: _Drawn) -> None:
-        shown, scene = self.shown, self.server.scene
+        shown, scene, other = self.shown, self.server.scene, drawn.person.of
+        if other:
+            drawn.visible, drawn.colour = (
+                self.people[other].visible and shown.hypotheses,
+                self.people[other].colour,
+            )
         row = self.result.row(drawn.person, self.frame) if drawn.visible else None
-        by_sigma = row is not None and shown.sigma and bool(np.isfinite(self.result.joint_sigma[row]).all())
+        by_sigma = (
+            row is not None
+            and shown.sigma
+            and not other
+            and bool(np.isfinite(self.result.joint_sigma[row]).all())
+        )
         if row is not None and shown.bodies and by_sigma:
             self._draw_coloured(drawn, row)
         elif row is not None and shown.bodies:
@@ -121,7 +135,7 @@ class Stage:
             drawn.mesh.visible = False
         if drawn.coloured is not None and not (by_sigma and shown.bodies):
             drawn.coloured.visible = False
-        if row is None or not shown.skeleton:
+        if row is None or not shown.skeleton or other:
             for handle in (drawn.balls, drawn.lines):
                 if handle is not None:
                     handle.visible = False
@@ -167,6 +181,8 @@ class Stage:
         still = len(self.result.times) == 1
         # Joints lie inside the body, which lets them through where they are shown.
         opacity = min(self.shown.opacity, _GLASS if self.shown.skeleton else 1.0)
+        if drawn.person.of:
+            opacity *= _FAINT
         colouring: tuple[Any, ...] = (
             drawn.colour,
             opacity,
@@ -240,7 +256,7 @@ class Stage:
         (height, width), K = self.result.image_size, self.result.K
         zoom = min(1.0, _IMAGE_LONGEST / max(image.shape[:2]))
         small = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
-        joints = self.result.joints3d
+        joints = self.result.own_joints
         depth = _BEHIND * max(1.0, float(np.percentile(joints[..., 2], 99)) if joints.size else 1.0)
         if self._plane is not None:
             self._plane.image = small
@@ -263,7 +279,7 @@ class Stage:
         inverse = np.linalg.inv(np.asarray(self.result.K, np.float64))
         for drawn in self.people.values():
             row = self.result.row(drawn.person, self.frame) if drawn.visible else None
-            if row is None:
+            if row is None or drawn.person.of:
                 continue
             given = self.result.keypoints2d[row]
             depth = float(self.result.joints3d[row, :, 2].min()) - 0.05
@@ -281,13 +297,13 @@ class Stage:
             )  # fmt: skip
 
     def _add_floor(self) -> None:
-        if self.prefix or not len(self.result.joints3d):
+        if self.prefix or not len(self.result.own_joints):
             return
-        joints = self.result.joints3d
-        up = np.array([0.0, -1.0, 0.0]) if self.result.up is None else self.result.up
+        joints, floor = self.result.own_joints, self.result.floor
+        if floor is None:  # level, below the lowest joint
+            floor = Floor(LEVEL, 0.05 - float((joints @ LEVEL).min()))
+        up, height = floor.up, floor.height
         self.server.scene.set_up_direction(up)
-        # Ground: up · point + height = 0. Without one: level, below the lowest joint.
-        height = self.result.height if self.result.up is not None else 0.05 - float((joints @ up).min())
         middle = np.median(joints.reshape(-1, 3), axis=0)
         place = middle - (middle @ up + height) * up
         turn = Rotation.align_vectors(up[None], np.array([[0.0, 0.0, 1.0]]))[0]
