@@ -10,6 +10,11 @@ from dpmesh.render.sigma import surface_sigma
 
 def scene_page(scene: SceneData) -> str:
     """The page. Raises ConfigError for a loaded scene whose body is not known."""
+    return html_page(page_content(scene), glb_of(scene))
+
+
+def page_content(scene: SceneData) -> PageContent:
+    """What the page shows besides the GLB."""
     people: list[PagePerson] = []
     for i, person in enumerate(scene.people):
         known = bool(np.isfinite(person.joint_sigma).all())
@@ -25,11 +30,10 @@ def scene_page(scene: SceneData) -> str:
                 surface_sigma=surface,
             )
         )
-    content = PageContent(
+    return PageContent(
         title=scene.source.replace("\\", "/").rsplit("/", 1)[-1] or "scene",
         K=scene.K,
         image_size=scene.image_size,
         people=people,
         jpeg=jpeg_of(scene),
     )
-    return html_page(content, glb_of(scene))
