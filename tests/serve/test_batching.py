@@ -34,7 +34,9 @@ def test_what_is_ready_goes_together() -> None:
     hold(batcher, model)
     images = [jpeg(seed=i) for i in range(3)]
     options = [PLAIN, PredictOptions(max_people=1), PredictOptions(fov=40.0)]
-    waiting = [batcher.submit(data, f"{i}.jpg", o) for i, (data, o) in enumerate(zip(images, options, strict=True))]
+    waiting = [
+        batcher.submit(data, f"{i}.jpg", o) for i, (data, o) in enumerate(zip(images, options, strict=True))
+    ]
     until(lambda: batcher.ready == 3)
     model.free.set()
     scenes = [future.result(10) for future in waiting]

@@ -58,8 +58,7 @@ class Access:
         except Exception:  # the last place that can answer
             log.exception("%s %s failed", scope["method"], printable(scope["path"])[:200])
             if not status:
-                text = f"The service failed; its log has the reason under {name}."
-                await JSONResponse({"error": text}, 500)(scope, receive, marked)
+                await JSONResponse({"error": failed_sentence()}, 500)(scope, receive, marked)
         finally:
             self.service.in_flight -= 1
             self._note(scope, status or _GONE, time.monotonic() - start)
@@ -74,6 +73,10 @@ class Access:
         quiet = route in ("/healthz", "/readyz", "/metrics")
         level = logging.DEBUG if quiet else logging.INFO
         log.log(level, "%s %s %s %d %.3f s", client, scope["method"], path, status, seconds)
+
+
+def failed_sentence() -> str:
+    return f"The service failed; its log has the reason under {REQUEST_ID.get()}."
 
 
 class WithRequestId(logging.Filter):

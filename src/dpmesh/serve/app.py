@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from dpmesh.errors import DPMeshError, OutputError
 from dpmesh.serve import pages, routes
-from dpmesh.serve.access import Access
+from dpmesh.serve.access import Access, failed_sentence
 from dpmesh.serve.gate import Gate
 from dpmesh.serve.limits import one_sentence, sentence_of
 from dpmesh.serve.service import ClientGone, Service
@@ -45,6 +45,7 @@ def create_app(service: Service) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(DPMeshError, _unusable)
     app.add_exception_handler(ClientGone, _gone)
+    app.add_exception_handler(Exception, _failed)
     return Access(Gate(app, service), service)
 
 
@@ -75,6 +76,10 @@ async def _invalid(_: Request, error: Exception) -> Response:
 async def _unusable(_: Request, error: Exception) -> Response:
     assert isinstance(error, DPMeshError)
     return _error(507 if isinstance(error, OutputError) else 422, sentence_of(error))
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    return _error(500, failed_sentence())  # the exception goes on to Access, which logs it
 
 
 async def _gone(_: Request, __: Exception) -> Response:

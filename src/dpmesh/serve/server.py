@@ -78,10 +78,12 @@ def log_to_stderr(verbose: bool = False) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(request)s] %(message)s"))
     handler.addFilter(WithRequestId())
-    for name, level in (
-        ("dpmesh.serve", logging.DEBUG if verbose else logging.INFO),
-        ("uvicorn", logging.WARNING),
-    ):
+    levels = {
+        "dpmesh.serve": logging.DEBUG if verbose else logging.INFO,
+        "uvicorn": logging.WARNING,
+        "python_multipart": logging.ERROR,  # a client's faults are answered, not logged
+    }
+    for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.setLevel(level)
