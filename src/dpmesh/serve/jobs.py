@@ -159,10 +159,9 @@ class Jobs:
         assert process.stdout is not None
         done = False
         async for line in process.stdout:
-            with suppress(ValueError):
-                message = json.loads(line)
-                job.frames, job.total = message.get("frames", job.frames), message.get("total", job.total)
-                job.error, done = message.get("error", job.error), done or bool(message.get("done"))
+            message = _message(line)
+            job.frames, job.total = message.get("frames", job.frames), message.get("total", job.total)
+            job.error, done = message.get("error", job.error), done or bool(message.get("done"))
         status = await process.wait()
         if not done and not job.error:
             job.error = one_sentence(f"The process that predicted the video ended early (status {status})")
@@ -183,6 +182,15 @@ class Jobs:
         if job.error:
             await asyncio.to_thread(shutil.rmtree, job.folder, True)
         asyncio.get_running_loop().call_later(self._limits.keep_results, self.remove, job)
+
+
+def _message(line: bytes) -> dict[str, Any]:
+    """Empty for a line that is none: libraries print, too."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
 
 
 def _environment(job: Job) -> dict[str, str]:
