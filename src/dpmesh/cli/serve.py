@@ -38,8 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bearer token that clients must send (default: of the environment variable DPMESH_TOKEN, else none)",
     )
     limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--queue",
+        type=count,
+        metavar="N",
+        help="images that are worked on or wait; more get 429 (default: two for each core, on a GPU also a batch)",
+    )
     for flag, kind, default, text in (
-        ("--queue", count, 6, "images that are worked on or wait; more get 429"),
         ("--timeout", positive, 30, "seconds from an accepted image to its answer"),
         ("--max-mib", positive, 32, "size of an image file, MiB"),
         ("--max-pixels", count, 50_000_000, "pixels of an image"),
@@ -70,21 +75,21 @@ def run(args: argparse.Namespace) -> int:
     from dpmesh.serve.video_job import command
 
     token = os.environ.get(TOKEN, "") if args.token_file is None else _token(args.token_file)
+    options = model_options(args)
+    bound = listen(args.host, args.port)  # before the model is loaded: a taken port is known at once
+    predictor = Predictor.from_pretrained(**vars(options))
+    _warm_up(predictor)
     limits = Limits(
         max_bytes=int(args.max_mib * MEBIBYTE),
         max_pixels=args.max_pixels,
         max_people=args.max_people,
-        queue=args.queue,
+        queue=args.queue or _places(predictor),
         timeout=args.timeout,
         max_video_bytes=int(args.max_video_mib * MEBIBYTE),
         max_video_seconds=args.max_video_seconds,
         keep_results=args.keep_results,
         grace=args.grace,
     )
-    options = model_options(args)
-    bound = listen(args.host, args.port)  # before the model is loaded: a taken port is known at once
-    predictor = Predictor.from_pretrained(**vars(options))
-    _warm_up(predictor)
     videos = None
     if not args.no_video and importlib.util.find_spec("av"):
         videos = lambda source, out, chosen: command(  # noqa: E731
@@ -117,3 +122,9 @@ def _warm_up(predictor: "Predictor") -> None:
     grey = np.full((256, 256, 3), 128, np.uint8)
     predictor(grey)
     predictor(grey, boxes=[[64, 16, 192, 240]]).overlay()
+
+
+def _places(predictor: "Predictor") -> int:
+    """So many that all cores have work, and the last in the queue waits about as long as four images alone take."""
+    cores = os.cpu_count() or 1
+    return max(2 * cores, 4, 0 if predictor.device.type == "cpu" else predictor.batch)

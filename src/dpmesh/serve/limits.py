@@ -31,7 +31,7 @@ class Limits:
     """People per image, and per frame of a video."""
     max_hypotheses: int = 64
     """Hypotheses of all people of an image: max_people × hypotheses of a request."""
-    queue: int = 6
+    queue: int = 4
     """Images that are worked on or wait; more are refused with 429."""
     timeout: float = 30.0
     """Seconds from an accepted image to its answer."""
