@@ -4,10 +4,10 @@
     python -m benchmarks.speed.service --soak 600 [--json OUT.json]
 
 The server is a process of its own; the images of examples/ go in turn, JSON comes back. First one client asks, one
-image after the other (--alone seconds), then all clients at once, then one client again: the mean of both is the rate of
-one at a time, so that a load that drifts does not decide. A client that gets 429 waits as Retry-After says. Any other
-answer than 200 and 429 is an error, and is listed. CPU seconds are the server's own. With --soak four clients ask for so
-long, and the server's memory is read ten times a minute.
+image after the other (--alone seconds), then all clients at once, then one client again: the mean of both is the rate
+of one at a time, so that a load that drifts does not decide. A client that gets 429 waits as Retry-After says. Any
+other answer than 200 and 429 is an error, and is listed. CPU seconds are the server's own. With --soak four clients ask
+for so long, and the server's memory is read ten times a minute.
 """
 
 import argparse

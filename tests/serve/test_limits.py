@@ -131,6 +131,17 @@ def test_seconds() -> None:
         assert ask(port, "POST", PREDICT, image_form()).status == 200
 
 
+def test_a_model_that_hangs_is_not_healthy() -> None:
+    service, model = held_service(timeout=0.05)
+    with running(service) as (port, _):
+        assert ask(port, "GET", "/healthz").status == 200
+        assert ask(port, "POST", PREDICT, image_form()).status == 503
+        until(lambda: ask(port, "GET", "/healthz").status == 500)
+        assert ask(port, "GET", "/readyz").status == 503
+        model.free.set()
+        until(lambda: ask(port, "GET", "/healthz").status == 200)
+
+
 def test_the_token() -> None:
     with running(Service(fake_predictor(), token="sesame🗝")) as (port, _):
         for headers in (

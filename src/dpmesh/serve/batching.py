@@ -57,6 +57,7 @@ class Batcher:
         self._ready: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._coming = 0
         """Images that are being prepared, or wait for that."""
+        self._began: float | None = None
         self._lock = threading.Lock()
         count = helpers or min(8, max(1, os.cpu_count() or 1))
         self._helpers = ThreadPoolExecutor(count, thread_name_prefix="helper")
@@ -66,6 +67,12 @@ class Batcher:
     @property
     def alive(self) -> bool:
         return self._thread.is_alive()
+
+    @property
+    def busy(self) -> float:
+        """Seconds since the batch in the model began; 0 between batches."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
 
     @property
     def ready(self) -> int:
@@ -109,7 +116,9 @@ class Batcher:
             batch, open_ = self._next_batch()
             started = [work for work in batch if work.scene.set_running_or_notify_cancel()]
             if started:
+                self._began = time.monotonic()
                 self._predict(started)
+                self._began = None
 
     def _next_batch(self) -> tuple[list[Work], bool]:
         """The works of a batch, and whether there will be more."""

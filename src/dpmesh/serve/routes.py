@@ -165,14 +165,13 @@ async def delete(service: Own, name: str) -> Response:
 @router.get("/healthz", response_class=JSONResponse)
 async def healthz(service: Own) -> Response:
     """200 while the process works; else restart it."""
-    alive = service.batcher.alive
-    return JSONResponse({"ok": alive}, 200 if alive else 500)
+    return JSONResponse({"ok": service.healthy}, 200 if service.healthy else 500)
 
 
 @router.get("/readyz", response_class=JSONResponse)
 async def readyz(service: Own) -> Response:
     """200 while new requests are taken; 503 while it shuts down."""
-    ready = service.batcher.alive and not service.draining
+    ready = service.healthy and not service.draining
     return JSONResponse({"ready": ready}, 200 if ready else 503)
 
 

@@ -64,6 +64,7 @@ def run(service: Service, bound: socket.socket) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        http="h11",  # it goes on reading a body that was refused, so that the client gets the refusal
         ws="none",
         lifespan="on",
         timeout_keep_alive=KEEP_ALIVE,

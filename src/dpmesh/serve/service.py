@@ -17,6 +17,8 @@ from dpmesh.serve.limits import UPLOADS, Limits, Refused
 from dpmesh.serve.metrics import Metrics
 
 Result = TypeVar("Result")
+STUCK = 10
+"""Times the limit `timeout`: a batch that takes longer never ends."""
 _LONGEST_RETRY = 60
 _FORGET = 0.9
 """Weight of the past in the mean time between answers."""
@@ -55,6 +57,11 @@ class Service:
     def idle(self) -> bool:
         """Whether nothing accepted is left to do."""
         return not self.in_flight and not self.jobs.owed
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the model's thread lives, and is not stuck."""
+        return self.batcher.alive and self.batcher.busy < STUCK * self.limits.timeout
 
     def refuse_if_full(self) -> None:
         """Raise Refused (429) where no place is free, or as many clients send as could ever get one."""
