@@ -1,7 +1,9 @@
 """Limits of bytes, pixels, people and seconds; the bounded queue; the token."""
 
 import dataclasses
+import errno
 import http.client
+import os
 import socket
 import time
 
@@ -184,3 +186,20 @@ def test_a_fault_of_the_service_shows_no_traceback(caplog: pytest.LogCaptureFixt
         assert reply.json == {"error": "The service failed; its log has the reason under r7."}
         assert ask(port, "GET", "/healthz").status == 200
     assert any("secret" in str(record.exc_info) for record in caplog.records)
+
+
+@pytest.mark.parametrize("path", [PREDICT, "/v1/video"])
+def test_a_full_disk_is_not_the_clients_fault(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
+
+    with running(Service(fake_predictor(), videos=lambda *_: [])) as (port, _):
+        with monkeypatch.context() as patch:
+            patch.setattr("starlette.datastructures.UploadFile.write", full)
+            name = "image" if path == PREDICT else "video"
+            reply = ask(port, "POST", path, [(name, ("a.jpg", jpeg()))])
+            assert (reply.status, reply.json["error"]) == (
+                507,
+                "The server cannot store what was sent (No space left on device).",
+            )
+        assert ask(port, "POST", PREDICT, image_form()).status == 200

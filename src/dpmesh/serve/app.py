@@ -14,7 +14,7 @@ from dpmesh.errors import DPMeshError, OutputError
 from dpmesh.serve import pages, routes
 from dpmesh.serve.access import Access, failed_sentence
 from dpmesh.serve.gate import Gate
-from dpmesh.serve.limits import one_sentence, sentence_of
+from dpmesh.serve.limits import no_room, one_sentence, sentence_of
 from dpmesh.serve.service import ClientGone, Service
 
 _ABOUT = """Human bodies (SMPL's parameters, meshes) from images and videos, also where people are hidden in part."""
@@ -55,6 +55,8 @@ def _error(status: int, sentence: str, headers: dict[str, str] | None = None) ->
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, OSError):  # an upload that could not be stored; FastAPI blames the form
+        return _error(507, no_room(error.__cause__))
     text = error.detail
     if text == "Not Found":
         text = "There is nothing at this address; /openapi.json lists what there is"

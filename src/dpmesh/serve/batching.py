@@ -25,6 +25,7 @@ log = logging.getLogger("dpmesh.serve")
 
 MAX_WAIT = 0.010
 """Seconds that a batch waits for people of other requests."""
+_LONGEST_CLOSE = 30.0
 Result = TypeVar("Result")
 
 
@@ -92,10 +93,10 @@ class Batcher:
         return self._helpers.submit(function)
 
     def close(self) -> None:
-        """Finish what was submitted, then stop."""
+        """Finish what was submitted, then stop; a model that hangs is left behind."""
         self._helpers.shutdown()
         self._ready.put(None)
-        self._thread.join()
+        self._thread.join(_LONGEST_CLOSE)
 
     def _prepare(self, work: Work) -> None:
         try:

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 
 from dpmesh.errors import ConfigError, DPMeshError, printable
 from dpmesh.inference.options import MAX_PEOPLE
+from dpmesh.io import reason
 
 PREDICT, VIDEO = "/v1/predict", "/v1/video"
 """The addresses that take files."""
@@ -68,6 +69,11 @@ class Refused(HTTPException):
 
 def too_large(limit: int) -> Refused:
     return Refused(413, f"The request is larger than {limit:,} bytes")
+
+
+def no_room(error: OSError) -> str:
+    """For an upload that the disk does not take."""
+    return one_sentence(f"The server cannot store what was sent ({reason(error)})")
 
 
 def one_sentence(text: str) -> str:

@@ -22,7 +22,7 @@ from dpmesh.serve.forms import (
     only_known_fields,
     people_within,
 )
-from dpmesh.serve.limits import PREDICT, Refused
+from dpmesh.serve.limits import PREDICT, Refused, no_room
 from dpmesh.serve.limits import VIDEO as VIDEO_PATH
 from dpmesh.serve.metrics import MEDIA_TYPE
 from dpmesh.serve.service import Service
@@ -123,8 +123,10 @@ async def video(
         with job.video.open("wb") as file:
             await asyncio.to_thread(shutil.copyfileobj, video.file, file, 2**20)
         service.jobs.start(job)
-    except BaseException:
+    except BaseException as error:
         service.jobs.remove(job)
+        if isinstance(error, OSError):
+            raise Refused(507, no_room(error)) from None
         raise
     return JSONResponse(job.as_json(), 202, {"Location": f"/v1/jobs/{job.id}", **PRIVATE})
 

@@ -1,6 +1,7 @@
 """uvicorn around the application: logs with request ids, and a shutdown that answers what was accepted."""
 
 import logging
+import os
 import socket
 import sys
 import time
@@ -51,7 +52,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
-        reason = error.strerror or str(error)
+        known = error.errno is not None and error.errno > 0  # else of a name that is not found
+        reason = os.strerror(error.errno) if known else error.strerror
         raise InputError(
             f"cannot listen there ({reason})", where=f"{host}:{port}", fix="Choose another --port."
         ) from None
