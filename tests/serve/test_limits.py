@@ -72,6 +72,26 @@ def test_more_uploads_than_could_get_a_place_are_refused() -> None:
         assert ask(port, "POST", PREDICT, image_form()).status == 200
 
 
+def test_one_place_and_two_uploads_at_once() -> None:
+    service, model = held_service(queue=1)
+    body, kind = multipart(image_form())
+    head = (
+        f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with running(service) as (port, _):
+        first, second = (socket.create_connection(("127.0.0.1", port)) for _ in range(2))
+        with first, second:
+            for one in (first, second):
+                one.sendall(head.encode() + body[:50])
+            until(lambda: service.uploading == 2)  # both were let in
+            first.sendall(body[50:])
+            until(lambda: service.waiting == 1)
+            second.sendall(body[50:])
+            assert second.recv(65536).startswith(b"HTTP/1.1 429")
+            model.free.set()
+            assert first.recv(65536).startswith(b"HTTP/1.1 200")
+
+
 def test_bytes_are_counted_while_they_come() -> None:
     service = Service(fake_predictor(), Limits(max_bytes=2000))
     with running(service) as (port, _):

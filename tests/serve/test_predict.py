@@ -76,6 +76,7 @@ def test_other_formats(port: int, predictor: Predictor) -> None:
         ("*/*", "application/json"),
         ("text/html, image/png;q=0.9, */*;q=0.1", "image/png"),
         ("image/png;q=0.2, model/gltf-binary;q=0.7", "model/gltf-binary"),
+        ("image/png, model/gltf-binary", "image/png"),
         ("image/*", "image/png"),
     ],
 )
