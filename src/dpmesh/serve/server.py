@@ -16,8 +16,8 @@ from dpmesh.serve.service import Service
 
 log = logging.getLogger("dpmesh.serve")
 
-KEEP_ALIVE = 10
-"""Seconds that an idle connection stays open."""
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than any Retry-After, so that who waits can use it again."""
 CONNECTIONS = 1000
 _SETTLED = 5
 """Ticks of a tenth of a second without work before the listening socket closes."""
