@@ -72,6 +72,18 @@ def test_more_uploads_than_could_get_a_place_are_refused() -> None:
         assert ask(port, "POST", PREDICT, image_form()).status == 200
 
 
+def test_a_flood() -> None:
+    service = Service(fake_predictor(), Limits(queue=2))
+    with running(service) as (port, _):
+        flood = [Background(port, image_form(jpeg(seed=i % 3))) for i in range(80)]
+        replies = [one.reply for one in flood]
+        assert {reply.status for reply in replies} == {200, 429}
+        assert all(int(reply.headers["retry-after"]) > 0 for reply in replies if reply.status == 429)
+        assert all(len(reply.json["people"]) == 2 for reply in replies if reply.status == 200)
+        assert ask(port, "POST", PREDICT, image_form()).status == 200
+    assert service.waiting == service.uploading == service.in_flight == 0
+
+
 def test_one_place_and_two_uploads_at_once() -> None:
     service, model = held_service(queue=1)
     body, kind = multipart(image_form())

@@ -63,6 +63,7 @@ function present(content, file) {
   $("summary").textContent = `${file.name || "Image"}: ${people ? count : "nobody was detected"}${notes ? ` (${notes})` : ""}`;
   $("drop").classList.add("small");
   $("invite").textContent = "Another image:";
+  $("invite").classList.remove("mouse");
   show("result", true);
   // viewer.js reads this; the frame is of the same origin.
   window.dpmeshResult = { page: content.page, glb: content.glb };
