@@ -25,7 +25,7 @@ FLOORS = (
     ("inference",),
     ("animation",),
     ("video",),
-    ("viewer",),
+    ("viewer", "serve"),
     ("evaluate",),
     ("train",),
     ("cli",),

@@ -48,7 +48,7 @@ def test_the_lowest_versions_are_tested() -> None:
 def test_what_make_installs_is_pinned() -> None:
     pinned = pins("constraints.txt")
     for one in requirements(
-        "train", "timm", "onnx", "plot", "parquet", "heic", "video", "viewer", "dev", "docs"
+        "train", "timm", "onnx", "plot", "parquet", "heic", "video", "viewer", "serve", "dev", "docs"
     ):
         assert one.specifier.contains(pinned[canonicalize_name(one.name)]), one
 

@@ -21,6 +21,7 @@ TRACEBACK = "DPMESH_TRACEBACK"
 VERBS = {
     "predict": "recover body meshes from images: overlays, meshes, parameters",
     "video": "recover bodies from videos: tracks of people, overlays, animations",
+    "serve": "serve images and videos over HTTP, with a page to try it",
     "view": "show a result in the browser, or make one HTML page of it",
     "attention": "show the model's cross-attention maps of each joint",
     "compare": "show several models or methods side by side on the people of your images",

@@ -53,13 +53,14 @@ def save_scene(
         image_of(scene)
     wanted = wanted_scene(scene.source_sha256, scene.source, scene.options, formats, colour, glb_image)
     return write_result(
-        out, name, wanted, lambda chosen: _contents(scene, chosen, colour, glb_image), overwrite
+        out, name, wanted, lambda chosen: scene_files(scene, chosen, colour, glb_image), overwrite
     )
 
 
-def _contents(
-    scene: SceneData, formats: Sequence[str], colour: Colouring, glb_image: bool
+def scene_files(
+    scene: SceneData, formats: Sequence[str], colour: Colouring = "person", glb_image: bool = False
 ) -> dict[str, bytes]:
+    """Name -> content of the files of these formats. Arguments and errors as Scene.save."""
     # Drawing and meshes are imported where they are used: numba and scipy take longer to import than JSON to write.
     files: dict[str, bytes] = {}
     if "overlay" in formats:

@@ -10,6 +10,11 @@ from dpmesh.render.sigma import surface_sigma
 
 def scene_page(scene: SceneData) -> str:
     """The page. Raises ConfigError for a loaded scene whose body is not known."""
+    return html_page(page_content(scene), glb_of(scene, hypotheses=True))
+
+
+def page_content(scene: SceneData) -> PageContent:
+    """What the page shows besides the GLB."""
     people: list[PagePerson] = []
     for i, person in enumerate(scene.people):
         known = bool(np.isfinite(person.joint_sigma).all())
@@ -26,7 +31,7 @@ def scene_page(scene: SceneData) -> str:
                 others=[hypothesis_name(i, k) for k, _ in enumerate(others_of(person), 1)],
             )
         )
-    content = PageContent(
+    return PageContent(
         title=scene.source.replace("\\", "/").rsplit("/", 1)[-1] or "scene",
         K=scene.K,
         image_size=scene.image_size,
@@ -34,4 +39,3 @@ def scene_page(scene: SceneData) -> str:
         jpeg=jpeg_of(scene),
         floor=scene.floor,
     )
-    return html_page(content, glb_of(scene, hypotheses=True))

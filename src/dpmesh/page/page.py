@@ -73,7 +73,7 @@ def html_page(content: PageContent, glb: bytes) -> str:
     texts = {name: (folder / f"page.{name.lower()}").read_text("utf-8") for name in ("HTML", "CSS", "JS")}
     parts = {
         "CSS": texts["CSS"],
-        "DATA": _script_safe(json.dumps(_plain(content), allow_nan=False, separators=(",", ":"))),
+        "DATA": _script_safe(json.dumps(page_data(content), allow_nan=False, separators=(",", ":"))),
         "GLB": base64.b64encode(glb).decode(),
         "THREE": _three(),
         "JS": texts["JS"],
@@ -103,7 +103,8 @@ def _script_safe(text: str) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _plain(content: PageContent) -> dict[str, Any]:
+def page_data(content: PageContent) -> dict[str, Any]:
+    """What page.js reads from the page's element `data`, as plain JSON values."""
     ends = [float(person.times[-1]) for person in content.people if len(person.times)]
     colours = np.rint(255 * sigma_colours(np.linspace(0, UNSURE, _LEVELS))).astype(int)
     return {
