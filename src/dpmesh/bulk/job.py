@@ -78,7 +78,6 @@ class Outcome(NamedTuple):
     folder: str = ""
     rows: tuple[Row, ...] = ()
     run: tuple[str, dict[str, object]] | None = None
-    seconds: float = 0.0
     used: frozenset[str] = frozenset()
 
 

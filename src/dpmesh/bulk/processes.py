@@ -81,7 +81,8 @@ def _run(workers: list["_Worker"], next_group: NextGroup) -> Iterator[Outcome | 
                         yield Outcome(task, _ENDED.format(task.path))
                     else:
                         again.append(task)
-                died.update(tasks if at_work else ())
+                if at_work and len(tasks) == 1:  # of several images any may be the cause
+                    died.update(tasks)
 
 
 _MOST_LOADS = 3

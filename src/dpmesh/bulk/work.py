@@ -5,7 +5,6 @@ taken in groups; people are batched across the images of a group, so that a grou
 """
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -23,18 +22,13 @@ TRACEBACK = "DPMESH_TRACEBACK"
 
 def do_tasks(predictor: Predictor, job: Job, tasks: Sequence[Task]) -> Iterator[Outcome]:
     """The outcome of each task, in order. An error is the outcome of its image alone, also an unexpected one."""
-    rest = list(tasks)
-    start = time.perf_counter()
     for task, scene in zip(tasks, scenes_of(predictor, [task.path for task in tasks], job), strict=True):
-        rest.pop(0)
         try:
             outcome = _outcome(job, task, scene)
         except DPMeshError as error:
             outcome = Outcome(task, str(error))
         del scene  # its memory is free before the next image is read
-        now = time.perf_counter()
-        yield outcome._replace(seconds=round(now - start, 4), used=_used(job))
-        start = now
+        yield outcome._replace(used=_used(job))
 
 
 def scenes_of(

@@ -38,7 +38,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add("--shard", type=_shard, metavar="I/N", help="only share I, of 1 to N, of the images")
     either = parser.add_mutually_exclusive_group()
     either.add_argument("-q", "--quiet", action="store_true", help="print errors only")
-    either.add_argument("-v", "--verbose", action="store_true", help="print the seconds of each image too")
+    either.add_argument("-v", "--verbose", action="store_true", help="print when each image was done, too")
     add("--log-json", action="store_true", help="one JSON object for each event on stderr, in place of text")
 
 
@@ -91,17 +91,11 @@ class Report:
         else:
             self.done += 1
             self.people += outcome.people
-            took = f" in {outcome.seconds:.2f} s" if self.verbose else ""
+            when = f"{time.perf_counter() - self.start:.1f} s: " if self.verbose else ""
             where = f" → {outcome.folder}" if outcome.folder else ""
-            self.line(f"{path}: {_summary(outcome)}{took}{where}")
+            self.line(f"{when}{path}: {_summary(outcome)}{where}")
             if self.json:
-                self._event(
-                    "image",
-                    image=path,
-                    people=outcome.people,
-                    result=outcome.folder or None,
-                    seconds=outcome.seconds,
-                )
+                self._event("image", image=path, people=outcome.people, result=outcome.folder or None)
         self._advance()
 
     def kept(self, kept: "Kept") -> None:
