@@ -20,6 +20,7 @@ TRACEBACK = "DPMESH_TRACEBACK"
 
 VERBS = {
     "predict": "recover body meshes from images: overlays, meshes, parameters",
+    "bulk": "recover body meshes from very many images, on a cluster (Ray): a table as Parquet",
     "video": "recover bodies from videos: tracks of people, overlays, animations",
     "view": "show a result in the browser, or make one HTML page of it",
     "attention": "show the model's cross-attention maps of each joint",

@@ -5,10 +5,10 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dpmesh.cli.arguments import count
 from dpmesh.cli.streams import say
@@ -36,6 +36,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         help="processes that share the images, each with a model of its own (default: 1)",
     )
     add("--shard", type=_shard, metavar="I/N", help="only share I, of 1 to N, of the images")
+    add_log(parser)
+
+
+def add_log(parser: argparse.ArgumentParser) -> None:
+    """What a run prints."""
+    add = parser.add_argument
     either = parser.add_mutually_exclusive_group()
     either.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     either.add_argument("-v", "--verbose", action="store_true", help="print when each image was done, too")
@@ -104,6 +110,23 @@ class Report:
         self.line(f"{kept.path}: done before, kept (--overwrite makes it again) → {kept.where}")
         if self.json:
             self._event("kept", image=str(kept.path), result=str(kept.where))
+
+    def unit(self, unit: Mapping[str, Any]) -> None:
+        """Some images of a cluster's run are done."""
+        for error in unit["errors"]:
+            self.failed("", error, image_failed=False)
+        self.done += unit["images"]
+        self.people += unit["people"]
+        names = ("images", "people", "kept", "seconds", "cpu_seconds", "rss_mb", "files", "process")
+        if self.json:
+            self._event("unit", **{name: unit[name] for name in names})
+        elif self.verbose:
+            self.line(f"{unit['images']} images with {unit['people']} people in {unit['seconds']:.1f} s")
+
+    def started(self, units: int, actors: int) -> None:
+        """A cluster's run begins."""
+        if self.json:
+            self._event("start", units=units, actors=actors or None)
 
     def finished(self, out: Path) -> None:
         """All images have had their turn."""
