@@ -6,9 +6,12 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from fakes import FakeDetector, FakeModel
+from fsspec import register_implementation
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from dpmesh.bulk.album import Album
@@ -66,3 +69,29 @@ def album(job: Job, photos: Sequence[Path], formats: Sequence[str] = (), *, over
 def rows_in(out: Path) -> list[dict[str, object]]:
     lines = [line for part in sorted((out / ROWS).glob("part-*")) for line in part.read_text().splitlines()]
     return [json.loads(line) for line in lines]
+
+
+class FlakyStore(LocalFileSystem):
+    """Local files as an object store: each process's first reading of a file fails, and `never.png` is never read. A
+    folder `full` takes no part."""
+
+    protocol = "flaky"
+    cachable = False
+    asked: ClassVar[set[str]] = set()
+
+    def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **options: Any) -> Any:
+        name = self._strip_protocol(path)
+        if "r" in mode and name.endswith(".png"):
+            if name.endswith("never.png") or name not in self.asked:
+                self.asked.add(name)
+                raise OSError(104, "reset by peer")
+        elif "w" in mode and "/full/" in name and "part-" in name:
+            raise OSError(28, "No space left on device")
+        return super()._open(path, mode, block_size, **options)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return LocalFileSystem._strip_protocol(str(path).removeprefix("flaky://"))
+
+
+register_implementation("flaky", FlakyStore, clobber=True)

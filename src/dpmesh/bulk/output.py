@@ -7,7 +7,7 @@ Readers take no name with _ in front for data.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dpmesh.bulk.storage import Place, files_in, read, remove_temporary, write
@@ -91,18 +91,19 @@ def done_keys(out: Place) -> Iterator[tuple[str, str]]:
             yield key, error or ""
 
 
-def drop_errors(out: Place) -> int:
-    """Remove the rows of images that failed, which are to be done again; returns their number. Raises OutputError."""
-    pyarrow_module()
-    import pyarrow.compute as compute
+def drop_errors(out: Place, again: Callable[[str], bool]) -> int:
+    """Remove the rows of images that failed and are to be done again, by their keys; returns their number.
 
-    count = 0
+    Raises OutputError.
+    """
+    arrow, count = pyarrow_module(), 0
     for name in parts_of(out):
         table = _read(out, name, None)
-        good = table.filter(compute.is_null(table["error"]))
-        if good.num_rows < table.num_rows:
-            count += table.num_rows - good.num_rows
-            write(out / name, _bytes_of(good.cast(arrow_schema(ROW_COLUMNS)) if good.num_rows else good))
+        pairs = zip(table["image"].to_pylist(), table["error"].to_pylist(), strict=True)
+        keep = [error is None or not again(image) for image, error in pairs]
+        if not all(keep):
+            count += keep.count(False)
+            write(out / name, _bytes_of(table.filter(arrow.array(keep))))
     return count
 
 

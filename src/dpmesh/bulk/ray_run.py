@@ -53,9 +53,9 @@ class BulkRun:
             self._held.enter_context(folder_lock(Path(self.out.path), "bulk run"))
         try:
             start_output(self.out, recorded)
-            if options.retry_errors:
-                drop_errors(self.out)
             done = dict(done_keys(self.out))
+            if options.retry_errors:
+                done = {key: error for key, error in done.items() if not error}
             self.done, self.failed_before = len(done), sum(map(bool, done.values()))
             self.units = list_units(
                 sources,
@@ -65,6 +65,8 @@ class BulkRun:
                 image_column=options.image_column,
                 key_column=options.key_column,
             )
+            if options.retry_errors:
+                drop_errors(self.out, lambda key: any(True for unit in self.units if unit.may_have(key)))
         except BaseException:
             self._held.close()
             raise

@@ -52,6 +52,13 @@ class Unit:
         """The key of its row where it cannot be read."""
         return table_text(self.names[0]) + (f"#group {self.group}" if self.kind == "parquet" else "")
 
+    def may_have(self, key: str) -> bool:
+        """Whether an image of this key can be of this unit."""
+        names = [table_text(name) for name in self.names]
+        return bool(self.key) or any(
+            key == name or key.startswith((f"{name}/", f"{name}#")) for name in names
+        )
+
     def as_json(self) -> str:
         """As text: it may hold names that are no UTF-8."""
         return json.dumps(asdict(self))

@@ -1,6 +1,7 @@
 """Files here and in object stores: a path, or a URI of pyarrow (s3://, gs://, abfs://, hdfs://) or fsspec."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +13,8 @@ from dpmesh.inference.people_rows import pyarrow_module
 from dpmesh.io import read_bytes, reason
 
 _TEMPORARY = ".tmp-"
+_OBJECT_STORE = re.compile(r"\b(s3a?|gcs|gs|abfss?|azureblob|az|adl|oss|oci)\b")
+"""In names of file systems: of pyarrow, or of fsspec behind it."""
 
 
 class Place(NamedTuple):
@@ -114,8 +117,7 @@ def write(place: Place, data: bytes) -> None:
 
     In an object store a file appears when it is complete. Elsewhere it is written under a hidden name first.
     """
-    kind = str(place.fs.type_name)
-    renames = kind in ("local", "hdfs") or "file" in kind or "local" in kind
+    renames = _OBJECT_STORE.search(str(place.fs.type_name)) is None
     folder, _, name = place.path.rpartition("/")
     path = f"{folder}/{_TEMPORARY}{name}.{secrets.token_hex(4)}" if renames else place.path
     try:
