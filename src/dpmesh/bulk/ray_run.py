@@ -97,6 +97,7 @@ def _on_ray(job: Job, units: Sequence[Unit], out: str, options: BulkOptions) -> 
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+        context.raise_original_map_exception = True
         # max_errored_blocks stays 0: no error is expected to come out of an actor, and with a number of them allowed a
         # dead actor's block would count as one.
         context.max_errored_blocks = 0
