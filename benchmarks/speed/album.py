@@ -42,8 +42,8 @@ def windows() -> Iterator[np.ndarray]:
     """Without end: 90 % of an example and more, at another place and brightness each time."""
     examples = [cv2.imread(str(path)) for path in sorted(EXAMPLES.glob("*.jpg"))]
     rng = np.random.default_rng(0)
-    for i in count():
-        image = examples[i % len(examples)]
+    for number in count():
+        image = examples[number % len(examples)]
         height, width = (int(side * rng.uniform(0.9, 1)) for side in image.shape[:2])
         y, x = (
             int(rng.integers(0, whole - part + 1))
