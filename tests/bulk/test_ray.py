@@ -1,5 +1,6 @@
 """`dpmesh bulk` on Ray: what is lost when actors and machines are killed."""
 
+import json
 import os
 import signal
 import time
@@ -19,7 +20,8 @@ from bulk_fakes import EMPTY, KILLS, KILLS_ONCE, RAISES, SLOW, touchy_predictor,
 
 from dpmesh.bulk.job import Job, load_predictor
 from dpmesh.bulk.ray_run import BulkOptions, BulkRun
-from dpmesh.errors import OutputError
+from dpmesh.cli.main import main
+from dpmesh.errors import ConfigError, InputError, OutputError
 from dpmesh.inference.options import ModelOptions, PredictOptions
 from dpmesh.inference.predictor import Predictor
 
@@ -164,3 +166,26 @@ def test_the_shipped_model_gives_the_rows_of_predict(tmp_path: Path) -> None:
     for row, person in zip(rows, scene, strict=True):
         np.testing.assert_allclose(row["joints3d"], person.joints3d, atol=2e-5)
         np.testing.assert_allclose(row["betas"], person.betas, atol=1e-4)
+
+
+def test_a_cluster_without_room_is_refused_and_nothing_is_left(tmp_path: Path, job: Job) -> None:
+    photo = write_photo(tmp_path / "album" / "a.png")
+    with pytest.raises(ConfigError, match=r"room for no actor \(it has 1 CPU, 0 GPU\)"):
+        bulk(job, photo, out=tmp_path / "out", gpus=0.5)
+    with pytest.raises(InputError, match="no such file"):
+        bulk(job, tmp_path / "none.txt", out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = [write_photo(tmp_path / "album" / f"{i}.png", EMPTY) for i in range(3)]
+    photos[1].write_text("no image")
+    words = ["bulk", str(tmp_path / "album"), "--out", str(tmp_path / "out"), "--log-json", "-q"]
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    events = [json.loads(line) for line in err.splitlines()]
+    assert out == "" and [event["event"] for event in events] == ["start", "error", "unit", "end"]
+    assert events[2]["images"] == 3 and str(photos[1]) in events[1]["error"]
+    assert main(["bulk", str(tmp_path / "album"), "--out", str(tmp_path / "out")]) == 0
+    out, err = capsys.readouterr()
+    assert "3 images have their rows, 1 of them failed (--retry-errors)" in err

@@ -13,6 +13,7 @@ from bulk_fakes import write_photo
 
 from dpmesh.bulk.output import (
     PROVENANCE,
+    check_output,
     done_keys,
     drop_errors,
     part_name,
@@ -141,8 +142,9 @@ def test_output_is_a_typed_data_set_that_is_resumed(tmp_path: Path, scheme: str)
     write(out / ".tmp-part-x.123", b"left by a killed writer")
     start_output(out, {"flip": False})
     assert not list((tmp_path / "out").glob(".tmp*"))
+    check_output(out, {"flip": False})
     with pytest.raises(OutputError, match="--flip was off, is on"):
-        start_output(out, {"flip": True})
+        check_output(out, {"flip": True})
     assert dict(done_keys(out)) == {"a": "broken", "b": "broken", "c": ""}
     table = ds.dataset(tmp_path / "out").to_table()  # any reader ignores the other files
     assert table.column_names == list(ROW_COLUMNS) and table.num_rows == 3
@@ -158,7 +160,7 @@ def test_output_is_a_typed_data_set_that_is_resumed(tmp_path: Path, scheme: str)
 def test_a_folder_of_the_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.md").write_text("mine")
     with pytest.raises(OutputError, match="not of dpmesh bulk"):
-        start_output(place_of(str(tmp_path)), {})
+        check_output(place_of(str(tmp_path)), {})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.md"]
 
 

@@ -46,22 +46,14 @@ def write_run(out: Place, key: str, made: Mapping[str, object]) -> None:
     write(out / f"_{key}.json", (json.dumps(made, indent=1) + "\n").encode())
 
 
-def start_output(out: Place, options: Mapping[str, object]) -> None:
-    """Write the provenance, or check that the output is of the same options. Raises OutputError."""
+def check_output(out: Place, options: Mapping[str, object]) -> None:
+    """Raise OutputError where the output is not of dpmesh bulk, or of other options. Nothing is written."""
     there = [*files_in(out)]
-    if PROVENANCE not in there:
-        if there:
-            fix = "Choose an empty or a new folder."
-            raise OutputError("holds files that are not of dpmesh bulk", where=out.name, fix=fix)
-        provenance = {
-            "schema": SCHEMA,
-            "options": options,
-            "columns": {name: column.meaning for name, column in ROW_COLUMNS.items()},
-            "joint_names": list(JOINTS30.joints),
-            "keypoint_names": list(COCO17.joints),
-        }
-        write(out / PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
+    if not there:
         return
+    if PROVENANCE not in there:
+        fix = "Choose an empty or a new folder."
+        raise OutputError("holds files that are not of dpmesh bulk", where=out.name, fix=fix)
     try:
         plain = json.loads(read(out / PROVENANCE, _LARGEST))
         recorded = plain["options"] if plain["schema"] == SCHEMA else None
@@ -70,12 +62,23 @@ def start_output(out: Place, options: Mapping[str, object]) -> None:
     if not isinstance(recorded, dict):
         raise OutputError("is damaged", where=(out / PROVENANCE).name, fix="Choose another folder.")
     if changes := differences(recorded, options):
-        raise OutputError(
-            f"holds rows of other options ({'; '.join(changes)})",
-            where=out.name,
-            fix="Choose another folder.",
-        )
-    remove_temporary(out)
+        what = f"holds rows of other options ({'; '.join(changes)})"
+        raise OutputError(what, where=out.name, fix="Choose another folder.")
+
+
+def start_output(out: Place, options: Mapping[str, object]) -> None:
+    """Write the provenance of a new output; remove what killed writers have left of an old one. Raises OutputError."""
+    if PROVENANCE in files_in(out):
+        remove_temporary(out)
+        return
+    provenance = {
+        "schema": SCHEMA,
+        "options": options,
+        "columns": {name: column.meaning for name, column in ROW_COLUMNS.items()},
+        "joint_names": list(JOINTS30.joints),
+        "keypoint_names": list(COCO17.joints),
+    }
+    write(out / PROVENANCE, (json.dumps(provenance, indent=1) + "\n").encode())
 
 
 def parts_of(out: Place) -> list[str]:
