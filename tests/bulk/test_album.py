@@ -182,6 +182,28 @@ def test_shards_of_the_command(
     assert pd.read_json(out / "people.jsonl", lines=True)["image"].tolist() == [*map(str, photos)]
 
 
+def test_a_shard_knows_the_images_of_the_others(
+    photos: list[Path], tmp_path: Path, loads: list[ModelOptions], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An entry of an image of another share is not reported as unused."""
+    entries = [{"image_id": path.name, "keypoints": [10.0, 10.0, 1.0] * 17} for path in photos]
+    keypoints = tmp_path / "keypoints.json"
+    keypoints.write_text(json.dumps([*entries, entries[0] | {"image_id": "other.png"}]))
+    for share in ("1/2", "2/2"):
+        words = [
+            "predict",
+            str(photos[0].parent),
+            "--out",
+            str(tmp_path / "o"),
+            "--save",
+            "jsonl",
+            "--shard",
+            share,
+        ]
+        assert main([*words, "--keypoints", str(keypoints)]) == 0
+        assert "1 image not among the inputs: other.png" in capsys.readouterr().out
+
+
 def test_events_as_json(
     photos: list[Path], tmp_path: Path, loads: list[ModelOptions], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,7 @@
 """`dpmesh predict INPUT... --out DIR`: body meshes of the people in images."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dpmesh.cli.arguments import (
@@ -80,9 +80,10 @@ def run(args: argparse.Namespace) -> int:
     from dpmesh.inference.people_table import plan_tables
 
     found = list_images(args.inputs, recursive=args.recursive, skip=out)
-    names = result_names(found.images)  # before images are left out: each shard gives the same names
-    if args.shard is not None:
-        names = {path: name for path, name in names.items() if args.shard.has(str(path))}
+    # Of all images, also where a shard does some: names of results and entries of files depend on the others.
+    everything = result_names(found.images)
+    share = args.shard
+    names = {path: name for path, name in everything.items() if share is None or share.has(str(path))}
     report = Report(args, len(names) + len(found.unusable), "inputs" if found.unusable else "images")
     if found.skipped_text:
         report.note(found.skipped_text)
@@ -92,27 +93,33 @@ def run(args: argparse.Namespace) -> int:
         kept_tables = plan_tables(out, tables)
         for path, why in found.unusable.items():
             report.failed(path, why)
-        _predict(names, out, args, report)
+        _predict(names, everything, out, args, report)
         if kept_tables and (names or not args.shard):
             _write_tables(out, tables, kept_tables, report)
         return report.end()
 
 
-def _predict(names: dict[Path, str], out: Path, args: argparse.Namespace, report: Report) -> None:
-    """Do the images that are not done."""
+def _predict(
+    names: Mapping[Path, str],
+    everything: Mapping[Path, str],
+    out: Path,
+    args: argparse.Namespace,
+    report: Report,
+) -> None:
+    """Do the images of `names` that are not done. everything: of all shards."""
     from dpmesh.bulk.album import Album, Kept
     from dpmesh.bulk.job import Job, Outcome
 
     people = predict_options(args)
-    people.refuse_foreign_corrections(names)
-    looked_up = len(names) > 1 and not args.keypoints is args.boxes is None
+    people.refuse_foreign_corrections(everything)
+    looked_up = len(everything) > 1 and (args.keypoints is not None or args.boxes is not None)
     job = Job(
         model=model_options(args),
         people=people,
         out=out,
         colour=args.colour,
         glb_image=args.glb_image,
-        inputs=tuple(map(str, names)) if looked_up else (),
+        inputs=tuple(map(str, everything)) if looked_up else (),
     )
     protected = parents_of([*names, *input_files(args)])
     album = Album(
