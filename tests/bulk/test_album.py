@@ -14,9 +14,8 @@ from bulk_fakes import RAISES, SLOW, album, rows_in, touchy_predictor, write_pho
 from filelock import FileLock
 
 from dpmesh.bulk.album import Album, Kept
-from dpmesh.bulk.claims import CLAIMS, Claims
+from dpmesh.bulk.claims import CLAIMS, Claims, Shard, parse_shard
 from dpmesh.bulk.job import Job, Outcome
-from dpmesh.bulk.shard import Shard, parse_shard
 from dpmesh.cli.main import main
 from dpmesh.errors import ConfigError
 from dpmesh.inference.options import ModelOptions, PredictOptions

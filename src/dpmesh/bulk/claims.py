@@ -1,4 +1,4 @@
-"""Claims: which image of a folder of results is in work, so that commands that share the folder do each image once.
+"""Which command does which image: claims, where commands share a folder of results, and shards of a list.
 
 A claim is a lock of the operating system on a file in `.dpmesh-claims`; it ends with the process, however that ends.
 Who gets one looks again whether the image is done: the file of a finished image may be gone while another waits for it.
@@ -6,12 +6,14 @@ Who gets one looks again whether the image is done: the file of a finished image
 
 import hashlib
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from dpmesh.errors import OutputError
+from dpmesh.errors import ConfigError, OutputError
 from dpmesh.io import reason
 
 CLAIMS = ".dpmesh-claims"
@@ -58,3 +60,24 @@ class Claims:
             self.release(name)
         with suppress(OSError):
             self.folder.rmdir()
+
+
+class Shard(NamedTuple):
+    """Share `number` of `count`, from 1."""
+
+    number: int
+    count: int
+
+    def has(self, image: str) -> bool:
+        """Whether an image is of this share. By a hash of its path as written: neither the order of a list nor images
+        that are added meanwhile move another image to another share."""
+        digest = hashlib.sha256(os.fsencode(image)).digest()
+        return int.from_bytes(digest[:8]) % self.count == self.number - 1
+
+
+def parse_shard(text: str) -> Shard:
+    """ "2/8" -> Shard(2, 8). Raises ConfigError."""
+    match = re.fullmatch(r"(\d{1,7})/(\d{1,7})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(f"{text!r} is not I/N with I from 1 to N, as 2/8", where="--shard")
+    return Shard(int(match[1]), int(match[2]))

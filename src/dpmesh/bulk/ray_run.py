@@ -111,8 +111,7 @@ def _on_ray(job: Job, units: Sequence[Unit], out: str, options: BulkOptions) -> 
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.raise_original_map_exception = True
-        # max_errored_blocks stays 0: no error is expected to come out of an actor, and with a number of them allowed a
-        # dead actor's block would count as one.
+        # No error is expected to come out of an actor: the run is to end at one, not to go on without its images.
         context.max_errored_blocks = 0
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here).remote()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dpmesh.bulk.album import Kept
-    from dpmesh.bulk.shard import Shard
+    from dpmesh.bulk.claims import Shard
     from dpmesh.bulk.work import Outcome
 
 _MOST_ERRORS = 50
@@ -49,7 +49,7 @@ def add_log(parser: argparse.ArgumentParser) -> None:
 
 
 def _shard(text: str) -> "Shard":
-    from dpmesh.bulk.shard import parse_shard
+    from dpmesh.bulk.claims import parse_shard
 
     try:
         return parse_shard(text)
