@@ -23,7 +23,7 @@ FLOORS = (
     ("model",),
     ("profiling", "losses", "metrics", "convert", "fuse", "onnx"),
     ("inference",),
-    ("animation",),
+    ("animation", "bulk"),
     ("video",),
     ("viewer", "serve"),
     ("evaluate",),

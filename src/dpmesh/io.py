@@ -258,8 +258,9 @@ def refuse_foreign_lock(folder: Path) -> None:
 
 
 @contextmanager
-def folder_lock(folder: Path, what: str) -> Generator[None]:
-    """Hold a folder for one process doing `what` ("training", "evaluation"); raises OutputError for a second one.
+def folder_lock(folder: Path, what: str, *, wait: bool = False) -> Generator[None]:
+    """Hold a folder for one process doing `what` ("training", "evaluation"); raises OutputError for a second one, which
+    waits for its turn with `wait`.
 
     The lock is the operating system's: it ends with the process, however that ends. Its file is empty: one with
     content belongs to the user and is refused, as opening it would empty it.
@@ -268,7 +269,7 @@ def folder_lock(folder: Path, what: str) -> Generator[None]:
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(folder / LOCK, blocking=False))
+            held.enter_context(FileLock(folder / LOCK, blocking=wait))
         except Timeout:
             raise OutputError(
                 f"another {what} is writing here",

@@ -91,7 +91,8 @@ def test_folder_with_a_bad_file(photos: Path, tmp_path: Path, capsys: pytest.Cap
     out, err = capsys.readouterr()
     assert names(tmp_path / "o") == {"a", "c"}
     assert "1 of 3" in err and err.splitlines()[-1].strip().startswith(str(photos / "b.jpg"))
-    assert "2 results" in out and len(err.splitlines()) == 3
+    assert "2 results" in out and len(err.splitlines()) == 4
+    assert err.splitlines()[1].startswith(f"dpmesh: {photos / 'b.jpg'}")  # at once, and again at the end
 
 
 @pytest.mark.usefixtures("loads")
@@ -101,7 +102,7 @@ def test_one_bad_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert predict(tmp_path / "x.png", "--out", tmp_path / "o") == 1
     _, err = capsys.readouterr()
     assert len(err.splitlines()) == 1 and "x.png" in err
-    assert names(tmp_path / "o") == set()
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.usefixtures("loads")
@@ -189,11 +190,12 @@ def test_a_folder_without_images_does_not_stop_the_others(
     printed, err = capsys.readouterr()
     assert (out / "a" / "scene.json").exists() and "a.png: 1 person" in printed
     lines = err.splitlines()
-    assert len(lines) == 3 and "2 of 3 inputs failed" in lines[0]
-    assert "empty: the folder has no image" in lines[1]
-    assert "locked: the folder cannot be read (Permission denied)" in lines[2]
+    assert len(lines) == 5 and "2 of 3 inputs failed" in lines[2]
+    for empty, locked in (lines[:2], lines[3:]):
+        assert "empty: the folder has no image" in empty
+        assert "locked: the folder cannot be read (Permission denied)" in locked
     assert predict(tmp_path / "empty", tmp_path / "locked", "--out", tmp_path / "o2") == 1
-    assert len(capsys.readouterr().err.splitlines()) == 3
+    assert len(capsys.readouterr().err.splitlines()) == 5
 
 
 @pytest.mark.usefixtures("loads")

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from dpmesh.cli import main as command
 from dpmesh.cli.main import main
-from dpmesh.cli.predict import above
+from dpmesh.cli.run_report import above
 from dpmesh.cli.streams import say
 from dpmesh.errors import InputError
 

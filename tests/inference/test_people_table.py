@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpmesh.errors import ConfigError, DPMeshError, InputError, OutputError
-from dpmesh.inference.people_table import COLUMNS, PROVENANCE, SCHEMA, plan_tables, write_tables
+from dpmesh.inference.people_rows import COLUMNS
+from dpmesh.inference.people_table import PROVENANCE, SCHEMA, plan_tables, write_tables
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
 from dpmesh.inference.staging import CLAIM, STAGING, claim_of

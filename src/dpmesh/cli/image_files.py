@@ -3,7 +3,8 @@
 import argparse
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dpmesh.errors import InputError, OutputError
@@ -42,6 +43,18 @@ def refuse_input_in(target: Path, parents: Mapping[str, str]) -> None:
         name = parents[place]
         what = "is itself an input" if os.path.realpath(name) == place else f"holds the input {name}"
         raise OutputError(what, where=str(target), fix="It stays as it is: choose another --out.")
+
+
+@contextmanager
+def removed_if_empty(out: Path) -> Generator[None]:
+    """Removes `out` and the folders above it again that the block has created and left empty."""
+    new = [folder for folder in (out, *out.parents) if not os.path.lexists(folder)]
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for folder in new:
+                folder.rmdir()
 
 
 def check_writable(out: Path) -> None:

@@ -20,6 +20,7 @@ TRACEBACK = "DPMESH_TRACEBACK"
 
 VERBS = {
     "predict": "recover body meshes from images: overlays, meshes, parameters",
+    "bulk": "recover body meshes from very many images, on a cluster (Ray): a table as Parquet",
     "video": "recover bodies from videos: tracks of people, overlays, animations",
     "serve": "serve images and videos over HTTP, with a page to try it",
     "view": "show a result in the browser, or make one HTML page of it",

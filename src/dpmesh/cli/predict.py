@@ -1,14 +1,8 @@
 """`dpmesh predict INPUT... --out DIR`: body meshes of the people in images."""
 
 import argparse
-import gc
-import os
-import sys
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dpmesh.cli.arguments import (
     add_camera,
@@ -26,16 +20,12 @@ from dpmesh.cli.image_files import (
     input_files,
     parents_of,
     refuse_input_in,
+    removed_if_empty,
 )
-from dpmesh.cli.streams import say
-from dpmesh.errors import ConfigError, DPMeshError, InputError, printable
-from dpmesh.inference.options import ModelOptions, PredictOptions, file_sha256
+from dpmesh.cli.run_report import Report, add_run
+from dpmesh.errors import DPMeshError, InputError
+from dpmesh.inference.options import ModelOptions, PredictOptions
 from dpmesh.inference.output_formats import FORMATS, TABLES
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from dpmesh.inference.scene import Scene
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_formats,
         metavar="LIST",
         help=f"what to write, separated by commas: {','.join(FORMATS)} (default: these), "
-        "jsonl or parquet (one table of all people in DIR: DIR/people.jsonl, DIR/people.parquet; writes json too)",
+        "jsonl or parquet (one table of all people in DIR: DIR/people.jsonl, DIR/people.parquet; alone: no folder for "
+        "each image)",
     )
     add(
         "--colour",
@@ -77,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--glb-image", action="store_true", help="show the image on a plane behind the people in scene.glb")
     add("--overwrite", action="store_true", help="compute and replace results that DIR already has")
+    add_run(parser)
     parser.set_defaults(refuse=parser.error)
 
 
@@ -85,210 +77,113 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     check_keypoints(args)
     from dpmesh.inference.image_list import list_images, result_names
-    from dpmesh.inference.people_table import plan_tables, table_file, write_tables
+    from dpmesh.inference.people_table import plan_tables
 
     found = list_images(args.inputs, recursive=args.recursive, skip=out)
-    names, unusable = result_names(found.images), found.unusable
+    # Of all images, also where a shard does some: names of results and entries of files depend on the others.
+    everything = result_names(found.images)
+    share = args.shard
+    names = {path: name for path, name in everything.items() if share is None or share.has(str(path))}
+    report = Report(args, len(names) + len(found.unusable), "inputs" if found.unusable else "images")
     if found.skipped_text:
-        say(found.skipped_text, error=True)
-    check_writable(out)
-    tables = _split_tables(args)
-    kept_tables = plan_tables(out, tables)
-    done, failed, todo = _sort_out(names, out, args)
-    if todo:
-        failed |= _predict(todo, names, out, args)
-    finished = len(names) - len(failed)
-    for path in done:
-        say(f"{path}: done before, kept (--overwrite makes it again) → {out / names[path]}")
-    if finished > 1:
-        say(f"{finished} results in {out}")
-    if todo and args.keypoints is not None:
-        _say_unused(args)
-    broken: list[str] = []
-    if kept_tables:
-        try:
-            count = write_tables(out, tables)
-            files = ", ".join(str(out / table_file(table)) for table in kept_tables)
-            say(f"{count} {'person' if count == 1 else 'people'} of all results in {out} → {files}")
-        except DPMeshError as error:
-            broken.append(str(error))
-    return _report(
-        [*unusable.values(), *failed.values(), *broken], len(names) + len(unusable), bool(unusable)
+        report.note(found.skipped_text)
+    with removed_if_empty(out):
+        check_writable(out)
+        tables = _split_tables(args)
+        kept_tables = plan_tables(out, tables)
+        for path, why in found.unusable.items():
+            report.failed(path, why)
+        _predict(names, everything, out, args, report)
+        if kept_tables and (names or not args.shard):
+            _write_tables(out, tables, kept_tables, report)
+        return report.end()
+
+
+def _predict(
+    names: Mapping[Path, str],
+    everything: Mapping[Path, str],
+    out: Path,
+    args: argparse.Namespace,
+    report: Report,
+) -> None:
+    """Do the images of `names` that are not done. everything: of all shards."""
+    from dpmesh.bulk.album import Album, Kept
+    from dpmesh.bulk.job import Job, Outcome
+
+    people = predict_options(args)
+    people.refuse_foreign_corrections(everything)
+    looked_up = len(everything) > 1 and (args.keypoints is not None or args.boxes is not None)
+    job = Job(
+        model=model_options(args),
+        people=people,
+        out=out,
+        colour=args.colour,
+        glb_image=args.glb_image,
+        inputs=tuple(map(str, everything)) if looked_up else (),
     )
+    protected = parents_of([*names, *input_files(args)])
+    album = Album(
+        job,
+        names,
+        args.save,
+        overwrite=args.overwrite,
+        refuse=lambda target: refuse_input_in(target, protected),
+    )
+    kept, failed, todo = album.sort_out()
+    for path, why in failed.items():
+        report.failed(str(path), why)
+    used: set[str] = set()
+    with report.progress(len(todo), args.processes):
+        for outcome in album.run(todo, args.processes) if todo else ():
+            if isinstance(outcome, Outcome):
+                used |= outcome.used
+                report.outcome(outcome)
+            elif isinstance(outcome, Kept):
+                report.kept(outcome)
+            else:
+                report.note(outcome, "worker_ended")
+    for one in kept:
+        report.kept(one)
+    report.finished(out)
+    if todo and args.keypoints is not None:
+        _say_unused(args, report, used, job.inputs)
+
+
+def _write_tables(out: Path, tables: Sequence[str], kept: Sequence[str], report: Report) -> None:
+    from dpmesh.inference.people_table import table_file, write_tables
+
+    try:
+        count = write_tables(out, tables)
+    except DPMeshError as error:
+        report.failed("", str(error), image_failed=False)
+        return
+    files = ", ".join(str(out / table_file(table)) for table in kept)
+    report.line(f"{count} {'person' if count == 1 else 'people'} of all results in {out} → {files}")
 
 
 def _split_tables(args: argparse.Namespace) -> tuple[str, ...]:
-    """The tables that --save names; they are taken off args.save, which then has the json that they are made of."""
+    """The tables that --save names. They are taken off args.save; with nothing else rows are streamed, else the tables
+    are made of each result's json."""
     tables = tuple(name for name in args.save if name in TABLES)
     formats = [name for name in args.save if name not in TABLES]
-    args.save = tuple(dict.fromkeys([*formats, *(["json"] if tables else [])]))
+    args.save = tuple(dict.fromkeys([*formats, *(["json"] if tables and formats else [])]))
     return tables
 
 
-def _say_unused(args: argparse.Namespace) -> None:
+def _say_unused(args: argparse.Namespace, report: Report, used: set[str], inputs: Sequence[str]) -> None:
     """Print the images of the keypoint file that are not among the inputs: a misspelt name shows here."""
     from dpmesh.inference.keypoints.files import open_keypoints
     from dpmesh.inference.keypoints.names import some
 
     try:
-        unused = open_keypoints(Path(args.keypoints), args.format).unused()
+        file = open_keypoints(Path(args.keypoints), args.format)
+        file.used |= used  # by other processes
+        unused = file.unused(inputs)
     except InputError:
         return  # reported for each image
     if unused:
         count = f"{len(unused)} image" + ("s" if len(unused) > 1 else "")
-        say(f"{args.keypoints}: {count} not among the inputs: {some(unused)}")
-
-
-def _predict(
-    todo: Sequence[Path], names: dict[Path, str], out: Path, args: argparse.Namespace
-) -> dict[Path, str]:
-    """Predict and write. Returns the images that failed -> why."""
-    with _no_collection_while_loading():
-        from dpmesh.inference.predictor import Predictor, predict_stream
-
-        predictor = Predictor.from_pretrained(**vars(model_options(args)))
-    if args.colour == "sigma" and not predictor.predicts_sigma:
-        raise ConfigError(
-            "these weights do not predict their error",
-            where=f"--weights {args.weights}",
-            fix="Drop --colour sigma, or train it (docs/guide/training.md, the stage `uncertainty`).",
-        )
-    rest = [str(path) for path in names.keys() - set(todo)]
-    scenes = predict_stream(predictor, todo, predict_options(args), rest)
-    failed: dict[Path, str] = {}
-    with _progress(len(todo)) as (write_line, advance):
-        for path, scene in scenes:
-            try:
-                if isinstance(scene, DPMeshError):
-                    raise scene
-                target = out / names[path]
-                folder = scene.save(
-                    target.parent,
-                    target.name,
-                    args.save,
-                    args.overwrite,
-                    args.colour,
-                    glb_image=args.glb_image,
-                )
-                write_line(f"{path}: {_summary(scene)} → {folder}")
-            except DPMeshError as error:
-                failed[path] = str(error)
-            del scene  # its memory is free before the next image is read
-            advance()
-    return failed
-
-
-@contextmanager
-def _no_collection_while_loading() -> Generator[None]:
-    """Pauses garbage collection in a process that has yet to import torch.
-
-    Loading makes half a million objects that stay; searching them for garbage takes a tenth of the start-up time.
-    """
-    if "torch" in sys.modules or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-_FALLBACKS = {
-    "translation": ("distance from the crop camera", "distances from the crop camera"),
-    "no_keypoints": ("person without keypoints in the crop", "people without keypoints in the crop"),
-    "merged": ("duplicate detection dropped", "duplicate detections dropped"),
-    "unposed": ("box without keypoints", "boxes without keypoints"),
-    "unposed_dropped": ("box without keypoints dropped", "boxes without keypoints dropped"),
-    "turned": ("rotated detection", "rotated detections"),
-    "dropped": ("person beyond --max-people", "people beyond --max-people"),
-    "non_finite": ("keypoint that is not finite", "keypoints that are not finite"),
-    "far_outside": ("keypoint far outside the image", "keypoints far outside the image"),
-    "skipped": ("entry without a person skipped", "entries without a person skipped"),
-    "malformed": ("entry that cannot be read", "entries that cannot be read"),
-    "no_label_file": ("missing label file", "missing label files"),
-}
-"""Key of Scene.fallbacks -> the words for one and for several."""
-
-
-def _happened(name: str, count: int) -> str:
-    one, several = _FALLBACKS.get(name, (name, name))
-    return f"{count} {one if count == 1 else several}"
-
-
-def _summary(scene: "Scene") -> str:
-    people = {0: "no person detected, an empty scene", 1: "1 person"}.get(
-        len(scene.people), f"{len(scene.people)} people"
-    )
-    extra = [_happened(name, n) for name, n in scene.fallbacks.items()] + list(scene.notes)
-    return people + (f" ({'; '.join(extra)})" if extra else "")
-
-
-def _sort_out(
-    names: dict[Path, str], out: Path, args: argparse.Namespace
-) -> tuple[list[Path], dict[Path, str], list[Path]]:
-    """(done before, failed, to do). An existing result is kept if it is of the same image and options."""
-    from dpmesh.inference.output_formats import wanted_scene
-    from dpmesh.inference.result_folder import plan_result
-
-    done: list[Path] = []
-    failed: dict[Path, str] = {}
-    todo: list[Path] = []
-    model: dict[str, object] = {}
-    people = predict_options(args)
-    people.refuse_foreign_corrections(names)
-    protected = parents_of([*names, *input_files(args)])
-    for path, name in names.items():
-        target = out / name
-        if not os.path.lexists(target):  # nothing to compare with
-            todo.append(path)
-            continue
-        try:
-            refuse_input_in(target, protected)
-            digest = "" if args.overwrite else file_sha256(path)
-            if not model and not args.overwrite:
-                model = model_options(args).record()
-            options = {} if args.overwrite else model | people.record_of(str(path), digest)
-            wanted = wanted_scene(digest, str(path), options, args.save, args.colour, args.glb_image)
-            plan = plan_result(target, wanted, args.overwrite)
-            (done if plan.kind == "keep" else todo).append(path)
-        except DPMeshError as error:
-            failed[path] = str(error)
-    return done, failed, todo
-
-
-def _report(failed: Sequence[str], total: int, folders: bool) -> int:
-    if failed and total > 1:
-        say(f"dpmesh: {len(failed)} of {total} {'inputs' if folders else 'images'} failed:", error=True)
-    for message, images in Counter(failed).items():  # one line for each cause
-        line = " ".join(message.split()) + (f" ({images} images)" if images > 1 else "")
-        say(f"  {line}" if total > 1 else f"dpmesh: {line}", error=True)
-    return 1 if failed else 0
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[], None]]]:
-    """(write_line, advance): lines on stdout; a bar on stderr for more than one image at a terminal."""
-    if total < 2 or not sys.stderr.isatty():
-        yield say, lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("images", total=total)
-        yield (say if not sys.stdout.isatty() else above(bar.console)), lambda: bar.advance(task)
-
-
-def above(console: "Console") -> Callable[[str], None]:
-    """A function that prints a line above a progress bar as plain text: no markup, no emoji codes, no escapes."""
-
-    def write_line(line: str) -> None:
-        console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
-
-    return write_line
+        report.line(f"{args.keypoints}: {count} not among the inputs: {some(unused)}")
 
 
 def _formats(text: str) -> tuple[str, ...]:

@@ -281,16 +281,23 @@ class Predictor:
 
 
 def predict_stream(
-    predictor: Predictor, images: Iterable[ImageSource], options: PredictOptions, inputs: Sequence[str] = ()
+    predictor: Predictor,
+    images: Iterable[ImageSource],
+    options: PredictOptions,
+    inputs: Sequence[str] = (),
+    *,
+    complete: bool = False,
 ) -> Iterator[tuple[Any, Scene | DPMeshError]]:
-    """`Predictor.predict_many`. inputs: paths of the images that have their results already, and of these."""
+    """`Predictor.predict_many`. inputs: paths of other images of the run, whose results may be there already; with
+    `complete` of all its images, these included."""
     refuse_single_image(images)
-    names = list(inputs)
-    if options.keypoints is None and options.boxes is None:
-        pass  # no entry of a file is looked up
+    names = inputs if complete else list(inputs)
+    if complete or (options.keypoints is None and options.boxes is None):
+        pass  # no entry of a file is looked up, or all names are known
     elif isinstance(images, Sequence):
-        names += map(source_path, images)
+        names = [*names, *map(source_path, images)]
     else:
+        names = list(inputs)
         images = append_paths(images, names)
     recorded = options.record()
     predicted = predict_in_batches(

@@ -165,8 +165,10 @@ class KeypointFile:
         where = str(self.path)
         return not self._index.find(image_name, where) and self._index.has_any(inputs, where)
 
-    def unused(self) -> list[str]:
-        """Names of the images in the file that were never looked up."""
+    def unused(self, inputs: Sequence[str] = ()) -> list[str]:
+        """Names of the images in the file that were never looked up. inputs: paths of all images of the run."""
+        if inputs:
+            self._index.has_any(inputs, str(self.path))
         return [label for label in self._index.unclaimed() if label not in self.used]
 
     @cached_property
