@@ -9,6 +9,7 @@ import numpy as np
 
 from dpmesh.animation.bvh import bvh_lines
 from dpmesh.errors import ConfigError
+from dpmesh.inference.mesh_files import glb_of
 from dpmesh.inference.output_formats import Colouring
 from dpmesh.inference.result_folder import png
 from dpmesh.inference.scene import Scene
@@ -37,7 +38,7 @@ def _page(scene: Scene, colour: Colouring, plane: bool) -> bytes:
     content: dict[str, Any] = {
         "scene": as_json(scene),
         "page": page_data(page_content(scene)),
-        "glb": base64.b64encode(scene_files(scene, ["glb"])["scene.glb"]).decode(),
+        "glb": base64.b64encode(glb_of(scene, hypotheses=True)).decode(),
         "bvh": bvh_of(scene),
     }
     return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
