@@ -100,6 +100,7 @@ class Attention:
         np.savez_compressed(
             file,
             crop_box=np.array([crop.x1, crop.y1, crop.x1 + crop.side, crop.y1 + crop.side], np.float64),
+            crop_roll=np.float64(crop.roll),
             joint_names=np.array(JOINTS30.joints, dtype=np.str_),
             joints=person.joints,
             told=person.visible,

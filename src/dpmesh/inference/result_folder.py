@@ -5,7 +5,6 @@ anything but an empty folder. An existing folder is changed in place only if it 
 only in the files that the record names.
 """
 
-import io
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from dpmesh.errors import OutputError
 from dpmesh.inference.record import FIXED, MARKER, Record, complete_formats, format_of, read_record, unlike
@@ -230,7 +228,9 @@ def _is_own(name: str) -> bool:
 
 
 def png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """Level 3 takes two fifths of the time of zlib's usual 6, for a few per cent more bytes of a photograph."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=3)
-    return file.getvalue()
+    """Of an RGB image. OpenCV's level 1 takes half of the time of Pillow's 3, for a few per cent more bytes."""
+    import cv2  # here: slow to import
+
+    made, file = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert made
+    return file.tobytes()
