@@ -31,16 +31,22 @@ def listed(path: Path, sha256: str) -> Path:
     return path
 
 
-def test_a_video_is_opened_for_correction(
-    result: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    opened: list[Viewer] = []
+@pytest.fixture(autouse=True)
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Viewer]:
+    """The viewers that were opened; they end at once."""
+    viewers: list[Viewer] = []
 
     def stop(viewer: Viewer) -> None:
-        opened.append(viewer)
+        viewers.append(viewer)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Viewer, "wait", stop)
+    return viewers
+
+
+def test_a_video_is_opened_for_correction(
+    result: Path, opened: list[Viewer], capsys: pytest.CaptureFixture[str]
+) -> None:
     file = listed(result.parent / "c.json", "00ff")
     assert main(["view", str(result), "--corrections", str(file), "--port", "0"]) == 0
     assert "http://127.0.0.1:" in capsys.readouterr().out

@@ -24,9 +24,13 @@ from dpmesh.skeletons import COCO17, GRAPH15, JOINTS30, convert
 
 Kind = TypeVar("Kind", bound=SceneData)
 DRAWS = 512
-_WIDER, _TRUST = 1.5, 0.3
-"""Factor of standard deviations, and of the keypoints' weights; chosen by the coverage on 40 people of SynthOcc's cases
-from 120 on."""
+FREEDOM = 5.0
+"""Degrees of freedom of the errors' distribution, as of joint_sigma's."""
+_SCALE, _DOUBT, _LEAST_MEAN = 0.93, 2.0, 0.4
+"""Factor of standard deviations: _SCALE where all keypoints are certain, and exp(_DOUBT d) times as great where their
+mean confidence is 1 - d (at least _LEAST_MEAN). By the coverage on SynthOcc's cases 300 to 419."""
+_TRUST = 0.3
+"""Factor of the keypoints' weights: one of a wrong limb or person looks like a right one."""
 _ROUNDS = 15
 _FIT_STEPS = 2
 _CLUSTERED = [i for i in GRAPH15.indices_in(JOINTS30) if i >= 0]
@@ -83,13 +87,21 @@ def hypotheses(
 
 
 def distribution(posterior: Posterior, o: Observed) -> Float[Tensor, "b 85 85"]:
-    """Inverse covariance of the displacements that hypotheses are drawn from.
+    """Inverse scale matrix of the displacement's multivariate t distribution with FREEDOM degrees of freedom.
 
-    Wider than Laplace's approximation, which takes a keypoint of the wrong limb or person for a right one.
+    Wider than Laplace's approximation, the more so the less the detector is sure of its keypoints: then the prediction
+    errs more. Hypotheses are drawn from the normal distribution with this inverse covariance, since clusters of a t
+    distribution would be single outliers.
     """
-    doubted = replace(o, weights=o.weights * _TRUST)
     at = torch.zeros_like(torch.cat([o.rotations.flatten(1)[:, :TURNS], o.betas, o.transl], 1))
-    return posterior.precision(doubted, at) / _WIDER**2
+    visible = (o.weights > 0).sum(1).clamp(min=1)
+    mean = (o.weights.sum(1) / visible).clamp(_LEAST_MEAN, 1)
+    scale = _SCALE * torch.exp(_DOUBT * (1 - mean))
+    return posterior.precision(_doubted(o), at) / scale[:, None, None] ** 2
+
+
+def _doubted(o: Observed) -> Observed:
+    return replace(o, weights=o.weights * _TRUST)
 
 
 def _draws(precision: Float[Tensor, "b 85 85"], count: int, seed: int) -> Float[Tensor, "b m 85"]:
@@ -121,7 +133,7 @@ def _clusters(points: Float[Tensor, "b m d"], count: int) -> Int[Tensor, "b m"]:
 def _fitted(posterior: Posterior, o: Observed, at: Float[Tensor, "b 85"]) -> Float[Tensor, "b 85"]:
     """The displacement after a few steps towards the visible keypoints, from `at` and pulled to it."""
     rotations, betas, transl = posterior.body_at(o, at)
-    moved = replace(o, rotations=rotations, betas=betas, transl=transl)
+    moved = replace(_doubted(o), rotations=rotations, betas=betas, transl=transl)
     rotations, betas, transl = posterior.body_at(moved, posterior.most_probable(moved, _FIT_STEPS))
     turns = axis_angle(o.rotations.mT @ rotations).flatten(1)
     return torch.cat([turns, betas - o.betas, transl - o.transl], 1)
