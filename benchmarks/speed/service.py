@@ -131,14 +131,15 @@ def measured(server: Server, clients: int, seconds: float) -> dict[str, Any]:
     load = Load(server.port, clients, seconds)
     wall = load.run()
     done = len(load.seconds)
+    middle, slow = np.percentile(load.seconds or [np.inf], [50, 95])
     return {
         "clients": clients,
         "seconds": round(wall, 1),
         "images": done,
         "images_per_s": round(done / wall, 2),
-        "p50_s": round(float(np.percentile(load.seconds, 50)), 3),
-        "p95_s": round(float(np.percentile(load.seconds, 95)), 3),
-        "server_cpu_s_per_image": round((server.cpu_seconds() - cpu) / done, 3),
+        "p50_s": round(float(middle), 3),
+        "p95_s": round(float(slow), 3),
+        "server_cpu_s_per_image": round((server.cpu_seconds() - cpu) / max(done, 1), 3),
         "cores_of_server": round((server.cpu_seconds() - cpu) / wall, 2),
         "refused_429": load.statuses[429],
         "errors": load.errors,

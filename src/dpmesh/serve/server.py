@@ -52,8 +52,8 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=512)
     except OSError as error:
-        known = error.errno is not None and error.errno > 0  # else of a name that is not found
-        reason = os.strerror(error.errno) if known else error.strerror
+        code = error.errno or 0  # not positive where the name of the host is not found
+        reason = os.strerror(code) if code > 0 else str(error.strerror)
         raise InputError(
             f"cannot listen there ({reason})", where=f"{host}:{port}", fix="Choose another --port."
         ) from None
