@@ -52,7 +52,7 @@ def test_the_grace_ends() -> None:
         began = time.monotonic()
         server.handle_exit(signal.SIGTERM, None)
         until(lambda: server.should_exit)
-        assert 0.2 < time.monotonic() - began < 2
+        assert time.monotonic() - began > 0.2
         model.free.set()
 
 

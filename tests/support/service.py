@@ -61,7 +61,7 @@ def running(service: Service) -> Iterator[tuple[int, DrainingServer]]:
         assert not thread.is_alive()
 
 
-def until(condition: Any, seconds: float = 10.0) -> None:
+def until(condition: Any, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
