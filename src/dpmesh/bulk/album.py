@@ -95,7 +95,7 @@ class Album:
         digest = "" if overwrite else file_sha256(path)
         if not self._model and not overwrite:
             self._model = job.model.record()
-        options = {} if overwrite else self._model | job.people.record_of(str(path), digest)
+        options = {} if overwrite else dict(self._model) | job.people.record_of(str(path), digest)
         return wanted_scene(digest, str(path), options, formats, job.colour, job.glb_image)
 
     def _compare(self, path: Path, entry: Entry) -> None:

@@ -63,16 +63,16 @@ class Claims:
 
 
 class Shard(NamedTuple):
-    """Share `number` of `count`, from 1."""
+    """Share `number` of `total`, from 1."""
 
     number: int
-    count: int
+    total: int
 
     def has(self, image: str) -> bool:
         """Whether an image is of this share. By a hash of its path as written: neither the order of a list nor images
         that are added meanwhile move another image to another share."""
         digest = hashlib.sha256(os.fsencode(image)).digest()
-        return int.from_bytes(digest[:8]) % self.count == self.number - 1
+        return int.from_bytes(digest[:8]) % self.total == self.number - 1
 
 
 def parse_shard(text: str) -> Shard:

@@ -113,7 +113,7 @@ def _on_ray(job: Job, units: Sequence[Unit], out: str, options: BulkOptions) -> 
         context.raise_original_map_exception = True
         # No error is expected to come out of an actor: the run is to end at one, not to go on without its images.
         context.max_errored_blocks = 0
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here).remote()
         most = min(_room(ray.cluster_resources(), options), len(units))
         data = ray.data.from_items(

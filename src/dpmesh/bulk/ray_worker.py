@@ -84,6 +84,7 @@ class _Contents:
 
     def _read(self, item: Item) -> bytes | DPMeshError:
         """Raises OSError where a shard or Parquet file breaks off; of a loose image that is its own error."""
+        why: OSError | None = None
         for number in range(_TRIES):
             try:
                 return item.read()

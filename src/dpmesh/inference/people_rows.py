@@ -61,7 +61,7 @@ Row = dict[str, object]
 
 def run_of(scene: Mapping[str, Any]) -> tuple[str, dict[str, object]]:
     """(key, weights and options) of the run that made a scene, given as the content of its scene.json."""
-    made = {"weights": scene.get("weights"), "options": scene.get("options")}
+    made: dict[str, object] = {"weights": scene.get("weights"), "options": scene.get("options")}
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
     return "run-" + digest[:12], made
 

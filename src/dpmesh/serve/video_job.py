@@ -86,7 +86,7 @@ def _predict(order: dict[str, Any]) -> None:
             "focal_source": recording.focal_source,
             "options": {**predictor.options, **options},
         }
-    write_result(tracks, Path(order["out"]), video, made, FORMATS)
+    write_result(tracks, Path(order["out"]), predictor.model.body, video.source, video.span, made, FORMATS)
 
 
 def _say(message: dict[str, Any]) -> None:
