@@ -123,7 +123,7 @@ def _moved(
 ) -> Float32[np.ndarray, "n 3"]:
     """Points that are not visible move too, but for those that are nowhere (all 0)."""
     moved = np.column_stack([points[:, :2] @ to_image[:, :2].T + to_image[:, 2], points[:, 2]])
-    return np.where(np.asarray(points.any(1))[:, None], moved, 0).astype(np.float32)
+    return np.where(np.abs(points).max(1, keepdims=True) > 0, moved, 0).astype(np.float32)
 
 
 def _inside(box: Float[np.ndarray, "4"], size: tuple[int, ...]) -> Float32[np.ndarray, "4"]:
