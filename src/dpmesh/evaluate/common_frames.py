@@ -25,8 +25,9 @@ def on_common_frames(
     results: Rows.frames of the same people in the same order.
     """
     frames = np.stack(results)
-    common = np.asarray(np.isfinite(frames[..., FRAME_COLUMNS.index("mpjpe")]).all(0))
-    frames = np.where(np.isfinite(frames).all(0) & common[..., None], frames, np.nan)
+    common = np.logical_and.reduce(np.isfinite(frames[..., FRAME_COLUMNS.index("mpjpe")]), axis=0)
+    whole = np.logical_and.reduce(np.isfinite(frames), axis=0)
+    frames = np.where(whole & common[..., None], frames, np.nan)
     seen = frames[..., FRAME_COLUMNS.index("shown")] >= IN_SIGHT
     out: list[dict[str, Float[np.ndarray, " n"]]] = []
     for one, sight in zip(frames, seen, strict=True):

@@ -39,12 +39,14 @@ def read_text(folder: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", content)
 
 
-def given_fps(folder: Path) -> float | None:
-    """The frames a second that a result's video was read with in place of its own times, None for its own. Raises
-    InputError."""
-    options = read_text(folder).get("options")
+def given_fps(record: Mapping[str, Any]) -> float | None:
+    """The frames a second that a result's video was read with in place of its own times, None for its own.
+
+    record: the tracks.json.
+    """
+    options = record.get("options")
     fps = options.get("fps") if isinstance(options, dict) else None
-    return float(fps) if isinstance(fps, (int, float)) and 0 < fps < math.inf else None
+    return float(fps) if isinstance(fps, (int, float)) and 0 < fps <= 1000 else None
 
 
 def read_tables(folder: Path) -> dict[str, Any]:

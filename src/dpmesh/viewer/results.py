@@ -180,10 +180,8 @@ def recorded_video(folder: Path) -> str:
 
 def video_images(tracks: Tracks, record: Mapping[str, Any], source: str) -> Images:
     """Of a video; none where `source` is empty. record: the tracks.json."""
-    options = record.get("options")
-    fps = options.get("fps") if isinstance(options, dict) else None
-    given = float(fps) if isinstance(fps, (int, float)) and 0 < fps <= 1000 else None
-    return Images(source=source or None, frames=np.unique(tracks.frame), fps=tracks.fps, given_fps=given)
+    frames = np.unique(tracks.frame)
+    return Images(source=source or None, frames=frames, fps=tracks.fps, given_fps=given_fps(record))
 
 
 def shown_scene(
