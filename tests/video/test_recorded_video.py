@@ -15,7 +15,7 @@ from video_tracks import two_people
 from dpmesh.body.files import free_body
 from dpmesh.body.layer import BodyModel
 from dpmesh.video.files import save_tables
-from dpmesh.video.tables import SCHEMA, TEXT, given_fps
+from dpmesh.video.tables import SCHEMA, TEXT, given_fps, read_text
 from dpmesh.video.unfinished import input_record
 from dpmesh.viewer.pages import write_page
 from dpmesh.viewer.results import recorded_video
@@ -64,7 +64,7 @@ def test_a_page_plays_the_film_at_the_rate_it_was_read_with(tmp_path: Path, give
     folder = tmp_path / "result"
     folder.mkdir()
     save_tables(tracks, folder, {"source": str(video), "options": options})
-    assert given_fps(folder) == given
+    assert given_fps(read_text(folder)) == given
     write_page(folder, tmp_path / "page.html")
     found = re.search(r"data:video/mp4;base64,([A-Za-z0-9+/=]+)", (tmp_path / "page.html").read_text())
     assert found is not None

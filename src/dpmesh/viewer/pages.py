@@ -8,7 +8,7 @@ from dpmesh.inference.scene import Scene
 from dpmesh.io import atomic_write
 from dpmesh.video.decode import Span, open_frames
 from dpmesh.video.exports import animated_glb
-from dpmesh.video.tables import given_fps
+from dpmesh.video.tables import given_fps, read_text
 from dpmesh.video.tracks import Tracks
 from dpmesh.video.tracks_page import page_video, tracks_page
 from dpmesh.viewer.results import SCENE, layer_of, recorded_video
@@ -34,5 +34,5 @@ def _of_tracks(folder: Path, video: Path | None, body: Path | None) -> str:
     first = float(tracks.time[0]) if len(tracks.time) else 0.0
     last = float(tracks.time[-1]) if len(tracks.time) else 0.0
     span = Span(start=max(0.0, first - 0.5 / tracks.fps), end=last + 0.5 / tracks.fps)
-    mp4 = page_video(open_frames(source, given_fps(folder)), span) if source else None
+    mp4 = page_video(open_frames(source, given_fps(read_text(folder))), span) if source else None
     return tracks_page(tracks, glb, folder.name, mp4, start=span.start)

@@ -24,7 +24,7 @@ from dpmesh.inference.mesh_files import others_of
 from dpmesh.inference.scene import Scene
 from dpmesh.render.overlay import palette
 from dpmesh.video.decode import Frame, Span, open_frames
-from dpmesh.video.tables import read_text
+from dpmesh.video.tables import given_fps, read_text
 from dpmesh.video.tracks import Tracks
 from dpmesh.video.unfinished import input_record
 
