@@ -5,8 +5,8 @@
 >>> scene = predictor("examples/park.jpg")
 >>> for person in scene:
 ...     print(person)
-Person(score 0.97, box 585 350 705 521, 8.96 m away)
-Person(score 0.89, box 3 305 130 548, 8.21 m away)
+Person(score 0.97, box 585 350 705 521, 9.01 m away)
+Person(score 0.89, box 3 305 130 548, 8.16 m away)
 >>> folder = scene.save("out")  # doctest: +SKIP
 """
 

@@ -174,6 +174,7 @@ def _pose2sim_protocols() -> list[Protocol]:
             protocols.append(
                 Protocol(
                     name=dataset + suffix,
+                    version=2,  # 1: crops of 1.25 × the box, cameras' roll ignored
                     title=title + words,
                     selection=Selection(dataset=dataset, frames=frames, rule="measured"),
                     keypoints=KeypointRule(source="detector, whole image", threshold=0.2),
