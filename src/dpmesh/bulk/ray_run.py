@@ -98,9 +98,9 @@ def _on_ray(job: Job, units: Sequence[Unit], out: str, options: BulkOptions) -> 
 
     ours = not ray.is_initialized()
     if ours:
-        here: dict[str, Any] = {"include_dashboard": False}
+        local: dict[str, Any] = {"include_dashboard": False}
         try:
-            more = {"address": options.address} if options.address else here
+            more = {"address": options.address} if options.address else local
             ray.init(log_to_driver=False, logging_level="ERROR", **more)
         except (ConnectionError, ValueError) as error:
             fix = "Start one with: ray start --head, or leave --address out."
@@ -113,7 +113,7 @@ def _on_ray(job: Job, units: Sequence[Unit], out: str, options: BulkOptions) -> 
         context.raise_original_map_exception = True
         # No error is expected to come out of an actor: the run is to end at one, not to go on without its images.
         context.max_errored_blocks = 0
-        here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=here).remote()
         most = min(_room(ray.cluster_resources(), options), len(units))
         data = ray.data.from_items(

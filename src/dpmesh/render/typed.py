@@ -20,8 +20,12 @@ def clamp(values: object, low: float, high: float) -> NDArray[np.float64]:
 
 
 def to_uint8(values: object) -> NDArray[np.uint8]:
-    """Rounded, in 0..255."""
-    return clamp(np.rint(floats(values)), 0.0, 255.0).astype(np.uint8)
+    """Rounded, in 0..255; always a copy."""
+    array: NDArray[Any] = np.asarray(values)
+    if array.dtype == np.uint8:
+        return np.array(array, np.uint8)
+    rounded: NDArray[Any] = np.rint(array)
+    return np.clip(rounded, 0, 255, out=rounded).astype(np.uint8)
 
 
 def transform(points: object, R: object, t: object) -> NDArray[np.float64]:
