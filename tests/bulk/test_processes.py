@@ -105,8 +105,9 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path, job: Job) ->
 
 
 _RUN = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.path.insert(0, sys.argv[1])
 from bulk_fakes import album, touchy_predictor
 from dpmesh.bulk.job import Job
