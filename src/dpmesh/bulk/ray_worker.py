@@ -20,7 +20,7 @@ from dpmesh.bulk.output import part_name, write_part, write_run
 from dpmesh.bulk.sources import Item, Unit, items_of
 from dpmesh.bulk.storage import place_of
 from dpmesh.bulk.work import rows_of, scenes_of
-from dpmesh.errors import DPMeshError, InputError
+from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.inference.people_rows import Row, error_row
 
 _TRIES = 3
@@ -123,14 +123,21 @@ class Worker:
         return {name: [row[name] for row in done] for name in done[0]}
 
     def _unit(self, unit: Unit) -> dict[str, Any]:
-        """Do a unit; parts that are there, of an actor that was killed, are kept."""
-        start, count, errors = time.perf_counter(), Counter[str](), dict[str, str]()
+        """Do a unit; parts that are there, of an actor that was killed, are kept.
+
+        Raises OutputError where the output does not answer: a unit without rows must not pass for done.
+        """
+        start, count, errors, written = time.perf_counter(), Counter[str](), dict[str, str](), set[str]()
         digest = hashlib.sha256(f"{self.output.part} {unit.as_json()}".encode()).hexdigest()[:16]
         for number in range(1, _TRIES + 1):
             try:
-                self._parts(unit, digest, count, errors, last=number == _TRIES)
+                self._parts(unit, digest, count, errors, written, last=number == _TRIES)
                 break
-            except OSError:
+            except OSError as error:
+                if number == _TRIES:
+                    what = f"cannot be reached ({error})"[:300]
+                    fix = "Run it again: it goes on where it was."
+                    raise OutputError(what, where=self.output.out, fix=fix) from None
                 time.sleep(_PAUSE * 2 ** (number - 1))
         return {
             "images": count["images"],
@@ -145,18 +152,34 @@ class Worker:
         }
 
     def _parts(
-        self, unit: Unit, digest: str, count: Counter[str], errors: dict[str, str], *, last: bool
+        self,
+        unit: Unit,
+        digest: str,
+        count: Counter[str],
+        errors: dict[str, str],
+        written: set[str],
+        *,
+        last: bool,
     ) -> None:
-        """Raises OSError where the unit cannot be read, unless it is the last try: then that is a row."""
+        """Raises OSError where the unit cannot be read, unless it is the last try: then that is a row.
+
+        count, errors, written: of all tries; written names the parts.
+        """
         number, contents = 0, _Contents(unit, last)
         while not contents.ended:
             name = part_name(digest, number)
             place = self.out / name
             if place.fs.get_file_info(place.path).is_file:
-                count["kept"] += sum(1 for _ in contents.first(self.output.part))
-            elif rows := self._rows(contents.first(self.output.part), f"{digest}-{number}", count, errors):
-                write_part(self.out, name, rows)
-                self.ledger.end.remote(f"{digest}-{number}")
+                kept = sum(1 for _ in contents.first(self.output.part))
+                count["kept"] += kept if name not in written else 0
+            else:
+                own, failed = Counter[str](), dict[str, str]()  # counted once, also where reading breaks off
+                if rows := self._rows(contents.first(self.output.part), f"{digest}-{number}", own, failed):
+                    write_part(self.out, name, rows)
+                    written.add(name)
+                    self.ledger.end.remote(f"{digest}-{number}")
+                    count.update(own)
+                    errors.update(failed)
             number += 1
         if contents.error:
             write_part(self.out, part_name(digest, 99999), [error_row(unit.name, contents.error)])

@@ -55,6 +55,8 @@ def scenes_of(
 def _alone(predictor: Predictor, image: Path | bytes, job: Job) -> Scene | DPMeshError:
     try:
         ((_, scene),) = predict_stream(predictor, [image], job.people, job.inputs, complete=bool(job.inputs))
+    except DPMeshError as error:
+        return error
     except MemoryError:
         where = str(image) if isinstance(image, Path) else ""
         return InputError("does not fit into memory", where=where, fix="Shrink it, or use fewer --processes.")
