@@ -1,6 +1,6 @@
-"""Many images: one process, `--processes 2` and Ray on the same images, tables only.
+"""Many images: one process, `--processes 2`, Ray and the service on the same images, tables only.
 
-    python -m benchmarks.speed.album [--images 300] [--modes one,two,ray] [--json OUT.json]
+    python -m benchmarks.speed.album [--images 300] [--modes one,two,ray,service] [--json OUT.json]
 
 The images are windows of examples/, each with a brightness of its own, so that no two files are equal. For each way:
 images a second and CPU seconds an image, without start-up (after the first group of each process is done) and with it;
@@ -9,13 +9,16 @@ shared machine CPU seconds repeat, wall time does not: the load is printed too.
 """
 
 import argparse
+import http.client
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ import numpy as np
 import pyarrow.dataset as ds
 
 from benchmarks.machine import report_result
+from benchmarks.speed.service import FORM, Server, form_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MARK = "DPMESH_ALBUM"
@@ -36,6 +40,8 @@ WAYS = {
     "two": ["predict", "--save", "jsonl", "--processes", "2"],
     "ray": ["bulk", "--actors", "2", "--part", "16"],
 }
+SERVICE, CLIENTS = "service", 4
+PEOPLE = "people.jsonl"
 
 
 def windows() -> Iterator[np.ndarray]:
@@ -71,35 +77,89 @@ def sample(mark: str) -> dict[int, tuple[float, float, int]]:
     return found
 
 
-def run(way: str, album: Path, out: Path) -> dict[str, Any]:
-    mark = f"{os.getpid()}-{way}"
-    verb, *rest = WAYS[way]
-    command = [sys.executable, "-m", "dpmesh", verb, str(album), "--out", str(out), *rest, "-q", "--log-json"]
-    log = out.with_suffix(".log")
-    start = time.perf_counter()
-    cpu: dict[int, float] = {}
-    timeline: list[
-        tuple[float, float, float, float, int]
-    ] = []  # seconds, CPU s, MB, largest process MB, files
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            command, stderr=stream, env={**os.environ, MARK: mark, "RAY_USAGE_STATS_ENABLED": "0"}
-        )
-        while process.poll() is None:
-            found = sample(mark)
+class Timeline:
+    """What the processes with one mark use, twice a second, until the block ends."""
+
+    def __init__(self, mark: str) -> None:
+        self.rows = list[tuple[float, float, float, float, int]]()
+        """Seconds, CPU s, MB, MB of the largest process, open files."""
+        self.start = time.perf_counter()
+        self._mark, self._end = mark, threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> "Timeline":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def now(self) -> float:
+        return time.perf_counter() - self.start
+
+    def _read(self) -> None:
+        cpu: dict[int, float] = {}
+        while not self._end.wait(0.5):
+            found = sample(self._mark)
             cpu |= {number: values[0] for number, values in found.items()}
             if found:
                 memory = [values[1] for values in found.values()]
                 files = sum(values[2] for values in found.values())
-                timeline.append(
-                    (time.perf_counter() - start, sum(cpu.values()), sum(memory), max(memory), files)
-                )
-            time.sleep(0.5)
-    if process.returncode:
+                self.rows.append((self.now(), sum(cpu.values()), sum(memory), max(memory), files))
+
+
+def run(way: str, album: Path, out: Path) -> dict[str, Any]:
+    mark = f"{os.getpid()}-{way}"
+    with Timeline(mark) as timeline:
+        done = (serve if way == SERVICE else command)(way, mark, album, out, timeline)
+        seconds = timeline.now()
+    return figures(timeline.rows, done, seconds)
+
+
+def command(way: str, mark: str, album: Path, out: Path, timeline: Timeline) -> list[tuple[float, int]]:
+    """Run dpmesh; when how many images were done."""
+    verb, *rest = WAYS[way]
+    words = [sys.executable, "-m", "dpmesh", verb, str(album), "--out", str(out), *rest, "-q", "--log-json"]
+    log = out.with_suffix(".log")
+    with log.open("w") as stream:
+        environment = {**os.environ, MARK: mark, "RAY_USAGE_STATS_ENABLED": "0"}
+        status = subprocess.run(words, stderr=stream, env=environment).returncode
+    if status:
         raise RuntimeError(log.read_text()[-2000:])
     events = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    done = [(e["t"], e.get("images", 1)) for e in events if e["event"] in ("image", "unit")]
-    return figures(timeline, done, time.perf_counter() - start)
+    return [(e["t"], e.get("images", 1)) for e in events if e["event"] in ("image", "unit")]
+
+
+def serve(way: str, mark: str, album: Path, out: Path, timeline: Timeline) -> list[tuple[float, int]]:
+    """Ask `dpmesh serve` for every image, a few at a time; when they were answered."""
+    server = Server(**{MARK: mark})
+    done = list[tuple[float, int]]()
+    rows = list[dict[str, Any]]()
+
+    def ask(path: Path) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request("POST", "/v1/predict", form_of(path), FORM)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        if answer.status != 200:
+            raise RuntimeError(f"{answer.status}: {body[:200]!r}")
+        people = json.loads(body)["people"]
+        done.append((timeline.now(), 1))
+        rows.extend(
+            {"image": str(path), "person": i, "joints3d": one["joints3d"]} for i, one in enumerate(people)
+        )
+
+    try:
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            list(clients.map(ask, sorted(album.iterdir())))
+        server.stop()
+    finally:
+        server.process.kill()
+    out.mkdir()
+    (out / PEOPLE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return sorted(done)
 
 
 def figures(
@@ -133,7 +193,7 @@ def figures(
 
 def people_in(out: Path) -> Mapping[tuple[str, int], np.ndarray]:
     """(image, person) -> joints3d."""
-    if (table := out / "people.jsonl").exists():
+    if (table := out / PEOPLE).exists():
         rows = map(json.loads, table.read_text().splitlines())
     else:
         rows = (row for row in ds.dataset(out).to_table().to_pylist() if row["person"] is not None)
@@ -143,7 +203,7 @@ def people_in(out: Path) -> Mapping[tuple[str, int], np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--modes", default=",".join(WAYS))
+    parser.add_argument("--modes", default=",".join([*WAYS, SERVICE]))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     result: dict[str, Any] = {}

@@ -30,14 +30,16 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 IMAGES = ("park", "two_people", "balance", "behind_tree", "astronaut")
 _SOAK_CLIENTS, _READINGS = 4, 6.0
 _BOUNDARY = "dpmesh-benchmark"
+FORM = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
 
 
 class Server:
     """The service in a process of its own."""
 
-    def __init__(self, *flags: str) -> None:
+    def __init__(self, *flags: str, **more: str) -> None:
+        """more: environment variables."""
         words = [sys.executable, "-m", "dpmesh", "serve", "--port", "0", "--no-video", *flags]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **more}
         self.process = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
         )
@@ -72,7 +74,7 @@ class Load:
         self.errors: list[str] = []
         self._port, self._end = port, time.monotonic() + seconds
         self._lock = threading.Lock()
-        self._forms = [_form(EXAMPLES / f"{name}.jpg") for name in IMAGES]
+        self._forms = [form_of(EXAMPLES / f"{name}.jpg") for name in IMAGES]
         self._threads = [
             threading.Thread(target=self._client, args=(i,), daemon=True) for i in range(clients)
         ]
@@ -97,9 +99,8 @@ class Load:
         while time.monotonic() < self._end:
             start = time.monotonic()
             try:
-                kind = f"multipart/form-data; boundary={_BOUNDARY}"
                 form = self._forms[turn % len(self._forms)]
-                connection.request("POST", "/v1/predict", form, {"Content-Type": kind})
+                connection.request("POST", "/v1/predict", form, FORM)
                 answer = connection.getresponse()
                 body = answer.read()
             except Exception as error:  # noqa: BLE001  whatever a client can meet
@@ -120,7 +121,8 @@ class Load:
                 time.sleep(max(0.0, min(wait, self._end - time.monotonic())))
 
 
-def _form(path: Path) -> bytes:
+def form_of(path: Path) -> bytes:
+    """An image as the body of a request with the header FORM."""
     head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="{path.name}"\r\n\r\n'
     return head.encode() + path.read_bytes() + f"\r\n--{_BOUNDARY}--\r\n".encode()
 
