@@ -116,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(options.threads)
     start = time.perf_counter()
-    predictor = Predictor.from_pretrained(options.weights, "cpu", options.threads)
+    predictor = Predictor.from_pretrained(options.weights, "cpu", options.threads, fast=options.fast)
     clock = Clock()
     detector = BestBoxes(options.threads, options.fast)
     watched(predictor, detector, clock)

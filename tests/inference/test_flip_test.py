@@ -135,6 +135,8 @@ def test_predictor_flips_and_notes_it() -> None:
     assert abs(a.vertices - b.vertices).max() > 0.001
     refined = Predictor.from_pretrained("embedded", "cpu", 1)
     assert isinstance(refined.model, FlipTest) and FLIPPED not in refined.notes
+    quick = Predictor.from_pretrained("embedded", "cpu", 1, fast=True)
+    assert not isinstance(quick.model, FlipTest) and quick.refiner
 
 
 def test_a_pass_that_is_not_finite_is_refused(model: DPMesh, inputs: Inputs) -> None:

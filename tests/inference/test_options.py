@@ -110,6 +110,8 @@ def test_differences_are_named_by_flags() -> None:
     refined = ModelOptions().record()
     assert differences(old, refined) == ["--no-refine was on, is off"]
     assert differences(refined, ModelOptions(flip=True).record()) == []  # it starts from both passes anyway
+    quick, mirrored = (ModelOptions(fast=True, flip=flip).record() for flip in (False, True))
+    assert differences(quick, mirrored) == ["--flip was off, is on"]
 
 
 def test_settings_are_split_from_the_other_words() -> None:

@@ -47,7 +47,7 @@ class ModelOptions:
     Set for the whole process. On small images more than one is seldom faster.
     """
     fast: bool = False
-    """Detect keypoints in one pass over the whole image: faster, at most six people."""
+    """Detect keypoints in one pass over the whole image, refine from one pass: faster, at most six people."""
     body: str | Path | None = None
     """Your SMPL body (.pkl or .npz), for weights trained with SMPL (default: the imported file).
 
@@ -65,7 +65,7 @@ class ModelOptions:
     flip: bool = False
     """Average the predictions for each person and their mirror image, also without refining.
 
-    Refining always starts from this average.
+    Refining always starts from this average, but for fast.
     """
     pose_model: str | Path | None = None
     """Your own top-down 2D pose model (.onnx): RTMPose, ViTPose, TinyPose.
@@ -86,6 +86,11 @@ class ModelOptions:
         if self.threads < 1:
             raise ConfigError(f"threads={self.threads} must be at least 1", where="threads")
 
+    @property
+    def two_passes(self) -> bool:
+        """Whether the network is asked of the mirror image, too."""
+        return self.flip or (self.refine and not self.fast)
+
     def record(self) -> dict[str, object]:
         """All that predictions depend on; neither device nor threads. The keys are those of the stored files.
 
@@ -101,7 +106,7 @@ class ModelOptions:
             "fast": self.fast,
             "refine": self.refine,
             "turn": self.rotated_detection,
-            "flip": self.flip and not self.refine,  # which does it anyway
+            "flip": self.flip and (self.fast or not self.refine),  # which does it anyway
             "pose_model": user_model_record(self.pose_model),
             "person_model": user_model_record(self.person_model),
         }

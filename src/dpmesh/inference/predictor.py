@@ -125,7 +125,7 @@ class Predictor:
 
         weights: a shipped name or a folder. device: "auto", "cpu", "cuda:1", "mps". threads: of
         the CPU. body, regressors: your SMPL files. refine: fit to the keypoints, more accurate.
-        flip: two passes without refining. fast: one detection for the whole image, less accurate.
+        flip: two passes without refining. fast: one detection for the whole image and one pass, less accurate.
         rotated_detection: a second one where a person leans. pose_model, person_model: your own
         ONNX files. In full: help(dpmesh.ModelOptions).
         """
@@ -148,7 +148,7 @@ class Predictor:
         chosen = choose_body(weights, body, regressors)
         model = DPMesh.from_pretrained(weights, chosen.arrays).to(on_device).eval()
         return cls(
-            FlipTest(model) if flip or refine else model,
+            FlipTest(model) if options.two_passes else model,
             detector,
             name=str(weights),
             batch=8 if on_device.type == "cpu" else 32,

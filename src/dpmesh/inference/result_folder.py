@@ -228,9 +228,10 @@ def _is_own(name: str) -> bool:
 
 
 def png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """Of an RGB image. OpenCV's level 1 takes half of the time of Pillow's 3, for a few per cent more bytes."""
+    """Of an RGB image. Quick: two thirds of the time of OpenCV's level 1 alone, for the same bytes."""
     import cv2  # here: slow to import
 
-    made, file = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    quick = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
+    made, file = cv2.imencode(".png", image[..., ::-1], quick)
     assert made
     return file.tobytes()

@@ -1,5 +1,6 @@
 """Bodies from the side, next to each other at one scale: where each stands, the floor below, the names."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,14 +105,19 @@ def draw_floors(plan: Plan) -> UInt8[np.ndarray, "h w 3"]:
             pen.line((_LEFT - 8, height, plan.size[1], height), fill=_LINE, width=1)
             pen.text((_LEFT - 14, height), f"{k * _GRID:g} m", _INK, font, anchor="rm")
     image = np.array(page)
-    shadow = np.zeros(plan.size, np.float32)
-    for x, floor in plan.places:
-        at = (round(x * plan.scale), round((floor + 0.02) * plan.scale))
-        axes = (round(0.28 * plan.scale), max(1, round(0.04 * plan.scale)))
-        cv2.ellipse(shadow, at, axes, 0, 0, 360, 1.0, -1)
-    soft = np.asarray(cv2.GaussianBlur(shadow, (0, 0), max(1.0, 0.03 * plan.scale)))
-    dark = np.flatnonzero(soft.any(1))  # a few rows of the drawing
-    image[dark] = to_uint8(image[dark] * (1 - 0.25 * soft[dark, :, None]))
+    soft, axes = (
+        max(1.0, 0.03 * plan.scale),
+        (round(0.28 * plan.scale), max(1, round(0.04 * plan.scale))),
+    )
+    for floor in plan.rows:
+        middle = round((floor + 0.02) * plan.scale)
+        reach = axes[1] + math.ceil(4 * soft) + 1  # where OpenCV's kernel ends
+        strip = slice(max(0, middle - reach), middle + reach + 1)
+        shadow = np.zeros(image[strip].shape[:2], np.float32)
+        for x, _ in (place for place in plan.places if place[1] == floor):
+            cv2.ellipse(shadow, (round(x * plan.scale), middle - strip.start), axes, 0, 0, 360, 1.0, -1)
+        shadow = np.asarray(cv2.GaussianBlur(shadow, (0, 0), soft))
+        image[strip] = to_uint8(image[strip] * (1 - 0.25 * shadow[..., None]))
     return image
 
 

@@ -27,7 +27,7 @@ _FINE = 2400
 OPAQUE = 0.93
 """Opacity of a visible surface where nothing behind it matters."""
 _ROWS = 128
-"""Rows that are shaded at a time."""
+"""Rows that are painted at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,11 @@ class Layer:
 
 
 class _Surface(NamedTuple):
-    """A layer whose window in the drawing is not empty. base: sRGB of each vertex."""
+    """A layer whose window in the drawing is not empty. lit: sRGB of each vertex; the triangles are so small that light
+    at their corners is enough."""
 
     layer: Layer
-    normals: Float32[np.ndarray, "v 3"]
-    base: Float32[np.ndarray, "v 3"]
+    lit: Float32[np.ndarray, "v 3"]
     window: Window
 
 
@@ -70,7 +70,7 @@ def paint_bodies(
     if not paint.size:
         return paint, at
     surfaces = [
-        _Surface(layer, vertex_normals(layer.vertices, faces), _base(layer), _moved(window, top, left))
+        _Surface(layer, _lit(layer, faces), _moved(window, top, left))
         for layer, window in zip(layers, windows, strict=True)
         if window is not None
     ]
@@ -89,10 +89,9 @@ def scaled(K: Float[np.ndarray, "3 3"], x: float, y: float) -> Float[np.ndarray,
     return np.linalg.inv(half) @ zoom @ half @ floats(K)
 
 
-def _base(layer: Layer) -> Float32[np.ndarray, "v 3"]:
-    return np.broadcast_to(
-        _float32(layer.colour if layer.colours is None else layer.colours), layer.vertices.shape
-    )
+def _lit(layer: Layer, faces: Integer[np.ndarray, "f 3"]) -> Float32[np.ndarray, "v 3"]:
+    colour = layer.colour if layer.colours is None else layer.colours
+    return shade(layer.vertices, vertex_normals(layer.vertices, faces), colour)
 
 
 def _window_of(layer: Layer, K: Float[np.ndarray, "3 3"], size: tuple[int, int]) -> Window | None:
@@ -139,35 +138,38 @@ def _paint_visible(
 ) -> NDArray[np.uint16]:
     """Paint every body's visible surface and outline, in place; returns the body at each pixel, from 1 on, 0 for none.
 
-    All bodies are one mesh here, so that a pixel is shaded once, whatever lies behind it.
+    All bodies are one mesh here, so that a pixel is painted once, whatever lies behind it.
     """
     size = (paint.shape[0], paint.shape[1])
     raster: Raster | None = None
     for i, surface in enumerate(surfaces):
         raster = rasterize(surface.layer.vertices, faces, camera, size, onto=raster, first=i * len(faces))
     assert raster is not None
-    owner = (raster.face // len(faces) + 1).astype(np.uint16)  # -1 // n is -1
+    owner = _owners(raster.face, len(faces))
     outline = (_rims(owner, line) if opacity >= OPAQUE else _two_lines(owner, line)).astype(np.uint8)
     corners = np.concatenate([faces + i * len(s.layer.vertices) for i, s in enumerate(surfaces)]).astype(
         np.int32
     )
-    points, normals, base = (
-        np.concatenate([np.asarray(part, np.float32) for part in parts])
-        for parts in (
-            [s.layer.vertices for s in surfaces],
-            [s.normals for s in surfaces],
-            [s.base for s in surfaces],
-        )
-    )
+    lit = np.concatenate([s.lit for s in surfaces])
     for start in range(0, size[0], _ROWS):
         rows = slice(start, start + _ROWS)
         inside = np.flatnonzero(raster.face[rows] >= 0)
         face, bary = np.reshape(raster.face[rows], -1)[inside], np.reshape(raster.bary[rows], (-1, 3))[inside]
-        values = (interpolate_points(face, bary, corners, part) for part in (points, normals, base))
-        colours = shade(*values)
+        colours = interpolate_points(face, bary, corners, lit)
         _lay_visible(
             np.reshape(paint[rows], (-1, 4)), inside, colours, np.reshape(outline[rows], -1), opacity
         )
+    return owner
+
+
+@compiled
+def _owners(face: NDArray[np.int32], count: int) -> NDArray[np.uint16]:
+    """The body of each triangle, from 1 on; 0 for none. count: triangles of a body."""
+    owner = np.zeros(face.shape, np.uint16)
+    for i in range(face.shape[0]):
+        for j in range(face.shape[1]):
+            if face[i, j] >= 0:
+                owner[i, j] = face[i, j] // count + 1
     return owner
 
 
@@ -211,13 +213,12 @@ def _paint_hidden(
     corners = np.ascontiguousarray(faces, dtype=np.int32)
     for i, raster in _alone(sorted(depth, key=lambda i: -depth[i]), surfaces, faces, camera):
         surface = surfaces[i]
-        # Under a tint and stripes: light at the vertices is enough.
-        rgb = shade(surface.layer.vertices, surface.normals, surface.base)
         rim = _rim(raster.face >= 0, 1.4 * line)
         top, left = (part.start for part in surface.window)
         colour = _float32(surface.layer.colour)
         _hatch(
-            paint[surface.window], owner[surface.window], i + 1, raster.face, raster.bary, corners, rgb, colour, rim,
+            paint[surface.window], owner[surface.window], i + 1, raster.face, raster.bary, corners, surface.lit,
+            colour, rim,
             7.0 * line, top + left,
         )  # fmt: skip
 

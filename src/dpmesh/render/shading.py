@@ -68,9 +68,11 @@ def _shade(
         _unit(-points[i], view)
         _unit(normals[i], n)
         facing = n[0] * view[0] + n[1] * view[1] + n[2] * view[2]
-        if facing < 0:  # the inside of a mesh is lit like the outside
-            facing = -facing
-            n *= -1.0
+        if facing < 0:  # just behind the outline: lit as on it, so that light does not jump inside a triangle
+            for k in range(3):
+                n[k] -= facing * view[k]
+            _unit(n.copy(), n)
+            facing = 0.0
         _unit(key_light + view, half)
         towards = n[0] * key_light[0] + n[1] * key_light[1] + n[2] * key_light[2]
         key = min(max(towards * 0.75 + 0.25, 0.0), 1.0) ** 1.3  # wrapped: soft towards the shadow
