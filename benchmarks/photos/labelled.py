@@ -67,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True)
 class FalsePerson:
-    """A predicted person who is nobody's. ghost: no keypoint at all. second: overlaps a labelled person."""
+    """A predicted person who is not there. ghost: no keypoint at all. second: overlaps a labelled person."""
 
     image: str
     box: tuple[int, ...]
@@ -76,7 +76,7 @@ class FalsePerson:
 
 
 def compare(photograph: Photograph, scene: Scene) -> tuple[list[Row], list[FalsePerson]]:
-    """Everybody who is labelled, and every predicted person who is false."""
+    """All who are labelled, and every predicted person who is false."""
     matches = match(photograph, [p.box for p in scene.people])
     rows = [
         _row(photograph.name, i, person, None if of is None else scene.people[of])

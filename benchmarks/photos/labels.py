@@ -99,7 +99,7 @@ def _labelled(annotation: dict) -> Labelled:
 @dataclass(frozen=True)
 class Matches:
     """of: index of the predicted person for each of `Photograph.people`, None where there is none. false: predicted
-    people who are nobody's, or a second body of somebody; those mostly in a crowd's region are in neither.
+    people who are not there, or a second body of one; those mostly in a crowd's region are in neither.
     """
 
     of: tuple[int | None, ...]

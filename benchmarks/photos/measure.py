@@ -34,7 +34,9 @@ from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Person, Scene
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LIMIT = "PCK@0.1 of the box at least 0.85; nobody upside down, inside out, or with a limb through the trunk"
+LIMIT = (
+    "PCK@0.1 of the box at least 0.85; no person upside down, inside out, or with a limb through the trunk"
+)
 VARIANTS = ("network", "refine")
 ON_THE_HOUSE = 480
 """Px of the film: people whose box ends above this row stand on the little house, not on the floor."""

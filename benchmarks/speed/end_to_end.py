@@ -49,7 +49,7 @@ class BestBoxes(Detector):
     def poses(
         self, image: np.ndarray, least: float = FAST_SCORE, side: int = FAST_SIDE
     ) -> tuple[Detection, ...]:
-        """Nobody, after the usual time: people without a box would be the others. With `fast` everybody."""
+        """No people, after the usual time: people without a box would be the others. With `fast` all."""
         poses = super().poses(image, least, side)
         return poses if self.fast else poses[:0]
 

@@ -132,7 +132,7 @@ def test_the_last_floor_counts_and_a_shorter_list_undoes(scene: Scene, body: Bod
         ([Correction("floor", pixels=((5.0, 5.0),))], "far from all feet"),
         ([Correction("floor", people=(2,))], "person 2 does not exist"),
         ([Correction("delete", 1), Correction("floor", people=(1,))], "person 1 was deleted"),
-        ([Correction("delete", 0), Correction("delete", 1), Correction("floor")], "nobody whose feet"),
+        ([Correction("delete", 0), Correction("delete", 1), Correction("floor")], "no person whose feet"),
         ([Correction("floor", pixels=((300.0, 600.0),), frame=3)], "of a frame of a video"),
     ],
 )

@@ -1,7 +1,7 @@
 """A model of the shipped detector's keypoints (inference/top_down.py), fitted to what it says of known people.
 
 Above the confidence threshold its joints lie closer to the truth than PoseFix's errors have it, and its failures belong
-together: a person is read well, badly or not at all, with left and right exchanged, or as somebody else who stands
+together: a person is read well, badly or not at all, with left and right exchanged, or as another person who stands
 near. Half of the people are read as those on photographs, half as rendered ones. The figures that the rates are fitted
 to: `python -m benchmarks.accuracy.keypoint_noise` (dev/training_log.md).
 

@@ -85,7 +85,7 @@ def _rows(rows: list[tuple[int, int, Float32[np.ndarray, "30 3"], Float32[np.nda
 class TrueKeypoints:
     """A detector that knows the truth of a clip: COCO's joints with Gaussian noise, hidden ones left out.
 
-    images: the clip's frames; another image has nobody. It isolates tracking and smoothing from detection.
+    images: the clip's frames; another image has no people. It isolates tracking and smoothing from detection.
     """
 
     name = "ground truth with noise"
@@ -110,7 +110,7 @@ class TrueKeypoints:
         boxes: Float32[np.ndarray, "n 4"],
         scores: Float32[np.ndarray, "n"] | None = None,
     ) -> tuple[Detection, ...]:
-        """In each box the person who overlaps it most; nobody's keypoints where none does."""
+        """In each box the person who overlaps it most; no keypoints where none does."""
         people = self(image).people
         out: list[Detection] = []
         for k, box in enumerate(boxes):

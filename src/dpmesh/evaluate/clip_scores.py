@@ -76,7 +76,7 @@ def _identity_columns(found: Identities, count: int) -> dict[str, np.ndarray]:
     return {
         "idtp": spread(found.idtp),
         "idfn": spread(found.idfn),
-        "idfp": np.full(count, found.idfp / count),  # nobody's in particular; sums count
+        "idfp": np.full(count, found.idfp / count),  # no person's in particular; sums count
         "switches": spread(found.switches),
     }
 

@@ -37,7 +37,7 @@ of joints in its own crop that are more likely right than not."""
 LEAST_JOINTS = 2.5
 """Least sum of a person's confidences."""
 CROWD, SMALL, TILE, TILE_EDGE = 5, 0.12, 0.5, 0.02
-"""Tiles are searched for further people where there are this many, or where somebody is smaller than this share of the
+"""Tiles are searched for further people where there are this many, or where one is smaller than this share of the
 image's longer side; side of a tile in sides of the image; poses this near an inner edge, in sides of the tile, are cut
 and left out."""
 BAND = 12  # A side longer than 12 times the other is padded, so that resizing never leaves an empty image.
@@ -183,7 +183,7 @@ class Detector:
     def _unexplained(
         self, image: UInt8[np.ndarray, "h w 3"], poses: tuple[Detection, ...], people: tuple[Detection, ...]
     ) -> list[Person]:
-        """Of the boxes of poses that are nobody's of `people`."""
+        """Of the boxes of poses that are none of `people`'s."""
         new = [pose for pose in poses if not explains(people, pose)]
         if not new:
             return []
@@ -194,7 +194,7 @@ class Detector:
 def told_apart(certain: Sequence[Person], more: Sequence[Person], least: float) -> tuple[Detection, ...]:
     """The people, each with joints of their own: the likelier person's are decided first.
 
-    certain: of boxes that hold somebody: without joints where the sum of their confidences is below `least`. more: of
+    certain: of boxes that hold a person: without joints where the sum of their confidences is below `least`. more: of
     other boxes. These, and boxes whose joints would be another's, need many joints of their own.
     """
     people: dict[int, Detection] = {}

@@ -57,7 +57,7 @@ def floor_of(step: Correction, joints: Float[np.ndarray, "p 30 3"], K: Float[np.
         return Floor(unit(normal), float(step.height or 0.0))
     before = joints[(joints[..., 2] > 0).all(1)]
     if not len(before):
-        _refuse("there is nobody whose feet give a floor")
+        _refuse("there is no person whose feet give a floor")
     soles, lowest = lowest_feet(before.astype(np.float64), LEVEL)
     points = soles[lowest] if step.pixels is None else _at_pixels(np.array(step.pixels), soles, before, K)
     return _through(points)

@@ -191,7 +191,7 @@ class RowWriter:
         return self._file
 
     def close(self) -> None:
-        """Flush to the disk; the part then belongs to nobody."""
+        """Flush to the disk; the part then has no writer."""
         if self._file is not None:
             with suppress(OSError):
                 os.fsync(self._file.fileno())

@@ -85,4 +85,4 @@ async def _failed(_: Request, __: Exception) -> Response:
 
 
 async def _gone(_: Request, __: Exception) -> Response:
-    return Response(status_code=499)  # to nobody
+    return Response(status_code=499)  # the client has gone

@@ -1,7 +1,7 @@
 """Which feet stand: decided over a whole track by Viterbi's algorithm.
 
 A frame has one of four states: no foot stands, the left, the right, both. A standing foot is slow and is the lower one;
-somebody who is not in the air stands on one of them; and a state lasts. A foot stands on its heel, its toes or both.
+a person who is not in the air stands on one of them; and a state lasts. A foot stands on its heel, its toes or both.
 """
 
 import numpy as np

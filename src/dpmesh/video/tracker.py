@@ -108,7 +108,7 @@ class Tracker:
         self._next = 0
 
     def update(self, people: Sequence[Observation], time: float) -> list[Track | None]:
-        """The track of each person of a frame; None for a weak detection that is nobody's."""
+        """The track of each person of a frame; None for a weak detection of no track."""
         self.tracks = [track for track in self.tracks if time - track.time <= MEMORY]
         result: list[Track | None] = [None] * len(people)
         free = list(self.tracks)
