@@ -1,6 +1,6 @@
 """Whether one of several hypotheses is right where joints are hidden, on SynthOcc's levels 4 and 5.
 
-    python -m benchmarks.accuracy.hypotheses [--keypoints detector] [--people 120] [--data CACHE] [--json OUT.json]
+    python -m benchmarks.accuracy.hypotheses [--keypoints detector] [--people 300] [--data CACHE] [--json OUT.json]
 
 Errors of the 14 joints of MPJPE less the pelvis, mm, as means over people. single: the first hypothesis, which is the
 prediction. best: of the N the one with the lowest error over the hidden joints; its errors over hidden and over visible
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--keypoints", choices=sorted(PROTOCOLS), default="detector")
     parser.add_argument("--hypotheses", type=int, default=5)
-    parser.add_argument("--people", type=int, default=120, help="of levels 4 and 5, from the first")
+    parser.add_argument("--people", type=int, default=300, help="of levels 4 and 5, from the first")
     parser.add_argument("--data", type=Path, help="a folder that keeps SynthOcc's images")
     parser.add_argument("--json", help="write the result there")
     options = parser.parse_args()

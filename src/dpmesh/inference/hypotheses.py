@@ -26,11 +26,13 @@ Kind = TypeVar("Kind", bound=SceneData)
 DRAWS = 512
 FREEDOM = 5.0
 """Degrees of freedom of the errors' distribution, as of joint_sigma's."""
-_SCALE, _DOUBT, _LEAST_MEAN = 0.93, 2.0, 0.4
-"""Factor of standard deviations: _SCALE where all keypoints are certain, and exp(_DOUBT d) times as great where their
-mean confidence is 1 - d (at least _LEAST_MEAN). By the coverage on SynthOcc's cases 300 to 419."""
-_TRUST = 0.3
-"""Factor of the keypoints' weights: one of a wrong limb or person looks like a right one."""
+_SCALE, _SCALE_DOUBT = 0.87, 1.5
+"""Factor of standard deviations: _SCALE, and exp(_SCALE_DOUBT d) times as great where keypoints are doubted by d."""
+_TRUST, _TRUST_DOUBT = 0.1, -4.0
+"""Factor of the keypoints' weights, likewise: one of a wrong limb or person looks like a right one. These four by
+coverage, and by the best of five, on SynthOcc's people from 2,500 on (60 with each source of keypoints)."""
+_MOST_DOUBT = 0.6
+"""Doubt is 1 less the visible keypoints' mean confidence, and at most that."""
 _ROUNDS = 15
 _FIT_STEPS = 2
 _CLUSTERED = [i for i in GRAPH15.indices_in(JOINTS30) if i >= 0]
@@ -94,14 +96,17 @@ def distribution(posterior: Posterior, o: Observed) -> Float[Tensor, "b 85 85"]:
     distribution would be single outliers.
     """
     at = torch.zeros_like(torch.cat([o.rotations.flatten(1)[:, :TURNS], o.betas, o.transl], 1))
-    visible = (o.weights > 0).sum(1).clamp(min=1)
-    mean = (o.weights.sum(1) / visible).clamp(_LEAST_MEAN, 1)
-    scale = _SCALE * torch.exp(_DOUBT * (1 - mean))
+    scale = _SCALE * torch.exp(_SCALE_DOUBT * _doubt(o))
     return posterior.precision(_doubted(o), at) / scale[:, None, None] ** 2
 
 
+def _doubt(o: Observed) -> Float[Tensor, " b"]:
+    visible = (o.weights > 0).sum(1).clamp(min=1)
+    return (1 - o.weights.sum(1) / visible).clamp(0, _MOST_DOUBT)
+
+
 def _doubted(o: Observed) -> Observed:
-    return replace(o, weights=o.weights * _TRUST)
+    return replace(o, weights=o.weights * (_TRUST * torch.exp(_TRUST_DOUBT * _doubt(o)))[:, None])
 
 
 def _draws(precision: Float[Tensor, "b 85 85"], count: int, seed: int) -> Float[Tensor, "b m 85"]:
