@@ -101,7 +101,7 @@ def test_hypotheses_differ_where_nothing_is_visible(posterior: Posterior, observ
     found = torch.stack([_joints(posterior, hidden, one[None]) for one in at[0]])
     spread = (_pixels(found) - _pixels(found)[:1]).norm(dim=-1).mean(0)
     shown = [joint for joint in COCO if joint not in ARM]
-    assert spread[WRIST] > 3 * spread[shown].mean() and spread[shown].max() < 8
+    assert spread[WRIST] > 3 * spread[shown].mean() and spread[shown].max() < 10
 
 
 def test_they_spread_with_sigma(posterior: Posterior, observed: Observed) -> None:
