@@ -92,8 +92,7 @@ def distribution(posterior: Posterior, o: Observed) -> Float[Tensor, "b 85 85"]:
     """Inverse scale matrix of the displacement's multivariate t distribution with FREEDOM degrees of freedom.
 
     Wider than Laplace's approximation, the more so the less the detector is sure of its keypoints: then the prediction
-    errs more. Hypotheses are drawn from the normal distribution with this inverse covariance, since clusters of a t
-    distribution would be single outliers.
+    errs more.
     """
     at = torch.zeros_like(torch.cat([o.rotations.flatten(1)[:, :TURNS], o.betas, o.transl], 1))
     scale = _SCALE * torch.exp(_SCALE_DOUBT * _doubt(o))
@@ -110,11 +109,15 @@ def _doubted(o: Observed) -> Observed:
 
 
 def _draws(precision: Float[Tensor, "b 85 85"], count: int, seed: int) -> Float[Tensor, "b m 85"]:
-    """From the normal distribution of that inverse covariance, in pairs of opposite sign: their mean is zero."""
+    """In pairs of opposite sign: their mean is zero. precision: inverse scale matrix of a t distribution, the normal
+    distribution with whose covariance is drawn from, since clusters of a t distribution would be single outliers."""
+    covariance = FREEDOM / (FREEDOM - 2)
     generator = torch.Generator().manual_seed(seed)
     half = torch.randn(1, precision.shape[1], count // 2, generator=generator).to(precision)
     normal = torch.cat([half, -half], 2).expand(len(precision), -1, -1)
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(precision).mT, normal, upper=True).mT
+    return torch.linalg.solve_triangular(
+        torch.linalg.cholesky(precision / covariance).mT, normal, upper=True
+    ).mT
 
 
 def _clusters(points: Float[Tensor, "b m d"], count: int) -> Int[Tensor, "b m"]:
