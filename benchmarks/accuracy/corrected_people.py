@@ -1,6 +1,6 @@
 """SynthOcc's people as scenes of one person, which `Predictor.correct` and hypotheses take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,14 +49,12 @@ class SyntheticPerson(NamedTuple):
 
 
 def people(
-    predictor: Predictor, keypoints: str, data: Path | None, indices: range, levels: tuple[int, ...] = ()
+    predictor: Predictor, keypoints: str, data: Path | None, indices: Sequence[int]
 ) -> Iterator[SyntheticPerson]:
-    """Predicted people of SynthOcc. keypoints: of PROTOCOLS. levels: those alone, all where empty."""
+    """Predicted people of SynthOcc. keypoints: of PROTOCOLS."""
     source = open_source(PROTOCOLS[keypoints], data)
     assert isinstance(source, SynthOcc)
     for index in indices:
-        if levels and index % LEVELS not in levels:
-            continue
         persons, label = source.persons([index]), source.label(index)
         scene = predict_prepared(predictor, _prepared(persons))
         yield SyntheticPerson(

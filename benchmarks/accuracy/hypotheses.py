@@ -28,6 +28,7 @@ from scipy.stats import f as fisher
 from benchmarks.accuracy.corrected_people import EVALUATED, PROTOCOLS, SyntheticPerson, people
 from benchmarks.machine import report_result
 from dpmesh import Predictor
+from dpmesh.evaluate.synthocc import LEVELS as SYNTHOCC_LEVELS
 from dpmesh.evaluate.synthocc import PERSONS
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.hypotheses import FREEDOM, distribution, with_hypotheses
@@ -99,10 +100,9 @@ def joint_covariance(predictor: Predictor, person: SyntheticPerson) -> np.ndarra
 def measure(keypoints: str, count: int, wanted: int, data: Path | None) -> dict[str, Any]:
     predictor = Predictor.from_pretrained()
     parts, began = list[Measured](), time.process_time()
-    for person in people(predictor, keypoints, data, range(PERSONS), LEVELS):
+    hard = [index for index in range(PERSONS) if index % SYNTHOCC_LEVELS in LEVELS]
+    for person in people(predictor, keypoints, data, hard[:: max(1, len(hard) // wanted)][:wanted]):
         parts.append(measured(predictor, person, count))
-        if len(parts) == wanted:
-            break
         if len(parts) % 20 == 0:
             print(f"{len(parts)} of {wanted}", flush=True)
     hidden, visible = np.stack([p.hidden for p in parts]), np.stack([p.visible for p in parts])
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--keypoints", choices=sorted(PROTOCOLS), default="detector")
     parser.add_argument("--hypotheses", type=int, default=5)
-    parser.add_argument("--people", type=int, default=300, help="of levels 4 and 5, from the first")
+    parser.add_argument("--people", type=int, default=300, help="of levels 4 and 5, spread evenly over them")
     parser.add_argument("--data", type=Path, help="a folder that keeps SynthOcc's images")
     parser.add_argument("--json", help="write the result there")
     options = parser.parse_args()

@@ -109,15 +109,12 @@ def _doubted(o: Observed) -> Observed:
 
 
 def _draws(precision: Float[Tensor, "b 85 85"], count: int, seed: int) -> Float[Tensor, "b m 85"]:
-    """In pairs of opposite sign: their mean is zero. precision: inverse scale matrix of a t distribution, the normal
-    distribution with whose covariance is drawn from, since clusters of a t distribution would be single outliers."""
-    covariance = FREEDOM / (FREEDOM - 2)
+    """In pairs of opposite sign: their mean is zero. From the normal distribution of that inverse covariance: clusters
+    of the t distribution would be single outliers."""
     generator = torch.Generator().manual_seed(seed)
     half = torch.randn(1, precision.shape[1], count // 2, generator=generator).to(precision)
     normal = torch.cat([half, -half], 2).expand(len(precision), -1, -1)
-    return torch.linalg.solve_triangular(
-        torch.linalg.cholesky(precision / covariance).mT, normal, upper=True
-    ).mT
+    return torch.linalg.solve_triangular(torch.linalg.cholesky(precision).mT, normal, upper=True).mT
 
 
 def _clusters(points: Float[Tensor, "b m d"], count: int) -> Int[Tensor, "b m"]:
