@@ -155,6 +155,29 @@ def test_a_click_places_a_joint_in_the_image(viewer: Viewer, scene: Scene, page:
     assert not editor.document.steps
 
 
+def test_joints_are_chosen_by_clicks_in_the_cameras_view(viewer: Viewer, scene: Scene, page: Page) -> None:
+    """Before anything has been dragged, too; and they give a distance."""
+    x, y, f = opened(page, viewer)
+    page.get_by_text("Skeleton", exact=True).click()
+    page.wait_for_timeout(1500)
+    places = [JOINTS30.index(name) for name in ("L_Knee", "L_Ankle")]
+    for joint in places:
+        page.mouse.click(*screen(scene[0].joints3d[joint], (x, y, f)))
+        page.wait_for_timeout(500)
+    wanted = 100 * np.linalg.norm(np.subtract(*scene[0].joints3d[places]))
+    page.get_by_text(f"{wanted:.1f} cm").wait_for(timeout=20_000)
+    assert viewer.stage.picked == [("person_00", joint) for joint in places]
+    page.get_by_text("Clear", exact=True).click()
+    page.get_by_text("Show the skeleton, click joints.").wait_for(timeout=20_000)
+
+
+def test_corrections_keep_the_hypotheses(scene: Scene, predictor: Predictor, tmp_path: Path) -> None:
+    several = with_hypotheses(scene, 3, predictor.model.body)
+    document = CorrectedImage(several, predictor, tmp_path, "a", [Correction("hide", 0, "R_Wrist")])
+    own = document.corrected()[0].hypotheses
+    assert own is not None and len(own) == 3
+
+
 def test_a_deleted_person_leaves_the_page_whole(viewer: Viewer, page: Page) -> None:
     opened(page, viewer)
     assert viewer.editor is not None

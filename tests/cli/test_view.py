@@ -56,6 +56,18 @@ def test_a_video_is_opened_for_correction(
     assert len(opened[0].result.times) == 25
 
 
+def test_what_was_saved_is_gone_on_with(
+    result: Path, opened: list[Viewer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Saving replaces the list's entry of this video: begun empty, it would lose the earlier steps."""
+    (result.parent / "corrected").mkdir()
+    listed(result.parent / "corrected" / "corrections.json", "00ff")
+    assert main(["view", str(result), "--edit", "--port", "0"]) == 0
+    assert "goes on with 1 correction of" in capsys.readouterr().out
+    editor = opened[0].editor
+    assert editor is not None and editor.document.steps == [STEP]
+
+
 def test_what_cannot_be_corrected(result: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = listed(result.parent / "c.json", "11")
     assert main(["view", str(result), "--corrections", str(file)]) == 1

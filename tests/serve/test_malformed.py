@@ -148,7 +148,7 @@ KINDS: dict[str, Send] = {
     ),
     "names": lambda port, rng: ask(
         port, "POST", PREDICT, image_form(**rng.choice(({"colour": "blue"}, {"glb_image": "maybe"}, {"hypotheses": "0"},
-        {"hypotheses": "33"}, {"keep_unposed": "2"}, {"colour": "sigma"},
+        {"hypotheses": "33"}, {"keep_unposed": "2"}, {"colour": "sigma"}, {"format": "coco"},
         {"format": "x", "keypoints": json.dumps([[1, 2, 1]] * 17)}))),
     ),
     "accept": accept,

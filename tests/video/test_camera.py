@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dpmesh.video.camera import StillCamera, camera_motion
+from dpmesh.video.camera import MOVED, StillCamera, camera_motion
 
 RANDOM = np.random.default_rng(0)
 WORLD = cv2.GaussianBlur(RANDOM.integers(0, 256, (400, 600), np.uint8), (0, 0), 2.5)
@@ -37,6 +37,14 @@ def test_a_slow_pan_adds_up(pan: float, moves: bool) -> None:
         box = np.array([60.0 + frame, 40, 130 + frame, 220])
         camera.add(np.repeat(noisy[..., None], 3, 2), [box], frame / 25)
     assert camera.moved == moves
+
+
+def test_noise_on_a_plain_wall_is_no_motion() -> None:
+    wall = cv2.GaussianBlur(RANDOM.normal(128, 60, (270, 480)), (0, 0), 6) + np.linspace(-20, 20, 480)
+    first, second = (
+        np.clip(wall + RANDOM.normal(scale=7, size=wall.shape), 0, 255).astype(np.uint8) for _ in range(2)
+    )
+    assert camera_motion(first, second, []) < MOVED * np.hypot(270, 480)
 
 
 def test_something_that_passes_is_not_the_camera() -> None:

@@ -104,18 +104,19 @@ def _free_port(host: str, wanted: int | None) -> int:
 def _document(args: argparse.Namespace) -> "Document":
     """The image or video to correct. Raises InputError where it cannot be corrected."""
     from dpmesh.inference.corrections import Corrections
-    from dpmesh.viewer.documents import CorrectedImage, CorrectedVideo, video_entry
+    from dpmesh.viewer.documents import LIST, CorrectedImage, CorrectedVideo, video_entry
     from dpmesh.viewer.results import SCENE, layer_of, recorded_video, result_folder
 
     folder = result_folder(args.result)
     out = args.out or folder.parent / "corrected"
-    listed = Corrections() if args.corrections is None else Corrections.read(args.corrections)
+    saved = out / LIST
+    listed = Corrections.read(args.corrections) if args.corrections else Corrections()
     if (folder / SCENE).is_file():
         from dpmesh.inference.predictor import Predictor
         from dpmesh.inference.scene import Scene
 
         scene = Scene.load(folder, args.image, args.body)
-        steps = _steps(listed, scene.source, scene.source_sha256)
+        steps = _steps(listed, saved, scene.source, scene.source_sha256)
         predictor = Predictor.from_pretrained(**vars(model_options(args)))
         return CorrectedImage(scene, predictor, out, folder.name, steps)
     from dpmesh.video.tables import read_text
@@ -124,12 +125,22 @@ def _document(args: argparse.Namespace) -> "Document":
     record = read_text(folder)
     video = str(args.image) if args.image else recorded_video(folder)
     entry = video_entry(record, [])
-    steps = _steps(listed, entry.source, entry.sha256)
+    steps = _steps(listed, saved, entry.source, entry.sha256)
     return CorrectedVideo(Tracks.load(folder), layer_of(args.body), record, video, out, folder.name, steps)
 
 
-def _steps(listed: "Corrections", source: str, sha256: str) -> "list[Correction]":
-    """Raises InputError where the file has some, and none of this image or video."""
+def _steps(listed: "Corrections", saved: Path, source: str, sha256: str) -> "list[Correction]":
+    """Those of a list, without one those saved before, which the next saving would replace. Raises InputError where the
+    list has some, and none of this image or video."""
+    from dpmesh.inference.corrections import Corrections
+
+    if not listed.entries and saved.exists():
+        steps = list(Corrections.read(saved).of(source, sha256))
+        if steps:
+            say(
+                f"goes on with {len(steps)} correction{'s' * (len(steps) != 1)} of {saved}; Undo takes them back"
+            )
+        return steps
     steps = list(listed.of(source, sha256))
     if listed.entries and not steps:
         raise InputError(f"has no corrections of {Path(source).name}", where=listed.where)

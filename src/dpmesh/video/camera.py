@@ -21,6 +21,8 @@ _PERSON = 0.2
 """Of a box, by which it is enlarged on each side."""
 _STILL = 0.25
 """Share of the corners that may be still although the camera moves."""
+_TOGETHER = 1.5
+"""Pixels by which a corner may miss the place that the common motion gives it."""
 _RETURNED = 1.0
 """Pixels by which a corner may miss its place when it is followed back."""
 
@@ -30,8 +32,8 @@ def camera_motion(
     later: UInt8[np.ndarray, "h w"],
     boxes: Sequence[Float[np.ndarray, "4"]],
 ) -> float:
-    """Displacement of the background's corners, px, that three quarters of them reach; NaN where too few can be
-    followed.
+    """Displacement of the background's corners, px, that three quarters of them reach, alone and as one moving image
+    (translated, turned and scaled, so that noise averages out); NaN where too few can be followed.
 
     earlier, later: grey. boxes: of people in either image, x1 y1 x2 y2.
     """
@@ -49,7 +51,13 @@ def camera_motion(
     good &= np.linalg.norm(back - corners, axis=-1).ravel() < _RETURNED
     if good.sum() < _FEWEST:
         return float("nan")
-    return float(np.quantile(np.linalg.norm(there - corners, axis=-1).ravel()[good], _STILL))
+    here, there = (points.reshape(-1, 2)[good].astype(np.float64) for points in (corners, there))
+    alone = np.linalg.norm(there - here, axis=1)
+    whole, _ = cv2.estimateAffinePartial2D(here, there, ransacReprojThreshold=_TOGETHER)
+    if whole is None:
+        return float(np.quantile(alone, _STILL))
+    together = np.linalg.norm(here @ whole[:, :2].T + whole[:, 2] - here, axis=1)
+    return float(min(np.quantile(alone, _STILL), np.quantile(together, _STILL)))
 
 
 class StillCamera:

@@ -25,6 +25,8 @@ _SWITCHES = (
     ("image", "Image", True), ("floor", "Floor", False), ("hypotheses", "Hypotheses", True),
     ("sigma", "Colour by sigma", False),
 )  # fmt: skip
+_MEASURE = "Show the skeleton, click joints."
+"""As long as a measurement, so that nothing below moves."""
 
 
 def import_viser() -> Any:
@@ -61,9 +63,10 @@ class Viewer:
         self.server.gui.configure_theme(show_logo=False, show_share_button=False, control_width="small")
         self.server.gui.main_panel.dock_right()  # beside the view, not over it
         self.server.gui.set_panel_label(f"dpmesh: {result.title}")
-        self.stage = Stage(self.server, result, on_joint=self._pick)
+        self.stage = Stage(self.server, result)
         self.other = None if other is None else Stage(self.server, other, "/other")
-        self._boxes: set[str] = set()
+        self._rows: dict[str, tuple[Any, Any]] = {}
+        """Of each person: the controls."""
         self._switches: dict[str, Any] = {}
         self._closed = threading.Event()
         self._lock = threading.RLock()
@@ -72,6 +75,7 @@ class Viewer:
         if document is not None:
             self.editor = Editor(self.server, document, self.show, self.stage_joint, lambda: self.stage.frame)
         self.draw()
+        self.server.scene.on_click()(self._clicked)
         self.server.on_client_connect(self._connected)
         threading.Thread(target=self._play, daemon=True).start()
 
@@ -115,17 +119,23 @@ class Viewer:
             before = self.stage
             before.hide()
             self.result = result
-            self.stage = Stage(self.server, result, on_joint=self._pick)
+            self.stage = Stage(self.server, result)
             self.stage.shown, self.stage.frame = before.shown, before.frame
             self.stage.picked = [one for one in before.picked if one[0] in self.stage.people]
             if result.floor is not None and before.result.floor is None:
                 self._switches["floor"].value = self.stage.shown.floor = True
             for name in hidden & {*self.stage.people}:
                 self.stage.people[name].visible = False
+            for name in {*self._rows} - {*self.stage.people}:
+                for handle in self._rows.pop(name):
+                    handle.remove()
             for name in {*self.stage.people} - {*before.people}:
                 with self._people:
                     self._person(name)
             self.draw()
+            for client in self.server.get_clients().values():  # a floor has turned what is up
+                if np.linalg.norm(client.camera.position) < NEAR_CAMERA:
+                    self._from_camera(client)
 
     def stage_joint(self, name: str, joint: int) -> Float[np.ndarray, "3"] | None:
         """Place of a joint that is drawn, camera frame."""
@@ -163,9 +173,7 @@ class Viewer:
                 self.draw()
 
         with gui.add_folder("Measure"):
-            self._measured = gui.add_markdown(
-                "Show the skeleton and click joints: two give a distance, three an angle."
-            )
+            self._measured = gui.add_markdown(_MEASURE)
             gui.add_button("Clear").on_click(lambda _: self._clear())
         gui.add_button("Save this view as PNG").on_click(lambda event: self._save(event.client))
 
@@ -180,14 +188,15 @@ class Viewer:
 
     def _person(self, name: str) -> None:
         drawn = self.stage.people[name]
-        if name in self._boxes or drawn.person.of:
+        if name in self._rows or drawn.person.of:
             return
-        self._boxes.add(name)
         box = self.server.gui.add_checkbox(drawn.person.label, True)
         red, green, blue = (round(255 * c) for c in drawn.colour)
         colour = self.server.gui.add_rgb(
             f"Colour {drawn.person.label.removeprefix('person ')}", (red, green, blue)
         )
+
+        self._rows[name] = box, colour
 
         @box.on_update
         def _(_: Any) -> None:
@@ -243,6 +252,13 @@ class Viewer:
             if frame != int(self._time.value):
                 self._time.value = max(0, frame)  # its on_update draws
 
+    def _clicked(self, event: "viser.SceneClickEvent") -> None:
+        if self.editor is not None and self.editor.clicked(event):
+            return
+        joint = self.stage.joint_at(np.array(event.ray_origin), np.array(event.ray_direction))
+        if joint is not None:
+            self._pick(*joint)
+
     def _pick(self, name: str, joint: int) -> None:
         picked = self.stage.picked
         if len(picked) == 3:
@@ -260,6 +276,7 @@ class Viewer:
     def _measure(self) -> None:
         picked = self.stage.picked
         if not picked:
+            self._measured.content = _MEASURE
             return
         text = " – ".join(JOINTS30.joints[joint] for _, joint in picked)
         places = [place for one in picked if (place := self.stage.joint(*one)) is not None]

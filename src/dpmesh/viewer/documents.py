@@ -14,6 +14,7 @@ from jaxtyping import Float
 from dpmesh.body.layer import BodyModel
 from dpmesh.errors import InputError
 from dpmesh.inference.corrections import Correction, Corrections, Entry, corrections_record
+from dpmesh.inference.hypotheses import with_hypotheses
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
 from dpmesh.video.correct import correct_tracks
@@ -89,7 +90,9 @@ class CorrectedImage:
         return None
 
     def corrected(self) -> Scene:
-        return self.predictor.correct(self.scene, self.steps)
+        scene, body = self.predictor.correct(self.scene, self.steps), self.predictor.model.body
+        count = self.scene.options.get("hypotheses", 1)
+        return with_hypotheses(scene, count, body) if self.steps and isinstance(count, int) else scene
 
     def shown(self) -> ShownResult:
         return shown_scene(self.corrected(), self.predictor.model.body, self.name, self.numbers())

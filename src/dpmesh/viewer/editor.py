@@ -62,7 +62,6 @@ class Editor:
         self._armed = False
         for handle in (self._person, self._joint, self._drag):
             handle.on_update(lambda _: self.follow())
-        server.scene.on_click()(self._clicked)
         if of_image:
             server.scene.on_rect_select(modifier="shift")(self._boxed)
         if document.steps:
@@ -117,7 +116,10 @@ class Editor:
         self.floor.follow(result.floor)
         labels = self._labels()
         if self._person.options != labels:
+            more = len(labels) > len(self._person.options)
             self._person.options = labels
+            if more and self.document.steps and self.document.steps[-1].op == "add":
+                self._person.value = labels[-1]
         count = len(self.document.steps)
         seconds = time.perf_counter() - began
         self._status.content = f"{what}: {count} step{'s' * (count != 1)}, fitted in {seconds:.2f} s"
@@ -159,12 +161,13 @@ class Editor:
         if before is not None and len(self.document.steps) == count:  # not possible
             self.document.steps.append(before)
 
-    def _clicked(self, event: "viser.SceneClickEvent") -> None:
+    def clicked(self, event: "viser.SceneClickEvent") -> bool:
+        """Whether a click in the scene was for the editor: it places a joint or a point of the floor."""
         if not self._armed and not self.floor.picking:
-            return
+            return False
         if np.linalg.norm(event.ray_origin) > NEAR_CAMERA:
             self._status.content = "**Not possible:** clicks place points in the camera's view alone."
-            return
+            return True
         pixel = self._pixel(np.array(event.ray_direction))
         if self._armed:
             self._armed = False
@@ -172,6 +175,7 @@ class Editor:
         else:
             last = self.document.steps[-1] if self.document.steps else None
             self.floor.clicked(pixel, last if last is not None and last.pixels is not None else None)
+        return True
 
     def _boxed(self, event: "viser.SceneRectSelectEvent") -> None:
         camera = event.client.camera

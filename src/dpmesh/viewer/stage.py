@@ -3,7 +3,6 @@
 The frame is the camera's (x right, y down, z forward), so that the camera of the image is at the origin.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 _BALL = 0.018
 """Metres: radius of a joint's ball."""
+_REACH = 0.012
+"""By how much a click may miss a joint, of the distance: about 12 pixels."""
 _IMAGE_LONGEST = 1280
 _FRUSTUM = 0.3
 """Metres from the camera to the rectangle that stands for it."""
@@ -65,16 +66,15 @@ class _Drawn:
 
 
 class Stage:
-    """One result in viser's scene, below a prefix of its names. on_joint: called with (person, joint) at a click."""
+    """One result in viser's scene, below a prefix of its names."""
 
     def __init__(
         self,
         server: "viser.ViserServer",
         result: ShownResult,
         prefix: str = "",
-        on_joint: Callable[[str, int], None] | None = None,
     ) -> None:
-        self.server, self.result, self.prefix, self.on_joint = server, result, prefix, on_joint
+        self.server, self.result, self.prefix = server, result, prefix
         self.shown, self.frame = Shown(), 0
         self.faces = result.body.faces.cpu().numpy().astype(np.int32)
         self.weights = result.body.skinning_weights.cpu().numpy()
@@ -102,6 +102,24 @@ class Stage:
         """Place of a joint of a person in this frame, camera frame; None where the person is not in it."""
         row = self.result.row(self.people[name].person, self.frame)
         return None if row is None else self.result.joints3d[row, joint].astype(np.float64)
+
+    def joint_at(self, origin: Float[np.ndarray, "3"], ray: Float[np.ndarray, "3"]) -> tuple[str, int] | None:
+        """Person and joint whose ball a ray goes through, or nearly; None without one or without a skeleton. viser's
+        own clicks on balls are lost until the camera has been dragged."""
+        nearest, found = np.inf, None
+        ray = ray / np.linalg.norm(ray)
+        for name, drawn in self.people.items() if self.shown.skeleton else ():
+            row = self.result.row(drawn.person, self.frame) if drawn.visible and not drawn.person.of else None
+            if row is None:
+                continue
+            there = self.result.joints3d[row] - origin
+            along = np.maximum(there @ ray, 1e-6)
+            off = np.linalg.norm(there - along[:, None] * ray, axis=1)
+            off[off > np.maximum(_BALL, _REACH * along)] = np.inf
+            joint = int((off / along).argmin())
+            if off[joint] / along[joint] < nearest:
+                nearest, found = off[joint] / along[joint], (name, joint)
+        return found
 
     def hide(self) -> None:
         """Show nothing of it. Its nodes stay, since viser's page fails where a skinned mesh is removed; those of the
@@ -151,20 +169,10 @@ class Stage:
                 batched_colors=colours, cast_shadow=False, receive_shadow=False,
             )  # fmt: skip
             drawn.lines = scene.add_line_segments(f"{path}/bones", segments, (255, 255, 255))
-            if self.on_joint is not None:
-                self._listen(drawn)
         else:
             drawn.balls.batched_positions, drawn.balls.batched_colors = joints, colours
             drawn.lines.points = segments
         drawn.balls.visible = drawn.lines.visible = True
-
-    def _listen(self, drawn: _Drawn) -> None:
-        name, on_joint = drawn.person.name, self.on_joint
-
-        @drawn.balls.on_click
-        def _(event: Any) -> None:
-            if on_joint is not None and event.instance_index is not None:
-                on_joint(name, int(event.instance_index))
 
     def _joint_colours(self, drawn: _Drawn, row: int) -> NDArray[np.uint8]:
         sigma = self.result.joint_sigma[row]
