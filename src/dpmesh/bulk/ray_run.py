@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmesh.bulk.job import Job
-from dpmesh.bulk.output import check_output, done_keys, drop_errors, start_output
+from dpmesh.bulk.output import THUMBNAILS, check_output, done_keys, drop_errors, start_output
 from dpmesh.bulk.ray_worker import Ledger, Output, Worker
 from dpmesh.bulk.sources import Unit, list_units
 from dpmesh.bulk.storage import is_uri, place_of
@@ -37,6 +37,8 @@ class BulkOptions:
     key_column: str = ""
     retry_errors: bool = False
     """Do images again that have failed before."""
+    thumbnails: int = 0
+    """Longest side of thumbnails, pixels; 0: none."""
 
 
 class BulkRun:
@@ -48,7 +50,7 @@ class BulkRun:
         """job: its `out` is not used."""
         ray_module()
         self.job, self.out, self.options = job, place_of(out), options
-        recorded = job.model.record() | job.people.record()
+        recorded = job.model.record() | job.people.record() | {THUMBNAILS: options.thumbnails or None}
         self._held = ExitStack()
         if self.out.fs.type_name == "local":
             self._held.enter_context(_local_folder(Path(self.out.path)))
@@ -120,7 +122,7 @@ def _on_ray(job: Job, units: Sequence[Unit], out: str, options: BulkOptions) -> 
             [{"unit": unit.as_json()} for unit in units], override_num_blocks=len(units)
         )
         place = out if is_uri(out) else os.path.abspath(out)
-        output = Output(place, options.part, options.recycle, os.getcwd())
+        output = Output(place, options.part, options.recycle, os.getcwd(), options.thumbnails)
         results = data.map_batches(
             Worker,
             batch_size=1,

@@ -31,6 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--part", type=count, default=256, metavar="N", help="images of an output file (default: 256)")
     add("--retry-errors", action="store_true", help="do images again that have failed before")
     add(
+        "--thumbnails",
+        nargs="?",
+        type=count,
+        const=256,
+        default=0,
+        metavar="PIXELS",
+        help="a column of JPEGs of the overlay, so long at their longest side (256 where no number follows)",
+    )
+    add(
         "--image-column",
         default="",
         metavar="NAME",
@@ -93,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         image_column=args.image_column,
         key_column=args.key_column,
         retry_errors=args.retry_errors,
+        thumbnails=args.thumbnails,
     )
     job = Job(model=model_options(args), people=predict_options(args), out=Path())
     bulk = BulkRun(job, args.sources, args.out, options, recursive=args.recursive)
