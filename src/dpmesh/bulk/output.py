@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from dpmesh.bulk.lease import LEASE
 from dpmesh.bulk.storage import Place, files_in, read, remove_temporary, write
 from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.inference.options import differences
@@ -58,7 +59,7 @@ def write_run(out: Place, key: str, made: Mapping[str, object]) -> None:
 
 def check_output(out: Place, options: Mapping[str, object]) -> None:
     """Raise OutputError where the output is not of dpmesh bulk, or of other options. Nothing is written."""
-    there = [*files_in(out)]
+    there = [name for name in files_in(out) if name != LEASE]
     if not there:
         return
     if PROVENANCE not in there:

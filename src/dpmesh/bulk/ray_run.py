@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmesh.bulk.job import Job
+from dpmesh.bulk.lease import Lease, lease_on
 from dpmesh.bulk.output import THUMBNAILS, check_output, done_keys, drop_errors, start_output
 from dpmesh.bulk.ray_worker import Ledger, Output, Worker
 from dpmesh.bulk.sources import Unit, list_units
@@ -52,8 +53,11 @@ class BulkRun:
         self.job, self.out, self.options = job, place_of(out), options
         recorded = job.model.record() | job.people.record() | {THUMBNAILS: options.thumbnails or None}
         self._held = ExitStack()
+        self._lease: Lease | None = None
         if self.out.fs.type_name == "local":
             self._held.enter_context(_local_folder(Path(self.out.path)))
+        else:
+            self._lease = self._held.enter_context(lease_on(self.out))
         with ExitStack() as failed:
             failed.callback(self._held.close)
             check_output(self.out, recorded)
@@ -76,10 +80,11 @@ class BulkRun:
 
     def run(self) -> Iterator[Mapping[str, Any]]:
         """What became of each unit, as Worker gives it, in the order of their ends. Raises OutputError where the
-        cluster fails."""
+        cluster fails, or another run has taken the output over."""
+        check = self._lease.check if self._lease else lambda: None
         with self._held:
             if self.units:
-                yield from _on_ray(self.job, self.units, self.out.name, self.options)
+                yield from _on_ray(self.job, self.units, self.out.name, self.options, check)
 
 
 @contextmanager
