@@ -2,6 +2,9 @@
 
 import argparse
 import math
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from dpmesh.cli.arguments import (
@@ -14,6 +17,7 @@ from dpmesh.cli.arguments import (
     predict_options,
 )
 from dpmesh.cli.run_report import Report, add_log
+from dpmesh.cli.streams import say
 from dpmesh.inference.options import ModelOptions, PredictOptions
 
 
@@ -90,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0: each image has its rows; 1: some could not be read."""
     from dpmesh.bulk.job import Job
-    from dpmesh.bulk.ray_run import BulkOptions, BulkRun
+    from dpmesh.bulk.ray_run import BulkOptions, BulkRun, ClusterGone
 
     options = BulkOptions(
         address=args.address,
@@ -111,8 +115,14 @@ def run(args: argparse.Namespace) -> int:
     if bulk.done:
         failed = f", {bulk.failed_before} of them failed (--retry-errors)" if bulk.failed_before else ""
         report.note(f"{bulk.done} images have their rows{failed}")
-    for unit in bulk.run():
-        report.unit(unit)
+    try:
+        for unit in bulk.run():
+            report.unit(unit)
+    except ClusterGone as error:
+        say(f"dpmesh: {error}", error=True)
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(1)  # Ray's own end would wait for the cluster
     report.line(f"{report.done} images with {report.people} people → {args.out}")
     report.total = report.done + len(report.errors)
     return report.end()
