@@ -26,7 +26,7 @@ IMAGES = 120
 
 
 @pytest.fixture
-def start(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts the cluster, given the cores of its two machines."""
     if why := two_nodes.why_not():
         pytest.skip(why)
