@@ -180,12 +180,13 @@ def test_a_cluster_without_room_is_refused_and_nothing_is_left(tmp_path: Path, j
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = [write_photo(tmp_path / "album" / f"{i}.png", EMPTY) for i in range(3)]
     photos[1].write_text("no image")
-    words = ["bulk", str(tmp_path / "album"), "--out", str(tmp_path / "out"), "--log-json", "-q"]
-    assert main(words) == 1
+    words = ["bulk", str(tmp_path / "album"), "--out", str(tmp_path / "out"), "--thumbnails"]
+    assert main([*words, "--log-json", "-q"]) == 1
     out, err = capsys.readouterr()
     events = [json.loads(line) for line in err.splitlines()]
     assert out == "" and [event["event"] for event in events] == ["start", "error", "unit", "end"]
     assert events[2]["images"] == 3 and str(photos[1]) in events[1]["error"]
-    assert main(["bulk", str(tmp_path / "album"), "--out", str(tmp_path / "out")]) == 0
+    assert [bool(data) for data in table(tmp_path / "out")["thumbnail"].to_pylist()].count(True) == 2
+    assert main(words) == 0
     out, err = capsys.readouterr()
     assert "3 images have their rows, 1 of them failed (--retry-errors)" in err

@@ -13,6 +13,8 @@ from bulk_fakes import write_photo
 
 from dpmesh.bulk.output import (
     PROVENANCE,
+    THUMBNAIL,
+    THUMBNAILS,
     check_output,
     done_keys,
     drop_errors,
@@ -155,6 +157,17 @@ def test_output_is_a_typed_data_set_that_is_resumed(tmp_path: Path, scheme: str)
     assert drop_errors(out, lambda key: True) == 1 and dict(done_keys(out)) == {"c": ""}
     assert len(parts_of(out)) == 2 and ds.dataset(tmp_path / "out").to_table().num_rows == 1
     assert set(json.loads((tmp_path / "out" / PROVENANCE).read_text())["columns"]) == set(ROW_COLUMNS)
+
+
+def test_an_output_has_thumbnails_throughout_or_nowhere(tmp_path: Path) -> None:
+    for name, size in (("old", {}), ("none", {THUMBNAILS: None}), ("with", {THUMBNAILS: 256})):
+        start_output(place_of(str(tmp_path / name)), size)
+    check_output(place_of(str(tmp_path / "old")), {THUMBNAILS: None})
+    with pytest.raises(OutputError, match="--thumbnails was not set, is 256"):
+        check_output(place_of(str(tmp_path / "none")), {THUMBNAILS: 256})
+    with pytest.raises(OutputError, match="--thumbnails was 256, is not set"):
+        check_output(place_of(str(tmp_path / "with")), {THUMBNAILS: None})
+    assert THUMBNAIL in json.loads((tmp_path / "with" / PROVENANCE).read_text())["columns"]
 
 
 def test_a_folder_of_the_user_is_refused(tmp_path: Path) -> None:

@@ -10,16 +10,22 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from dpmesh.bulk.lease import LEASE
 from dpmesh.bulk.storage import Place, files_in, read, remove_temporary, write
 from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.inference.options import differences
-from dpmesh.inference.people_rows import ROW_COLUMNS, Row, arrow_schema, pyarrow_module
+from dpmesh.inference.people_rows import ROW_COLUMNS, Column, Row, arrow_schema, pyarrow_module
 from dpmesh.inference.row_parts import SCHEMA
 from dpmesh.skeletons import COCO17, JOINTS30
 
 PROVENANCE = "_dpmesh.json"
 _PART = re.compile(r"part-[0-9a-f]{16}-\d{5,}\.parquet")
 _LARGEST = 64 * 2**20
+THUMBNAIL, THUMBNAILS = "thumbnail", "thumbnails"
+"""The column; the recorded option: longest side in pixels, None without."""
+_THUMBNAIL = {
+    THUMBNAIL: Column("bytes", (), "JPEG of the overlay, in the first row of an image", optional=True)
+}
 
 
 def part_name(unit: str, number: int) -> str:
@@ -27,10 +33,15 @@ def part_name(unit: str, number: int) -> str:
     return f"part-{unit}-{number:05}.parquet"
 
 
-def write_part(out: Place, name: str, rows: Sequence[Row]) -> None:
-    """Raises OutputError."""
+def columns_of(thumbnails: bool) -> dict[str, Column]:
+    """The columns of an output: ROW_COLUMNS, and `thumbnail` where thumbnails are made."""
+    return ROW_COLUMNS | (_THUMBNAIL if thumbnails else {})
+
+
+def write_part(out: Place, name: str, rows: Sequence[Row], *, thumbnails: bool = False) -> None:
+    """thumbnails: the part has their column; rows without one have null there. Raises OutputError."""
     arrow = pyarrow_module()
-    table = arrow.Table.from_pylist(list(rows), schema=arrow_schema(ROW_COLUMNS))
+    table = arrow.Table.from_pylist(list(rows), schema=arrow_schema(columns_of(thumbnails)))
     write(out / name, _bytes_of(table))
 
 
@@ -48,7 +59,7 @@ def write_run(out: Place, key: str, made: Mapping[str, object]) -> None:
 
 def check_output(out: Place, options: Mapping[str, object]) -> None:
     """Raise OutputError where the output is not of dpmesh bulk, or of other options. Nothing is written."""
-    there = [*files_in(out)]
+    there = [name for name in files_in(out) if name != LEASE]
     if not there:
         return
     if PROVENANCE not in there:
@@ -71,10 +82,11 @@ def start_output(out: Place, options: Mapping[str, object]) -> None:
     if PROVENANCE in files_in(out):
         remove_temporary(out)
         return
+    columns = columns_of(bool(options.get(THUMBNAILS)))
     provenance = {
         "schema": SCHEMA,
         "options": options,
-        "columns": {name: column.meaning for name, column in ROW_COLUMNS.items()},
+        "columns": {name: column.meaning for name, column in columns.items()},
         "joint_names": list(JOINTS30.joints),
         "keypoint_names": list(COCO17.joints),
     }

@@ -2,19 +2,32 @@
 
 import logging
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from dpmesh.bulk.job import Job
-from dpmesh.bulk.output import check_output, done_keys, drop_errors, start_output
+from dpmesh.bulk.lease import Lease, lease_on
+from dpmesh.bulk.output import THUMBNAILS, check_output, done_keys, drop_errors, start_output
+from dpmesh.bulk.ray_rows import Machines, rows_as_they_come
 from dpmesh.bulk.ray_worker import Ledger, Output, Worker
 from dpmesh.bulk.sources import Unit, list_units
 from dpmesh.bulk.storage import is_uri, place_of
 from dpmesh.errors import ConfigError, DPMeshError, OutputError
 from dpmesh.io import LOCK, folder_lock
+
+PATIENCE = 300.0
+"""Seconds for which a run waits for machines that are gone."""
+_LEAVE = 20.0
+"""Seconds to take leave of a cluster, which may not answer."""
+_AGAIN = "Run it again: it goes on where it was."
+
+
+class ClusterGone(OutputError):
+    """The cluster's machines are gone, or do not answer. Ray may then keep the process from ending."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +50,8 @@ class BulkOptions:
     key_column: str = ""
     retry_errors: bool = False
     """Do images again that have failed before."""
+    thumbnails: int = 0
+    """Longest side of thumbnails, pixels; 0: none."""
 
 
 class BulkRun:
@@ -48,10 +63,13 @@ class BulkRun:
         """job: its `out` is not used."""
         ray_module()
         self.job, self.out, self.options = job, place_of(out), options
-        recorded = job.model.record() | job.people.record()
+        recorded = job.model.record() | job.people.record() | {THUMBNAILS: options.thumbnails or None}
         self._held = ExitStack()
+        self._lease: Lease | None = None
         if self.out.fs.type_name == "local":
             self._held.enter_context(_local_folder(Path(self.out.path)))
+        else:
+            self._lease = self._held.enter_context(lease_on(self.out))
         with ExitStack() as failed:
             failed.callback(self._held.close)
             check_output(self.out, recorded)
@@ -74,10 +92,11 @@ class BulkRun:
 
     def run(self) -> Iterator[Mapping[str, Any]]:
         """What became of each unit, as Worker gives it, in the order of their ends. Raises OutputError where the
-        cluster fails."""
+        cluster fails, or another run has taken the output over."""
+        check = self._lease.check if self._lease else lambda: None
         with self._held:
             if self.units:
-                yield from _on_ray(self.job, self.units, self.out.name, self.options)
+                yield from _on_ray(self.job, self.units, self.out.name, self.options, check)
 
 
 @contextmanager
@@ -90,7 +109,10 @@ def _local_folder(folder: Path) -> Generator[None]:
             folder.rmdir()
 
 
-def _on_ray(job: Job, units: Sequence[Unit], out: str, options: BulkOptions) -> Iterator[Mapping[str, Any]]:
+def _on_ray(
+    job: Job, units: Sequence[Unit], out: str, options: BulkOptions, check: Callable[[], None]
+) -> Iterator[Mapping[str, Any]]:
+    """check: called now and then; what it raises ends the run."""
     ray = ray_module()
     from ray.data import ActorPoolStrategy, DataContext
     from ray.exceptions import RayError
@@ -120,7 +142,7 @@ def _on_ray(job: Job, units: Sequence[Unit], out: str, options: BulkOptions) -> 
             [{"unit": unit.as_json()} for unit in units], override_num_blocks=len(units)
         )
         place = out if is_uri(out) else os.path.abspath(out)
-        output = Output(place, options.part, options.recycle, os.getcwd())
+        output = Output(place, options.part, options.recycle, os.getcwd(), options.thumbnails)
         results = data.map_batches(
             Worker,
             batch_size=1,
@@ -134,26 +156,39 @@ def _on_ray(job: Job, units: Sequence[Unit], out: str, options: BulkOptions) -> 
             max_restarts=-1,
             max_task_retries=-1,
         )
-        yield from results.iter_rows()
+        machines = Machines(lambda: _fit(ray.cluster_resources(), options) > 0)
+
+        def look() -> None:
+            check()
+            if machines.gone(PATIENCE):
+                what = f"no machine with room for an actor has answered for {PATIENCE:g} s"
+                raise ClusterGone(what, where=options.address or "Ray", fix=_AGAIN)
+
+        with closing(machines):
+            yield from rows_as_they_come(results, look)
     except RayError as error:
         if (cause := _cause(error)) is not None:
             raise cause from None
-        fix = "Run it again: it goes on where it was."
-        raise OutputError(f"Ray has ended the run ({error})"[:400], where=out, fix=fix) from None
+        raise OutputError(f"Ray has ended the run ({error})"[:400], where=out, fix=_AGAIN) from None
     finally:
         if ours:
-            ray.shutdown()
+            leave = Thread(target=ray.shutdown, daemon=True)
+            leave.start()
+            leave.join(_LEAVE)
 
 
 def _room(cluster: Mapping[str, float], options: BulkOptions) -> int:
     """How many actors to start. Raises ConfigError where there is room for none: Ray would wait for ever."""
-    wanted = {"CPU": options.cpus, "GPU": options.gpus}
-    room = [cluster.get(name, 0) / each for name, each in wanted.items() if each]
-    most = int(min(room, default=1) + 1e-6)
-    if options.actors or most:  # a cluster that grows may have none yet
-        return options.actors or most
-    has = ", ".join(f"{cluster.get(name, 0):g} {name}" for name in wanted)
+    if most := options.actors or _fit(cluster, options):  # a cluster that grows may have none yet
+        return most
+    has = ", ".join(f"{cluster.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
     raise ConfigError(f"the cluster has room for no actor (it has {has})", where="--num-cpus, --num-gpus")
+
+
+def _fit(cluster: Mapping[str, float], options: BulkOptions) -> int:
+    """How many actors its machines have room for."""
+    wanted = {"CPU": options.cpus, "GPU": options.gpus}
+    return int(min((cluster.get(name, 0) / each for name, each in wanted.items() if each), default=1) + 1e-6)
 
 
 def _cause(error: BaseException | None) -> DPMeshError | None:

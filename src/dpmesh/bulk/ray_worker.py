@@ -13,15 +13,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from dpmesh.bulk.job import GROUP, Job
-from dpmesh.bulk.output import part_name, write_part, write_run
+from dpmesh.bulk.output import THUMBNAIL, part_name, write_part, write_run
 from dpmesh.bulk.sources import Item, Unit, items_of
 from dpmesh.bulk.storage import place_of
-from dpmesh.bulk.work import rows_of, scenes_of
+from dpmesh.bulk.work import rows_of, scenes_of, unexpected
 from dpmesh.errors import DPMeshError, InputError, OutputError
 from dpmesh.inference.people_rows import Row, error_row
+from dpmesh.inference.scene import Scene
+from dpmesh.inference.scene_drawing import thumbnail
 
 _TRIES = 3
 """How often a file that cannot be read is tried."""
@@ -33,12 +35,13 @@ _ENDED = "its process ended twice (killed, or out of memory)"
 @dataclass(frozen=True)
 class Output:
     """out: folder or URI of the parts. part: images of a part. recycle: images after which a process ends. folder: that
-    relative paths of images refer to."""
+    relative paths of images refer to. thumbnails: their longest side, pixels; 0: none."""
 
     out: str
     part: int
     recycle: int
     folder: str
+    thumbnails: int = 0
 
 
 class Ledger:
@@ -175,14 +178,15 @@ class Worker:
             else:
                 own, failed = Counter[str](), dict[str, str]()  # counted once, also where reading breaks off
                 if rows := self._rows(contents.first(self.output.part), f"{digest}-{number}", own, failed):
-                    write_part(self.out, name, rows)
+                    write_part(self.out, name, rows, thumbnails=self.output.thumbnails > 0)
                     written.add(name)
                     self.ledger.end.remote(f"{digest}-{number}")
                     count.update(own)
                     errors.update(failed)
             number += 1
         if contents.error:
-            write_part(self.out, part_name(digest, 99999), [error_row(unit.name, contents.error)])
+            row, thumbnails = error_row(unit.name, contents.error), self.output.thumbnails > 0
+            write_part(self.out, part_name(digest, 99999), [row], thumbnails=thumbnails)
             errors[unit.name] = contents.error
 
     def _rows(
@@ -210,22 +214,35 @@ class Worker:
         rows: list[Row] = []
         for key, data in contents:
             scene = data if isinstance(data, DPMeshError) else next(scenes)
+            made = scene if isinstance(scene, DPMeshError) else self._made(scene, key)
+            del scene
             count["images"] += 1
-            if isinstance(scene, DPMeshError):
-                errors[key] = str(type(scene)(scene.what, where=key, fix=scene.fix))
+            if isinstance(made, DPMeshError):
+                errors[key] = str(type(made)(made.what, where=key, fix=made.fix))
                 rows.append(error_row(key, errors[key]))
             else:
-                own, run = rows_of(scene, key, key)
-                count["people"] += len(scene)
+                own, run = made
+                count["people"] += cast("int", own[0]["people"])
                 rows += own
                 if run[0] not in self._runs:
                     write_run(self.out, *run)
                     self._runs.add(run[0])
-            del scene
             if alone:
                 self.ledger.end.remote(key)
         self.images += len(contents)
         return rows
+
+    def _made(
+        self, scene: Scene, key: str
+    ) -> tuple[tuple[Row, ...], tuple[str, dict[str, object]]] | InputError:
+        """As work.rows_of, with the thumbnail; an error that nobody expects is that of the image alone."""
+        try:
+            own, run = rows_of(scene, key, key)
+            if self.output.thumbnails:
+                own[0][THUMBNAIL] = thumbnail(scene, self.output.thumbnails)
+        except Exception as error:  # noqa: BLE001  it would end the run
+            return unexpected(error)
+        return own, run
 
 
 def _get(reference: Any) -> Any:

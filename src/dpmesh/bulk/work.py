@@ -61,10 +61,16 @@ def _alone(predictor: Predictor, image: Path | bytes, job: Job) -> Scene | DPMes
         where = str(image) if isinstance(image, Path) else ""
         return InputError("does not fit into memory", where=where, fix="Shrink it, or use fewer --processes.")
     except Exception as error:  # noqa: BLE001  one image must not end a run of many
-        what = f"unexpected {type(error).__name__}: {error}"[:300]
-        where = str(image) if isinstance(image, Path) else ""
-        return InputError(what, where=where, fix=f"Set {TRACEBACK}=1 to see where, and please report it.")
+        return unexpected(error, str(image) if isinstance(image, Path) else "")
     return scene
+
+
+def unexpected(error: Exception, where: str = "") -> InputError:
+    """The error of an image, for one that is a fault of ours; with TRACEBACK set it is raised."""
+    if os.environ.get(TRACEBACK):
+        raise error
+    what = f"unexpected {type(error).__name__}: {error}"[:300]
+    return InputError(what, where=where, fix=f"Set {TRACEBACK}=1 to see where, and please report it.")
 
 
 def rows_of(scene: Scene, image: str, result: str) -> tuple[tuple[Row, ...], tuple[str, dict[str, object]]]:

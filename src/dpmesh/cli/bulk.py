@@ -2,6 +2,9 @@
 
 import argparse
 import math
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from dpmesh.cli.arguments import (
@@ -14,6 +17,7 @@ from dpmesh.cli.arguments import (
     predict_options,
 )
 from dpmesh.cli.run_report import Report, add_log
+from dpmesh.cli.streams import say
 from dpmesh.inference.options import ModelOptions, PredictOptions
 
 
@@ -30,6 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="URI", help="folder or URI for part-*.parquet, a row for each person")
     add("--part", type=count, default=256, metavar="N", help="images of an output file (default: 256)")
     add("--retry-errors", action="store_true", help="do images again that have failed before")
+    add(
+        "--thumbnails",
+        nargs="?",
+        type=count,
+        const=256,
+        default=0,
+        metavar="PIXELS",
+        help="a column of JPEGs of the overlay, so long at their longest side (256 where no number follows)",
+    )
     add(
         "--image-column",
         default="",
@@ -81,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0: each image has its rows; 1: some could not be read."""
     from dpmesh.bulk.job import Job
-    from dpmesh.bulk.ray_run import BulkOptions, BulkRun
+    from dpmesh.bulk.ray_run import BulkOptions, BulkRun, ClusterGone
 
     options = BulkOptions(
         address=args.address,
@@ -93,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         image_column=args.image_column,
         key_column=args.key_column,
         retry_errors=args.retry_errors,
+        thumbnails=args.thumbnails,
     )
     job = Job(model=model_options(args), people=predict_options(args), out=Path())
     bulk = BulkRun(job, args.sources, args.out, options, recursive=args.recursive)
@@ -101,8 +115,14 @@ def run(args: argparse.Namespace) -> int:
     if bulk.done:
         failed = f", {bulk.failed_before} of them failed (--retry-errors)" if bulk.failed_before else ""
         report.note(f"{bulk.done} images have their rows{failed}")
-    for unit in bulk.run():
-        report.unit(unit)
+    try:
+        for unit in bulk.run():
+            report.unit(unit)
+    except ClusterGone as error:
+        say(f"dpmesh: {error}", error=True)
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(1)  # Ray's own end would wait for the cluster
     report.line(f"{report.done} images with {report.people} people → {args.out}")
     report.total = report.done + len(report.errors)
     return report.end()

@@ -15,7 +15,7 @@ from dpmesh.errors import ConfigError
 
 @dataclass(frozen=True)
 class Column:
-    """kind: "text", "int" or "float". shape: of its lists, () for a scalar."""
+    """kind: "text", "int", "float" or "bytes". shape: of its lists, () for a scalar."""
 
     kind: str
     shape: tuple[int, ...]
@@ -147,7 +147,12 @@ def pyarrow_module() -> Any:
 def arrow_schema(columns: Mapping[str, Column]) -> Any:
     """Floats are float32; lists that are never null have a fixed size."""
     arrow = pyarrow_module()
-    kinds = {"text": arrow.string(), "int": arrow.int32(), "float": arrow.float32()}
+    kinds = {
+        "text": arrow.string(),
+        "int": arrow.int32(),
+        "float": arrow.float32(),
+        "bytes": arrow.binary(),
+    }
     fields: list[Any] = []
     for name, column in columns.items():
         kind = kinds[column.kind]

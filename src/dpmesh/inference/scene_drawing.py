@@ -1,5 +1,6 @@
 """A scene's overlay and side view."""
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -8,20 +9,30 @@ from dpmesh.errors import ConfigError
 from dpmesh.geometry.rotations import rotation_matrix
 from dpmesh.inference.output_formats import Colouring
 from dpmesh.inference.scene_data import Person, SceneData, image_of
-from dpmesh.render.overlay import TRANSLUCENT, Layer, draw_lineup, draw_overlay, palette
+from dpmesh.render.overlay import LONGEST, TRANSLUCENT, Layer, draw_lineup, draw_overlay, palette
 from dpmesh.render.sigma import add_legend, sigma_colours, surface_sigma
 
 _SIGMA_OPACITY = 0.85
 """Of bodies coloured by sigma: their colours are compared with the legend's."""
 
 
-def overlay_image(scene: SceneData, colour: Colouring = "person") -> UInt8[np.ndarray, "h w 3"]:
-    """As Scene.overlay."""
+def overlay_image(
+    scene: SceneData, colour: Colouring = "person", longest: int = LONGEST
+) -> UInt8[np.ndarray, "h w 3"]:
+    """As Scene.overlay. longest: its longest side, pixels; an image is never enlarged."""
     opacity = TRANSLUCENT if colour == "person" else _SIGMA_OPACITY
     drawn = draw_overlay(
-        image_of(scene), _layers(scene, colour), scene.faces, scene.K, opacity, _others(scene)
+        image_of(scene), _layers(scene, colour), scene.faces, scene.K, opacity, _others(scene), longest
     )
     return drawn if colour == "person" else add_legend(drawn)
+
+
+def thumbnail(scene: SceneData, longest: int) -> bytes:
+    """The overlay as a JPEG file, at most `longest` pixels long."""
+    quality = (cv2.IMWRITE_JPEG_QUALITY, 85)
+    made, file = cv2.imencode(".jpg", overlay_image(scene, longest=longest)[..., ::-1], quality)
+    assert made
+    return file.tobytes()
 
 
 def side_image(scene: SceneData, colour: Colouring = "person") -> UInt8[np.ndarray, "h w 3"]:

@@ -37,11 +37,12 @@ def draw_overlay(
     K: Float[np.ndarray, "3 3"],
     opacity: float = TRANSLUCENT,
     faint: Sequence[Sequence[Layer]] = (),
+    longest: int = LONGEST,
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """The image, at most LONGEST pixels long, with every body on it. K: pixels of `image`. faint: groups of bodies that
-    are drawn below, each group by itself."""
+    """The image, at most `longest` pixels long, with every body on it. K: pixels of `image`. faint: groups of bodies
+    that are drawn below, each group by itself."""
     height, width = image.shape[:2]
-    zoom = min(1.0, LONGEST / max(height, width))
+    zoom = min(1.0, longest / max(height, width))
     size = (max(1, round(height * zoom)), max(1, round(width * zoom)))
     if zoom < 1:
         image = to_uint8(cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA))
