@@ -40,7 +40,7 @@ WAYS = {
     "fast": ["predict", "--save", "jsonl", "--fast", "--no-refine"],
     "one": ["predict", "--save", "jsonl"],
     "two": ["predict", "--save", "jsonl", "--processes", "2"],
-    "ray": ["bulk", "--actors", "2", "--part", "64"],
+    "ray": ["bulk", "--actors", "2", "--part", "16"],
 }
 SERVICE, CLIENTS = "service", 4
 PEOPLE = "people.jsonl"
