@@ -125,9 +125,9 @@ class Predictor:
 
         weights: a shipped name or a folder. device: "auto", "cpu", "cuda:1", "mps". threads: of
         the CPU. body, regressors: your SMPL files. refine: fit to the keypoints, more accurate.
-        flip: two passes without refining. fast: one detection for the whole image and one pass, less accurate.
-        rotated_detection: a second one where a person leans. pose_model, person_model: your own
-        ONNX files. In full: help(dpmesh.ModelOptions).
+        flip: two passes without refining. fast: one detection for the whole image, refined from
+        one pass, less accurate. rotated_detection: a second one where a person leans.
+        pose_model, person_model: your own ONNX files. In full: help(dpmesh.ModelOptions).
         """
         options = ModelOptions(
             weights=weights,
