@@ -1,12 +1,13 @@
-"""Many images, tables only: `--fast --no-refine` (one process, two), one process, `--processes 2`, Ray, and the service.
+"""Many images, tables only: `--fast --no-refine` in one process and in two, one process, two, Ray, and the service.
 
-    python -m benchmarks.speed.album [--images 300] [--rounds 1] [--modes fast,fast-two,one,two,ray,service] [--json OUT.json]
+    python -m benchmarks.speed.album [--images 300] [--rounds 1] [--modes fast,fast-two,one,two,ray,service]
+        [--json OUT.json]
 
 The images are windows of examples/, each with a brightness of its own, so that no two files are equal. For each way:
 images a second and CPU seconds an image, without start-up (after the first group of each process is done) and with it;
-memory and open files of all its processes, sampled while it runs; and, but for those of `--fast`, whether the people are those of
-one process. On a shared machine CPU seconds repeat, wall time does not: the load is printed too. Machines change their
-speed: compare ways that took turns (--rounds).
+memory and open files of all its processes, sampled while it runs; and, but for those of `--fast`, whether the people
+are those of one process. On a shared machine CPU seconds repeat, wall time does not: the load is printed too. Machines
+change their speed: compare ways that took turns (--rounds).
 """
 
 import argparse
