@@ -59,7 +59,7 @@ class Run:
 
     def units(self) -> Iterator[dict[str, Any]]:
         """As they are done, to the end of the run."""
-        timer = threading.Timer(240, self.process.kill)
+        timer = threading.Timer(600, self.process.kill)  # a busy machine starts Ray in minutes
         timer.start()
         assert self.process.stderr is not None
         for line in self.process.stderr:
