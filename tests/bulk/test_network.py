@@ -46,7 +46,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 class Run:
-    """The command on the machine of Ray's head, or of the worker; it is killed after four minutes."""
+    """The command on the machine of Ray's head, or of the worker; it is killed after ten minutes."""
 
     def __init__(self, nodes: TwoNodes, folder: Path, *options: str, on_worker: bool = False) -> None:
         line = "import sys, bulk_fakes; sys.exit(bulk_fakes.command(sys.argv[1:]))"

@@ -75,6 +75,8 @@ def test_flags_become_options() -> None:
 def test_options_refuse_nonsense_and_changes() -> None:
     with pytest.raises(ConfigError, match="threads=0"):
         ModelOptions(threads=0)
+    with pytest.raises(ConfigError, match="joint order of keypoints, and there are none"):
+        PredictOptions(format="coco")
     with pytest.raises(FrozenInstanceError):
         PredictOptions().focal = 3.0  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 EVERY = 5.0
-"""Seconds between two looks."""
+"""Seconds between two calls of `look`, and between two questions to the cluster."""
 
 
 def rows_as_they_come(data: Any, look: Callable[[], None]) -> Iterator[Mapping[str, Any]]:

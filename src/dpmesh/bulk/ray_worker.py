@@ -235,7 +235,7 @@ class Worker:
     def _made(
         self, scene: Scene, key: str
     ) -> tuple[tuple[Row, ...], tuple[str, dict[str, object]]] | InputError:
-        """As work.rows_of, with the thumbnail; an error that nobody expects is that of the image alone."""
+        """As work.rows_of, with the thumbnail; an unexpected error is that of the image alone."""
         try:
             own, run = rows_of(scene, key, key)
             if self.output.thumbnails:

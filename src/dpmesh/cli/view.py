@@ -137,9 +137,8 @@ def _steps(listed: "Corrections", saved: Path, source: str, sha256: str) -> "lis
     if not listed.entries and saved.exists():
         steps = list(Corrections.read(saved).of(source, sha256))
         if steps:
-            say(
-                f"goes on with {len(steps)} correction{'s' * (len(steps) != 1)} of {saved}; Undo takes them back"
-            )
+            number = f"{len(steps)} correction{'s' * (len(steps) != 1)}"
+            say(f"goes on with {number} of {saved}; Undo takes them back, another --out begins anew")
         return steps
     steps = list(listed.of(source, sha256))
     if listed.entries and not steps:

@@ -164,6 +164,8 @@ class PredictOptions:
             )
         if self.roll is not None and not abs(self.roll) <= MOST_ROLL:  # nor NaN
             raise ConfigError(f"roll={self.roll} must be -180 to 180", where="roll")
+        if self.format is not None and self.keypoints is None:
+            raise ConfigError("is the joint order of keypoints, and there are none", where="format")
         if isinstance(self.corrections, (str, Path)):
             object.__setattr__(self, "corrections", Corrections.read(self.corrections))
         for name in ("keypoints", "boxes"):

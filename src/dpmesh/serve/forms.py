@@ -52,8 +52,6 @@ def image_options(
 ) -> PredictOptions:
     """A dependency. Raises Refused."""
     limits: Limits = request.app.state.service.limits
-    if format is not None and keypoints is None:
-        raise Refused(422, "format is the joint order of keypoints, and there are none")
     try:
         return PredictOptions(
             keypoints=_numbers(keypoints, "keypoints"),
