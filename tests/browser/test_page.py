@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from dpmesh.geometry.camera import project
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
 from dpmesh.page.page import iframe
+from dpmesh.render.sigma import UNSURE, sigma_colours
 from dpmesh.video.exports import animated_glb
 from dpmesh.video.tracks_page import tracks_page
 from tests.support.video_tracks import two_people
@@ -122,6 +124,71 @@ def test_the_view_is_saved(scene: Scene, page: Page, tmp_path: Path) -> None:
     image = np.asarray(Image.open(download.value.path()).convert("RGB"))
     assert image.shape[0] > 300
     assert image.std() > 20
+
+
+def window_of(page: Page) -> NDArray[np.int64]:
+    return np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), int)
+
+
+@pytest.mark.parametrize("shift", [0.0, 60.0])
+def test_a_drag_leaves_the_cameras_view_without_a_jump(
+    scene: Scene, page: Page, tmp_path: Path, shift: float
+) -> None:
+    """Also with a principal point off the middle."""
+    K = scene.K + np.array([[0, 0, shift], [0, 0, -shift], [0, 0, 0]])
+    opened(page, replace(scene, K=K).to_html(), tmp_path)
+    before = window_of(page)
+    box = page.locator("#stage").bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 5, y)
+    page.mouse.move(x, y)
+    assert page.locator("#orbit").get_attribute("aria-pressed") == "true"
+    page.wait_for_timeout(300)
+    after = window_of(page)
+    stage = np.s_[: int(box["height"]), : int(box["width"])]
+    off = np.abs(before - after).sum(-1)[stage] > 90
+    assert off.mean() < 0.02
+    page.mouse.move(x + 150, y)
+    page.wait_for_timeout(300)
+    turned = window_of(page)
+    page.mouse.up()
+    assert (np.abs(before - turned).sum(-1)[stage] > 90).mean() > 0.2
+    page.get_by_role("button", name="Camera").click()
+    page.mouse.move(0, 0)
+    assert (np.abs(before - window_of(page)).sum(-1)[stage] > 90).mean() < 0.001
+
+
+def test_a_finger_turns_the_view(scene: Scene, page: Page, tmp_path: Path) -> None:
+    """Else the browser takes the gesture for its own."""
+    opened(page, scene.to_html(), tmp_path)
+    for at_eye in ("true", "false"):
+        page.evaluate(f"window.dpmesh.look({at_eye})")
+        assert page.evaluate("getComputedStyle(document.getElementById('view')).touchAction") == "none"
+
+
+def test_colours_by_sigma_have_a_legend(scene: Scene, page: Page, tmp_path: Path) -> None:
+    opened(page, scene.to_html(), tmp_path)
+    assert page.locator("#scale").is_hidden()
+    page.get_by_label("colour by sigma").check()
+    assert page.locator("#ticks").inner_text().split("\n") == ["0", "10 cm", ">20 cm"]
+    shot = np.asarray(Image.open(io.BytesIO(page.locator("#bar").screenshot())).convert("RGB"), float) / 255
+    row = shot[len(shot) // 2]
+    np.testing.assert_allclose(row[[2, -3]], sigma_colours(np.array([0.0, UNSURE])), atol=0.06)
+    unknown = tuple(replace(one, joint_sigma=np.full(30, np.nan, np.float32)) for one in scene.people)
+    opened(page, replace(scene, people=unknown).to_html(), tmp_path)
+    assert page.get_by_label("colour by sigma").is_hidden()
+
+
+def test_the_floor_has_lines_towards_the_camera(scene: Scene, page: Page, tmp_path: Path) -> None:
+    """They begin behind it; a row of the canvas without any is one between two lines across."""
+    opened(page, scene.to_html(), tmp_path)
+    page.get_by_label("bodies").uncheck()
+    page.get_by_label("floor").check()
+    rows = drawn(page).any(1)
+    assert rows[-len(rows) // 4 :].all() and not rows[: len(rows) // 4].any()
 
 
 def test_in_a_notebook(scene: Scene, page: Page, tmp_path: Path) -> None:

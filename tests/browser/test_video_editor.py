@@ -19,7 +19,7 @@ from dpmesh.video.files import save_tables
 from dpmesh.video.tables import read_text
 from dpmesh.video.tracks import Tracks
 from dpmesh.viewer.app import Viewer
-from dpmesh.viewer.documents import CorrectedVideo
+from dpmesh.viewer.documents import CorrectedVideo, leave_out
 from tests.browser.support import opened, screen
 from tests.support.video_tracks import two_people
 
@@ -104,6 +104,47 @@ def test_the_floor_is_set_and_undone(viewer: Viewer, document: CorrectedVideo, p
     page.get_by_text("Undo", exact=True).click()
     page.get_by_text("undone: floor").wait_for(timeout=20_000)
     assert document.steps == [] and document.corrected().ground is None
+
+
+def test_steps_are_undone_and_redone(viewer: Viewer, document: CorrectedVideo, page: Page) -> None:
+    opened(page, viewer)
+
+    def press(name: str, status: str) -> None:
+        page.get_by_text(name, exact=True).click()
+        page.get_by_text(status).wait_for(timeout=20_000)
+
+    press("Redo", "Nothing to redo.")
+    press("It is hidden", "hide R_Wrist in frame 0: 1 step, fitted")
+    press("Undo", "undone: hide R_Wrist in frame 0: 0 steps")
+    press("Redo", "redone: hide R_Wrist in frame 0: 1 step")
+    hide = Correction("hide", 0, "R_Wrist", frame=0)
+    assert document.steps == [hide]
+    press("Undo", "undone: hide R_Wrist in frame 0: 0 steps")
+    press("Delete this person", "delete: 1 step")
+    press("Redo", "Nothing to redo.")  # the new step took the other's place
+    assert document.steps == [Correction("delete", 0)]
+
+
+def test_chosen_colours_and_hidden_people_stay(viewer: Viewer, document: CorrectedVideo) -> None:
+    """Also where another person was deleted, with whom the palette changes."""
+    red = (1.0, 0.0, 0.0)
+    viewer.stage.people["person_03"].colour = red
+    viewer.stage.people["person_03"].visible = False
+    document.steps.append(Correction("delete", 0))
+    viewer.show(document.shown())
+    assert viewer.stage.people["person_03"].colour == red
+    assert not viewer.stage.people["person_03"].visible
+
+
+def test_what_was_left_out_is_said_in_the_panel(document: CorrectedVideo, page: Page) -> None:
+    document.steps.append(Correction("delete", 7))
+    leave_out(document, "there is no track 7")
+    viewer = Viewer(document.shown(), port=0, document=document)
+    try:
+        opened(page, viewer)
+        page.get_by_text("is not applied: there is no track 7.").wait_for(timeout=20_000)
+    finally:
+        viewer.close()
 
 
 def test_corrected_tracks_are_refused(document: CorrectedVideo) -> None:

@@ -1,5 +1,6 @@
 """Videos: accepted, predicted in a process of their own, fetched, removed, whatever becomes of that process."""
 
+import io
 import json
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from service import Reply, ask, fake_predictor, running, until
+from PIL import Image
+from service import Reply, ask, fake_predictor, image_form, running, until
 
 from dpmesh.inference.options import ModelOptions
 from dpmesh.serve.limits import Limits
@@ -27,7 +29,7 @@ say = lambda **m: print(json.dumps(m), flush=True)
 say(frames=1, total=2)
 out, options = pathlib.Path(sys.argv[2]), json.loads(sys.argv[3])
 tempfile.NamedTemporaryFile(delete=False).write(b"left behind")
-content = pathlib.Path(sys.argv[1]).read_bytes()
+content = pathlib.Path(sys.argv[1]).read_bytes()[12:]
 if content == b"crash": import os; os.kill(os.getpid(), 11)
 if content == b"error": say(error="video: it is no good."); sys.exit(1)
 if content == b"hang": import time; say(frames=7); time.sleep(60)
@@ -35,6 +37,9 @@ if content == b"noise": print("no JSON", flush=True); print("[1]", flush=True)
 (out / "tracks.json").write_text(json.dumps(options))
 say(frames=2, done=True)
 """
+
+
+HEAD = b"\0\0\0\x18ftypmp42"
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +63,12 @@ def serving(**limits: float) -> Iterator[tuple[int, Service]]:
 
 
 def post(port: int, content: bytes = b"fine", **fields: str) -> Reply:
+    """content: what follows a video's first bytes; empty for an empty file."""
+    content = HEAD + content if content else b""
+    return send(port, content, **fields)
+
+
+def send(port: int, content: bytes, **fields: str) -> Reply:
     return ask(port, "POST", "/v1/video", [("video", ("my clip.mp4", content)), *fields.items()])
 
 
@@ -162,6 +173,51 @@ def test_wrong_fields(fields: dict[str, str], temporary: Path) -> None:
     assert not list(temporary.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF"])
+def test_an_image_is_not_taken_for_a_video(kind: str, temporary: Path) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(file, kind)
+    with serving() as (port, service):
+        reply = send(port, file.getvalue())
+        assert reply.status == 422 and "images go to /v1/predict" in reply.json["error"]
+        assert service.jobs.unfinished == 0
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1",
+        b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+        b"ffconcat version 1.0\nfile a.mp4\n",
+        b"text",
+    ],
+)
+def test_what_is_no_video(content: bytes) -> None:
+    with serving() as (port, _):
+        reply = send(port, content)
+        assert reply.status == 422 and "no MP4, MOV, WebM, AVI or GIF" in reply.json["error"]
+
+
+def test_a_video_is_not_taken_for_an_image(tmp_path: Path) -> None:
+    with serving() as (port, _):
+        for content in (
+            clip(tmp_path / "a.mp4", 2),
+            b"\x1aE\xdf\xa3\x9fB\x86\x81\1",
+            b"RIFF\0\0\0\0AVI LIST",
+        ):
+            reply = ask(port, "POST", "/v1/predict", image_form(content))
+            assert (reply.status, reply.json["error"]) == (422, "image: is a video; videos go to /v1/video.")
+
+
+def test_a_still_gif_is_both() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, "GIF")
+    with serving() as (port, _):
+        assert send(port, file.getvalue()).status == 202
+        assert ask(port, "POST", "/v1/predict", image_form(file.getvalue())).status == 200
+
+
 def test_a_service_without_videos() -> None:
     with running(Service(fake_predictor())) as (port, _):
         assert post(port).status == 501
@@ -206,11 +262,10 @@ def real(source: Path, out: Path, options: dict[str, Any]) -> list[str]:
 @pytest.mark.slow
 def test_a_real_video(tmp_path: Path, temporary: Path) -> None:
     with running(Service(fake_predictor(), videos=real)) as (port, _):
-        good = post(port, clip(tmp_path / "a.mp4", 6))
-        long = post(port, clip(tmp_path / "b.mp4", 20))
-        playlist = post(port, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+        good = send(port, clip(tmp_path / "a.mp4", 6))
+        long = send(port, clip(tmp_path / "b.mp4", 20))
         wait = {"seconds": 120.0}
-        for job in (good, long, playlist):
+        for job in (good, long):
             path = job.headers["location"]
             until(lambda path=path: ask(port, "GET", path).json["state"] in ("done", "failed"), **wait)
         state = ask(port, "GET", good.headers["location"]).json
@@ -219,8 +274,7 @@ def test_a_real_video(tmp_path: Path, temporary: Path) -> None:
         assert ask(port, "GET", state["results"]["scene.glb"]).body[:4] == b"glTF"
         tracks = ask(port, "GET", state["results"]["tracks.json"]).json
         assert (tracks["source"], tracks["frames"], len(tracks["people"])) == ("my clip.mp4", 6, 1)
-        for job, sentence in ((long, "at most 1 seconds"), (playlist, "no MP4, MOV, WebM, AVI or GIF")):
-            assert sentence in ask(port, "GET", job.headers["location"]).json["error"]
+        assert "at most 1 seconds" in ask(port, "GET", long.headers["location"]).json["error"]
     assert not list(temporary.iterdir())
 
 

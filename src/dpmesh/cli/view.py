@@ -14,6 +14,7 @@ from dpmesh.inference.options import ModelOptions
 if TYPE_CHECKING:
     from dpmesh.inference.corrections import Correction, Corrections
     from dpmesh.viewer.documents import Document
+    from dpmesh.viewer.results import ShownResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     port = _free_port(args.host, args.port)
     other = None if args.compare is None else open_result(args.compare, args.body, args.image)
     document = _document(args) if args.edit or args.corrections else None
-    result = open_result(args.result, args.body, args.image) if document is None else document.shown()
+    result = open_result(args.result, args.body, args.image) if document is None else _first(document, args)
     if other is not None and (other.image_size, len(other.times) > 1) != (
         result.image_size,
         len(result.times) > 1,
@@ -104,43 +105,71 @@ def _free_port(host: str, wanted: int | None) -> int:
 def _document(args: argparse.Namespace) -> "Document":
     """The image or video to correct. Raises InputError where it cannot be corrected."""
     from dpmesh.inference.corrections import Corrections
-    from dpmesh.viewer.documents import LIST, CorrectedImage, CorrectedVideo, video_entry
+    from dpmesh.viewer.documents import CorrectedImage, CorrectedVideo, leave_out, video_entry
     from dpmesh.viewer.results import SCENE, layer_of, recorded_video, result_folder
 
     folder = result_folder(args.result)
     out = args.out or folder.parent / "corrected"
-    saved = out / LIST
     listed = Corrections.read(args.corrections) if args.corrections else Corrections()
     if (folder / SCENE).is_file():
         from dpmesh.inference.predictor import Predictor
         from dpmesh.inference.scene import Scene
 
         scene = Scene.load(folder, args.image, args.body)
-        steps = _steps(listed, saved, scene.source, scene.source_sha256)
+        steps, fault = _steps(listed, out, scene.source, scene.source_sha256)
         predictor = Predictor.from_pretrained(**vars(model_options(args)))
-        return CorrectedImage(scene, predictor, out, folder.name, steps)
-    from dpmesh.video.tables import read_text
-    from dpmesh.video.tracks import Tracks
+        document: Document = CorrectedImage(scene, predictor, out, folder.name, steps)
+    else:
+        from dpmesh.video.tables import read_text
+        from dpmesh.video.tracks import Tracks
 
-    record = read_text(folder)
-    video = str(args.image) if args.image else recorded_video(folder)
-    entry = video_entry(record, [])
-    steps = _steps(listed, saved, entry.source, entry.sha256)
-    return CorrectedVideo(Tracks.load(folder), layer_of(args.body), record, video, out, folder.name, steps)
+        record = read_text(folder)
+        video = str(args.image) if args.image else recorded_video(folder)
+        entry = video_entry(record, [])
+        steps, fault = _steps(listed, out, entry.source, entry.sha256)
+        tracks, body = Tracks.load(folder), layer_of(args.body)
+        document = CorrectedVideo(tracks, body, record, video, out, folder.name, steps)
+    if fault:
+        leave_out(document, fault)
+    return document
 
 
-def _steps(listed: "Corrections", saved: Path, source: str, sha256: str) -> "list[Correction]":
-    """Those of a list, without one those saved before, which the next saving would replace. Raises InputError where the
-    list has some, and none of this image or video."""
+def _steps(listed: "Corrections", out: Path, source: str, sha256: str) -> "tuple[list[Correction], str]":
+    """Those of a list, without one those saved before, which the next saving would replace; and why these are not used.
+    Raises InputError where the list has some, and none of this image or video."""
     from dpmesh.inference.corrections import Corrections
+    from dpmesh.viewer.documents import LIST
 
-    if not listed.entries and saved.exists():
-        steps = list(Corrections.read(saved).of(source, sha256))
-        if steps:
-            number = f"{len(steps)} correction{'s' * (len(steps) != 1)}"
-            say(f"goes on with {number} of {saved}; Undo takes them back, another --out begins anew")
-        return steps
-    steps = list(listed.of(source, sha256))
-    if listed.entries and not steps:
-        raise InputError(f"has no corrections of {Path(source).name}", where=listed.where)
-    return steps
+    if listed.entries:
+        steps = list(listed.of(source, sha256))
+        if not steps:
+            raise InputError(f"has no corrections of {Path(source).name}", where=listed.where)
+        return steps, ""
+    before = Corrections.read(out / LIST) if (out / LIST).exists() else Corrections()
+    try:
+        return list(before.of(source, sha256)), ""
+    except InputError as error:
+        return [], error.what
+
+
+def _first(document: "Document", args: argparse.Namespace) -> "ShownResult":
+    """The result as it opens: uncorrected where what was saved before does not fit it. Raises InputError for such
+    --corrections."""
+    from dpmesh.viewer.documents import LIST, leave_out
+
+    count = 0 if args.corrections else len(document.steps)
+    try:
+        result = document.shown()
+    except InputError as error:
+        if not count:
+            raise
+        leave_out(document, error.what)
+        result = document.shown()
+    if document.unapplied:
+        say(document.unapplied)
+    elif count:
+        number = f"{count} correction{'s' * (count != 1)}"
+        say(
+            f"goes on with {number} of {document.out / LIST}; Undo takes them back, another --out begins anew"
+        )
+    return result

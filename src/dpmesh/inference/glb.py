@@ -110,6 +110,11 @@ def glb_parts(
     return file.parts()
 
 
+def linear(srgb: Float[np.ndarray, "*n"]) -> Float[NDArray[np.float64], "*n"]:
+    """Colours as glTF has them, from sRGB in [0, 1]."""
+    return np.asarray(((srgb + 0.055) / 1.055) ** 2.4, np.float64)
+
+
 class _Scene(Gltf):
     """A document of bodies, their camera and its image."""
 
@@ -177,12 +182,11 @@ class _Scene(Gltf):
             influences[f"JOINTS_{i}"] = self.accessor(joints, VERTICES)
             influences[f"WEIGHTS_{i}"] = self.accessor(weights, VERTICES)
         for body in bodies:
-            linear = [((c + 0.055) / 1.055) ** 2.4 for c in body.colour]
             material = self.add(
                 "materials",
                 name=body.name,
                 pbrMetallicRoughness={
-                    "baseColorFactor": [*linear, 1.0],
+                    "baseColorFactor": [*linear(np.array(body.colour)).tolist(), 1.0],
                     "metallicFactor": 0.0,
                     "roughnessFactor": 0.7,
                 },

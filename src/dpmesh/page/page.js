@@ -1,12 +1,12 @@
 // The viewer of one result. Frame of the drawing: glTF's (x right, y up, the camera at the origin looking along -z).
-// Data: page.py. `window.dpmesh` is for tests and for pages that embed this one.
+// Data: page.py. Clicks and drags: pointer.js. `window.dpmesh` is for tests and for pages that embed this one.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const [HEIGHT, WIDTH] = data.image_size;
 const NEAR = 0.05, FAR = 500, FAINT = 0.25; // opacity of other hypotheses
-const state = { eye: true, time: 0, playing: false, picked: [] };
+const state = { eye: true, lens: false, time: 0, playing: false, picked: [] };
 
 const renderer = new THREE.WebGLRenderer({ canvas: $("view"), antialias: true, alpha: true, preserveDrawingBuffer: true });
 renderer.setPixelRatio(Math.min(window.devicePixelRatio || 1, 2));
@@ -20,7 +20,7 @@ const eye = new THREE.PerspectiveCamera(50, WIDTH / HEIGHT, NEAR, FAR);
 const free = new THREE.PerspectiveCamera(45, 1, NEAR, FAR);
 const controls = new THREE.OrbitControls(free, $("view"));
 controls.addEventListener("change", draw);
-let bodies = {}, mixer = null, duration = 0, frustum = null, floor = null;
+let bodies = {}, mixer = null, duration = 0, frustum = null, floor = null, depths = {};
 
 // ------------------------------------------------------------------------------------------------- the camera's eye
 // K maps the camera frame to pixels whose centres are integers; the image spans -0.5 to size - 0.5.
@@ -39,11 +39,8 @@ function setProjection() {
 
 function layout() {
   const stage = $("stage").getBoundingClientRect();
-  let width = stage.width, height = stage.height;
-  if (state.eye) {
-    const zoom = Math.min(width / WIDTH, height / HEIGHT);
-    [width, height] = [WIDTH * zoom, HEIGHT * zoom];
-  }
+  const zoom = Math.min(stage.width / WIDTH, stage.height / HEIGHT), inside = [WIDTH * zoom, HEIGHT * zoom];
+  const [width, height] = state.eye ? inside : [stage.width, stage.height];
   const place = `left:${(stage.width - width) / 2}px;top:${(stage.height - height) / 2}px;width:${width}px;height:${height}px`;
   for (const id of ["view", "marks", "photo", "film"]) $(id).style.cssText = place;
   renderer.setSize(width, height, false);
@@ -51,6 +48,8 @@ function layout() {
   $("marks").height = height * renderer.getPixelRatio();
   free.aspect = width / height;
   free.updateProjectionMatrix();
+  if (state.lens) free.projectionMatrix.makeScale(inside[0] / width, inside[1] / height, 1).multiply(eye.projectionMatrix);
+  free.projectionMatrixInverse.copy(free.projectionMatrix).invert();
   draw();
 }
 
@@ -163,6 +162,7 @@ function update() {
 function draw() {
   if (mixer) mixer.setTime(Math.min(state.time, duration - 1e-4));
   update();
+  $("scale").hidden = !$("sigma").checked;
   $("photo").hidden = !(state.eye && data.image && $("image").checked);
   $("film").hidden = !(state.eye && data.video && $("image").checked);
   followFilm();
@@ -209,41 +209,6 @@ function drawMarks() {
   }
 }
 
-function measure() {
-  const picked = state.picked, at = picked.map((dot) => dot.position);
-  const names = picked.map((dot) => dot.userData.name).join(" – ");
-  let text = names;
-  if (picked.length === 2) text += `: ${(100 * at[0].distanceTo(at[1])).toFixed(1)} cm`;
-  if (picked.length === 3) {
-    const [a, b] = [at[0].clone().sub(at[1]), at[2].clone().sub(at[1])];
-    text += `: ${((a.angleTo(b) * 180) / Math.PI).toFixed(0)}°`;
-  }
-  $("measure").textContent = text;
-}
-
-// A click that does not turn the view picks the joint below it; the fourth begins anew.
-let pressed = null;
-$("view").addEventListener("pointerdown", (event) => { pressed = [event.clientX, event.clientY]; });
-$("view").addEventListener("pointerup", (event) => {
-  if (!pressed || Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) > 4) return;
-  if (!$("skeleton").checked) return;
-  const box = $("view").getBoundingClientRect();
-  const x = (2 * (event.clientX - box.left)) / box.width - 1, y = 1 - (2 * (event.clientY - box.top)) / box.height;
-  const camera = state.eye ? eye : free;
-  let best = null, least = 14; // pixels
-  for (const { dots } of Object.values(bodies)) {
-    if (!dots.visible) continue;
-    for (const dot of dots.children) {
-      const p = dot.position.clone().project(camera);
-      const off = Math.hypot(((p.x - x) * box.width) / 2, ((p.y - y) * box.height) / 2);
-      if (off < least) [best, least] = [dot, off];
-    }
-  }
-  state.picked = best === null || state.picked.length === 3 ? [] : state.picked;
-  if (best && !state.picked.includes(best)) state.picked.push(best);
-  draw();
-});
-
 function addFrustum(depth) {
   const [[fx, , cx], [, fy, cy]] = data.K;
   const corner = (x, y) => inDrawing([((x - cx) / fx) * depth, ((y - cy) / fy) * depth, depth]);
@@ -268,7 +233,11 @@ function addFrustum(depth) {
 
 // The floor: where the result knows it, else level at the height of the lowest joint of the first row.
 function addFloor(middle, lowest) {
-  floor = new THREE.GridHelper(10, 20, 0x6d7885, 0x3c444d);
+  // In short pieces: some renderers drop a line whole that begins behind the camera.
+  const points = [], at = (x, z) => points.push(new THREE.Vector3(x / 2, 0, z / 2)); // half metres
+  for (let i = -10; i <= 10; i += 1) for (let k = -10; k < 10; k += 1) { at(i, k); at(i, k + 1); at(k, i); at(k + 1, i); }
+  floor = new THREE.LineSegments(
+    new THREE.BufferGeometry().setFromPoints(points), new THREE.LineBasicMaterial({ color: 0x7f8c99 }));
   const up = data.floor ? inDrawing(data.floor.up).normalize() : new THREE.Vector3(0, 1, 0);
   floor.quaternion.setFromUnitVectors(new THREE.Vector3(0, 1, 0), up);
   // Ground: up · point + height = 0 on the floor.
@@ -326,7 +295,8 @@ function start(gltf) {
   const first = data.people.flatMap((person) => person.joints3d[0].map(inDrawing));
   const box = new THREE.Box3().setFromPoints(first.length ? first : [new THREE.Vector3(0, 0, -3)]);
   const middle = box.getCenter(new THREE.Vector3()), size = box.getSize(new THREE.Vector3()).length();
-  addFrustum(Math.max(0.3, 0.25 * -middle.z));
+  depths = { middle: Math.max(NEAR, -middle.z), farthest: Math.max(1, -box.min.z), frustum: Math.max(0.3, 0.25 * -middle.z) };
+  addFrustum(depths.frustum);
   addFloor(middle, box.min.y - 0.05);
   controls.target.copy(middle);
   free.position.copy(middle).add(new THREE.Vector3(0.9, 0.35, 0.7).normalize().multiplyScalar(Math.max(2.5, 1.5 * size)));
@@ -364,6 +334,9 @@ window.dpmesh = {
   },
 };
 
+$("unsure").hidden = !data.people.some((person) => person.joint_sigma);
+$("bar").style.background = `linear-gradient(to right, ${data.colours.map((colour) => `rgb(${colour})`)})`;
+$("ticks").append(...data.ticks.map((text) => Object.assign(document.createElement("span"), { textContent: text })));
 document.title = $("title").textContent = data.title;
 if (data.image) $("photo").src = data.image;
 if (data.video) { $("film").src = data.video; $("film").addEventListener("seeked", () => renderer.render(scene, state.eye ? eye : free)); }
@@ -378,5 +351,6 @@ window.addEventListener("keydown", (event) => {
   if (event.target.tagName === "INPUT" || event.target.tagName === "SELECT") return;
   if (event.key === " " && data.animated) { event.preventDefault(); play(!state.playing); }
 });
+watchPointer();
 const bytes = Uint8Array.from(atob($("glb").textContent), (c) => c.charCodeAt(0));
 new THREE.GLTFLoader().parse(bytes.buffer, "", start, fail);

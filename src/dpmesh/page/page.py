@@ -1,6 +1,7 @@
 """One HTML file with everything in it: three.js, the viewer's script, the result's numbers and its GLB.
 
-The script is page.js; three.js is bundled by tools/assets/build_three.py. The page asks for nothing outside itself.
+The scripts are pointer.js and page.js; three.js is bundled by tools/assets/build_three.py. The page asks for nothing
+outside itself.
 """
 
 import base64
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from dpmesh.assets import shipped
 from dpmesh.geometry.floor import Floor
-from dpmesh.render.sigma import UNSURE, sigma_colours
+from dpmesh.render.sigma import TICKS, UNSURE, sigma_colours
 from dpmesh.skeletons import JOINTS30, SMPL24
 
 _LEVELS = 17
@@ -76,7 +77,7 @@ def html_page(content: PageContent, glb: bytes) -> str:
         "DATA": _script_safe(json.dumps(page_data(content), allow_nan=False, separators=(",", ":"))),
         "GLB": base64.b64encode(glb).decode(),
         "THREE": _three(),
-        "JS": texts["JS"],
+        "JS": (folder / "pointer.js").read_text("utf-8") + texts["JS"],
     }
     page = texts["HTML"]
     for name, text in parts.items():
@@ -122,6 +123,7 @@ def page_data(content: PageContent) -> dict[str, Any]:
         else {"up": content.floor.up.tolist(), "height": float(content.floor.height)},
         "unsure": UNSURE,
         "colours": colours.tolist(),
+        "ticks": list(TICKS),
         "joint_names": list(JOINTS30.joints),
         "bones": [list(limb) for limb in (*SMPL24.limbs, *_head())],
         "people": [_person(person) for person in content.people],

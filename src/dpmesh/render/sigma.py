@@ -1,5 +1,7 @@
 """Bodies coloured by the uncertainty of their joints, and the colour scale."""
 
+from html import escape
+
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -9,6 +11,8 @@ from dpmesh.render.typed import clamp, floats, to_uint8
 
 UNSURE = 0.2
 """Metres: from here on the surface has the last colour. The same in every image, so that images compare."""
+TICKS = ("0", f"{50 * UNSURE:g} cm", f">{100 * UNSURE:g} cm")
+"""What the colour scale says at its beginning, in the middle and at its end."""
 _MAP = cv2.COLORMAP_VIRIDIS
 """Perceptually uniform, for colour-blind readers too: dark blue is a small sigma, yellow a large one."""
 _PAPER, _INK = (250, 250, 250), (40, 44, 50)
@@ -35,6 +39,21 @@ def sigma_colours(sigma: Float[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n 3"]
     return (floats(table) / 255).astype(np.float32)[np.rint(levels).astype(int)]
 
 
+def legend_html() -> str:
+    """The colour scale as one HTML element, from left to right."""
+    stops = np.rint(255 * sigma_colours(np.linspace(0, UNSURE, 9))).astype(int)
+    colours = ",".join(f"rgb({r},{g},{b})" for r, g, b in stops)
+    ticks = "".join(
+        f'<span style="flex:1;text-align:{at}">{escape(text)}</span>'
+        for at, text in zip(("left", "center", "right"), TICKS, strict=True)
+    )
+    return (
+        '<div style="padding:0 0.6em 0.4em;font-size:0.8em"><div>Sigma, sure to unsure</div>'
+        f'<div style="height:0.8em;background:linear-gradient(to right,{colours})"></div>'
+        f'<div style="display:flex">{ticks}</div></div>'
+    )
+
+
 def add_legend(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w2 3"]:
     """A copy with the colour scale in a strip to its right; the image's own pixels stay where they are.
 
@@ -55,7 +74,7 @@ def add_legend(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w2 3"]
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(max(7.0, 13 * zoom))
     for k, line in enumerate(("sigma of", "the joints")):
         pen.text((left, margin + 17 * zoom * k), line, _INK, font)
-    for share, text in ((0.0, f">{100 * UNSURE:g} cm"), (0.5, f"{50 * UNSURE:g} cm"), (1.0, "0")):
+    for share, text in zip((1.0, 0.5, 0.0), TICKS, strict=True):
         y = top + share * (long - 1)
         pen.line((left + bar, y, left + bar + 5 * zoom, y), _INK)
         pen.text((left + bar + 8 * zoom, y), text, _INK, font, anchor="lm")

@@ -6,15 +6,20 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import File, Form, Request, UploadFile
 
+from dpmesh.decode import VIDEO as VIDEO_KIND
+from dpmesh.decode import other_kind
 from dpmesh.errors import DPMeshError
 from dpmesh.inference.option_docs import option_docs
 from dpmesh.inference.options import MOST_HYPOTHESES, PredictOptions
 from dpmesh.inference.output_formats import Colouring
 from dpmesh.io import parse_json
-from dpmesh.serve.limits import Limits, Refused, sentence_of
+from dpmesh.serve.limits import PREDICT, Limits, Refused, sentence_of
 
 LONGEST_NAME = 200
 """Characters of a file's name that are kept."""
+_HEAD = 12
+_BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip")
+"""With which MP4 and MOV may begin, besides ftyp."""
 _DOCS = {name: " ".join(text.split("\n\n")[0].split()) for name, text in option_docs(PredictOptions).items()}
 
 Image = Annotated[UploadFile, File(description="The image's file: JPEG, PNG, WebP, TIFF, AVIF, HEIC, …")]
@@ -113,6 +118,20 @@ async def content_of(file: UploadFile, limit: int, name: str) -> bytes:
     if len(data) > limit:
         raise Refused(413, f"{name}: the file is larger than {limit:,} bytes")
     return data
+
+
+async def refuse_no_video(file: UploadFile) -> None:
+    """Raise Refused for anything but MP4, MOV, WebM, AVI and GIF: FFmpeg also opens images, and playlists, which name
+    other files."""
+    head = await file.read(_HEAD)
+    await file.seek(0)
+    if head[4:8] == b"ftyp":
+        known = other_kind(head) is VIDEO_KIND  # else HEIC, AVIF or a raw photo
+    else:
+        known = head[4:8] in _BOXES or head.startswith((b"\x1a\x45\xdf\xa3", b"GIF8"))
+        known = known or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
+    if not known:
+        raise Refused(422, f"video: the file is no MP4, MOV, WebM, AVI or GIF; images go to {PREDICT}")
 
 
 def base_name(name: str | None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from starlette.exceptions import HTTPException
 
+from dpmesh.decode import VIDEO as VIDEO_KIND
 from dpmesh.errors import ConfigError, DPMeshError, printable
 from dpmesh.inference.options import MAX_PEOPLE
 from dpmesh.io import reason
@@ -87,6 +88,8 @@ def sentence_of(error: DPMeshError) -> str:
     """Without the advice where that is one for the command line or for Python."""
     where = {"bytes": "image", "array": "keypoints"}.get(error.where, error.where)
     text = f"{where}: {error.what}" if where else error.what
+    if error.what == VIDEO_KIND.what:
+        return one_sentence(f"{text}; videos go to {VIDEO}")
     foreign = re.search(r"--\w|dpmesh |\(|Pass |lists?\b", error.fix)
     return one_sentence(
         f"{text}; {error.fix[:1].lower()}{error.fix[1:]}" if error.fix and not foreign else text

@@ -21,6 +21,7 @@ _PARTS = {
     "index.js": (files("dpmesh.serve") / "web/index.js", "text/javascript"),
     "viewer.js": (files("dpmesh.serve") / "web/viewer.js", "text/javascript"),
     "page.css": (files("dpmesh.page") / "page.css", "text/css"),
+    "pointer.js": (files("dpmesh.page") / "pointer.js", "text/javascript"),
     "page.js": (files("dpmesh.page") / "page.js", "text/javascript"),
     "three.js": (shipped("page/three.js"), "text/javascript"),
 }

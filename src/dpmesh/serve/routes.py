@@ -21,6 +21,7 @@ from dpmesh.serve.forms import (
     image_options,
     only_known_fields,
     people_within,
+    refuse_no_video,
 )
 from dpmesh.serve.limits import PREDICT, Refused, no_room
 from dpmesh.serve.limits import VIDEO as VIDEO_PATH
@@ -109,6 +110,7 @@ async def video(
         raise Refused(422, "video: the file is empty")
     if video.size > service.limits.max_video_bytes:
         raise Refused(413, f"video: the file is larger than {service.limits.max_video_bytes:,} bytes")
+    await refuse_no_video(video)
     options: dict[str, Any] = {
         "start": start,
         "end": end,

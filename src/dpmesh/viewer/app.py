@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import Float
 
 from dpmesh.errors import ConfigError
+from dpmesh.render.sigma import legend_html
 from dpmesh.skeletons import JOINTS30
 from dpmesh.viewer.documents import Document
-from dpmesh.viewer.editor import NEAR_CAMERA, Editor
+from dpmesh.viewer.editor import Editor
 from dpmesh.viewer.results import ShownResult
 from dpmesh.viewer.stage import Stage
+from dpmesh.viewer.views import NEAR_CAMERA, from_camera, from_side, save_view
 
 if TYPE_CHECKING:
     import viser
@@ -115,7 +117,6 @@ class Viewer:
     def show(self, result: ShownResult) -> None:
         """Another result of the same image, as after a correction."""
         with self._lock:
-            hidden = {name for name, drawn in self.stage.people.items() if not drawn.visible}
             before = self.stage
             before.hide()
             self.result = result
@@ -124,8 +125,9 @@ class Viewer:
             self.stage.picked = [one for one in before.picked if one[0] in self.stage.people]
             if result.floor is not None and before.result.floor is None:
                 self._switches["floor"].value = self.stage.shown.floor = True
-            for name in hidden & {*self.stage.people}:
-                self.stage.people[name].visible = False
+            for name in {*before.people} & {*self.stage.people}:  # as the panel has them
+                now, old = self.stage.people[name], before.people[name]
+                now.visible, now.colour = old.visible, old.colour
             for name in {*self._rows} - {*self.stage.people}:
                 for handle in self._rows.pop(name):
                     handle.remove()
@@ -135,7 +137,7 @@ class Viewer:
             self.draw()
             for client in self.server.get_clients().values():  # a floor has turned what is up
                 if np.linalg.norm(client.camera.position) < NEAR_CAMERA:
-                    self._from_camera(client)
+                    from_camera(client, self.result)
 
     def stage_joint(self, name: str, joint: int) -> Float[np.ndarray, "3"] | None:
         """Place of a joint that is drawn, camera frame."""
@@ -144,14 +146,19 @@ class Viewer:
     def _controls(self) -> None:
         gui = self.server.gui
         eye = gui.add_button("Camera's view")
-        eye.on_click(lambda event: self._from_camera(event.client))
-        gui.add_button("From the side").on_click(lambda event: self._from_side(event.client))
+        eye.on_click(lambda event: from_camera(event.client, self.result))
+        side = gui.add_button("From the side")
+        side.on_click(lambda event: from_side(event.client, self.result))
         with gui.add_folder("Show"):
-            several = any(person.of for person in self.result.people)
+            absent: set[str] = set()
+            if not any(person.of for person in self.result.people):
+                absent.add("hypotheses")
+            if not any(np.isfinite(stage.result.joint_sigma).all(1).any() for stage in self.stages):
+                absent.add("sigma")
             for name, label, value in _SWITCHES:
-                if name == "hypotheses" and not several:
-                    continue
-                self._switch(name, label, value)
+                if name not in absent:
+                    self._switch(name, label, value)
+            self._legend = gui.add_html(legend_html(), visible=False)
             opacity = gui.add_slider("Opacity", min=0.1, max=1.0, step=0.05, initial_value=1.0)
 
             @opacity.on_update
@@ -175,7 +182,8 @@ class Viewer:
         with gui.add_folder("Measure"):
             self._measured = gui.add_markdown(_MEASURE)
             gui.add_button("Clear").on_click(lambda _: self._clear())
-        gui.add_button("Save this view as PNG").on_click(lambda event: self._save(event.client))
+        save = gui.add_button("Save this view as PNG")
+        save.on_click(lambda event: save_view(event.client, save))
 
     def _switch(self, name: str, label: str, value: bool) -> None:
         box = self._switches[name] = self.server.gui.add_checkbox(label, value)
@@ -184,6 +192,7 @@ class Viewer:
     def _set(self, name: str, value: object) -> None:
         for stage in self.stages:
             setattr(stage.shown, name, value)
+        self._legend.visible = self.stage.shown.sigma
         self.draw()
 
     def _person(self, name: str) -> None:
@@ -297,46 +306,6 @@ class Viewer:
             nonlocal shape
             if camera.aspect != shape and np.linalg.norm(camera.position) < NEAR_CAMERA:
                 shape = camera.aspect
-                self._from_camera(client)
+                from_camera(client, self.result)
 
-        self._from_camera(client)
-
-    def _from_camera(self, client: "viser.ClientHandle | None") -> None:
-        if client is None:
-            return
-        (height, width), K = self.result.image_size, self.result.K
-        # The whole image fits into the window, whatever its shape.
-        tangent = max(height / 2 / K[1, 1], width / 2 / K[0, 0] / max(client.camera.aspect, 1e-3))
-        with client.atomic():
-            client.camera.up_direction = (0.0, -1.0, 0.0)
-            client.camera.position = (0.0, 0.0, 0.0)
-            client.camera.look_at = (0.0, 0.0, self._depth())
-            client.camera.fov = float(2 * np.arctan(tangent))
-
-    def _from_side(self, client: "viser.ClientHandle | None") -> None:
-        if client is None:
-            return
-        joints = self.result.own_joints.reshape(-1, 3)
-        low, high = (
-            np.percentile(joints, [2, 98], axis=0) if len(joints) else np.array([[-1, -1, 2], [1, 1, 4.0]])
-        )
-        middle, size = (low + high) / 2, float(np.linalg.norm(high - low))
-        with client.atomic():
-            client.camera.up_direction = (0.0, -1.0, 0.0)
-            client.camera.fov = 0.8
-            client.camera.position = tuple(middle + max(2.0, 1.5 * size) * np.array([0.9, -0.2, -0.4]))
-            client.camera.look_at = tuple(middle)
-
-    def _depth(self) -> float:
-        joints = self.result.own_joints
-        return float(np.median(joints[..., 2])) if joints.size else 3.0
-
-    @staticmethod
-    def _save(client: "viser.ClientHandle | None") -> None:
-        if client is None:
-            return
-        import cv2
-
-        image = client.get_render(height=round(1920 / max(client.camera.aspect, 0.1)), width=1920)
-        _, png = cv2.imencode(".png", image[..., [2, 1, 0]])
-        client.send_file_download("view.png", png.tobytes(), save_immediately=True)
+        from_camera(client, self.result)

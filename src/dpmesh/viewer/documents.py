@@ -5,6 +5,7 @@ What a step does is in inference/correct.py and video/correct.py; a shorter list
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ from dpmesh.inference.corrections import Correction, Corrections, Entry, correct
 from dpmesh.inference.hypotheses import with_hypotheses
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
+from dpmesh.io import atomic_write
 from dpmesh.video.correct import correct_tracks
 from dpmesh.video.decode import Span, open_frames
 from dpmesh.video.files import write_result
@@ -29,9 +31,12 @@ LIST = "corrections.json"
 
 @runtime_checkable
 class Document(Protocol):
-    """steps: what the list holds; undoing shortens it."""
+    """steps: what the list holds; undoing shortens it. unapplied: why what was saved before was left out, empty where
+    it was not. out: folder of the corrected result and its list."""
 
     steps: list[Correction]
+    unapplied: str
+    out: Path
 
     @property
     def K(self) -> Float[np.ndarray, "3 3"]: ...
@@ -73,6 +78,7 @@ class CorrectedImage:
     out: Path
     name: str
     steps: list[Correction] = field(default_factory=list[Correction])
+    unapplied: str = ""
 
     def __post_init__(self) -> None:
         where = self.scene.source or self.name
@@ -107,7 +113,7 @@ class CorrectedImage:
 
     def save(self, overlay: bool = False) -> Path:
         folder = self.corrected().save(self.out, self.name, overwrite=True)
-        _add_to_list(self.out / LIST, Entry(self.scene.source, self.scene.source_sha256, tuple(self.steps)))
+        _add_to_list(self, Entry(self.scene.source, self.scene.source_sha256, tuple(self.steps)))
         return folder
 
 
@@ -123,6 +129,7 @@ class CorrectedVideo:
     out: Path
     name: str
     steps: list[Correction] = field(default_factory=list[Correction])
+    unapplied: str = ""
 
     def __post_init__(self) -> None:
         _refuse_corrected(self.tracks.corrections, self.name)
@@ -176,7 +183,7 @@ class CorrectedVideo:
             write_result(self.corrected(), part / RESULT, self.body, frames, span, made, formats, unit)
             publish(part, target)
             finish(part)
-        _add_to_list(self.out / LIST, video_entry(self.record, self.steps))
+        _add_to_list(self, video_entry(self.record, self.steps))
         return target
 
 
@@ -198,8 +205,29 @@ def _deleted(steps: list[Correction]) -> set[int | None]:
     return {step.person for step in steps if step.op == "delete"}
 
 
-def _add_to_list(path: Path, entry: Entry) -> None:
-    """The entry takes the place of one of the same file."""
+def leave_out(document: Document, reason: str) -> None:
+    """Begin without the steps that were saved before. reason: why."""
+    document.steps.clear()
+    path = document.out / LIST
+    document.unapplied = f"{path} is not applied: {reason}. Saving keeps it as {_free_name(path).name}."
+
+
+def _of_same_file(one: Entry, other: Entry) -> bool:
+    """As Corrections.of tells files apart."""
+    same_name = Path(one.source).name == Path(other.source).name
+    return one.sha256 == other.sha256 and (bool(one.sha256) or same_name)
+
+
+def _free_name(path: Path) -> Path:
+    numbered = (path.with_stem(f"{path.stem}_{number}") for number in count(1))
+    return next(other for other in numbered if not other.exists())
+
+
+def _add_to_list(document: Document, entry: Entry) -> None:
+    """The entry takes the place of those of the same file. A list that was left out stays under another name."""
+    path = document.out / LIST
     others = Corrections.read(path).entries if path.exists() else ()
-    kept = (one for one in others if (one.source, one.sha256) != (entry.source, entry.sha256))
-    Corrections((*kept, entry)).write(path)
+    if document.unapplied and path.exists():
+        atomic_write(_free_name(path), path.read_bytes())
+    Corrections((*(one for one in others if not _of_same_file(one, entry)), entry)).write(path)
+    document.unapplied = ""

@@ -13,12 +13,11 @@ from dpmesh.skeletons import JOINTS30
 from dpmesh.viewer.documents import Document
 from dpmesh.viewer.floor_panel import FloorPanel
 from dpmesh.viewer.results import ShownResult
+from dpmesh.viewer.views import NEAR_CAMERA
 
 if TYPE_CHECKING:
     import viser
 
-NEAR_CAMERA = 0.02
-"""Metres from the image's camera up to which the view counts as its own."""
 _PARTS: dict[str, Part] = {"all": "all", "arms": "arms", "legs": "legs"}
 
 
@@ -51,13 +50,16 @@ class Editor:
             if of_image:
                 gui.add_markdown("A new person: hold Shift and drag a box in the camera's view.")
             self.floor = FloorPanel(gui, self._set_floor)
-            gui.add_button("Undo").on_click(lambda _: self._undo())
+            steps = gui.add_button_group("Steps", ("Undo", "Redo"))
+            steps.on_click(lambda _: self._undo() if steps.value == "Undo" else self._redo())
             overlay = None
             if document.has_overlay:
                 overlay = gui.add_checkbox("Save the overlay, too", False)
             save = gui.add_button("Save")
             save.on_click(lambda _: self._save(overlay is not None and overlay.value))
-            self._status = gui.add_markdown("")
+            self._status = gui.add_markdown(document.unapplied)
+        self._undone: list[Correction] = []
+        """Steps that can be redone, the next one last."""
         self._gizmo: Any = None
         self._armed = False
         for handle in (self._person, self._joint, self._drag):
@@ -102,7 +104,9 @@ class Editor:
         if frame is not None and (op in ("move", "hide") or "pixels" in fields):
             fields["frame"] = frame
         self.document.steps.append(Correction(op, **fields))
-        if not self._apply(self.document.steps[-1].mark):
+        if self._apply(self.document.steps[-1].mark):
+            self._undone.clear()
+        else:
             self.document.steps.pop()
 
     def _apply(self, what: str) -> bool:
@@ -132,7 +136,17 @@ class Editor:
             self._status.content = "Nothing to undo."
             return
         undone = self.document.steps.pop()
+        self._undone.append(undone)
         self._apply(f"undone: {undone.mark}")
+
+    def _redo(self) -> None:
+        self.floor.stop()
+        if not self._undone:
+            self._status.content = "Nothing to redo."
+            return
+        again = self._undone.pop()
+        self.document.steps.append(again)
+        self._apply(f"redone: {again.mark}")
 
     def _save(self, overlay: bool) -> None:
         self._status.content = "Saving …"

@@ -93,6 +93,15 @@ class ShownResult:
             np.float64
         )
 
+    @torch.no_grad()
+    def posed(self, row: int) -> Float[NDArray[np.float64], "v 3"]:
+        """Vertices, camera frame."""
+        vertices, rest = self.bind_pose(row)
+        turns, places = self.bones(row)
+        offsets = places - np.einsum("jab,jb->ja", turns, rest)
+        moved = np.einsum("jab,vb->vja", turns, vertices) + offsets
+        return np.einsum("vj,vja->va", self.body.skinning_weights.cpu().numpy(), moved)
+
     def _parameters(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
         vectors = np.concatenate([self.global_orient[row], self.body_pose[row]]).reshape(1, 24, 3)
         rotations = rotation_matrix(torch.from_numpy(vectors.astype(np.float32)))

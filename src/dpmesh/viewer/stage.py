@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from dpmesh.geometry.floor import LEVEL, Floor
 from dpmesh.render.sigma import sigma_colours, surface_sigma
 from dpmesh.skeletons import JOINTS30, SMPL24
+from dpmesh.viewer.meshes import ball, coloured_mesh
 from dpmesh.viewer.results import ShownPerson, ShownResult
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class _Drawn:
     mesh_key: tuple[Any, ...] = ()
     coloured: Any = None
     """The surface coloured by sigma, in place of the skinned mesh."""
+    coloured_key: tuple[Any, ...] = ()
     balls: Any = None
     lines: Any = None
 
@@ -85,7 +87,7 @@ class Stage:
         self._frustum: Any = None
         self._points: Any = None
         self._floor: Any = None
-        self._ball = _sphere()
+        self._ball = ball(_BALL)
         self._add_floor()
 
     def draw(self) -> None:
@@ -184,13 +186,15 @@ class Stage:
                 colours[joint] = (255, 210, 60)
         return colours
 
+    @property
+    def _opacity(self) -> float:
+        """Joints lie inside the body, which lets them through where they are shown."""
+        return min(self.shown.opacity, _GLASS if self.shown.skeleton else 1.0)
+
     def _draw_mesh(self, drawn: _Drawn, row: int) -> None:
         """The skinned mesh is sent once; afterwards its bones move."""
         still = len(self.result.times) == 1
-        # Joints lie inside the body, which lets them through where they are shown.
-        opacity = min(self.shown.opacity, _GLASS if self.shown.skeleton else 1.0)
-        if drawn.person.of:
-            opacity *= _FAINT
+        opacity = self._opacity * (_FAINT if drawn.person.of else 1.0)
         colouring: tuple[Any, ...] = (
             drawn.colour,
             opacity,
@@ -214,20 +218,14 @@ class Stage:
 
     def _draw_coloured(self, drawn: _Drawn, row: int) -> None:
         """viser's skinned meshes have one colour, so the posed surface is sent, once a frame."""
-        import trimesh  # comes with viser
-
-        vertices = self._posed(row)
-        sigma = surface_sigma(vertices, self.result.joints3d[row], self.result.joint_sigma[row])
-        colours = np.rint(255 * sigma_colours(sigma)).astype(np.uint8)
-        mesh = trimesh.Trimesh(vertices, self.faces, vertex_colors=colours, process=False)
-        drawn.coloured = self.server.scene.add_mesh_trimesh(f"{self.prefix}/{drawn.person.name}/sigma", mesh)
-
-    def _posed(self, row: int) -> NDArray[np.float64]:
-        vertices, rest = self.result.bind_pose(row)
-        turns, places = self.result.bones(row)
-        offsets = places - np.einsum("jab,jb->ja", turns, rest)
-        moved = np.einsum("jab,vb->vja", turns, vertices) + offsets
-        return np.einsum("vj,vja->va", self.weights, moved)
+        if drawn.coloured is None or drawn.coloured_key != (row, self._opacity):
+            vertices = self.result.posed(row)
+            sigma = surface_sigma(vertices, self.result.joints3d[row], self.result.joint_sigma[row])
+            mesh = coloured_mesh(vertices, self.faces, sigma_colours(sigma), self._opacity)
+            path = f"{self.prefix}/{drawn.person.name}/sigma"
+            drawn.coloured = self.server.scene.add_mesh_trimesh(path, mesh)
+            drawn.coloured_key = row, self._opacity
+        drawn.coloured.visible = True
 
     def _draw_camera(self) -> None:
         """The frustum, and the image on a plane behind the people: from the camera's place it fills the view."""
@@ -322,17 +320,3 @@ class Stage:
 
 
 _HEAD = tuple((JOINTS30.index("Head"), JOINTS30.index(name)) for name in ("Nose", "Head_top"))
-
-
-def _sphere() -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """An octahedron, cut once: vertices at the ball's radius, and triangles."""
-    corners = np.array([(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)], np.float64)
-    faces = [(0, 2, 4), (2, 1, 4), (1, 3, 4), (3, 0, 4), (2, 0, 5), (1, 2, 5), (3, 1, 5), (0, 3, 5)]
-    vertices, triangles = [*corners], []
-    for a, b, c in faces:
-        first = len(vertices)
-        vertices += [corners[a] + corners[b], corners[b] + corners[c], corners[c] + corners[a]]
-        ab, bc, ca = first, first + 1, first + 2
-        triangles += [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]
-    unit = np.array([v / np.linalg.norm(v) for v in vertices])
-    return (_BALL * unit).astype(np.float32), np.array(triangles, np.int32)

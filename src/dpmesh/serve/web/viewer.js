@@ -5,9 +5,10 @@ const result = window.parent !== window && window.parent.dpmeshResult;
 if (result) {
   document.getElementById("data").textContent = JSON.stringify(result.page);
   document.getElementById("glb").textContent = result.glb;
-  const script = document.createElement("script");
-  script.src = "/static/page.js";
-  document.body.append(script);
+  for (const name of ["pointer", "page"]) {
+    const script = Object.assign(document.createElement("script"), { src: `/static/${name}.js`, async: false });
+    document.body.append(script); // in this order
+  }
 } else {
   const error = document.getElementById("error");
   error.textContent = "There is no result yet: choose an image on the first page.";
