@@ -36,10 +36,15 @@ def opened(page: Page, html: str, folder: Path) -> None:
     page.wait_for_function("window.dpmesh.ready", timeout=60_000)
 
 
+def canvas(page: Page) -> NDArray[np.int64]:
+    """Its red, green, blue, alpha."""
+    url = page.evaluate("document.getElementById('view').toDataURL('image/png')")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))), np.int64)
+
+
 def drawn(page: Page) -> NDArray[np.bool_]:
     """Where the canvas has a body."""
-    url = page.evaluate("document.getElementById('view').toDataURL('image/png')")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))[..., 3] > 127
+    return canvas(page)[..., 3] > 127
 
 
 def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
@@ -63,20 +68,15 @@ def test_other_hypotheses_are_faint(page: Page, tmp_path: Path) -> None:
     several = Predictor.from_pretrained()("examples/balance.jpg", hypotheses=3)
     opened(page, several.to_html(), tmp_path)
     page.evaluate("window.dpmesh.look(false)")
-
-    def alpha() -> NDArray[np.uint8]:
-        url = page.evaluate("document.getElementById('view').toDataURL('image/png')")
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))[..., 3]
-
-    shown = alpha()
+    shown = canvas(page)[..., 3]
     page.get_by_label("hypotheses").uncheck()
-    hidden = alpha()
+    hidden = canvas(page)[..., 3]
     page.get_by_label("hypotheses").check()
     faint = (shown > 20) & (shown < 130)
     edges = faint & (hidden > 20)
     assert faint.sum() > 2000 and edges.sum() < 0.1 * faint.sum()
     page.get_by_label("person 0", exact=True).uncheck()
-    assert alpha().max() == 0 < hidden.max()
+    assert canvas(page)[..., 3].max() == 0 < hidden.max()
 
 
 def test_a_phone_shows_all_of_a_video(page: Page, tmp_path: Path) -> None:
@@ -101,6 +101,21 @@ def test_switches(scene: Scene, page: Page, tmp_path: Path) -> None:
     assert drawn(page).sum() > 0
     page.get_by_role("button", name="Free").click()
     assert page.locator("#photo").is_hidden()
+
+
+def test_opacity_lets_the_image_and_the_skeleton_through(scene: Scene, page: Page, tmp_path: Path) -> None:
+    opened(page, scene.to_html(), tmp_path)
+    body = drawn(page)
+    for by_sigma in (False, True):
+        page.get_by_label("colour by sigma").set_checked(by_sigma)
+        page.get_by_label("opacity").fill("0.3")
+        faint = canvas(page)
+        assert np.abs(faint[body][:, 3] - 0.3 * 255).mean() < 10
+        page.get_by_label("skeleton").check()
+        assert (canvas(page)[body][:, 3] > 200).sum() > 1000
+        page.get_by_label("skeleton").uncheck()
+        page.get_by_label("opacity").fill("1")
+        assert canvas(page)[body][:, 3].mean() > 250
 
 
 def test_clicked_joints_are_measured(scene: Scene, page: Page, tmp_path: Path) -> None:

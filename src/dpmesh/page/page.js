@@ -82,14 +82,15 @@ function addPerson(person, gltf) {
   const node = gltf.scene.getObjectByName(person.name);
   mesh.frustumCulled = false; // its bounds are those of the rest pose
   mesh.material = mesh.material.clone();
+  const over = { color: 0xffffff, depthTest: false, transparent: true }; // drawn after bodies that are transparent, too
   const dots = new THREE.Group(), lines = new THREE.LineSegments(
-    new THREE.BufferGeometry(), new THREE.LineBasicMaterial({ color: 0xffffff, depthTest: false }));
+    new THREE.BufferGeometry(), new THREE.LineBasicMaterial(over));
   lines.geometry.setAttribute("position", new THREE.BufferAttribute(new Float32Array(data.bones.length * 6), 3));
   lines.frustumCulled = false;
   lines.renderOrder = 2;
   const ball = new THREE.SphereGeometry(0.018, 12, 8);
   data.joint_names.forEach((name, joint) => {
-    const dot = new THREE.Mesh(ball, new THREE.MeshBasicMaterial({ color: 0xffffff, depthTest: false }));
+    const dot = new THREE.Mesh(ball, new THREE.MeshBasicMaterial(over));
     dot.userData = { person: person.name, joint, name };
     dot.renderOrder = 3;
     dots.add(dot);
@@ -130,10 +131,11 @@ function update() {
     const row = rowAt(person, state.time), present = row >= 0 && body.shown;
     mesh.visible = present && $("bodies").checked;
     const material = mesh.material, vertexColours = bySigma && Boolean(person.surface_sigma);
-    if (material.vertexColors !== vertexColours) { material.vertexColors = vertexColours; material.needsUpdate = true; }
     if (vertexColours) material.color.set(0xffffff); else material.color.copy(body.colour);
     const faint = present && person.interpolated && person.interpolated[row] ? 0.4 : 1; // not detected in this frame
-    material.transparent = opacity * faint < 1;
+    const changes = { vertexColors: vertexColours, transparent: opacity * faint < 1 }; // of the shader
+    if (Object.keys(changes).some((name) => material[name] !== changes[name])) material.needsUpdate = true;
+    Object.assign(material, changes);
     material.opacity = opacity * faint;
     for (const other of body.others) {
       other.visible = mesh.visible && $("hypotheses").checked;
