@@ -19,8 +19,9 @@ from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
 from dpmesh.page.page import iframe
 from dpmesh.render.sigma import UNSURE, sigma_colours
+from dpmesh.video.decode import Span, open_frames
 from dpmesh.video.exports import animated_glb
-from dpmesh.video.tracks_page import tracks_page
+from dpmesh.video.tracks_page import page_video, tracks_page
 from tests.support.video_tracks import two_people
 
 
@@ -174,6 +175,29 @@ def test_a_drag_leaves_the_cameras_view_without_a_jump(
     page.get_by_role("button", name="Camera").click()
     page.mouse.move(0, 0)
     assert (np.abs(before - window_of(page)).sum(-1)[stage] > 90).mean() < 0.001
+
+
+def test_a_video_stays_behind_the_bodies_as_well(page: Page, tmp_path: Path) -> None:
+    """Its frame is drawn in the free view, too: each has a colour of its own."""
+    body = BodyModel(free_body())
+    tracks = two_people(body)
+    writer = cv2.VideoWriter(str(tmp_path / "a.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25, (640, 480))
+    for frame in range(tracks.frames):
+        writer.write(np.full((480, 640, 3), (0, 60, 250) if frame < 12 else (200, 120, 0), np.uint8))
+    writer.release()
+    mp4 = page_video(open_frames(str(tmp_path / "a.mp4")), Span())
+    glb = b"".join(animated_glb(tracks, body, body.faces.numpy().astype(np.int32)))
+    opened(page, tracks_page(tracks, glb, "clip", mp4), tmp_path)
+    page.mouse.move(400, 300)
+    page.mouse.down()
+    page.mouse.move(405, 300)
+    page.mouse.move(400, 300)
+    page.mouse.up()
+    for frame, colour in ((20, (0, 120, 200)), (4, (250, 60, 0))):
+        page.evaluate(f"window.dpmesh.setTime({tracks.time[tracks.frame == frame][0]})")
+        page.wait_for_timeout(1000)
+        shown = canvas(page)[..., :3]
+        assert (np.abs(shown - colour).sum(-1) < 60).mean() > 0.3
 
 
 def test_a_finger_turns_the_view(scene: Scene, page: Page, tmp_path: Path) -> None:

@@ -98,6 +98,18 @@ def test_a_saved_list_that_no_longer_fits_is_left_out_and_kept(
     assert Corrections.read(path).of("b.mp4", "11") == (STEP,)
 
 
+def test_a_renamed_file_has_one_list(result: Path, opened: list[Viewer]) -> None:
+    """Two would both be applied the next time."""
+    (result.parent / "corrected").mkdir()
+    path = result.parent / "corrected" / "corrections.json"
+    Corrections((Entry("old name.mp4", "00ff", (STEP,)),)).write(path)
+    assert main(["view", str(result), "--edit", "--port", "0"]) == 0
+    editor = opened[0].editor
+    assert editor is not None and editor.document.steps == [STEP]
+    editor.document.save()
+    assert Corrections.read(path).of("a.mp4", "00ff") == (STEP,)
+
+
 def test_a_saved_list_of_other_content_is_left_out(
     result: Path, opened: list[Viewer], capsys: pytest.CaptureFixture[str]
 ) -> None:

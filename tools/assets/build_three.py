@@ -12,9 +12,9 @@ from pathlib import Path
 THREE, ESBUILD = "0.180.0", "0.28.2"
 NAMES = (
     "AnimationMixer", "Box3", "BufferAttribute", "BufferGeometry", "Color", "DirectionalLight", "DoubleSide",
-    "Float32BufferAttribute", "GridHelper", "Group", "HemisphereLight", "LineBasicMaterial", "LineSegments", "Matrix4",
+    "Float32BufferAttribute", "Group", "HemisphereLight", "LineBasicMaterial", "LineSegments", "Matrix4",
     "Mesh", "MeshBasicMaterial", "PerspectiveCamera", "Scene", "SphereGeometry", "SRGBColorSpace", "TextureLoader",
-    "Vector3", "WebGLRenderer",
+    "Vector3", "VideoTexture", "WebGLRenderer",
 )  # fmt: skip
 TARGET = Path(__file__).parents[2] / "src/dpmesh/shipped/page/three.js"
 _ENTRY = f"""export {{ {", ".join(NAMES)} }} from "three";

@@ -220,11 +220,11 @@ function addFrustum(depth) {
   frustum = new THREE.Group();
   frustum.add(new THREE.LineSegments(
     new THREE.BufferGeometry().setFromPoints(points), new THREE.LineBasicMaterial({ color: 0x7f8c99 })));
-  if (data.image) {
+  if (data.image || data.video) {
     const shape = new THREE.BufferGeometry().setFromPoints(corners);
     shape.setAttribute("uv", new THREE.Float32BufferAttribute([0, 1, 1, 1, 1, 0, 0, 0], 2));
     shape.setIndex([0, 2, 1, 0, 3, 2]);
-    const texture = new THREE.TextureLoader().load(data.image, draw);
+    const texture = data.image ? new THREE.TextureLoader().load(data.image, draw) : new THREE.VideoTexture($("film"));
     texture.colorSpace = THREE.SRGBColorSpace;
     const picture = new THREE.Mesh(shape, new THREE.MeshBasicMaterial({ map: texture, side: THREE.DoubleSide }));
     frustum.userData.picture = picture;
@@ -239,7 +239,7 @@ function addFloor(middle, lowest) {
   const points = [], at = (x, z) => points.push(new THREE.Vector3(x / 2, 0, z / 2)); // half metres
   for (let i = -10; i <= 10; i += 1) for (let k = -10; k < 10; k += 1) { at(i, k); at(i, k + 1); at(k, i); at(k + 1, i); }
   floor = new THREE.LineSegments(
-    new THREE.BufferGeometry().setFromPoints(points), new THREE.LineBasicMaterial({ color: 0x7f8c99 }));
+    new THREE.BufferGeometry().setFromPoints(points), new THREE.LineBasicMaterial({ color: 0x6d7885 }));
   const up = data.floor ? inDrawing(data.floor.up).normalize() : new THREE.Vector3(0, 1, 0);
   floor.quaternion.setFromUnitVectors(new THREE.Vector3(0, 1, 0), up);
   // Ground: up · point + height = 0 on the floor.
@@ -341,7 +341,11 @@ $("bar").style.background = `linear-gradient(to right, ${data.colours.map((colou
 $("ticks").append(...data.ticks.map((text) => Object.assign(document.createElement("span"), { textContent: text })));
 document.title = $("title").textContent = data.title;
 if (data.image) $("photo").src = data.image;
-if (data.video) { $("film").src = data.video; $("film").addEventListener("seeked", () => renderer.render(scene, state.eye ? eye : free)); }
+if (data.video) $("film").src = data.video;
+$("film").addEventListener("seeked", () => {
+  if (frustum) frustum.userData.picture.material.map.needsUpdate = true;
+  renderer.render(scene, state.eye ? eye : free);
+});
 $("eye").addEventListener("click", () => look(true));
 $("orbit").addEventListener("click", () => look(false));
 $("png").addEventListener("click", savePng);

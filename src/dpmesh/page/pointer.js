@@ -14,6 +14,7 @@ function watchPointer() {
   });
   view.addEventListener("pointerup", (event) => {
     if (!dragged(event) && $("skeleton").checked) pick(event);
+    pressed = null;
   });
 }
 
@@ -22,7 +23,7 @@ function leaveEye() {
   free.position.set(0, 0, 0);
   controls.target.set(0, 0, -depths.middle);
   controls.update();
-  if (data.image) frustum.scale.setScalar((1.15 * depths.farthest) / depths.frustum);
+  if (frustum.userData.picture) frustum.scale.setScalar((1.15 * depths.farthest) / depths.frustum);
   state.lens = true;
   look(false);
 }
