@@ -177,7 +177,7 @@ def figures(
     def at(when: float, field: int) -> float:
         return min(timeline, key=lambda row: abs(row[0] - when))[field]
 
-    places = [begin + (end - begin) * share for share in (0.05, 0.5, 0.95)]
+    places = [begin + (end - begin) * share for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
     halves = [
         sum(n for t, n in done[first + 1 :] if (t > (begin + end) / 2) == late) for late in (False, True)
     ]

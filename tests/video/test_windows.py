@@ -18,7 +18,7 @@ from dpmesh.video import windows
 from dpmesh.video.frames import Frame
 from dpmesh.video.ground import NO_FLOOR
 from dpmesh.video.recording import Recording
-from dpmesh.video.solve import pixels_of, solve_tracks, without_strays
+from dpmesh.video.solve import pixels_of, solve_tracks, staying, without_strays
 from dpmesh.video.tracks import ROW_SHAPES, Tracks
 from dpmesh.video.windows import raw_tracks, solved_tracks
 
@@ -130,6 +130,19 @@ def test_strays_at_the_ends_of_a_track_are_left_out() -> None:
     assert (without_strays(own, frames / 25) - 100).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
     assert len(without_strays(own[:2], frames[:2] / 25)) == 2
     assert len(without_strays(own[[0, 10]], frames[[0, 10]] / 25)) == 1
+
+
+def test_rows_in_which_a_person_leaves_the_image_are_left_out() -> None:
+    """At the edge and hardly in sight; those who are hidden elsewhere, or come back, stay."""
+    share = np.array([0.9, 0.9, 0.9, 0.2, 0.9, 0.9, 0.7, 0.5, 0.25, 0.4])
+    confidence = np.repeat(share[:, None], 17, 1)
+    box = np.tile([0.0, 20, 60, 90], (len(share), 1))
+    assert staying(confidence, box, (100, 200)).tolist() == [True] * 7 + [False] * 3
+    assert staying(confidence[::-1], box, (100, 200)).tolist() == [False] * 3 + [True] * 7
+    assert staying(confidence, box + np.array([10, 0, 10, 0]), (100, 200)).all()  # behind something
+    assert staying(confidence, box + np.array([140, 0, 140, 0]), (100, 200)).sum() == 7  # the right edge
+    assert staying(confidence[:8], box[:8], (100, 200)).all()  # half of them is in sight
+    assert staying(confidence[8:], box[8:], (100, 200)).all()  # nothing else is known
 
 
 def test_who_has_no_floor_is_told_so() -> None:

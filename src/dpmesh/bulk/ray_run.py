@@ -147,14 +147,13 @@ def _on_ray(
             Worker,
             batch_size=1,
             fn_constructor_args=(job, output, ledger),
-            # At most one task waits at an actor: where an actor is lost, what waits there comes late.
+            # Ray Data starts a lost actor anew and repeats its tasks. At most one task waits at an actor: where one is
+            # lost, what waits there comes late.
             compute=ActorPoolStrategy(
                 min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=2
             ),
             num_cpus=options.cpus,
             num_gpus=options.gpus,
-            max_restarts=-1,
-            max_task_retries=-1,
         )
         machines = Machines(lambda: _fit(ray.cluster_resources(), options) > 0)
 

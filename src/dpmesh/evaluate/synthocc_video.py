@@ -3,8 +3,8 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,7 @@ class ClipSource:
         )
 
     def _scores(self, one: Clip, method: Method, predictor: Predictor) -> dict[str, np.ndarray]:
-        with ExitStack() as held:
-            folder = self._folder(one, held)
+        with self.folder(one) as folder:
             images = [_read(path) for path in sorted(folder.glob("*.png"))]
             own = predictor.detector
             if self.protocol.keypoints.source == "annotated":
@@ -93,15 +92,20 @@ class ClipSource:
                 predictor.detector = own
         return clip_scores(self.protocol.measure, one, rows)
 
-    def _folder(self, one: Clip, held: ExitStack) -> Path:
+    @contextmanager
+    def folder(self, one: Clip) -> Generator[Path]:
         """The clip's frames as numbered images; rendered where there are none yet."""
-        if self._cache is None:
-            folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
-            _write(folder, self.people, one)
-            return folder
-        folder = self._cache / f"clip-{one.number:02d}"
+        if self._cache is not None:
+            yield self._kept(one, self._cache)
+            return
+        with tempfile.TemporaryDirectory() as name:
+            _write(Path(name), self.people, one)
+            yield Path(name)
+
+    def _kept(self, one: Clip, cache: Path) -> Path:
+        folder = cache / f"clip-{one.number:02d}"
         if not folder.is_dir():
-            part = self._cache / f".{folder.name}.{os.getpid()}"
+            part = cache / f".{folder.name}.{os.getpid()}"
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             _write(part, self.people, one)

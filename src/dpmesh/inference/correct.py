@@ -23,16 +23,13 @@ from dpmesh.inference.floors import Standing, floor_of, last_floor, refuse_unfit
 from dpmesh.inference.images import DecodedImage
 from dpmesh.inference.pins import fitted_to_pins
 from dpmesh.inference.preprocess import EXPAND, MIN_DETECTED, MIN_SUPPLIED, PreparedImage
+from dpmesh.inference.rereading import reread
 from dpmesh.inference.rolled import RolledDetector
-from dpmesh.inference.scene_data import Person, SceneData, image_of
+from dpmesh.inference.scene_data import SceneData, image_of
 from dpmesh.inference.user_detections import around
 from dpmesh.skeletons import COCO17, JOINTS30, convert
 
 Kind = TypeVar("Kind", bound=SceneData)
-SWAPPED = "left and right exchanged"
-"""Mark of a person whose other keypoints were exchanged after a joint was moved."""
-_FAR, _MOST, _MARGIN = 20.0, 40.0, 0.5
-"""Crop px: of a moved joint; of a disagreement; by which the exchanged keypoints must agree better."""
 
 
 def correct(
@@ -56,10 +53,15 @@ def correct(
         return scene
     edited = edit(scene, steps, detector)
     left = [i for i, one in enumerate(edited) if not one.deleted]
+    for i in left:
+        if i < len(scene.people):
+            reread(scene, i, edited[i], detector)
     changed = [i for i in left if edited[i].marks]
     start = dict(enumerate(scene.people))
     if changed:
-        start.update(zip(changed, _predicted(scene, [edited[i] for i in changed], predict), strict=True))
+        start.update(
+            zip(changed, predict(_prepared(scene, [edited[i] for i in changed])).people, strict=True)
+        )
     own = [edited[i] for i in left]
     people = fitted_to_pins([start[i] for i in left], own, scene.K, body)
     floor, step = None, last_floor(steps)
@@ -146,38 +148,6 @@ def _added(scene: SceneData, step: Correction, detector: PersonDetector) -> Edit
         keypoints = convert(coco, COCO17, JOINTS30)
         box = around(coco[coco[:, 2] > 0].astype(np.float64), scene.image_size)
     return Edited(box, keypoints, 1.0, marks=["add"])
-
-
-def _predicted(
-    scene: SceneData, edited: Sequence[Edited], predict: Callable[[PreparedImage], SceneData]
-) -> list[Person]:
-    """The model's people for the edited keypoints. Where a joint was moved far, left and right of the other keypoints
-    may be exchanged: those people are predicted both ways, and stay as agrees better with their keypoints."""
-    far = [i for i, one in enumerate(edited) if _may_be_swapped(scene, one)]
-    twins = [edited[i].swapped() for i in far]
-    both = predict(_prepared(scene, [*edited, *twins])).people
-    people = list(both[: len(edited)])
-    for i, twin, other in zip(far, twins, both[len(edited) :], strict=True):
-        if _disagreement(other, twin) + _MARGIN < _disagreement(people[i], edited[i]):
-            people[i] = other
-            edited[i].keypoints = twin.keypoints
-            edited[i].marks.append(SWAPPED)
-    return people
-
-
-def _may_be_swapped(scene: SceneData, one: Edited) -> bool:
-    """Not keypoints that the user supplied, nor where the user says which side is which."""
-    supplied = scene.options.get("keypoints") is not None or any(m.startswith("swap") for m in one.marks)
-    return one.farthest > _FAR and not supplied
-
-
-def _disagreement(person: Person, one: Edited) -> float:
-    """Mean distance of the body's joints from the keypoints by confidence, crop px, each at most _MOST."""
-    off = (
-        np.linalg.norm(person.joints2d - one.keypoints[:, :2], axis=1) * Crop.around(person.box, EXPAND).scale
-    )
-    weight = one.keypoints[:, 2].clip(0, 1)
-    return float((np.minimum(off, _MOST) * weight).sum() / max(float(weight.sum()), 1e-6))
 
 
 def _prepared(scene: SceneData, people: Sequence[Edited]) -> PreparedImage:

@@ -1,7 +1,7 @@
 """A person as a list of corrections leaves them: keypoints, pinned joints, and the steps in words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class Edited:
                 if step.point is None:
                     self.pixels[joint] = step.pixel or (0.0, 0.0)
                 self.keypoints[joint] = (*at, 1.0)
-            self._middles()
+            self.middles()
         if step.mark not in self.marks:
             self.marks.append(step.mark)
 
@@ -70,15 +70,6 @@ class Edited:
         off = np.linalg.norm(self.joints[rows] - np.array([self.pixels[row] for row in rows]), axis=1)
         return float(off.max()) * Crop.around(self.box, EXPAND).scale
 
-    def swapped(self) -> "Edited":
-        """With left and right of all keypoints exchanged that were not moved."""
-        keypoints = self.keypoints[list(JOINTS30.flip)]
-        moved = [*self.pixels, *self.points]
-        keypoints[moved] = self.keypoints[moved]
-        other = replace(self, keypoints=keypoints)
-        other._middles()
-        return other
-
     def _swap(self, names: Sequence[str]) -> None:
         for name in names:
             left, right = JOINTS30.index(f"L_{name}"), JOINTS30.index(f"R_{name}")
@@ -88,9 +79,9 @@ class Edited:
                 moved = {other.get(joint, joint): at for joint, at in pins.items()}
                 pins.clear()
                 pins.update(moved)
-        self._middles()
+        self.middles()
 
-    def _middles(self) -> None:
+    def middles(self) -> None:
         """Pelvis and neck follow from hips and shoulders, unless they are pinned."""
         fresh = convert(convert(self.keypoints, JOINTS30, COCO17), COCO17, JOINTS30)
         for name in ("Pelvis", "Neck"):

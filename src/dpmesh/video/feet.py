@@ -20,7 +20,7 @@ ACROSS, ALONG = 0.02, 0.3
 """Metres: by how much a translation may move across and along the line of sight."""
 DRIFT, BEND = 0.6, 8.0
 """Metres a second, and a second squared: how fast the translations' change may become another."""
-LOOSE, ROUNDS = 0.02, 6
+LOOSE, ROUNDS = 0.04, 6
 """Metres from frame to frame beyond which a foot does not stand after all, and how often that is decided."""
 SLIP, SINK = 0.003, 0.1
 """Metres: of a standing foot, from frame to frame, and from its height above the floor."""

@@ -13,11 +13,13 @@ from jaxtyping import Bool, Float
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.linalg import solveh_banded
 
-HALF_HZ = 2.1
-"""Frequency of which half the height is kept, of rotations at rest, at weight 1."""
+ROOT_HALF_HZ, HALF_HZ = 1.25, 1.75
+"""Frequency of which half the height is kept, of the body's and its limbs' rotations at rest, at weight 1."""
+FIRST_HALF_HZ = 3.0
+"""The same where a joint's speed is first read."""
 ORDER = 3
 """Of the differences, of rotations."""
-FAST, MOST_FAST, AROUND = 2.0, 32.0, 0.15
+FAST, MOST_FAST, AROUND = 1.5, 32.0, 0.15
 """Radians a second from which the weight of a turning joint grows, with the square of its speed; the most it grows by;
 and the seconds before and after over which the square is averaged."""
 LEAST = 0.05
@@ -57,14 +59,16 @@ def whittaker(
 def smooth_rotations(
     matrices: Float[np.ndarray, "t j 3 3"], weights: Float[np.ndarray, "t j"], fps: float
 ) -> Float[np.ndarray, "t j 3 3"]:
-    """Each joint's rotations over time."""
+    """Each joint's rotations over time; joint 0 is the root."""
     out = np.empty_like(matrices, dtype=np.float64)
-    stiff, reach = stiffness(HALF_HZ, fps, ORDER), max(1, round(AROUND * fps))
+    reach = max(1, round(AROUND * fps))
     for joint in range(matrices.shape[1]):
+        half_hz = HALF_HZ if joint else ROOT_HALF_HZ
         flat = matrices[:, joint].reshape(len(matrices), 9).astype(np.float64)
         weight = np.maximum(weights[:, joint] * _typical(flat, fps), LEAST)
         faster, turns = np.ones(len(flat)), matrices[:, joint]
-        for _ in range(4):
+        for hz in (FIRST_HALF_HZ, half_hz, half_hz, half_hz):
+            stiff = stiffness(hz, fps, ORDER)
             turns = nearest_rotation(whittaker(flat, weight * faster, stiff, ORDER).reshape(-1, 3, 3))
             speed = np.linalg.norm(np.gradient(turns.reshape(-1, 9), axis=0), axis=1) * fps / np.sqrt(2)
             around = sliding_window_view(np.pad(speed, reach, mode="edge"), 2 * reach + 1)

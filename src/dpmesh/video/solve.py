@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from dpmesh.body.layer import BodyModel
 from dpmesh.geometry.camera import project
 from dpmesh.skeletons import SMPL_PARENTS
-from dpmesh.video.feet import ON_FLOOR, planted
+from dpmesh.video.feet import ON_FLOOR, planted, runs
 from dpmesh.video.ground import NO_FLOOR, find_ground, own_ground
 from dpmesh.video.legs import reaching
 from dpmesh.video.smooth import place_in_image, smooth_rotations
@@ -25,6 +25,9 @@ LONGEST_GAP = 1.0
 """Seconds without a detection that are filled."""
 APART = 0.25
 """Seconds of a gap that sets a few detections at the end of a track apart."""
+EDGE, HALF_LEFT, HARDLY = 2.0, 0.6, 0.33
+"""Of a person who leaves the image: pixels from its edge; share of the keypoints' usual confidence below which rows are
+left out, in a stretch that falls below the last one."""
 SURE = 0.06
 """Metres: a joint of this sigma is smoothed with weight 1."""
 _NEAREST = 0.05
@@ -47,6 +50,7 @@ def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -
         shapes.append(tracks.betas_of(own[:1])[0])
         for part in _parts(tracks, own):
             sure = without_strays(part, tracks.time[part])
+            sure = sure[staying(tracks.keypoints2d[sure, :, 2], tracks.box[sure], tracks.image_size)]
             for name, values in _solved(tracks, sure, shapes[-1], body).items():
                 rows[name].append(values)
     empty = {name: getattr(tracks, name)[:0] for name in ROW_SHAPES}
@@ -122,6 +126,21 @@ def without_strays(own: NDArray[np.int64], time: Float[np.ndarray, " t"]) -> NDA
     while len(runs) > 1 and min(len(runs[0]), len(runs[-1])) < BIRTH:
         runs = runs[:-1] if len(runs[-1]) <= len(runs[0]) else runs[1:]
     return np.concatenate(runs)
+
+
+def staying(
+    confidence: Float[np.ndarray, "t 17"], box: Float[np.ndarray, "t 4"], image_size: tuple[int, int]
+) -> Bool[np.ndarray, " t"]:
+    """Rows of a track without those at either end in which the person comes into the image or leaves it, at its edge,
+    and is hardly in sight: bodies turn about there. All rows where few are left."""
+    share = confidence.mean(1) / max(float(np.quantile(confidence.mean(1), 0.75)), 1e-6)
+    height, width = image_size
+    cut = (box[:, :2] <= EDGE).any(1) | (box[:, 2] >= width - EDGE) | (box[:, 3] >= height - EDGE)
+    stays = np.ones(len(share), bool)
+    for start, end in runs(cut & (share < HALF_LEFT)):
+        if (start == 0 or end == len(share)) and share[start:end].min() < HARDLY:
+            stays[start:end] = False
+    return stays if stays.sum() >= BIRTH else np.ones(len(share), bool)
 
 
 def _solved(
