@@ -72,6 +72,19 @@ def test_the_reading_that_agrees_with_a_moved_joint(predictor: Build, scene: Sce
     )  # one look a person, whatever is corrected
 
 
+def test_another_persons_joints_are_not_taken(predictor: Build, scene: Scene) -> None:
+    first, _ = poses(scene)
+    theirs = scene[1].keypoints2d
+    result = corrected(
+        predictor(),
+        scene,
+        SecondLook(first, theirs),
+        move("L_Wrist", theirs[LEFT]),
+        move("R_Knee", theirs[14]),
+    )
+    assert np.linalg.norm(result[0].keypoints2d[5:9, :2] - theirs[5:9, :2], axis=1).min() > 10
+
+
 def test_exchanged_sides(predictor: Build, scene: Scene) -> None:
     first, _ = poses(scene)
     far = first.copy()

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from dpmesh.geometry.crop import Crop
-from dpmesh.inference.detections import PersonDetector
+from dpmesh.inference.detections import PersonDetector, same_person
 from dpmesh.inference.edited import Edited
 from dpmesh.inference.preprocess import EXPAND
 from dpmesh.inference.rolled import RolledDetector
@@ -61,14 +61,20 @@ def reread(scene: SceneData, number: int, one: Edited, detector: PersonDetector)
 
 
 def other_readings(scene: SceneData, number: int, detector: PersonDetector) -> Float32[np.ndarray, "n 30 3"]:
-    """JOINTS30, x y confidence, image px."""
+    """JOINTS30, x y confidence, image px. None that are of another person of the scene."""
     known = _readings.setdefault(scene, {})
     key = (id(detector), number)
     if key not in known:
         box = scene.people[number].box.astype(np.float64)
         turning = RolledDetector(detector, scene.roll) if scene.roll else detector
         people = turning.keypoints_in_boxes(image_of(scene), _boxes(box, scene.image_size))
-        known[key] = np.stack([person.keypoints30 for person in people]).astype(np.float32)
+        others = [one for i, one in enumerate(scene.people) if i != number]
+        own = [
+            person.keypoints30
+            for person in people
+            if not any(same_person(person.keypoints, one.box, one.keypoints2d, one.box) for one in others)
+        ]
+        known[key] = np.array(own, np.float32).reshape(-1, 30, 3)
     return known[key]
 
 
