@@ -23,9 +23,9 @@ from dpmesh.inference.floors import Standing, floor_of, last_floor, refuse_unfit
 from dpmesh.inference.images import DecodedImage
 from dpmesh.inference.pins import fitted_to_pins
 from dpmesh.inference.preprocess import EXPAND, MIN_DETECTED, MIN_SUPPLIED, PreparedImage
-from dpmesh.inference.rereading import reread
+from dpmesh.inference.rereading import Reading, rating, readings
 from dpmesh.inference.rolled import RolledDetector
-from dpmesh.inference.scene_data import SceneData, image_of
+from dpmesh.inference.scene_data import Person, SceneData, image_of
 from dpmesh.inference.user_detections import around
 from dpmesh.skeletons import COCO17, JOINTS30, convert
 
@@ -53,15 +53,10 @@ def correct(
         return scene
     edited = edit(scene, steps, detector)
     left = [i for i, one in enumerate(edited) if not one.deleted]
-    for i in left:
-        if i < len(scene.people):
-            reread(scene, i, edited[i], detector)
     changed = [i for i in left if edited[i].marks]
     start = dict(enumerate(scene.people))
     if changed:
-        start.update(
-            zip(changed, predict(_prepared(scene, [edited[i] for i in changed])).people, strict=True)
-        )
+        start.update(_predicted(scene, changed, edited, detector, predict))
     own = [edited[i] for i in left]
     people = fitted_to_pins([start[i] for i in left], own, scene.K, body)
     floor, step = None, last_floor(steps)
@@ -148,6 +143,30 @@ def _added(scene: SceneData, step: Correction, detector: PersonDetector) -> Edit
         keypoints = convert(coco, COCO17, JOINTS30)
         box = around(coco[coco[:, 2] > 0].astype(np.float64), scene.image_size)
     return Edited(box, keypoints, 1.0, marks=["add"])
+
+
+def _predicted(
+    scene: SceneData,
+    changed: Sequence[int],
+    edited: list[Edited],
+    detector: PersonDetector,
+    predict: Callable[[PreparedImage], SceneData],
+) -> dict[int, Person]:
+    """The model's people for the edited keypoints, or for other readings of them, which `edited` then holds."""
+    tried = [
+        (i, one)
+        for i in changed
+        for one in (
+            readings(scene, i, edited[i], detector) if i < len(scene.people) else [Reading(edited[i], 0.0)]
+        )
+    ]
+    people = predict(_prepared(scene, [one.edited for _, one in tried])).people
+    best: dict[int, tuple[float, Person]] = {}
+    for (i, one), person in zip(tried, people, strict=True):
+        rated = rating(person, one)
+        if i not in best or rated < best[i][0]:
+            best[i], edited[i] = (rated, person), one.edited
+    return {i: person for i, (_, person) in best.items()}
 
 
 def _prepared(scene: SceneData, people: Sequence[Edited]) -> PreparedImage:

@@ -1,7 +1,7 @@
 """A person as a list of corrections leaves them: keypoints, pinned joints, and the steps in words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class Edited:
                 if step.point is None:
                     self.pixels[joint] = step.pixel or (0.0, 0.0)
                 self.keypoints[joint] = (*at, 1.0)
-            self.middles()
+            self._middles()
         if step.mark not in self.marks:
             self.marks.append(step.mark)
 
@@ -70,6 +70,15 @@ class Edited:
         off = np.linalg.norm(self.joints[rows] - np.array([self.pixels[row] for row in rows]), axis=1)
         return float(off.max()) * Crop.around(self.box, EXPAND).scale
 
+    def with_keypoints(self, keypoints: Float32[np.ndarray, "30 3"], mark: str) -> "Edited":
+        """With others than the moved ones."""
+        fresh = keypoints.copy()
+        moved = [*self.pixels, *self.points]
+        fresh[moved] = self.keypoints[moved]
+        other = replace(self, keypoints=fresh, marks=[*self.marks, mark])
+        other._middles()
+        return other
+
     def _swap(self, names: Sequence[str]) -> None:
         for name in names:
             left, right = JOINTS30.index(f"L_{name}"), JOINTS30.index(f"R_{name}")
@@ -79,9 +88,9 @@ class Edited:
                 moved = {other.get(joint, joint): at for joint, at in pins.items()}
                 pins.clear()
                 pins.update(moved)
-        self.middles()
+        self._middles()
 
-    def middles(self) -> None:
+    def _middles(self) -> None:
         """Pelvis and neck follow from hips and shoulders, unless they are pinned."""
         fresh = convert(convert(self.keypoints, JOINTS30, COCO17), COCO17, JOINTS30)
         for name in ("Pelvis", "Neck"):

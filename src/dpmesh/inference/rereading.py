@@ -1,11 +1,12 @@
-"""Other readings of a person's keypoints, of which moved joints choose one.
+"""Other readings of a person's keypoints, among which moved joints choose.
 
 Where a joint has to be moved far, the detector has often taken another person's limbs for this person's. So it is asked
-again in boxes beside, smaller and larger; the reading that agrees best with the moved joints is taken, as it is or with
-left and right exchanged. What agrees is told by few joints: confidence counts, and so does agreement with the first
-reading.
+again in boxes beside, smaller and larger, and each reading also counts with left and right exchanged. Few joints tell
+which agrees: so confidence counts, and agreement with the first reading; and bodies are predicted for the best few, of
+which the one is taken that its keypoints and its own joint_sigma speak for.
 """
 
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,11 +17,13 @@ from dpmesh.inference.detections import PersonDetector, same_person
 from dpmesh.inference.edited import Edited
 from dpmesh.inference.preprocess import EXPAND
 from dpmesh.inference.rolled import RolledDetector
-from dpmesh.inference.scene_data import SceneData, image_of
+from dpmesh.inference.scene_data import Person, SceneData, image_of
 from dpmesh.skeletons import COCO17, JOINTS30, convert
 
 FAR = 20.0
 """Crop px that a joint was moved, from which other readings are looked at."""
+MOST = 3
+"""Readings for which bodies are predicted."""
 SWAPPED, ANOTHER = "left and right exchanged", "keypoints detected again"
 """Marks of a person."""
 _SCALES, _SHIFT = (1.0, 0.7, 1.4), 0.2
@@ -29,35 +32,54 @@ _CAP, _DOUBT, _OTHER, _EXCHANGED, _FIRST = 60.0, 30.0, 0.2, 12.0, 12.0
 """Crop px: what each moved joint's distance counts at most; what a reading without any confidence is worse by; share of
 its distance from the first reading that counts; what exchanged sides are worse by; what the first is better by. By 100
 of SynthOcc's people from 2,600 on."""
+_FARTHEST, _SHARE = 40.0, 0.3
 _LIMBS = [JOINTS30.index(name) for name in COCO17.joints[5:]]
 _readings: "WeakKeyDictionary[SceneData, dict[tuple[int, int], Float32[np.ndarray, 'n 30 3']]]"
 _readings = WeakKeyDictionary()
 """Of each scene, while it is in use: by detector and person. They do not depend on corrections."""
 
 
-def reread(scene: SceneData, number: int, one: Edited, detector: PersonDetector) -> None:
-    """Give a person, of that number in the scene, the reading that its moved joints choose.
+class Reading(NamedTuple):
+    """A person with one reading's keypoints, and what speaks against it."""
 
-    Not where the user supplied keypoints, or has said which side is which.
+    edited: Edited
+    cost: float
+
+
+def readings(scene: SceneData, number: int, one: Edited, detector: PersonDetector) -> list[Reading]:
+    """The person, of that number in the scene, as corrected; after a far move the MOST readings that cost least.
+
+    As corrected alone, where the user supplied keypoints, or has said which side is which.
     """
     told = scene.options.get("keypoints") is not None or any(mark.startswith("swap") for mark in one.marks)
     if told or one.farthest <= FAR:
-        return
+        return [Reading(one, 0.0)]
     first = convert(scene.people[number].keypoints2d, COCO17, JOINTS30)
-    readings = np.concatenate([first[None], other_readings(scene, number, detector)])
-    exchanged = readings.copy()
-    exchanged[:, _LIMBS] = readings[:, list(JOINTS30.flip)][:, _LIMBS]
-    both = np.concatenate([readings, exchanged])
-    best = int(_costs(both, one).argmin())
-    if best == 0:
-        return
-    moved, hidden = [*one.pixels, *one.points], (one.keypoints[:, 2] == 0) & (first[:, 2] > 0)
-    chosen = both[best].astype(np.float32)
-    chosen[hidden, 2] = 0
-    chosen[moved] = one.keypoints[moved]
-    one.keypoints = chosen
-    one.middles()
-    one.marks.append(SWAPPED if best == len(readings) else ANOTHER)
+    poses = np.concatenate([first[None], other_readings(scene, number, detector)])
+    exchanged = poses.copy()
+    exchanged[:, _LIMBS] = poses[:, list(JOINTS30.flip)][:, _LIMBS]
+    both = np.concatenate([poses, exchanged]).astype(np.float32)
+    costs = _costs(both, one)
+    hidden = (one.keypoints[:, 2] == 0) & (first[:, 2] > 0)
+    found: list[Reading] = []
+    for row in np.argsort(costs, kind="stable")[:MOST].tolist():
+        edited = one
+        if row:
+            both[row, hidden, 2] = 0
+            mark = SWAPPED if row == len(poses) else ANOTHER
+            edited = one.with_keypoints(both[row], mark)
+        found.append(Reading(edited, float(costs[row])))
+    return found if np.isfinite(costs).all() else [Reading(one, 0.0)]
+
+
+def rating(person: Person, reading: Reading) -> float:
+    """Of the body predicted for a reading; the lowest is best. Crop px: how far its joints are from the keypoints, each
+    at most _FARTHEST, and a share of the reading's cost; and a pixel for each centimetre of joint_sigma."""
+    keypoints = reading.edited.keypoints
+    off = np.linalg.norm(person.joints2d - keypoints[:, :2], axis=1) * Crop.around(person.box, EXPAND).scale
+    weight = keypoints[:, 2].clip(0, 1)
+    away = float((np.minimum(off, _FARTHEST) * weight).sum() / max(float(weight.sum()), 1e-6))
+    return away + _SHARE * reading.cost + 100 * float(np.nan_to_num(person.joint_sigma).mean())
 
 
 def other_readings(scene: SceneData, number: int, detector: PersonDetector) -> Float32[np.ndarray, "n 30 3"]:
