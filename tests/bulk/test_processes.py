@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -10,10 +9,8 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import bulk_fakes
-import numpy as np
 import pytest
 from bulk_fakes import (
     EMPTY,
@@ -105,31 +102,6 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(tmp_path: Path, job: Job) ->
     with pytest.raises(WeightsError, match="nowhere"):
         do(replace(job, load=load_predictor, model=ModelOptions(weights="nowhere")), photos, 2)
     assert not list(job.out.iterdir())
-
-
-def _reports_memory(options: ModelOptions) -> NoReturn:
-    """Reserves and frees blocks of 8 MB, each followed by one that stays; says how many MB the process kept."""
-
-    def resident() -> float:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
-
-    del options
-    np.ones(2**20)  # once one is freed, glibc takes its like from the heap
-    before, stay = resident(), list[bytes]()
-    for _ in range(3):
-        freed = []
-        for _ in range(10):
-            freed.append(np.ones(2**20))
-            stay.append(bytes(100_000))
-        del freed
-    raise WeightsError(f"kept {resident() - before:.0f} MB")
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's heap keeps freed blocks")
-def test_workers_give_freed_memory_back(tmp_path: Path, job: Job) -> None:
-    with pytest.raises(WeightsError) as raised:
-        do(replace(job, load=_reports_memory), write_photos(tmp_path / "photos", {}, 2), 2)
-    assert float(raised.value.what.split()[1]) < 40  # 88 without mallopt
 
 
 _RUN = """

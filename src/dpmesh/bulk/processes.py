@@ -5,11 +5,9 @@ a crash in a library) breaks its own executor only. Its images are then done one
 process ends again is reported. Workers end with the command, also where that is killed.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -144,25 +142,10 @@ def _without_interrupts() -> Iterator[None]:
 _state: dict[str, Any] = {}
 
 
-_M_MMAP_THRESHOLD, _LARGE = -3, 2**20
-"""Of glibc's malloc.h; bytes."""
-
-
 def _prepare(job: Job, stop: Event, loaded: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _return_large_blocks()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _state.update(job=job, stop=stop, loaded=loaded)
-
-
-def _return_large_blocks() -> None:
-    """Memory of freed arrays goes back to the system at once.
-
-    glibc keeps blocks of up to 32 MB on its heap once such a one was freed. Images and batches of many sizes leave
-    holes there, and a worker grows over thousands of images (dev/training_log.md).
-    """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def _end_with_parent() -> None:
