@@ -14,7 +14,7 @@ from dpmesh.inference.corrections import SCHEMA, Correction, Corrections, Entry,
 from dpmesh.inference.options import PredictOptions, differences
 from dpmesh.inference.predictor import Predictor
 from dpmesh.inference.scene import Scene
-from dpmesh.skeletons import COCO17
+from dpmesh.skeletons import COCO17, JOINTS30
 
 Build = Callable[..., Predictor]
 PHOTO = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
@@ -165,6 +165,17 @@ def test_a_target_far_outside_the_image_is_refused(predictor: Build, target: dic
     build = predictor()
     with pytest.raises(InputError, match="far outside"):
         build.correct(build(PHOTO), [Correction("move", 0, "L_Wrist", **target)])
+
+
+def test_a_target_that_no_body_reaches_is_noted(predictor: Build, tmp_path: Path) -> None:
+    """It would be another body, at another place, or behind the camera."""
+    build = predictor()
+    scene = build(PHOTO)
+    far = build.correct(scene, [Correction("move", 0, "L_Wrist", pixel=(310.0, 175.0))])
+    assert far.notes == (*scene.notes, "person 0 is hardly a body any more: L_Wrist moved too far?")
+    assert json.loads((far.save(tmp_path, formats=["json"]) / "scene.json").read_text())["notes"]
+    x, y = (float(v) for v in scene[0].joints2d[JOINTS30.index("L_Wrist")])
+    assert build.correct(scene, [Correction("move", 0, "L_Wrist", pixel=(x + 1, y))]).notes == scene.notes
 
 
 def test_corrections_of_other_images_alone_are_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ What a step does is in inference/correct.py and video/correct.py; a shorter list
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -101,7 +101,9 @@ class CorrectedImage:
         return with_hypotheses(scene, count, body) if self.steps and isinstance(count, int) else scene
 
     def shown(self) -> ShownResult:
-        return shown_scene(self.corrected(), self.predictor.model.body, self.name, self.numbers())
+        scene = self.corrected()
+        shown = shown_scene(scene, self.predictor.model.body, self.name, self.numbers())
+        return replace(shown, notes=scene.notes[len(self.scene.notes) :])
 
     def numbers(self) -> list[int]:
         count = len(self.scene) + sum(step.op == "add" for step in self.steps)

@@ -111,6 +111,7 @@ class Editor:
 
     def _apply(self, what: str) -> bool:
         began = time.perf_counter()
+        self._status.content = "Fitting …"
         try:
             result = self.document.shown()
         except DPMeshError as error:
@@ -127,6 +128,7 @@ class Editor:
         count = len(self.document.steps)
         seconds = time.perf_counter() - began
         self._status.content = f"{what}: {count} step{'s' * (count != 1)}, fitted in {seconds:.2f} s"
+        self._status.content += "".join(f"\n\n**{note}**" for note in result.notes)
         self.follow()
         return True
 

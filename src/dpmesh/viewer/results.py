@@ -67,6 +67,8 @@ class ShownResult:
     images: "Images"
     floor: Floor | None = None
     """None where it is not known."""
+    notes: tuple[str, ...] = ()
+    """On what corrections have done."""
 
     @property
     def own_joints(self) -> Float32[np.ndarray, "k 30 3"]:
