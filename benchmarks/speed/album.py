@@ -5,9 +5,9 @@
 
 The images are windows of examples/, each with a brightness of its own, so that no two files are equal. For each way:
 images a second and CPU seconds an image, without start-up (after the first group of each process is done) and with it;
-memory and open files of all its processes, sampled while it runs; and, but for those of `--fast`, whether the people
-are those of one process. On a shared machine CPU seconds repeat, wall time does not: the load is printed too. Machines
-change their speed: compare ways that took turns (--rounds).
+memory and open files of all its processes, at 5, 25, 50, 75 and 95 % of the run; but for those of `--fast`, whether
+the people are those of one process. On a shared machine CPU seconds repeat, wall time does not: the load is printed
+too. Machines change their speed: compare ways that took turns (--rounds).
 """
 
 import argparse

@@ -136,13 +136,16 @@ def test_rows_in_which_a_person_leaves_the_image_are_left_out() -> None:
     """At the edge and hardly in sight; those who are hidden elsewhere, or come back, stay."""
     share = np.array([0.9, 0.9, 0.9, 0.2, 0.9, 0.9, 0.7, 0.5, 0.25, 0.4])
     confidence = np.repeat(share[:, None], 17, 1)
-    box = np.tile([0.0, 20, 60, 90], (len(share), 1))
-    assert staying(confidence, box, (100, 200)).tolist() == [True] * 7 + [False] * 3
-    assert staying(confidence[::-1], box, (100, 200)).tolist() == [False] * 3 + [True] * 7
-    assert staying(confidence, box + np.array([10, 0, 10, 0]), (100, 200)).all()  # behind something
-    assert staying(confidence, box + np.array([140, 0, 140, 0]), (100, 200)).sum() == 7  # the right edge
-    assert staying(confidence[:8], box[:8], (100, 200)).all()  # half of them is in sight
-    assert staying(confidence[8:], box[8:], (100, 200)).all()  # nothing else is known
+    box, time = np.tile([0.0, 20, 60, 90], (len(share), 1)), np.arange(len(share)) / 5
+    assert staying(confidence, box, time, (100, 200)).tolist() == [True] * 7 + [False] * 3
+    assert staying(confidence[::-1], box, time, (100, 200)).tolist() == [False] * 3 + [True] * 7
+    assert staying(confidence, box + np.array([10, 0, 10, 0]), time, (100, 200)).all()  # behind something
+    assert (
+        staying(confidence, box + np.array([140, 0, 140, 0]), time, (100, 200)).sum() == 7
+    )  # the right edge
+    assert staying(confidence[:8], box[:8], time[:8], (100, 200)).all()  # half of them is in sight
+    assert staying(confidence[8:], box[8:], time[8:], (100, 200)).all()  # nothing else is known
+    assert staying(confidence, box, 6 * time, (100, 200)).all()  # for 2.4 s: hardly in sight, but there
 
 
 def test_who_has_no_floor_is_told_so() -> None:

@@ -145,7 +145,11 @@ def _steps(listed: "Corrections", out: Path, source: str, sha256: str) -> "tuple
         if not steps:
             raise InputError(f"has no corrections of {Path(source).name}", where=listed.where)
         return steps, ""
-    before = Corrections.read(out / LIST) if (out / LIST).exists() else Corrections()
+    try:
+        before = Corrections.read(out / LIST) if (out / LIST).exists() else Corrections()
+    except InputError as error:
+        fix = "Move it away, or give another --out."
+        raise InputError(error.what, where=error.where, fix=fix) from None
     try:
         return list(before.of(source, sha256)), ""
     except InputError as error:

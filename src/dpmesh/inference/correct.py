@@ -91,6 +91,8 @@ def correct(
 def _far_fetched(number: int, before: Person, after: Person, one: Edited) -> str:
     """A note on a body that has its moved joints in their places only with another size, in another place of the image,
     or behind the camera; else empty. before, after: the fit."""
+    if not (one.pixels or one.points):
+        return ""
     grown = float(np.abs(after.betas - before.betas).max())
     moved = float(np.median(np.linalg.norm(after.joints2d - before.joints2d, axis=1)))
     side = float(max(before.box[2:] - before.box[:2]))

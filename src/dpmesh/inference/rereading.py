@@ -33,10 +33,11 @@ _CAP, _DOUBT, _OTHER, _EXCHANGED, _FIRST = 60.0, 30.0, 0.2, 12.0, 12.0
 its distance from the first reading that counts; what exchanged sides are worse by; what the first is better by. By 100
 of SynthOcc's people from 2,600 on."""
 _FARTHEST, _SHARE = 40.0, 0.3
+"""Of `rating`."""
 _LIMBS = [JOINTS30.index(name) for name in COCO17.joints[5:]]
-_readings: "WeakKeyDictionary[SceneData, dict[tuple[int, int], Float32[np.ndarray, 'n 30 3']]]"
+_readings: "WeakKeyDictionary[SceneData, dict[int, tuple[PersonDetector, Float32[np.ndarray, 'n 30 3']]]]"
 _readings = WeakKeyDictionary()
-"""Of each scene, while it is in use: by detector and person. They do not depend on corrections."""
+"""Of each scene, while it is in use: by person, with the detector. They do not depend on corrections."""
 
 
 class Reading(NamedTuple):
@@ -60,6 +61,8 @@ def readings(scene: SceneData, number: int, one: Edited, detector: PersonDetecto
     exchanged[:, _LIMBS] = poses[:, list(JOINTS30.flip)][:, _LIMBS]
     both = np.concatenate([poses, exchanged]).astype(np.float32)
     costs = _costs(both, one)
+    if not np.isfinite(costs).all():
+        return [Reading(one, 0.0)]
     hidden = (one.keypoints[:, 2] == 0) & (first[:, 2] > 0)
     found: list[Reading] = []
     for row in np.argsort(costs, kind="stable")[:MOST].tolist():
@@ -69,7 +72,7 @@ def readings(scene: SceneData, number: int, one: Edited, detector: PersonDetecto
             mark = SWAPPED if row == len(poses) else ANOTHER
             edited = one.with_keypoints(both[row], mark)
         found.append(Reading(edited, float(costs[row])))
-    return found if np.isfinite(costs).all() else [Reading(one, 0.0)]
+    return found
 
 
 def rating(person: Person, reading: Reading) -> float:
@@ -85,8 +88,7 @@ def rating(person: Person, reading: Reading) -> float:
 def other_readings(scene: SceneData, number: int, detector: PersonDetector) -> Float32[np.ndarray, "n 30 3"]:
     """JOINTS30, x y confidence, image px. None that are of another person of the scene."""
     known = _readings.setdefault(scene, {})
-    key = (id(detector), number)
-    if key not in known:
+    if number not in known or known[number][0] is not detector:
         box = scene.people[number].box.astype(np.float64)
         turning = RolledDetector(detector, scene.roll) if scene.roll else detector
         people = turning.keypoints_in_boxes(image_of(scene), _boxes(box, scene.image_size))
@@ -96,8 +98,8 @@ def other_readings(scene: SceneData, number: int, detector: PersonDetector) -> F
             for person in people
             if not any(same_person(person.keypoints, one.box, one.keypoints2d, one.box) for one in others)
         ]
-        known[key] = np.array(own, np.float32).reshape(-1, 30, 3)
-    return known[key]
+        known[number] = detector, np.array(own, np.float32).reshape(-1, 30, 3)
+    return known[number][1]
 
 
 def _boxes(box: Float[np.ndarray, "4"], size: tuple[int, int]) -> Float32[np.ndarray, "n 4"]:

@@ -28,6 +28,8 @@ APART = 0.25
 EDGE, HALF_LEFT, HARDLY = 2.0, 0.6, 0.33
 """Of a person who leaves the image: pixels from its edge; share of the keypoints' usual confidence below which rows are
 left out, in a stretch that falls below the last one."""
+LEAVING = 2.0
+"""Seconds: less than the margin of a window (windows.py), whose ends are not those of the track."""
 SURE = 0.06
 """Metres: a joint of this sigma is smoothed with weight 1."""
 _NEAREST = 0.05
@@ -50,7 +52,8 @@ def solve_tracks(tracks: Tracks, body: BodyModel, static_camera: bool = False) -
         shapes.append(tracks.betas_of(own[:1])[0])
         for part in _parts(tracks, own):
             sure = without_strays(part, tracks.time[part])
-            sure = sure[staying(tracks.keypoints2d[sure, :, 2], tracks.box[sure], tracks.image_size)]
+            confidence, time = tracks.keypoints2d[sure, :, 2], tracks.time[sure]
+            sure = sure[staying(confidence, tracks.box[sure], time, tracks.image_size)]
             for name, values in _solved(tracks, sure, shapes[-1], body).items():
                 rows[name].append(values)
     empty = {name: getattr(tracks, name)[:0] for name in ROW_SHAPES}
@@ -129,16 +132,20 @@ def without_strays(own: NDArray[np.int64], time: Float[np.ndarray, " t"]) -> NDA
 
 
 def staying(
-    confidence: Float[np.ndarray, "t 17"], box: Float[np.ndarray, "t 4"], image_size: tuple[int, int]
+    confidence: Float[np.ndarray, "t 17"],
+    box: Float[np.ndarray, "t 4"],
+    time: Float[np.ndarray, " t"],
+    image_size: tuple[int, int],
 ) -> Bool[np.ndarray, " t"]:
     """Rows of a track without those at either end in which the person comes into the image or leaves it, at its edge,
-    and is hardly in sight: bodies turn about there. All rows where few are left."""
+    and is hardly in sight: bodies turn about there. All rows where that lasts longer than LEAVING, or few are left."""
     share = confidence.mean(1) / max(float(np.quantile(confidence.mean(1), 0.75)), 1e-6)
     height, width = image_size
     cut = (box[:, :2] <= EDGE).any(1) | (box[:, 2] >= width - EDGE) | (box[:, 3] >= height - EDGE)
     stays = np.ones(len(share), bool)
     for start, end in runs(cut & (share < HALF_LEFT)):
-        if (start == 0 or end == len(share)) and share[start:end].min() < HARDLY:
+        short = time[end - 1] - time[start] <= LEAVING
+        if (start == 0 or end == len(share)) and short and share[start:end].min() < HARDLY:
             stays[start:end] = False
     return stays if stays.sum() >= BIRTH else np.ones(len(share), bool)
 
