@@ -177,7 +177,10 @@ def test_a_target_that_no_body_reaches_is_noted(predictor: Build, tmp_path: Path
     assert json.loads((far.save(tmp_path, formats=["json"]) / "scene.json").read_text())["notes"]
     x, y = (float(v) for v in scene[0].joints2d[JOINTS30.index("L_Wrist")])
     assert build.correct(scene, [Correction("move", 0, "L_Wrist", pixel=(x + 1, y))]).notes == scene.notes
-    close = replace(scene, people=tuple(replace(p, vertices=p.vertices - [0, 0, 9]) for p in scene))
+    close = replace(
+        scene,
+        people=tuple(replace(p, vertices=p.vertices - np.array([0, 0, 9], np.float32)) for p in scene.people),
+    )
     assert build.correct(close, [Correction("delete", 1)]).notes == scene.notes  # nobody was moved
 
 
